@@ -71,13 +71,13 @@ type RegistryOptions struct {
 	Template Template
 }
 
-// NewSession returns a Session. It calls nothing. A nil logger discards.
+// NewSession returns a Session. It sends no request. A nil logger discards.
 func NewSession(cfg aws.Config, log *slog.Logger) *Session {
 	return &Session{cfg: cfg, log: log, accounts: map[Principal]*account{}}
 }
 
-// Open returns the AWS part of a registry. It calls nothing. It fails if the name is not that of an
-// ECR registry.
+// Open returns the AWS part of a registry. It sends no request. It fails if the name is not that of
+// an ECR registry.
 func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 	h, err := host.Parse(o.Host)
 	if err != nil {

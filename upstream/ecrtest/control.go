@@ -40,7 +40,7 @@ func durationText(d time.Duration) string {
 // Control returns the JSON API for tests of a server in another process. Errors are a 400 with
 // a text.
 //
-//	GET    /                      health and names
+//	GET    /                      names of the personality and of the registry
 //	GET    /counters              counts by kind
 //	GET    /log                   remembered requests
 //	POST   /reset                 clear counts and log
@@ -52,7 +52,7 @@ func durationText(d time.Duration) string {
 //	GET    /switches              Switches
 //	PUT    /switches              change the named switches
 //	PUT    /denials               list of Denial
-//	PUT    /quotas                operation → Quota, or null
+//	PUT    /quotas                operation → Quota; null as the body removes all quotas
 //	POST   /clock                 {"advance":"13h"}; lifecycle policies act
 //	POST   /expire/tokens, /expire/urls, /expire/signer
 //	POST   /forget/tokens         make all tokens invalid

@@ -94,8 +94,9 @@ func (s *Server) recordPullLocked(x *exchange, img *image) {
 	}
 }
 
-// putManifest checks and stores a pushed manifest. The checks are in the order in which a client
-// can mend what they find.
+// putManifest checks and stores a pushed manifest. It answers with the error of the first check
+// that fails: size, syntax, tag, digest, missing images, missing layers, an immutable tag, too many
+// tags.
 func (s *Server) putManifest(x *exchange) error {
 	repo, err := s.repositoryForPush(x)
 	if err != nil {

@@ -22,13 +22,14 @@ const (
 )
 
 // file is a database that can be given up after damage. A file that was given up stays mapped, and
-// locked against other processes, until this process ends. To unmap it could block on a lock, or
-// cause a fault in a reader.
+// locked against other processes, until this process ends. An attempt to unmap it could block on
+// a lock, or cause a fault in a reader.
 type file struct {
 	db     *bbolt.DB
 	broken atomic.Bool
-	// writer is a mutex that is held during every write. When a write finds damage and cannot roll
-	// back, bbolt's own lock stays locked forever. Callers that wait for writer get an error then.
+	// writer is a mutex that is held during every write. Callers wait for writer and not for bbolt's
+	// own lock, because that lock stays locked forever after a write that finds damage and cannot
+	// roll back. writer is released even then, and the callers that waited get ErrCorrupt.
 	writer chan struct{}
 }
 
