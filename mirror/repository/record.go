@@ -1,7 +1,10 @@
 package repository
 
 import (
+	"cmp"
 	"context"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -56,6 +59,15 @@ func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 	}
 	self := meta.Holding{Digest: m.Digest, PresenceFact: meta.PresenceFact{Kind: meta.KindManifest, Size: int64(len(m.Raw)), Confirmed: at}}
 	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, self))
+}
+
+// Ask asks the upstream for the size of a blob, in bytes, and records that the upstream has it.
+func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
+	size, err := r.Up.Source.StatBlob(ctx, r.Remote().With(how), d)
+	if err == nil {
+		r.RecordAtTarget(ctx, d, size)
+	}
+	return size, err
 }
 
 // Send sends a blob to the upstream and records that the upstream has it. After the upload, Send
@@ -256,4 +268,59 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 // ForgetAtTarget drops the facts that the upstream has digests, which may be wrong.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
+}
+
+// Absence is the fact that, according to its upstream, a repository has no content with a
+// digest.
+type Absence struct {
+	repo Repo
+	key  meta.AbsentKey
+}
+
+// NoManifest returns the absence of a manifest, whether or not it is recorded. accept lists the
+// media types that the client accepts: some registries answer "not found" if the client does not
+// accept the type of the manifest.
+func (r Repo) NoManifest(d digest.Digest, accept []string) Absence {
+	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
+}
+
+// NoBlob returns the absence of a blob, whether or not it is recorded.
+func (r Repo) NoBlob(d digest.Digest) Absence {
+	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
+}
+
+// Remember records the absence and the text of err if err is "not found". Otherwise it does
+// nothing. asked is when the upstream was asked.
+func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
+	if oci.NotFound(err) {
+		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, a.key, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
+	}
+}
+
+// Err returns the recorded "not found" as an error while it is believed, otherwise nil.
+func (a Absence) Err(ctx context.Context) error {
+	fact, err := a.repo.store.absences.Get(ctx, a.key)
+	if err != nil {
+		return nil
+	}
+	return a.repo.Up.Absent(fact)
+}
+
+// maxReason bounds the recorded text of a "not found", in bytes.
+const maxReason = 512
+
+// ReasonOf returns the code and the text of an upstream's "not found". The text is cut to
+// maxReason.
+func ReasonOf(err error) meta.Reason {
+	e := oci.AsError(err)
+	return meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
+}
+
+// Absent returns a recorded "not found" as an error while it is believed ([TagPolicy.NotFound]),
+// otherwise nil.
+func (u *Upstream) Absent(fact meta.AbsentFact) error {
+	if meta.Age(time.Now(), fact.CheckedAt) >= u.Tags.NotFound {
+		return nil
+	}
+	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }

@@ -189,15 +189,6 @@ func (r Repo) CheckPush() error {
 	return nil
 }
 
-// Ask asks the upstream for the size of a blob, in bytes, and records that the upstream has it.
-func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
-	size, err := r.Up.Source.StatBlob(ctx, r.Remote().With(how), d)
-	if err == nil {
-		r.RecordAtTarget(ctx, d, size)
-	}
-	return size, err
-}
-
 // AskManifest asks the upstream for the descriptor of a tag or digest.
 func (r Repo) AskManifest(ctx context.Context, ref oci.Reference) (oci.Descriptor, error) {
 	return r.Up.Source.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
