@@ -30,11 +30,11 @@ type Quirks struct {
 	// PermissionTexts are texts in lower case. A refusal with status 403 that contains one of them
 	// says that the identity of dray lacks a right.
 	PermissionTexts []string
-	// MissingPartsTexts are texts in lower case. A 4xx refusal of a manifest that contains one of them
-	// means that blobs or manifests are missing, whatever its error code is.
+	// MissingPartsTexts are texts in lower case. If the registry refuses a manifest with a 4xx, and
+	// the text of the refusal contains one of them, blobs or manifests are missing, whatever the
+	// error code is.
 	MissingPartsTexts []string
-	// UnsupportedManifestHint is added to the text of the refusal when the registry refuses a manifest
-	// with 405, or an index that lists blobs with any 4xx. It is for registries whose own text does
-	// not say what to do.
+	// UnsupportedManifestHint is added to the text of two refusals: a 405 for a manifest, and any 4xx
+	// for an index that lists blobs. It is for registries whose own text does not say what to do.
 	UnsupportedManifestHint string
 }

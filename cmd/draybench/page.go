@@ -21,7 +21,8 @@ type page struct {
 	took         time.Duration
 }
 
-// table shows metrics by server, and the ratios of one server, its subject, to the others.
+// table shows metrics by server. It compares one server, the subject of the table, with each of the
+// others by a ratio.
 type table struct {
 	title, about string
 	scenarios    []string
@@ -33,9 +34,9 @@ func tables() []table {
 	caches := []string{dray, nginx, distribution}
 	all := []string{direct, dray, nginx, distribution}
 	return []table{
-		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. The memory of distribution is that of its process for plain HTTP.", []string{"warm"},
+		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. Distribution runs as two processes, one for plain HTTP and one for TLS; its memory is that of the first.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
-		{"Ranges of blobs in the cache", "Clients with one connection each fetch ranges, as those do that fetch a layer in parallel, or that fetch files of a layer as they need them. Distribution is left out.", []string{"ranges"},
+		{"Ranges of blobs in the cache", "Clients with one connection each fetch ranges. Real clients do this to fetch a layer in parallel, or to fetch only the files of a layer that they need. Distribution is left out.", []string{"ranges"},
 			[]string{dray, nginx}, rangeRows(rangeLoad.warmRate, rangeLoad.warmCost)},
 		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Hosts differ, above all in their TCP congestion control.",
 			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
@@ -99,16 +100,17 @@ const reading = `
 - Clients discard bodies in the kernel, and over TLS before decryption, so that the server is the
   bottleneck. They count bytes and do not verify them. Other tests verify them.
 - CPU time is the time that the kernel charged to the server's processes, in steps of 10 ms. The
-  kernel receives on a loopback interface in interrupts, and charges those to no process or to the
-  one that happens to run.
+  kernel handles packets from a loopback interface in interrupts. It charges the time of an
+  interrupt to no process, or to the one that happens to run.
 - Peak memory is the resident set. For nginx it is the sum over its processes, which counts shared
   pages more than once. It does not include the kernel's page cache.
-- BBR paces segments even on a loopback interface, which favours servers that copy. If the host
-  uses BBR, the run creates a network namespace with cubic, or with reno if the kernel does not
-  allow cubic.
-- All servers run without access logs. nginx has one worker for each core, locks a missing blob
-  during its fetch, and caches tags for 60 seconds, as dray does. nginx verifies no digest, and dray
-  verifies all. Distribution asks the origin about every tag, and caches descriptors in memory.
+- BBR paces segments even on a loopback interface, which favours servers that send files by
+  copying them. If the host uses BBR, the run creates a network namespace with cubic, or with reno
+  if the kernel does not allow cubic.
+- All servers run without access logs, except dray where a table says that it logs each request.
+  nginx has one worker for each core, locks a missing blob during its fetch, and caches tags for 60
+  seconds, as dray does. nginx verifies no digest, and dray verifies all. Distribution asks the
+  origin about every tag, and caches descriptors in memory.
 - Every server listens on plain HTTP and on TLS (ECDSA P-256). Over TLS each blob has a connection
   of its own.
 `

@@ -195,8 +195,8 @@ func (s *snapshot) object(d digest.Digest) bool {
 	return (err == nil || err == io.EOF) && bytes.HasPrefix(bytes.TrimLeft(head[:n], " \t\r\n"), []byte("{"))
 }
 
-// read adds a manifest, and the manifests that it refers to, to the nodes, if they are held. named
-// says that d is known to be a manifest. It is then added even if it cannot be understood.
+// read adds a node for a manifest and for each manifest that it refers to, as far as they are held.
+// named says that d is known to be a manifest. It is then added even if it cannot be understood.
 func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -235,7 +235,8 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 }
 
 // parts returns a manifest and everything that it is known to refer to, each once and the
-// manifest first. The size of a part that is not held is the one in its descriptor.
+// manifest first. The size of the manifest itself is -1 if it has no node; the other sizes
+// are those in the descriptors.
 func (s *snapshot) parts(root digest.Digest) []child {
 	size := int64(-1)
 	if n := s.nodes[root]; n != nil {

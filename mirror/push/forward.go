@@ -33,8 +33,8 @@ type forward struct {
 	sent atomic.Int64
 }
 
-// failures passes errors to a caller that waits for a forward: those after which the forward is
-// tried again.
+// failures passes errors of a forward to a caller that waits for it. It passes only errors that
+// another try may mend.
 type failures struct {
 	mu        sync.Mutex // guards last and onFailure; leaf lock
 	last      error

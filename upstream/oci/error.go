@@ -35,7 +35,8 @@ type Error struct {
 	// Operator says that only the operator of the mirror can mend the cause, such as a missing right
 	// of the mirror itself.
 	Operator bool
-	// Err is the cause. It goes to the log and never to a client.
+	// Err is the cause. It goes to the log. Clients do not get it, except for the text that With puts
+	// into the message.
 	Err error
 }
 

@@ -148,7 +148,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if err := m.resolveType(w); err != nil {
 		return nil, err
 	}
-	if m.MediaType == MediaTypeOCIArtifact { // the only type whose blobs a registry checks
+	if m.MediaType == MediaTypeOCIArtifact { // registries check the member blobs in no other type
 		m.Layers = append(m.Layers, descriptors(w.Blobs)...)
 	}
 	return m, m.check(w)
