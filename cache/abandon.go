@@ -8,8 +8,8 @@ import (
 // ErrAbandoned ends a fetch that no one reads any more; see [Abandon]. No reader gets it.
 var ErrAbandoned = errors.New("fetch abandoned by its readers")
 
-// Abandon says what happens to a fetch that all readers have left. The fetch is finished, unless
-// StopAbove and FinishPercent both allow to stop it.
+// Abandon says what happens to a fetch that all readers have left. The fetch goes on to its end,
+// unless StopAbove and FinishPercent both allow to stop it.
 type Abandon struct {
 	// StopAbove is a length in bytes. Fetches of blobs up to this length are always finished. Zero
 	// means that all fetches are finished. If the length is not known, the bytes that have arrived

@@ -74,10 +74,10 @@ func (w *workers) claim(r role) (p span) {
 	return p
 }
 
-// take takes the rest of a piece for the oldest demand that no worker serves. The rest begins with
-// the grain where that demand begins. If other demands wait, and there is no slot to serve them, it
-// also ends with the grain where that demand ends. take returns an empty piece if all demands are
-// served. It needs mu.
+// take takes a part of a free piece for the oldest demand that no worker serves. The part begins
+// with the grain where the demand begins, and ends where the piece ends. But if other demands wait,
+// and there is no slot to serve them, the part ends with the grain where the demand ends. take
+// returns an empty piece if all demands are served. It needs mu.
 func (w *workers) take(demands []span) span {
 	first := w.free.firstIn(demands)
 	if first < 0 {

@@ -55,7 +55,7 @@ func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fe
 }
 
 // begin sends the first request. A size in its answer replaces a larger hint. It returns ErrSize if
-// the answer announces more bytes than the hint, because an origin could make a blob endless.
+// the answer announces more bytes than the hint: otherwise an origin could make a blob endless.
 func (f *fetch) begin() error {
 	size, err := f.request()
 	switch {

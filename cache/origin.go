@@ -34,6 +34,6 @@ type Stream struct {
 }
 
 // Origin fetches a blob, beginning at the offset from. If it cannot begin there, it returns an
-// error. It returns soon after ctx ends. When ctx ends later, the cache closes Body, even during a
-// Read. The function may be called several times, also concurrently.
+// error. It returns soon after ctx ends. If ctx ends after the function has returned, the cache
+// closes Body, even during a Read. The function may be called several times, also concurrently.
 type Origin func(ctx context.Context, from int64) (Stream, error)

@@ -30,12 +30,12 @@ type workers struct {
 	team   sync.WaitGroup // the helpers and the hash
 
 	mu       sync.Mutex // guards the fields below; g.mu may be taken under it
-	helpers  int        // with the extra ones; each holds a slot, as do those that have not begun
+	helpers  int        // including extra ones and those that have not begun; each holds a slot
 	extras   int
 	idle     int    // workers that wait for a piece
 	free     pieces // that no one fetches
 	fetching int    // pieces that are being fetched, except the first one
-	turn     bool   // the next piece of an extra helper is in order, if the hash lags
+	turn     bool   // changes with each piece of an extra helper, so that every other one can be in order
 	limited  bool   // no more helpers start
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error

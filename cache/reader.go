@@ -109,8 +109,8 @@ func (r *Reader) Until(end int64) {
 // minStretch is the least number of bytes of a fetch under way that is worth sending as a file.
 const minStretch = 16 << 10
 
-// Stretch waits until there are bytes at the position of the reader. It returns a file that stands
-// at this position, and how many bytes, at most n, can be sent from it with sendfile. The caller
+// Stretch waits until there are bytes at the position of the reader. It returns a file whose offset
+// is this position, and how many bytes, at most n, can be sent from it with sendfile. The caller
 // then calls Passed. If the file is nil, the caller must use Read: the bytes are in no file, or a
 // fetch has brought too few. Errors are those of Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {

@@ -79,7 +79,7 @@ type Origin struct {
 	// Plan has the faults of the first call, the second, and so on. Later calls have none.
 	Plan [][]Fault
 	// At returns further faults of the request with the offsets from and to, as in Call. n counts the
-	// earlier requests with the same from. Nil means none.
+	// earlier requests with the same from. If At is nil, there are none.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64

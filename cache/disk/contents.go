@@ -133,7 +133,7 @@ const (
 )
 
 // Purge is Delete by an operator. It returns ErrInUse, and leaves the blob alone, when the blob
-// has a use that unless names. It returns ErrNotFound for a blob that is not held.
+// has one of the uses that the [Unless] names. It returns ErrNotFound for a blob that is not held.
 func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) error {
 	return c.with(ctx, "purge", dg, func(e *entry) error {
 		return c.evictor.removeIf(ctx, e, func() bool {
@@ -158,8 +158,8 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 }
 
 // DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error why, and
-// counts it as corrupt. A blob that a push needs is moved only if why says that its file is too
-// short. After other errors it stays, because it may be the only copy and may become readable
+// counts it as corrupt. A blob that a push needs is moved only if the error says that its file is
+// too short. After other errors it stays, because it may be the only copy and may become readable
 // again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {

@@ -266,8 +266,8 @@ func (v *evictor) withinBounds() bool {
 	return v.shortfall(0, free) == 0
 }
 
-// CheckRoom returns an error if there would be no room for a new blob even without all the blobs
-// that are not pinned.
+// CheckRoom returns an error if there would be no room for a new blob even if all blobs that
+// are not pinned were evicted.
 func (v *evictor) CheckRoom() error {
 	free, _, err := v.statfs()
 	if err != nil {

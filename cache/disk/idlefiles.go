@@ -10,10 +10,10 @@ import (
 const maxIdleFiles = 32
 
 // idleFiles keep open the files of blobs that one reader has closed while another still reads.
-// Clients that fetch ranges open a blob again and again, and opening it costs a tenth of an answer.
-// A file has one reader at a time, because readers move its offset. When the last reader of a blob
-// leaves, the idle files of the blob are closed: an open file would keep the space of an evicted
-// blob in use.
+// Clients that fetch ranges open a blob again and again, and opening it takes a tenth of the time
+// of an answer. A file has one reader at a time, because readers move its offset. When the last
+// reader of a blob leaves, the idle files of the blob are closed: an open file would keep the space
+// of an evicted blob in use.
 type idleFiles struct {
 	mu    sync.Mutex // guards the fields below; leaf lock
 	blobs map[*entry]*openFiles

@@ -50,7 +50,7 @@ func (k *key) equal(other *key) bool {
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // entries whose prefix an entry in first has; rare, unless somebody makes such digests on purpose
+	others map[digest.Digest]*entry // entries that share their prefix with one in first; rare, unless somebody makes such digests on purpose
 }
 
 func newIndex() index {

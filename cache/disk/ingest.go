@@ -26,7 +26,7 @@ type Ingest struct {
 	file      *os.File
 	want      int64 // announced length in bytes, or -1
 	hash      hash.Hash
-	size      atomic.Int64  // bytes from the beginning that are written, and hashed except for unhashed
+	size      atomic.Int64  // bytes written from the beginning on; all but unhashed of them are hashed
 	written   atomic.Int64  // bytes given to WriteAt
 	writeLock chan struct{} // serialises writes, because writers that wait in the kernel would spin
 
@@ -171,8 +171,8 @@ func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Advance hashes the bytes between the offsets Size and to. WriteAt must have written all of them.
-// Advance reads them into buf.
+// Advance hashes the bytes from Size up to a later offset, and reads them into buf for that.
+// WriteAt must have written all of them.
 func (in *Ingest) Advance(to int64, buf []byte) error {
 	for at := in.size.Load(); at < to; {
 		n, err := in.ReadAt(buf[:min(int64(len(buf)), to-at)], at)

@@ -6,9 +6,9 @@ import (
 )
 
 // Plan returns the blobs that would be evicted to free n bytes for a blob of that length, in the
-// order of their eviction. It changes nothing. It returns at most as many victims as most says. The
-// victims have fewer than n bytes together if most is too low, or if all other blobs are in use or
-// pinned.
+// order of their eviction. It changes nothing. The argument most bounds the number of victims. The
+// victims have fewer than n bytes together if this bound is too low, or if all other blobs are in
+// use or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -54,8 +54,8 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims until they have at least short bytes together, until their number is
-// most, or until there are no more.
+// evictSome drops victims until they have at least short bytes together, until their number
+// reaches the bound most, or until there are no more.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

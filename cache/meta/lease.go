@@ -11,8 +11,8 @@ import (
 // without reads are not valid. A Lease is never valid if the store failed during a read, if a read
 // had to repeat a write that the store had refused, or if [Except] answered a read.
 //
-// A Lease does not cover reads from a store without [Cached]. So either all reads go through a
-// Cached, or none does. If none does, the Lease is never valid. One goroutine does the reads. After
+// A Lease does not cover reads from a store without [Cached]. So either all reads must go through a
+// Cached, or none. If none does, the Lease is never valid. One goroutine does the reads. After
 // that, any goroutine may call Valid.
 type Lease struct {
 	until   time.Time // the earliest end of all reads

@@ -110,7 +110,7 @@ func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Dige
 	return fact, nil
 }
 
-// Add records that repo of upstream has all the content in held. A manifest always counts as
+// Add records that repo of upstream has the content of each Holding. A manifest always counts as
 // referenced.
 func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holding) error {
 	var referenced, unreferenced []Entry

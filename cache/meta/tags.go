@@ -19,9 +19,9 @@ type TagKey struct {
 
 // Referrers is the Accept of a question about a list: which manifests refer to a certain manifest.
 // Tag is then the fallback tag, under which a registry without the referrers call has this list
-// (OCI distribution specification 1.1, "Referrers Tag Schema"). It is used even if the registry has
-// the call. So the list is forgotten together with that tag. No Accept header has this normalised
-// form.
+// (OCI distribution specification 1.1, "Referrers Tag Schema"). Even if the registry has the call,
+// Tag is the fallback tag, so that the list is forgotten together with that tag. No Accept header
+// has this normalised form.
 const Referrers = "referrers"
 
 // TagFact is the answer of an upstream about a tag, or about a list of referrers.

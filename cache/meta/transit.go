@@ -92,7 +92,7 @@ func (t *Transit) Forget(ctx context.Context, upstream, repo string, d digest.Di
 	return nil
 }
 
-// Opened records for ttl that this mirror has opened the upload id.
+// Opened records that this mirror has opened the upload id. The record expires after ttl.
 func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) error {
 	if err := t.uploads().writeFor(ctx, path(uploadSpace, id), uploadRecord{t.self}, ttl); err != nil {
 		return fmt.Errorf("upload %s: %w", id, err)

@@ -5,7 +5,7 @@ package main
 const evictionPage = "# Which blobs leave the cache\n" + `
 When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
 page says in which order it evicts them, how that order compares with others, and how to find out
-from your own log which quota is worth its disk.
+from your own log how large the quota should be.
 ` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the numbers on this page. The row
 for dray comes from the code that dray itself runs, but without files.
 
@@ -13,8 +13,8 @@ for dray comes from the code that dray itself runs, but without files.
 
 The cache has two pools. One has the blobs of 1 MiB and more, and the other has the smaller ones:
 manifests, configurations and small layers. dray evicts from each pool separately. 2 %% of the quota
-is reserved for the small blobs. That is enough for nearly all of them, because they are a small
-part of the bytes and most of the requests.
+is reserved for the small blobs. That is enough for nearly all of them: they are most of the
+requests, but a small part of the bytes.
 
 Each pool has two queues, as in [S3-FIFO](https://s3fifo.com):
 
@@ -30,13 +30,13 @@ blob, it also writes the time of the last use to the file.
 dray never evicts a blob that is open, that a push needs, or that an operator has pinned
 (` + "`dray pin`" + `).
 
-` + "`dray evict --dry-run`" + ` lists the blobs that go next, with the reason. It computes the order as if
-nobody asked for a blob in the meantime, until it has found the number of bytes that you gave. If
-that is a large part of the cache, the list also contains blobs that ` + "`dray ls --blobs`" + ` shows with
-hits and a recent use. They come after the others, once they have had a round for each of their
-hits. The list then says "requested before, but its rounds of eviction are used up". When dray has
-just started, all blobs count as new: they have no hits, and dray evicts them in the order of their
-last use.
+` + "`dray evict --dry-run`" + ` lists the blobs that go next, with the reason: 20 of them, or as many as it
+takes to free the bytes that you give with ` + "`--bytes`" + `. The list assumes that nobody asks for a blob
+in the meantime. If it covers a large part of the cache, it also has blobs that ` + "`dray ls --blobs`" + `
+shows with hits and a recent use. They come after the others, once they have had a round for each of
+their hits. The list then says "requested before, but its rounds of eviction are used up". When dray
+has just started, all blobs count as new: they have no hits, and dray evicts them in the order of
+their last use.
 
 ## How it compares
 
@@ -55,11 +55,11 @@ from 100 MB to 1 GB. Your clients will be a mixture of the three kinds.
   notice. **Requests** are what a registry with limits counts.
 - The pool for small blobs costs next to no bytes and gives nearly all of the additional hits.
   Without it, one large layer pushes out hundreds of manifests.
-- Belady's policy knows the future, but does not consider sizes. No policy that does not know the
-  future saves more bytes. A policy that prefers small blobs can have more hits, though.
-- In these traces, a cache of twice the size saves four to nine percentage points more of the bytes.
-  A better order than FIFO saves three to fourteen. If the simulation of your own log shows little
-  difference between two sizes, the smaller one is large enough.
+- Belady's policy knows the future, but does not consider sizes. In the table it saves the most
+  bytes. A policy that prefers small blobs can have more hits, though.
+- In these traces, a cache of twice the size saves four to ten percentage points more of the bytes.
+  The order of dray saves two to fourteen points more than FIFO. If the simulation of your own log
+  shows little difference between two sizes, the smaller one is large enough.
 
 ## Your own log
 

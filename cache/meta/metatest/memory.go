@@ -1,5 +1,5 @@
-// Package metatest has a suite of tests that every metadata store must pass, two stores for tests,
-// one in memory and one that fails on request, and a redis-server for tests.
+// Package metatest has a suite of tests that every metadata store must pass. For other tests it has
+// a store in memory, a store that fails on request, and a redis-server.
 package metatest
 
 import (

@@ -52,8 +52,8 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// systemConn is a boundedConn of a socket. go-redis looks at the socket before it uses the
-// connection again.
+// systemConn is a boundedConn of a socket. Before go-redis uses the connection again, it checks
+// that the socket is still open.
 type systemConn struct {
 	boundedConn
 	syscall.Conn
@@ -136,7 +136,7 @@ func (r *replies) header(kind byte, rest string) {
 }
 
 // length reads the length of a value. It returns -1 for a value that does not exist. If the length
-// is not a number, or is above most, it records an error in err and also returns -1.
+// is not a number, or exceeds the bound most, it records an error in err and also returns -1.
 func (r *replies) length(text string, most int) int {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < -1 || n > most {

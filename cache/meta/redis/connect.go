@@ -90,8 +90,8 @@ func cluster(plain string, password func() string, timeout time.Duration) (gored
 	return goredis.NewClusterClient(o), nil
 }
 
-// credentials returns the function that gives the user and password for a new connection. The
-// password of the URL is for want of another.
+// credentials returns the function that gives the user and password for a new connection. It gives
+// the password of the URL if the function password is nil or returns an empty one.
 func credentials(username, fromURL string, password func() string) func() (string, string) {
 	return func() (string, string) {
 		if password != nil {
