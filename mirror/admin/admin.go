@@ -84,8 +84,9 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
-// open reports whether everybody may read a page, under any name of the listener: load balancers
-// and Prometheus do, often by the name of a service, and nothing secret is on it.
+// open reports whether everybody may read a page, without the token and by any host name. Load
+// balancers and Prometheus read such pages, often by the name of a service. The pages have no
+// secrets.
 func open(r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	return read && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics")

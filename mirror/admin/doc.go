@@ -1,12 +1,14 @@
 // Package admin serves operators over HTTP: metrics, health, profiles and a JSON API.
 //
 // Invariants:
-//   - It has no authentication. Its listener decides who can reach it; by default, only this
-//     machine can.
+//   - Everybody who reaches its listener may read health and metrics. For all else, the token of
+//     [Options] is needed, if there is one. By default there is none, and only this machine reaches
+//     the listener.
 //   - A web page in a browser on this machine must not reach it. A page could make its own host
-//     name resolve to this address, so requests to host names that are not configured are refused.
-//     So are requests that a browser marks as coming from another site. Requests that change
-//     anything must also have a form that no such page can send.
+//     name resolve to this address, so requests to host names that are not configured are refused,
+//     except those for health and metrics. Requests that a browser marks as coming from another
+//     site are refused, too. Requests that change anything must also have a form that no such page
+//     can send.
 //   - It imports none of the parts of dray that it shows or changes: the program passes in
 //     functions.
 //   - It registers nothing on http.DefaultServeMux itself, but net/http/pprof does. So no server

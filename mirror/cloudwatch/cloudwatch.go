@@ -139,8 +139,8 @@ func (p *Publisher) drop(n int) {
 	p.pending = append(p.pending[:0], p.pending[n:]...)
 }
 
-// publish sends the waiting data points. If CloudWatch refuses some of them, publish drops those
-// and goes on. After any other error, it stops.
+// publish sends the waiting data points. If CloudWatch refuses a request, publish drops the data
+// points of that request and goes on. After any other error, it stops.
 func (p *Publisher) publish(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// PutBlob implements upstream.Sink. The bytes of a client's upload are already in the cache when
-// their digest is known. PutBlob reads the bytes only if the cache does not have them.
+// PutBlob implements upstream.Sink. A client's upload is usually in the cache by the time its
+// digest is known. PutBlob reads the bytes of u only if the cache lacks them.
 func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload) error {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return err

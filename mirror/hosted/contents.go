@@ -154,7 +154,8 @@ func (c *contents) openLocked(name string) *repo {
 	return r
 }
 
-// addHeld adds a held blob to a repository, for Grace or until a manifest needs it.
+// addHeld adds a held blob to a repository. The repository keeps the blob for Grace, and longer if
+// a manifest names it by then.
 func (c *contents) addHeld(name string, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,8 +254,8 @@ func (c *contents) stateOf(r *repo) *state {
 	return r.state
 }
 
-// expireMembers removes the blobs of a repository that no manifest needs and whose time until is
-// over.
+// expireMembers removes the blobs of a repository that no manifest needs and whose time
+// member.until has passed.
 func (c *contents) expireMembers(r *repo, now time.Time) {
 	c.mu.Lock()
 	var free []func()

@@ -149,8 +149,8 @@ func (s *Store) load(ctx context.Context) error {
 	})
 }
 
-// adopt makes the state of a file the state of its repository, without manifests whose bytes are
-// gone.
+// adopt makes the state of a file the state of its repository, without the manifests that the cache
+// has lost or that cannot be parsed.
 func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	for d, m := range st.manifests {
 		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)

@@ -205,7 +205,7 @@ func (s *Store) retire(r *repo) {
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used since its file was last written,
-// unless that was less than age ago.
+// unless that write was less than age ago.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 	for _, r := range s.contents.all() {
 		if !s.contents.unwritten(r, age) {

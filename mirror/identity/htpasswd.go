@@ -235,7 +235,7 @@ func (u *users) recognises(name string, key keyed) bool {
 func (h *HTPasswd) keyed(name, password string) keyed {
 	var room [256]byte // most credentials fit, so that there is no allocation
 	b := append(room[:0], h.key[:]...)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(name))) // a header is shorter
+	b = binary.BigEndian.AppendUint32(b, uint32(len(name))) // a header is far shorter than 4 GiB
 	return sha256.Sum256(append(append(b, name...), password...))
 }
 

@@ -21,7 +21,7 @@ const (
 type Rule struct {
 	// Users are exact names; "*" means every authenticated user.
 	Users []string
-	// Anonymous extends the rule to clients without credentials.
+	// Anonymous makes the rule apply to all clients, with or without credentials.
 	Anonymous bool
 	// Repositories are patterns for Need.Repository. "*" matches any characters, including slashes.
 	Repositories []string

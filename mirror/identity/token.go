@@ -34,8 +34,8 @@ func NewToken(o TokenOptions, log *slog.Logger) (*Token, error) {
 			files = append(files, file)
 		}
 	}
-	// The controller reads the files itself. If they change before it does, the next request sees
-	// that they are not those that were read here.
+	// The controller reads the files a second time, itself. If a file changes between the two
+	// reads, the next request notices that and makes the controller again.
 	c, err := reread.New(log, func([][]byte) (auth.AccessController, error) { return auth.GetAccessController("token", options) }, files...)
 	if err != nil {
 		return nil, fmt.Errorf("token authentication: %w", err)

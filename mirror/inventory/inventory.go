@@ -86,8 +86,8 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 	}
 }
 
-// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. It
-// returns no more blobs than most. It changes nothing.
+// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. The
+// parameter most bounds their number. Eviction changes nothing.
 func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Plan(ctx, n, most))
 }

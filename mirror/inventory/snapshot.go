@@ -196,7 +196,7 @@ func (s *snapshot) object(d digest.Digest) bool {
 }
 
 // read adds a node for a manifest and for each manifest that it refers to, as far as they are held.
-// named says that d is known to be a manifest. It is then added even if it cannot be understood.
+// named says that d is known to be a manifest: read then adds a node even if it cannot parse d.
 func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -19,9 +19,9 @@ import (
 )
 
 // Checks of base images have to recognise an image by its layers. BaseIndex records the names of
-// images under their layers, and learns both from the pulls and pushes of clients. The name is in
-// the request. The layers are the diffIDs in the configuration, which clients fetch right after the
-// manifest. BaseIndex sends no requests to upstreams.
+// images under their layers. It learns them when clients pull or push. The name is in the request.
+// The layers are the diffIDs in the configuration, which clients fetch right after the manifest.
+// BaseIndex sends no requests to upstreams.
 
 const (
 	// recordAgainAfter is the time after which a name is recorded again.

@@ -214,8 +214,8 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// config reads the configuration of a manifest, whatever media type the configuration has: kindOf
-// also needs its content.
+// config reads the configuration of a manifest, whatever the media type of the configuration,
+// because kindOf needs the content, too.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	raw, err := a.read(ctx, d, maxConfig)
@@ -419,9 +419,9 @@ func kindOf(m *Manifest) string {
 }
 
 // unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
-// the media type of an image, one layer that may be unpacked is enough: a runtime that accepts only
-// the media types of images unpacks each layer that has such a type. Otherwise, every layer must be
-// one that may be unpacked, because other runtimes unpack all layers or none.
+// the media type of an image, one layer that may be unpacked is enough: some runtimes unpack the
+// layers whose media types they know, and skip the others. Otherwise, every layer must be one that
+// may be unpacked, because the runtimes that accept such a configuration unpack all layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
 		return slices.ContainsFunc(m.Layers, (*LayerView).unpacks)
@@ -447,9 +447,10 @@ func impliedConfig(t string) bool {
 }
 
 // describesImage reports whether a runtime takes a configuration for that of an image. containerd
-// 1.6 and Podman read a configuration of any media type, and need settings or a list of layers in
-// it. Some tools make artifacts with the libraries for images (Flux, Docker Model Runner). They
-// write a list of layers into the configuration, too, but neither settings nor an operating system.
+// 1.6 and Podman do so for any media type, if the configuration has settings or a list of layers. A
+// list of layers alone is not enough here: some tools make artifacts with the libraries for images
+// (Flux, Docker Model Runner) and write such a list, too. Besides the list, there must be an
+// operating system or one of the media types of impliedConfig.
 func describesImage(mediaType string, image v1.Image) bool {
 	if oci.ImageConfig(mediaType) || !reflect.DeepEqual(image.Config, v1.ImageConfig{}) {
 		return true

@@ -64,8 +64,8 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository and takes over holds, the releases of its blobs. The
-// index may hold a blob already. enter returns the release of such a blob as extra, and the caller
+// enter appends an entry to its repository and takes over holds, the releases of its blobs. If the
+// index holds a blob already, enter returns the new release of the blob in extra, and the caller
 // has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()

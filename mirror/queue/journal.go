@@ -95,8 +95,8 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. A torn last line does not count as damage, because its push was never
-// acknowledged.
+// replay reads a journal. A torn last line does not count as damage: nobody was told that its
+// record was stored.
 func replay(r io.Reader) (contents, error) {
 	p := contents{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -153,7 +153,7 @@ func (p *contents) apply(r record) error {
 	}
 	e, ok := p.entries[r.ID]
 	if !ok {
-		return nil // the push is done already, or the line with it was lost
+		return nil // the push is done already, or the line that added it was lost
 	}
 	switch r.Op {
 	case opDone:

@@ -56,7 +56,7 @@ type State string
 const (
 	Waiting    State = "waiting"
 	Forwarding State = "forwarding"
-	Failed     State = "failed" // refused by the registry; an operator has to decide
+	Failed     State = "failed" // refused by the registry; waits for an operator to retry or drop it
 
 	dropping State = "dropping" // withdrawn, until Withdrawal.Done or Restore
 )
@@ -150,8 +150,8 @@ func Empty() *Queue {
 // Takes reports whether pushes can be added, which is false for the queue of Empty.
 func (q *Queue) Takes() bool { return q.maxEntries > 0 }
 
-// restore adds an entry of an earlier process. It corrects a time in the future, because the clock
-// may have been ahead then.
+// restore adds an entry of an earlier process. If its time of acceptance is in the future, because
+// a clock was ahead, restore sets it to now.
 func (q *Queue) restore(ctx context.Context, e Entry) {
 	if now := time.Now(); e.Accepted.After(now) {
 		e.Accepted = now

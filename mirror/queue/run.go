@@ -102,7 +102,7 @@ func (q *Queue) finish(e *entry) {
 	}
 }
 
-// fail marks an entry as refused by its registry. An operator has to decide about it.
+// fail marks an entry as refused by its registry. An operator then has to retry or drop it.
 func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }

@@ -7,7 +7,7 @@ type Queued struct {
 	Pushes []QueuedPush `json:"pushes"`
 }
 
-// QueuedPush is one of these pushes. Pushes are listed in the order of their acknowledgement.
+// QueuedPush is one of the pushes in Queued, which has them in the order of their acknowledgement.
 type QueuedPush struct {
 	ID         uint64 `json:"id"`
 	State      string `json:"state"` // waiting, forwarding or failed

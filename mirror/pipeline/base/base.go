@@ -171,7 +171,7 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	var names []string
 	for _, k := range known {
 		if s.allowed(k.Name) {
-			return nil, nil // the same image under a name that is allowed
+			return nil, nil // one allowed name is enough, because all are names of the same image
 		}
 		names = append(names, k.Name)
 	}

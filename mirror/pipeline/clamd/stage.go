@@ -101,8 +101,8 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	return true, v.session.begin()
 }
 
-// Data implements pipeline.Visitor. Begin has left out files that are too long. It did not know the
-// length of a layer that is no archive.
+// Data implements pipeline.Visitor. Begin has left out files that are too long. A layer that is no
+// archive is cut here, because Begin does not know its length.
 func (v *visitor) Data(p []byte) error {
 	switch {
 	case v.left < 0:

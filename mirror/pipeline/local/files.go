@@ -147,7 +147,7 @@ func list(file *os.File) (map[string]extent, error) {
 			entries[name] = extent{at, h.Size}
 		case tar.TypeLink:
 			links[name] = path.Clean(h.Linkname)
-		case tar.TypeSymlink: // docker save stores a layer that occurs several times only once
+		case tar.TypeSymlink: // docker save stores a repeated layer once, and links to it
 			links[name] = path.Join(path.Dir(name), h.Linkname)
 		}
 	}

@@ -28,12 +28,12 @@ type facts struct {
 	Dropped class `json:"d,omitempty"`
 }
 
-// class says what is not known if a record is missing. Records of a low class are kept first.
+// class orders records by what is not known without them. Records of a low class are kept first.
 type class int
 
 const (
 	_ class = iota
-	// Without marks, special files and users are not known.
+	// Without marks, it is not known which files are special and which users there are.
 	classMark
 	// Without deletions, deleted files of lower layers seem to stay.
 	classDeletion

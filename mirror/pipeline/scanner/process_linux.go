@@ -19,8 +19,8 @@ import (
 // supervisorName is argument 0 of a supervisor. A supervisor is this executable, started once more
 // to run one program. It ends all processes that the program started, also those that left its
 // process group: a process whose parent ends becomes a child of the supervisor. If dray may make a
-// PID namespace (pid_namespaces(7)), the supervisor is its first process, and the kernel ends all
-// others together with it.
+// PID namespace (pid_namespaces(7)), the supervisor is the first process of that namespace, and
+// when it ends, the kernel ends all others there.
 const supervisorName = "dray-exec-supervisor"
 
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.

@@ -5,8 +5,9 @@
 // Invariants:
 //   - A finding never holds the secret. It holds a fingerprint, by which operators recognise and
 //     waive it.
-//   - The cost is one table look-up for each byte, whatever the number of rules. Only three bytes
-//     that may belong to a literal cost more. That cost is bounded by [maxSecret].
+//   - The cost is one table look-up for each byte, whatever the number of rules. If three bytes may
+//     belong to a literal, its rules also look at the bytes around it, at most [maxSecret] on each
+//     side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
 
@@ -78,8 +79,8 @@ func NewEngine(rules []*Rule) *Engine {
 	return e
 }
 
-// add enters an anchor under those three of its consecutive bytes that are likely to be the rarest
-// in files.
+// add enters an anchor under three consecutive bytes of its literal: those that are likely to be
+// the rarest in files.
 func (e *Engine) add(a anchor) {
 	best := -1
 	for i := 0; i+2 < len(a.literal); i++ {

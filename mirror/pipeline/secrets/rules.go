@@ -58,9 +58,9 @@ func (c *class) run(p []byte, i, limit int) int {
 	return n
 }
 
-// token matches a literal that is followed by least to most bytes of a class. The bytes must have
-// an entropy of at least tenths/10 bits for each byte, and no letter or digit may precede or
-// follow.
+// token matches a literal and the run of bytes of a class that follows it. The length of the run is
+// between the parameters least and most. Its entropy is at least tenths/10 bits for each byte. No
+// letter or digit may come before the literal or after the run.
 func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -89,8 +89,8 @@ func placeholder(p []byte) bool {
 	return false
 }
 
-// assigned matches a literal that names a secret, then = or : and optional quotes, then n bytes
-// of a class.
+// assigned matches a literal that names a secret, then = or : and optional quotes, then exactly n
+// bytes of a class, whose entropy is at least tenths/10 bits for each byte.
 func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, _, stop int) ([]byte, bool) {
 		i, separated := stop, false
@@ -198,7 +198,8 @@ func cutLast(p []byte, sep byte) (before, after []byte, ok bool) {
 	return p[:i], p[i+1:], true
 }
 
-// tokenAround matches a token of a class that begins with prefix and contains the literal.
+// tokenAround matches the run of bytes of a class that contains the literal. The run must begin
+// with prefix and have at least as many bytes as the parameter least says.
 func tokenAround(c *class, prefix string, least int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		from := start
