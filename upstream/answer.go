@@ -14,8 +14,8 @@ import (
 )
 
 // answerTimeout bounds the time to read a manifest, a list, the text of an error, or the start of a
-// blob that noDocument looks at. Otherwise blobs have no limit here, because only their reader
-// knows how long to wait for them.
+// blob that noDocument looks at. The rest of a blob has no limit here, because only its reader
+// knows how long to wait.
 const answerTimeout = 20 * time.Second
 
 var errStalled = errors.New("the answer stalled")

@@ -18,8 +18,8 @@ import (
 type BreakerOptions struct {
 	// Name names the upstream in messages and metrics.
 	Name string
-	// Threshold is after how many questions in a row without an answer the Breaker refuses callers
-	// that hold no older answer. [Breaker] says what a question is. 0 means 5.
+	// Threshold is a number of questions in a row without an answer. After that many, the Breaker
+	// refuses callers that hold no older answer. [Breaker] says what a question is. 0 means 5.
 	Threshold int
 	// Lasting is how much time must also have passed since the first of these failures. A shorter
 	// burst of failures is left to retries, however many callers meet it. 0 means that the number of
@@ -40,11 +40,11 @@ type BreakerOptions struct {
 // its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends the
 // row of failures of the host that gave it.
 //
-// One bad object must not keep callers from all other objects. So the Breaker refuses all callers
-// of a host because of statuses of 500 and above only when questions about three repositories have
-// failed. If the host is the registry itself, Hello then decides whether the registry is down, as
-// Hello also does when questions get no answer. As long as Hello gets a good answer, the Breaker
-// refuses only questions about repositories that fail, and only if three or more fail.
+// One bad object must not keep callers from all other objects. Statuses of 500 and above are
+// therefore a reason to refuse all callers of a host only if questions about three repositories
+// have failed. In this case, and when questions get no answer, Hello decides whether the registry
+// itself is down. As long as Hello gets a good answer, the Breaker refuses only questions about
+// repositories that fail, and only if three or more fail.
 //
 // Two kinds of callers share the state. Callers that need the answer (Source, Sink, Lister,
 // Deleter) are refused while the host is considered down. Callers that hold an older answer (Held)

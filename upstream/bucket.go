@@ -14,11 +14,10 @@ const (
 	// bucket with a high ceiling (above 400) has a lowest rate of 1/400 of the ceiling instead. A
 	// bucket with a ceiling below minRate is never slowed below its ceiling.
 	minRate = 1
-	// recovery sets how fast the rate rises after a refusal. As long as answers come in and none of
-	// them is a refusal, each recovery adds refusedRate or more to the rate. refusedRate is the rate
-	// at which the registry refused. So a rate that was halved is back at refusedRate after half of
-	// recovery. In a bucket without a ceiling, the limit ends four times recovery after the last
-	// refusal.
+	// recovery is the time in which the rate rises by refusedRate or more, as long as answers come in
+	// and none of them is a refusal. refusedRate is the rate at which the registry refused, so a rate
+	// that was halved is back at refusedRate after half of recovery. In a bucket without a ceiling,
+	// the limit ends four times recovery after the last refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second

@@ -92,7 +92,7 @@ func New(o Options) (*Client, error) {
 		Help: "Bytes of the bodies of the upstream's answers, counted as they arrive, by kind of request. Answers of its storage and of redirects are included, tokens are not.",
 	}, []string{"kind"})
 	for _, kind := range []oci.Kind{oci.KindManifest, oci.KindBlob} {
-		c.received.WithLabelValues(string(kind)) // so that the share of what was saved is known from the start
+		c.received.WithLabelValues(string(kind)) // from 0, so that the series exist at once
 	}
 	c.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dray_upstream_response_seconds", ConstLabels: labels,

@@ -120,7 +120,7 @@ func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) 
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Body, req.ContentLength = body, u.Size
 	if u.Size == 0 {
-		_, _ = io.Copy(io.Discard, body) // reads nothing, but body must see the end
+		_, _ = io.Copy(io.Discard, body) // there is nothing to read, but body has to record its end
 		req.Body = http.NoBody
 	}
 	resp, err := u.c.send(req, u.repo, oci.KindUpload)

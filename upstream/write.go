@@ -46,7 +46,8 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // with the caller's Repo, so that the PUT waits in a queue no longer than a read
+	// The PUT uses the caller's Repo, so that it waits in a queue no longer than a read.
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) {
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})
@@ -152,7 +153,7 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	if !ok {
 		return err
 	}
-	// A 404 without a code at the start of an upload can only concern the repository.
+	// A 404 to the start of an upload can only concern the repository, whatever its code is.
 	bare := resp.Request != nil && resp.Request.Method == http.MethodPost && e.Status == http.StatusNotFound
 	if errors.Is(e, oci.ErrNameUnknown) || bare {
 		missing := *e
@@ -194,7 +195,7 @@ type localError struct{ error }
 func (l localError) Unwrap() error { return l.error }
 
 // attempts calls try until it succeeds or fails for good, or until WriteAttempts or WriteBudget
-// is used up. Each attempt may wait in a queue until the end of the budget.
+// is used up. The Repo that try gets lets the attempt wait in a queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

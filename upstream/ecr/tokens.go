@@ -128,12 +128,12 @@ func (t *Tokens) Health() Health {
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
 // Credential is an auth.Credentials. It returns the token as a name and a password, preemptive
-// unless Challenged is set, from memory unless the token is due for renewal. During a renewal,
-// other callers get the old token. If a registry has refused the old token, they wait for the new
-// one instead. If the renewal fails, all callers get the old token until it expires. After a failed
-// call, Credential does not call AWS again until a pause is over. The pause grows with the
-// failures. During the pause, a caller gets the error of the failed call if there is no valid
-// token.
+// unless Challenged is set. The token comes from memory, unless it has expired or is due for
+// renewal: then one caller renews it by a call to AWS. During a renewal, other callers get the old
+// token. If a registry has refused the old token, they wait for the new one instead. If the renewal
+// fails, all callers get the old token until it expires. After a failed call, Credential does not
+// call AWS again until a pause is over. The pause grows with the failures. During the pause, a
+// caller gets the error of the failed call if there is no valid token.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()

@@ -110,7 +110,7 @@ type Tokens struct {
 	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
 	// both; clients take any 2xx).
 	LooseTokens bool
-	// BareTokens names tokens access_token and says nothing about their life (as ECR Public, whose
+	// BareTokens sends a token under the name access_token, without its life (as ECR Public, whose
 	// tokens end after an hour: oras-go#1227, 2026-06).
 	BareTokens bool
 	// EndedToken, if not 0, is the status with which a token that has ended is refused, without a
@@ -213,7 +213,8 @@ func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	x.w.WriteHeader(orDefault(s.Dialect().RedirectStatus, http.StatusTemporaryRedirect))
 }
 
-// hides reports whether a user, or nobody, may not see a repository.
+// hides reports whether Dialect.Private hides a repository from the user who, or from anonymous
+// clients if who is empty.
 func (s *Server) hides(who, repo string) bool {
 	if who != "" {
 		repo = who + ":" + repo

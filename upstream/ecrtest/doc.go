@@ -18,7 +18,7 @@
 //   - New starts nothing. The handlers may be mounted anywhere. Listen binds a listener for each of
 //     the four handlers, and Running.Run serves them.
 //   - One mutex guards the state of the registries. It is never held during I/O. Faults and the
-//     journal have their own.
+//     journal have mutexes of their own.
 //
 // # Known differences
 //
@@ -26,10 +26,10 @@
 //
 //   - It never converts to schema 1, which ECR does for clients that accept nothing newer, because
 //     clients that pull schema 1 by tag are gone (ECR guide, image-manifest-formats).
-//   - Every principal may do everything that no Denial forbids, in every account, because rights
-//     are the operator's and not the client's. Repository policies are stored and have no effect
-//     (ECR guide, registry-permissions).
+//   - Every principal may do everything that no Denial forbids, in every account, because an
+//     operator grants rights, and not the program under test. Repository policies are stored and
+//     have no effect (ECR guide, registry-permissions).
 //   - Signatures of requests to the API are not verified, session tokens are not asked for, and
-//     clocks may differ, because the SDK signs the requests, and the stand-in would need the
-//     secrets of clients to verify them.
+//     clocks may differ. The SDK signs the requests, and to verify the signatures the stand-in
+//     would need the secrets of clients.
 package ecrtest

@@ -258,7 +258,7 @@ func (p *plan) shapes() bool {
 	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }
 
-// maxPiece returns how many of n bytes may be sent from position at in one piece.
+// maxPiece returns how many of n bytes may be sent in one piece. at is the position of the first.
 func (p *plan) maxPiece(at int64, n int) int {
 	piece := int64(n)
 	for _, stop := range []int64{p.cutAt, p.stallAt, p.holdAt} {
@@ -283,7 +283,7 @@ func (p *plan) corrupted(b []byte, at int64) []byte {
 	return b
 }
 
-// waitUntil waits until ctx ends or over is closed.
+// waitUntil waits until ctx ends or the channel over is closed.
 func waitUntil(ctx context.Context, over <-chan struct{}) {
 	select {
 	case <-ctx.Done():

@@ -118,7 +118,7 @@ func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 	return slices.DeleteFunc(selected, func(img *image) bool {
 		since := img.pushed
 		switch r.Selection.CountType {
-		case "sinceImagePulled": // counts from the push, or from the restoration, until the first pull
+		case "sinceImagePulled": // before the first pull, since the push or the restoration
 			since = latest(img.pushed, img.lastPull, img.moved)
 		case "sinceImageTransitioned":
 			since = img.moved
@@ -145,7 +145,7 @@ func (s *Server) applyLifecycle() {
 
 // applyLocked applies the rules of one repository. No rule acts on an image that a rule of higher
 // priority has selected, that an index names, or that refers to another image of the repository. An
-// image that refers to another image is removed together with it.
+// image that refers to another one is removed together with that other one.
 func (s *Server) applyLocked(r *repository, rules []lifecycleRule, now time.Time) {
 	taken := map[digest.Digest]bool{}
 	for d, img := range r.images {

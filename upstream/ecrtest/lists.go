@@ -29,7 +29,7 @@ func (c cursor) String() string {
 	return base64.URLEncoding.EncodeToString(b)
 }
 
-// orderKey returns the key by which tags are sorted. At ECR, clients cannot use the order.
+// orderKey returns the key by which tags are sorted. With OpaquePages, the order has no meaning.
 func (s *Server) orderKey(name string) string {
 	if !s.opts.Quirks.OpaquePages {
 		return name

@@ -202,7 +202,8 @@ func (s *Server) checkSignature(r *http.Request) error {
 	return nil
 }
 
-// findObject finds an object by its name. The signature covers the path before the name.
+// findObject finds an object by its name, the last part of a path. It ignores the rest of the path,
+// which the signature covers.
 func (s *Server) findObject(path string) (layer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,9 +22,9 @@ type Quirks struct {
 	// roadmap#299).
 	SizesHeader bool
 	// SharedScope is the scope and the service of every token (ECR Public: "aws", with the service
-	// public.ecr.aws). Then the credentials of the token endpoint are those of the API, and a token
-	// that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). If SharedScope
-	// is empty, each repository has a scope of its own.
+	// public.ecr.aws). The token endpoint then takes the tokens of GetAuthorizationToken as passwords,
+	// and a token that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). If
+	// SharedScope is empty, each repository has a scope of its own.
 	SharedScope string
 	// ErrorNewline ends the JSON of errors with a newline (lablup/backend.ai#2549: 58 bytes for the
 	// challenge and 80 for an invalid token of ECR Public).

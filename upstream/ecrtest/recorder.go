@@ -104,7 +104,7 @@ func (r *recorder) shape(p []byte) (int, error) {
 	return done, nil
 }
 
-// append sends n bytes more than the answer announced.
+// append sends n more bytes after the body of an answer.
 func (r *recorder) append(n int64) {
 	if n > 0 {
 		r.Flush() // net/http would announce the length of a body that fits into one buffer

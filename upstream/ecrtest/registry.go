@@ -133,8 +133,8 @@ func (s *Server) origin(r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
-// location returns a path of this registry as a Location, as a URL or a path as the quirks and the
-// dialect say.
+// location returns the Location for a path of this registry. The quirks and the dialect decide
+// whether it is a URL or a path.
 func (s *Server) location(x *exchange, path string, q url.Values) string {
 	path = s.locationPath() + path
 	if len(q) > 0 {

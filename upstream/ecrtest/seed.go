@@ -89,8 +89,8 @@ func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest
 	repo.put(&document{raw: raw, media: mediaType, digest: d}, tag, s.nowLocked())
 }
 
-// ingest stores the bytes of write as a blob of the repository. It refuses bytes with another
-// digest than want, unless want is empty.
+// ingest calls write, and stores the bytes that write sends as a blob of the repository. It refuses
+// bytes with another digest than want, unless want is empty.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {

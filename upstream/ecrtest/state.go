@@ -131,7 +131,8 @@ func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	return img
 }
 
-// count adds to the numbers of images and active images that name the layers of an image.
+// count changes how many images, and how many active images, name each layer of img: by named and
+// by active.
 func (r *repository) count(img *image, named, active int) {
 	for _, b := range img.doc.blobs {
 		if l, ok := r.layers[b.Digest]; ok {

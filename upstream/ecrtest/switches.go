@@ -35,9 +35,9 @@ type Switches struct {
 	// InlineConfigs serves blobs that a manifest names as its config without a redirect; off: by
 	// redirect, like layers (no source, 2026-11).
 	InlineConfigs bool `json:"inlineConfigs"`
-	// UnreferencedBlobStatus answers GET of a blob that no manifest names, or only manifests of
-	// archived images: 404 or 403 (the API has LayerInaccessibleException; the registry's answer is
-	// not known, 2026-11).
+	// UnreferencedBlobStatus answers GET of a blob that no manifest names, or that only manifests
+	// of archived images name: 404 or 403 (the API has LayerInaccessibleException; the registry's
+	// answer is not known, 2026-11).
 	UnreferencedBlobStatus int `json:"unreferencedBlobStatus"`
 	// ArchivedHeadStatus answers HEAD of a blob that only archived images name: 404, or 200 since the
 	// registry does have it (the API says ARCHIVED in place of AVAILABLE; the registry's answer is not
@@ -106,8 +106,9 @@ type Switches struct {
 	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text
 	// (roadmap#1229, shipped 2023-05).
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
-	// DeleteTagOnly makes DELETE by tag delete the tag, and the image with its last tag; off: the
-	// image with all its tags (no source, 2026-11; BatchDeleteImage does the former).
+	// DeleteTagOnly makes DELETE by tag delete the tag, and also the image if it has no other tag;
+	// off: DELETE by tag deletes the image with all its tags (no source, 2026-11; BatchDeleteImage
+	// does the former).
 	DeleteTagOnly bool `json:"deleteTagOnly"`
 	// BlobDelete answers DELETE of a blob with 202; off: 405 (no source, 2026-11).
 	BlobDelete bool `json:"blobDelete"`

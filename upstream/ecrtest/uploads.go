@@ -17,7 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// upload is a session. The request that has sent to writing owns the fields below it.
+// upload is a session. The request that has sent to the channel writing owns the fields below it.
 type upload struct {
 	id      string
 	repo    *repository
@@ -208,8 +208,8 @@ func (s *Server) finishUpload(x *exchange) error {
 	return s.complete(x, u, want)
 }
 
-// complete reads the last bytes, checks the digest, and publishes the blob. If it refuses the
-// complete bytes, the upload ends.
+// complete reads the last bytes, checks the digest, and publishes the blob. The upload ends when
+// all bytes have been read, even if they are refused.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {

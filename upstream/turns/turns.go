@@ -103,8 +103,8 @@ func (q *Queue) Length(flowName string) int {
 	return 0
 }
 
-// RemoveNewest removes and returns the newest request of the longest flow, or nil if no flow
-// has more than moreThan requests.
+// RemoveNewest removes and returns the newest request of the longest flow. If that flow has at most
+// moreThan requests, it removes nothing and returns nil.
 func (q *Queue) RemoveNewest(moreThan int) *Waiter {
 	var longest *flow
 	for _, f := range q.ring {

@@ -19,8 +19,8 @@ type DeleterOptions struct {
 	LastTag bool
 }
 
-// TestDeleter tests the Deleter del with an image in the repository repo/delete. The Sink to pushes
-// the image, and the Source from shows whether the image is there.
+// TestDeleter tests a Deleter (del) with an image in the repository repo/delete. A Sink (to) pushes
+// the image, and a Source (from) shows whether the image is there.
 func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upstream.Source, repo string, o DeleterOptions) {
 	repo += "/delete"
 	img := NewImage(t, t.Name(), 10_000)

@@ -18,7 +18,7 @@ import (
 
 const layerSize = 300_001
 
-// TestSource tests the Source from with an image in the repository repo/source, which the Sink to
+// TestSource tests a Source (from) with an image in the repository repo/source, which a Sink (to)
 // pushes first.
 func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo string) {
 	repo += "/source"
@@ -114,7 +114,7 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestSink tests the Sink to. The Source from reads back what the Sink has written. TestSink writes
+// TestSink tests a Sink (to). A Source (from) reads back what the Sink has written. TestSink writes
 // to the repositories repo/sink and repo/mounted, which must exist or be created by the first push.
 func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string) {
 	mounted := repo + "/mounted"
