@@ -28,8 +28,8 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Transit has the facts about blobs that other mirrors on the same store of facts have got from
-	// clients and are still to forward. It is nil if no other mirror uses the store.
+	// Transit has the facts about blobs that any mirror on the same store of facts has got from a
+	// client, and has not forwarded yet. It is nil if no other mirror uses the store.
 	Transit *meta.Transit
 	// LastPulls is required if KeepAlive is set.
 	LastPulls *meta.LastPulls
@@ -61,8 +61,8 @@ type Options struct {
 	UploadExpiry time.Duration
 	// MaxUploadsPerClient bounds the open uploads of one client; 0 means no bound.
 	MaxUploadsPerClient int
-	// MaxUploadBytesPerClient bounds the bytes of one client's open uploads and of those of its blobs
-	// whose manifest has not been forwarded; 0 means no bound.
+	// MaxUploadBytesPerClient bounds the bytes of one client's open uploads and staged blobs; 0 means
+	// no bound. Blobs that the queue holds, too, do not count.
 	MaxUploadBytesPerClient int64
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.

@@ -130,8 +130,8 @@ func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	return true
 }
 
-// Drop removes and returns the jobs that satisfy which. If the worker is doing one of them, Drop
-// cancels that job and waits until it, or ctx, has ended.
+// Drop removes and returns the jobs for which the function returns true. If the worker is doing one
+// of them, Drop cancels that job and waits until it, or ctx, has ended.
 func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	j.mu.Lock()
 	picked := func(job Job[T]) bool {

@@ -238,8 +238,8 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 	return &a, nil
 }
 
-// byDigest returns a manifest that is not known to be in the repository. The upstream sends it, or
-// confirms it if the cache has its bytes.
+// byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
+// of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
 func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	// accept is part of the key: some registries answer "not found" if accept lacks the type.
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept)}

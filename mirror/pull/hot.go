@@ -60,7 +60,7 @@ type Hit struct {
 	// Meaning is the meaning of its request.
 	Meaning request.Meaning
 	answer  *answer
-	// header has six lines at most. Every answer has three more.
+	// header has the lines that describe the manifest.
 	header []line
 }
 

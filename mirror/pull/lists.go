@@ -61,8 +61,9 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags that sort after the tag last to the last page of the upstream's
-// tags, up to n tags in all. A negative n means no bound.
+// withQueued adds queued tags to the final page of the upstream's tags, until the page has n tags.
+// It adds only tags that sort after last, the tag after which the client continues. A negative n
+// means no bound.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {

@@ -171,8 +171,8 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	return a, nil
 }
 
-// ByDigest returns a manifest that is not known to be in the repository. The upstream sends it, or
-// confirms it if the cache has its bytes.
+// ByDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
+// of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
 	a, err := p.byDigest(ctx, r, d, oci.AnyManifest())
 	if err != nil {

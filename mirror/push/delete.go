@@ -88,9 +88,9 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 }
 
 // withdraw takes the pushes of a tag or a digest out of the queue, until it is known whether the
-// deletion succeeded. First it waits until such pushes that are under way for a client have reached
-// the queue or the upstream, or have failed. It returns an error if a queued index needs one of the
-// pushes.
+// deletion succeeded. Before that it waits for the pushes of the tag or digest that are still being
+// checked or sent: until they have reached the queue or the upstream, or have failed. It returns an
+// error if a queued index needs one of the pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)

@@ -255,8 +255,8 @@ const maxWarnings = 3 << 10
 
 const kindReport oci.Kind = "report"
 
-// Report answers with a report. Any client of a listener that takes pushes may read it, if it knows
-// the id.
+// Report answers with a report. Any client that knows the id may read the report through a listener
+// that takes pushes.
 func (p *Pusher) Report(x *request.Request, id string) error {
 	x.Q.Kind = kindReport
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {

@@ -80,7 +80,8 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 }
 
 // republishChildren publishes the manifests of an index that are held here. It is called when the
-// upstream may have lost some of these manifests, which the client did not push.
+// upstream may have lost some of them. The client believes that they are there, and does not push
+// them again.
 func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
@@ -133,7 +134,7 @@ func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallelBlobs)
 	for i, c := range children {
-		if c.Manifest { // one that does not wait was pushed before its index; the upstream decides
+		if c.Manifest { // if one is neither waiting nor at the upstream, the upstream refuses the index
 			g.Go(func() error { return p.publishWaiting(ctx, how, r, c.Digest) })
 			continue
 		}

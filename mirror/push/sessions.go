@@ -24,9 +24,9 @@ var errCancelled = errors.New("upload cancelled")
 type session struct {
 	id   string
 	repo repository.Repo
-	// user is the only user who may use the session. If it is "", any client without a user name
-	// may use the session if the client knows the id, because the address of a client may change
-	// behind proxies. owner is the client whose quota the session counts against.
+	// user is the only user who may use the session. If it is "", any client without a user name that
+	// knows the id may use the session. Addresses are not compared, because the address of a client
+	// may change behind proxies. owner is the client whose quota the session counts against.
 	user, owner string
 	// mu holds one token. Whoever takes the token may use the fields below.
 	mu       chan struct{}
@@ -220,8 +220,8 @@ func (u *sessions) all() []*session {
 	return slices.Collect(maps.Values(u.byID))
 }
 
-// expire drops the sessions that have not been used for the expiry. It returns the sessions that a
-// request is using.
+// expire drops the sessions that no request has used for the time u.expiry. It returns the sessions
+// that a request is using.
 func (u *sessions) expire(now time.Time) (inUse []*session) {
 	for _, s := range u.all() {
 		select {

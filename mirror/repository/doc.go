@@ -12,10 +12,9 @@
 // passed their checks and wait for a manifest that refers to them.
 //
 // Invariants:
-//   - All repositories share the bytes of a digest, but not its visibility. There are
-//     only two cases in which dray serves an upstream's content without asking the upstream. In the
-//     first, the upstream has confirmed that the repository has the digest. In the second, a
-//     manifest that came through the repository names the digest, and the digest came through the
-//     same upstream.
+//   - All repositories share the bytes of a digest, but not its visibility. There are only two
+//     cases in which dray serves an upstream's content without asking the upstream. In the first,
+//     the upstream has confirmed that the repository has the digest. In the second, a manifest that
+//     came through the repository names the digest, and the digest came through the same upstream.
 //   - If the store of facts fails, dray asks the upstream instead. No pull fails because of it.
 package repository

@@ -87,7 +87,7 @@ const (
 	// Elsewhere: another mirror has got it from a client, and the upstream has got it from that mirror
 	// meanwhile. The result is an error if the other mirror holds it back.
 	Elsewhere
-	// Absent: the upstream recently answered "not found", which is the result.
+	// Absent: the upstream recently answered "not found". The result is that answer, as an error.
 	Absent
 )
 
@@ -180,7 +180,7 @@ func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Locat
 	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
 }
 
-// LocateBlobBy is LocateBlob, and how has the options of its requests to the upstream.
+// LocateBlobBy is LocateBlob with options for its requests to the upstream.
 func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Digest, need Need) (Location, error) {
 	size := int64(-1)
 	for _, place := range orders[need].blobs {

@@ -31,7 +31,7 @@ func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.recordSeen(ctx, link)
-	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // a fact from a manifest says more
+	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // keep a fact from a manifest, which says more
 		r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
@@ -52,7 +52,8 @@ func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, blob))
 }
 
-// RecordConfirmed records that the upstream confirmed a manifest at a time.
+// RecordConfirmed records that the upstream confirmed a manifest, and when it did so. Nothing is
+// recorded for an upstream that takes no pushes.
 func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 	if r.Up.Sink == nil {
 		return
@@ -82,7 +83,7 @@ func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, bl
 }
 
 // RecordMounted records that the upstream has mounted a blob into this repository. It looks up the
-// blob's size, because the client may ask for that next, by HEAD.
+// blob's size, because the client may ask for the size next, by HEAD.
 func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	size, held := r.store.o.Cache.Stat(d)
 	if !held {
@@ -222,7 +223,7 @@ func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	r.store.Recorded(r.store.o.Tags.Forget(ctx, r.Up.Name, r.Name, ref.Tag))
 }
 
-// forgetReferrers forgets the list of referrers that a manifest belongs to, if it has a subject.
+// forgetReferrers forgets the list of referrers of the manifest's subject, if there is a subject.
 func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
 	if man.Subject != nil {
 		r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(man.Subject.Digest)})
@@ -265,7 +266,8 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	r.ForgetAtTarget(ctx, ds...)
 }
 
-// ForgetAtTarget drops the facts that the upstream has digests, which may be wrong.
+// ForgetAtTarget drops the facts, which may be wrong, that the upstream has the content with these
+// digests.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

@@ -50,7 +50,7 @@ type Retained interface {
 type Staging struct {
 	expiry time.Duration
 	refund func(owner string, bytes int64)
-	mu     sync.Mutex // guards blobs; a blob is closed without it
+	mu     sync.Mutex // guards blobs; not held while a blob is closed
 	blobs  map[Key]*Staged
 }
 

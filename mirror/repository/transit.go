@@ -32,7 +32,7 @@ func (r Repo) Announce(ctx context.Context, d digest.Digest, b *Staged) {
 				if b.Forward.Err() == nil {
 					return
 				}
-				done = nil // the forward has failed, so the blob is held from now on
+				done = nil // the forward has failed, so this mirror holds the blob back from now on
 			case <-time.After(meta.TransitTTL / 3):
 			case <-ctx.Done():
 				return

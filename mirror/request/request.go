@@ -23,11 +23,12 @@ type Listener struct {
 	Routes *route.Table
 	// Policy decides which requests clients may make.
 	Policy identity.Policy
-	// ExternalURL is the address by which clients reach the listener, without a path. If it is
-	// empty, the Host of each request takes its place.
+	// ExternalURL is the address by which clients reach the listener, without a path. If it is empty,
+	// the addresses in messages and events have the Host of the request, and those in Location headers
+	// are paths.
 	ExternalURL string
-	// AnswerWithin bounds the time until the answer to the push of a manifest. 0 means that the
-	// client decides how long it waits.
+	// AnswerWithin bounds the time until the answer to the push of a manifest; 0 means 10 minutes.
+	// containerd gets its answer within 25 s in any case, because it waits no longer than 30 s.
 	AnswerWithin time.Duration
 }
 
@@ -52,7 +53,7 @@ type Request struct {
 	Meaning
 	Caller identity.Principal
 	// ID identifies the request in the answer (X-Request-Id), in the log and in events. It is the
-	// client's, or that of a proxy before dray, if it has the form of one.
+	// X-Request-Id that the client or a proxy sent, if isID accepts that. Otherwise it is random.
 	ID string
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Connections bounds the connections of the servers that share it, so that clients leave
-// descriptors to upstreams, to the disk and to other servers. Each connection takes a place. If a
+// Connections bounds the connections of the servers that share it, so that file descriptors are
+// left for upstreams, for the disk and for other servers. Each connection takes a place. If a
 // client finds all places taken, the connection that has waited longest for a request is closed,
 // and the client gets its place. If no connection waits for a request, the client waits.
 type Connections struct {
@@ -25,7 +25,7 @@ type Connections struct {
 	waiting  list.List  // net.Conns that wait for a request, the longest first
 	at       map[net.Conn]*list.Element
 	wanted   int       // clients that wait for a place, and for which no connection was closed
-	granted  int       // clients that wait for the place of a connection that changed has closed
+	granted  int       // clients that wait for a place, and for which c.changed has closed a connection
 	warnedAt time.Time // when it was last logged that clients wait
 
 	closed prometheus.Counter
@@ -66,8 +66,8 @@ type boundedListener struct {
 	ended <-chan struct{}
 }
 
-// listen returns a listener whose connections take places. The server of the connections must call
-// changed for them.
+// listen returns a listener whose connections take places. The server of the connections must have
+// c.changed as its ConnState.
 func (c *Connections) listen(ln net.Listener) net.Listener {
 	ended := make(chan struct{})
 	return boundedListener{ln, c, sync.OnceFunc(func() { close(ended) }), ended}
@@ -144,8 +144,8 @@ func (c *Connections) idleLocked() net.Conn {
 	return conn
 }
 
-// drop closes a connection without a request. Its place becomes free when the server calls changed
-// for it.
+// drop closes a connection without a request. Its place becomes free when the server then calls
+// c.changed.
 func (c *Connections) drop(conn net.Conn) {
 	if conn == nil {
 		return

@@ -74,9 +74,9 @@ func (k *errorRecorder) Read(p []byte) (int, error) {
 const gatherFrom = 16<<10 + 1
 
 // extendWriteDeadline gives the client Options.Stall for the next write. To save calls, it does
-// nothing if it set the deadline less than a sixteenth of Stall ago. The deadline is not removed
-// after the answer, because net/http writes the last bytes then. The next answer on the connection
-// sets its own.
+// nothing if it set the deadline less than a sixteenth of Stall ago. The deadline stays when the
+// handler returns, because net/http has yet to write the last bytes. The next answer on the
+// connection sets its own.
 func (w *Response) extendWriteDeadline() {
 	now := time.Now()
 	if now.Sub(w.extendedAt) <= w.options.Stall/16 {
