@@ -115,7 +115,7 @@ test-clients: ## build every client, some for many minutes, and run the tests wi
 	@.ci/test clients
 
 install-test-tools: ## install the clients that the tests use (needs Debian, and root or sudo)
-	@.ci/install-test-tools || test $$? -eq 3 # it could not install everything, and has printed the rest
+	@.ci/install-test-tools || test $$? -eq 3 # 3: it could not install everything, and has printed what is missing
 
 lint: ## gofmt, prose, vet, staticcheck, govulncheck, imports, binary size
 	@.ci/lint

@@ -64,9 +64,9 @@ const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit no
 // towards those of the other listeners, so clients cannot use them up.
 const adminConnections = 32
 
-// buildConnections bounds the connections of clients. The default is a quarter of the files that
-// dray may open. A connection needs up to two files, and two more while dray fetches content for
-// it. So a quarter leaves enough for the disk and for upstreams.
+// buildConnections bounds the connections of clients. A connection needs up to two files, and two
+// more while dray fetches content for it. So the default bound is a quarter of the files that dray
+// may open.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {
@@ -126,8 +126,8 @@ func (g *graph) buildCache(context.Context) (err error) {
 	return nil
 }
 
-// buildMetadata opens the store of facts: bbolt, or Redis if several processes share them. Redis
-// need not be reachable, because facts may be lost.
+// buildMetadata opens the store of facts: bbolt, or Redis if several processes share them. It does
+// not connect to Redis yet: dray also works without facts.
 func (g *graph) buildMetadata(context.Context) error {
 	var store meta.Store
 	if u := g.cfg.Metadata.URL; u != "" {

@@ -35,7 +35,8 @@ func (g *graph) buildHosted(ctx context.Context) error {
 	return nil
 }
 
-// routeBuildCaches connects each upstream to the one of kind local that stores its build caches.
+// routeBuildCaches connects each upstream with the setting build_cache.to to the upstream of kind
+// local that this setting names.
 func (g *graph) routeBuildCaches() {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range g.upstreams {

@@ -104,7 +104,7 @@ func (g *graph) buildAdmin(context.Context) error {
 }
 
 // healthy returns an error if the last request to the registry failed, or if dray could not get a
-// valid token for the registry. Before a client causes a request, the last one is that of
+// valid token for the registry. Until a client causes a request, the last one is that of
 // [graph.greet]. healthy itself sends none.
 func (r *registry) healthy(context.Context) error {
 	s := r.breaker.State()

@@ -24,8 +24,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// registry is one upstream, with the parts of it that the start, health checks, metrics and the
-// stop need.
+// registry is one upstream. The other fields are parts of its client that dray needs at its start
+// and stop, for health checks, and for metrics.
 type registry struct {
 	*repository.Upstream
 	breaker    *upstream.Breaker

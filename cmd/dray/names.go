@@ -44,8 +44,9 @@ func hostsOf(r *route.Table) (hosts []string) {
 // names parses the names that operators give to images.
 type names struct{ routes *route.Table }
 
-// namesOf makes names that know the upstreams of all listeners, those of the first listener first,
-// and all host names and addresses of dray.
+// namesOf returns a parser of names for the upstreams of all listeners. A name that gives no
+// upstream belongs to the first upstream of the first listener. A name may begin with any host name
+// or address of dray.
 func namesOf(c config.Config) names {
 	r := &route.Table{}
 	var order []string

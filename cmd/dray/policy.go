@@ -65,7 +65,7 @@ with 1 if it could not read a file or check an image.`,
 	return cmd
 }
 
-// policyFile is one file of fixtures: images with the findings that the checks should have.
+// policyFile is one file of fixtures: images with the findings that are expected for each.
 type policyFile struct {
 	Checks string       `yaml:"checks"`
 	Tests  []policyTest `yaml:"tests"`

@@ -136,9 +136,9 @@ const greetTimeout = 15 * time.Second
 // greetAgain is the interval between greetings of a registry that has not answered well.
 const greetAgain = time.Minute
 
-// greetAll greets each registry until that has succeeded once, or ctx ends. Without that, /readyz
-// would report a registry that was down at the start until a client causes a request, which may
-// take hours.
+// greetAll greets each registry until that has succeeded once, or ctx ends. Otherwise, if a
+// registry was down at the start, /readyz would report it as down until a client causes a request,
+// which may take hours.
 func (g *graph) greetAll(ctx context.Context) {
 	again := time.NewTicker(greetAgain)
 	defer again.Stop()
@@ -154,7 +154,7 @@ func (g *graph) greetAll(ctx context.Context) {
 
 // greet sends one request to each of the registries and logs whether it succeeds, a failure at
 // level. The first client then finds a connection and a token, and the operator learns of problems
-// before that client does. The result has an effect on /readyz alone. greet returns the registries
+// before that client does. The result changes only what /readyz says. greet returns the registries
 // whose request has failed.
 func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Level) []*registry {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)

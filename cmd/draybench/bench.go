@@ -32,7 +32,7 @@ type plan struct {
 	SlowConnection         int64
 	RangedLayer            int64 // one large layer that is fetched by ranges
 	RangedRounds           int
-	Herd                   int // clients
+	Herd                   int // clients that pull the same image at once
 	HerdLayers             int
 	HerdLayer              int64
 	FirstByteRounds        int
@@ -124,7 +124,7 @@ func (b *bench) dray() (peer, bool) {
 	return b.peers[i], true
 }
 
-// only returns the peers with these names.
+// only selects the peers with these names.
 func (b *bench) only(names ...string) []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return !slices.Contains(names, p.name) })
 }

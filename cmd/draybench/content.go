@@ -15,8 +15,8 @@ type blob struct {
 	bytes  []byte
 }
 
-// newBlob makes a blob of the first size bytes that ChaCha8 gives for a seed. They do not compress,
-// and are the same on every machine.
+// newBlob makes a blob of the given size from the output of ChaCha8 for a seed. Its bytes do not
+// compress, and are the same on every machine.
 func newBlob(seed string, size int64) blob {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(b) // documented never to fail
@@ -39,7 +39,8 @@ type descriptor struct {
 	Size      int    `json:"size"`
 }
 
-// newImage makes an image of count layers with size bytes each.
+// newImage makes an image with the given number of layers. size is the length of each layer in
+// bytes.
 func newImage(repo, tag string, count int, size int64) (*image, error) {
 	var layers []blob
 	for i := range count {

@@ -13,7 +13,7 @@ type pull struct {
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: first the manifest, then its blobs, with up to parallel
+// pull fetches an image as clients do: first the manifest, then its blobs. parallel is the most
 // blobs at a time. The connection of the manifest fetches blobs, too.
 func (l *loader) pull(ctx context.Context, address string, img *image, parallel int) (pull, error) {
 	start := time.Now()

@@ -73,7 +73,7 @@ func (r results) add(m metric, server string, value float64) {
 	r[m][server] = append(r[m][server], value)
 }
 
-// median returns false if nothing was measured.
+// median returns the median over all rounds, or false if nothing was measured.
 func (r results) median(m metric, server string) (float64, bool) {
 	values := slices.Sorted(slices.Values(r[m][server]))
 	switch n := len(values); {

@@ -18,8 +18,7 @@ const (
 	missRate  = 100e6 // bytes a second
 )
 
-// warmUp sets how much of a trace only fills the cache. One part in warmUp, at the beginning, is
-// not counted.
+// The first of warmUp equal parts of a trace only fills the cache, and is not counted.
 const warmUp = 5
 
 // simulation has the flags of draybench simulate.
@@ -38,8 +37,8 @@ type share struct {
 }
 
 // score is the result of a policy. objects is the share of the requests that are hits, and bytes is
-// the share of the bytes that are in hits. waiting is the share that the hits saved of the cost
-// that the trace would have if every request were a miss.
+// the share of the bytes that are in hits. waiting is the time that hits saved, as a share of the
+// time that the trace would take if every request were a miss.
 type score struct{ objects, bytes, waiting float64 }
 
 func (s score) plus(t score, weight float64) score {

@@ -210,7 +210,7 @@ func (c *cluster) replace(node int) {
 	}
 }
 
-// build makes an image that is pulled once or twice, without the layers of its base.
+// build makes an image, and pulls it once or twice without the layers of its base.
 func (c *cluster) build(baseOf zipf) {
 	i := c.image(c.bases[baseOf.draw(c.Rand)], c.layers(1+c.IntN(3)))
 	for range 1 + c.IntN(2) {

@@ -13,7 +13,7 @@ type target struct {
 	server  string // to compare with
 	atLeast bool
 	bound   float64
-	// If less is set, the bound is on the difference from the server's value.
+	// If less is set, the bound is on the metric minus the server's value of the same metric.
 	less bool
 }
 

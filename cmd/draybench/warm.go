@@ -101,7 +101,7 @@ func (b *bench) manifests(ctx context.Context) error {
 			servers[bareNetHTTP] = filledServer{running: bare}
 			peers = append(peers, peer{name: bareNetHTTP})
 		}
-		for _, s := range servers { // a cache that is keyed by path has the manifests only by tag yet
+		for _, s := range servers { // so far, a cache that is keyed by path has the manifests only under their tags
 			c := b.loader.client(s.plain, false)
 			for _, img := range images {
 				if _, err := c.get(ctx, img.byDigest(), ""); err != nil {

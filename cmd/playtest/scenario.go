@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repository holds all images of the playtest, also in a real ECR.
+// repository holds the images of the playtest. In a real ECR, the playtest uses no other.
 const repository = "dray-playtest"
 
 // newRepository is a repository of the stand-in that does not exist before dray pushes to it. With

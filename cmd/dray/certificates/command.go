@@ -107,8 +107,9 @@ func (opts options) write(name string, content []byte, perm os.FileMode) error {
 }
 
 // selfSigned makes a server certificate that is its own authority. The certificate is valid for one
-// year. No client objects to that time, while Apple's refuse more than 825 days even from private
-// authorities. It begins an hour ago, for clients whose clock is slow.
+// year, which every client accepts: Apple's clients refuse certificates that are valid for more
+// than 825 days, even from private authorities. Its validity begins one hour before now, for
+// clients whose clocks are slow.
 func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
 	if len(hosts) == 0 {
 		return nil, nil, errors.New("no host for the certificate; set --host")

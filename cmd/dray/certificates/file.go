@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// NearEnd is how long before a certificate expires dray begins to warn.
+// NearEnd is the last part of a certificate's validity, in which dray warns that it expires.
 const NearEnd = 30 * 24 * time.Hour
 
 // File is a file of the configuration with certificates.
@@ -20,7 +20,7 @@ type File struct {
 	Path, Key string
 }
 
-// Current reads the file and returns the certificate on which the use of the file depends at the
+// Current reads the file and returns the certificate that decides whether the file is of use at the
 // time now. For a listener, that is the first certificate in the file. A file of authorities has an
 // old and a new one while the old one is being replaced. So for such a file Current returns the
 // certificate that ends last among those that have begun.

@@ -16,7 +16,7 @@ type Files struct {
 	expiry *prometheus.Desc
 }
 
-// NewFiles returns the collector, and the checks, of files.
+// NewFiles makes the metric and the checks of the given files.
 func NewFiles(files []File) Files {
 	return Files{files, prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
 		"Time when the certificate of a listener expires, or the last one that is trusted for an upstream or for the tokens of an auth entry. A file that cannot be read has no value.",

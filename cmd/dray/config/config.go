@@ -57,10 +57,10 @@ type Listener struct {
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL by which clients reach this listener. dray uses it wherever the protocol allows or
 	// needs an absolute URL, such as the location of an upload: some clients, such as Ollama, do
-	// not resolve paths. So set it only if all clients of the listener reach dray by this URL. For
-	// a browser on its own machine, dray answers without credentials only under host names that it
-	// knows, such as the one in this URL. Default: locations are paths, and other URLs are derived
-	// from each request.
+	// not resolve paths. So set it only if all clients of the listener reach dray by this URL. Where
+	// clients need no credentials, dray refuses the requests of a browser on its own machine,
+	// unless they use a host name that dray knows, such as the one in this URL. Default: locations
+	// are paths, and other URLs are derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
@@ -110,8 +110,8 @@ type Upstream struct {
 	// images that clients push, as for build caches, and never forwards them. Default: dray derives
 	// the kind from the host name.
 	Kind Kind `yaml:"kind"`
-	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: for Docker
-	// Hub its four names, for a `url` with a path none, otherwise the host of `url`.
+	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: the host
+	// of `url`. The default of Docker Hub is its four names; a registry below a path has no default.
 	Hosts []string `yaml:"hosts"`
 	// The path prefixes that select this upstream. With `hub`, dray accepts both
 	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and
@@ -147,8 +147,9 @@ type Upstream struct {
 	ExternalID string `yaml:"external_id,omitempty"`
 	// The URL of the ECR API, such as that of a VPC endpoint without private DNS; kinds `ecr` and
 	// `ecr-public` only. Default: the variable `AWS_ENDPOINT_URL_ECR`, which applies to all upstreams
-	// of kind `ecr` (for `ecr-public` it is `AWS_ENDPOINT_URL_ECR_PUBLIC`). If it is not set, dray
-	// uses the address at which AWS serves registries with names of this form.
+	// of kind `ecr` (for `ecr-public` it is `AWS_ENDPOINT_URL_ECR_PUBLIC`). If the variable is not
+	// set, dray uses the API's address at AWS. For a registry with a FIPS or dual-stack host name,
+	// that is the API's FIPS or dual-stack address.
 	APIURL string `yaml:"api_url,omitempty"`
 	// If `true`, clients may push to this upstream, through a listener with role `registry`. Always
 	// `true` for kind `local`. Default: `false`.
@@ -311,7 +312,7 @@ type ParallelFill struct {
 	// The length of a range. Default: `8MiB`.
 	Piece Bytes `yaml:"piece"`
 	// The number of ranges of one layer that dray fetches at a time; `1` fetches every layer by one
-	// request. While clients wait for ranges at more places of a layer, dray fetches more at a time.
+	// request. While clients wait for other ranges of the layer, dray fetches more at a time.
 	// Default: `4`.
 	Streams int `yaml:"streams"`
 	// The most connections to the upstream for ranges, counted over all layers, without the first
@@ -431,8 +432,8 @@ type Cache struct {
 }
 
 // Scrub says how often dray reads the content on disk again to verify it. dray moves corrupt
-// content to `content/quarantine` in the cache directory, where only the newest of it stays, and
-// fetches it again when a client asks for it.
+// content to `content/quarantine` in the cache directory, and fetches it again when a client asks
+// for it. The quarantine is small: older corrupt content is deleted to make room for newer.
 type Scrub struct {
 	// The time in which dray reads everything once, evenly spread. With `0`, it never does. Default:
 	// `30d`.
@@ -584,7 +585,8 @@ type CloudWatch struct {
 // cannot change.
 type Limits struct {
 	// The most uploads that one client may have open; `0` is no bound. At the bound, dray drops an
-	// upload that the client has left, to make room for its next one. Default: `64`.
+	// upload that the client has left, to make room for its next one. If the client has left none,
+	// dray refuses the next one with 429. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
 	// The most bytes of one client's uploads, together with its pushed layers that no manifest names
 	// yet. The cache does not evict these. At the bound, dray drops uploads that the client has left.
@@ -593,7 +595,8 @@ type Limits struct {
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The most connections that clients may have together, without those to the admin listener. A
 	// client that comes when all are taken gets the place of the connection that has been idle
-	// longest. Default: a quarter of the files that the process may have open.
+	// longest. If no connection is idle, the client waits. Default: a quarter of the files that the
+	// process may have open.
 	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
 	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.

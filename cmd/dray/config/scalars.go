@@ -18,7 +18,8 @@ type byteUnit struct {
 	size   int64
 }
 
-// byteUnits lists the units, larger ones first and `B` last, because every other unit ends in it.
+// byteUnits lists the units. Larger ones come first, and `B` comes last, because the other units
+// end in it.
 func byteUnits() []byteUnit {
 	return []byteUnit{
 		{"TiB", 1 << 40}, {"TB", 1e12},

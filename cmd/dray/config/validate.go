@@ -434,8 +434,8 @@ func checkAddress(k *Report, path, value string) {
 	}
 }
 
-// checkURL checks the URL of a registry. It may have a path, as that of a repository of Artifactory
-// has, but Amazon's and Docker's registries have none.
+// checkURL checks the URL of a registry. The URL may have a path, as for a repository of
+// Artifactory, except for the registries of Amazon and Docker.
 func (u *Upstream) checkURL(k *Report, path string) {
 	parsed, err := url.Parse(u.URL)
 	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.Host() != dockerHubHost

@@ -79,7 +79,7 @@ func (l bufferedLog) Write(p []byte) (int, error) {
 
 func (l *logBuffer) arm() {
 	if l.timer == nil {
-		l.timer = time.AfterFunc(flushDelay, func() { _ = l.flush() }) // the caller has returned
+		l.timer = time.AfterFunc(flushDelay, func() { _ = l.flush() }) // no caller waits for the error
 		return
 	}
 	l.timer.Reset(flushDelay)
@@ -104,8 +104,8 @@ type logHandler struct {
 }
 
 // New returns the handler of a log, and end, which writes the buffered lines. format makes a
-// handler that writes lines to the given writer, and their last destination is w. Use [Buffered]
-// for lines that may be buffered.
+// handler that writes lines to the given writer, which passes them on to w. Use [Buffered] for
+// lines that may be buffered.
 func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
 	to := &logBuffer{to: w}
 	return logHandler{format(to), format(bufferedLog{to})}, to.close

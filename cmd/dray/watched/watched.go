@@ -15,8 +15,8 @@ import (
 )
 
 // Source returns a function that gives the present value of a secret. file is the path of the file
-// with the secret, or empty if the secret comes from elsewhere, such as a variable. read is the
-// value that the configuration has read at the start.
+// with the secret, or empty if the secret comes from elsewhere, such as a variable. The parameter
+// read is the value that the configuration got at the start.
 type Source func(file string, read auth.Secret) (func() auth.Secret, error)
 
 // AsRead is a [Source] whose secrets stay as the configuration has read them.
