@@ -23,7 +23,8 @@ const Name = "names"
 const version = 2
 
 // Config holds the allowed names. In patterns of tags, * matches any characters. A regular
-// expression must match the whole name.
+// expression must match the whole name. Tags that tools derive from a digest ([oci.DerivedTag]) are
+// not checked.
 type Config struct {
 	// Repositories are regular expressions. A repository must match one; empty allows all.
 	Repositories []string

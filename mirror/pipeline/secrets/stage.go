@@ -19,7 +19,7 @@ type Config struct {
 	// Without has the IDs of the built-in rules, for contents or paths, that are disabled.
 	Without []string
 	// MaxFileBytes is the number of bytes that are searched at the start of each file. 0 searches
-	// whole files.
+	// whole files, but at most maxWhole bytes of a blob that is no archive.
 	MaxFileBytes int64
 }
 
