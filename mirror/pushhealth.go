@@ -19,7 +19,8 @@ const (
 	// failuresInRow is how many requests of one step have to fail in a row before pushes count as
 	// failing. A single failure often goes away when the client tries again.
 	failuresInRow = 3
-	// failuresLast is how long failures count. Older ones say nothing about a push now.
+	// failuresLast is how long failures count. An older failure does not show that a push would fail
+	// now.
 	failuresLast = time.Hour
 )
 

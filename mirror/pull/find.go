@@ -254,9 +254,9 @@ func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Diges
 	})
 }
 
-// confirmed returns a manifest by digest that the upstream confirms now. A copy here is not enough,
-// because the registry may have lost the manifest: a client that is about to push it would then be
-// told that the registry has it, and would send nothing.
+// confirmed returns a manifest by digest that the upstream confirms now. A copy here is not enough:
+// if the registry has lost the manifest, a client that may push it must learn that. Otherwise the
+// client would send nothing.
 func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), confirm: true}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {

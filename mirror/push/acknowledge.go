@@ -191,6 +191,6 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 }
 
 // maxPartsMissing bounds the attempts at a push that the registry refuses because blobs or
-// manifests are missing. Each attempt sends again those that are held here, and a registry may take
-// some time to see them. The pauses between the attempts are about two minutes in all.
+// manifests are missing. Each attempt sends again the parts that are held here, and a registry may
+// take some time to see them. The pauses between the attempts are about two minutes in all.
 const maxPartsMissing = 8

@@ -70,7 +70,8 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	return x.CreatedAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
 }
 
-// push pushes a manifest under one reference, once for all clients that push the same now.
+// push pushes a manifest under one reference. If several clients push it at the same time,
+// the work is done once for all of them.
 func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	gated := gatedPush{
 		Push:  gate.Push{Repo: x.Repo, Gate: p.o.Checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},

@@ -33,9 +33,9 @@ type publisher struct {
 }
 
 // publish brings a manifest to the upstream after everything that it needs, and then its waiting
-// referrers. If the registry refuses the manifest because it lacks a part that it was believed to
-// have, publish sends the parts that are held here and then the manifest again, once. how.OnRetry
-// gets each error after which a request is tried again.
+// referrers. If the registry refuses the manifest because a part is missing there, a fact may have
+// been wrong. Then publish sends the parts that are held here, and once more the manifest.
+// how.OnRetry gets each error after which a request is tried again.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {

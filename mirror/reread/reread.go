@@ -81,7 +81,8 @@ func (v *Value[T]) Get() (T, *Failure) {
 	return now.value, now.failure
 }
 
-// unchanged reports whether the files are still those of infos. A file that is missing has changed.
+// unchanged reports whether the files are as they were when infos were read. A file that is missing
+// has changed.
 func (v *Value[T]) unchanged(infos []os.FileInfo) bool {
 	for i, was := range infos {
 		now, err := os.Stat(v.paths[i])

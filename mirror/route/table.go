@@ -44,9 +44,9 @@ type Target struct {
 }
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
-// after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/ or a
-// namespace that no route has, Match returns ErrNameUnknown instead of the first route, because the
-// client meant another registry. It also does so if the table has no routes.
+// after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/, or a
+// namespace, and no route has that, Match returns ErrNameUnknown instead of a target at the first
+// route, because the client meant another registry. It also does so if the table has no routes.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if len(r.Order) == 0 {
 		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")

@@ -36,7 +36,7 @@ type Stretches interface {
 	Until(end int64)
 	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
 	// them the caller may send from the file, at most n. The file is nil if the caller has to use
-	// Read instead. Errors are those of Read.
+	// Read instead. Stretch returns the errors that Read would return.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
 	// sending. The body continues after these bytes. Passed returns the error, unless the error means
