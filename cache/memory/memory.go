@@ -25,7 +25,8 @@ const overhead = 256
 // New returns an empty LRU for at most maxBytes bytes.
 func New(maxBytes int64) *LRU {
 	m := &LRU{max: maxBytes}
-	// Add bounds the bytes, so the number of entries has no bound. NewLRU fails only below one.
+	// The number of entries needs no bound, because Add bounds the bytes. NewLRU fails only if its
+	// size is below one.
 	m.lru, _ = simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, p []byte) {
 		m.bytes -= int64(len(p)) + overhead
 	})

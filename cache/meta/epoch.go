@@ -42,7 +42,9 @@ func (s epochs) at(ctx context.Context, key string) (epoch, error) {
 		return epoch{}, nil
 	}
 	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
-		e.Began = 0 // if it came from a clock that was ahead, nothing would be recorded until that time
+		// Began may lie in the future, if the clock that gave it was wrong. It would then hide every
+		// fact until its time comes.
+		e.Began = 0
 	}
 	return e, err
 }

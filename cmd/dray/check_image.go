@@ -117,9 +117,10 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor makes the pipeline of the entry of checks with the given name. If the name is empty,
-// it takes the first entry of the upstream that applies to n. If the upstream names no entries, it
-// takes the only entry of the configuration, provided that it applies to n.
+// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes. It takes
+// the entry with the name checks. If checks is empty, it takes the first entry that n's upstream
+// names and that applies to n's repository. If that upstream names no entries, it takes the only
+// entry of the configuration, provided that this one applies to n's repository.
 func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {

@@ -15,7 +15,7 @@
 //     content counts as a refusal of the credential.
 //   - A refused credential is not shown again during a pause, which grows from 5 s to 5 minutes,
 //     unless the credential changes.
-//   - Before the first request with a credential, /v2/ is asked which kind the registry wants,
-//     unless the credential is preemptive.
+//   - Before the Transport uses a credential for the first time, it asks /v2/ whether the registry
+//     wants Basic or tokens. With a Credential that is Preemptive it sends Basic without asking.
 //   - No secret appears in an error, a log line or a formatted value.
 package auth

@@ -27,7 +27,7 @@ const Name = "rules"
 // expressions.
 const version = 1
 
-// Bounds of one expression.
+// Bounds of a stage, and of each expression in it.
 const (
 	maxCost       = 2_000_000 // units of CEL's cost model: some tenths of a second on one processor
 	maxRules      = 500
@@ -41,7 +41,8 @@ type Each string
 
 // The scopes.
 const (
-	// EachImage evaluates the rule once for the push, with the document as `image`.
+	// EachImage evaluates the rule once for the push. The expression sees the document that
+	// describes the image (pipeline.Image) as `image`.
 	EachImage Each = "image"
 	// EachManifest evaluates the rule for each manifest that can be run, as `manifest`. `image` is
 	// defined as well.
