@@ -117,10 +117,10 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes. It takes
-// the entry with the name checks. If checks is empty, it takes the first entry that n's upstream
-// names and that applies to n's repository. If that upstream names no entries, it takes the only
-// entry of the configuration, provided that this one applies to n's repository.
+// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes: the
+// entry with the name checks. If checks is empty, it takes the first entry that n's upstream names
+// and that applies to n's repository. If that upstream names no entries, it takes the only entry of
+// the configuration, provided that this one applies to n's repository.
 func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
