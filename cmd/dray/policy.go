@@ -37,7 +37,7 @@ func policyCommand(in *invocation) *cobra.Command {
 it after you change the checks, before you start dray with the change. Each FILE
 is YAML:
 
-  checks: strict                       # optional if --as decides, or if there is only one
+  checks: strict                       # optional if "as" decides, or if there is only one
   tests:
   - name: an image without an owner
     image: fixtures/app.json           # a document of "dray check-image --view",

@@ -343,7 +343,7 @@ func closed(t *testing.T, s meta.Store) {
 	check(t, s, t.Context(), meta.ErrClosed)
 }
 
-// check checks that every operation returns one error.
+// check checks that every operation returns the error want.
 func check(t *testing.T, s meta.Store, ctx context.Context, want error) {
 	t.Helper()
 	_, get := s.Get(ctx, "k")
