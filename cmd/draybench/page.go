@@ -36,9 +36,9 @@ func tables() []table {
 	return []table{
 		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. Distribution runs as two processes, one for plain HTTP and one for TLS; its memory is that of the first.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
-		{"Ranges of blobs in the cache", "Clients with one connection each fetch ranges. Real clients do this to fetch a layer in parallel, or to fetch only the files of a layer that they need. Distribution is left out.", []string{"ranges"},
+		{"Ranges of blobs in the cache", "Several clients, with one connection each, fetch ranges. Real clients do this to fetch a layer in parallel, or to fetch only the files of a layer that they need. Distribution is left out.", []string{"ranges"},
 			[]string{dray, nginx}, rangeRows(rangeLoad.warmRate, rangeLoad.warmCost)},
-		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Hosts differ, above all in their TCP congestion control.",
+		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Which one is fastest depends on the host, above all on its TCP congestion control.",
 			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
 		{"Manifests in the cache", "32 connections request manifests. The origin is on the same machine; a request to a distant origin costs more. net/http is the server of Go's standard library, with a handler that only writes the same bytes.", []string{"manifests"},
 			append(caches[:len(caches):len(caches)], bareNetHTTP), []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
@@ -49,7 +49,7 @@ func tables() []table {
 			all, []metric{coldWall, coldBytes, smallWall, smallRequests, smallConnections}},
 		{"A layer from an origin that throttles connections", "The origin sends 25 MB/s on each connection, without a limit on the total. All servers run at the same time.", []string{"slow"},
 			all, []metric{slowWall, slowConnectionCount}},
-		{"Ranges of a layer that is not in the cache", "Clients with one connection each fetch all ranges of a layer of 2 GB, in a random order. The origin is 20 ms away. nginx and distribution are left out, because they first fetch the layer in order.", []string{"cold-ranges"},
+		{"Ranges of a layer that is not in the cache", "Several clients, with one connection each, share the ranges of a layer of 2 GB and fetch them in a random order. The origin is 20 ms away. nginx and distribution are left out, because they first fetch the layer in order.", []string{"cold-ranges"},
 			[]string{direct, dray}, coldRangeRows()},
 		{"A layer from an origin on the same machine", "The origin adds no delay and no limit, so the table shows the cost of the server itself.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
 		{"A push to Amazon ECR", "A client pushes an image with one layer through dray to a stand-in for ECR, over a line of limited rate. For comparison, the same bytes go over that line alone. Clients reach dray over loopback, so the line is the bottleneck.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
@@ -97,6 +97,9 @@ const reading = `
 - Each round measures all servers in turn, forwards and then backwards. A value is the median of
   seven rounds for content in the cache and for first bytes, and of three rounds for the rest.
   Differences of a few percent are noise, more so if other programs used the processor.
+- The text above each table says how many cores other programs used while a scenario ran, with the
+  name of the scenario in brackets. ` + "`go run ./cmd/draybench -only warm`" + ` measures only the scenario
+  ` + "`warm`" + `.
 - Clients discard bodies in the kernel, and over TLS before decryption, so that the server is the
   bottleneck. They count bytes and do not verify them. Other tests verify them.
 - CPU time is the time that the kernel charged to the server's processes, in steps of 10 ms. The

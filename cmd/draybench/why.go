@@ -19,7 +19,7 @@ func reasons() map[metric]func(r results) string {
 			if !ok || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("The goal is for a machine on which net/http takes %d µs for a request. Here net/http takes %s µs, and dray adds %s × that for rights, counters and a log line, which is %s µs on the other machine.",
+			return fmt.Sprintf("The goal is for a machine on which net/http takes %d µs for a request. Here net/http takes %s µs, and dray adds %s × as much for rights, counters and a log line. On the machine of the goal, dray would add %s µs.",
 				bareMicroseconds, number(bare, true), number(more/bare, true), number(more/bare*bareMicroseconds, true))
 		},
 		firstManifest: func(r results) string {

@@ -25,7 +25,7 @@ func NewFailures(names []string) *Failures {
 	f := &Failures{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_auth_failures_total",
 		Help: "Requests of clients that an auth entry turned down, by reason: no credentials (clients usually begin like that), " +
-			"refused (wrong credentials), not allowed (no rule grants it), not checked (too many wait, or the password file cannot be used).",
+			"refused (wrong credentials), not allowed (no rule grants it), not checked (too many passwords wait for their check, or the password file cannot be used).",
 	}, []string{"auth", "reason"})}
 	for _, name := range names {
 		for _, reason := range []string{noCredentials, refused, notAllowed, notChecked} {

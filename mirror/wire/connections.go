@@ -40,7 +40,7 @@ func NewConnections(n int, log *slog.Logger) *Connections {
 		log: log, places: make(chan struct{}, n), at: map[net.Conn]*list.Element{},
 		closed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_connections_closed_total",
-			Help: "Connections without a request that dray closed, because all places were taken and another client came.",
+			Help: "Idle connections that dray closed to admit another client, because there were dray_connections_max.",
 		}),
 	}
 }

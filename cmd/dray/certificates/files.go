@@ -16,10 +16,10 @@ type Files struct {
 	expiry *prometheus.Desc
 }
 
-// NewFiles makes the metric and the checks of the given files.
+// NewFiles returns Files of the given files.
 func NewFiles(files []File) Files {
 	return Files{files, prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
-		"Time when the certificate of a listener expires, or the last one that is trusted for an upstream or for the tokens of an auth entry. A file that cannot be read has no value.",
+		"Time when the certificate of a listener expires, or the last to expire of those trusted for an upstream or for the tokens of an auth entry. A file that cannot be read has no value.",
 		[]string{"listener", "upstream", "auth"}, nil)}
 }
 

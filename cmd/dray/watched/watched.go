@@ -63,7 +63,7 @@ type Transport struct {
 	options upstream.TransportOptions
 	trusted *reread.Value[*x509.CertPool] // nil without a file
 
-	mu      sync.Mutex // guards current
+	mu      sync.Mutex // guards options.RootCAs and current if there is a file
 	current *http.Transport
 }
 
