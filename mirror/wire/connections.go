@@ -40,7 +40,7 @@ func NewConnections(n int, log *slog.Logger) *Connections {
 		log: log, places: make(chan struct{}, n), at: map[net.Conn]*list.Element{},
 		closed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_connections_closed_total",
-			Help: "Idle connections that dray closed to admit another client, because there were dray_connections_max.",
+			Help: "Idle connections that dray closed because dray_connections_max was reached and another client came.",
 		}),
 	}
 }

@@ -159,9 +159,9 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	cfg.Listeners[0].Upstreams = append([]string{name}, names...)
 }
 
-// hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. Docker does
-// not tell a mirror which registry it means, so a URL in its registry-mirrors can end in the prefix:
-// https://dray.example.com/docker.io.
+// hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. Docker
+// does not tell a mirror which registry it means, so a URL in its registry-mirrors can end in the
+// prefix: https://dray.example.com/docker.io.
 func hub() Upstream {
 	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
 	u.setDefaults()
