@@ -63,6 +63,7 @@ func (f *fetch) begin() error {
 		return err
 	case f.size >= 0 && size > f.size:
 		f.disconnect()
+		f.m.corrupt.WithLabelValues("origin").Inc()
 		return fmt.Errorf("origin announced %d bytes instead of %d: %w", size, f.size, ErrSize)
 	case size >= 0:
 		f.size = size

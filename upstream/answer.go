@@ -28,7 +28,7 @@ type answer struct {
 	stalled  atomic.Bool
 	permit   *permit // nil without a Limiter
 	received prometheus.Counter
-	bytes    int64             // read so far
+	bytes    atomic.Int64      // read so far; Close may be called during a Read
 	ended    func(bytes int64) // called once, by Close; may be nil
 }
 
@@ -48,7 +48,7 @@ func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Cou
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	a.received.Add(float64(n))
-	a.bytes += int64(n)
+	a.bytes.Add(int64(n))
 	return n, err
 }
 
@@ -59,7 +59,7 @@ func (a *answer) Close() error {
 		a.permit.release()
 	}
 	if a.ended != nil {
-		a.ended(a.bytes)
+		a.ended(a.bytes.Load())
 		a.ended = nil
 	}
 	return err

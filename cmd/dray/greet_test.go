@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,11 +58,14 @@ func TestStartWithoutUpstreams(t *testing.T) {
 func TestRegistriesAreGreetedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
+		var mu sync.Mutex // guards asked
 		asked := map[string]int{}
 		known := func(name string, after time.Duration) *registry {
 			r := &registry{Upstream: &repository.Upstream{Name: name}, breaker: upstream.NewBreaker(upstream.BreakerOptions{})}
 			r.hello = func(context.Context) error {
+				mu.Lock()
 				asked[name]++
+				mu.Unlock()
 				if time.Since(began) < after {
 					return upstream.ErrUnreachable
 				}

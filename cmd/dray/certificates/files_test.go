@@ -14,6 +14,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
+// lines is a log that a test reads while others write.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// take returns what was written since the last call.
+func (l *lines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
 // TestCertificatesAreWatched: dray tells once a day of a certificate that is near its end, and
 // notices by itself that it was replaced.
 func TestCertificatesAreWatched(t *testing.T) {
@@ -26,13 +46,13 @@ func TestCertificatesAreWatched(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var log bytes.Buffer
+		log := &lines{}
 		files := NewFiles([]File{{Listener: "main", Path: opts.outCert, Key: "tls.certificate"}})
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		defer running.Wait()
 		defer stop()
-		running.Go(func() { _ = files.Warn(ctx, slog.New(slog.NewTextHandler(&log, nil))) })
+		running.Go(func() { _ = files.Warn(ctx, slog.New(slog.NewTextHandler(log, nil))) })
 		for _, tc := range []struct {
 			made   time.Time
 			days   int
@@ -46,11 +66,11 @@ func TestCertificatesAreWatched(t *testing.T) {
 			{time.Now().AddDate(1, 0, 0), 2, 0, ""},
 		} {
 			replace(tc.made)
-			log.Reset()
+			log.take()
 			time.Sleep(time.Duration(tc.days) * 24 * time.Hour)
 			synctest.Wait()
-			if n := strings.Count(log.String(), "level=WARN"); n != tc.told {
-				t.Errorf("after %d days: %d lines, want %d:\n%s", tc.days, n, tc.told, log.String())
+			if text := log.take(); strings.Count(text, "level=WARN") != tc.told {
+				t.Errorf("after %d days: want %d warnings:\n%s", tc.days, tc.told, text)
 			}
 			err := files.Check(t.Context())
 			if (err != nil) != (tc.health != "") || err != nil && !strings.Contains(err.Error(), tc.health) {
