@@ -173,12 +173,8 @@ func AwaitCreated(ctx context.Context, missing func(error) bool, try func() erro
 		if err == nil || !missing(err) || time.Now().Add(pause).After(end) {
 			return err
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
+		if err := sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

@@ -20,8 +20,7 @@ const htmlType = "text/html"
 
 // typeOf returns the media type of an answer, without parameters and in lower case.
 func typeOf(h http.Header) string {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.ToLower(strings.TrimSpace(t))
+	return strings.ToLower(oci.BareType(h.Get("Content-Type")))
 }
 
 // document reports whether a media type is one that servers other than registries send, such as the

@@ -97,8 +97,7 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 		return oci.Descriptor{}, err
 	}
 	drain(resp)
-	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: length(resp)}
+	d := oci.Descriptor{MediaType: oci.BareType(resp.Header.Get("Content-Type")), Digest: statedDigest(resp), Size: length(resp)}
 	if ref.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
 		return oci.Descriptor{}, c.corrupt("manifest %s of %s: registry states %s", ref, repo.Name, d.Digest)
 	}

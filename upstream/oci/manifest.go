@@ -141,7 +141,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 		return nil, ErrManifestInvalid.With("the manifest is not a JSON object of the expected form").Because(err)
 	}
 	m := &Manifest{
-		Raw: raw, Digest: digest.FromBytes(raw), MediaType: bareType(mediaType),
+		Raw: raw, Digest: digest.FromBytes(raw), MediaType: BareType(mediaType),
 		Config: w.Config.pointer(), Layers: descriptors(w.Layers), Manifests: descriptors(w.Manifests),
 		Subject: w.Subject.pointer(), ArtifactType: w.ArtifactType, Annotations: w.Annotations,
 	}
@@ -317,7 +317,8 @@ const maxTypeBytes = 255
 
 func validType(t string) bool { return len(t) <= maxTypeBytes && typePattern.MatchString(t) }
 
-func bareType(t string) string {
+// BareType returns the media type of a Content-Type, without its parameters.
+func BareType(t string) string {
 	t, _, _ = strings.Cut(t, ";")
 	return strings.TrimSpace(t)
 }
@@ -331,7 +332,7 @@ func AcceptKey(accept []string) string {
 	other := false
 	for _, line := range accept {
 		for t := range strings.SplitSeq(line, ",") {
-			switch t = strings.ToLower(bareType(t)); {
+			switch t = strings.ToLower(BareType(t)); {
 			case manifestType(t):
 				set[t] = true
 			case t == "*/*" || t == "application/*":
@@ -356,7 +357,7 @@ func Accepts(accept []string, mediaType string) bool {
 	none := true
 	for _, line := range accept {
 		for t := range strings.SplitSeq(line, ",") {
-			t = strings.ToLower(bareType(t))
+			t = strings.ToLower(BareType(t))
 			none = none && t == ""
 			if t == mediaType || t == "*/*" || t == "application/*" {
 				return true

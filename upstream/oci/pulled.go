@@ -20,7 +20,7 @@ const MaxPulledBytes = 16 << 20
 // [Manifest.Plausible].
 func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	if m, err = ParseManifest(mediaType, raw); err != nil {
-		m = &Manifest{Raw: raw, Digest: digest.FromBytes(raw), MediaType: typeOf(bareType(mediaType), raw)}
+		m = &Manifest{Raw: raw, Digest: digest.FromBytes(raw), MediaType: typeOf(BareType(mediaType), raw)}
 	}
 	if payload := signedPayload(raw); payload != nil && m.Schema1() {
 		m.payload, m.Digest = payload, digest.FromBytes(payload)
