@@ -26,6 +26,18 @@ type network struct {
 	fault func(*http.Request) (*http.Response, error)
 }
 
+// failing returns a network that answers 500 to paths that begin with prefix, as long as down is
+// true.
+func failing(prefix string) (n *network, down *bool) {
+	fails := true
+	return &network{fault: func(r *http.Request) (*http.Response, error) {
+		if fails && strings.HasPrefix(r.URL.Path, prefix) {
+			return respond(r, 500, "", nil), nil
+		}
+		return nil, nil
+	}}, &fails
+}
+
 func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	n.mu.Lock()
 	n.asked = append(n.asked, r.Method+" "+r.URL.Host+r.URL.Path)
@@ -123,13 +135,7 @@ func TestBreakerSparesOtherRepositories(t *testing.T) {
 // it says hello again.
 func TestBreakerOpensOnSeveralRepositories(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, down := &network{}, true
-		n.fault = func(r *http.Request) (*http.Response, error) {
-			if down {
-				return respond(r, 500, "", nil), nil
-			}
-			return nil, nil
-		}
+		n, down := failing("")
 		b, client, _ := n.guarded(t)
 		source := b.Source(client)
 		for i := range 3 {
@@ -145,7 +151,7 @@ func TestBreakerOpensOnSeveralRepositories(t *testing.T) {
 		if err := get(t.Context(), source, upstream.Repo{Name: "app4"}); !refusedByBreaker(err) || n.count("GET registry.example/v2/") != 1 {
 			t.Errorf("the probe is no hello: %v, %q", err, n.asked)
 		}
-		down = false
+		*down = false
 		time.Sleep(5 * time.Second)
 		if err := get(t.Context(), source, upstream.Repo{Name: "app4"}); err != nil || n.count("GET registry.example/v2/") != 2 || b.State().Failures != 0 {
 			t.Errorf("once it is well: %v, %q, %+v", err, n.asked, b.State())
@@ -157,13 +163,7 @@ func TestBreakerOpensOnSeveralRepositories(t *testing.T) {
 // others, however many they are. They themselves are asked once in a while.
 func TestBreakerRefusesOnlyWhatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, down := &network{}, true
-		n.fault = func(r *http.Request) (*http.Response, error) {
-			if down && strings.HasPrefix(r.URL.Path, "/v2/broken") {
-				return respond(r, 500, "", nil), nil
-			}
-			return nil, nil
-		}
+		n, down := failing("/v2/broken")
 		b, client, _ := n.guarded(t)
 		source, held := b.Source(client), b.Held(client)
 		sent, refused := 0, 0
@@ -191,7 +191,7 @@ func TestBreakerRefusesOnlyWhatFails(t *testing.T) {
 		if sent > 4*13 || refused < 300 { // 55 s, and one attempt in 5 s for each
 			t.Errorf("of 480 questions about broken repositories, %d were refused; %d were sent after the first rounds", refused, sent)
 		}
-		down = false
+		*down = false
 		time.Sleep(6 * time.Second)
 		for range 2 {
 			for k := range 4 {
@@ -207,13 +207,7 @@ func TestBreakerRefusesOnlyWhatFails(t *testing.T) {
 // from finding that the registry is well again.
 func TestBreakerAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, down := &network{}, true
-		n.fault = func(r *http.Request) (*http.Response, error) {
-			if down {
-				return respond(r, 500, "", nil), nil
-			}
-			return nil, nil
-		}
+		n, down := failing("")
 		b, client, _ := n.guarded(t)
 		source, held := b.Source(client), b.Held(client)
 		for i := range 60 {
@@ -224,7 +218,7 @@ func TestBreakerAsksAgain(t *testing.T) {
 		if !b.State().Open {
 			t.Errorf("not open: %+v", b.State())
 		}
-		down = false
+		*down = false
 		for range 16 {
 			time.Sleep(time.Second)
 			_ = get(t.Context(), held, upstream.Repo{Name: "app0"})

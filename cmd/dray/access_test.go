@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/crypto/bcrypt"
 
+	"dray/mirror/fixture"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 )
@@ -407,9 +408,9 @@ func TestAccessTokenKeysAreReadAgain(t *testing.T) {
 			}
 			gets(former, 200)
 			gets(next, 401)
-			replace(t, tc.file, "half of a")
+			fixture.Replace(t, tc.file, "half of a")
 			gets(former, 200)
-			replace(t, tc.file, tc.next)
+			fixture.Replace(t, tc.file, tc.next)
 			gets(next, 200)
 			gets(former, 401)
 		})
@@ -468,22 +469,7 @@ func testAccessToken(t *testing.T, service *tokenService, keys string) {
 }
 
 // recording is a log that can be searched.
-type recording struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (r *recording) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.Write(p)
-}
-
-func (r *recording) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.String()
-}
+type recording struct{ fixture.Log }
 
 // Nothing that authenticates one side gets to the other, or into the log: the clients' passwords
 // and dray's own tokens, through pulls, pushes and every kind of failure.

@@ -185,7 +185,7 @@ func TestFormerDirectory(t *testing.T) {
 	m := unpack(t, dir)
 	f.shiftFacts(t, filepath.Join(dir, "facts.db"), time.Since(m.At))
 	ecr, hub := f.registries(t)
-	var log syncBuffer
+	var log recording
 	ecr.AddFault(ecrtest.Fault{Close: true, Count: 1 << 30})
 	s := startLogging(t, io.MultiWriter(&log, t.Output()), ecr, hub, dir, formerEdits...)
 	f.usesFacts(s)
@@ -690,22 +690,4 @@ func TestFormerRedis(t *testing.T) {
 			t.Errorf("%v facts were not understood", n)
 		}
 	}
-}
-
-// syncBuffer is a log that may be written and read at once.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -148,6 +148,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/cache", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
 	},
+	"dray/mirror/fixture": {},
 	"dray/mirror/mirrortest": {
 		{"dray/mirror", "rooms are tested through the front door"}, {"dray/mirror/identity", "a listener that takes pushes from everybody"},
 		{"dray/mirror/repository", "an upstream"}, {"dray/mirror/request", "a listener"}, {"dray/mirror/route", "a listener of one route"},
@@ -253,7 +254,7 @@ var testable = []allowance{
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
 	{"dray/mirror/admin", "the API that operators ask"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
-	{throughTheDoor, "a mirror before a registry in memory"},
+	{throughTheDoor, "a mirror before a registry in memory"}, {"dray/mirror/fixture", "a log and a file that change meanwhile"},
 }
 
 // throughTheDoor is the mirror of tests. A test that uses it reaches its room through the front

@@ -8,32 +8,21 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/watched"
+	"dray/mirror/fixture"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/webhook"
 	"dray/upstream/ecrtest"
 )
 
-// replace puts a file in the place of another, as Kubernetes does.
-func replace(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestKeysAreReadAgain has the keys replaced that sign requests to the operator's services.
 func TestKeysAreReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
-	replace(t, path, "first\n")
+	fixture.Replace(t, path, "first\n")
 	to, err := endpointOf(config.Notification{SecretFile: path, Secret: "first"}, watched.Watching(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +46,7 @@ func TestKeysAreReadAgain(t *testing.T) {
 		t.Fatalf("%d stages, %v", len(steps), err)
 	}
 	for _, key = range []string{"first", "second"} {
-		replace(t, path, key+"\n")
+		fixture.Replace(t, path, key+"\n")
 		if got := string(to.Secret()); got != key {
 			t.Errorf("notifications are signed with %q, want %q", got, key)
 		}
@@ -75,14 +64,14 @@ func TestKeysAreReadAgain(t *testing.T) {
 func TestPasswordIsReadAgain(t *testing.T) {
 	for _, basic := range []bool{true, false} {
 		path := filepath.Join(t.TempDir(), "password")
-		replace(t, path, "wrong\n")
+		fixture.Replace(t, path, "wrong\n")
 		s := startDialect(t, ecrtest.Dialect{Basic: basic, Private: []string{"team/app"}}, &recording{}, asUserOf(path)...)
 		seed(t, s.hub, "team/app", "v1", 100)
 		s.want(503, "GET", "/hub/v2/team/app/manifests/v1", nil)
 		s.want(503, "GET", "/hub/v2/team/app/manifests/v1", nil)
-		replace(t, path, "") // is being written
+		fixture.Replace(t, path, "") // is being written
 		s.want(503, "GET", "/hub/v2/team/app/manifests/v1", nil)
-		replace(t, path, "right\n")
+		fixture.Replace(t, path, "right\n")
 		s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
 	}
 }

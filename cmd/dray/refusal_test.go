@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"dray/mirror/fixture"
 	"dray/upstream/ecrtest"
 )
 
@@ -15,7 +16,7 @@ import (
 func asUser(t *testing.T, password string) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "password")
-	replace(t, file, password+"\n")
+	fixture.Replace(t, file, password+"\n")
 	return asUserOf(file)
 }
 

@@ -76,6 +76,12 @@ func getAt(t *testing.T, host, url string) (int, string) {
 		t.Fatal(err)
 	}
 	req.Host = host
+	return fetch(t, req)
+}
+
+// fetch sends a request over a connection of its own.
+func fetch(t *testing.T, req *http.Request) (int, string) {
+	t.Helper()
 	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -88,28 +94,18 @@ func getAt(t *testing.T, host, url string) (int, string) {
 	return resp.StatusCode, string(b)
 }
 
-// get fetches over a connection of its own.
+// get fetches, with the user in the URL if there is one.
 func get(t *testing.T, method, url, body string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &http.Transport{DisableKeepAlives: true}
 	if u := req.URL.User; u != nil {
 		password, _ := u.Password()
 		req.SetBasicAuth(u.Username(), password)
 	}
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	return fetch(t, req)
 }
 
 func TestProcess(t *testing.T) {

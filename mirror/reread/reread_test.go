@@ -11,18 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-)
 
-// replace puts a file in the place of another, as Kubernetes does.
-func replace(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-}
+	"dray/mirror/fixture"
+)
 
 var errOdd = errors.New("the files are of different lengths")
 
@@ -39,8 +30,8 @@ func pair(texts [][]byte) (string, error) {
 func TestGet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-		replace(t, a, "1")
-		replace(t, b, "2")
+		fixture.Replace(t, a, "1")
+		fixture.Replace(t, b, "2")
 		var log bytes.Buffer
 		v, err := New(slog.New(slog.NewTextHandler(&log, nil)), pair, a, b)
 		if err != nil {
@@ -55,21 +46,21 @@ func TestGet(t *testing.T) {
 			told   int // how often the log has warned until now
 		}{
 			{name: "at first", change: func() {}, want: "1 2"},
-			{name: "the second file alone", change: func() { replace(t, b, "3") }, want: "1 3"},
+			{name: "the second file alone", change: func() { fixture.Replace(t, b, "3") }, want: "1 3"},
 			{name: "the same file, longer", change: func() {
 				if err := errors.Join(os.WriteFile(a, []byte("11"), 0o600), os.WriteFile(b, []byte("33"), 0o600)); err != nil {
 					t.Fatal(err)
 				}
 			}, want: "11 33"},
-			{name: "half of a change", change: func() { replace(t, a, "4"); broken = time.Now() }, want: "11 33", fails: errOdd.Error(), told: 1},
+			{name: "half of a change", change: func() { fixture.Replace(t, a, "4"); broken = time.Now() }, want: "11 33", fails: errOdd.Error(), told: 1},
 			{name: "still half", change: func() { time.Sleep(time.Hour) }, want: "11 33", fails: errOdd.Error(), told: 1},
 			{name: "missing", change: func() {
 				if err := os.Remove(b); err != nil {
 					t.Fatal(err)
 				}
 			}, want: "11 33", fails: "no such file", told: 2},
-			{name: "whole", change: func() { replace(t, b, "5") }, want: "4 5", told: 2},
-			{name: "half again", change: func() { replace(t, b, ""); broken = time.Now() }, want: "4 5", fails: errOdd.Error(), told: 3},
+			{name: "whole", change: func() { fixture.Replace(t, b, "5") }, want: "4 5", told: 2},
+			{name: "half again", change: func() { fixture.Replace(t, b, ""); broken = time.Now() }, want: "4 5", fails: errOdd.Error(), told: 3},
 		} {
 			step.change()
 			for range 2 {
@@ -97,7 +88,7 @@ func TestNew(t *testing.T) {
 	if _, err := New(nil, pair, path, path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	replace(t, path, "1")
+	fixture.Replace(t, path, "1")
 	if _, err := New(nil, pair, path, os.DevNull); !errors.Is(err, errOdd) || !strings.Contains(err.Error(), path) {
 		t.Errorf("files that do not match: %v", err)
 	}
@@ -106,7 +97,7 @@ func TestNew(t *testing.T) {
 // Many who ask while the file changes end with the last value.
 func TestConcurrentGet(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a")
-	replace(t, path, "0")
+	fixture.Replace(t, path, "0")
 	v, err := New(nil, pair, path, path)
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +113,7 @@ func TestConcurrentGet(t *testing.T) {
 		})
 	}
 	for _, text := range []string{"1", "2", "3"} {
-		replace(t, path, text)
+		fixture.Replace(t, path, text)
 	}
 	all.Wait()
 	if got, failure := v.Get(); got != "3 3" || failure != nil {

@@ -8,36 +8,19 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dray/mirror/fixture"
 )
-
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // A request of plain HTTP to a port of TLS is answered with the address to use. Every handshake
 // that fails is counted by its reason, and logged with it if a person can change that.
 func TestFailedHandshakes(t *testing.T) {
 	certificate, key := writeCertificate(t, t.TempDir(), 1, time.Now())
-	var log lines
+	var log fixture.Log
 	s, address := startServer(t, ServerOptions{
 		Certificate: certificate, PrivateKey: key, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),

@@ -1,7 +1,6 @@
 package certificates
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"path/filepath"
@@ -12,27 +11,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dray/mirror/fixture"
 )
-
-// lines is a log that a test reads while others write.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// take returns what was written since the last call.
-func (l *lines) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.text.Reset()
-	return l.text.String()
-}
 
 // TestCertificatesAreWatched: dray tells once a day of a certificate that is near its end, and
 // notices by itself that it was replaced.
@@ -46,7 +27,7 @@ func TestCertificatesAreWatched(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		log := &lines{}
+		log := &fixture.Log{}
 		files := NewFiles([]File{{Listener: "main", Path: opts.outCert, Key: "tls.certificate"}})
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -66,10 +47,10 @@ func TestCertificatesAreWatched(t *testing.T) {
 			{time.Now().AddDate(1, 0, 0), 2, 0, ""},
 		} {
 			replace(tc.made)
-			log.take()
+			log.Take()
 			time.Sleep(time.Duration(tc.days) * 24 * time.Hour)
 			synctest.Wait()
-			if text := log.take(); strings.Count(text, "level=WARN") != tc.told {
+			if text := log.Take(); strings.Count(text, "level=WARN") != tc.told {
 				t.Errorf("after %d days: want %d warnings:\n%s", tc.days, tc.told, text)
 			}
 			err := files.Check(t.Context())

@@ -6,26 +6,16 @@ import (
 	"path/filepath"
 	"testing"
 
+	"dray/mirror/fixture"
 	"dray/upstream"
 	"dray/upstream/ecrtest"
 )
-
-// replace puts a file in the place of another, as Kubernetes does.
-func replace(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestAuthoritiesAreReadAgain has the certificate of an upstream come from another authority.
 func TestAuthoritiesAreReadAgain(t *testing.T) {
 	first, second := ecrtest.Start(t, ecrtest.Options{SelfSigned: true}), ecrtest.Start(t, ecrtest.Options{SelfSigned: true})
 	path := filepath.Join(t.TempDir(), "ca.pem")
-	replace(t, path, string(first.CAPEM))
+	fixture.Replace(t, path, string(first.CAPEM))
 	tr, err := NewTransport(upstream.TransportOptions{}, path, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -47,17 +37,17 @@ func TestAuthoritiesAreReadAgain(t *testing.T) {
 	}
 	trusts(first, true)
 	trusts(second, false)
-	replace(t, path, string(second.CAPEM))
+	fixture.Replace(t, path, string(second.CAPEM))
 	trusts(second, true)
 	trusts(first, false)
 	for _, broken := range []string{"", "no certificate"} {
-		replace(t, path, broken)
+		fixture.Replace(t, path, broken)
 		trusts(second, true)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	trusts(second, true)
-	replace(t, path, string(first.CAPEM))
+	fixture.Replace(t, path, string(first.CAPEM))
 	trusts(first, true)
 }
