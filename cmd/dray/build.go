@@ -61,12 +61,12 @@ const (
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
 
 // adminConnections is the number of connections that the admin listener may have. They do not count
-// towards those of the other listeners, so clients cannot use them up.
+// towards the limit of the other listeners, so clients cannot use them up.
 const adminConnections = 32
 
 // buildConnections bounds the connections of clients. A connection needs up to two files, and two
-// more while dray fetches content for it. So the default bound is a quarter of the files that dray
-// may open.
+// more while dray fetches content for its client. So the default bound is a quarter of the files
+// that dray may open.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {

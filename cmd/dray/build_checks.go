@@ -52,8 +52,9 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// pipelineOf makes the pipeline of one entry of checks. o has the options that pipelines share;
-// baseImages are the recorded base images. keys gives the keys that sign requests.
+// pipelineOf makes the pipeline that c, an entry of `checks` in the configuration, describes. o has
+// the options that all pipelines share. baseImages are the recorded base images. keys gives the
+// keys with which dray signs its requests to webhooks.
 func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, keys watched.Source) (*pipeline.Pipeline, error) {
 	steps, err := stepsOf(c, baseImages, keys)
 	if err != nil {

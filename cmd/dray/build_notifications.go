@@ -9,7 +9,8 @@ import (
 	"dray/mirror/notify"
 )
 
-// endpointOf returns a service under notifications, whose requests are signed with a key from keys.
+// endpointOf returns the service that n, an entry of `notifications` in the configuration,
+// describes. keys gives the key with which dray signs its requests to the service.
 func endpointOf(n config.Notification, keys watched.Source) (notify.Endpoint, error) {
 	key, err := keys(n.SecretFile, n.Secret)
 	if err != nil {
@@ -25,8 +26,8 @@ func endpointOf(n config.Notification, keys watched.Source) (notify.Endpoint, er
 	}, nil
 }
 
-// buildNotifier makes the function that sends an event to the services under notifications. It
-// returns nil if there are none.
+// buildNotifier makes the function that sends an event to all services that the configuration lists
+// under `notifications`. It returns nil if there is no such service.
 func (g *graph) buildNotifier() (func(notify.Event), error) {
 	if len(g.cfg.Notifications) == 0 {
 		return nil, nil

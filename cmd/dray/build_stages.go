@@ -24,13 +24,14 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// defaultExecTime leaves time for the answer to a client that gives up after 30 s.
+// defaultExecTime is the time that an exec stage has for an image if its `within` is not set. It
+// leaves dray time to answer a client that gives up after 30 s.
 const defaultExecTime = config.Duration(20 * time.Second)
 
 // stages collects the steps of a pipeline, and the errors from making them.
 type stages struct {
 	baseImages imagebase.Catalogue // recorded base images; nil means none
-	keys       watched.Source      // of the keys that sign requests
+	keys       watched.Source      // gives the keys that sign requests
 	steps      []pipeline.Step
 	errs       []error
 }

@@ -24,8 +24,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// registry is one upstream. The other fields are parts of its client that dray needs at its start
-// and stop, for health checks, and for metrics.
+// registry is one upstream, with those parts of its client that dray needs when it starts and
+// stops, for health checks, and for metrics.
 type registry struct {
 	*repository.Upstream
 	breaker    *upstream.Breaker
@@ -41,7 +41,8 @@ func userAgent() string { return "dray/" + buildVersion() }
 
 // buildUpstream makes the client of one registry and wraps it. From the network up, the layers are
 // the transport with the credentials, the client, and the breaker. Above the breaker, reads are
-// retried, and writes create missing repositories. aws is called if the credentials come from AWS.
+// retried, and writes create missing repositories. aws returns the session with AWS; it is called
+// only if the credentials come from AWS.
 func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	r, err := connect(u, aws, log)
 	if err != nil {

@@ -117,10 +117,10 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes: the
-// entry with the name checks. If checks is empty, it takes the first entry that n's upstream names
-// and that applies to n's repository. If that upstream names no entries, it takes the only entry of
-// the configuration, provided that this one applies to n's repository.
+// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes.
+// The parameter checks is the name of the entry. If it is empty, pipelineFor takes the first entry
+// that n's upstream names and that applies to n's repository. If the upstream names none, and the
+// configuration has a single entry, pipelineFor takes that entry if it applies to n's repository.
 func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
@@ -234,7 +234,8 @@ func printJSON(out io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// printReport prints a report for people. Rejecting findings come first, as in the report.
+// printReport prints a report for people. The findings that reject the image come first, as in the
+// report.
 func printReport(out io.Writer, r *pipeline.Report) {
 	verdict := "would pass"
 	if !r.Pass {

@@ -13,7 +13,8 @@ func load(path string, environ []string) (config.Config, error) {
 	return config.Load(path, environ, checkParts)
 }
 
-// checkParts adds the problems that only the configured packages can find.
+// checkParts adds the problems that package config cannot find, because only the packages that use
+// the settings can check them.
 func checkParts(c config.Config, k *config.Report) {
 	for i, u := range c.Upstreams {
 		if _, err := quirksOf(u).RatesWith(u.Limits.Rates); err != nil {

@@ -136,9 +136,9 @@ const greetTimeout = 15 * time.Second
 // greetAgain is the interval between greetings of a registry that has not answered well.
 const greetAgain = time.Minute
 
-// greetAll greets each registry until that has succeeded once, or ctx ends. Otherwise, if a
-// registry was down at the start, /readyz would report it as down until a client causes a request,
-// which may take hours.
+// greetAll greets each registry again and again, until one request to it succeeds or ctx ends.
+// After a single greeting, /readyz would report a registry that was down at the start as down until
+// a client causes a request, which may take hours.
 func (g *graph) greetAll(ctx context.Context) {
 	again := time.NewTicker(greetAgain)
 	defer again.Stop()
@@ -148,14 +148,14 @@ func (g *graph) greetAll(ctx context.Context) {
 			return
 		case <-again.C:
 		}
-		waiting = slices.DeleteFunc(waiting, func(r *registry) bool { return r.healthy(ctx) == nil }) // clients were served
+		waiting = slices.DeleteFunc(waiting, func(r *registry) bool { return r.healthy(ctx) == nil }) // a request for a client has succeeded
 	}
 }
 
-// greet sends one request to each of the registries and logs whether it succeeds, a failure at
-// level. The first client then finds a connection and a token, and the operator learns of problems
-// before that client does. The result changes only what /readyz says. greet returns the registries
-// whose request has failed.
+// greet sends one request to each of the registries and logs the results. It logs a failure at the
+// given level. The first client then finds a connection and a token, and the operator learns of
+// problems before that client does. The result changes only what /readyz says. greet returns the
+// registries whose request has failed.
 func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Level) []*registry {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()

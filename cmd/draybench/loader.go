@@ -179,7 +179,7 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 // more.
 const tlsSlack = 64 << 10
 
-// body discards a body. When its first byte arrives, body calls the function first.
+// body discards the body of an answer. As soon as a byte has arrived, it calls first().
 func (c *client) body(length int64, first func()) error {
 	if length == 0 {
 		first()

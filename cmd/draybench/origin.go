@@ -132,7 +132,7 @@ func (o *origin) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 }
 
-// shaped limits the rate of writes to the rates of the origin's shape.
+// shaped delays writes so that they keep to the rates in the origin's shape.
 type shaped struct {
 	http.ResponseWriter
 	origin  *origin

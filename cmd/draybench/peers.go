@@ -138,7 +138,8 @@ func (s site) write(name, text string) (string, error) {
 
 func drayPeer(path string) peer { return drayWith(path, drayConfig) }
 
-// drayWith returns dray with a configuration and one user, bench with the password bench.
+// drayWith returns the peer dray with the given configuration. Its only user is bench, whose
+// password is bench, too.
 func drayWith(path, config string) peer {
 	return peer{name: dray, path: path, launch: func(s site) ([][]string, error) {
 		_, err1 := s.write("users", "bench:$2a$04$0Rkoa1kaD3YQSYc34mcMOeJ4EKc/J9ir44qbe1qbxlv3s4ZskCvGq\n")

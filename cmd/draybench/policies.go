@@ -162,8 +162,8 @@ type use struct {
 	next   int
 }
 
-// uses is a heap with the latest next request on top. An entry is outdated if held has another next
-// request for its object, or does not have the object.
+// uses is a heap with the latest next request on top. An entry is outdated if belady.held has
+// another next request for its object, or lacks the object.
 type uses []use
 
 func (u uses) Len() int           { return len(u) }

@@ -122,8 +122,7 @@ func (b *bench) saturateWith(ctx context.Context, r *running, clients int, newCl
 // errOver is the cause with which clients stop at the end of the window.
 var errOver = errors.New("the window is over")
 
-// measureWindow returns the change of the counters during a window. It first lets the clients
-// warm up.
+// measureWindow returns the load of a server during a window. It first lets the clients warm up.
 func (b *bench) measureWindow(ctx context.Context, r *running) (load, error) {
 	if err := pause(ctx, time.Now().Add(b.plan.Window/10)); err != nil {
 		return load{}, context.Cause(ctx)

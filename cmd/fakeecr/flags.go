@@ -151,7 +151,7 @@ func (f *flags) options(log *slog.Logger) (ecrtest.Options, error) {
 		o.Quirks = ecrtest.Hub()
 	case f.public:
 		o.Quirks = ecrtest.Public()
-		o.HTTP2 = true // lablup/backend.ai#2549
+		o.HTTP2 = true // as ECR Public does in lablup/backend.ai#2549
 	}
 	if f.verbose {
 		o.Logger = log

@@ -62,7 +62,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return 0
 }
 
-// play starts the testbed, runs the scenario, and keeps the testbed up until ctx is done.
+// play starts the testbed and runs the scenario. Unless o.once is set, it then keeps the testbed up
+// until ctx is done.
 func play(ctx context.Context, o options, environ []string, stdout io.Writer) (err error) {
 	s, err := newTestbed(ctx, o, environ, stdout)
 	defer func() { err = errors.Join(err, s.close()) }()

@@ -27,7 +27,7 @@ type process struct {
 }
 
 // start starts a binary with exactly the given environment. It takes no context: Ctrl-C ends the
-// context of the caller, but the process must go on until stop ends it in order.
+// context of the caller, but the process must run until the caller calls stop.
 func start(dir, path string, environ []string, args ...string) (*process, error) {
 	p := &process{name: filepath.Base(path), done: make(chan struct{})}
 	p.log = filepath.Join(dir, p.name+".log")
@@ -56,7 +56,7 @@ func start(dir, path string, environ []string, args ...string) (*process, error)
 	return p, nil
 }
 
-// line waits for the first line on standard output, and discards what follows.
+// line returns the first line on standard output, for which it waits, and discards what follows.
 func (p *process) line(ctx context.Context) (string, error) {
 	type read struct {
 		line string

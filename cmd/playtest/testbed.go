@@ -212,10 +212,10 @@ func (s *testbed) startDray(ctx context.Context) error {
 	return s.waitForDray(ctx)
 }
 
-// listenAt returns the host on which dray listens; "" means all interfaces. A listener of dray with
-// a certificate listens on all interfaces by default. This one listens on the loopback interface
-// only, because it asks for no password and may use someone's AWS credentials. If the name that
-// clients use resolves to another interface, it listens on all.
+// listenAt returns the host on which dray listens; "" means all interfaces. DRAY_ADDRESS decides,
+// if it is set. Otherwise dray listens on all interfaces if the name that clients use resolves to
+// another interface than loopback. If it does not, dray listens on the loopback interface, because
+// it asks for no password and may use someone's AWS credentials.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)

@@ -110,12 +110,12 @@ func authorised(token func() string, next http.Handler) http.Handler {
 	})
 }
 
-// guard refuses requests that only a misled browser would send. A page can make its own host name
-// resolve to a loopback address and then read the answers (DNS rebinding), so guard accepts only
-// the configured names, except for pages that are open to everybody. An IP address in Host cannot
-// be the name of such a page, so guard accepts every address. A page can also make a browser send
-// requests whose answers the page cannot read. guard refuses these, too, because a profile is
-// expensive to make.
+// guard refuses requests that only a misled browser would send. The web page of an attacker can
+// make its own host name resolve to a loopback address and then read the answers (DNS rebinding).
+// So guard accepts only the configured names, localhost and IP addresses, none of which can be the
+// name of an attacker. Requests for which [open] is true may have any name. The page of an attacker
+// can also make a browser send requests whose answers the page cannot read. guard refuses these,
+// too, because a profile is expensive to make.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {

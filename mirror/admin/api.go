@@ -48,8 +48,8 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 
 // List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as ask
 // yields them, because a cache may have a million blobs. ask must not change anything. An error
-// before the first item is sent as an error. A later error follows the items as the member "error",
-// although the status, which has been sent by then, says success.
+// before the first item is answered with its status, as for [Query]. A later error follows the
+// items as the member "error", although the status, which has been sent by then, says success.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
@@ -66,8 +66,8 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 }
 
 // Change answers POST of a path below [api.Prefix]. All requests that change something use it. The
-// body is a JSON object whose members are all fields of Q. do is called only for requests that no
-// page of another site can have sent: see [checkChange].
+// body is a JSON object, which may have only the fields of Q as members. do is called only for
+// requests that no page of another site can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		if err := checkChange(r); err != nil {
@@ -182,7 +182,7 @@ func (l *listing) add(item any) error {
 	return nil
 }
 
-// begin sends the header and returns the text before the first item.
+// begin sets the header and returns the text before the first item.
 func (l *listing) begin() string {
 	l.begun = true
 	l.w.Header().Set("Content-Type", "application/json")

@@ -30,9 +30,9 @@ type Selection struct {
 
 // Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs. It
 // returns ErrSelection if sel is invalid, and ErrNotHeld if nothing that sel selects is known. If
-// nothing can be purged, Purge returns the first of these errors that fits a part of the selection:
-// ErrPinned if a pin keeps that part and sel has no Force, ErrQueued if the part is still to be
-// forwarded, or ErrHosted if it is hosted.
+// all that sel selects has to stay, Purge returns an error that gives one reason: ErrPinned if a
+// pin keeps a part of it and sel has no Force, otherwise ErrQueued if a part is still to be
+// forwarded, otherwise ErrHosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {

@@ -12,7 +12,7 @@ import (
 // NearEnd is the last part of a certificate's validity, in which dray warns that it expires.
 const NearEnd = 30 * 24 * time.Hour
 
-// File is a file of the configuration with certificates.
+// File is a file with certificates that the configuration names.
 type File struct {
 	// Listener, Upstream and Auth name the entry that uses the file. Two of them are empty.
 	Listener, Upstream, Auth string
@@ -20,10 +20,11 @@ type File struct {
 	Path, Key string
 }
 
-// Current reads the file and returns the certificate that decides whether the file is of use at the
-// time now. For a listener, that is the first certificate in the file. A file of authorities has an
-// old and a new one while the old one is being replaced. So for such a file Current returns the
-// certificate that ends last among those that have begun.
+// Current reads the file and returns the certificate that decides whether the file can be used at
+// the time now. For a listener, that is the first certificate in the file. While an authority is
+// being replaced, the file has its old and its new certificate. So for a file of authorities,
+// Current returns the certificate that ends last among those that have begun. If none has begun, it
+// returns the one that ends last.
 func (f File) Current(now time.Time) (*x509.Certificate, error) {
 	text, err := os.ReadFile(f.Path)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Files are the files with certificates that the configuration names. They are read whenever
-// somebody asks, because they are replaced while dray runs.
+// Files are the files with certificates that the configuration names. Each metric and each check
+// reads them again, because operators replace them while dray runs.
 type Files struct {
 	files  []File
 	expiry *prometheus.Desc
@@ -47,8 +47,8 @@ func (c Files) Check(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Warn logs the problems of certificates once a day until ctx ends, and returns nil. When dray
-// starts, the notices report them.
+// Warn logs the problems of certificates once a day until ctx ends, and returns nil. It logs
+// nothing at the start of dray, because the notices then report the same problems.
 func (c Files) Warn(ctx context.Context, log *slog.Logger) error {
 	day := time.NewTicker(24 * time.Hour)
 	defer day.Stop()

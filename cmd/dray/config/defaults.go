@@ -51,7 +51,8 @@ func Default(environ []string) Config {
 	}
 }
 
-// unsetDuration marks a duration whose default depends on other values. No file can give it.
+// unsetDuration marks a duration whose default depends on other values. A file cannot set a
+// negative one.
 const unsetDuration = Duration(-1)
 
 func (u *Upstream) setDefaults() {
@@ -64,7 +65,7 @@ func (u *Upstream) setDefaults() {
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
-// unsetQuota marks a quota that is not set. No file can give it.
+// unsetQuota marks a quota that is not set. A file cannot set a negative one.
 const unsetQuota = -1
 
 func defaultLocal() Local {

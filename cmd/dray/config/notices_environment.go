@@ -44,8 +44,9 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	return notices
 }
 
-// nearest returns a hint at a known variable: at name without DRAY_, at one similar to name, or at
-// one that begins with name. If there is none, the hint says where dray lists its variables.
+// nearest returns a hint at the known variable that the user may mean: the same name without DRAY_,
+// a similar name, or a longer name with the same beginning. If there is none, the hint says where
+// dray lists its variables.
 func nearest(name string, known map[string]int) string {
 	plain := strings.TrimPrefix(name, ownPrefix)
 	if _, bare := known[plain]; bare {

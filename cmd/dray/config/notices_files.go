@@ -42,7 +42,7 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 	}
 	text, err := os.ReadFile(a.HTPasswd.File)
 	if err != nil {
-		return // reported as a problem
+		return // a validator has reported this error
 	}
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {

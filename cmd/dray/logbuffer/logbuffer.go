@@ -14,10 +14,10 @@ const (
 	flushDelay  = 100 * time.Millisecond
 )
 
-// logBuffer writes the log. A system call for each line of the access log would cost more than many
-// requests do. So a [bufferedLog] only adds its lines to the buffer. The method Write of logBuffer
-// itself writes a line at once, after the lines in the buffer. A process that is killed loses the
-// buffer.
+// logBuffer writes the log. A hit in the cache can cost less than the system call that writes its
+// line in the access log. So a [bufferedLog] only adds its lines to the buffer. The method Write of
+// logBuffer itself writes a line at once, after the lines in the buffer. A process that is killed
+// loses the buffer.
 type logBuffer struct {
 	to io.Writer
 

@@ -22,7 +22,8 @@ type QueuedPush struct {
 	Attempts int       `json:"attempts"`
 	// Next is the time of the next attempt, if there was an attempt before.
 	Next time.Time `json:"next,omitzero"`
-	// Error is the error of the last attempt, or the current error of the attempt under way.
+	// Error is the error of the last attempt or, while an attempt is under way, the latest error that
+	// it has met.
 	Error string `json:"error,omitempty"`
 	// Overtaken says that the tag was pushed again later: the push cannot be retried.
 	Overtaken bool `json:"overtaken,omitempty"`

@@ -20,7 +20,7 @@ type Stats struct {
 	SavedRatio float64 `json:"saved_ratio"`
 	// ReceivedBytes counts the bytes that clients uploaded.
 	ReceivedBytes int64 `json:"received_bytes"`
-	// Requests counts the requests of clients for manifests and blobs.
+	// Requests counts the GET requests of clients for manifests and blobs.
 	Requests int64 `json:"requests"`
 	// Opens counts the readers of blobs by the source of their bytes: memory, disk, origin (a fetch
 	// for this reader), flight (a fetch that was under way for another reader; printed as
