@@ -58,8 +58,8 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.Mirror.pushes.observe(x, err)
 	l.account(x, err, start)
 	if err != nil && x.W.Broken() {
-		// The answer cannot be completed. A cut connection tells the client so, in every protocol
-		// version and framing.
+		// The client must learn that the answer is incomplete. A cut connection shows that in every
+		// protocol version and framing.
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -55,7 +55,7 @@ func (p *pushHealth) observe(x *request.Request, err error) {
 	}
 	status := x.W.Status()
 	if x.Q.Kind == oci.KindUploads && status == http.StatusCreated {
-		return // a mount, which needs no disk
+		return // usually a mount, which needs no disk
 	}
 	reason := ""
 	if err != nil {

@@ -30,7 +30,8 @@ type Series struct {
 	// Dimensions are the dimensions of the metric. CloudWatch bills each combination of values as a
 	// metric. If a label is empty, its dimension is left out.
 	Dimensions []Dimension
-	// Only has, by the name of a label, the values of the label that count. nil counts all.
+	// Only maps the name of a label to the values of the label that count. If Only is nil, all
+	// count.
 	Only map[string][]string
 }
 
@@ -98,8 +99,8 @@ func New(o Options) *Publisher {
 }
 
 // Run publishes at every full interval of the clock until ctx ends, then once more within
-// FlushTimeout, and returns nil. It may miss increments after ctx has ended, so it should stop
-// after the listeners.
+// FlushTimeout, and returns nil. It may miss increments after ctx has ended, so the listeners
+// should be stopped first.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		now := time.Now()

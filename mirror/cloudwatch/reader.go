@@ -14,11 +14,12 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns the series about pulls. The first is the number of all pulls, under the name
-// metric and without dimensions. If detail asks for more, the second has the number by repository
-// or by image, under the same name: with the dimension Repository, or with Repository and Image.
-// CloudWatch does not add up the values of a dimension, so an alarm on the number of all pulls
-// needs the first series in any case. If upstreams are given, only their pulls count.
+// PullSeries returns the series about pulls. All have the same name in CloudWatch, which is the
+// argument metric. The first series has no dimensions: it is the number of all pulls. With
+// [pulls.PerRepository] there is a second series, with the dimension Repository. With
+// [pulls.PerImage] the second series has the dimensions Repository and Image. The first is needed
+// even then, because CloudWatch does not add up the values of a dimension. If upstreams are given,
+// only their pulls count.
 func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Series {
 	var only map[string][]string
 	if len(upstreams) > 0 {
@@ -36,7 +37,7 @@ func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Serie
 	return all
 }
 
-// increase is the growth of a metric.
+// increase is how much a metric of CloudWatch has grown since the last read.
 type increase struct {
 	series *Series
 	values []string // the values of the series' dimensions
@@ -198,7 +199,8 @@ func label(m *dto.Metric, name string) string {
 	return ""
 }
 
-// identity returns a key for one series of a counter. Gathered labels are sorted.
+// identity returns a key for one series of a counter. A Gatherer sorts the labels, so the key is
+// always the same.
 func identity(name string, m *dto.Metric) string {
 	var b strings.Builder
 	b.WriteString(name)

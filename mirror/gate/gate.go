@@ -21,7 +21,7 @@ import (
 // Gate is the set of conditions for pushes to some repositories of an upstream.
 type Gate struct {
 	Pipeline *pipeline.Pipeline
-	// Repositories are patterns as in an identity.Rule.
+	// Repositories are patterns for names of repositories (package pattern).
 	Repositories []string
 	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise layers
 	// are forwarded while the client sends them, and each is completed at the upstream after its
@@ -37,8 +37,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds how long a client that gives up a request after 30 s waits for a verdict; 0 means
-	// 20 s.
+	// Some clients give up a request after 30 s. Within bounds how long these wait for a verdict; 0
+	// means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client may wait.
 	OnTimeout pipeline.OnError
@@ -178,8 +178,8 @@ func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (
 }
 
 func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
-	// A part is judged again as a whole when an index or tag that refers to it is pushed. That does
-	// not happen to a referrer, so a referrer is never judged as a part.
+	// A manifest that waits for an index or a tag is judged as a part, and once more when that
+	// index or tag arrives. A referrer waits for neither, so it is never judged as a part.
 	part := p.Ref.Tag == "" && !p.Gate.ForwardDigests && p.Manifest.Subject == nil
 	r, err := p.Gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(), Manifest: p.Manifest, Part: part}, contents)
 	if err != nil {

@@ -42,9 +42,9 @@ func (r *reports) get(key Key) *pipeline.Report {
 	return report
 }
 
-// late returns the report of a late verdict. A verdict is late if it took longer than its client
-// waits, which is the time within. late returns such a report only once. It returns nil if there is
-// none, or if it is too old.
+// late returns the report of a late verdict. A verdict is late if it took at least as long as its
+// client waits (within). late returns each report only once. It returns nil if there is none, or if
+// it is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {

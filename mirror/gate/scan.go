@@ -81,8 +81,8 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 }
 
 // Cleared waits for the scan. It returns nil if the layer may be completed at the upstream, because
-// the checks do not reject it. It also returns nil if s is nil. If the scan failed, Cleared returns
-// ErrHeldBack.
+// the checks do not reject it, or because s is nil. It returns ErrHeldBack if the scan failed,
+// [oci.ErrDenied] if the checks reject the layer, and the cause of ctx if ctx ends first.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {
 		return nil

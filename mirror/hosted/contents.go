@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents is the content of all repositories in memory: the state and the blobs of each, and how
-// often each digest is used in all of them together. All methods may be called concurrently.
+// contents records in memory what the repositories have: the state and the list of blobs of each,
+// and how often all of them together use a digest. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0 means no bound
 	grace    time.Duration
@@ -44,8 +44,7 @@ type repo struct {
 // member is a blob of one repository.
 type member struct {
 	size int64
-	// needs counts the manifests that name the blob. If there are none, the blob is kept until the
-	// time in until.
+	// needs counts the manifests that name the blob. A blob without any is kept until member.until.
 	needs int
 	until time.Time
 }
@@ -61,10 +60,10 @@ func newRepo(name string) *repo {
 	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest. release becomes the release of the digest's hold. It replaces the
-// one from an earlier call, because the file in the cache may have been replaced meanwhile. tryTake
-// returns that earlier one as old, and the caller has to call it. If the digest does not fit into
-// the quota, tryTake takes nothing and returns how many bytes are missing.
+// tryTake adds a use of a digest. The digest's hold keeps release, in place of the function that it
+// kept before: the file in the cache may have been replaced meanwhile. tryTake returns the earlier
+// function as old, and the caller has to call it. If the digest does not fit into the quota,
+// tryTake takes nothing and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -298,9 +297,9 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap makes next the repository's state and updates the uses of digests. It returns releases
-// that the caller has to call. The caller holds r.changing, and has taken all content that is new
-// in next.
+// swap makes next the repository's state and updates the uses of digests. It returns releases that
+// the caller has to call. The caller has taken all content that is new in next. Except in Open, it
+// holds r.changing.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -375,7 +374,7 @@ func (c *contents) forget(r *repo) {
 	}
 }
 
-// unwritten reports whether a repository was used after its file was last written, and whether that
+// unwritten reports whether a repository was used after its file was last written, and the last
 // write was at least age ago.
 func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	c.mu.Lock()

@@ -137,9 +137,9 @@ type group struct {
 	name string
 }
 
-// unusedTags returns in gone the tags that have not been used for the Unused of their rule. The
-// other tags stay unless Keep drops them: if the rule of a tag has no Keep, the manifest of the tag
-// is in stay. Otherwise the name of the tag is in counted, in its group.
+// unusedTags sorts the tags of a repository into three groups. gone has the tags that have not been
+// used for the Unused of their rule. stay has the manifests of the other tags whose rule has no
+// Keep. counted has the names of all remaining tags, by group: Keep decides about these.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {

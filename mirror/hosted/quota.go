@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// makeRoom drops the images that have not been used for the longest time until it has freed short
-// bytes. It returns ErrFull if it cannot, or if Options.Refuse forbids it.
+// makeRoom frees as many bytes as short says. It drops the images that have not been used for the
+// longest time. It returns ErrFull if it cannot, or if Options.Refuse forbids it.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))

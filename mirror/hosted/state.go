@@ -20,7 +20,7 @@ type state struct {
 	tags      map[string]tag
 }
 
-// manifest is one manifest of a repository. Only the field used changes.
+// manifest is one manifest of a repository. All fields but used stay the same.
 type manifest struct {
 	mediaType string
 	size      int64

@@ -102,7 +102,7 @@ func (r *Registry) DropBlob(repo string, d digest.Digest) {
 	delete(r.blobs, repo+"@"+d.String())
 }
 
-// Halve delays the second half of each blob until half is closed.
+// Halve delays the second half of each blob until the given channel is closed.
 func (r *Registry) Halve(half chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -86,8 +86,9 @@ type LayerView struct {
 	facts map[string]json.RawMessage
 }
 
-// Facts decodes the facts that a stage found in the layer. It returns false if the stage has no
-// result for the layer. If the stage found no facts, Facts leaves into as it is.
+// Facts decodes the facts that a stage found in the layer into the given variable. It returns false
+// if the stage has no result for the layer. If the stage found no facts, the variable stays as it
+// is.
 func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	raw, ok := l.facts[stage]
 	if !ok {
@@ -214,8 +215,8 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// config reads the configuration of a manifest, whatever the media type of the configuration,
-// because kindOf needs the content, too.
+// config reads the configuration of a manifest. It reads configurations of all media types, because
+// kindOf looks at their content.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	raw, err := a.read(ctx, d, maxConfig)
@@ -238,8 +239,8 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob has more than most bytes, or if the
-// document becomes larger than maxDocument.
+// read reads a whole blob. It returns a TooLarge if the blob is longer than the limit most, or if
+// the document becomes larger than maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}

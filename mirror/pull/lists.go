@@ -62,7 +62,7 @@ func badListing(r repository.Repo, cause error) error {
 }
 
 // withQueued adds queued tags to the final page of the upstream's tags, until the page has n tags.
-// It adds only tags that sort after last, the tag after which the client continues. A negative n
+// The client continues after the tag last, so only tags that sort after it are added. A negative n
 // means no bound.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)

@@ -83,8 +83,8 @@ func New(o Options) *Pulls {
 	}
 }
 
-// Inc counts one pull of reference, a tag or digest, from the repository repo of an upstream.
-// host is the registry's name, and is left out of the label if empty.
+// Inc counts one pull. repo is the repository at the upstream, and reference is a tag or digest.
+// host is the registry's name; if it is empty, the label is repo alone.
 func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.total.WithLabelValues(upstream).Inc()
 	if p.o.Detail == None {

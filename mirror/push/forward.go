@@ -36,7 +36,7 @@ type forward struct {
 // failures passes errors of a forward to a caller that waits for it. It passes only errors that
 // another try may mend.
 type failures struct {
-	mu        sync.Mutex // guards last and onFailure; leaf lock
+	mu        sync.Mutex // guards last and onFailure; no other lock is taken under it
 	last      error
 	onFailure func(error)
 }

@@ -28,7 +28,7 @@ type publisher struct {
 	*sender
 	// pushes counts pushed manifests, by upstream and result.
 	pushes *prometheus.CounterVec
-	// landing lets one manifest at a time be sent to the upstream under a tag.
+	// landing makes manifests that are sent to the upstream under the same tag take turns.
 	landing flight.Mutex[tagKey]
 }
 

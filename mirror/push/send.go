@@ -67,7 +67,7 @@ func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int6
 	}, func() (digest.Digest, int64) { return f.digest, blob.Size() })
 }
 
-// sendHeld sends a blob of size bytes from the local copy.
+// sendHeld sends the local copy of a blob.
 func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
 	f := newForward()
 	if b := r.Staged(d); b != nil {
@@ -111,8 +111,8 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 	return s.upload(ctx, how, r, d, b.Size)
 }
 
-// mountSource is [repository.Repo.MountSource] without a source from which a mount was refused
-// within mountPause.
+// mountSource is [repository.Repo.MountSource], but returns false if a mount from that source was
+// refused within mountPause.
 func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
 	from, ok := r.MountSource(ctx, d)
 	return from, ok && !s.mounts.paused(pair{from, r})

@@ -172,9 +172,9 @@ func (u *sessions) discard(s *session, cause error) {
 // giveUp counts the upload as abandoned. A busy client may need many seconds for the next request.
 const betweenRequests = time.Minute
 
-// withRoom calls take, which counts an upload or bytes of a client, or checks whether they fit.
-// While the client has too many, withRoom drops an upload that the client has abandoned, and calls
-// take again.
+// withRoom calls take, which counts an upload or bytes of a client, or checks whether they fit. As
+// long as take says that the client has too many uploads or bytes, withRoom drops an upload that
+// the client has abandoned, and calls take again.
 func (u *sessions) withRoom(owner string, take func() error) error {
 	for {
 		err := take()

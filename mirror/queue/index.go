@@ -302,8 +302,8 @@ func (x *index) releaseAll() {
 	clear(x.held)
 }
 
-// requeue ends an attempt and makes the entry wait until next. If why is empty, the error of the
-// entry stays as it is.
+// requeue ends an attempt. The next attempt is due at the given time. If why is empty, the error of
+// the entry stays as it is.
 func (x *index) requeue(e *entry, next time.Time, why string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

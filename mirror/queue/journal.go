@@ -202,8 +202,8 @@ type journal struct {
 }
 
 // openJournal reads the journal and rewrites it. A damaged journal is kept under another name. If
-// the disk is too full for a rewrite, the old file stays, full is the error, and the journal is
-// broken, as after any failed write.
+// the disk is too full for a rewrite, openJournal returns the error as full. The old file then
+// stays, and the journal is broken, as after any failed write.
 func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {

@@ -83,7 +83,8 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	}
 }
 
-// pauseAfter returns the pause after so many attempts. It is shortened at random by up to a fifth.
+// pauseAfter returns the pause after a number of failed attempts. The pause is shortened at random
+// by up to a fifth.
 func pauseAfter(attempts int) time.Duration {
 	d := lastPause
 	if n := attempts - 1; n < 10 {

@@ -17,8 +17,8 @@ type Withdrawal struct {
 // Withdraw takes out those pushes to a repository, failed ones included, for which the function
 // "which" returns true. When Withdraw returns, they are not forwarded, not found by their
 // references, and not in the journal. Withdraw waits for an attempt under way, but interrupts it
-// after [grace]. It returns ErrBusy if ctx ends during an attempt, the cause of ctx if it ends at
-// another time, or an error of the disk.
+// after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause of ctx if it
+// ends at another time, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }

@@ -84,8 +84,9 @@ const (
 	// Arriving: another mirror on the same store of facts has got it from a client, and is sending it
 	// to the upstream.
 	Arriving
-	// Elsewhere: another mirror has got it from a client, and the upstream has got it from that mirror
-	// meanwhile. The result is an error if the other mirror holds it back.
+	// Elsewhere: another mirror has got it from a client, and the upstream has got it from that
+	// mirror meanwhile. The result is an error if the upstream lacks it and the other mirror holds
+	// it back.
 	Elsewhere
 	// Absent: the upstream recently answered "not found". The result is that answer, as an error.
 	Absent

@@ -42,8 +42,8 @@ func (r Repo) PresentAtTarget(ctx context.Context, d digest.Digest) bool {
 	return ok
 }
 
-// RecordAtTarget records that the upstream has a blob of size bytes in the repository, so that
-// a push may leave it out. Nothing is recorded for an upstream that takes no pushes.
+// RecordAtTarget records that the upstream has a blob in the repository, so that a push may leave
+// it out. size is in bytes. Nothing is recorded for an upstream that takes no pushes.
 func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	if r.Up.Sink == nil {
 		return
@@ -96,8 +96,8 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	r.RecordAtTarget(ctx, d, size)
 }
 
-// MountSource returns another repository of the upstream that has a blob, and a manifest that names
-// the blob. ok is false if none is known.
+// MountSource returns another repository of the upstream that has both a blob and a manifest that
+// names the blob. ok is false if none is known.
 func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	from, err := r.store.o.Presence.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
@@ -188,7 +188,7 @@ func (r Repo) Needed(ctx context.Context, man *oci.Manifest) []oci.Child {
 }
 
 // childrenWith returns the children of a manifest, each once. A foreign layer is included only if
-// with returns true for it.
+// the function with returns true for it.
 func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	var all []oci.Child
 	seen := map[digest.Digest]bool{}
@@ -266,8 +266,7 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	r.ForgetAtTarget(ctx, ds...)
 }
 
-// ForgetAtTarget drops the facts, which may be wrong, that the upstream has the content with these
-// digests.
+// ForgetAtTarget drops the facts that the upstream has the content with these digests.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

@@ -54,9 +54,9 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. A blob expires when, for the time expiry, no manifest has
-// needed it and its client has sent nothing more to the repository. refund is called when a blob no
-// longer counts against the quota of its owner.
+// NewStaging returns an empty table. A blob expires if no manifest has needed it, and its client
+// has sent nothing more to the repository, for as long as expiry says. refund is called when a blob
+// no longer counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }
@@ -137,9 +137,9 @@ func (s *Staging) Renew(keys ...Key) {
 	}
 }
 
-// Progress restarts the expiry of the blobs that a client has pushed to a repository. at is when a
-// push of that client to the repository was last seen to go on. Without Progress, the first layers
-// of a push could expire while its last layer is still being sent.
+// Progress restarts the expiry of the blobs that a client has pushed to a repository. at is the
+// last time at which a push of that client to the repository made progress. Without Progress, the
+// first layers of a push could expire while its last layer is still being sent.
 func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -50,7 +50,7 @@ type arrivals struct {
 // refers to them. A referrer waits for its subject instead. The table is in memory only. A client
 // whose manifests are gone after a restart gets an error that says so, and pushes them again.
 type Waiting struct {
-	maxBytes, maxClientBytes int64 // bytes
+	maxBytes, maxClientBytes int64
 
 	mu        sync.Mutex // guards the fields below; never held during I/O
 	byKey     map[Key]*waiting

@@ -99,9 +99,9 @@ func isID(s string) bool {
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
 // WithTimeout returns the context of the work before the answer. It is called at most once for each
-// request. The context ends with errTimeout after bound, unless StopTimeout is called before. The
-// bound is for the header, for which clients wait 30 s. For a body they wait as long as it takes.
-// The context also ends with the request, so no handler has to release it.
+// request. The context ends with errTimeout after the time bound, unless StopTimeout is called
+// before. The bound is for the header, for which clients wait 30 s. For a body they wait as long as
+// it takes. The context also ends with the request, so no handler has to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(x.R.Context())
 	x.timer, x.cancel = time.AfterFunc(bound, func() { cancel(errTimeout) }), cancel

@@ -37,9 +37,10 @@ type Target struct {
 	Upstream string
 	// Repo is the repository's name at the upstream; empty for the base of the API.
 	Repo string
-	// Name is the only name that rights refer to, whatever form the client used. It is Repo for the
-	// listener's first route, and Repo below the route's label for the others. If Repo at the first
-	// route could be read as a name at another route, Name has the label of the first route, too.
+	// Name is the only name that rights refer to, whatever form the client used. For the listener's
+	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo.
+	// If Repo at the first route could be read as a name at another route, Name begins with the
+	// label of the first route, too.
 	Name string
 }
 

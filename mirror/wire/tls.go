@@ -151,9 +151,9 @@ func (c *plainConn) Read(p []byte) (int, error) {
 	return 0, errPlainHTTP
 }
 
-// After the answer, redirect reads the rest of the request and drops it: at most drained bytes, and
-// for at most drainedIn. If the connection were closed with unread bytes, the client might lose the
-// answer.
+// After the answer, redirect reads the rest of the request and drops it. drained bounds the number
+// of bytes that it reads, and drainedIn the time. If the connection were closed with unread bytes,
+// the client might lose the answer.
 const (
 	drained   = 64 << 10
 	drainedIn = 500 * time.Millisecond

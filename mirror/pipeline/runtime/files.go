@@ -28,18 +28,20 @@ type facts struct {
 	Dropped class `json:"d,omitempty"`
 }
 
-// class orders records by what is not known without them. Records of a low class are kept first.
+// class is the importance of a record. If there is no room for all records, those of the lowest
+// class are kept first.
 type class int
 
 const (
 	_ class = iota
-	// Without marks, it is not known which files are special and which users there are.
+	// Records of classMark name the special files (see node.special) and the users.
 	classMark
-	// Without deletions, deleted files of lower layers seem to stay.
+	// Without records of classDeletion, deleted files of lower layers seem to stay.
 	classDeletion
-	// Without links, it is not known where entries of upper layers are written.
+	// Without records of classLink, it is not known where entries of upper layers are written.
 	classLink
-	// Without plain files and directories, replaced special files of lower layers seem to stay.
+	// Records of classPlain are about plain files and directories. Without them, special files of
+	// lower layers that these replace seem to stay.
 	classPlain
 )
 
@@ -68,7 +70,7 @@ func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) {
 }
 
 // visitor follows the entries of a layer as runtimes do when they unpack it: the last entry of a
-// path counts, and links lead elsewhere.
+// path counts, and an entry below a link is written to where the link leads.
 type visitor struct {
 	tree    *tree
 	deleted []record
@@ -196,8 +198,8 @@ func (v *visitor) write(p string, n *node) {
 	}
 }
 
-// class returns the class of the record of a node. A node that is named etc or passwd may take the
-// place of /etc/passwd, or of its directory.
+// class returns the class of the record of a node. A node that is named etc or passwd counts as a
+// mark, because it may take the place of /etc/passwd, or of its directory.
 func (n *node) class(p string) class {
 	base := path.Base(p)
 	switch {

@@ -239,8 +239,8 @@ func (c *check) setUID(fs *rootFS) {
 }
 
 // user checks the image's user as container runtimes do. They first look up the user by name in
-// /etc/passwd, even if the name is a number. They take a number as an ID only if no user there has
-// it as its name. The check is stricter: the name root and the number 0 always mean root.
+// /etc/passwd, even if the name is a number. They take a number as an ID only if it is not the name
+// of a user there. The check is stricter: the name root and the number 0 always mean root.
 func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")

@@ -263,8 +263,8 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} on standard output. If there are no findings in it, the
-// function makes one of the end of the output.
+// findings parses {"findings": [...]} on standard output. If there are none, it returns one
+// finding, with the end of the output as its text.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`
