@@ -14,10 +14,10 @@ const (
 	// bucket with a high ceiling (above 400) has a lowest rate of 1/400 of the ceiling instead. A
 	// bucket with a ceiling below minRate is never slowed below its ceiling.
 	minRate = 1
-	// recovery is the time in which the rate rises by refusedRate or more, as long as answers come in
-	// and none of them is a refusal. refusedRate is the rate at which the registry refused, so a rate
-	// that was halved is back at refusedRate after half of recovery. In a bucket without a ceiling,
-	// the limit ends four times recovery after the last refusal.
+	// recovery is the time in which the limit rises by at least refusedRate while the registry answers
+	// and refuses nothing. A halved limit is therefore back at refusedRate after half of this time. A
+	// bucket without a ceiling loses its limit when four times recovery have passed since the last
+	// refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
@@ -95,8 +95,8 @@ func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	}
 }
 
-// sendNext sends the next request of a queue, unless the bucket is paused or out of tokens, and
-// reports whether it did.
+// sendNext sends the next request of a queue and returns true. It sends none and returns false if
+// the queue is empty, or the bucket is paused or out of tokens.
 func (b *bucket) sendNext(now time.Time, background bool) bool {
 	q := &b.foreground
 	if background {
@@ -155,10 +155,10 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
 }
 
-// refused records a refusal and pauses the bucket. If throttled is true, it also halves the rate,
-// unless fewer than fewRequests were sent since the last refusal. Without Retry-After, the pause
-// grows with each refusal in a row. A request that was sent before the last refusal changes
-// nothing. began is when the request was sent, and after is the Retry-After of the answer, or 0.
+// refused records the refusal of a request that was sent at the time began, and pauses the bucket.
+// It ignores a request that was sent before the last refusal. If throttled is true, it also halves
+// the rate, unless fewer than fewRequests were sent since the last refusal. The parameter after is
+// the Retry-After of the answer; if it is 0, the pause grows with each refusal in a row.
 func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(b.refusedAt) {
 		return
@@ -188,8 +188,8 @@ func (b *bucket) refused(began, now time.Time, throttled bool, after time.Durati
 	b.tokens.AllowN(now, b.tokens.Burst()) // starts empty
 }
 
-// accepted records an answer that is no refusal, and raises the rate until it has recovered. A
-// request that was sent before the last refusal changes nothing.
+// accepted records an answer that is no refusal, and raises the rate until it has recovered. It
+// ignores a request that was sent before the last refusal.
 func (b *bucket) accepted(began, now time.Time) {
 	if began.Before(b.refusedAt) {
 		return

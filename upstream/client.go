@@ -303,10 +303,10 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 }
 
 // resolve parses a Location. If the Location has the registry's own name (Options.Host), resolve
-// puts the scheme and host of Base in its place. A registry behind a proxy that ends TLS may write
+// replaces its scheme and host by those of Base. A registry behind a proxy that ends TLS may write
 // http for its own name (distribution#123), which resolve turns into https. resolve refuses any
 // other change from https to http. A registry behind a proxy that adds a path may leave that path
-// out. In that case resolve adds the path.
+// out. resolve then adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -15,8 +15,8 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// createdWindow is how long after the creation of a repository the registry may still not find it.
-	// AWS support advises to wait about a second.
+	// createdWindow is the time after the creation of a repository in which the registry may not find
+	// it yet. AWS support advises to wait about a second.
 	createdWindow = 30 * time.Second
 	// createdPatience bounds how long one write waits until the registry finds the repository, because
 	// a client waits for the write. The pauses between the attempts grow from firstLook to lastLook.

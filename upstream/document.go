@@ -11,8 +11,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxDocument is how many bytes an answer may have at most for noDocument to take it for a
-// document.
+// maxDocument bounds the documents that noDocument recognises, in bytes.
 const maxDocument = 1 << 20
 
 // htmlType is the media type of pages for people, such as those of logins.
@@ -23,8 +22,8 @@ func typeOf(h http.Header) string {
 	return strings.ToLower(oci.BareType(h.Get("Content-Type")))
 }
 
-// document reports whether a media type is one that servers other than registries send, such as the
-// page of a login or the error of a proxy. Some blobs have such types, too.
+// document reports whether a media type is that of a document from a server other than a registry,
+// such as the page of a login or the error of a proxy. Some blobs have such types, too.
 func document(mediaType string) bool {
 	switch mediaType {
 	case "application/json", "application/xml", "application/xhtml+xml", "application/problem+json":
@@ -44,9 +43,10 @@ func otherThan(what, registry string, h http.Header, cause error) error {
 }
 
 // noDocument returns an error if a GET of a blob was answered with a document in place of the blob.
-// Some blobs have the media type of a document, so only the digest tells them apart: noDocument
-// reads the answer to compute it. An answer of more than maxDocument bytes is taken for the blob.
-// The body of resp can be read in full afterwards, and is closed if there is an error.
+// Some blobs have the media type of a document, so only the digest tells a blob from a document:
+// noDocument reads the answer and computes its digest. An answer of more than maxDocument bytes is
+// taken for the blob. The body of resp can be read in full afterwards, and is closed if there is an
+// error.
 func (c *Client) noDocument(ctx context.Context, resp *http.Response, r BlobRequest) error {
 	if resp.StatusCode != http.StatusOK || !document(typeOf(resp.Header)) {
 		return nil

@@ -31,7 +31,7 @@ var (
 	ErrPartsMissing = errors.New("the registry does not have all parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("the upstream does not support referrers")
-	// errUnauthorized is the cause of an error for an answer of 401. The next request may have
+	// errUnauthorized is the cause of the error for a 401. The same request may succeed later, with
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
 	// ErrBusy: a request was not sent, because it would have waited too long or the queue was full, or

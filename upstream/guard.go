@@ -62,8 +62,8 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 	return size, err
 }
 
-// Source returns next for callers without an older answer: they are refused while a host is
-// considered down.
+// Source returns next behind the breaker, for callers without an older answer. They are refused
+// while the host that they need is considered down.
 func (b *Breaker) Source(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
 		return b.do(ctx, repo, false, ask)
@@ -73,7 +73,8 @@ func (b *Breaker) Source(next Source) Source {
 // heldWait bounds how long a request waits in a queue if its caller holds an older answer.
 const heldWait = time.Second
 
-// Held returns next for callers with an older answer. After one failure, they are refused until
+// Held returns next behind the breaker, for callers with an older answer. After one question
+// without an answer, or one failure of their repository, they are refused until
 // BreakerOptions.Probe has passed. Their requests wait in a queue no longer than heldWait.
 // Background work keeps its own bound, backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {

@@ -136,10 +136,11 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 	return &permit{l: l, bucket: bucket, began: now}, nil
 }
 
-// join puts a request into the queue of its bucket. If the bucket is full, join drops another
-// request to make room: for a client's request it drops background work if there is any. Otherwise
-// it drops a request of a repository that has more requests in the queue. The error matches ErrBusy
-// if the request would wait too long, or finds no room.
+// join puts a request into the queue of its bucket. If the queue is full, join drops another
+// request to make room. A client's request takes the place of background work, if there is any.
+// Otherwise the repository with the most requests in the queue loses its newest one, if it has more
+// of them than the repository of w will have. The error matches ErrBusy if the request would wait
+// too long, or finds no room.
 func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -68,8 +68,8 @@ type Rate struct {
 }
 
 // RatesWith returns the ceilings of a registry, with some of them replaced. A key of perSecond is
-// the Name of a Rate, or a Class that belongs to no Rate. The value 0 removes a ceiling. Any other
-// key is an error.
+// the Name of a Rate, or a Class that belongs to no Rate; any other key is an error. The value 0
+// removes a ceiling.
 func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	rates := slices.Clone(q.Rates)
 	for _, name := range slices.Sorted(maps.Keys(perSecond)) {

@@ -26,7 +26,7 @@ type Reach struct {
 	// Address, if not empty, is dialled in place of Registry.
 	Address string
 	// Private allows private addresses. They are also allowed if the registry itself has a private
-	// address, or one of this machine.
+	// address, or an address of this machine.
 	Private bool
 
 	learnt  atomic.Bool // the registry has a private address

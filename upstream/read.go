@@ -35,8 +35,8 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 }
 
 // proven returns the manifest in an answer if it has the digest that was asked for and the digest
-// that the registry states. Clients judge the content of the manifest. Only if neither digest is
-// known, the answer must also look like a manifest.
+// that the registry states. If neither digest is known, the answer must look like a manifest.
+// Otherwise clients judge the content.
 func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, raw []byte) (*oci.Manifest, error) {
 	m, err := oci.ReadManifest(resp.Header.Get("Content-Type"), raw)
 	stated := statedDigest(resp)
@@ -108,9 +108,8 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// uselessHeads is how many times in a row GET must find a manifest that HEAD did not find before
-	// HEAD is no longer sent. Once is not enough, because the manifest may have been pushed between
-	// HEAD and GET.
+	// HEAD is no longer sent after it has missed uselessHeads manifests in a row that GET then found.
+	// Once is not enough, because the manifest may have been pushed between HEAD and GET.
 	uselessHeads = 3
 	// headAgain is the time after which one HEAD is tried again.
 	headAgain = time.Hour

@@ -59,7 +59,7 @@ func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collec
 // spent.
 func (r *Retry) retried(ctx context.Context, repo Repo, ask func(Repo) error) error {
 	end := time.Now().Add(r.o.Budget)
-	var last error // failure of the attempt before
+	var last error // error of the previous attempt
 	for n := 0; ; n++ {
 		if n > 0 {
 			repo.maxWait, repo.before = time.Until(end), n

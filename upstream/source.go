@@ -21,7 +21,7 @@ type Source interface {
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
 	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. After
 	// a GET, Data of the descriptor has the manifest, so that a caller who needs it does not ask
-	// again. If GET has to help several times in a row, only GET is sent for an hour.
+	// again. If HEAD is useless several times in a row, StatManifest sends only GETs for an hour.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
 	// Blob opens a blob with 1 GET, and follows redirects. ctx also covers the reading of the body.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)

@@ -46,7 +46,8 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT uses the caller's Repo, so that it waits in a queue no longer than a read.
+	// The PUT is sent with the caller's Repo, and not with that of attempts, so that it waits in a
+	// queue no longer than a read.
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) {
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
@@ -176,8 +177,8 @@ func (o Options) startError(repo string, err error) error {
 }
 
 // idempotent lets the transport repeat a request on a new connection if a reused connection turns
-// out to be closed. The transport does so for requests with this header, and does not send the
-// header if it is empty (net/http, Transport).
+// out to be closed. The transport does so for requests with the header Idempotency-Key, and does
+// not send the header if it is empty (net/http, Transport).
 func idempotent(req *http.Request) *http.Request {
 	req.Header["Idempotency-Key"] = []string{}
 	return req

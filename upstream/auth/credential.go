@@ -55,8 +55,8 @@ type Credential struct {
 	// Issued and Expires bound the life of a temporary password; zero if unknown.
 	Issued, Expires time.Time
 	// Invalidate, when not nil, is called when the registry has refused this password. The next call
-	// of Credentials then returns another password if it can get one. It may be called more than once,
-	// and concurrently.
+	// of Credentials then returns another password if it can get one. Invalidate may be called more
+	// than once, and concurrently.
 	Invalidate func()
 }
 

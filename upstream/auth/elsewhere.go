@@ -29,7 +29,7 @@ type others struct {
 }
 
 // elsewhere returns the RoundTripper for a request to a host other than the registry. Some
-// registries only redirect to another registry, for example from a host name of one's own to
+// registries only redirect to another registry, for example from the host name of a project to
 // ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The credentials of
 // the first registry are never used for them.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {

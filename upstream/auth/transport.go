@@ -57,8 +57,8 @@ type Transport struct {
 
 	challenge   atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
 	sharedScope atomic.Pointer[string] // the scope of a registry that has only one for all requests (ECR Public)
-	// perRepository says that the registry has asked for the scope of a repository. If so, the scope
-	// that its challenge to /v2/ names is not the one for all requests.
+	// perRepository says that the registry has asked for the scope of a repository. sharedScope, which
+	// the challenge of /v2/ may have set, is then not used.
 	perRepository atomic.Bool
 	basic         atomic.Bool // the registry has sent a Basic challenge, or wants no credentials for /v2/
 	tokens        tokens

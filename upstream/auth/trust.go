@@ -37,12 +37,12 @@ type trust struct {
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry's last acceptance of c is younger than within. If c was refused
-// and the pause after the refusal is not over, prove returns the error of that refusal. Otherwise
-// one caller calls ask, which shows c to the registry, while the other callers wait. doubt says
-// that the caller has met a refusal that may be about c. With doubt, an acceptance counts only if c
-// had been doubted or refused before, and only for confirmedFor. suspect tells ask whether c was
-// refused before, or may have been.
+// prove returns nil if the registry has accepted c, and the duration within has not passed since.
+// If c was refused and the pause after the refusal is not over, prove returns the error of that
+// refusal. Otherwise one caller calls ask, which shows c to the registry, while the other callers
+// wait. suspect tells ask whether c was refused before, or may have been. If doubt is true, the
+// caller has met a refusal that may be about c. An earlier acceptance then counts only if c was
+// suspect at that time, and only for confirmedFor.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)

@@ -67,8 +67,8 @@ func (s *Server) describeRepositories(c apiCall) (any, error) {
 	return withNext(map[string]any{"repositories": views}, next), nil
 }
 
-// apiPage returns the page of names after token, and the token for the next page. names is sorted.
-// The API's default size is 100, and its limit is 1000.
+// apiPage returns one page of sorted names, and the token of the next page. The token of a page is
+// the name before its first one. The API's default size is 100, and its limit is 1000.
 func apiPage(names []string, token string, size *int) ([]string, string, error) {
 	n := 100
 	if size != nil {

@@ -128,8 +128,8 @@ func (s *Server) putMetrics(r *http.Request) error {
 	return nil
 }
 
-// metricBody returns the decompressed body. It refuses a body of more than 1 MB, as sent or, unless
-// MetricLimitGzipped is on, decompressed.
+// metricBody returns the decompressed body. It refuses a body that has more than 1 MB as sent.
+// Unless MetricLimitGzipped is on, it also refuses one that has more than 1 MB once decompressed.
 func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	sent, err := io.ReadAll(io.LimitReader(r.Body, maxMetricBytes+1))
 	if err != nil {

@@ -117,7 +117,8 @@ func (s *Server) reply(w http.ResponseWriter, v any) {
 	}
 }
 
-// readControl decodes a body into a value; members that the body lacks keep their value.
+// readControl decodes a body into the given value. Fields that the body does not name stay as they
+// are.
 func readControl[T any](r *http.Request, into *T) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -127,7 +128,8 @@ func readControl[T any](r *http.Request, into *T) error {
 	return nil
 }
 
-// setting returns a handler that decodes a body over start and passes the result to set.
+// setting returns a handler that decodes a body into a copy of start, calls set with the copy, and
+// answers with the copy.
 func setting[T any](start T, set func(T)) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
 		v := start

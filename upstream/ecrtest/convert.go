@@ -97,7 +97,7 @@ func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 	return &document{raw: raw, media: media, digest: digest.FromBytes(raw)}, true
 }
 
-// convertedLocked finds the image whose conversion has the digest d.
+// convertedLocked finds the converted form of an image that has the digest d.
 func (r *repository) convertedLocked(d digest.Digest, sw Switches) (*document, bool) {
 	for _, img := range r.images {
 		if other, ok := counterpart(img.doc.media); ok {

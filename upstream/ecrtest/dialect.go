@@ -50,9 +50,9 @@ type Dialect struct {
 
 	// Compression.
 
-	// Compress sends what looks like JSON compressed, unless the request forbids it
-	// (registry.access.redhat.com, quay#1310, 2022-05); CompressAlways compresses even if the request
-	// forbids it, except for blobs.
+	// Compress compresses answers that look like JSON, unless the request forbids it
+	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses an answer if
+	// the request forbids it, except for blobs.
 	Compress, CompressAlways bool
 
 	// Clocks.
@@ -64,8 +64,8 @@ type Dialect struct {
 
 // Pages are the switches of a Dialect about pages of lists.
 type Pages struct {
-	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
-	// docker_registry2#56, 2021-06). Its values are opaque.
+	// TagCursor is the name of the query parameter that takes the place of "last" in lists of tags
+	// (Quay: next_page, docker_registry2#56, 2021-06). Its values are opaque.
 	TagCursor string
 	// NoPages sends all tags at once, whatever is asked for (no report).
 	NoPages bool
@@ -121,7 +121,7 @@ type Tokens struct {
 	BaseScope string
 }
 
-// Heads are the switches of a Dialect about HEAD, and the digests in headers.
+// Heads are the switches of a Dialect about HEAD and about digests in headers.
 type Heads struct {
 	// HeadStatus, if not 0, answers every HEAD of a manifest (Nexus: 404, registry-cli#14, 2017-03,
 	// and diun#1614, 2026-02; others 403, containerd#6684, read 2026-11).
@@ -213,8 +213,8 @@ func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	x.w.WriteHeader(orDefault(s.Dialect().RedirectStatus, http.StatusTemporaryRedirect))
 }
 
-// hides reports whether Dialect.Private hides a repository from the user who, or from anonymous
-// clients if who is empty.
+// hides reports whether Dialect.Private hides a repository from a user, whose name is in who. An
+// empty name means anonymous clients.
 func (s *Server) hides(who, repo string) bool {
 	if who != "" {
 		repo = who + ":" + repo

@@ -11,8 +11,8 @@
 //     RefusedManifests lists what ECR was seen to refuse. References such as roadmap#1970 name
 //     issues on GitHub; "roadmap" is aws/containers-roadmap.
 //   - Apart from the differences below, it is never kinder than ECR, so that a program that works
-//     with it works with ECR. Where sources disagree, the default is what AWS says. If AWS says
-//     nothing, the default is the value that is harder for the program.
+//     with it works with ECR. Where sources disagree, the default is what AWS says or, if AWS says
+//     nothing, the likelier value.
 //   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
 //     other state is in memory, and is lost on Close.
 //   - New starts nothing. The handlers may be mounted anywhere. Listen binds a listener for each of

@@ -48,8 +48,9 @@ type Fault struct {
 	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the request's body and of the answer's; 0 means no limit
 
 	// Header overrides headers of the answer; an empty value removes one. If Header sets
-	// "Content-Length" to the value of CutAt, the truncated answer looks complete. If Header sets or
-	// removes "Content-Length", Append makes an answer too long.
+	// "Content-Length" to the value of CutAt, the truncated answer looks complete. Append has an
+	// effect only if Header sets or removes "Content-Length", because net/http sends no more bytes
+	// than that header announces.
 	Header map[string]string `json:"header,omitempty"`
 }
 

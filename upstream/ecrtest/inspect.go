@@ -108,8 +108,8 @@ func (s *Server) Uploads() UploadCount {
 	return UploadCount{Open: len(s.uploads), Started: s.uploadsStarted.Load(), Finished: s.uploadsFinished.Load()}
 }
 
-// Token issues a token of the default registry, as GetAuthorizationToken would, for the user
-// "dray" or the given ARN. The result is the password of the user AWS.
+// Token issues a token of the default registry, as GetAuthorizationToken would. principal is an
+// ARN; empty means that of the user "dray". The result is the password of the user AWS.
 func (s *Server) Token(principal string) string {
 	principal = orDefault(principal, "arn:aws:iam::"+s.opts.Account+":user/dray")
 	return s.issue(&token{principal: principal, region: s.opts.Region, expires: s.now().Add(s.opts.TokenLife), push: true})

@@ -118,7 +118,7 @@ func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 	return slices.DeleteFunc(selected, func(img *image) bool {
 		since := img.pushed
 		switch r.Selection.CountType {
-		case "sinceImagePulled": // before the first pull, since the push or the restoration
+		case "sinceImagePulled": // counted from the last pull, push or restoration
 			since = latest(img.pushed, img.lastPull, img.moved)
 		case "sinceImageTransitioned":
 			since = img.moved

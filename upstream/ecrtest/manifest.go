@@ -70,8 +70,8 @@ var (
 )
 
 // strictness says which manifests are refused. Without strict, only manifests that are not JSON or
-// have an unsound digest are refused. With strict, all that ECR's parser refuses are refused. The
-// other fields count only with strict. refuseEmpty refuses descriptors that embed the empty JSON of
+// have an unsound digest are refused. With strict, those that ECR's parser refuses are refused,
+// too, and the other fields count. refuseEmpty refuses descriptors that embed the empty JSON of
 // artifacts, and refuseData those that embed other data. refuseOdd refuses manifests whose parts
 // contradict each other.
 type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }

@@ -72,8 +72,9 @@ type Quota struct {
 	Burst float64 `json:"burst"`
 }
 
-// DefaultQuotas returns AWS's adjustable quotas per region and second (ECR service quotas
-// page). A burst is a second's worth; only an example of AWS shows a larger one.
+// DefaultQuotas returns AWS's adjustable quotas per region and second (ECR service quotas page).
+// Each allows a burst of as many requests as it allows in a second. AWS shows a larger burst only
+// in an example.
 func DefaultQuotas() map[string]Quota {
 	q := map[string]Quota{}
 	for op, rate := range map[string]float64{

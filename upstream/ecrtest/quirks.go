@@ -21,13 +21,13 @@ type Quirks struct {
 	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
 	// roadmap#299).
 	SizesHeader bool
-	// SharedScope is the scope and the service of every token (ECR Public: "aws", with the service
-	// public.ecr.aws). The token endpoint then takes the tokens of GetAuthorizationToken as passwords,
+	// SharedScope is the one scope of all tokens (ECR Public: "aws"). The service in the challenge is
+	// then public.ecr.aws, the token endpoint takes the tokens of GetAuthorizationToken as passwords,
 	// and a token that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). If
 	// SharedScope is empty, each repository has a scope of its own.
 	SharedScope string
-	// ErrorNewline ends the JSON of errors with a newline (lablup/backend.ai#2549: 58 bytes for the
-	// challenge and 80 for an invalid token of ECR Public).
+	// ErrorNewline ends the JSON of errors with a newline. The lengths of two answers of ECR Public
+	// show it (lablup/backend.ai#2549): 58 bytes for the challenge, and 80 for an invalid token.
 	ErrorNewline bool
 	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does
 	// not: roadmap#1931).
@@ -116,7 +116,7 @@ func ECR() Quirks {
 	}
 }
 
-// Public returns the quirks of ECR Public: the dialect of ECR behind Bearer tokens.
+// Public returns the quirks of ECR Public, most of which are those of ECR.
 func Public() Quirks {
 	q := ECR()
 	q.Name, q.Auth, q.HostDecides, q.SizesHeader = "ecr-public", AuthBearer, false, false

@@ -24,7 +24,7 @@ var refusedJSON []byte
 // name. If the repository has them, nothing but the form of the examples is wrong.
 func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
 	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
-		panic("ecrtest: refused.json: " + err.Error()) // a test reads it
+		panic("ecrtest: refused.json: " + err.Error()) // cannot happen, because a test reads the file
 	}
 	return refused, [][]byte{[]byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`), []byte("layer"), []byte("{}")}
 }

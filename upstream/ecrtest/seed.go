@@ -15,7 +15,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// SeedImage describes an image to create, with layers of one file of random bytes each.
+// SeedImage describes an image to create. Each of its layers has one file of random bytes.
 type SeedImage struct {
 	Repository, Tag string
 	Layers          int   // 0 means 1

@@ -131,8 +131,7 @@ func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	return img
 }
 
-// count changes how many images, and how many active images, name each layer of img: by named and
-// by active.
+// count adds its parameters named and active to the fields of the same names, in each layer of img.
 func (r *repository) count(img *image, named, active int) {
 	for _, b := range img.doc.blobs {
 		if l, ok := r.layers[b.Digest]; ok {

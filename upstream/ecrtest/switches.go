@@ -32,16 +32,16 @@ type Switches struct {
 	// read 2026-11). The report is about DescribeRepositories. Nobody has shown whether pushes have to
 	// wait, too.
 	CreationDelay time.Duration `json:"creationDelay"`
-	// InlineConfigs serves blobs that a manifest names as its config without a redirect; off: by
+	// InlineConfigs serves a blob without a redirect if a manifest names it as its config; off: by
 	// redirect, like layers (no source, 2026-11).
 	InlineConfigs bool `json:"inlineConfigs"`
 	// UnreferencedBlobStatus answers GET of a blob that no manifest names, or that only manifests
 	// of archived images name: 404 or 403 (the API has LayerInaccessibleException; the registry's
 	// answer is not known, 2026-11).
 	UnreferencedBlobStatus int `json:"unreferencedBlobStatus"`
-	// ArchivedHeadStatus answers HEAD of a blob that only archived images name: 404, or 200 since the
-	// registry does have it (the API says ARCHIVED in place of AVAILABLE; the registry's answer is not
-	// known, 2026-11).
+	// ArchivedHeadStatus answers HEAD of a blob that only archived images name: 404, or 200 because
+	// the registry does have the blob (the API says ARCHIVED in place of AVAILABLE; the registry's
+	// answer is not known, 2026-11).
 	ArchivedHeadStatus int `json:"archivedHeadStatus"`
 	// MultiRangeStatus answers GET of an object with several ranges, which S3 does not support
 	// (reference of GetObject, 2026-11): 200 with the whole object, or 416.
@@ -77,7 +77,7 @@ type Switches struct {
 	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the
 	// specification. The status, 404 or 400, was not shown.
 	MissingLayers Refusal `json:"missingLayers"`
-	// TooManyTags answers a further tag of an image that has 1,000. The quota and the API's
+	// TooManyTags answers a push of one more tag for an image that has 1,000. The quota and the API's
 	// LimitExceededException are documented (service quotas, ECR model, 2026-08). The registry's
 	// answer is not documented.
 	TooManyTags Refusal `json:"tooManyTags"`
@@ -108,7 +108,7 @@ type Switches struct {
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
 	// DeleteTagOnly makes DELETE by tag delete the tag, and also the image if it has no other tag;
 	// off: DELETE by tag deletes the image with all its tags (no source, 2026-11; BatchDeleteImage
-	// does the former).
+	// does as with the switch on).
 	DeleteTagOnly bool `json:"deleteTagOnly"`
 	// BlobDelete answers DELETE of a blob with 202; off: 405 (no source, 2026-11).
 	BlobDelete bool `json:"blobDelete"`
@@ -124,8 +124,9 @@ type Switches struct {
 	// ConvertIndexes also converts indexes and manifest lists by tag; off: only images (the table of
 	// the ECR guide, image-manifest-formats, has only images; 2026-11).
 	ConvertIndexes bool `json:"convertIndexes"`
-	// ConvertedByDigest also serves the result of a conversion by its digest; off: 404, since ECR
-	// never converts by digest (ECR guide, image-manifest-formats, 2026-11).
+	// ConvertedByDigest also serves a converted manifest under the digest that it has after the
+	// conversion; off: 404, because ECR never converts by digest (ECR guide, image-manifest-formats,
+	// 2026-11).
 	ConvertedByDigest bool `json:"convertedByDigest"`
 	// RefuseUnacceptable answers 404 if Accept names no form in which the manifest is available;
 	// off: the stored form is sent (no source, 2026-11).

@@ -1,9 +1,9 @@
 // Package oci holds the distribution protocol as values.
 //
-// A request is parsed once (Parse), and its URL is built only by the inverse (Request.URL). An
-// error has one type (Error) and is written in one place (WriteError). A manifest keeps its exact
-// bytes beside its content (Manifest). The package does no I/O except on the bodies of the HTTP
-// messages that it is given, and imports nothing of dray.
+// Parse parses a request, and its inverse, Request.URL, builds the URL of one. An error has one
+// type (Error) and is written in one place (WriteError). A Manifest keeps its exact bytes beside
+// its content. The package does no I/O except on the bodies of the HTTP messages that it is given,
+// and imports nothing of dray.
 //
 // The facts come from the OCI distribution specification 1.1 ("spec" below) and from
 // github.com/distribution/distribution/v3. The package uses the route names, error codes, media

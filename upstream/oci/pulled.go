@@ -15,9 +15,9 @@ const MaxPulledBytes = 16 << 20
 
 // ReadManifest reads a manifest that a registry sent. The digest of a signed manifest of schema 1
 // is that of its payload. If the bytes are not as ParseManifest demands, err says why. The Manifest
-// then has its bytes, digest and media type, and nothing else. A caller may pass such a Manifest on
-// if it knows that the digest is right, or, if it knows no digest, if the Manifest is
-// [Manifest.Plausible].
+// then has its bytes, digest and media type, and nothing else. A caller that knows the digest may
+// pass such a Manifest on if the digest is right. A caller that knows no digest may pass it on if
+// it is [Manifest.Plausible].
 func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	if m, err = ParseManifest(mediaType, raw); err != nil {
 		m = &Manifest{Raw: raw, Digest: digest.FromBytes(raw), MediaType: typeOf(BareType(mediaType), raw)}
@@ -51,7 +51,7 @@ type pulledMembers struct {
 	SchemaVersion, Config, Layers, Manifests, Blobs, FSLayers json.RawMessage
 }
 
-// membersOf reads these members of raw. It reads none if raw is not a JSON object.
+// membersOf reads the pulledMembers of raw. It reads none if raw is not a JSON object.
 func membersOf(raw []byte) (p pulledMembers) {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(raw, &all) != nil {

@@ -77,7 +77,7 @@ func Short(d digest.Digest) string {
 }
 
 // ParseDigest parses a sha256 or sha512 digest in lower case. The image specification registers
-// these algorithms ("descriptor.md", Digests), and the store can address them.
+// these algorithms ("descriptor.md", Digests), and the cache stores content by both.
 func ParseDigest(s string) (digest.Digest, error) {
 	d, err := digest.Parse(s)
 	if err != nil {

@@ -175,8 +175,8 @@ func (q *Request) parseLast(last string) (err error) {
 // uploadID matches the ids that dray issues.
 var uploadID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
-// parseQuery parses the parameters of the kind. It ignores other parameters, because proxies and
-// clients add their own. Only in a request for a list, it keeps them in Page.
+// parseQuery parses the parameters of the kind. It keeps the other parameters of a request for a
+// list in Page. In any other request it ignores them, because proxies and clients add their own.
 func (q *Request) parseQuery(v url.Values) (err error) {
 	q.Namespace = v.Get("ns")
 	switch q.Kind {
@@ -206,7 +206,7 @@ func rest(v url.Values, named ...string) string {
 // maxTags bounds the tags pushed with one manifest. The specification asks for at least 10.
 const maxTags = 32
 
-// parseTags parses ?tag=. It counts only in a push by digest.
+// parseTags parses ?tag=, which counts only in a push by digest.
 func (q *Request) parseTags(tags []string) error {
 	if q.Method != http.MethodPut || q.Ref.Digest == "" || len(tags) == 0 {
 		return nil
