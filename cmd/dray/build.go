@@ -238,7 +238,7 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-// buildAccess makes the entries of auth, by name.
+// buildAccess makes the access of each entry of `auth` in the configuration, by the entry's name.
 func (g *graph) buildAccess() (map[string]*identity.Access, error) {
 	var names []string
 	for _, a := range g.cfg.Auth {

@@ -31,7 +31,8 @@ func (g *graph) buildPulls() func(r repository.Repo, reference string) {
 	}
 }
 
-// buildCloudWatch publishes the pulls from private ECR, or all pulls if no upstream is private ECR.
+// buildCloudWatch makes the part that publishes the pulls from private ECR, or all pulls if no
+// upstream is private ECR.
 func (g *graph) buildCloudWatch(ctx context.Context) error {
 	c := g.cfg.CloudWatch
 	if c.Region == "" {
@@ -56,8 +57,8 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	return nil
 }
 
-// buildCertificates reports certificates that are not valid, or that soon expire: in a metric, in a
-// check of /readyz, and once a day in the log.
+// buildCertificates makes the part that reports certificates that are not valid, or that soon
+// expire: in a metric, in a check of /readyz, and once a day in the log.
 func (g *graph) buildCertificates(context.Context) error {
 	g.certificates = certificates.NewFiles(g.cfg.CertificateFiles())
 	g.metrics.MustRegister(g.certificates)

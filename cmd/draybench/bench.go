@@ -124,7 +124,6 @@ func (b *bench) dray() (peer, bool) {
 	return b.peers[i], true
 }
 
-// only selects the peers with these names.
 func (b *bench) only(names ...string) []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return !slices.Contains(names, p.name) })
 }

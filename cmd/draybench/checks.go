@@ -12,11 +12,10 @@ import (
 	"strings"
 )
 
-// unchecked names dray without checks.
 const unchecked = "dray without checks"
 
-// checks pushes an image of compressed layers through dray to a stand-in for ECR, with checks
-// and without.
+// checks is the scenario that pushes an image of compressed layers through dray to a stand-in for
+// ECR, with checks and without.
 func (b *bench) checks(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {

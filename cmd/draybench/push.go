@@ -45,7 +45,8 @@ func (b *bench) push(ctx context.Context) error {
 	})
 }
 
-// line proxies connections to an address, and limits the rate of the bytes towards that address.
+// line is a proxy for connections to an address, and limits the rate of the bytes towards that
+// address.
 type line struct {
 	net.Listener
 	to      string

@@ -18,7 +18,7 @@ const (
 	missRate  = 100e6 // bytes a second
 )
 
-// The first of warmUp equal parts of a trace only fills the cache, and is not counted.
+// A trace is divided into warmUp equal parts. The first part fills the cache, and is not counted.
 const warmUp = 5
 
 // simulation has the flags of draybench simulate.

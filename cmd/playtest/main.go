@@ -41,7 +41,7 @@ type options struct {
 }
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	logs.Warn.SetOutput(io.Discard) // the time of retries is in the table
+	logs.Warn.SetOutput(io.Discard) // hides warnings about retries; the table includes their time
 	var o options
 	flags := flag.NewFlagSet("playtest", flag.ContinueOnError)
 	flags.SetOutput(stderr)

@@ -107,8 +107,8 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 	}
 }
 
-// measure lets n clients call do at the same time. It returns the time until all are done, and the
-// bytes.
+// measure lets n clients call the function do at the same time. It returns the time until all are
+// done, and the bytes.
 func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {

@@ -21,7 +21,7 @@ var (
 	ErrNotHeld = errors.New("not found in the cache")
 	// ErrSelection says that the selection has neither a name nor a pattern, or both.
 	ErrSelection = errors.New("name exactly one image, digest or pattern of repositories")
-	// ErrPinned says that a pin keeps the content, so that it is only purged by force.
+	// ErrPinned says that a pin keeps the content, so that only a purge with Force removes it.
 	ErrPinned = errors.New("pinned")
 	// ErrQueued says that the content has yet to be forwarded to its registry.
 	ErrQueued = errors.New("not forwarded yet; dray queue lists the push, and dray queue drop removes it")

@@ -136,8 +136,8 @@ func (p imageKey) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
-// excludeKept removes from leaving the images that a purge must keep: queued, hosted and pinned
-// ones. It notes the reasons, even for an image of which only a tag is selected.
+// excludeKept deletes from the map leaving the queued, hosted and pinned images: a purge must keep
+// them. It notes the reasons in p, even for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -242,9 +242,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts adds to leaving the manifests that the indexes in leaving refer to. A manifest is not
-// added if one of its tags stays, if an index that stays refers to it as well, or if the queue or a
-// pin keeps it.
+// followParts adds manifests to the map leaving: those that the indexes in it refer to. A manifest
+// is not added if one of its tags stays, if an index that stays refers to it as well, or if the
+// queue or a pin keeps it.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}

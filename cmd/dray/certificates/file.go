@@ -39,7 +39,7 @@ func (f File) Current(now time.Time) (*x509.Certificate, error) {
 		switch {
 		case err != nil && f.Listener != "":
 			return nil, fmt.Errorf("%s: %w", f.Path, err)
-		case err != nil: // the other authorities count
+		case err != nil: // skip this one; the other authorities count
 		case f.Listener != "":
 			return cert, nil
 		case best == nil || better(cert, best, now):
@@ -52,8 +52,9 @@ func (f File) Current(now time.Time) (*x509.Certificate, error) {
 	return best, nil
 }
 
-// better reports whether [File.Current] prefers the authority a to b: one that has begun
-// to one that has not, otherwise the one that ends later.
+// better reports whether [File.Current] prefers the authority a to b. It prefers an authority that
+// has begun to one that has not. If both have begun, or neither, it prefers the one that ends
+// later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
 		return begun

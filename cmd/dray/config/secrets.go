@@ -79,7 +79,7 @@ type Command []string
 // Redacted returns the command without the secrets.
 func (c Command) Redacted() []string {
 	shown := make([]string, len(c))
-	hide := false // the flag before this argument takes a secret
+	hide := false // whether the flag before this argument takes a secret
 	for i, arg := range c {
 		name, value, assigned := strings.Cut(arg, "=")
 		u, err := url.Parse(arg)

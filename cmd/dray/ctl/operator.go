@@ -49,7 +49,8 @@ type operator struct {
 	json   bool      // print the answer as JSON
 }
 
-// operate adds to cmd the flags that all subcommands share, and makes it call do with an operator.
+// operate adds to cmd the flags that all subcommands share, and makes it call the function
+// do with an operator.
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address, tokenFile string
