@@ -15,8 +15,8 @@ type Abandon struct {
 	// means that all fetches are finished. If the length is not known, the bytes that have arrived
 	// count instead.
 	StopAbove int64
-	// FinishPercent is a share of the blob in percent. A fetch that has got at least this share is
-	// finished. Zero means 50.
+	// FinishPercent is a share of the blob in percent. A fetch that has got at least this share goes
+	// on to its end. Zero means 50.
 	FinishPercent int
 	// Grace is how long the fetch continues before it is stopped, so that a client that comes back,
 	// or asks for the next range, finds it. Zero means 10 s.

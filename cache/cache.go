@@ -40,8 +40,7 @@ type Cache struct {
 	flights *flights
 }
 
-// New returns a cache. It serves at once; Run does its background work. Close, which Run calls in
-// the end, closes the cache.
+// New returns a cache. It serves at once; Run does its background work.
 func New(opts Options) *Cache {
 	c := &Cache{resources: &resources{disk: opts.Disk, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }

@@ -26,7 +26,7 @@ type flight struct {
 
 	// Set before ready is closed. file is also guarded by flights.mu.
 	err   error       // the origin's error
-	file  *growing    // has the bytes; if it is nil, see err, and then local
+	file  *growing    // has the bytes; nil if err or local is set, or if the blob is on disk already
 	local *localError // the failure of the disk because of which every caller fetches for itself
 	// Guarded by flights.mu.
 	waiting int    // callers between join and leave
@@ -47,9 +47,9 @@ type member struct {
 // flights are the fetches under way, one per digest. Each flight has a goroutine, run, which does
 // not depend on any caller:
 //   - join counts a caller as waiting for the flight of its digest. The first caller starts run.
-//   - run asks the origin and closes ready, with one of four results: an error of the origin, a
-//     growing file (deliver), a failure of the disk (fail), or none of them if the blob was
-//     published meanwhile.
+//   - run asks the origin and closes ready. The result is an error of the origin, a growing file
+//     (deliver) or a failure of the disk (fail). If the blob was published meanwhile, run asks
+//     nobody, and there is no result.
 //   - The caller waits for ready. It then returns the error, makes a reader of the file, passes the
 //     blob through, or looks on disk again.
 //   - leave stops counting the caller as waiting. If the caller counts as a user of the file but
@@ -162,8 +162,8 @@ func (s *flights) deliver(f *flight, file *growing) {
 }
 
 // leave stops counting a caller as waiting. If deliver has counted the caller as a user of the
-// file, and the caller has got no reader, leave also leaves the file. The last caller closes an
-// answer that no caller took over.
+// file, and the caller has got no reader, leave also leaves the file. The last waiting caller
+// closes an answer that no caller took over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--

@@ -123,7 +123,7 @@ func (w *workers) divide(from int64) {
 	w.free = piecesOf(from, w.size, w.Piece)
 	for range w.helpers {
 		var p span
-		if len(w.free) > 0 { // before a reader that waits in the middle of a piece divides it
+		if len(w.free) > 0 { // takes a whole piece; serveDemands divides pieces
 			p = w.free[0]
 			w.remove(0, p)
 		}
@@ -250,8 +250,8 @@ func (w *workers) pieceDone() {
 	w.wakeLocked()
 }
 
-// refused makes the part of a piece that is still missing free again. If the origin ignores ranges,
-// all helpers stop.
+// refused lets other workers have the part of a piece that is still missing. If the origin ignores
+// ranges, all helpers stop.
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()
@@ -375,8 +375,7 @@ func (w *workers) fetchRest(x *fetch) error {
 	})
 }
 
-// hashStep bounds how many bytes are hashed before the fetch may end, because hash does not look at
-// the context meanwhile.
+// hashStep bounds how many bytes are hashed between two looks at the context.
 const hashStep = 16 << 20
 
 // hash hashes the file up to its first gap, and goes on as the gap moves, until all is hashed.

@@ -5,8 +5,7 @@ import (
 	"slices"
 )
 
-// span is the part of a file between two offsets. The byte at from belongs to it, the one at to
-// does not.
+// span is the bytes of a file whose offsets are at least from and below to.
 type span struct{ from, to int64 }
 
 // pieces are parts of a blob that no one fetches, in order. No two overlap.

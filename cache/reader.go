@@ -56,7 +56,7 @@ type Reader struct {
 type bytesAt interface {
 	readAt(ctx context.Context, p []byte, off int64) (int, error)
 	total() int64                           // length of the whole, or -1
-	raw() io.ReaderAt                       // to read the bytes read so far again
+	raw() io.ReaderAt                       // reads bytes that have arrived, without waiting
 	waitVerified(ctx context.Context) error // waits until the bytes are known to be right or wrong
 	close() error                           // may be called during readAt
 }
@@ -94,9 +94,8 @@ func (r *Reader) Source() Source {
 // Held reports whether the bytes are those of a complete blob on disk.
 func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 
-// Until says that the caller will not read beyond offset end, unless it seeks. If readers wait for
-// more parts of a blob than can be fetched at once, the bytes that they are going to read are
-// fetched before the rest of these parts.
+// Until says that the caller will not read beyond offset end, unless it seeks. If readers wait at
+// more places in a blob than can be fetched at once, the bytes after end are fetched later.
 func (r *Reader) Until(end int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -156,7 +156,7 @@ func (u *Upload) Close() error {
 	return u.disk.Forget(u.key)
 }
 
-// leave leaves the file for the writer.
+// leave ends the writer's use of the file. Further calls do nothing.
 func (u *Upload) leave() {
 	u.once.Do(func() {
 		u.m.uploads.Dec()

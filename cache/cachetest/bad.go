@@ -10,14 +10,13 @@ import (
 	"dray/cache"
 )
 
-// bad is an origin that makes a fetch fail. Besides the faults, it has the greatest number of bytes
-// that a reader may see, and the error that the reader gets.
+// bad is an origin that makes a fetch fail.
 type bad struct {
 	first  []Fault // faults of the first call; nil if it has the same faults as the others
 	faults []Fault
-	most   int // bytes that a reader may see
-	wrong  int // position of a wrong byte, or -1
-	err    error
+	most   int   // the greatest number of bytes that a reader may see
+	wrong  int   // position of a wrong byte, or -1
+	err    error // what the reader gets
 }
 
 func badOrigins() map[string]bad {

@@ -145,7 +145,7 @@ func Extend(more []byte) Fault {
 	return Fault{edit: func(p []byte) []byte { return slices.Concat(p, more) }}
 }
 
-// at makes a body stop at byte n. do decides how it continues.
+// at makes a body stop at byte n and call do, which decides how the body continues.
 func at(n int64, do func(b *body) error) func(*body) (bool, error) {
 	return func(b *body) (bool, error) {
 		if b.off < n {

@@ -231,7 +231,8 @@ func (a *account) droppedBytes() int64 {
 	return n
 }
 
-// release gives back n reserved bytes. The file system has not allocated pending of these.
+// release gives back n reserved bytes. pending is the number of these bytes that the file system
+// has not allocated.
 func (a *account) release(n, pending int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

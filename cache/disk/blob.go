@@ -14,7 +14,7 @@ type Blob struct {
 	file  *os.File
 	again bool // the next reader may get the file
 	once  sync.Once
-	extra int64 // bytes reserved for file, if file is the unlinked one of a duplicate ingest
+	extra int64 // bytes reserved for file, if it comes from Ingest.duplicate
 }
 
 // Digest returns the digest of the blob.

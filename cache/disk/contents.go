@@ -175,8 +175,8 @@ func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why 
 	})
 }
 
-// with calls work with the referenced entry of a blob. The entry may be suspect. what names the
-// work in errors.
+// The method with calls work for the entry of a blob, and holds a reference to the entry meanwhile.
+// The entry may be suspect. Errors name the work by the string in what.
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -251,8 +251,8 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	return nil, ErrNotFound
 }
 
-// openFile returns an idle file of an entry, or opens it. If there is no error, the caller calls
-// files.leave in the end.
+// openFile returns an idle file of an entry, or opens a new one. If there is no error, the caller
+// calls files.leave in the end.
 func (c *contents) openFile(e *entry, name string) (*os.File, error) {
 	if f := c.files.join(e); f != nil {
 		return f, nil

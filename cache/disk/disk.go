@@ -19,7 +19,7 @@ import (
 type Options struct {
 	// Path of the directory. It is created if it is missing.
 	Path string
-	// MaxBytes bounds the sizes of blobs and reservations, each rounded up to 4 KiB. Zero leaves
+	// MaxBytes bounds the total size of blobs and reservations, each rounded up to 4 KiB. Zero leaves
 	// MinFreeBytes as the only bound.
 	MaxBytes int64
 	// MinFreeBytes of the file system are left to other programs.

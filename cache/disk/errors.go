@@ -28,13 +28,13 @@ var (
 	ErrDigest = errors.New("unsupported digest")
 )
 
-// RoomError is an ErrFull that says why there is no room, even without all the blobs that may be
-// evicted. The numbers are in bytes.
+// RoomError is an ErrFull. It says why there would be no room even if all blobs that may be evicted
+// were evicted. The numbers are in bytes.
 type RoomError struct {
 	// Quota is Options.MaxBytes if what must stay uses it up. Otherwise it is 0, and the disk is the
 	// reason.
 	Quota int64
-	// Free is what the file system has, and MinFree is Options.MinFreeBytes.
+	// Free is the free space of the file system, and MinFree is Options.MinFreeBytes.
 	Free, MinFree int64
 }
 

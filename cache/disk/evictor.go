@@ -73,9 +73,9 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that have at least short bytes together. If all blobs that may be evicted have
-// fewer, it drops none and returns false. coming is the length of the blob that needs the space. It
-// needs mu.
+// evict drops blobs until it has dropped the number of bytes in short. If all blobs that may be
+// evicted have fewer bytes together, it drops none and returns false. coming is the length of the
+// blob that needs the space. It needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }
@@ -184,7 +184,8 @@ func (v *evictor) unlink(e *entry) error {
 }
 
 // finishUnlink uncounts a dropped entry whose file was removed. If err says that the file was not
-// removed, finishUnlink puts the entry back into the index. It frees the name. It needs mu.
+// removed, finishUnlink puts the entry back into the index. In both cases it frees the name. It
+// needs mu.
 func (v *evictor) finishUnlink(e *entry, err error) {
 	defer v.freeNameLocked(e.digest())
 	if err == nil {

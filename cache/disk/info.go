@@ -12,9 +12,9 @@ type Info struct {
 	Size   int64 // in bytes
 	// LastUse is when the blob was last used. It may be up to one hour too early.
 	LastUse time.Time
-	// Hits counts requests for the blob, up to 3. Eviction spares a blob that has hits, but lowers the
-	// count each time: a blob in the main queue loses one hit. A blob in the short queue loses all
-	// hits and moves to the main queue.
+	// Hits counts requests for the blob, up to 3. A new blob is in a short queue, a proven one in the
+	// main queue. Eviction spares a blob that has hits, but lowers the count each time: a blob in the
+	// main queue loses one hit. A blob in the short queue loses all hits and moves to the main queue.
 	Hits int
 	// Small says that the blob is in the pool of small blobs, which has its own order of eviction.
 	Small bool
@@ -50,7 +50,7 @@ type Victim struct {
 // victim returns the Victim for an entry that a clock has chosen. It needs mu.
 func (a *account) victim(e *entry, why Reason) Victim {
 	v := Victim{a.info(e), why}
-	// When a blob is evicted, it has no hits left, and only a cold one is in the main queue.
+	// An evicted blob has no hits left. It comes from the main queue only if the reason is ReasonCold.
 	v.Hits, v.Proven = 0, why == ReasonCold
 	return v
 }

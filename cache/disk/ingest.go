@@ -26,7 +26,7 @@ type Ingest struct {
 	file      *os.File
 	want      int64 // announced length in bytes, or -1
 	hash      hash.Hash
-	size      atomic.Int64  // bytes written from the beginning on; all but unhashed of them are hashed
+	size      atomic.Int64  // bytes from the beginning on that Write has written or Advance has passed
 	written   atomic.Int64  // bytes given to WriteAt
 	writeLock chan struct{} // serialises writes, because writers that wait in the kernel would spin
 
@@ -78,7 +78,6 @@ func (s *ingests) ingest(name string, want int64) *Ingest {
 	return &Ingest{home: s, name: name, want: want, hash: sha256.New(), writeLock: make(chan struct{}, 1)}
 }
 
-// create creates the file.
 func (in *Ingest) create() error {
 	return in.home.evictor.withRoom(func() (err error) {
 		if err = in.home.fault(OpCreate, in.name); err == nil {
@@ -284,7 +283,6 @@ func (in *Ingest) end() bool {
 	return !was
 }
 
-// undoEnd undoes end.
 func (in *Ingest) undoEnd() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

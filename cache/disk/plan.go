@@ -54,8 +54,8 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims until they have at least short bytes together, until their number
-// reaches the bound most, or until there are no more.
+// evictSome drops victims until their bytes reach short, until their number reaches most, or until
+// there are no more.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

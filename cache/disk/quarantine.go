@@ -11,8 +11,8 @@ import (
 
 const (
 	quarantineFiles   = 64      // the most files that are kept
-	quarantineBytes   = 1 << 30 // the most bytes that are kept, in blocks, if there is no quota
-	quarantinePercent = 1       // the most that is kept otherwise, in percent of the quota
+	quarantineBytes   = 1 << 30 // the most bytes that are kept if Options.MaxBytes is zero
+	quarantinePercent = 1       // the most bytes that are kept otherwise, in percent of Options.MaxBytes
 )
 
 // quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at

@@ -35,7 +35,7 @@ type Scrub struct {
 }
 
 // cursor is how far a pass has got. Each pass goes through the digests in the same order, so the
-// blob that comes next is the one that the scrubber last verified the longest time ago.
+// next blob is the one whose last verification is the longest ago.
 type cursor struct {
 	began time.Time     // of this pass
 	after digest.Digest // the digest that was verified last; empty at the beginning

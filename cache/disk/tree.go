@@ -78,7 +78,7 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
-// shardFiles is the least number of descriptors of a process that keeps shards open.
+// shardFiles is the lowest limit of open files with which a process keeps shards open.
 const shardFiles = 2048
 
 // open opens a file of blobs/ for reading. It keeps the directories of the shards open, a few

@@ -8,15 +8,16 @@ const (
 	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
 	// opened. Such blobs take more than their share of the pool, and this one is the oldest.
 	ReasonUnused Reason = "unused"
-	// ReasonCold: the blob is in the main queue, because it was asked for again or was in use. Each
-	// hit there spares it once, and it has no hits left. A long list of the next victims takes several
-	// rounds, so it also names blobs that are often asked for now.
+	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
+	// stored again soon after an eviction. Each hit there spares it once, and it has no hits left. A
+	// long list of victims takes several rounds through the queue, so it can also name blobs that
+	// clients ask for often now.
 	ReasonCold Reason = "cold"
 )
 
 // clock chooses victims, one after the other. It removes them from the queues, and moves the
-// entries that it spares to the end. The queues are those of the policy, or plans, which are copies
-// of them.
+// entries that it spares to the end of the main queue. The queues are those of the policy, or
+// plans, which are copies of them.
 type clock struct {
 	small, large queues
 	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes

@@ -47,7 +47,7 @@ func (m *LRU) Peek(d digest.Digest) ([]byte, bool) {
 	return m.lru.Peek(d)
 }
 
-// Add keeps p unless it would take more than an eighth of the memory.
+// Add keeps p, unless p would take more than an eighth of the bytes that the LRU may have.
 func (m *LRU) Add(d digest.Digest, p []byte) {
 	cost := int64(len(p)) + overhead
 	if cost > m.max/8 {

@@ -63,9 +63,9 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
 }
 
-// Set records f for the time window, but for no longer than facts about tags are kept. It records
-// nothing and returns nil if window is not positive, or if the question was asked before the last
-// Forget of its digest.
+// Set records f. The fact is kept for window, but for no longer than facts about tags are. Set
+// records nothing and returns nil if window is not positive, or if the question was asked before
+// the last Forget of its digest.
 func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil

@@ -37,9 +37,9 @@ const heldValueMax = 16 << 10
 //
 // Writes of this process are visible to it at once, even if the store fails. Reads may lag behind
 // writes of other processes by Staleness. The answer "not found" of the store is remembered for at
-// most a second. While the store fails, reads of entries in memory get these without an error. If a
-// write failed, reads get its value from memory, and send it to the store again, at most once per
-// Staleness.
+// most a second. While the store fails, reads get the entries that are in memory, without an error.
+// If a write failed, reads get its value from memory, and send it to the store again, at most once
+// per Staleness.
 type Cached struct {
 	store Store
 	o     CachedOptions

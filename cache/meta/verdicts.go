@@ -21,7 +21,7 @@ func NewVerdicts(s Store, o Options) *Verdicts {
 	return &Verdicts{newLedger[verdictRecord](s, "verdicts", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
-// verdictRecord is the stored form. Answer is the check's own JSON.
+// verdictRecord is the stored form of an answer, which the check has encoded as JSON.
 type verdictRecord struct {
 	Answer json.RawMessage `json:"a"`
 }

@@ -87,7 +87,7 @@ func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Li
 	return nil
 }
 
-// Forget removes the link of repo to d, because it was deleted there.
+// Forget removes the link of repo to d, because d was deleted there.
 func (l *Visibility) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	if err := l.store.Delete(ctx, digestKey{upstream, repo, d}.in(linkSpace)); err != nil {
 		return fmt.Errorf("remove visibility of %s/%s@%s: %w", upstream, repo, d, err)

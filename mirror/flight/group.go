@@ -22,7 +22,7 @@ type Options struct {
 	// Timeout bounds each call.
 	Timeout time.Duration
 	// Detached says that a call continues when all its callers have left. Otherwise the call is
-	// cancelled then, so that a client with one connection causes one call at a time.
+	// cancelled then, so that a client that leaves and asks again does not cause many calls at once.
 	Detached bool
 }
 
@@ -95,8 +95,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait returns nil when no call is under way for a key for which the function returns true. If ctx
-// ends first, Wait returns the cause of its end.
+// Wait waits for calls that the function picks by their keys. It returns nil when none of these
+// calls is under way. If ctx ends first, Wait returns the cause of its end.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()

@@ -26,8 +26,9 @@ import (
 // HTPasswd is an [Authenticator] for the users in a password file.
 //
 // A correct password is hashed once and remembered until the file has another hash for its user.
-// Only other credentials wait to be hashed, so a flood of wrong passwords does not delay users who
-// were recognised before. Checking an unknown user takes as long as checking a known one.
+// Credentials that are not remembered wait to be hashed. So a flood of wrong passwords does not
+// delay users who were recognised before. Checking an unknown user takes as long as checking a
+// known one.
 type HTPasswd struct {
 	realm string
 	// key is random, so that nobody can guess passwords from the remembered hashes.
@@ -39,14 +40,13 @@ type HTPasswd struct {
 	compare func(hash, password []byte) error
 }
 
-// keyed is a hash of credentials and of HTPasswd.key. It is only compared with others.
+// keyed is a hash of credentials and of HTPasswd.key.
 type keyed [sha256.Size]byte
 
-// refusal remembers that credentials were wrong. It counts until the time in until, while the file
-// still has the users in by.
+// refusal remembers that credentials were wrong.
 type refusal struct {
-	by    *users
-	until time.Time
+	by    *users    // the refusal counts only while the file has these users
+	until time.Time // and only until this time
 }
 
 const (
@@ -101,7 +101,7 @@ func readUsers(file string, log *slog.Logger) (*reread.Value[*users], error) {
 	return v, nil
 }
 
-// keep takes those users from old whose hashes are the same.
+// keep takes from old the users whose hashes have not changed.
 func (u *users) keep(old *users) {
 	for name, x := range u.byName {
 		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {

@@ -1,7 +1,8 @@
 // Package jobs does background work for images: it attaches verdicts to their images at the
 // registry, records base images, and sends the requests that keep images alive.
 //
-// The packages pull and push report what clients do to its observers, such as [KeepAlive.Pulled].
-// An observer never blocks. The jobs find images through repository, read the cache, store their
-// facts in cache/meta, and send their requests with a lower priority than those of clients.
+// When a client pulls or pushes, the packages pull and push call observers here, such as
+// [KeepAlive.Pulled]. An observer never blocks. The jobs find images through repository, read the
+// cache, store their facts in cache/meta, and send their requests with a lower priority than those
+// of clients.
 package jobs

@@ -179,9 +179,9 @@ func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statemen
 	return a.repo.Up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
 }
 
-// attachedBefore reports whether the upstream has the artifact. It asks the upstream even if the
-// presence is known: the artifact may have been deleted there with an image that is now pushed
-// again.
+// attachedBefore reports whether the upstream has the artifact. If no presence is recorded, it
+// returns false and asks nobody. Otherwise it asks the upstream, because the artifact may have been
+// deleted there with an image that is now pushed again.
 func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
 	if !a.repo.PresentAtTarget(ctx, man.Digest) {
 		return false, nil

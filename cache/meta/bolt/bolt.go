@@ -90,8 +90,8 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 }
 
 // expired reports whether an entry has expired. It also returns true for an entry that is too short
-// to have been written here, and for one with an expiry so late that a clock that was ahead must
-// have written it.
+// to have an expiry, and for one whose expiry is further away than [meta.MaxTTL], because the clock
+// that gave it was ahead.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true

@@ -84,7 +84,8 @@ func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file,
 	return f, nil
 }
 
-// openChecked opens the file, and reads all of it to check it, unless it was closed properly.
+// openChecked opens the file. If the file was not closed properly, openChecked reads and checks all
+// of it.
 func openChecked(path string, lockTimeout time.Duration) (*file, error) {
 	f, err := openLocked(path, lockTimeout)
 	if err != nil {

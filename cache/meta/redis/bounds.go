@@ -135,8 +135,8 @@ func (r *replies) header(kind byte, rest string) {
 	}
 }
 
-// length reads the length of a value. It returns -1 for a value that does not exist. If the length
-// is not a number, or exceeds the bound most, it records an error in err and also returns -1.
+// length reads the length of a value. It returns -1 for a null. If the length is not a number, or
+// exceeds the bound most, it records an error in err and also returns -1.
 func (r *replies) length(text string, most int) int {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < -1 || n > most {
