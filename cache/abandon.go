@@ -11,9 +11,9 @@ var ErrAbandoned = errors.New("fetch abandoned by its readers")
 // Abandon says what happens to a fetch that all readers have left. The fetch goes on to its end,
 // unless StopAbove and FinishPercent both allow to stop it.
 type Abandon struct {
-	// StopAbove is a length in bytes. Fetches of blobs up to this length are always finished. Zero
-	// means that all fetches are finished. If the length is not known, the bytes that have arrived
-	// count instead.
+	// StopAbove is a length in bytes. The fetch of a blob up to this length is never stopped. Zero
+	// means that no fetch is stopped. If the length of a blob is not known, the bytes that have
+	// arrived count instead.
 	StopAbove int64
 	// FinishPercent is a share of the blob in percent. A fetch that has got at least this share goes
 	// on to its end. Zero means 50.

@@ -1,7 +1,8 @@
 package cache
 
 // Readers of ranges can wait at many places of a blob at once. A demand says what one reader waits
-// for. Each demand that no stream serves gets an extra helper, as long as there are slots.
+// for. Each demand that no stream serves gets an extra helper (see workers), as long as there are
+// slots.
 
 // grains is the number of parts of a piece. If a reader waits for one of them, that part can be
 // fetched without the others.
@@ -56,7 +57,7 @@ func (w *workers) claim(r role) (p span) {
 	first := r == roleLeader || w.extras > 0
 	if r == roleExtra {
 		if w.free.firstIn(demands) < 0 || w.helpers >= w.Streams && w.Slots.Free() < w.Streams-1 {
-			return span{} // no reader needs this helper, or another fetch has taken slots, and some must stay free for a third
+			return span{} // no reader needs this helper, or another fetch may need its slot to begin
 		}
 		w.turn = !w.turn
 		first = w.turn && lags

@@ -19,8 +19,8 @@ type directBytes struct {
 	origin Origin
 
 	verifyEarlier func(context.Context) error // waits until bytes that another bytesAt handed out are verified; may be nil
-	off           int64                       // of the next byte to hand out
-	at            int64                       // of the next byte of x to use; below off while bytes are fetched again to hash them
+	off           int64                       // the offset of the next byte to hand out
+	at            int64                       // the offset of the next byte of x; below off while bytes are fetched again to hash them
 	check         digest.Verifier             // of the bytes before at; nil if these did not begin at 0
 	withheld      []byte                      // the withheld byte, if any
 	done          bool

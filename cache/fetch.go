@@ -34,7 +34,7 @@ type fetch struct {
 	ctx    context.Context
 	giveUp context.CancelCauseFunc // cancels ctx, with a reason
 
-	off        int64 // of the next byte
+	off        int64 // the offset of the next byte
 	size       int64 // of the whole blob, or -1
 	end        int64 // the offset at which to stop; -1 means the end of the blob
 	partOnly   bool  // fail with errNoRanges if the origin ignores the range
@@ -42,7 +42,7 @@ type fetch struct {
 	resumes    int
 	sinceBreak int64   // bytes since the origin last broke off
 	broken     error   // an error of the body that came with bytes; the next Read handles it
-	answer     *answer // nil before the first one and between two
+	answer     *answer // nil before the first answer and between two answers
 	done       bool
 }
 

@@ -126,7 +126,7 @@ func (g *growing) moreLocked(n int) {
 	}
 }
 
-// wake is called by the timer delayed.
+// wake is called when the timer in delayed fires.
 func (g *growing) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

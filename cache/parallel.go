@@ -9,8 +9,9 @@ import (
 	"dray/cache/disk"
 )
 
-// windowPieces is how many pieces per stream a fetch may be ahead of the first gap in the file.
-// Because of this bound, pieces are still in the page cache when they are hashed.
+// windowPieces is how many pieces per stream the fetch in order may be ahead of the first gap in
+// the file, so that pieces are still in the page cache when they are hashed. When the hash lags,
+// this bound does not hold (see growing.lags).
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
@@ -33,7 +34,7 @@ type workers struct {
 	helpers  int        // including extra ones and those that have not begun; each holds a slot
 	extras   int
 	idle     int    // workers that wait for a piece
-	free     pieces // that no one fetches
+	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched, except the first one
 	turn     bool   // changes with each piece of an extra helper, so that every other one can be in order
 	limited  bool   // no more helpers start
@@ -123,7 +124,7 @@ func (w *workers) divide(from int64) {
 	w.free = piecesOf(from, w.size, w.Piece)
 	for range w.helpers {
 		var p span
-		if len(w.free) > 0 { // takes a whole piece; serveDemands divides pieces
+		if len(w.free) > 0 { // a helper begins with a whole piece; serveDemands divides pieces
 			p = w.free[0]
 			w.remove(0, p)
 		}

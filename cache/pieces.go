@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// span is the bytes of a file whose offsets are at least from and below to.
+// span is a part of a file. It begins at the offset from, and ends before the offset to.
 type span struct{ from, to int64 }
 
 // pieces are parts of a blob that no one fetches, in order. No two overlap.
@@ -32,7 +32,7 @@ func (f pieces) find(off int64) int {
 	return i
 }
 
-// firstIn returns the index of the first of the spans that begins in a piece, or -1.
+// firstIn returns the index of the first span that begins in a piece, or -1.
 func (f pieces) firstIn(spans []span) int {
 	return slices.IndexFunc(spans, func(d span) bool { return f.find(d.from) >= 0 })
 }

@@ -34,7 +34,7 @@ func badOrigins() map[string]bad {
 	}
 }
 
-// brokenBadOrigins are bad from the first resumption on.
+// brokenBadOrigins returns origins that break off once, and are bad from the first resumption on.
 func brokenBadOrigins() map[string]bad {
 	all := badOrigins()
 	delete(all, "FirstByte") // a resumption does not ask for the first byte

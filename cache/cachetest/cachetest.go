@@ -71,15 +71,15 @@ func Start(t testing.TB, opts cache.Options, dir disk.Options) (c *cache.Cache, 
 	return c, stop
 }
 
-// Origin serves Data as a [cache.Origin] by its method Fetch, with faults.
+// Origin serves Data, with faults. Its method Fetch is a [cache.Origin].
 type Origin struct {
 	Data []byte
 	// Chunk is the most bytes that one Read gives. Zero means as many as asked for.
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Later calls have none.
 	Plan [][]Fault
-	// At returns further faults of the request with the offsets from and to, as in Call. n counts the
-	// earlier requests with the same from. If At is nil, there are none.
+	// At returns further faults of a request, which has the offsets of a Call. n counts the earlier
+	// requests that began at the same offset. If At is nil, there are no further faults.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64

@@ -60,8 +60,8 @@ func open(t *testing.T, c *cache.Cache, p []byte, o *Origin) *cache.Reader {
 	return r
 }
 
-// attempt opens and reads a blob that must fail: at Open, if the flight has ended by then, or at
-// a Read.
+// attempt reads a blob from an origin that fails. The error comes from Open if the flight has
+// failed by then, and otherwise from a Read.
 func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byte, error) {
 	t.Helper()
 	r, err := c.Open(t.Context(), Blob(p), origin)

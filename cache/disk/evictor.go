@@ -46,7 +46,7 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 }
 
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. free and total are
-// the bytes of the file system. evicted says that it had to drop blobs.
+// the free bytes and all bytes of the file system. evicted says that it had to drop blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -73,9 +73,9 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs until it has dropped the number of bytes in short. If all blobs that may be
-// evicted have fewer bytes together, it drops none and returns false. coming is the length of the
-// blob that needs the space. It needs mu.
+// evict drops blobs. short is how many bytes they must have together, at least. If all blobs that
+// may be evicted have fewer bytes, evict drops none and returns false. coming is the length of the
+// blob that needs the space. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }

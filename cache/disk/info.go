@@ -20,7 +20,7 @@ type Info struct {
 	Small bool
 	// Proven says that the blob is in the main queue of its pool. A blob moves there when eviction
 	// reaches it while it has hits or is in use. A blob that is stored again soon after it was evicted
-	// comes there at once.
+	// goes there at once.
 	Proven bool
 	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool

@@ -170,8 +170,8 @@ func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Advance hashes the bytes from Size up to a later offset, and reads them into buf for that.
-// WriteAt must have written all of them.
+// Advance hashes the bytes from Size up to a later offset. It reads them from the file into buf,
+// piece by piece. WriteAt must have written all of them.
 func (in *Ingest) Advance(to int64, buf []byte) error {
 	for at := in.size.Load(); at < to; {
 		n, err := in.ReadAt(buf[:min(int64(len(buf)), to-at)], at)

@@ -54,8 +54,9 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims until their bytes reach short, until their number reaches most, or until
-// there are no more.
+// evictSome drops victims. short is how many bytes they must have together, at least, and most
+// bounds their number. They have fewer bytes if this bound is too low, or if there are no more
+// victims.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

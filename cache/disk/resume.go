@@ -21,7 +21,7 @@ import (
 // sudden, because the kernel has them. After a power cut either file may be gone. The bytes may
 // also be wrong, which Commit finds by the digest.
 
-// ErrKey says that an ingest cannot be kept under that key, or with a note of that length.
+// ErrKey says that the key of an ingest is malformed, or that its note is too long.
 var ErrKey = errors.New("invalid ingest key")
 
 const (

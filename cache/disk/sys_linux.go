@@ -45,7 +45,7 @@ func datasync(f *os.File) error {
 // reads do not stay in the page cache.
 const dontCache = 0x80
 
-// readUncached is f.ReadAt that does not fill the page cache, if the system can do that.
+// readUncached is f.ReadAt, but does not fill the page cache if the system can avoid that.
 func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
 	switch {

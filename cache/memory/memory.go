@@ -1,4 +1,4 @@
-// Package memory keeps small objects in memory, bounded by bytes.
+// Package memory keeps small objects in memory, up to a number of bytes.
 package memory
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LRU keeps objects by digest, bounded by bytes. The least recently used ones leave first. All
-// methods may be called concurrently.
+// LRU keeps objects by digest, up to a number of bytes. The least recently used ones leave first.
+// All methods may be called concurrently.
 type LRU struct {
 	max int64
 

@@ -63,7 +63,7 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
 }
 
-// Set records f. The fact is kept for window, but for no longer than facts about tags are. Set
+// Set records f. window is how long the fact is kept, but no longer than facts about tags. Set
 // records nothing and returns nil if window is not positive, or if the question was asked before
 // the last Forget of its digest.
 func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {

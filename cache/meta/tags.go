@@ -122,9 +122,9 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return r.fact(), nil
 }
 
-// Set records f. The fact is kept for keep, but at most for Options.TTL. If keep is 0, it is kept
-// for Options.TTL. A zero CheckedAt means now. Set records nothing and returns nil if the question
-// was asked before the last Forget of its tag.
+// Set records f. keep is how long the fact is kept, but at most for Options.TTL; 0 means
+// Options.TTL. A zero CheckedAt means now. Set records nothing and returns nil if the question was
+// asked before the last Forget of its tag.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
 	if keep == 0 || keep > t.ttl {
 		keep = t.ttl

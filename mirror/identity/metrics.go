@@ -20,7 +20,7 @@ const (
 // Failures counts requests whose callers were refused, by the auth entry and by reason.
 type Failures struct{ counted *prometheus.CounterVec }
 
-// NewFailures returns a Failures that has counted nothing for the auth entries with these names.
+// NewFailures returns a Failures for the auth entries with these names. All counters are at 0.
 func NewFailures(names []string) *Failures {
 	f := &Failures{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_auth_failures_total",

@@ -89,7 +89,7 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 
 // Drop is called before an image is deleted. It removes the queued verdicts of the image that ref
 // means, and returns a function to queue them again. If such a verdict is being attached, Drop
-// waits until that has ended or ctx ends.
+// cancels the attempt and waits until the attempt or ctx has ended.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
 		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)

@@ -52,8 +52,8 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// systemConn is a boundedConn of a socket. Before go-redis uses the connection again, it checks
-// that the socket is still open.
+// systemConn is a boundedConn of a socket. Before go-redis uses the connection again, it checks by
+// [syscall.Conn] that the socket is still open.
 type systemConn struct {
 	boundedConn
 	syscall.Conn
