@@ -22,8 +22,8 @@ var _ Client = (*cloudwatch.Client)(nil)
 
 // Series maps a Prometheus counter to a metric of CloudWatch.
 type Series struct {
-	// Counter is the name of the counter. A counter has one value for each combination of its labels.
-	// Values that have the same labels in Dimensions are added up.
+	// Counter is the name of the counter. A counter has one value for each combination of its
+	// labels. Values with the same dimensions are added up.
 	Counter string
 	// Metric is the name in CloudWatch.
 	Metric string

@@ -8,7 +8,8 @@ import (
 // Events sends events to the operator's services, if there are any.
 type Events struct{ on func(notify.Event) }
 
-// Emit sends an event: a user has pushed or deleted an image or a blob at an upstream.
+// Emit sends the event that a user has pushed an image, or deleted an image or a blob, at an
+// upstream.
 func (e Events) Emit(action, upstream, user string, by notify.Cause, to notify.Target) {
 	if e.on == nil {
 		return
@@ -19,7 +20,6 @@ func (e Events) Emit(action, upstream, user string, by notify.Cause, to notify.T
 	e.on(notify.Event{Action: action, Upstream: upstream, Target: to, Request: by.Request, Actor: notify.Actor{Name: user}})
 }
 
-// emitVerdict sends the event of a verdict.
 func (e Events) emitVerdict(r *pipeline.Report, by notify.Cause) {
 	if e.on == nil {
 		return

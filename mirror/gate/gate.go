@@ -37,8 +37,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Some clients give up a request after 30 s. Within bounds how long these wait for a verdict; 0
-	// means 20 s.
+	// Some clients give up a request after 30 s. Within is the longest time that these wait for a
+	// verdict; 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client may wait.
 	OnTimeout pipeline.OnError
@@ -53,7 +53,8 @@ type Options struct {
 	Logger *slog.Logger
 	// OnEvent, if not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Bound bounds the time for one verdict, and for the scan of a layer that is not being uploaded.
+	// Bound is the longest time for one verdict, and for the scan of a layer that is not being
+	// uploaded.
 	Bound time.Duration
 }
 
@@ -103,7 +104,7 @@ type Push struct {
 	User     string
 	Ref      oci.Reference
 	Manifest *oci.Manifest
-	// Within bounds the client's wait for the verdict.
+	// Within is the longest time that the client waits for the verdict.
 	Within time.Duration
 	Cause  notify.Cause
 }

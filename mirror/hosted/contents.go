@@ -44,7 +44,8 @@ type repo struct {
 // member is a blob of one repository.
 type member struct {
 	size int64
-	// needs counts the manifests that name the blob. A blob without any is kept until member.until.
+	// needs counts the manifests that name the blob. A blob that none names is kept until
+	// member.until.
 	needs int
 	until time.Time
 }
@@ -298,8 +299,8 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 }
 
 // swap makes next the repository's state and updates the uses of digests. It returns releases that
-// the caller has to call. The caller has taken all content that is new in next. Except in Open, it
-// holds r.changing.
+// the caller has to call. The caller has taken all content that is new in next. Except in Open, the
+// caller also holds r.changing.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -37,7 +37,8 @@ type Fixture struct {
 	// Listener gets the requests of Do. It accepts pushes from everybody.
 	Listener *mirror.Listener
 	Mirror   *mirror.Mirror
-	// Upstream is the only upstream, "up". Its parts may be replaced before the first request.
+	// Upstream is the only upstream. Its name is "up". Its parts may be replaced before the first
+	// request.
 	Upstream *repository.Upstream
 	Registry *Registry
 	Cache    *cache.Cache

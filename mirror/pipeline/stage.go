@@ -132,7 +132,7 @@ type Step struct {
 	Stage   Stage
 	Mode    Mode
 	OnError OnError
-	// Within bounds the time that the stage takes. For a layer, it is the time spent in the
+	// Within is the longest time that the stage may take. For a layer, it is the time spent in the
 	// visitor, and 0 means 1 minute. For names or an image, it is the time until CheckName or
 	// CheckImage returns, and 0 means 10 s.
 	Within time.Duration

@@ -87,7 +87,7 @@ type windowReader struct {
 	decoder *zstd.Decoder
 	most    int64
 	// later reports whether the window of the first frame is small, so that only a later frame can
-	// have a window of more than most bytes.
+	// have a window above the limit most.
 	later   bool
 	release func()
 }

@@ -21,11 +21,12 @@ const pushPatience = 1900 * time.Millisecond
 
 // askBeforePush asks the upstream whether it has content that a client may be about to push. If the
 // upstream gives no answer, because it is down, throttles or refuses dray's credentials,
-// askBeforePush calls held. held answers with a copy that the upstream once confirmed, and reports
-// whether there is one. If there is none, the result depends on the client. A client whose push is
-// acknowledged locally does not depend on the registry: it gets missing as the error, and then
-// sends the content. For a few seconds after a question without an answer, askBeforePush does not
-// ask the upstream again for such clients. Other clients get the error of the question.
+// askBeforePush calls held. held answers with a copy that is held here and visible to the
+// repository, and reports whether there is one. If there is none, the result depends on the client.
+// A client whose push is acknowledged locally does not depend on the registry: it gets the
+// parameter missing as the error, and then sends the content. For a few seconds after a question
+// without an answer, askBeforePush does not ask the upstream again for such clients. Other clients
+// get the error of the question.
 func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error, held func(cause error) bool) error {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	var err, unanswered error

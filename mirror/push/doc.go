@@ -7,7 +7,7 @@
 //
 // This package reads and records facts through package repository. The request carries the client's
 // rights and its route. The checks of a push run in package gate, and read the content of the push
-// through this package. If only the upstream has a part of an index, this package gets that part
+// through this package. If a part of an index is only at the upstream, this package gets that part
 // through package pull. When a push has succeeded, this package starts the jobs about the image and
 // sends the events (package notify).
 //

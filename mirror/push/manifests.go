@@ -24,7 +24,7 @@ import (
 // after its last byte.
 const containerdWaits = 25 * time.Second
 
-// othersWait is that bound for other clients, if the listener does not set AnswerWithin.
+// othersWait is the same bound for other clients, if the listener does not set AnswerWithin.
 const othersWait = 10 * time.Minute
 
 // errStillCopying ends the request of a client that has waited long enough. The push goes on.
@@ -50,7 +50,8 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 		}
 	}
 	if errors.Is(err, errStillCopying) {
-		// A 4xx, because clients show its text in the terminal and do not repeat the request.
+		// The status is a 4xx, because clients show its text in the terminal and do not repeat the
+		// request.
 		return oci.ErrDenied.With("the mirror has the image and is still copying it to %s (%d %%); push again later to finish, and no layer is sent twice",
 			x.Repo.Up.Registry, percentCopied(x.R.Context(), x.Repo, man))
 	}

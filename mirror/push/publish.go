@@ -195,8 +195,8 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	}
 }
 
-// percentCopied returns how much of the bytes of a manifest's blobs the upstream has, in percent,
-// 99 at most.
+// percentCopied returns how many percent of the bytes of a manifest's blobs the upstream has, 99 at
+// most.
 func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) int {
 	var total, there int64
 	for _, c := range r.Needed(ctx, man) {

@@ -21,14 +21,14 @@ type usage struct {
 	bytes   int64
 }
 
-// NewQuotas returns quotas of maxUploads open uploads and maxBytes bytes for each client. 0 means
-// no bound.
+// NewQuotas returns quotas that allow each client maxUploads open uploads and maxBytes bytes. 0
+// means no bound.
 func NewQuotas(maxUploads int, maxBytes int64) *Quotas {
 	return &Quotas{maxUploads: maxUploads, maxBytes: maxBytes, byOwner: map[string]*usage{}}
 }
 
-// begin counts one more upload, for which the caller must call end, or returns an error and counts
-// none.
+// begin counts one more upload, and the caller must call end when the upload ends. If the client
+// has too many uploads, begin returns an error and counts none.
 func (q *Quotas) begin(owner string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -49,8 +49,9 @@ func (q *Quotas) fits(owner string, received, n int64) error {
 	return q.check(owner, received, n)
 }
 
-// check returns an error if n more bytes exceed the quota. The error is no 429 if the upload alone
-// exceeds the quota, because clients would repeat the request in vain. The caller holds mu.
+// check returns an error if n more bytes exceed the quota. If the upload alone exceeds the quota,
+// the error is a 413, because after a 429 clients would repeat the request in vain. The caller
+// holds mu.
 func (q *Quotas) check(owner string, received, n int64) error {
 	if q.maxBytes > 0 && received+n > q.maxBytes {
 		return oci.ErrSizeInvalid.With("the upload has at least %d bytes, and this mirror takes %d bytes at most (limits.max_upload_bytes_per_client)", received+n, q.maxBytes).WithStatus(http.StatusRequestEntityTooLarge)

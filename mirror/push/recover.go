@@ -56,8 +56,8 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	return nil
 }
 
-// Recover sends the staged blobs of a former process to their upstreams, but none of a repository
-// with a gate.
+// Recover sends the staged blobs of a former process to their upstreams, except those of
+// repositories with a gate.
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(maxParallelBlobs)

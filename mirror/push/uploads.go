@@ -170,7 +170,7 @@ func (p *Pusher) session(x *request.Request) (*session, error) {
 	ctx, id := x.R.Context(), x.Q.Upload
 	s, err := p.sessions.take(ctx, id, x.Repo, x.Caller.Name)
 	if errors.Is(err, oci.ErrBlobUploadUnknown) && p.o.Repositories.OpenElsewhere(ctx, id) {
-		// A 5xx, because clients repeat the request, or begin the upload again.
+		// The status is a 5xx, after which clients repeat the request or begin the upload again.
 		err = oci.ErrUnavailable.With("the upload %q began at another mirror; let all requests of a client reach the same mirror", id)
 	}
 	return s, err

@@ -33,7 +33,6 @@ func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
 		entries: map[uint64]*entry{}, repos: map[repoKey]*repoQueue{}, held: map[digest.Digest]*hold{}}
 }
 
-// repoKey identifies a repository.
 type repoKey struct{ upstream, repo string }
 
 // repoQueue has the entries of one repository, oldest first.
@@ -56,7 +55,6 @@ type hold struct {
 	release func() // allows the blob to be evicted
 }
 
-// nextID returns the number for a new entry.
 func (x *index) nextID() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -290,7 +288,6 @@ func (x *index) remove(entries []*entry) (releases []func()) {
 	return releases
 }
 
-// releaseAll releases every blob.
 func (x *index) releaseAll() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -376,7 +373,6 @@ func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
 	return was, nil
 }
 
-// unmarkWithdrawn undoes markWithdrawn.
 func (x *index) unmarkWithdrawn(entries []*entry, was []State) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -66,7 +66,6 @@ func (p *contents) sorted() []Entry {
 	return slices.SortedFunc(maps.Values(p.entries), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// errVersion says that a later version of dray wrote the journal.
 var errVersion = errors.New("a later version of dray wrote the journal")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -107,8 +107,9 @@ type Location struct {
 	Staged *Staged
 }
 
-// order lists the places that are asked for a need, in order, for blobs and for manifests by
-// digest. The first place that has the content is the answer.
+// order has the places that are asked for one need, in a list for blobs and one for manifests by
+// digest. They are asked in the order of the list. The first place that has the content is the
+// answer.
 type order struct {
 	need             Need
 	blobs, manifests []Place

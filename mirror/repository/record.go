@@ -62,7 +62,8 @@ func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, self))
 }
 
-// Ask asks the upstream for the size of a blob, in bytes, and records that the upstream has it.
+// Ask asks the upstream for the size of a blob, in bytes, and records that the upstream has the
+// blob.
 func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
 	size, err := r.Up.Source.StatBlob(ctx, r.Remote().With(how), d)
 	if err == nil {
@@ -96,8 +97,8 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	r.RecordAtTarget(ctx, d, size)
 }
 
-// MountSource returns another repository of the upstream that has both a blob and a manifest that
-// names the blob. ok is false if none is known.
+// MountSource finds another repository of the same upstream: one with the blob, and with a manifest
+// that names the blob. It returns false if none is known.
 func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	from, err := r.store.o.Presence.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
@@ -173,7 +174,8 @@ func Keys(r Repo, children []oci.Child) []Key {
 	return keys
 }
 
-// Children returns the children of a manifest that the registry must have to accept it, each once.
+// Children returns the children that the registry must have before it accepts the manifest, each
+// once.
 func Children(man *oci.Manifest) []oci.Child {
 	return childrenWith(man, func(oci.Child) bool { return false })
 }
@@ -188,7 +190,7 @@ func (r Repo) Needed(ctx context.Context, man *oci.Manifest) []oci.Child {
 }
 
 // childrenWith returns the children of a manifest, each once. A foreign layer is included only if
-// the function with returns true for it.
+// the given function returns true for it.
 func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	var all []oci.Child
 	seen := map[digest.Digest]bool{}

@@ -64,8 +64,9 @@ func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact,
 }
 
 // elsewhere looks for a blob that another mirror has got. While that mirror sends the blob,
-// elsewhere waits; then it asks the upstream. If the other mirror holds the blob back, elsewhere
-// returns an error after which clients try again, because the next request may reach that mirror.
+// elsewhere waits; then it asks the upstream. If the upstream lacks the blob and the other mirror
+// holds it back, elsewhere returns an error after which clients try again, because the next request
+// may reach that mirror.
 func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	f, unknown := r.inTransit(ctx, d)
 	if unknown != nil {

@@ -80,8 +80,8 @@ func (b *Waiting) Len() int {
 	return len(b.byKey)
 }
 
-// Add lets a manifest wait until a time. It replaces a manifest with the same key, and drops the
-// oldest ones above the bounds.
+// Add lets a manifest wait until the given time. It replaces a manifest with the same key, and
+// drops the oldest ones above the bounds.
 func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -156,8 +156,8 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// AsksToPush reports whether the client may be asking what it need not push. That is so for a HEAD
-// if the listener and the upstream take pushes.
+// AsksToPush reports whether the client may be asking what it need not push: the request is a HEAD,
+// and the listener and the upstream take pushes.
 func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
 }

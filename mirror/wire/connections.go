@@ -132,8 +132,8 @@ func (c *Connections) waitsNoLonger() {
 	}
 }
 
-// idleLocked removes the connection that has waited longest for a request from the list, and
-// returns it, or nil if there is none. The caller holds mu.
+// idleLocked takes from the list the connection that has waited longest for a request, and returns
+// it. It returns nil if the list is empty. The caller holds mu.
 func (c *Connections) idleLocked() net.Conn {
 	oldest := c.waiting.Front()
 	if oldest == nil {

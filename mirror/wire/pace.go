@@ -16,10 +16,9 @@ const sentAtOnce = 1 << 20
 
 // pacedBody is the body of a request, with a read deadline for each read.
 type pacedBody struct {
-	body  io.ReadCloser
-	conn  *http.ResponseController
-	stall time.Duration
-	// received counts the bytes that were read.
+	body     io.ReadCloser
+	conn     *http.ResponseController
+	stall    time.Duration
 	received *int64
 }
 

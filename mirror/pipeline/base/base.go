@@ -182,9 +182,9 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}}, nil
 }
 
-// longest returns the names of the longest known image that an image with the layers ids begins
-// with. A known image that has all of ids and is from the upstream of the push is no base: it is
-// this image, from an earlier push.
+// longest returns the names of the longest known image whose layers are the first of ids. A known
+// image that has all of ids and is from the upstream of the push is no base: it is this image, from
+// an earlier push.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])

@@ -430,8 +430,8 @@ func (fs *rootFS) apply(f facts, layer int) error {
 }
 
 // strays reports whether an entry may be written to /etc/passwd through a link that is not known.
-// That cannot be if the layer names all directories above the entry, because those directories
-// replace links.
+// It cannot if the layer names all directories above the entry, because those directories replace
+// links.
 func strays(p string, named map[string]bool) bool {
 	if base := path.Base(p); p == "etc" || p == passwdPath || base != "etc" && base != "passwd" {
 		return false

@@ -89,8 +89,8 @@ func (p program) supervised(ctx context.Context, flags uintptr) (code int, err e
 }
 
 // Supervise does the work of a supervisor, if args are the arguments of one. It returns the exit
-// code of this process, and whether it was a supervisor. The main function of every program that
-// runs scanners must call Supervise first, and exit with the code if was is true.
+// code of this process, and true if the process was a supervisor. Every program that runs scanners
+// must call Supervise first, and exit with the code if the result is true.
 func Supervise(args []string) (code int, was bool) {
 	if len(args) < 4 || args[0] != supervisorName {
 		return 0, false

@@ -126,15 +126,14 @@ func cases(c byte, fold bool) []byte {
 // Scanner searches one file after another with the rules of an engine. One goroutine uses it.
 type Scanner struct {
 	engine *Engine
-	// found is called for each match.
-	found func(Match)
-	buf   []byte
-	n     int   // bytes in buf
-	next  int   // index of the first byte that was not searched for anchors
-	base  int64 // offset of buf in the file
-	lines int   // newlines before buf[count]
-	count int   // bytes of buf whose newlines are in lines
-	hits  int
+	found  func(Match)
+	buf    []byte
+	n      int   // bytes in buf
+	next   int   // index of the first byte that was not searched for anchors
+	base   int64 // offset of buf in the file
+	lines  int   // newlines before buf[count]
+	count  int   // bytes of buf whose newlines are in lines
+	hits   int
 }
 
 // NewScanner returns a Scanner that calls found for each match.
