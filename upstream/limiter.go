@@ -40,11 +40,11 @@ type LimiterOptions struct {
 
 // Limiter paces the requests of one Client. It bounds the requests in flight to each host and the
 // rate of each operation that the registry counts. Repositories take turns, and requests of clients
-// go before background work. After a 429, all requests of the same operation pause and then go on
-// at half the rate. The rate rises again with each accepted request. A 503 with Retry-After has the
-// same effect. After a 502, a 504 or any other 503, the requests pause but keep their rate. A
-// request that cannot be sent in time fails with ErrBusy, at once if the Limiter can foresee that.
-// Clients then get a 429.
+// go before background work. After a 429, or a 503 with Retry-After, all requests of the same
+// operation pause and then go on at half the rate. The rate rises again with each accepted request.
+// After a 502, a 504 or any other 503, the requests pause but keep their rate. A request that
+// cannot be sent in time fails with ErrBusy, at once if the Limiter can foresee that. Clients then
+// get a 429.
 //
 // A Limiter paces requests and not the calls of a Sink, because one upload consists of several
 // operations with a ceiling each.

@@ -43,7 +43,7 @@ type bearer struct {
 	service string
 }
 
-// token is an access token, with the times when it was asked for, is to be renewed, and ends.
+// token is an access token, with the times of its request, its next renewal and its end.
 type token struct {
 	value                 Secret
 	asked, renew, expires time.Time
@@ -72,12 +72,12 @@ type flight struct {
 	err   error
 }
 
-// get returns a token for key. It sends a request only if it holds no token, or one that is due for
-// renewal. During a request, other callers get the held token, or wait for the same answer if no
-// token is held. The first request for a key uses scopes. demanded, when not nil, are the scopes of
-// a challenge, which replace those of the key. refused, when not empty, is a token that the
-// registry has just refused. The caller waits for a new token in its place, and other callers get
-// the refused token until the new one is there.
+// get returns the token of key. It sends a request if no token is held, or if the held one is due
+// for renewal or was just refused by the registry (the parameter refused; empty for none). During a
+// request, other callers get the held token, even a refused one. A caller waits for the answer if
+// no token is held, or if its own token was refused. A request asks for the scopes in demanded,
+// which come from a challenge. If demanded is nil, it asks for the scopes of the last request for
+// key. The first request asks for those in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()

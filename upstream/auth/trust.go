@@ -60,8 +60,8 @@ func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, d
 	}
 }
 
-// known returns the result of prove as err, if known is true. If known is false, prove has to call
-// ask with suspect.
+// known reports whether prove need not ask the registry; err is then the result of prove. If known
+// is false, prove calls ask with suspect.
 func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
 	now := time.Now()
 	k.mu.Lock()

@@ -40,7 +40,7 @@ func durationText(d time.Duration) string {
 // Control returns the JSON API for tests of a server in another process. Errors are a 400 with
 // a text.
 //
-//	GET    /                      names of the personality and of the registry
+//	GET    /                      the name of the Quirks, and the host name of the registry
 //	GET    /counters              counts by kind
 //	GET    /log                   remembered requests
 //	POST   /reset                 clear counts and log

@@ -48,9 +48,9 @@ type Fault struct {
 	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the request's body and of the answer's; 0 means no limit
 
 	// Header overrides headers of the answer; an empty value removes one. If Header sets
-	// "Content-Length" to the value of CutAt, the truncated answer looks complete. Append has an
-	// effect only if Header sets or removes "Content-Length", because net/http sends no more bytes
-	// than that header announces.
+	// "Content-Length" to the value of CutAt, the truncated answer looks complete. If the answer has a
+	// "Content-Length", Append needs a Header that sets or removes it, because net/http sends no more
+	// bytes than it announces.
 	Header map[string]string `json:"header,omitempty"`
 }
 

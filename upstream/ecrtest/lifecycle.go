@@ -74,7 +74,7 @@ func (r lifecycleRule) sound() bool {
 	default:
 		return false
 	}
-	// An archived image is kept for 90 days (ECR guide, archive-image).
+	// An archived image is kept for at least 90 days (ECR guide, archive-image).
 	archive := s.CountType == "sinceImageTransitioned"
 	if archive != (s.StorageClass == "archive") || archive && s.CountNumber < 90 || s.CountNumber < 1 {
 		return false

@@ -138,7 +138,6 @@ func orDefault[T comparable](v, fallback T) T {
 	return v
 }
 
-// check refuses invalid options.
 func (o Options) check() error {
 	for _, id := range append([]RegistryID{{o.Account, o.Region}}, o.More...) {
 		if !registryHost.MatchString(hostName(id.Account, id.Region)) {

@@ -42,8 +42,8 @@ type Quirks struct {
 	// PatchStatus answers an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279), 202
 	// elsewhere.
 	PatchStatus int
-	// StaleRange is the size from which on the Range of a PATCH answer stays the same
-	// (roadmap#2831); 0 means never.
+	// StaleRange is the size beyond which the Range of a PATCH answer does not grow (roadmap#2831); 0
+	// means no limit.
 	StaleRange int64
 	// MinChunk is the minimum size of each chunk but the last (dotnet/sdk-container-builds#279); 0
 	// means any.

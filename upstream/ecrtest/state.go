@@ -77,7 +77,6 @@ func (g *registry) find(name string, now time.Time) (*repository, bool) {
 	return r, ok && !now.Before(r.visible)
 }
 
-// arn returns the ARN of a repository.
 func (g *registry) arn(repo string) string {
 	return "arn:aws:ecr:" + g.region + ":" + g.account + ":repository/" + repo
 }

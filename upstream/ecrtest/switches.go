@@ -160,7 +160,8 @@ type Refusal struct {
 	Code   string `json:"code"`
 }
 
-// DefaultSwitches returns for each switch the value that the evidence speaks for.
+// DefaultSwitches returns for each switch the value that the evidence speaks for or, without
+// evidence, the likelier one.
 func DefaultSwitches() Switches {
 	return Switches{
 		InvalidTokenStatus:     http.StatusBadRequest,
