@@ -193,7 +193,8 @@ func (u Upstream) validate(k *Report, path string) {
 	u.Limits.validate(k, path+".limits")
 }
 
-// maxKeepAlive is well below the time for which dray remembers that it asked for an image.
+// maxKeepAlive is well below the time for which dray remembers that it asked for an image
+// (meta.NewLastPulls).
 const maxKeepAlive = Duration(14 * 24 * time.Hour)
 
 func (l UpstreamLimits) validate(k *Report, path string) {

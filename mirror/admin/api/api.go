@@ -18,7 +18,7 @@ const (
 	CodeUnauthorized Code = "unauthorized" // the token is missing or wrong; 401
 	CodeForbidden    Code = "forbidden"    // the request came from another site, or could have come from one; 403
 	CodeNotFound     Code = "not_found"    // there is nothing with the given name; 404
-	CodeConflict     Code = "conflict"     // an operation under way prevents the request; 409
+	CodeConflict     Code = "conflict"     // the present state prevents the request, such as a pin or an operation under way; 409
 	CodeUnavailable  Code = "unavailable"  // a part of dray that the request needs does not work; 503
 	CodeInternal     Code = "internal"     // everything else; 500
 )

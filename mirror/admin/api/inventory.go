@@ -60,8 +60,8 @@ type Blob struct {
 }
 
 // Victim is a blob that eviction removes, and the reason. "unused" means that the blob is the
-// oldest of those that were not requested again. "cold" means that the blob was requested again,
-// and that eviction has counted down its hits. Hits is always 0: a blob with hits is not evicted.
+// oldest of those that were not requested again. "cold" means that the blob is proven, and that
+// eviction has counted down its hits. Hits is always 0: a blob with hits is not evicted.
 type Victim struct {
 	Blob
 	Reason Reason `json:"reason"`
@@ -119,8 +119,8 @@ type Purged struct {
 	// Images are the manifests that dray no longer serves in their repositories without asking the
 	// upstream.
 	Images []string `json:"images"`
-	// Kept are the images that match the pattern but are not purged, because a pin keeps them. They
-	// also keep their tags.
+	// Kept are the selected images that are not purged, because a pin keeps them. Their tags stay,
+	// too.
 	Kept  []string `json:"kept,omitempty"`
 	Blobs []Gone   `json:"blobs"`
 	// RemovedBytes is the size of the removed blobs.
