@@ -29,7 +29,6 @@ func newAnswer(ctx context.Context, stop context.CancelCauseFunc, s Stream) *ans
 	return a
 }
 
-// close ends the request and closes the body.
 func (a *answer) close() {
 	a.keepOpen()
 	a.stop(nil)

@@ -73,8 +73,9 @@ func (c *Cache) Close() { c.flights.close() }
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
 // held. If the blob can be neither read nor fetched, Open returns the error of the origin
 // unchanged. The error may come from the origin of another caller, if both ask the same place
-// ([Blob.Via]). b.Size is used only if the origin does not give a size. ctx bounds the wait of the
-// caller and the reads of the reader. A flight that Open started does not end with ctx.
+// ([Blob.Via]). A size that the origin gives replaces b.Size, unless it is larger: then Open
+// returns ErrSize. ctx bounds the wait of the caller and the reads of the reader. A flight that
+// Open started does not end with ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.Get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil

@@ -107,7 +107,6 @@ func (f *fetch) request() (size int64, err error) {
 	return s.Size, nil
 }
 
-// disconnect closes the current answer, if there is one.
 func (f *fetch) disconnect() {
 	if f.answer != nil {
 		f.answer.close()
@@ -118,7 +117,6 @@ func (f *fetch) disconnect() {
 // cancel makes the fetch end. Any goroutine may call it.
 func (f *fetch) cancel() { f.giveUp(nil) }
 
-// close ends the fetch.
 func (f *fetch) close() {
 	f.cancel()
 	f.disconnect()

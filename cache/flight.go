@@ -90,7 +90,6 @@ func (s *flights) close() {
 	s.running.Wait()
 }
 
-// number returns the number of flights under way.
 func (s *flights) number() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +202,6 @@ func (s *flights) remove(f *flight) {
 	}
 }
 
-// run does the work of a flight.
 func (s *flights) run(f *flight, b Blob, origin Origin) {
 	defer s.remove(f)
 	if _, held := s.disk.Stat(b.Digest); held { // published since the caller looked

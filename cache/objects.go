@@ -35,7 +35,6 @@ func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
 	return nil
 }
 
-// store writes an object to disk.
 func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localError {
 	in, err := o.disk.Create(ctx, int64(len(p)))
 	if err != nil {

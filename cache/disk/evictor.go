@@ -170,7 +170,6 @@ func (v *evictor) unlinkDropped() {
 	close(over)
 }
 
-// unlink removes the file of an entry.
 func (v *evictor) unlink(e *entry) error {
 	name := e.path()
 	if err := v.fault(OpUnlink, name); err != nil {

@@ -63,7 +63,6 @@ type Stats struct {
 	Unverified                int
 }
 
-// stats returns the Stats of the directory.
 func (a *account) stats() Stats {
 	a.mu.RLock()
 	defer a.mu.RUnlock()

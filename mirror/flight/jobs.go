@@ -97,7 +97,6 @@ func (j *Jobs[T]) next(now time.Time) (*Job[T], time.Duration) {
 	return nil, wait
 }
 
-// runJob does one job.
 func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Context, Job[T])) {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -66,7 +66,6 @@ type users struct {
 	order  []*user
 }
 
-// user is one user of the file.
 type user struct {
 	hash []byte
 	// right identifies the last correct password; nil if there was none yet.

@@ -124,7 +124,6 @@ func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
 	}
 }
 
-// errStillQueued says that the image has not been forwarded yet.
 var errStillQueued = errors.New("the image is not forwarded yet")
 
 func (v *Verdicts) attachAgain(c flight.Job[attachment], err error) {
