@@ -60,8 +60,7 @@ type Breaker struct {
 	// hosts has the failures of each host since its last good answer, and repos has those of each
 	// repository. The registry is the host "".
 	hosts, repos map[string]*circuit
-	// asked says that a request to the registry had a result. problem is the newest result if the
-	// registry failed or refused the credentials, and nil otherwise.
+	// asked and problem are those of BreakerState.
 	asked   bool
 	problem error
 }
@@ -97,8 +96,8 @@ type BreakerState struct {
 	Failures int
 	Last     error
 	Next     time.Time
-	// Asked says that the registry was asked something, with any result. Problem is the newest result
-	// if the registry failed or refused the credentials, and nil otherwise.
+	// Asked says that the registry has answered or failed to answer a request. Problem is the newest
+	// such result if the registry failed or refused the credentials, and nil otherwise.
 	Asked   bool
 	Problem error
 }

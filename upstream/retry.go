@@ -27,9 +27,10 @@ type RetryOptions struct {
 }
 
 // Retry repeats reads while the registry throttles, fails or does not answer. It does not repeat a
-// read whose body has begun. The registry's answers about the content, refused credentials, and
-// refusals of a Breaker that the Retry wraps are returned at once. Callers that hold an older
-// answer use the Source without a Retry.
+// read whose body has begun. It returns at once what another try would not change: answers about
+// the content, corrupt answers, refused credentials, certificates that cannot be verified, ErrBusy,
+// and refusals of a Breaker that the Retry wraps. Callers that hold an older answer use the Source
+// without a Retry.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions
