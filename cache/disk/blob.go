@@ -40,7 +40,7 @@ func (b *Blob) Close() error {
 	var err error
 	b.once.Do(func() {
 		if b.again {
-			err = b.home.files.leave(b.entry, b.file)
+			err = b.home.files.put(b.entry, b.file)
 		} else {
 			err = b.file.Close()
 		}

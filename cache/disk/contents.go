@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -230,20 +231,18 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	if err := c.fault(OpOpen, name); err != nil {
 		return nil, err
 	}
-	file, err := c.openFile(e, name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if err == nil {
-		info, serr := file.Stat()
-		if serr == nil && info.Size() == e.size {
-			return &Blob{home: c.resources, entry: e, file: file, again: true}, nil
-		}
-		if err := errors.Join(serr, file.Close(), c.files.leave(e, nil)); err != nil {
+	file, size, err := c.openFile(e, name)
+	switch {
+	case err == nil && size == e.size:
+		return &Blob{home: c.resources, entry: e, file: file, again: true}, nil
+	case err == nil:
+		if err := file.Close(); err != nil {
 			return nil, err
 		}
 		c.m.corrupt.Inc()
 		c.log.Error("removed blob of wrong length from the cache", "digest", e.digest())
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
 	}
 	if err := c.evictor.remove(context.Background(), e); err != nil {
 		return nil, err
@@ -251,17 +250,27 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	return nil, ErrNotFound
 }
 
-// openFile returns an idle file of an entry, or opens a new one. If there is no error, the caller
-// calls files.leave in the end.
-func (c *contents) openFile(e *entry, name string) (*os.File, error) {
-	if f := c.files.join(e); f != nil {
-		return f, nil
+// openFile returns an idle file of an entry, or opens a new one, and its length in bytes. It
+// closes an idle file that another program has removed.
+func (c *contents) openFile(e *entry, name string) (*os.File, int64, error) {
+	if f := c.files.take(e); f != nil {
+		info, err := f.Stat()
+		if err == nil && info.Sys().(*syscall.Stat_t).Nlink > 0 {
+			return f, info.Size(), nil
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, 0, err
+		}
 	}
 	f, err := c.open(name)
 	if err != nil {
-		return nil, errors.Join(err, c.files.leave(e, nil))
+		return nil, 0, err
 	}
-	return f, nil
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
 }
 
 // touch records a use as the modification time of the file, so that the order of last use

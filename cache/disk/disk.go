@@ -58,7 +58,7 @@ func Open(opts Options) (*Dir, error) {
 	log := cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	var files unix.Rlimit
 	few := unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur < shardFiles
-	r := &resources{&tree{root: root, log: log, inject: opts.Fault, few: few}, a, newMetrics(a), &idleFiles{blobs: map[*entry]*openFiles{}}}
+	r := &resources{&tree{root: root, log: log, inject: opts.Fault, few: few}, a, newMetrics(a), &idleFiles{}}
 	scan, sync := &scanner{resources: r, done: make(chan struct{})}, &syncer{r, make(chan struct{}, 1)}
 	ev := &evictor{resources: r, scan: scan}
 	d := &Dir{
@@ -91,7 +91,7 @@ func (d *Dir) Close() error {
 			err = errors.Join(err, l.Ingest.Suspend())
 		}
 	}
-	return errors.Join(err, d.tree.close())
+	return errors.Join(err, d.files.closeAll(), d.tree.close())
 }
 
 // boundsEvery is how often quota and free space are checked, even if nothing is reserved, because

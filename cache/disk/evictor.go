@@ -164,6 +164,9 @@ func (v *evictor) unlinkDropped() {
 		v.mu.Lock()
 		v.dropped = v.dropped[1:]
 		v.finishUnlink(e, err)
+		v.mu.Unlock()
+		v.closeIdle(e)
+		v.mu.Lock()
 	}
 	v.dropped, v.unlinking = nil, nil
 	v.mu.Unlock()

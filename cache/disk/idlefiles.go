@@ -3,71 +3,84 @@ package disk
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 )
 
 // maxIdleFiles bounds the files that are open without a reader.
 const maxIdleFiles = 32
 
-// idleFiles keep open the files of blobs that one reader has closed while another still reads.
-// Clients that fetch ranges open a blob again and again, and opening it takes a tenth of the time
-// of an answer. A file has one reader at a time, because readers move its offset. When the last
-// reader of a blob leaves, the idle files of the blob are closed: an open file would keep the space
-// of an evicted blob in use.
+// idleFiles keep files of blobs open for the next reader. Clients that fetch ranges open a blob
+// again and again, and opening it takes a tenth of the time of an answer. A file has one reader at
+// a time, because readers move its offset. If there are too many files, the one that has been idle
+// longest is closed. The files of an unlinked blob are closed at once, because they would keep its
+// space in use.
 type idleFiles struct {
-	mu    sync.Mutex // guards the fields below; leaf lock
-	blobs map[*entry]*openFiles
-	idle  int // files of all blobs
+	mu     sync.Mutex // guards the fields below; leaf lock
+	files  []idleFile // the one that became idle last is the last one
+	closed bool
 }
 
-// openFiles are the files of one blob.
-type openFiles struct {
-	readers int
-	idle    []*os.File
+// idleFile is a file of a blob.
+type idleFile struct {
+	entry *entry
+	file  *os.File
 }
 
-// join adds a reader. It returns an idle file for it, or nil.
-func (s *idleFiles) join(e *entry) *os.File {
+// take returns an idle file of a blob, or nil.
+func (s *idleFiles) take(e *entry) *os.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.blobs[e]
-	if o == nil {
-		o = &openFiles{}
-		s.blobs[e] = o
+	for i := len(s.files) - 1; i >= 0; i-- {
+		if f := s.files[i]; f.entry == e {
+			s.files = slices.Delete(s.files, i, i+1)
+			return f.file
+		}
 	}
-	o.readers++
-	n := len(o.idle)
-	if n == 0 {
-		return nil
-	}
-	f := o.idle[n-1]
-	o.idle = o.idle[:n-1]
-	s.idle--
-	return f
+	return nil
 }
 
-// leave removes a reader, and closes its file or keeps it for the next one. The file is nil if it
-// could not be opened.
-func (s *idleFiles) leave(e *entry, f *os.File) error {
-	var unused []*os.File
+// put makes a file idle. It closes the file instead if the blob is unlinked, or after closeAll.
+func (s *idleFiles) put(e *entry, f *os.File) error {
 	s.mu.Lock()
-	o := s.blobs[e]
-	o.readers--
-	if f != nil && s.idle < maxIdleFiles {
-		o.idle = append(o.idle, f)
-		s.idle++
-	} else if f != nil {
-		unused = append(unused, f)
-	}
-	if o.readers == 0 {
-		unused = append(unused, o.idle...)
-		s.idle -= len(o.idle)
-		delete(s.blobs, e)
+	if !s.closed && !e.unlinked.Load() {
+		s.files = append(s.files, idleFile{e, f})
+		f = nil
+		if len(s.files) > maxIdleFiles {
+			f = s.files[0].file
+			s.files = slices.Delete(s.files, 0, 1)
+		}
 	}
 	s.mu.Unlock()
-	var err error
-	for _, f := range unused {
-		err = errors.Join(err, f.Close())
+	if f == nil {
+		return nil
 	}
+	return f.Close()
+}
+
+// closeOf closes the idle files of a blob that was just unlinked.
+func (s *idleFiles) closeOf(e *entry) error {
+	return s.closeIf(func(f idleFile) bool { return f.entry == e })
+}
+
+// closeAll closes all files, and those that become idle later.
+func (s *idleFiles) closeAll() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	return s.closeIf(func(idleFile) bool { return true })
+}
+
+func (s *idleFiles) closeIf(unused func(idleFile) bool) error {
+	var err error
+	s.mu.Lock()
+	s.files = slices.DeleteFunc(s.files, func(f idleFile) bool {
+		if !unused(f) {
+			return false
+		}
+		err = errors.Join(err, f.file.Close())
+		return true
+	})
+	s.mu.Unlock()
 	return err
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestIdleFiles has readers open a blob while others read it. Readers at the same time have files
-// of their own, and none is open after the last reader.
+// TestIdleFiles has readers open a blob after others. Readers at the same time have files of their
+// own. An idle file of a blob that was removed, by dray or by another program, is not used again.
 func TestIdleFiles(t *testing.T) {
 	d := opened(t, Options{})
 	data := random(1, 100_000)
@@ -45,16 +45,23 @@ func TestIdleFiles(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := file.Stat(); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("the file is open after the last reader: %v", err)
+	idle := get()
+	if err := idle.Close(); err != nil {
+		t.Error(err)
 	}
-	if n := len(d.files.blobs); n != 0 || d.files.idle != 0 {
-		t.Errorf("%d blobs and %d files are left", n, d.files.idle)
+	if err := d.root.Remove(validPath(dg)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Open(t.Context(), dg); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a blob whose file is gone: %v", err)
+	}
+	if len(d.files.files) != 0 {
+		t.Errorf("%d files are idle", len(d.files.files))
 	}
 }
 
 // TestIdleFilesAreBounded has more readers leave at once than files may be idle, and the blob
-// deleted meanwhile. Its next readers get its new file.
+// deleted meanwhile. The next reader gets the new file, and Close leaves none.
 func TestIdleFilesAreBounded(t *testing.T) {
 	d := opened(t, Options{})
 	data := random(2, 1000)
@@ -75,8 +82,8 @@ func TestIdleFilesAreBounded(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if d.files.idle != maxIdleFiles {
-		t.Errorf("%d files are idle", d.files.idle)
+	if n := len(d.files.files); n != maxIdleFiles {
+		t.Errorf("%d files are idle", n)
 	}
 	if err := d.Delete(t.Context(), dg); err != nil {
 		t.Fatal(err)
@@ -93,7 +100,10 @@ func TestIdleFilesAreBounded(t *testing.T) {
 	if err := errors.Join(err1, err2, b.Close(), readers[0].Close()); err != nil || os.SameFile(was, is) {
 		t.Errorf("a new reader has the file of the deleted blob; %v", err)
 	}
-	if d.files.idle != 0 {
-		t.Errorf("%d files are left", d.files.idle)
+	if n := len(d.files.files); n != 1 {
+		t.Errorf("%d files are idle, not the one of the new blob", n)
+	}
+	if err := d.Close(); err != nil || len(d.files.files) != 0 {
+		t.Errorf("%d files are left, %v", len(d.files.files), err)
 	}
 }

@@ -12,13 +12,16 @@ import (
 // blobPath returns the name of a blob's file: blobs/<algorithm>/<2 hex>/<hex>. It returns
 // ErrDigest for a malformed or unsupported digest.
 func blobPath(d digest.Digest) (string, error) {
-	if err := d.Validate(); err != nil {
-		return "", fmt.Errorf("%w %.100q: %w", ErrDigest, string(d), err)
-	}
-	if alg := d.Algorithm(); alg != digest.SHA256 && alg != digest.SHA512 {
+	if alg, hex, ok := strings.Cut(string(d), ":"); !ok || !isHexOf(digest.Algorithm(alg), hex) {
 		return "", fmt.Errorf("%w %.100q", ErrDigest, string(d))
 	}
 	return validPath(d), nil
+}
+
+// isHexOf reports whether hex is a hash of a supported algorithm. It has to be fast, because each
+// request for a blob calls it.
+func isHexOf(a digest.Algorithm, hex string) bool {
+	return (a == digest.SHA256 || a == digest.SHA512) && len(hex) == a.Size()*2 && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // validPath is blobPath of a digest that is known to be valid.
@@ -35,7 +38,7 @@ func parsePath(shard, name string) (k key, ok bool) {
 	if !ok || len(shard) != len("blobs/")+len(alg)+1+len(two) || len(two) != 2 || !strings.HasPrefix(name, two) {
 		return key{}, false
 	}
-	if a := digest.Algorithm(alg); a != digest.SHA256 && a != digest.SHA512 || len(name) != a.Size()*2 || strings.Trim(name, "0123456789abcdef") != "" {
+	if !isHexOf(digest.Algorithm(alg), name) {
 		return key{}, false
 	}
 	return keyOfHex(name), true

@@ -15,10 +15,7 @@ import (
 // of ECR's CreateRepository.
 const MaxRepoBytes = reference.RepositoryNameTotalLengthMax
 
-var (
-	repoPattern = regexp.MustCompile(`^(?:` + reference.NameRegexp.String() + `)$`)
-	tagPattern  = regexp.MustCompile(`^(?:` + reference.TagRegexp.String() + `)$`)
-)
+var tagPattern = regexp.MustCompile(`^(?:` + reference.TagRegexp.String() + `)$`)
 
 // Reference names a manifest in a repository, by tag or by digest. Exactly one field is set.
 type Reference struct {
@@ -79,22 +76,51 @@ func Short(d digest.Digest) string {
 // ParseDigest parses a sha256 or sha512 digest in lower case. The image specification registers
 // these algorithms ("descriptor.md", Digests), and the cache stores content by both.
 func ParseDigest(s string) (digest.Digest, error) {
-	d, err := digest.Parse(s)
-	if err != nil {
+	alg, hex, _ := strings.Cut(s, ":")
+	known := alg == string(digest.SHA256) || alg == string(digest.SHA512)
+	if known && len(hex) == digest.Algorithm(alg).Size()*2 && strings.Trim(hex, "0123456789abcdef") == "" {
+		return digest.Digest(s), nil
+	}
+	if _, err := digest.Parse(s); err != nil {
 		return "", ErrDigestInvalid.With("invalid digest %q: %w", clip(s), err)
 	}
-	if a := d.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {
-		return "", ErrDigestInvalid.With("unsupported digest algorithm %q", clip(a.String()))
-	}
-	return d, nil
+	return "", ErrDigestInvalid.With("unsupported digest algorithm %q", clip(alg))
 }
 
 // CheckRepo checks that name is a repository name of the spec. The error is ErrNameInvalid.
 func CheckRepo(name string) error {
-	if name == "" || len(name) > MaxRepoBytes || !repoPattern.MatchString(name) || !lowerPath(name) {
+	if len(name) > MaxRepoBytes {
 		return ErrNameInvalid.With("invalid repository name %q", clip(name))
 	}
+	for part := range strings.SplitSeq(name, "/") {
+		if !isComponent(part) {
+			return ErrNameInvalid.With("invalid repository name %q", clip(name))
+		}
+	}
 	return nil
+}
+
+// isComponent reports whether s is a component of a repository name: runs of lower-case letters
+// and digits, with ".", "_", "__" or hyphens between them (spec 1.1, "Pulling manifests"). It is no
+// regular expression, because each request calls it.
+func isComponent(s string) bool {
+	for {
+		rest := strings.TrimLeft(s, "abcdefghijklmnopqrstuvwxyz0123456789")
+		switch {
+		case len(rest) == len(s):
+			return false
+		case rest == "":
+			return true
+		case rest[0] == '-':
+			s = strings.TrimLeft(rest, "-")
+		case strings.HasPrefix(rest, "__"):
+			s = rest[2:]
+		case rest[0] == '.' || rest[0] == '_':
+			s = rest[1:]
+		default:
+			return false
+		}
+	}
 }
 
 // JoinRepo joins a prefix and a repository name with one slash. The prefix may be empty, and
@@ -104,12 +130,6 @@ func JoinRepo(prefix, repo string) string {
 		return repo
 	}
 	return prefix + "/" + repo
-}
-
-// lowerPath reports whether a name has neither upper case nor a port. The reference grammar allows
-// these only because its first component may be a host name.
-func lowerPath(name string) bool {
-	return !strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ:[]")
 }
 
 // clip shortens foreign text for messages and logs.

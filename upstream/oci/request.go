@@ -95,7 +95,10 @@ func Parse(r *http.Request) (Request, error) {
 // splitPath splits the escaped path at its first "/v2" segment.
 func splitPath(u *url.URL) (prefix, rest string, err error) {
 	escaped := u.EscapedPath()
-	p := colons.Replace(escaped)
+	p := escaped
+	if strings.Contains(p, "%") {
+		p = colons.Replace(p)
+	}
 	if len(escaped) > 4096 || strings.ContainsAny(p, "%\\") {
 		return "", "", ErrNameInvalid.With("invalid path %q", clip(escaped))
 	}

@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/distribution/reference"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
@@ -169,6 +171,26 @@ func FuzzParse(f *testing.F) {
 		again, err := oci.Parse(request(t, method, q.URL()))
 		if err != nil || !cmp.Equal(again, q) {
 			t.Fatalf("Parse(%q) = %+v; its URL %q gives %+v, %v", target, q, q.URL(), again, err)
+		}
+	})
+}
+
+// FuzzNames compares the checks of names and digests with the grammars of the packages that define
+// them.
+func FuzzNames(f *testing.F) {
+	grammar := regexp.MustCompile(`^(?:` + reference.NameRegexp.String() + `)$`)
+	for _, s := range []string{"", "a", "a/b", "a//b", "a/", "/a", "a.b_c__d-e--f", "a___b", "a..b", "-a", "a-", "a_-b", "A/b", "a:80/b", "[::1]/a", "a\n", "é",
+		dgst.String(), dgst.String() + "0", "sha256:", "sha256:" + strings.Repeat("A", 64), "sha512:" + strings.Repeat("0", 128), "sha384:" + strings.Repeat("0", 96)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, want := oci.CheckRepo(s) == nil, len(s) <= oci.MaxRepoBytes && grammar.MatchString(s) && !strings.ContainsAny(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ:[]"); got != want {
+			t.Errorf("name %q accepted: %t, want %t", s, got, want)
+		}
+		d, err := digest.Parse(s)
+		want := err == nil && (d.Algorithm() == digest.SHA256 || d.Algorithm() == digest.SHA512)
+		if got, err := oci.ParseDigest(s); (err == nil) != want || want && got != d {
+			t.Errorf("digest %q: %q, %v; want %t", s, got, err, want)
 		}
 	})
 }
