@@ -244,7 +244,7 @@ func testRefusal(t *testing.T, c *cache.Cache) {
 	for range 4 {
 		wg.Go(func() {
 			r, err := c.Open(t.Context(), Blob(o.Data), Gated(gate, o.Fetch))
-			if err != errOrigin { // unchanged
+			if err != errOrigin { // not wrapped
 				t.Errorf("got %v, %v", r, err)
 			}
 		})
@@ -253,7 +253,7 @@ func testRefusal(t *testing.T, c *cache.Cache) {
 	close(gate)
 	wg.Wait()
 	wantCalls(t, o, 0)
-	if _, err := c.Open(t.Context(), Blob(o.Data), o.Fetch); err != errOrigin { // unchanged
+	if _, err := c.Open(t.Context(), Blob(o.Data), o.Fetch); err != errOrigin { // not wrapped
 		t.Errorf("second time: %v", err)
 	}
 	want(t, open(t, c, o.Data, o), o.Data)

@@ -61,10 +61,10 @@ func newRepo(name string) *repo {
 	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest. The digest's hold keeps release, in place of the function that it
-// kept before: the file in the cache may have been replaced meanwhile. tryTake returns the earlier
-// function as old, and the caller has to call it. If the digest does not fit into the quota,
-// tryTake takes nothing and returns how many bytes are missing.
+// tryTake adds a use of a digest. release replaces the release function of the digest's hold,
+// because that function may be for a file that the cache has replaced since. tryTake returns the
+// replaced function as old, and the caller has to call it. If the digest does not fit into the
+// quota, tryTake takes nothing and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -127,9 +127,9 @@ func (p *Policy) refusePage(r *http.Request) error {
 }
 
 // fromBrowser reports whether a request has header lines that browsers send and clients of
-// registries do not. A page can keep the browser from sending some of these lines, but not all of
-// them: a browser sends no Sec-Fetch lines without TLS, a page chooses the Referer, and Firefox
-// lets a page choose the User-Agent.
+// registries do not. No line is certain to be there: a browser sends no Sec-Fetch lines without
+// TLS, a page chooses the Referer, and Firefox lets a page choose the User-Agent. But a page cannot
+// keep the browser from sending all of the lines.
 func fromBrowser(r *http.Request) bool {
 	for _, h := range []string{"Accept-Language", "Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
 		if len(r.Header[h]) > 0 {

@@ -58,7 +58,7 @@ type Queued struct {
 type Hosted struct {
 	Upstream, Repo string
 	Digest         digest.Digest
-	Tags           []string // in order
+	Tags           []string // sorted
 }
 
 func blobOf(i disk.Info) api.Blob {
@@ -86,8 +86,8 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 	}
 }
 
-// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. The
-// parameter most bounds their number. Eviction changes nothing.
+// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. Their
+// number is bounded by the parameter most. Eviction changes nothing.
 func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Plan(ctx, n, most))
 }

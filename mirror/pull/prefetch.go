@@ -79,8 +79,8 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records that a blob is being prefetched. The returned urgency is raised when a client asks
-// for the blob, at once if one does so already.
+// begin records that a blob is being prefetched. The returned urgency is already raised if a client
+// is asking for the blob now. Otherwise, want raises it when a client asks.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	u := upstream.NewUrgency()
 	p.mu.Lock()

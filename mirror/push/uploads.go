@@ -230,7 +230,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	s.broken = lost != nil
 	switch {
 	case errors.Is(err, oci.ErrTooManyRequests):
-		return err // keep the bytes, because other uploads of the client may end
+		return err // keep the bytes: the client may continue when its other uploads have ended
 	case errors.Is(err, oci.ErrSizeInvalid):
 		p.sessions.drop(s, err)
 		return err

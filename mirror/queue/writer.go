@@ -11,8 +11,9 @@ import (
 // repairEvery is the pause between two tries to rewrite a journal that cannot be written.
 const repairEvery = 5 * time.Second
 
-// writer lets one goroutine at a time write to the journal, and knows whether the journal is behind
-// the index. For every method but lock, failure, repair and close, the caller holds the lock.
+// writer lets one goroutine at a time write to the journal. It also knows whether the journal is
+// behind the queue's index, which is in memory. For every method but lock, failure, repair and
+// close, the caller holds the lock.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
@@ -70,7 +71,7 @@ func (w *writer) setBehind(err error) {
 // clears the reason.
 func (w *writer) note(err error) {
 	if !w.journal.broken {
-		err = nil // the journal was rewritten since, and nothing of the failed write is left
+		err = nil // if a write failed, the journal was then rewritten without that record
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -54,9 +54,9 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. A blob expires if no manifest has needed it, and its client
-// has sent nothing more to the repository, for as long as expiry says. refund is called when a blob
-// no longer counts against the quota of its owner.
+// NewStaging returns an empty table. A blob expires if, for the time expiry, no manifest has needed
+// it and its client has sent nothing more to the repository. refund is called when a blob no longer
+// counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// members maps each known member name of an object in a manifest to the members of its value, or to
-// nil if the value is not checked.
+// members lists, by name, the known members of an object in a manifest. If the value of a member is
+// checked too, the entry of the member is the list for that value. Otherwise the entry is nil.
 type members map[string]members
 
 var descriptorMembers = members{
@@ -19,11 +19,11 @@ var manifestMembers = members{
 	"config": descriptorMembers, "subject": descriptorMembers, "layers": descriptorMembers, "blobs": descriptorMembers, "manifests": descriptorMembers,
 }
 
-// CheckMembers refuses a manifest that parsers read differently: one that has a member twice, or a
-// member whose name differs from a known one only in case. Clients written in Go take "Config" for
-// "config", and use the last of several members with one name. If a check of dray read the manifest
-// in another way, it would judge another image than the one that runs. raw must have passed
-// [ParseManifest]. The error is ErrManifestInvalid.
+// CheckMembers refuses a manifest that parsers read differently: one that has a known member twice,
+// or a member whose name differs from a known one only in case. Clients written in Go take "Config"
+// for "config", and use the last of several members with one name. If a check of dray read the
+// manifest in another way, it would judge another image than the one that runs. raw must have
+// passed [ParseManifest]. The error is ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }
