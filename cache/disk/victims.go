@@ -9,9 +9,9 @@ const (
 	// opened. Such blobs take more than their share of the pool, and this one is the oldest.
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
-	// stored again soon after an eviction. Each hit there spares it once, and it has no hits left. A
-	// long list of victims takes several rounds through the queue, so it can also name blobs that
-	// clients ask for often now.
+	// stored again soon after an eviction. Each hit there spares it once, and it has no hits left. To
+	// free a lot of space, dray goes through the queue several times, and each time a blob that is
+	// spared loses a hit. Then even blobs that clients ask for often can become victims.
 	ReasonCold Reason = "cold"
 )
 

@@ -182,8 +182,9 @@ func (r *Report) Broken() []string {
 const MaxMessage = 900
 
 // Message returns the text of a rejection for a terminal: a summary, one line for each finding or
-// unknown that rejects the image, and the address of the report. One line says how many others do
-// not fit into MaxMessage. Clients print the text after "denied: ".
+// unknown that rejects the image, and the address of the report. If some of these lines do not fit
+// into MaxMessage, a line says how many findings and unknowns the message leaves out. Clients print
+// the text after "denied: ".
 func (r *Report) Message(url string) string {
 	var lines []string
 	for _, f := range r.Findings {

@@ -236,11 +236,14 @@ func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]
 	switch {
 	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == t.subject:
 		// The second condition means that the registry has taken the tag for the digest, as
-		// registry.gitlab.com does. It has sent the subject itself, whose platforms are no referrers.
+		// registry.gitlab.com does, and has sent the subject itself. If the subject is an index, the
+		// manifests in it are its platforms, and not referrers.
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case a.stale != nil: // the upstream did not answer, and the tag is no newer than the old list
+	case a.stale != nil:
+		// The upstream did not answer now: a is an earlier answer to the question for the tag. The
+		// error lets the caller use its earlier list, if it has one.
 		return nil, a.stale
 	case a.MediaType != oci.MediaTypeOCIIndex:
 		return nil, badListing(t.repo, fmt.Errorf("tag %s is a %s", t.name, a.MediaType))

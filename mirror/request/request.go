@@ -98,10 +98,10 @@ func isID(s string) bool {
 // errTimeout is the error of a request whose answer has not begun in time.
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
-// WithTimeout returns the context of the work before the answer. It is called at most once for each
-// request. The context ends with errTimeout after the time bound, unless StopTimeout is called
-// before. The bound is for the header, for which clients wait 30 s. For a body they wait as long as
-// it takes. The context also ends with the request, so no handler has to release it.
+// WithTimeout returns the context in which a handler works on the answer. It is called at most once
+// for each request. The context ends with errTimeout after the time bound, unless StopTimeout is
+// called before. The bound is for the header, for which clients wait 30 s. For a body they wait as
+// long as it takes. The context also ends with the request, so no handler has to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(x.R.Context())
 	x.timer, x.cancel = time.AfterFunc(bound, func() { cancel(errTimeout) }), cancel
@@ -156,8 +156,8 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// AsksToPush reports whether the client may be asking what it need not push: the request is a HEAD,
-// and the listener and the upstream take pushes.
+// AsksToPush reports whether the client may be asking only to find out what it can leave out of a
+// push: the request is a HEAD, and the listener and the upstream take pushes.
 func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
 }

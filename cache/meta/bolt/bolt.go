@@ -287,8 +287,8 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// readPage returns the unexpired entries of the page that begins at from, where the next page
-// begins, and whether there is one.
+// readPage returns the unexpired entries of the page that begins at the key from. It also returns
+// the key at which the next page begins, and whether there is a next page.
 func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
 	now := time.Now().UnixNano()
 	size, visited := 0, 0

@@ -435,8 +435,8 @@ func checkAddress(k *Report, path, value string) {
 	}
 }
 
-// checkURL checks the URL of a registry. The URL may have a path, as for a repository of
-// Artifactory, except for the registries of Amazon and Docker.
+// checkURL checks the URL of a registry. The URL may have a path: a repository of Artifactory is
+// such a registry. Only the URLs of the registries of Amazon and Docker may have none.
 func (u *Upstream) checkURL(k *Report, path string) {
 	parsed, err := url.Parse(u.URL)
 	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.Host() != dockerHubHost

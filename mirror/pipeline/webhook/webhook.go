@@ -59,7 +59,8 @@ type Config struct {
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
 	// Secret returns the key that signs the next request. If Secret is nil or returns no key,
-	// requests are not signed. The key is part of no revision and no error.
+	// requests are not signed. A new key does not change [Stage.Revision], and no error contains a
+	// key.
 	Secret func() []byte `json:"-"`
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
