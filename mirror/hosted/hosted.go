@@ -97,9 +97,9 @@ func (s *Store) Close() error { return s.files.root.Close() }
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
 // take retains the bytes of a digest in the cache, on stable storage, and makes room under the
-// quota. After a take without an error, the caller must drop the digest (contents.drop). take
-// returns oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if the quota leaves
-// no room.
+// quota. If take returns no error, the caller uses the digest, and must end this use
+// (contents.drop) when it has added the digest to a repository or has failed to. take returns
+// oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if the quota leaves no room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
@@ -149,8 +149,8 @@ func (s *Store) load(ctx context.Context) error {
 	})
 }
 
-// adopt makes the state of a file the state of its repository, without the manifests that the cache
-// has lost or that cannot be parsed.
+// adopt gives a repository the state st, which was in its file. It leaves out the manifests that the
+// cache has lost or that cannot be parsed.
 func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	for d, m := range st.manifests {
 		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)

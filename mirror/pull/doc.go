@@ -6,7 +6,8 @@
 // question to the upstream while its fact is fresh. For a while after that, the old answer is
 // served while the upstream is asked in the background. Repeated requests are answered from memory,
 // under a lease on the facts that the answer was made of. When a manifest is served, dray starts to
-// fetch the small blobs of its image, before the client asks for them. Jobs are notified of each
-// pull. A client whose push is acknowledged locally waits only briefly for an upstream that does
-// not answer.
+// fetch the small blobs of its image, before the client asks for them. Pulls are reported to the
+// background jobs that learn from them (package jobs). Before a push, clients ask whether the
+// registry has the content already. If their pushes are acknowledged locally and the upstream does
+// not answer, they wait only briefly: dray answers from its own copy, or tells them to push.
 package pull

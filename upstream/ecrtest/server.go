@@ -49,7 +49,7 @@ type Server struct {
 	sessionEnd int // URLs of epochs before this one were signed by a session that has ended
 }
 
-// New returns a Server. It starts nothing. Close removes its files.
+// New returns a Server. It starts nothing. The caller has to call Close.
 func New(opts Options) (*Server, error) {
 	opts = opts.withDefaults()
 	if err := opts.check(); err != nil {
@@ -88,7 +88,8 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Close removes the files of the server. All requests must have ended.
+// Close removes the files of unfinished uploads, and all other files unless Options.Dir is set. All
+// requests must have ended.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	open := make([]*upload, 0, len(s.uploads))

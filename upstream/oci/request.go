@@ -33,7 +33,8 @@ const (
 // than 1000.
 const MaxPage = 1000
 
-// Request is a parsed request of the protocol. Fields that a kind does not use are zero.
+// Request is a parsed request of the protocol. Fields that a kind does not use are zero, except N,
+// which is -1.
 type Request struct {
 	Method string
 	Kind   Kind
@@ -54,8 +55,8 @@ type Request struct {
 	// Mount and From are the blob to mount, and the repository to mount it from. From may be empty.
 	Mount digest.Digest
 	From  string
-	// N and Last page through tags and the catalog. N is -1 if it was not given. Last is opaque: with
-	// ECR it is not a tag.
+	// N and Last are the parameters n and last, by which clients page through tags and the catalog.
+	// N is -1 if n was not given. Last is opaque: with ECR it is not a tag.
 	N    int
 	Last string
 	// ArtifactTypes filters referrers; containerd asks for several types at once.
@@ -235,7 +236,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		}
 	}
 	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && digest.Algorithm(s) != digest.SHA256 && digest.Algorithm(s) != digest.SHA512 {
-		// The parameter is only a hint: without it any supported algorithm is accepted.
+		// A supported algorithm is not kept: the digest that closes the upload may be of any other
+		// supported one.
 		return ErrDigestInvalid.With("unsupported digest algorithm %q", clip(s))
 	}
 	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {

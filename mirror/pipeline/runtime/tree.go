@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Kinds of a node. Records use the same values.
+// Kinds of a node. The field record.kind has these values, too, and some others.
 const (
 	kindDir  = 'd'
 	kindFile = 'f'
