@@ -149,8 +149,8 @@ func (s *Store) load(ctx context.Context) error {
 	})
 }
 
-// adopt gives a repository the state st, which was in its file. It leaves out the manifests that the
-// cache has lost or that cannot be parsed.
+// adopt gives a repository the state st, which was in its file. It leaves out the manifests that
+// the cache has lost or that cannot be parsed.
 func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	for d, m := range st.manifests {
 		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)
