@@ -54,8 +54,8 @@ func (p *pushHealth) observe(x *request.Request, err error) {
 		return
 	}
 	status := x.W.Status()
-	if x.Q.Kind == oci.KindUploads && status == http.StatusCreated {
-		return // usually a mount, which needs no disk
+	if x.Q.Mount != "" && status == http.StatusCreated {
+		return // a mount, which needs no disk
 	}
 	reason := ""
 	if err != nil {
