@@ -53,10 +53,10 @@ func (g *graph) buildChecks(context.Context) error {
 }
 
 // pipelineOf makes the pipeline that c, an entry of `checks` in the configuration, describes. o has
-// the options that all pipelines share. baseImages are the recorded base images. keys gives the
-// keys with which dray signs its requests to webhooks.
-func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, keys watched.Source) (*pipeline.Pipeline, error) {
-	steps, err := stepsOf(c, baseImages, keys)
+// the options that all pipelines share. baseImages are the recorded base images. files reads the
+// secrets of services and programs.
+func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, files watched.Source) (*pipeline.Pipeline, error) {
+	steps, err := stepsOf(c, baseImages, files)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}

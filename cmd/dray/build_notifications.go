@@ -10,20 +10,10 @@ import (
 )
 
 // endpointOf returns the service that n, an entry of `notifications` in the configuration,
-// describes. keys gives the key with which dray signs its requests to the service.
-func endpointOf(n config.Notification, keys watched.Source) (notify.Endpoint, error) {
-	key, err := keys(n.SecretFile, n.Secret)
-	if err != nil {
-		return notify.Endpoint{}, fmt.Errorf("secret_file: %w", err)
-	}
-	headers := map[string]string{}
-	for name, value := range n.Headers {
-		headers[name] = value.Reveal()
-	}
-	return notify.Endpoint{
-		Name: n.Name, URL: n.URL.Reveal(), Headers: headers, Timeout: n.Timeout.Std(), Backlog: n.Backlog,
-		Secret: func() []byte { return []byte(key().Reveal()) },
-	}, nil
+// describes. files reads the secrets of the service.
+func endpointOf(n config.Notification, files watched.Source) (notify.Endpoint, error) {
+	service, err := serviceOf(n.Service, files)
+	return notify.Endpoint{Service: service, Name: n.Name, Timeout: n.Timeout.Std(), Backlog: n.Backlog}, err
 }
 
 // buildNotifier makes the function that sends an event to all services that the configuration lists

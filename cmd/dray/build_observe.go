@@ -89,7 +89,7 @@ func (g *graph) buildAdmin(context.Context) error {
 	}
 	options := admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Hosts: g.cfg.Admin.Hosts, Logger: g.log}
 	if file := g.cfg.Admin.TokenFile; file != "" {
-		token, err := watched.Watching(g.log)(file, "")
+		token, err := watched.Watching(g.log).Secret(file, "")
 		if err != nil {
 			return fmt.Errorf("admin.token_file: %w", err)
 		}

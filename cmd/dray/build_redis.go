@@ -10,8 +10,8 @@ import (
 
 // openRedis does not connect yet. If Redis cannot be reached, dray starts without it, and /readyz
 // reports that.
-func openRedis(m config.Metadata, passwords watched.Source) (*redis.Store, error) {
-	password, err := passwords(m.PasswordFile, m.Password)
+func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
+	password, err := files.Secret(m.PasswordFile, m.Password)
 	if err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}

@@ -31,7 +31,7 @@ const defaultExecTime = config.Duration(20 * time.Second)
 // stages collects the steps of a pipeline, and the errors from making them.
 type stages struct {
 	baseImages imagebase.Catalogue // recorded base images; nil means none
-	keys       watched.Source      // gives the keys that sign requests
+	files      watched.Source      // reads the secrets of services and programs
 	steps      []pipeline.Step
 	errs       []error
 }
@@ -51,8 +51,8 @@ func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error
 
 // stepsOf returns the stages of the checks, cheapest first. baseImages are the recorded base
 // images; nil means none.
-func stepsOf(c config.Checks, baseImages imagebase.Catalogue, keys watched.Source) ([]pipeline.Step, error) {
-	s := &stages{baseImages: baseImages, keys: keys}
+func stepsOf(c config.Checks, baseImages imagebase.Catalogue, files watched.Source) ([]pipeline.Step, error) {
+	s := &stages{baseImages: baseImages, files: files}
 	s.names(c.Names)
 	s.shape(c.Shape)
 	s.metadata(c.Metadata)
@@ -171,14 +171,11 @@ func (s *stages) clamd(c config.ClamdCheck) {
 
 func (s *stages) webhook(c config.WebhookCheck) {
 	s.add(c.StageSettings, func() (pipeline.Stage, error) {
-		key, err := s.keys(c.SecretFile, c.Secret)
+		service, err := serviceOf(c.Service, s.files)
 		if err != nil {
-			return nil, fmt.Errorf("webhook: secret_file: %w", err)
+			return nil, fmt.Errorf("webhook: %w", err)
 		}
-		return webhook.New(webhook.Config{
-			Name: c.Name, URL: c.URL.Reveal(), Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(),
-			Secret: func() []byte { return []byte(key().Reveal()) },
-		})
+		return webhook.New(webhook.Config{Name: c.Name, Service: service, Form: webhook.Form(c.Form), Timeout: c.Timeout.Std()})
 	})
 }
 
@@ -188,9 +185,9 @@ func (s *stages) exec(c config.ExecCheck) {
 		if c.Refuses < 0 || c.Refuses > 255 {
 			return nil, fmt.Errorf("exec: %d is not an exit code", c.Refuses)
 		}
-		environment := make([]string, len(c.Environment))
-		for i, v := range c.Environment {
-			environment[i] = v.Reveal()
+		environment, err := variablesOf(c, s.files)
+		if err != nil {
+			return nil, fmt.Errorf("exec: %w", err)
 		}
 		return scanner.New(scanner.Config{
 			Name: c.Name, Command: c.Command, Environment: environment, Refuses: c.Refuses, Timeout: c.Within.Std(), MaxImageBytes: int64(c.MaxImage),

@@ -95,7 +95,7 @@ type access struct {
 	deleter     upstream.Deleter
 }
 
-func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), secrets watched.Source) (access, error) {
+func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), files watched.Source) (access, error) {
 	var as access
 	if u.Kind == config.KindECR || u.Kind == config.KindECRPublic {
 		as.expired = ecr.Expired
@@ -104,7 +104,7 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), s
 		if u.Credentials.Username == "" {
 			return as, nil
 		}
-		password, err := secrets(u.Credentials.PasswordFile, u.Credentials.Password)
+		password, err := files.Secret(u.Credentials.PasswordFile, u.Credentials.Password)
 		if err != nil {
 			return access{}, fmt.Errorf("password_file: %w", err)
 		}

@@ -134,7 +134,7 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 	for _, name := range candidates {
 		for _, one := range c.Checks {
 			if one.Name == name && (checks != "" || n.Repository == "" || pattern.Any(one.Repositories, n.Repository)) {
-				return pipelineOf(one, pipeline.Options{}, nil, watched.AsRead)
+				return pipelineOf(one, pipeline.Options{}, nil, watched.Watching(nil))
 			}
 		}
 	}

@@ -23,20 +23,32 @@ func checkParts(c config.Config, k *config.Report) {
 		checkECR(u, k, config.At("upstreams", i)+".create_repositories")
 	}
 	for i, ch := range c.Checks {
-		if _, err := stepsOf(ch, nil, watched.AsRead); err != nil {
+		path := config.At("checks", i)
+		for j, w := range ch.Webhooks {
+			if w.Mode.On() {
+				checkService(w.Service, k, config.At(path+".webhooks", j))
+			}
+		}
+		for j, e := range ch.Exec {
+			if e.Mode.On() {
+				checkFile(k, config.At(path+".exec", j)+".environment_file", e.EnvironmentFile, watched.ParseVariables)
+			}
+		}
+		if _, err := stepsOf(ch, nil, watched.Source{}); err != nil {
 			for _, p := range splitErrors(err) {
-				k.Add(config.At("checks", i), "%v", p)
+				k.Add(path, "%v", p)
 			}
 		}
 	}
 	for i, n := range c.Notifications {
-		endpoint, _ := endpointOf(n, watched.AsRead) // reads nothing
+		checkService(n.Service, k, config.At("notifications", i))
+		endpoint, _ := endpointOf(n, watched.Source{}) // an error is reported above
 		if _, err := notify.New([]notify.Endpoint{endpoint}, nil, nil); err != nil {
 			k.Add(config.At("notifications", i), "%v", err)
 		}
 	}
 	if c.Metadata.URL != "" {
-		if store, err := openRedis(c.Metadata, watched.AsRead); err != nil { // does not connect
+		if store, err := openRedis(c.Metadata, watched.Source{}); err != nil { // does not connect
 			k.Add("metadata.url", "%v", err)
 		} else {
 			_ = store.Close()

@@ -63,7 +63,7 @@ metadata: {url: "http://h"}
 			"blob_get, blob_head, upload_start, upload_part, upload_end, list, delete",
 		`dray.yaml:9: checks[0]: names: "(" is not a regular expression: error parsing regexp: missing closing ): ` + "`^(?:()$`",
 		"dray.yaml:9: checks[0]: metadata: no requirement is set",
-		"dray.yaml:12: notifications[0]: url is not an http or https URL",
+		"dray.yaml:12: notifications[0].url: is not an http or https URL",
 		"dray.yaml:16: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
 		"dray.yaml:15: auth[0].htpasswd.file: htpasswd: stat /nowhere/htpasswd: no such file or directory",
 	}

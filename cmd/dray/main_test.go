@@ -116,6 +116,7 @@ checks:
     webhooks: [{name: w, mode: warn, url: "https://S3CR@judge.example/S3CR"}]
     exec: [{name: e, mode: warn, command: [/bin/true, --token, S3CR], environment: ["HARMLESS=S3CR"]}]
 `
+	file := write(t, "secrets", "S3CR\n") // no header, no variable and no URL
 	for name, tc := range map[string]struct {
 		text string
 		code int
@@ -124,6 +125,10 @@ checks:
 		"no scheme":       {strings.ReplaceAll(services, "https://", ""), 1},
 		"no URL":          {strings.ReplaceAll(services, "https://", "https:// "), 1},
 		"no variable":     {strings.ReplaceAll(services, "HARMLESS=", ""), 1},
+		"no header":       {strings.ReplaceAll(services, "headers:", "headers_file: "+file+", headers:"), 1},
+		"no header name":  {strings.ReplaceAll(services, "X-Custom:", "X Custom:"), 1},
+		"no URL in it":    {strings.ReplaceAll(services, `url: "https://S3CR@judge.example/S3CR"`, "url_file: "+file), 1},
+		"nothing set in":  {strings.ReplaceAll(services, "environment:", "environment_file: "+file+", environment:"), 1},
 		"unknown key":     {services + "unknown: S3CR\n", 1},
 		"not an upstream": {services + "upstreams: [{url: \"https://S3CR:S3CR@registry.example\"}, {url: \"https://S3CR:S3CR@regi stry.example\"}]\n", 1},
 	} {

@@ -17,7 +17,7 @@ func FuzzPolicy(f *testing.F) {
 	f.Add([]byte("tests: [{}]"), []byte(`{"manifests":[null]}`))
 	c := config.Checks{Name: "all", Rules: config.RulesCheck{StageSettings: config.StageSettings{Mode: config.Enforce}, Rules: []config.CELRule{{Name: "it", Each: "manifest", Expression: `manifest.totalSize < 10 || image.tag == "x"`}}}}
 	c.Attestations = config.AttestationsCheck{StageSettings: config.StageSettings{Mode: config.Enforce}, Provenance: true, Builders: []string{"*"}}
-	p, err := pipelineOf(c, pipeline.Options{}, nil, watched.AsRead)
+	p, err := pipelineOf(c, pipeline.Options{}, nil, watched.Watching(nil))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -1,17 +1,14 @@
 package notify
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -95,15 +92,10 @@ type Outcome struct {
 
 // Endpoint is a service that receives events.
 type Endpoint struct {
-	// Name is the name in metrics and logs. Empty means the host of URL.
+	// Name is the name in metrics and logs. Empty means the host of the service when New is called.
 	Name string
-	// URL is where events are posted to.
-	URL string
-	// Headers are sent with each request.
-	Headers map[string]string
-	// Secret returns the key that signs the next request, as for the stage webhook. If Secret is nil
-	// or the key empty, requests are not signed.
-	Secret func() []byte
+	// Service is where events are posted to.
+	webhook.Service
 	// Timeout bounds one request. 0 means 5 s.
 	Timeout time.Duration
 	// Backlog bounds the events that wait for the endpoint. 0 means 1000.
@@ -134,11 +126,7 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 			Help: "Events for endpoints, by endpoint and result: sent, failed (dray tries again), refused, or dropped (too many waited, or dray stopped)."}, []string{"endpoint", "result"}),
 	}
 	for _, e := range endpoints {
-		u, err := url.Parse(e.URL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, errors.New("url is not an http or https URL") // without the URL, which may contain a token
-		}
-		e.Name = cmp.Or(e.Name, u.Host)
+		e.Name = cmp.Or(e.Name, e.Host())
 		e.Timeout, e.Backlog = cmp.Or(e.Timeout, 5*time.Second), cmp.Or(e.Backlog, 1000)
 		if e.Timeout < 0 || e.Backlog < 0 {
 			return nil, fmt.Errorf("endpoint %s: timeout and backlog must be more than zero", e.Name)
@@ -266,19 +254,7 @@ func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, to.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.URL, bytes.NewReader(body))
-	if err != nil {
-		return false, err
-	}
-	for name, value := range to.Headers {
-		req.Header.Set(name, value)
-	}
-	req.Header.Set("Content-Type", MediaType)
-	webhook.Sign(req.Header, to.Secret, body)
-	resp, err := to.client.Do(req)
-	if told, ok := errors.AsType[*url.Error](err); ok {
-		err = told.Err // the URL may contain a token
-	}
+	resp, err := to.Do(ctx, to.client, MediaType, body)
 	if err != nil {
 		return true, err
 	}

@@ -59,7 +59,7 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func start(t *testing.T, s *service, e Endpoint) (*Notifier, func()) {
 	t.Helper()
-	e.URL = "https://events.example.com/dray"
+	e.URL = func() string { return "https://events.example.com/dray" }
 	n, err := New([]Endpoint{e}, s, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +83,9 @@ func (n *Notifier) counted(result string) int {
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &service{answers: []int{0, 503, 429, 200, 400}}
-		n, stop := start(t, s, Endpoint{Headers: map[string]string{"X-Team": "core"}, Secret: func() []byte { return []byte("key") }})
+		n, stop := start(t, s, Endpoint{Service: webhook.Service{
+			Header: func() http.Header { return http.Header{"X-Team": {"core"}} }, Secret: func() []byte { return []byte("key") },
+		}})
 		defer stop()
 		began := time.Now()
 		for _, repo := range []string{"a", "b", "c"} {
@@ -139,7 +141,8 @@ func TestBacklog(t *testing.T) {
 }
 
 func TestRefusesConfigurations(t *testing.T) {
-	for _, e := range []Endpoint{{URL: "events.example.com"}, {URL: "ftp://events.example.com"}, {URL: "http://e", Timeout: -1}, {URL: "http://e", Backlog: -1}} {
+	for _, e := range []Endpoint{{Timeout: -1}, {Backlog: -1}} {
+		e.URL = func() string { return "http://e" }
 		if _, err := New([]Endpoint{e}, nil, nil); err == nil {
 			t.Errorf("%+v: accepted", e)
 		}

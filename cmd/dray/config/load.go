@@ -94,18 +94,6 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 			}
 		}
 	}
-	for i := range c.Checks {
-		for j := range c.Checks[i].Webhooks {
-			if w := &c.Checks[i].Webhooks[j]; w.SecretFile != "" {
-				fromFile(At(At("checks", i)+".webhooks", j)+".secret_file", w.SecretFile, &w.Secret)
-			}
-		}
-	}
-	for i := range c.Notifications {
-		if n := &c.Notifications[i]; n.SecretFile != "" {
-			fromFile(At("notifications", i)+".secret_file", n.SecretFile, &n.Secret)
-		}
-	}
 	switch m := &c.Metadata; {
 	case m.Password != "":
 		m.PasswordFile = "" // the variable overrides the file, which is not read again

@@ -1,7 +1,5 @@
 package config
 
-import "dray/upstream/auth"
-
 // StageSettings are the keys that most stages have. If a key means something else in a stage, the
 // comment of the embedded field says so, as "key: prose".
 type StageSettings struct {
@@ -89,18 +87,10 @@ type WebhookCheck struct {
 	// on_error: The answer to an image while the service cannot be reached: `reject` or `warn`.
 	// Default: `reject`.
 	StageSettings `yaml:",inline"`
-	// The URL of the service. `dray check` shows only its host.
-	URL SecretURL `yaml:"url"`
+	Service       `yaml:",inline"`
 	// The form of the request: `review`, like the admission reviews of Kubernetes, or `opa`, that
 	// of Open Policy Agent. Default: `review`.
 	Form string `yaml:"form,omitempty"`
-	// The time for one request. Default: `5s`.
-	Timeout Duration `yaml:"timeout,omitempty"`
-	// A file with the key that signs requests (HMAC-SHA-256); dray ignores white space around it,
-	// and reads the file again when it changes.
-	SecretFile string `yaml:"secret_file,omitempty"`
-	// The key from the file. `dray check` shows it redacted; you cannot set it here.
-	Secret auth.Secret `yaml:"secret,omitempty"`
 }
 
 // ExecCheck runs a program that judges images, such as a vulnerability scanner. The program gets
@@ -120,6 +110,10 @@ type ExecCheck struct {
 	// Variables for the program, as `NAME=value`. Of dray's own environment, the program sees only
 	// `PATH`. `dray check` shows their values redacted.
 	Environment []Variable `yaml:"environment,omitempty"`
+	// A file with further variables, one in each line, as `NAME=value`. They take the place of those
+	// with the same name in `environment`. dray ignores empty lines and lines that begin with `#`,
+	// and reads the file again when it changes.
+	EnvironmentFile string `yaml:"environment_file,omitempty"`
 	// The exit code that means findings. 0 means no findings. Any other code means that the program
 	// could not judge the image. Default: `1`.
 	Refuses int `yaml:"refuses,omitempty"`

@@ -1,9 +1,7 @@
 package watched
 
 import (
-	"bytes"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,35 +12,37 @@ import (
 	"dray/upstream/auth"
 )
 
-// Source returns a function that gives the present value of a secret. file is the path of the file
-// with the secret, or empty if the secret comes from elsewhere, such as a variable. The parameter
-// read is the value that the configuration got at the start.
-type Source func(file string, read auth.Secret) (func() auth.Secret, error)
-
-// AsRead is a [Source] whose secrets stay as the configuration has read them.
-func AsRead(_ string, read auth.Secret) (func() auth.Secret, error) {
-	return func() auth.Secret { return read }, nil
+// Source makes values from files. A Source of [Watching] reads a file again when it changes. The
+// zero Source opens no file: it serves to check a configuration whose files are checked elsewhere.
+type Source struct {
+	opens bool
+	log   *slog.Logger
 }
 
-// Watching returns a [Source] that reads a file again when it changes, and logs that. White space
-// around a secret is ignored.
-func Watching(log *slog.Logger) Source {
-	return func(file string, read auth.Secret) (func() auth.Secret, error) {
-		if file == "" {
-			return AsRead(file, read)
-		}
-		w, err := reread.New(log, func(texts [][]byte) (auth.Secret, error) {
-			text := bytes.TrimSpace(texts[0])
-			if len(text) == 0 {
-				return "", errors.New("the file is empty")
-			}
-			return auth.Secret(text), nil
-		}, file)
-		return func() auth.Secret {
-			secret, _ := w.Get()
-			return secret
-		}, err
+// Watching returns a Source that logs each change of a file. log may be nil.
+func Watching(log *slog.Logger) Source { return Source{true, log} }
+
+// Value returns a function that gives what parse makes of the present content of a file. The errors
+// of parse must not show the content. If file is empty, or s is the zero Source, the function gives
+// the parameter otherwise.
+func Value[T any](s Source, file string, parse func(text []byte) (T, error), otherwise T) (func() T, error) {
+	if file == "" || !s.opens {
+		return func() T { return otherwise }, nil
 	}
+	w, err := reread.New(s.log, func(texts [][]byte) (T, error) { return parse(texts[0]) }, file)
+	if err != nil {
+		return nil, err
+	}
+	return func() T {
+		v, _ := w.Get()
+		return v
+	}, nil
+}
+
+// Secret returns a function that gives the secret in a file, without white space around it. If file
+// is empty, or s is the zero Source, the function gives the parameter otherwise.
+func (s Source) Secret(file string, otherwise auth.Secret) (func() auth.Secret, error) {
+	return Value(s, file, ParseSecret, otherwise)
 }
 
 // authorities returns the certificates of a file and those of the system.

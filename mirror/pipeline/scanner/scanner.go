@@ -48,8 +48,9 @@ type Config struct {
 	// are replaced by the directory of the OCI layout and by the names of the push. No shell
 	// expands them.
 	Command []string
-	// Environment has NAME=value for the program, in addition to PATH, HOME and TMPDIR.
-	Environment []string
+	// Environment returns NAME=value for the next run of the program, in addition to PATH, HOME and
+	// TMPDIR. It may be nil.
+	Environment func() []string
 	// Refuses is the exit code that means findings. 0 means 1.
 	Refuses int
 	// Timeout bounds one run, with the time to write the layout. After that time, the program and
@@ -163,8 +164,12 @@ func (s *Stage) Name() string {
 	return Name + "/" + s.config.Name
 }
 
-// Revision implements pipeline.Stage.
-func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
+// Revision implements pipeline.Stage. Of the configuration, it depends on the name of the program
+// and on the code that means findings. Reports show the revision, and secrets in the arguments or
+// variables could be guessed from it.
+func (s *Stage) Revision() string {
+	return pipeline.Revision(version, []any{s.config.Command[0], s.config.Refuses})
+}
 
 // CheckImage implements pipeline.ImageStage.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
@@ -243,7 +248,10 @@ func (s *Stage) program(layout, home string, img *pipeline.Image) program {
 	for _, a := range s.config.Command {
 		args = append(args, fill.Replace(a))
 	}
-	env := append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}, s.config.Environment...)
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}
+	if s.config.Environment != nil {
+		env = append(env, s.config.Environment()...)
+	}
 	return program{args: args, env: env, dir: home, uid: s.config.UID, gid: s.config.GID}
 }
 

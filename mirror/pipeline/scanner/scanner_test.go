@@ -171,13 +171,31 @@ func TestSurroundings(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "not for scanners")
 	found, err := check(t, Config{
 		Command:     script(`! env | grep AWS_ && test "$CACHE" = /var/cache/scanner && test "$(ulimit -c)" = 0 && test "$HOME" = "$(pwd)" && touch "$TMPDIR/x"`),
-		Environment: []string{"CACHE=/var/cache/scanner"},
+		Environment: func() []string { return []string{"CACHE=/var/cache/scanner"} },
 	})
 	if err != nil || len(found) > 0 {
 		t.Errorf("%+v, %v", found, err)
 	}
 	if out, err := check(t, Config{Command: script(`ulimit -v; exit 1`), MemoryBytes: 64 << 20}); err != nil || out[0].What != "65536" {
 		t.Errorf("memory: %+v, %v", out, err)
+	}
+}
+
+// A report shows the revision to clients, so it depends on no argument and no variable.
+func TestRevisionHasNoSecrets(t *testing.T) {
+	revision := func(c Config) string {
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Revision()
+	}
+	plain := revision(Config{Command: []string{"/bin/sh"}})
+	if got := revision(Config{Command: []string{"/bin/sh", "--token", "x"}, Environment: func() []string { return []string{"TOKEN=x"} }}); got != plain {
+		t.Error("a secret is part of the revision")
+	}
+	if revision(Config{Command: []string{"/bin/sh"}, Refuses: 2}) == plain || revision(Config{Command: []string{"/bin/true"}}) == plain {
+		t.Error("different programs have the same revision")
 	}
 }
 

@@ -7,20 +7,14 @@
 package webhook
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
@@ -52,16 +46,12 @@ const (
 type Config struct {
 	// Name tells several webhooks apart. It may be empty.
 	Name string
-	// URL to post to.
-	URL string
+	// Service is where images are posted to.
+	Service `json:"-"`
 	// Form of requests and answers. Empty is Review.
 	Form Form
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Secret returns the key that signs the next request. If Secret is nil or returns no key,
-	// requests are not signed. A new key does not change [Stage.Revision], and no error contains a
-	// key.
-	Secret func() []byte `json:"-"`
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
 	// Pause is the time after which one request probes a failing service. 0 means 30 s.
@@ -88,10 +78,6 @@ var _ pipeline.ImageStage = (*Stage)(nil)
 
 // New makes a stage. It does not connect.
 func New(c Config) (*Stage, error) {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("webhook: url is not an http or https URL") // without the URL, which may contain a token
-	}
 	c.Form = cmp.Or(c.Form, Review)
 	if c.Form != Review && c.Form != OPA {
 		return nil, fmt.Errorf("webhook: unknown form %q", c.Form)
@@ -114,8 +100,11 @@ func (s *Stage) Name() string {
 	return Name + "/" + s.config.Name
 }
 
-// Revision implements pipeline.Stage.
-func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
+// Revision implements pipeline.Stage. Of the service, it depends on the host only: reports show the
+// revision, and a token in the URL could be guessed from it.
+func (s *Stage) Revision() string {
+	return pipeline.Revision(version, []any{s.config, s.config.Host()})
+}
 
 // review is the request in the form Review.
 type review struct {
@@ -195,18 +184,8 @@ func (s *Stage) ask(ctx context.Context, img *pipeline.Image) (*judgement, error
 	}
 	within, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(within, http.MethodPost, s.config.URL, bytes.NewReader(body))
+	resp, err := s.config.Do(within, s.client, "application/json", body)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Name(), err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	Sign(req.Header, s.config.Secret, body)
-	resp, err := s.client.Do(req)
-	if err != nil {
-		if urlErr, ok := errors.AsType[*url.Error](err); ok {
-			err = urlErr.Err // without the URL, which may hold a credential: clients see this error
-		}
 		return nil, fmt.Errorf("%s: %w", s.Name(), err)
 	}
 	defer resp.Body.Close()
@@ -227,33 +206,6 @@ func (s *Stage) encode(uid string, img *pipeline.Image) ([]byte, error) {
 		return json.Marshal(map[string]*pipeline.Image{"input": img})
 	}
 	return json.Marshal(review{APIVersion: "dray/v1", Kind: "ImageReview", Request: request{uid, img}})
-}
-
-// Headers of a signed request.
-const (
-	// HeaderTime is the time of the signature, in seconds since 1970.
-	HeaderTime = "X-Dray-Time"
-	// HeaderSignature is "sha256=" and the HMAC-SHA-256, in hexadecimal, of the time, a dot and the
-	// body.
-	HeaderSignature = "X-Dray-Signature"
-)
-
-// Sign signs a body with the key that secret returns, and adds the signature to the headers h of
-// the request. If secret is nil or returns no key, Sign adds nothing.
-func Sign(h http.Header, secret func() []byte, body []byte) {
-	if secret == nil {
-		return
-	}
-	key := secret()
-	if len(key) == 0 {
-		return
-	}
-	now := strconv.FormatInt(time.Now().Unix(), 10)
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(now + "."))
-	mac.Write(body)
-	h.Set(HeaderTime, now)
-	h.Set(HeaderSignature, "sha256="+hex.EncodeToString(mac.Sum(nil)))
 }
 
 // decode parses an answer. An answer that does not say whether the image is allowed is an

@@ -40,6 +40,9 @@ func service(t *testing.T, say func(r *http.Request, body []byte) (status int, a
 	return s.URL
 }
 
+// at is a service that gets no headers and no signatures.
+func at(url string) Service { return Service{URL: func() string { return url }} }
+
 func stage(t *testing.T, c Config) *Stage {
 	t.Helper()
 	s, err := New(c)
@@ -67,7 +70,7 @@ func TestReview(t *testing.T) {
 		}
 		return 200, fmt.Sprintf(`{"response":{"uid":%q,"allowed":%t,"message":"no","findings":[{"rule":"owner","message":"nobody owns it","fix":"set the label owner"},{"rule":"Not A Label","message":"x"}]}}`, uid(body), allowed)
 	})
-	s := stage(t, Config{URL: url})
+	s := stage(t, Config{Service: at(url)})
 	if found, err := s.CheckImage(t.Context(), image); err != nil || found != nil {
 		t.Errorf("allowed: %v, %v", found, err)
 	}
@@ -88,7 +91,7 @@ func TestOPA(t *testing.T) {
 		}
 		return 200, answer
 	})
-	s := stage(t, Config{URL: url, Form: OPA})
+	s := stage(t, Config{Service: at(url), Form: OPA})
 	found, err := s.CheckImage(t.Context(), image)
 	if err != nil || len(found) != 1 || found[0].Rule != RuleRefused || found[0].What != "no team may push on Fridays" {
 		t.Errorf("%+v, %v", found, err)
@@ -109,7 +112,7 @@ func TestSignature(t *testing.T) {
 		}
 		return 200, fmt.Sprintf(`{"response":{"uid":%q,"allowed":true}}`, uid(body))
 	})
-	s := stage(t, Config{URL: url, Secret: func() []byte { return secret }})
+	s := stage(t, Config{Service: Service{URL: at(url).URL, Secret: func() []byte { return secret }}})
 	if _, err := s.CheckImage(t.Context(), image); err != nil {
 		t.Error(err)
 	}
@@ -117,9 +120,12 @@ func TestSignature(t *testing.T) {
 	if _, err := s.CheckImage(t.Context(), image); err != nil {
 		t.Error(err)
 	}
-	other := stage(t, Config{URL: url, Secret: func() []byte { return []byte("another") }})
+	other := stage(t, Config{Service: Service{URL: at(url + "/another").URL, Secret: func() []byte { return []byte("another") }}})
 	if s.Revision() != other.Revision() {
-		t.Error("the secret is part of the revision")
+		t.Error("a secret is part of the revision")
+	}
+	if s.Revision() == stage(t, Config{Service: at("http://another.example/")}).Revision() {
+		t.Error("another service has the same revision")
 	}
 }
 
@@ -140,7 +146,7 @@ func TestWhatIsNoVerdict(t *testing.T) {
 			url := service(t, func(_ *http.Request, body []byte) (int, string) {
 				return c.status, strings.Replace(c.answer, "UID", uid(body), 1)
 			})
-			if found, err := stage(t, Config{URL: url}).CheckImage(t.Context(), image); err == nil {
+			if found, err := stage(t, Config{Service: at(url)}).CheckImage(t.Context(), image); err == nil {
 				t.Errorf("judged: %+v", found)
 			}
 		})
@@ -156,7 +162,7 @@ func TestServiceThatFailsIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32
 		broken := true
-		s := stage(t, Config{URL: "http://policy.internal/", Failures: 3, Pause: 10 * time.Second, Timeout: time.Second, Transport: transport(func(r *http.Request) (*http.Response, error) {
+		s := stage(t, Config{Service: at("http://policy.internal/"), Failures: 3, Pause: 10 * time.Second, Timeout: time.Second, Transport: transport(func(r *http.Request) (*http.Response, error) {
 			asked.Add(1)
 			if broken {
 				<-r.Context().Done() // it hangs
@@ -201,17 +207,23 @@ func TestServiceThatFailsIsLeftAlone(t *testing.T) {
 }
 
 func TestBadConfiguration(t *testing.T) {
-	for _, c := range []Config{{}, {URL: "policy"}, {URL: "file:///etc/passwd"}, {URL: "http://x", Form: "soap"}} {
-		if _, err := New(c); err == nil {
-			t.Errorf("%+v is taken", c)
+	if _, err := New(Config{Service: at("http://x"), Form: "soap"}); err == nil {
+		t.Error("an unknown form is accepted")
+	}
+	for _, url := range []string{"", "policy.example", "file:///etc/passwd", "http://", "http:///hook", "http://x\x00", "ftp://policy.example"} {
+		if CheckURL(url) == nil {
+			t.Errorf("%q is accepted", url)
 		}
+	}
+	if err := CheckURL("https://policy.example/hook?token=x"); err != nil {
+		t.Error(err)
 	}
 }
 
 // The error about a service that cannot be reached is shown to clients, so it must not have the
 // URL.
 func TestErrorsKeepTheAddress(t *testing.T) {
-	s := stage(t, Config{URL: "http://user:hidden@127.0.0.1:1/hook?token=hidden"})
+	s := stage(t, Config{Service: at("http://user:hidden@127.0.0.1:1/hook?token=hidden")})
 	if _, err := s.CheckImage(t.Context(), image); err == nil || strings.Contains(err.Error(), "hidden") {
 		t.Errorf("%v", err)
 	}
@@ -225,7 +237,7 @@ func TestFurtherFindings(t *testing.T) {
 	url := service(t, func(*http.Request, []byte) (int, string) {
 		return 200, `{"result":{"allowed":false,"findings":[` + strings.TrimSuffix(all, ",") + `]}}`
 	})
-	found, err := stage(t, Config{URL: url, Form: OPA}).CheckImage(t.Context(), image)
+	found, err := stage(t, Config{Service: at(url), Form: OPA}).CheckImage(t.Context(), image)
 	if err != nil || len(found) != maxFindings+1 || found[maxFindings].Rule != "more" {
 		t.Errorf("%d findings, %v", len(found), err)
 	}

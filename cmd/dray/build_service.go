@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
+	"dray/mirror/pipeline/webhook"
+)
+
+// serviceOf returns a service with the URL, the headers and the key that its files have.
+func serviceOf(c config.Service, files watched.Source) (webhook.Service, error) {
+	url, err := watched.Value(files, c.URLFile, parseURL, c.URL.Reveal())
+	if err != nil {
+		return webhook.Service{}, fmt.Errorf("url_file: %w", err)
+	}
+	fixed, _ := watched.Headers(c.Headers) // checkService reports an error
+	changing, err := watched.Value(files, c.HeadersFile, watched.ParseHeaders, nil)
+	if err != nil {
+		return webhook.Service{}, fmt.Errorf("headers_file: %w", err)
+	}
+	key, err := files.Secret(c.SecretFile, "")
+	if err != nil {
+		return webhook.Service{}, fmt.Errorf("secret_file: %w", err)
+	}
+	return webhook.Service{
+		URL: url, Secret: func() []byte { return []byte(key().Reveal()) },
+		Header: func() http.Header {
+			h := fixed.Clone()
+			maps.Copy(h, changing())
+			return h
+		},
+	}, nil
+}
+
+// parseURL reads a file with the URL of a service.
+func parseURL(text []byte) (string, error) {
+	url := string(bytes.TrimSpace(text))
+	return url, webhook.CheckURL(url)
+}
+
+// variablesOf returns a function that gives the variables of a program. Those in its file take the
+// place of those with the same name in the configuration.
+func variablesOf(c config.ExecCheck, files watched.Source) (func() []string, error) {
+	changing, err := watched.Value(files, c.EnvironmentFile, watched.ParseVariables, nil)
+	if err != nil {
+		return nil, fmt.Errorf("environment_file: %w", err)
+	}
+	return func() []string {
+		var all []string
+		seen := map[string]bool{}
+		add := func(variable string) {
+			name, _, _ := strings.Cut(variable, "=")
+			if !seen[name] {
+				all = append(all, variable)
+			}
+			seen[name] = true
+		}
+		for _, v := range changing() {
+			add(v)
+		}
+		for _, v := range c.Environment {
+			add(v.Reveal())
+		}
+		return all
+	}, nil
+}
+
+// checkService adds the problems of a service to k.
+func checkService(c config.Service, k *config.Report, path string) {
+	switch {
+	case c.URL != "" && c.URLFile != "":
+		k.Add(path, "url and url_file are both set; remove one")
+	case c.URLFile != "":
+		checkFile(k, path+".url_file", c.URLFile, parseURL)
+	case c.URL == "":
+		k.Add(path, "set url or url_file")
+	default:
+		if err := webhook.CheckURL(c.URL.Reveal()); err != nil {
+			k.Add(path+".url", "%v", err)
+		}
+	}
+	if _, err := watched.Headers(c.Headers); err != nil {
+		k.Add(path+".headers", "%v", err)
+	}
+	checkFile(k, path+".headers_file", c.HeadersFile, watched.ParseHeaders)
+	checkFile(k, path+".secret_file", c.SecretFile, watched.ParseSecret)
+}
+
+// checkFile adds to k the problem of a file that cannot be parsed. An empty name means no file.
+func checkFile[T any](k *config.Report, path, name string, parse func(text []byte) (T, error)) {
+	if name == "" {
+		return
+	}
+	k.File(path, name, func(text []byte) error {
+		_, err := parse(text)
+		return err
+	})
+}
