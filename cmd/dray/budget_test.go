@@ -564,3 +564,21 @@ func TestBudgetHeadBeforeAPush(t *testing.T) {
 	head()
 	spent(t, s.ecr, kinds{})
 }
+
+// The first client that asks what to push finds out that the registry is silent. The next ones cost
+// nothing until dray asks again, some seconds later.
+func TestBudgetHeadDuringAnOutage(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	s.ecr.AddFault(ecrtest.Fault{Close: true, Count: -1})
+	absent := digest.FromString("absent").String()
+	s.want(404, "HEAD", "/v2/team/app/blobs/"+absent, nil)
+	<-s.ecr.Idle()
+	s.ecr.ResetCounters()
+	for range 10 {
+		s.want(404, "HEAD", "/v2/team/app/blobs/"+absent, nil)
+		s.want(404, "HEAD", "/v2/team/app/manifests/"+absent, nil)
+		s.want(404, "HEAD", "/v2/team/app/manifests/v1", nil)
+		s.want(202, "POST", "/v2/team/app/blobs/uploads/?from=team/base&mount="+absent, nil)
+	}
+	spent(t, s.ecr, kinds{})
+}

@@ -65,16 +65,15 @@ func (p *Puller) HeadBlob(x *request.Request) error {
 	}
 	size := at.Size
 	if at.Place == repository.Nowhere {
-		err := p.askBeforePush(ctx, x, oci.ErrBlobUnknown, func(ctx context.Context) (err error) {
-			size, err = r.Confirm(ctx, d)
-			return err
-		}, func(cause error) bool {
+		size, err = askBeforePush(ctx, p, x, oci.ErrBlobUnknown, func(ctx context.Context) (int64, error) {
+			return r.Confirm(ctx, d)
+		}, func(cause error) (int64, bool) {
 			at, err := r.LocateBlob(ctx, d, repository.ServeHere)
 			if err != nil || at.Place != repository.Held {
-				return false
+				return 0, false
 			}
-			size, x.Stale = at.Size, cause
-			return true
+			x.Stale = cause
+			return at.Size, true
 		})
 		if err != nil {
 			return err

@@ -39,10 +39,9 @@ type Puller struct {
 	finder
 	prefetchers map[string]*prefetcher // by upstream
 	hot         hot
-	// pushes bounds the time that askBeforePush takes.
-	pushes     impatience
-	stale      *prometheus.CounterVec
-	prefetched *prometheus.CounterVec
+	outages     *outages
+	stale       *prometheus.CounterVec
+	prefetched  *prometheus.CounterVec
 }
 
 // New returns a Puller without hot answers.
@@ -50,12 +49,12 @@ func New(o Options) *Puller {
 	names := maps.Keys(o.Repositories.Upstreams())
 	p := &Puller{
 		finder: finder{
-			o: o, refreshes: newRefreshes(), lists: newImpatience(listPatience, names),
+			o: o, refreshes: newRefreshes(), lists: newImpatience(names),
 			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookupTimeout}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags and lists of referrers that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		prefetchers: map[string]*prefetcher{}, pushes: newImpatience(pushPatience, names), hot: newHot(),
+		prefetchers: map[string]*prefetcher{}, outages: newOutages(o.Tasks), hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Answers from an old fact about a tag, a list of referrers, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
 	"slices"
 	"time"
@@ -23,6 +24,37 @@ import (
 // listPatience bounds how long a client waits for a list of referrers. Docker 29 asks for such a
 // list in the middle of a pull, and the pull stands still until it has an answer.
 const listPatience = 5 * time.Second
+
+// impatience bounds how long clients wait for lists of referrers, by upstream. For a few seconds
+// after a question without an answer, it sends no further question to that upstream.
+type impatience map[string]*upstream.Breaker
+
+func newImpatience(upstreams iter.Seq[string]) impatience {
+	i := impatience{}
+	for name := range upstreams {
+		i[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
+	}
+	return i
+}
+
+// ask calls the function ask with a context that ends after listPatience. The function sends a
+// question to the upstream that is called name. err is the error of the function. unanswered is not
+// nil if the upstream gave no answer or was not asked.
+func (i impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
+	unanswered = i[name].Do(func() error {
+		bounded, cancel := context.WithTimeout(ctx, listPatience)
+		defer cancel()
+		err = ask(bounded)
+		switch {
+		case ctx.Err() != nil:
+			return context.Canceled
+		case NotAnswered(err):
+			return upstream.ErrUnreachable
+		}
+		return nil
+	})
+	return err, unanswered
+}
 
 // maxListPages bounds the pages of a list that dray puts together. A page of Amazon ECR has up to
 // 50 referrers (ListImageReferrers, maxResults).

@@ -13,6 +13,7 @@ import (
 
 	"dray/cache"
 	"dray/mirror/gate"
+	"dray/mirror/pull"
 	"dray/mirror/queue"
 	"dray/mirror/repository"
 	"dray/upstream"
@@ -145,23 +146,29 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 // upstream has lost the manifest or does not answer, ensureChild puts the copy that is held here
 // into the queue, because the client did not send the manifest.
 func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Digest) error {
-	need := repository.Acknowledge
 	held := p.Repo.Held(ctx, d)
-	if held != nil {
-		need = repository.AcknowledgeHeld
-	}
-	at, err := p.Repo.LocateManifest(ctx, d, nil, need)
-	switch {
-	case held != nil && (upstream.Transient(err) || err == nil && at.Place == repository.Nowhere):
-		man, err := held.Parse()
-		if err != nil {
-			return err
+	if held == nil {
+		at, err := p.Repo.LocateManifest(ctx, d, nil, repository.Acknowledge)
+		if err == nil && at.Place == repository.Nowhere {
+			return oci.NotPushed(oci.KindManifest, d, p.Repo.Name)
 		}
-		return a.acknowledge(ctx, p.withManifest(man))
-	case err == nil && at.Place == repository.Nowhere:
-		return oci.NotPushed(oci.KindManifest, d, p.Repo.Name)
+		return err
 	}
-	return err
+	if p.Repo.Queued(oci.Reference{Digest: d}, nil) != nil {
+		return nil
+	}
+	ask := func(ctx context.Context) (repository.Location, error) {
+		return p.Repo.LocateManifest(ctx, d, nil, repository.AcknowledgeHeld)
+	}
+	at, err := pull.AskQuickly(ctx, a.o.Manifests, p.Repo, ask, pull.Probe(ask))
+	if err == nil && at.Place != repository.Nowhere || err != nil && !pull.NotAnswered(err) {
+		return err
+	}
+	man, err := held.Parse()
+	if err != nil {
+		return err
+	}
+	return a.acknowledge(ctx, p.withManifest(man))
 }
 
 // Forward publishes a push from the queue. It is a [queue.Forward].

@@ -26,6 +26,7 @@ type Options struct {
 	Checks *gate.Checks
 	Tasks  *flight.Tasks
 	// Manifests fetches the manifests of an index that are not here, so that the checks can read them.
+	// It also knows which upstreams are silent.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cache"
+	"dray/mirror/pull"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/upstream"
@@ -85,15 +86,17 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 
 // mountNow is mountFrom while a client waits. If the push does not depend on the registry, the
 // client does not wait long for a registry that gives no answer.
-func (p *Pusher) mountNow(ctx context.Context, r, from repository.Repo, d digest.Digest) (mounted bool) {
-	mount := func(ctx context.Context) (err error) {
-		mounted, err = p.sender.mountFrom(ctx, upstream.Call{Existing: p.o.Checks.For(r) != nil}, r, from, d)
-		return err
+func (p *Pusher) mountNow(ctx context.Context, r, from repository.Repo, d digest.Digest) bool {
+	mount := func(ctx context.Context) (bool, error) {
+		return p.sender.mountFrom(ctx, upstream.Call{Existing: p.o.Checks.For(r) != nil}, r, from, d)
 	}
+	var mounted bool // the log has the errors
 	if r.Up.AcknowledgeLocally {
-		p.o.Manifests.AskQuickly(ctx, r.Up.Name, mount)
+		mounted, _ = pull.AskQuickly(ctx, p.o.Manifests, r, mount, pull.Probe(func(ctx context.Context) (int64, error) {
+			return r.Ask(ctx, upstream.Call{}, d)
+		}))
 	} else {
-		_ = mount(ctx) // the log has the error
+		mounted, _ = mount(ctx)
 	}
 	return mounted
 }

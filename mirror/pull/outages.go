@@ -1,0 +1,138 @@
+package pull
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"dray/mirror/flight"
+	"dray/mirror/repository"
+)
+
+const (
+	// pushPatience bounds the time of the question whether the registry has content, for clients whose
+	// pushes are acknowledged locally. It leaves time to answer the client within 2 s.
+	pushPatience = 1900 * time.Millisecond
+	// probePause is the time from one question to a silent upstream to the next.
+	probePause = 5 * time.Second
+	// outageMemory is how long dray goes on to ask a silent upstream after the last question of a
+	// client. It is longer than the time between the pushes of one pipeline.
+	outageMemory = 10 * time.Minute
+)
+
+// outages bounds how long clients wait for a registry on whose answer their pushes do not depend.
+// If a question gets no answer within pushPatience, its upstream is silent. From then on no client
+// waits: each one is told at once that there is no answer. Meanwhile a task asks the upstream every
+// probePause, with the newest question of a client, until there is an answer.
+type outages struct {
+	tasks  *flight.Tasks
+	mu     sync.Mutex         // guards silent and its values; the lock of tasks is taken under it
+	silent map[string]*outage // by upstream
+}
+
+// outage is what is known about a silent upstream.
+type outage struct {
+	why   error // result of the newest attempt
+	probe func(context.Context) error
+	asked time.Time // when a client asked last; probe is its question
+}
+
+func newOutages(tasks *flight.Tasks) *outages {
+	return &outages{tasks: tasks, silent: map[string]*outage{}}
+}
+
+// AskQuickly returns the result of ask, which sends a question to the upstream of r. If the
+// upstream is silent, AskQuickly does not call ask, and returns the reason at once, for which
+// [NotAnswered] is true. probe sends a question to the same upstream and changes nothing there. It
+// may be called at any later time.
+func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
+	name := r.Up.Name
+	if why := p.outages.reason(name, probe); why != nil {
+		return v, why
+	}
+	bounded, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
+	if v, err = ask(bounded); NotAnswered(err) && ctx.Err() == nil {
+		p.outages.begin(name, probe, err)
+	}
+	return v, err
+}
+
+// Probe makes a function for AskQuickly of a question that changes nothing at the upstream.
+func Probe[T any](ask func(context.Context) (T, error)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := ask(ctx)
+		return err
+	}
+}
+
+// reason returns why an upstream is silent, and makes probe the question that is repeated. It
+// returns nil if the upstream is not silent.
+func (o *outages) reason(name string, probe func(context.Context) error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.silent[name]
+	if s == nil {
+		return nil
+	}
+	s.probe, s.asked = probe, time.Now()
+	return s.why
+}
+
+// begin makes an upstream silent, unless it is already.
+func (o *outages) begin(name string, probe func(context.Context) error, why error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.silent[name] == nil && o.tasks.Start(func(ctx context.Context) { o.watch(ctx, name) }) {
+		o.silent[name] = &outage{why, probe, time.Now()}
+	}
+}
+
+// watch asks a silent upstream until it answers, until no client has asked for outageMemory, or
+// until ctx ends. Then the upstream is no longer silent.
+func (o *outages) watch(ctx context.Context, name string) {
+	defer func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.silent, name)
+	}()
+	tick := time.NewTicker(probePause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		probe := o.next(name)
+		if probe == nil {
+			return
+		}
+		bounded, cancel := context.WithTimeout(ctx, pushPatience)
+		err := probe(bounded)
+		cancel()
+		if !NotAnswered(err) || ctx.Err() != nil {
+			return
+		}
+		o.still(name, err)
+	}
+}
+
+// next returns the question with which a silent upstream is asked next, or nil if no client has
+// asked for outageMemory.
+func (o *outages) next(name string) func(context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.silent[name]
+	if time.Since(s.asked) >= outageMemory {
+		return nil
+	}
+	return s.probe
+}
+
+// still records why a silent upstream did not answer again.
+func (o *outages) still(name string, why error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.silent[name].why = why
+}
