@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -95,12 +96,25 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(err, auth.ErrDenied) {
 		return denied(c.o.Name, "its token endpoint refuses the repository", err)
 	}
-	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached", c.o.Name)
+	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached%s", c.o.Name, c.o.unknownHost(err))
 	if te, ok := errors.AsType[*auth.TokenError](err); ok {
 		e = oci.ErrUnavailable.With("the token endpoint of the upstream registry %s does not answer", c.o.Name)
 		e.RetryAfter = te.RetryAfter
 	}
 	return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, err))
+}
+
+// unknownHost says in an error's text that the host of a request has no address, and what to do; ""
+// if that is not the cause of err.
+func (o Options) unknownHost(err error) string {
+	name, ok := errors.AsType[*net.DNSError](err)
+	switch {
+	case !ok || !name.IsNotFound:
+		return ""
+	case name.Name != o.Base.Hostname():
+		return fmt.Sprintf(", because %s has no address", name.Name)
+	}
+	return fmt.Sprintf(", because %s has no address; look at the name of the registry%s", name.Name, o.Quirks.UnknownHostHint)
 }
 
 func credentialError(registry string, cause error) error {

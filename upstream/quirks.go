@@ -37,4 +37,7 @@ type Quirks struct {
 	// UnsupportedManifestHint is added to the text of two refusals: a 405 for a manifest, and any 4xx
 	// for an index that lists blobs. It is for registries whose own text does not say what to do.
 	UnsupportedManifestHint string
+	// UnknownHostHint is added to the advice to look at the name of the registry, if that name has no
+	// address.
+	UnknownHostHint string
 }

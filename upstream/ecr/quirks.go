@@ -42,6 +42,7 @@ func Private() upstream.Quirks {
 		MissingPartsTexts:       missingPartsTexts(),
 		UnsupportedManifestHint: "Amazon ECR answers this to manifests that its parser does not know. " +
 			"A BuildKit cache needs image-manifest=true,oci-mediatypes=true.",
+		UnknownHostHint: ", above all at the region in it",
 	}
 }
 

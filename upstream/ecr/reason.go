@@ -33,14 +33,16 @@ func (o *TokenOptions) noToken(err error) error {
 	// service/ecr/auth.go, getIdentity).
 	identity := strings.Contains(err.Error(), "get identity:")
 	switch {
+	case unknown && name.IsNotFound && strings.Contains(name.Name, "."+o.Region+"."):
+		return say("the AWS API of the region %s cannot be reached, because %s has no address; look at the region in the name of the registry", o.Region, name.Name)
+	case unknown && name.IsNotFound:
+		return say("AWS cannot be reached, because %s has no address; look at the AWS configuration of this mirror", name.Name)
 	case identity && answered && o.Role != "":
 		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
 	case identity:
 		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
 	case answered && api.ErrorFault() != smithy.FaultServer && api.ErrorCode() != "ThrottlingException":
 		return say("AWS refuses the credentials of this mirror in the region %s (%s); they have to be valid there and need the right %s", o.Region, api.ErrorCode(), o.rights())
-	case unknown && name.IsNotFound:
-		return say("the ECR API of the region %s cannot be reached, because %s has no address; look at the region in the name of the registry", o.Region, name.Name)
 	case network || request:
 		return say("the ECR API of the region %s cannot be reached", o.Region)
 	}

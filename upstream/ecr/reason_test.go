@@ -23,7 +23,9 @@ func TestNoToken(t *testing.T) {
 		want string
 	}{
 		{err: fmt.Errorf("get identity: get credentials: %w", errors.New("no EC2 IMDS role found")), want: "has no AWS credentials; set AWS_PROFILE"},
-		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsNotFound: true}), want: "has no AWS credentials"},
+		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsNotFound: true}), want: "because sso.example has no address; look at the AWS configuration"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sts.eu-wst-1.amazonaws.com", IsNotFound: true}), want: "sts.eu-wst-1.amazonaws.com has no address; look at the region"},
+		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsTimeout: true}), want: "has no AWS credentials"},
 		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &smithy.GenericAPIError{Code: "AccessDenied"}), want: "assume the role arn:aws:iam::1:role/x (AccessDenied)"},
 		{err: refused, want: "refuses the credentials of this mirror in the region eu-wst-1 (UnrecognizedClientException)"},
 		{err: &net.DNSError{Name: "api.ecr.eu-wst-1.amazonaws.com", IsNotFound: true}, want: "api.ecr.eu-wst-1.amazonaws.com has no address; look at the region"},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"dray/upstream/ecr/host"
 	"dray/upstream/oci"
 )
 
@@ -41,6 +43,9 @@ func (c Config) Notices() []string {
 		if strings.HasPrefix(u.URL, "http://") && (u.UsesAWS() || u.Credentials.Username != "") && !isLoopback(u.dialAddress()) {
 			add("upstream %s: dray sends credentials to %s over plain HTTP.", u.Name, u.URL)
 		}
+		if name, err := host.Parse(u.Host()); u.Kind == KindECR && err == nil {
+			regionNotice("upstream "+u.Name, name.Region, add)
+		}
 		if u.RepositoryPrefix != "" {
 			name := oci.JoinRepo(u.DefaultNamespace, "alpine")
 			add("upstream %s: because of repository_prefix, dray requests alpine as %s.", u.Name, oci.JoinRepo(u.RepositoryPrefix, name))
@@ -60,10 +65,22 @@ func (c Config) Notices() []string {
 	if os.Geteuid() != 0 {
 		c.execNotices(add)
 	}
+	regionNotice("cloudwatch", c.CloudWatch.Region, add)
 	if c.CloudWatch.Region != "" && c.CloudWatch.Dimensions != DimensionsNone {
 		add("cloudwatch: dray publishes a metric for each %s, up to %d at a time, and Amazon charges for each.", c.CloudWatch.Dimensions, c.CloudWatch.MaxSeries)
 	}
 	return notices
+}
+
+// regionNotice adds a notice if dray does not know an AWS region. An empty one means no region.
+func regionNotice(where, region string, add func(format string, args ...any)) {
+	known := map[string]bool{}
+	for _, r := range host.Regions() {
+		known[r] = true
+	}
+	if region != "" && !known[region] {
+		add("%s: this version of dray does not know the AWS region %s%s", where, region, cmp.Or(suggestion(region, known), ". Look whether it exists."))
+	}
 }
 
 // execNotices adds a notice for each program that runs as the same user as dray.

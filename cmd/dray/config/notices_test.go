@@ -123,9 +123,12 @@ func TestNotices(t *testing.T) {
 		{name: "pushes beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]\nmetadata: {url: 'redis://r:6379'}", want: []string{
 			"metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror."}},
 		{name: "pulls beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io}]\nmetadata: {url: 'redis://r:6379'}"},
-		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
+		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: eu-west-1, dimensions: image}", want: []string{
 			"admin: other machines can connect to :6060. They can see pulls and pushes, take profiles, and empty the cache. Set admin.token_file, and they can only read health and metrics.",
 			"cloudwatch: dray publishes a metric for each image, up to 100 at a time, and Amazon charges for each."}},
+		{name: "regions that dray does not know", file: "upstreams: [{url: 123456789012.dkr.ecr.us-eats-1.amazonaws.com}, {url: 123456789012.dkr-ecr.eu-central-2.on.aws}]\ncloudwatch: {region: moon-base-1}", want: []string{
+			"upstream 123456789012.dkr.ecr.us-eats-1.amazonaws.com: this version of dray does not know the AWS region us-eats-1; did you mean us-east-1?",
+			"cloudwatch: this version of dray does not know the AWS region moon-base-1. Look whether it exists."}},
 		{name: "programs that see what dray sees", file: "checks: [{name: c, exec: [{mode: enforce, command: [/bin/true]}, {command: [/bin/false]}]}]", want: ofUser(
 			"checks c: dray does not run as root, so /bin/true runs as the user of dray. It sees none of dray's variables, but it can read dray's files, such as keys and passwords, and kill dray.")},
 	} {

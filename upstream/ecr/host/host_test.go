@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"testing"
 )
 
@@ -49,4 +50,16 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse(%q) = %+v", name, h)
 		}
 	})
+}
+
+// The name of a registry in each region is one that Parse takes.
+func TestRegions(t *testing.T) {
+	for _, region := range Regions() {
+		if n, err := Parse("123456789012.dkr.ecr." + region + ".amazonaws.com"); err != nil || n.Region != region {
+			t.Errorf("%s: %+v, %v", region, n, err)
+		}
+	}
+	if !slices.Contains(Regions(), "eu-west-1") || slices.Contains(Regions(), "eu-wst-1") {
+		t.Errorf("regions %q", Regions())
+	}
 }
