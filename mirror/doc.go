@@ -13,8 +13,8 @@
 //
 // Invariants:
 //   - The rights are checked before a handler is called and before an answer is repeated from
-//     memory. Only the report on a push needs no rights: its ID cannot be guessed, and on a
-//     listener that takes pushes, whoever knows the ID may read the report.
+//     memory. Only the report on a push needs no rights. On a listener that accepts pushes, whoever
+//     knows its ID may read the report, and the ID cannot be guessed.
 //   - Work for which several clients may wait runs in a task of the Mirror, so that it does not end
 //     with the request of the client that asked first. Run waits for the tasks.
 package mirror

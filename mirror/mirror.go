@@ -62,7 +62,7 @@ type Options struct {
 	// MaxUploadsPerClient bounds the open uploads of one client; 0 means no bound.
 	MaxUploadsPerClient int
 	// MaxUploadBytesPerClient bounds the bytes of one client's open uploads and staged blobs; 0 means
-	// no bound. Blobs that the queue holds, too, do not count.
+	// no bound. Blobs that are also in the queue do not count.
 	MaxUploadBytesPerClient int64
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.

@@ -33,8 +33,9 @@ import (
 	"dray/upstream/ecr"
 )
 
-// build makes the parts of the program in the order of their dependencies. It opens no listener
-// and starts nothing. The caller closes the graph; after an error, build has closed it.
+// build makes the parts of the program in the order of their dependencies. It opens no listener and
+// starts nothing. The caller closes the graph. If build returns an error, it has closed the graph
+// itself.
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
 	for _, step := range []func(context.Context) error{g.buildConnections, g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCertificates, g.buildCloudWatch, g.buildAdmin} {
@@ -238,7 +239,8 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-// buildAccess makes the access of each entry of `auth` in the configuration, by the entry's name.
+// buildAccess makes an identity.Access for each entry of `auth` in the configuration, by the name
+// of the entry.
 func (g *graph) buildAccess() (map[string]*identity.Access, error) {
 	var names []string
 	for _, a := range g.cfg.Auth {

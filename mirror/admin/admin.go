@@ -27,8 +27,8 @@ type Options struct {
 	// Hosts are the host names, without a port, under which the listener may be reached. It always
 	// accepts localhost and IP addresses.
 	Hosts []string
-	// Token returns the token that requests need for everything but health and metrics. Nil means that
-	// they need none.
+	// Token returns the token that all requests need, except those for health and metrics. If Token is
+	// nil, no request needs a token.
 	Token func() string
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
@@ -84,9 +84,8 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
-// open reports whether everybody may read a page, without the token and by any host name. Load
-// balancers and Prometheus read such pages, often by the name of a service. The pages have no
-// secrets.
+// open reports whether a request needs neither the token nor a known host name. Load balancers and
+// Prometheus send such requests, often to the name of a service. The answers have no secrets.
 func open(r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	return read && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics")
@@ -103,7 +102,7 @@ func authorised(token func() string, next http.Handler) http.Handler {
 			header(w)
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refusal := api.Errorf(api.CodeUnauthorized, "the token is missing or wrong; send the one in admin.token_file as Authorization: Bearer")
-			_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has left
+			_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has disconnected
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -112,10 +111,10 @@ func authorised(token func() string, next http.Handler) http.Handler {
 
 // guard refuses requests that only a misled browser would send. The web page of an attacker can
 // make its own host name resolve to a loopback address and then read the answers (DNS rebinding).
-// So guard accepts only the configured names, localhost and IP addresses, none of which can be the
-// name of an attacker. Requests for which [open] is true may have any name. The page of an attacker
-// can also make a browser send requests whose answers the page cannot read. guard refuses these,
-// too, because a profile is expensive to make.
+// So guard accepts only the configured names, localhost and IP addresses, because an attacker owns
+// none of these. Requests for which [open] is true may be sent to any host name. The page of an
+// attacker can also make a browser send requests whose answers the page cannot read. guard refuses
+// these, too, because a profile is expensive to make.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {

@@ -19,8 +19,8 @@ import (
 // maxRequestBytes bounds the body of a request to the API.
 const maxRequestBytes = 64 << 10
 
-// asError returns an Error with the message of err. If err wraps an Error, the result has the code
-// of that one, otherwise CodeInternal.
+// asError returns an Error with the message of err. The code is that of the Error that err wraps,
+// or CodeInternal if err wraps none.
 func asError(err error) *api.Error {
 	e := &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	if inner, ok := errors.AsType[*api.Error](err); ok {
@@ -35,7 +35,7 @@ type Endpoint struct {
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
 }
 
-// Query answers GET of a path below [api.Prefix]. ask must not change anything.
+// Query answers GET of a path below [api.Prefix]. The function ask must not change anything.
 func Query[A any](path string, ask func(ctx context.Context, params url.Values) (A, error)) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		answer, err := ask(r.Context(), r.URL.Query())
@@ -47,9 +47,9 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 }
 
 // List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as ask
-// yields them, because a cache may have a million blobs. ask must not change anything. An error
-// before the first item is answered with its status, as for [Query]. A later error follows the
-// items as the member "error", although the status, which has been sent by then, says success.
+// yields them, because a cache may have a million blobs. The function ask must not change anything.
+// If ask fails before the first item, the answer has the status of the error. A later error follows
+// the items as the member "error". The status, which has been sent by then, says success.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
@@ -91,8 +91,8 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 
 // checkChange refuses requests that a web page could have made a browser send. For a page of
 // another site, a browser sends some POST requests without asking the server first (Fetch standard,
-// "CORS-safelisted request-header"). Before one with the content type application/json, it sends a
-// preflight, which no endpoint here answers. [guard] has checked the name in Host.
+// "CORS-safelisted request-header"). Before a POST with the content type application/json, it sends
+// a preflight request, which no endpoint here answers. [guard] has checked the host name.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")
@@ -127,15 +127,15 @@ func readJSON(from io.Reader, into any) ([]byte, error) {
 	return body, nil
 }
 
-// mount adds endpoints to a mux, and an answer in the API's form for all other paths below
-// [api.Prefix].
+// mount adds endpoints to a mux. All other paths below [api.Prefix] are answered in the form of the
+// API's errors.
 func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 	for _, e := range endpoints {
 		mux.HandleFunc(e.pattern, func(w http.ResponseWriter, r *http.Request) {
 			header(w)
 			if err := e.serve(log, w, r); err != nil {
 				failed := asError(err)
-				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // fails only if the client has left
+				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // fails only if the client has disconnected
 			}
 		})
 	}
@@ -157,7 +157,7 @@ func sendJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes()) // fails only if the client has left
+	_, _ = w.Write(buf.Bytes()) // fails only if the client has disconnected
 	return nil
 }
 
@@ -203,6 +203,6 @@ func (l *listing) end(err error) error {
 		why, _ := json.Marshal(asError(err)) // cannot fail for two strings
 		tail += ", \"error\": " + string(why)
 	}
-	_, _ = io.WriteString(l.w, tail+"}\n") // fails only if the client has left
+	_, _ = io.WriteString(l.w, tail+"}\n") // fails only if the client has disconnected
 	return nil
 }

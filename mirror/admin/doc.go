@@ -4,13 +4,13 @@
 //   - Everybody who reaches its listener may read health and metrics. For all else, the token of
 //     [Options] is needed, if there is one. By default there is none, and only this machine reaches
 //     the listener.
-//   - A web page in a browser on this machine must not reach it. A page could make its own host
-//     name resolve to this address, so requests to host names that are not configured are refused,
-//     except those for health and metrics. Requests that a browser marks as coming from another
-//     site are refused, too. Requests that change anything must also have a form that no such page
-//     can send.
-//   - It imports none of the parts of dray that it shows or changes: the program passes in
-//     functions.
-//   - It registers nothing on http.DefaultServeMux itself, but net/http/pprof does. So no server
-//     of the process may use that mux.
+//   - A web page in a browser on this machine must not reach the listener. A page could make its
+//     own host name resolve to this address. So requests to host names that are not configured are
+//     refused, except those for health and metrics. Requests that a browser marks as coming from
+//     another site are refused, too. Requests that change anything must also have a form that no
+//     such page can send.
+//   - The package imports none of the parts of dray that it shows or changes. The program passes in
+//     functions instead.
+//   - Its import net/http/pprof registers handlers on http.DefaultServeMux. So no server of the
+//     process may use that mux.
 package admin

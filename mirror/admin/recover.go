@@ -9,9 +9,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// recovering handles a panic of next: it logs the panic once as an error, and answers with 500. If
-// part of an answer has been sent, it cuts the connection. The server of net/http would recover the
-// panic too late for an answer, and log it without a level.
+// recovering handles a panic of the handler next. It logs the panic once as an error, and answers
+// with 500. If part of an answer has been sent, it cuts the connection. The server of net/http
+// would recover the panic too late for an answer, and log it without a level.
 func recovering(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}

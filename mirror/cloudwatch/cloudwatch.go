@@ -28,14 +28,14 @@ type Series struct {
 	// Metric is the name in CloudWatch.
 	Metric string
 	// Dimensions are the dimensions of the metric. CloudWatch bills each combination of values as a
-	// metric. If a label is empty, its dimension is left out.
+	// metric. If the value of a label is empty, its dimension is left out.
 	Dimensions []Dimension
-	// Only maps the name of a label to the values of the label that count. If Only is nil, all
-	// count.
+	// Only maps the name of a label to the values that are published. If Only is nil, all values are
+	// published.
 	Only map[string][]string
 }
 
-// Dimension maps a label of the counter to a dimension, whose name is Name.
+// Dimension maps a label of the counter to a dimension of the metric.
 type Dimension struct {
 	Label, Name string
 }
@@ -53,7 +53,7 @@ type Options struct {
 	Timeout time.Duration
 	// FlushTimeout bounds the last publication, at the end of Run; 0 means 5 seconds.
 	FlushTimeout time.Duration
-	// MaxPending bounds the data points that wait; 0 means 20,000.
+	// MaxPending bounds the data points that wait to be sent; 0 means 20,000.
 	MaxPending int
 	// Logger gets a message when publishing starts to fail and when it works again; nil discards.
 	Logger *slog.Logger

@@ -3,5 +3,5 @@
 // queue of jobs ([Jobs]).
 //
 // It imports nothing of dray, and takes work of any kind. The cache has flights of its own, because
-// its fetches have readers that follow them.
+// its readers read the bytes of a fetch while they arrive.
 package flight

@@ -8,10 +8,10 @@ import (
 )
 
 // Group merges concurrent calls with the same key into one. The call runs in a task of its own,
-// because its first caller may leave before it ends.
+// because the caller that started it may leave before its end.
 type Group[K comparable, T any] struct {
 	options Options
-	mu      sync.Mutex // guards calls and their waiting
+	mu      sync.Mutex // guards calls, and the field waiting of each
 	calls   map[K]*call[T]
 }
 
@@ -22,7 +22,7 @@ type Options struct {
 	// Timeout bounds each call.
 	Timeout time.Duration
 	// Detached says that a call continues when all its callers have left. Otherwise the call is
-	// cancelled then, so that a client that leaves and asks again does not cause many calls at once.
+	// cancelled. So a client that leaves and asks again and again does not cause many calls at once.
 	Detached bool
 }
 
@@ -39,7 +39,7 @@ func NewGroup[K comparable, T any](o Options) *Group[K, T] {
 	return &Group[K, T]{options: o, calls: map[K]*call[T]{}}
 }
 
-// Do returns the result of the call under way for key. If there is none, it starts fn as that call.
+// Do returns the result of the call under way for key. If there is none, Do starts fn as the call.
 // If ctx ends before the call, Do returns the cause of that end. If the Tasks are stopped and no
 // call is under way, Do returns [ErrStopped].
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {

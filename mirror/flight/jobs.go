@@ -8,7 +8,8 @@ import (
 )
 
 // Jobs is a bounded queue of background work. One worker does one job after the other, and may
-// retry a job later. A job is lost if the queue is full, or if the worker ends before doing it.
+// retry a job later. A job is lost if the queue is full, or if the worker ends before it does the
+// job.
 type Jobs[T any] struct {
 	limit int
 	wake  chan struct{} // wakes the worker; capacity 1
@@ -34,7 +35,7 @@ type running[T any] struct {
 	dropped bool
 }
 
-// NewJobs returns a queue with space for limit new jobs, and for limit more that wait for a retry.
+// NewJobs returns a queue with space for limit new jobs and limit retries.
 func NewJobs[T any](limit int) *Jobs[T] {
 	return &Jobs[T]{limit: limit, wake: make(chan struct{}, 1)}
 }
@@ -73,8 +74,8 @@ func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
 	}
 }
 
-// next removes and returns a job that is due. If there is none, it returns nil and how long to wait
-// for the next one, at most an hour.
+// next removes and returns a job that is due. If no job is due, it returns nil and the time until
+// the next one is due, at most an hour.
 func (j *Jobs[T]) next(now time.Time) (*Job[T], time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -112,13 +113,13 @@ func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Contex
 }
 
 // Retry queues a job again. Before its nth retry, the job waits for the nth of the pauses. Retry
-// reports false if no pause is left or the queue is full. If Drop has returned the job, Retry does
-// nothing and reports true. Only the do of Run may call Retry.
+// reports false if there is no such pause or the queue is full. If Drop has returned the job, Retry
+// does nothing and reports true. Only the function do of Run may call Retry.
 func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.current != nil && j.current.dropped {
-		return true // Drop has taken it
+		return true // Drop has returned the job
 	}
 	if job.tries >= len(pauses) || len(j.later) >= j.limit {
 		return false
@@ -130,7 +131,7 @@ func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 }
 
 // Drop removes and returns the jobs for which the function returns true. If the worker is doing one
-// of them, Drop cancels that job and waits until it, or ctx, has ended.
+// of them, Drop cancels that job and waits until the job or ctx has ended.
 func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	j.mu.Lock()
 	picked := func(job Job[T]) bool {

@@ -14,7 +14,7 @@ type Mutex[K comparable] struct {
 // lock is the mutex of one key. It has a token in free while it is unlocked.
 type lock struct {
 	free  chan struct{}
-	users int // callers that hold it or wait for it; guarded by Mutex.mu
+	users int // callers that hold the lock or wait for it; guarded by Mutex.mu
 }
 
 // Lock locks the mutex of key and returns the function that unlocks it. If ctx ends first, Lock

@@ -27,8 +27,8 @@ type Gate struct {
 	// are forwarded while the client sends them, and each is completed at the upstream after its
 	// scan.
 	HoldUploads bool
-	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise
-	// it waits until a manifest that refers to it passes, for HoldFor at most.
+	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise it
+	// waits, for HoldFor at most, until a manifest that refers to it passes.
 	ForwardDigests bool
 	HoldFor        time.Duration
 	// TrustUnseen says that layers which the client did not send, because the upstream has them, are
@@ -37,10 +37,10 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Some clients give up a request after 30 s. Within is the longest time that these wait for a
-	// verdict; 0 means 20 s.
+	// Within is how long a client that gives up a request after 30 s waits for a verdict; 0 means 20
+	// s.
 	Within time.Duration
-	// OnTimeout is the answer to a push whose verdict takes longer than its client may wait.
+	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
 	OnTimeout pipeline.OnError
 }
 
@@ -99,7 +99,7 @@ func (e *Rejected) Error() string { return e.Report.Message("") }
 // Push is a manifest on its way through a gate.
 type Push struct {
 	Repo repository.Repo
-	Gate *Gate // nil if there is none
+	Gate *Gate // nil if the push is not checked
 	// User is the name of the authenticated client, or "" if the client is anonymous.
 	User     string
 	Ref      oci.Reference
@@ -109,8 +109,8 @@ type Push struct {
 	Cause  notify.Cause
 }
 
-// Key is equal for pushes that share a verdict. A verdict may depend on the user, so the user
-// is part of the key if there is a gate.
+// Key identifies a verdict. Pushes with the same Key share it. A verdict may depend on the user, so
+// the user is part of the key if there is a gate.
 type Key struct {
 	Repo   repository.Repo
 	Ref    string

@@ -29,7 +29,8 @@ func newReports() *reports {
 	return &reports{byID, byKey}
 }
 
-// add gives the report an id that cannot be guessed. Any client that knows the id may read it.
+// add gives the report an id that cannot be guessed. Any client that knows the id may read the
+// report.
 func (r *reports) add(report *pipeline.Report) {
 	report.ID = rand.Text()
 	r.byID.Add(report.ID, report)
@@ -43,8 +44,8 @@ func (r *reports) get(key Key) *pipeline.Report {
 }
 
 // late returns the report of a late verdict. A verdict is late if it took at least as long as its
-// client waits (within). late returns each report only once. It returns nil if there is none, or if
-// it is too old.
+// client waits (within). late returns each report only once. It returns nil if there is no such
+// report, or if the report is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {

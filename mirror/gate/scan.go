@@ -80,8 +80,8 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	}
 }
 
-// Cleared waits for the scan. It returns nil if the layer may be completed at the upstream, because
-// the checks do not reject it, or because s is nil. It returns ErrHeldBack if the scan failed,
+// Cleared waits for the scan. It returns nil if the checks do not reject the layer or s is nil: the
+// layer may then be completed at the upstream. It returns ErrHeldBack if the scan failed,
 // [oci.ErrDenied] if the checks reject the layer, and the cause of ctx if ctx ends first.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {
@@ -91,7 +91,7 @@ func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	switch {
 	case err != nil:
 		return err
-	case found == nil: // the scan did not reach its end
+	case found == nil: // the scan failed
 		return ErrHeldBack
 	case g.Pipeline.Refuses(found, r.Name):
 		return errLayerRejected
@@ -108,8 +108,8 @@ type layerKey struct {
 
 // Scanned returns the result of a gate's scan of a layer. s is the scan during the upload, or nil.
 // Scanned prefers the result of s, then a remembered result, and otherwise scans the layer now.
-// seen tells whether the client of this push has sent the layer. If it has not, and the gate trusts
-// such layers, Scanned returns nil instead of scanning the layer.
+// seen tells whether the client of this push has sent the layer. If the client has not sent it, and
+// the gate trusts such layers, Scanned scans nothing and returns nil.
 func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan, seen Seen, open func(context.Context) (io.ReadCloser, error)) (*pipeline.Scanned, error) {
 	found, err := s.Wait(ctx)
 	if err != nil {

@@ -17,8 +17,8 @@ type Principal struct {
 	Name string
 }
 
-// Need is a right that a request needs: to perform an action on a repository. Repository is the
-// name that rules refer to.
+// Need is a right that a request needs: the right to perform an action on a repository. Repository
+// is the name that rules refer to.
 type Need struct {
 	Action     Action
 	Repository string
@@ -26,10 +26,10 @@ type Need struct {
 
 // Authenticator authenticates the callers of requests.
 type Authenticator interface {
-	// Authenticate returns the caller of a request. An Authenticator whose credentials are limited
-	// to certain actions refuses needs beyond them. If the caller is refused or unknown, the error
-	// is [oci.ErrUnauthorized] with a challenge. Any other error means that the credentials could
-	// not be checked.
+	// Authenticate returns the caller of a request. If the credentials are limited to certain actions,
+	// all other needs are refused. If the caller is refused or unknown, the error is
+	// [oci.ErrUnauthorized] with a challenge. Any other error means that the credentials could not be
+	// checked.
 	Authenticate(r *http.Request, needs []Need) (Principal, error)
 }
 

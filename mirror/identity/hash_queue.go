@@ -17,8 +17,8 @@ type hashQueue struct {
 	waiting waiterGroup
 }
 
-// waiterGroup holds the waiters that have one name in common, such as an address or a user. The
-// waiters of an outer group are in its groups, and those of an innermost group in its queue.
+// waiterGroup holds the waiters that have one name in common, such as an address or a user. An
+// outer group has its waiters in inner groups. An innermost group has them in its queue.
 type waiterGroup struct {
 	name   string
 	size   int

@@ -26,8 +26,8 @@ import (
 // HTPasswd is an [Authenticator] for the users in a password file.
 //
 // A correct password is hashed once and remembered until the file has another hash for its user.
-// Credentials that are not remembered wait to be hashed. So a flood of wrong passwords does not
-// delay users who were recognised before. Checking an unknown user takes as long as checking a
+// Only credentials that are not remembered wait to be hashed. So a flood of wrong passwords does
+// not delay users who were recognised before. Checking an unknown user takes as long as checking a
 // known one.
 type HTPasswd struct {
 	realm string
@@ -110,7 +110,7 @@ func (u *users) keep(old *users) {
 }
 
 // parseUsers returns the users of a password file, and the numbers of the lines that are not users.
-// The last of several lines for one user counts.
+// If several lines are for one user, the last of them counts.
 func parseUsers(text string) (u *users, bad []string) {
 	u = &users{byName: map[string]*user{}}
 	n := 0
@@ -210,9 +210,9 @@ func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, g
 	return true, nil
 }
 
-// decoyHash returns a hash to compare the password of an unknown user with. The result of the
-// comparison is ignored, but its duration must not show that the user is unknown. The hashes in the
-// file may differ in cost, so decoyHash returns the hash of some user.
+// decoyHash returns the hash with which the password of an unknown user is compared. The result of
+// the comparison is ignored, but its duration must not show that the user is unknown. The hashes in
+// the file may differ in cost, so decoyHash returns the hash of some user.
 func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	if len(u.order) == 0 {
 		return nil

@@ -17,7 +17,8 @@ const (
 	notChecked    = "not checked"
 )
 
-// Failures counts requests whose callers were refused, by the auth entry and by reason.
+// Failures counts requests whose callers were refused, by entry of `auth` in the configuration and
+// by reason.
 type Failures struct{ counted *prometheus.CounterVec }
 
 // NewFailures returns a Failures for the auth entries with these names. All counters are at 0.

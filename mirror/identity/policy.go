@@ -140,8 +140,8 @@ func fromBrowser(r *http.Request) bool {
 }
 
 // KnownHost reports whether a Host header is an address, localhost or one of hosts. DNS rebinding
-// needs a host name, so an address is safe. So is an empty Host: only HTTP/1.0 allows it, which
-// browsers do not use.
+// needs a host name, so an address is safe. An empty Host is safe, too: only HTTP/1.0 allows it,
+// and browsers do not use HTTP/1.0.
 func KnownHost(hosts []string, host string) bool {
 	if host == "" {
 		return true
@@ -160,8 +160,8 @@ func KnownHost(hosts []string, host string) bool {
 		slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
-// local reports whether the request was made on this machine. A request that a reverse proxy
-// forwards counts as remote, wherever the proxy runs, if a header or HTTP/1.0 shows the proxy.
+// local reports whether the request was made on this machine. If a header or HTTP/1.0 shows that a
+// reverse proxy forwards the request, it counts as remote, wherever the proxy runs.
 func local(r *http.Request) bool {
 	for _, h := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"} {
 		if r.Header.Get(h) != "" {

@@ -31,7 +31,7 @@ const (
 	// maxQueued bounds the names that wait to be recorded. A later pull records a name that did not
 	// fit.
 	maxQueued = 1024
-	// maxImageNames bounds the names of an index's child.
+	// maxImageNames bounds the names of one child of an index.
 	maxImageNames = 16
 	// maxImageChildren bounds the children of an index that are recorded under its name.
 	maxImageChildren = 512
@@ -124,8 +124,8 @@ func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 }
 
 // names returns the names by which users know an image. After a request by tag, that is the name
-// with the tag. After a request by digest, it is the known names of the indexes that list the image
-// or, if there are none, the name with the digest.
+// with the tag. After a request by digest, these are the known names of the indexes that list the
+// image. If none is known, it is the name with the digest.
 func (l *BaseIndex) names(s nameOf) []string {
 	name := cmp.Or(s.image.Repo.Up.Public, s.image.Repo.Up.Registry) + "/" + s.image.Repo.Remote().Name
 	if s.ref != s.image.Digest.String() {

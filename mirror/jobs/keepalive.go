@@ -19,9 +19,9 @@ import (
 )
 
 // A cache hides pulls from the registry behind it. So a registry that deletes images without recent
-// pulls would delete images that clients often pull here. KeepAlive asks such a registry for the
-// manifest of every image that clients have pulled since the registry last returned that manifest,
-// at most once in an interval.
+// pulls would delete images that clients often pull here. KeepAlive asks the registry for each
+// image that clients have pulled since the registry last returned its manifest. It asks at most
+// once in an interval for each image.
 
 const (
 	// maxWaiting bounds the images that wait for their request. In a day, KeepAlive can send more
@@ -44,7 +44,7 @@ type KeepAlive struct {
 	o       KeepAliveOptions
 	results *prometheus.CounterVec
 
-	mu     sync.Mutex // guards images; no other lock is taken under it
+	mu     sync.Mutex // guards images; no other lock is taken while it is locked
 	images map[repository.Key]pulledImage
 }
 
@@ -227,9 +227,9 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	}
 }
 
-// request asks for an image, unless another mirror has done so meanwhile. It records the request
-// first, so that other mirrors skip the image. It returns false if requests for other images are
-// likely to fail as well.
+// request asks for an image, unless another mirror has asked for it meanwhile. It records the
+// request first, so that other mirrors skip the image. It returns false if requests for other
+// images are likely to fail as well.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	up, name := image.Repo.Up, image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)

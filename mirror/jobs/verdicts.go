@@ -38,7 +38,7 @@ const (
 )
 
 // attachPauses are the pauses before further tries. Their sum is longer than most outages of a
-// registry, and than a push usually waits in the queue.
+// registry, and longer than a push usually waits in the queue.
 var attachPauses = []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
 
 // attachment is a verdict that is to be attached to its image.
@@ -231,8 +231,8 @@ func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 }
 
 // listByTag adds a manifest to the index that replaces the list of referrers at a registry without
-// a referrers API (spec, "Pushing Manifests with Subject"). It first asks the registry whether it
-// has the API, and does nothing if so.
+// a referrers API (spec, "Pushing Manifests with Subject"). If the registry says that it has the
+// API, listByTag does nothing.
 func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	_, err := a.repo.Up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {

@@ -231,7 +231,7 @@ func (f *Fixture) Hold(repo, tag string, layer []byte) *oci.Manifest {
 	return m
 }
 
-// Pull pulls an image twice, by tag and by digest, with its layer, and compares the bytes.
+// Pull pulls an image with its layer twice, by tag and by digest, and compares the bytes.
 func (f *Fixture) Pull(repo, tag string, m *oci.Manifest, layer []byte) {
 	f.Helper()
 	for range 2 {

@@ -197,7 +197,7 @@ func (r *Registry) Tags(context.Context, upstream.Repo, url.Values) (upstream.Pa
 	return upstream.Page{Body: []byte(`{"name":"x","tags":["v1"]}`)}, nil
 }
 
-// Referrers implements [upstream.Lister]. It answers that the registry has no referrers API.
+// Referrers implements [upstream.Lister]. The registry has no referrers API.
 func (r *Registry) Referrers(context.Context, upstream.Repo, digest.Digest, url.Values) (upstream.Page, error) {
 	return upstream.Page{}, upstream.ErrReferrersUnsupported
 }

@@ -22,11 +22,11 @@ import (
 // MediaType is the media type of the body in which events are sent.
 const MediaType = "application/vnd.docker.distribution.events.v2+json"
 
-// Actions of events. The distribution registry has the first two, too.
+// Actions of events. Push and Delete are also actions of the distribution registry.
 const (
 	Push   = "push"
 	Delete = "delete"
-	// Verdict is the action for the verdict on a push, which is in Event.Verdict.
+	// Verdict is the action of an event about the verdict on a push. Event.Verdict has the verdict.
 	Verdict = "verdict"
 )
 
@@ -79,7 +79,8 @@ type Source struct {
 
 // Outcome is a verdict without its findings, which may be many.
 type Outcome struct {
-	// Result is pass, reject, or unknown if the push was rejected only because answers were missing.
+	// Result is pass, reject, or unknown. It is unknown if the push was rejected only because stages
+	// gave no result.
 	Result   string `json:"result"`
 	Checks   string `json:"checks"`
 	Findings int    `json:"findings"`
@@ -194,8 +195,8 @@ const (
 	lastPause  = time.Minute
 )
 
-// deliver sends an event again and again until it is accepted or refused for good. If ctx ends
-// first, deliver tries once more.
+// deliver sends an event again and again until the endpoint accepts it or refuses it for good. If
+// ctx ends first, deliver sends the event once more.
 func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		again, err := to.post(ctx, e)

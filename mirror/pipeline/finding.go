@@ -111,8 +111,8 @@ func (f Finding) complete(stage string, mode Mode) Finding {
 	return f
 }
 
-// MoreFindings returns a finding which says that n others were left out of the report. Without this
-// finding, an image would pass if all findings that were kept were waived.
+// MoreFindings returns a finding which says that the report lacks n other findings. Without it, an
+// image would pass if all findings in the report were waived.
 func MoreFindings(n int, where Place) Finding {
 	return Finding{Rule: "more", What: fmt.Sprintf("there are %d more findings", n), Where: where, Fix: "fix the listed findings, including the waived ones, and push again"}
 }
@@ -186,7 +186,7 @@ type ExternalFinding struct {
 // maxExternal bounds the findings that are read from one answer.
 const maxExternal = 100
 
-// FindingsOf converts external findings. A finding without a message gets the text fallback.
+// FindingsOf converts external findings. If a finding has no message, the message is fallback.
 func FindingsOf(external []ExternalFinding, fallback string) []Finding {
 	var out []Finding
 	for _, f := range external[:min(len(external), maxExternal)] {

@@ -19,7 +19,7 @@ import (
 
 // Image describes the pushed manifest and the manifests below it, in one document. Policies are
 // written against its JSON form, which docs/pipeline.md describes. Later versions of dray may add
-// members to it, but remove or change none.
+// members to it. They remove and change none.
 type Image struct {
 	Upstream   string        `json:"upstream"`
 	Repository string        `json:"repository"`
@@ -68,7 +68,7 @@ type Config struct {
 	v1.Image
 	// Raw is the whole content, whatever its media type.
 	Raw json.RawMessage `json:"-"`
-	// ofImage reports whether a runtime takes this for the configuration of an image.
+	// ofImage reports whether a runtime accepts this as the configuration of an image.
 	ofImage bool
 }
 
@@ -173,8 +173,8 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 		m.Subject = man.Subject.Digest
 	}
 	a.img.Manifests = append(a.img.Manifests, m)
-	// A manifest that lists others counts as an index, whatever its media type, because the others
-	// are forwarded with it.
+	// A manifest that lists manifests counts as an index, whatever its media type. The listed
+	// manifests are forwarded with it.
 	if man.Index() || len(man.Manifests) > 0 {
 		m.Kind = KindIndex
 		return a.children(ctx, m, man, depth)
@@ -239,8 +239,8 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob is longer than the limit most, or if
-// the document becomes larger than maxDocument.
+// read reads a whole blob. It returns a TooLarge if the blob has more than most bytes, or if the
+// document gets larger than maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
@@ -362,8 +362,7 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// Check validates a document that was not built by an assembly, and replaces null annotations
-// by empty ones.
+// Check validates a document that was read from JSON, and replaces null annotations by empty ones.
 func (i *Image) Check() error {
 	if len(i.Manifests) == 0 {
 		return errors.New("the document has no manifests")
@@ -400,11 +399,11 @@ const (
 	KindArtifact = "artifact"
 )
 
-// kindOf returns the kind of a manifest as runtimes treat it. The contents decide, and not the
-// media types alone, because some runtimes unpack layers of any media type, and some tools give
-// signatures the configuration of an image. A manifest with the configuration of an image can be
-// run if it has no layers, or if runtimes unpack its layers. A subject, an artifact type or an
-// annotation in the index does not change that.
+// kindOf returns the kind of a manifest as runtimes treat it. Media types alone do not decide: some
+// runtimes unpack layers of any media type, and some tools give signatures the configuration of an
+// image. A manifest with the configuration of an image can be run if it has no layers, or if
+// runtimes unpack its layers. It can be run even if it has a subject, an artifact type, or an
+// annotation in the index.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && m.Config.ofImage
 	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest"
@@ -420,9 +419,10 @@ func kindOf(m *Manifest) string {
 }
 
 // unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
-// the media type of an image, one layer that may be unpacked is enough: some runtimes unpack the
-// layers whose media types they know, and skip the others. Otherwise, every layer must be one that
-// may be unpacked, because the runtimes that accept such a configuration unpack all layers or none.
+// the media type of an image, one layer that may be unpacked is enough. Some runtimes unpack the
+// layers whose media types they know, and skip the others. If it has another media type, all layers
+// must be such that they may be unpacked: the runtimes that accept such a configuration unpack all
+// layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
 		return slices.ContainsFunc(m.Layers, (*LayerView).unpacks)
@@ -430,8 +430,8 @@ func (m *Manifest) unpacks() bool {
 	return !slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return !l.unpacks() })
 }
 
-// unpacks reports whether a runtime may unpack the layer. A layer that was not walked counts as one
-// that may be unpacked.
+// unpacks reports whether a runtime may unpack the layer. A runtime may unpack every layer that was
+// not walked.
 func (l *LayerView) unpacks() bool {
 	return !l.Seen || l.Format != FormatOther || l.encrypted()
 }
@@ -440,15 +440,15 @@ func (l *LayerView) unpacks() bool {
 // "Encryption and decryption of container images").
 func (l *LayerView) encrypted() bool { return strings.HasSuffix(l.MediaType, "+encrypted") }
 
-// impliedConfig reports whether Docker takes a blob of this media type for the configuration of an
-// image, although the type does not say so. Registries used to send configurations with these types
+// impliedConfig reports whether Docker accepts a blob of this media type as the configuration of an
+// image, although the type is no such type. Registries used to send configurations with these types
 // (moby, distribution: ImageTypes).
 func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }
 
-// describesImage reports whether a runtime takes a configuration for that of an image. containerd
-// 1.6 and Podman do so for any media type, if the configuration has settings or a list of layers. A
+// describesImage reports whether a runtime accepts a configuration as that of an image. containerd
+// 1.6 and Podman accept any media type, if the configuration has settings or a list of layers. A
 // list of layers alone is not enough here: some tools make artifacts with the libraries for images
 // (Flux, Docker Model Runner) and write such a list, too. Besides the list, there must be an
 // operating system or one of the media types of impliedConfig.

@@ -103,7 +103,7 @@ const layersAtOnce = 8
 
 // addLayers adds the results for the layers to the document and the report. It also sets the kind
 // of each manifest, which depends on these results. If a layer occurs several times, its findings
-// are reported only for the first time.
+// are reported only once.
 func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *Report) error {
 	scans, err := p.scanLayers(ctx, img, from)
 	if err != nil {
@@ -200,7 +200,7 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 			unread = unread || stage == ArchiveStage && f.Mode == Enforce
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
-			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // a waived finding must not hide others
+			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // waived findings must not hide findings that are left out
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
 			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})
@@ -210,7 +210,7 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 
 // checkDescriptor compares the size of a layer with the size in its descriptor, which the rules
 // about sizes use. If the stages could not look into a layer of an image, it adds a finding,
-// because a client might unpack that layer. Unless the mode of that finding is Enforce, each layer
+// because a client might unpack that layer. If the mode of that finding is not Enforce, each layer
 // stage gets an unknown, too.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]

@@ -33,19 +33,18 @@ type Options struct {
 	// Name of the pipeline, in metrics and reports.
 	Name  string
 	Steps []Step
-	// Limits bound the work for each layer. ArchiveMode is the mode of the findings of the walk
-	// itself, for example about a layer that exceeds a limit. If ArchiveMode is Off, layers are
-	// walked only if there is a LayerStage, and these findings have the mode Warn.
+	// Limits bound the walk of each layer. ArchiveMode is the mode of the findings of the walk itself,
+	// for example about a layer that exceeds a limit. If ArchiveMode is Off, these findings have the
+	// mode Warn, and layers are walked only if there is a LayerStage.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
 	// Memory keeps the results for layers; nil keeps nothing.
 	Memory Memory
-	// Workers bounds the layers that are worked on at a time, over all pipelines that share the
-	// Workers. Nil makes Workers for this pipeline alone.
+	// Workers bounds the layers that are scanned at a time, over all pipelines that share the Workers.
+	// Nil makes Workers for this pipeline alone.
 	Workers *Workers
-	// Metrics are shared by all pipelines of a process. Nil counts in metrics that are not
-	// exported.
+	// Metrics are shared by all pipelines of a process. If Metrics is nil, nothing is exported.
 	Metrics *Metrics
 }
 
@@ -144,7 +143,7 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 
 // Metrics count findings and verdicts, and measure the work of stages. Most labels come from the
 // configuration. Webhooks and scanners also name rules of their own. At most maxRuleLabels rules in
-// all get a label; the rest are counted as otherRule.
+// all get a label. All further rules are counted as otherRule.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec
@@ -206,8 +205,7 @@ func (m *Metrics) count(r *Report) {
 	m.verdicts.WithLabelValues(r.Checks, r.Outcome()).Inc()
 }
 
-// Memory keeps the results for layers. It may lose any of them: the layer is then scanned
-// again.
+// Memory keeps the results for layers. If it loses a result, the layer is scanned again.
 type Memory interface {
 	// Recall returns the remembered result, and whether there is one.
 	Recall(ctx context.Context, layer digest.Digest, stage, revision string) ([]byte, bool)

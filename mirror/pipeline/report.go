@@ -64,8 +64,8 @@ type StageRun struct {
 	Mode     Mode   `json:"mode"`
 }
 
-// MaxFindings bounds the findings of one report, and also its unknowns. Those that reject are kept
-// first.
+// MaxFindings bounds the findings of one report, and also its unknowns. If there are more, those
+// that do not reject are left out first.
 const MaxFindings = 500
 
 // maxGathered bounds the findings of each weight in a report until finish sorts and cuts them.
@@ -147,7 +147,7 @@ func (r *Report) Outcome() string {
 	return "unknown"
 }
 
-// ByRule counts the findings, including waived ones, by rule: "secrets/aws-access-key=2".
+// ByRule counts the findings of each rule, including waived ones: "secrets/aws-access-key=2".
 func (r *Report) ByRule() []string {
 	counts := map[string]int{}
 	for _, f := range r.Findings {

@@ -35,7 +35,8 @@ var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 // Scan returns the remembered results for a layer if they are complete. Otherwise it walks the
 // layer for all stages, and remembers the results. r reads the whole layer as stored, and returns
 // io.EOF only after the digest of the layer was verified. name waits for the verified digest and
-// returns it. The error is one of r, name or ctx: a fault of the layer itself is a finding.
+// returns it. The error comes from r, name or ctx, because a fault of the layer itself is a
+// finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
 	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
 		return s, err
@@ -104,8 +105,8 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 	return nil, nil
 }
 
-// errUnread is the error of the stages for a layer that they have not seen completely: the walk
-// stopped at a fault, such as an exceeded limit, or cannot look into the layer.
+// errUnread is the error of the stages for a layer that they have not seen completely. The walk
+// stopped at a fault, such as an exceeded limit, or could not look into the layer.
 var errUnread = errors.New("the layer was not read completely")
 
 func (p *Pipeline) openVisitors(ctx context.Context, l Layer) []*participant {
@@ -170,7 +171,7 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 	return ok && json.Unmarshal(text, into) == nil
 }
 
-// Refuses reports whether the findings in the layer, or its unknowns, reject every image with the
+// Refuses reports whether the findings in the layer or its unknowns reject every image that has the
 // layer.
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	r := &Report{Repository: repo, At: time.Now().UTC()}

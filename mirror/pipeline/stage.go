@@ -13,9 +13,9 @@ import (
 type Stage interface {
 	// Name identifies the stage in reports, waivers and metrics.
 	Name() string
-	// Revision changes whenever the stage might judge the same bytes differently, for example
-	// because its code or its configuration changed. Results for layers are remembered under the
-	// revision. The function [Revision] makes one.
+	// Revision changes whenever the stage might judge the same bytes differently, for example because
+	// its code or its configuration changed. Results for layers are remembered under the revision. The
+	// function [Revision] makes a revision.
 	Revision() string
 }
 
@@ -32,14 +32,14 @@ func Revision(version int, configuration any) string {
 // Name says where a push goes and who pushes. Name stages decide by it.
 type Name struct {
 	Upstream, Repository string
-	// Tag is empty at the start of an upload, when it is not known yet, and for a push by digest.
+	// Tag is empty for a push by digest, and at the start of an upload, when the tag is not known yet.
 	Tag string
 	// Digest is the digest of the manifest; empty at the start of an upload.
 	Digest digest.Digest
 	// User is the caller that pushes; empty for an anonymous one.
 	User string
-	// Current returns the digest to which the tag points at the upstream, or will point when all
-	// acknowledged pushes have been forwarded; "" if there is no such tag. Current may be nil.
+	// Current returns the digest that the tag has at the upstream, or will have when all acknowledged
+	// pushes have been forwarded. It returns "" if there is no such tag. Current may be nil.
 	Current func(context.Context) (digest.Digest, error)
 }
 
@@ -61,8 +61,8 @@ type Layer struct {
 // LayerStage looks into layers.
 type LayerStage interface {
 	Stage
-	// Open begins a layer. The visitor is nil if the stage does not need this layer. Otherwise it
-	// is used by one goroutine at a time, and always closed.
+	// Open begins a layer. The visitor is nil if the stage does not need this layer. Any other visitor
+	// is used by one goroutine at a time, and is always closed.
 	Open(ctx context.Context, l Layer) (Visitor, error)
 }
 
@@ -75,8 +75,8 @@ type Visitor interface {
 	Data(p []byte) error
 	// End ends the content of an entry that the visitor wanted.
 	End() error
-	// Close ends the layer. complete reports whether the walk reached the layer's end without an
-	// error of the visitor. Otherwise the result is not used.
+	// Close ends the layer. complete reports whether the walk reached the layer's end without an error
+	// of the visitor. If it did not, the result is not used.
 	Close(complete bool) (LayerResult, error)
 }
 

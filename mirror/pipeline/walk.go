@@ -229,8 +229,8 @@ func (w *walker) run() error {
 	return err
 }
 
-// open detects the format of the layer and returns its uncompressed bytes. A blob that the walk
-// does not read as an archive goes to the visitors as a whole; then open returns nil.
+// open detects the format of the layer and returns its uncompressed bytes. If the walk does not
+// read the blob as an archive, open passes the blob to the visitors as one entry, and returns nil.
 func (w *walker) open() (plain io.ReadCloser, err error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	w.archive.Format = detect(b)
@@ -250,8 +250,8 @@ func (w *walker) open() (plain io.ReadCloser, err error) {
 	return nil, err
 }
 
-// single reports whether the visitors got the blob as one file: it is no archive, or one that the
-// walk does not read.
+// single reports whether the visitors got the blob as one file, because the walk does not read it
+// as an archive.
 func (a Archive) single() bool {
 	return a.Format == FormatOther || unreadFormats[a.Format] != ""
 }
@@ -289,8 +289,8 @@ func detect(b *bufio.Reader) string {
 }
 
 // isTar reports whether the bytes are an archive. It checks the first header as archive/tar does:
-// by its magic or, in the oldest format, by its checksum. An archive without entries is blocks of
-// zeros, or nothing. The error is that of reading the bytes.
+// by its magic or, in the oldest format, by its checksum. An archive without entries consists of
+// blocks of zeros, or of no bytes. The error is that of reading the bytes.
 func isTar(b *bufio.Reader) (bool, error) {
 	block, err := b.Peek(512)
 	if err != nil {
@@ -387,7 +387,7 @@ type fanOut struct {
 type participant struct {
 	step    Step
 	visitor Visitor
-	err     error // what ended its part
+	err     error // the error that ended the visitor's part
 	spent   time.Duration
 	wants   bool
 }

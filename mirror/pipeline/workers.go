@@ -9,8 +9,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Workers bound the number of layers that are worked on at a time. A layer that waits for bytes
-// of its client does not count, so slow clients do not block others.
+// Workers bound the number of layers that are scanned at a time. A layer that waits for bytes of
+// its client does not count, so slow clients do not block others.
 type Workers struct {
 	slots chan struct{}
 	// windows has a slot for each decoder with a large window; see wide.
@@ -28,8 +28,8 @@ const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
 // because a window stays in memory as long as a slow client sends its layer. While it waits, wide
-// gives up the slot of the layer itself, so that other layers are worked on. The caller must call
-// release at the end.
+// gives up the slot of the layer itself, so that other layers are scanned. The caller must call
+// release after it has used the decoder.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots
 	defer func() { w.slots <- struct{}{} }()
@@ -59,8 +59,8 @@ func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
 	return &windowReader{d, most, most < w.limits.MaxWindow, release}, nil
 }
 
-// windowOf returns the window of the first frame with content, in bytes. It returns more than any
-// decoder accepts if the header of that frame is invalid or not within the buffer.
+// windowOf returns the window of the first frame with content, in bytes. If the header of that
+// frame is invalid or not within the buffer, it returns more than any decoder accepts.
 func windowOf(b *bufio.Reader) uint64 {
 	const unknown = 1 << 62
 	for at := 0; ; {

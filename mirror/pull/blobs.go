@@ -38,7 +38,7 @@ func (p *Puller) Blob(x *request.Request) error {
 		x.Source = fromOrigin // a small fetched blob may be on disk before Source is called
 	}
 	if at.Place == repository.Nowhere && !f.Answered() {
-		// The bytes were fetched for another repository, so this one may not have the blob.
+		// The bytes were fetched for another repository, so this repository may lack the blob.
 		if at, err = r.LocateBlob(ctx, d, x.Need()); err == nil && at.Place == repository.Nowhere {
 			_, err = r.Confirm(ctx, d)
 		}

@@ -20,18 +20,18 @@ type answer struct {
 	*repository.Manifest
 	// source is one of the constants below.
 	source string
-	// stale is the failure of the upstream because of which an old fact was used, or nil.
+	// stale is the error of the upstream if an old fact was used because of that error; nil otherwise.
 	stale error
-	// until is the time at which the fact behind the answer is no longer fresh. It is zero if the
-	// answer does not depend on a fact that ages.
+	// until is when the fact behind the answer ceases to be fresh. It is zero if the answer does not
+	// depend on a fact that ages.
 	until time.Time
 }
 
 const (
 	fromCache  = "cache"
 	fromOrigin = "origin"
-	// fromStale marks an old answer that is sent because the upstream failed. fromUpdating marks
-	// one that is sent while the upstream is asked in the background.
+	// fromStale marks an old answer that is sent because the upstream failed. fromUpdating marks an
+	// old answer that is sent while the upstream is asked in the background.
 	fromStale    = "stale"
 	fromUpdating = "updating"
 )
@@ -52,7 +52,8 @@ type question struct {
 	repo      repository.Repo
 	reference string
 	accept    string
-	// confirm is set if a manifest by digest is asked for although it is held here.
+	// confirm is set if the upstream is asked for a manifest by digest although the manifest is held
+	// here.
 	confirm bool
 }
 
@@ -63,7 +64,7 @@ type tag struct {
 	// accept has the Accept lines of the client.
 	accept []string
 	// subject, if not empty, says that the client asks for the manifests that refer to this digest.
-	// name is then the fallback tag of the digest.
+	// Then the field name is the fallback tag of the digest.
 	subject digest.Digest
 }
 
@@ -241,7 +242,8 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
 // of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
 func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
-	// accept is part of the key: some registries answer "not found" if accept lacks the type.
+	// accept is part of the key: some registries answer "not found" if accept lacks the manifest's
+	// media type.
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept)}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		if m := r.Held(ctx, d); m != nil {
@@ -256,7 +258,7 @@ func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Diges
 
 // confirmed returns a manifest by digest that the upstream confirms now. A copy here is not enough:
 // if the registry has lost the manifest, a client that may push it must learn that. Otherwise the
-// client would send nothing.
+// client would not push the manifest.
 func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), confirm: true}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {

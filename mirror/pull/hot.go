@@ -16,9 +16,9 @@ import (
 // never older than an answer that is made anew from the facts in memory ([meta.Cached]).
 type hot struct{ answers *lru.Cache[hotKey, *Hit] }
 
-// hotAnswers bounds the answers, hotBytes the size of each, and hotRequest the size of its request.
-// Together they bound the memory to 36 MiB. Almost all manifests are smaller, and share their bytes
-// with the cache.
+// hotAnswers bounds the number of answers, hotBytes the size of an answer, and hotRequest the size
+// of a request. Together they bound the memory to 36 MiB. Almost all manifests are smaller than
+// hotBytes, and share their bytes with the cache.
 const (
 	hotAnswers = 2048
 	hotBytes   = 16 << 10
@@ -57,7 +57,7 @@ func hotKeyOf(x *request.Request) hotKey {
 
 // Hit is a hot answer, ready to be sent again. It is immutable.
 type Hit struct {
-	// Meaning is the meaning of its request.
+	// Meaning is the meaning of the request.
 	Meaning request.Meaning
 	answer  *answer
 	// header has the lines that describe the manifest.
@@ -71,7 +71,7 @@ type line struct {
 }
 
 // Hit returns the last answer to the same request, or nil. The answer may be out of date, but its
-// Meaning is valid, because the request alone decides it. See [Puller.Again].
+// Meaning is valid, because it depends on the request alone. See [Puller.Again].
 func (p *Puller) Hit(x *request.Request) *Hit {
 	key := hotKeyOf(x)
 	if key.uri == "" {

@@ -62,7 +62,7 @@ func badListing(r repository.Repo, cause error) error {
 }
 
 // withQueued adds queued tags to the final page of the upstream's tags, until the page has n tags.
-// The client continues after the tag in last, so only tags that sort after that one are added. A
+// The client asks for tags after the tag last, so only tags that sort after it are added. A
 // negative n means no bound.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)

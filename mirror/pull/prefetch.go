@@ -12,14 +12,14 @@ import (
 	"dray/upstream/oci"
 )
 
-// Prefetch sets which blobs of an image dray fetches when a client has asked for the manifest,
-// before the client asks for the blobs. A client that asks for a blob during its fetch joins the
-// fetch, so that nothing is fetched twice.
+// Prefetch sets which blobs of an image dray fetches before the client asks for them. The fetches
+// start when the client has asked for the manifest. A client that asks for a blob during its fetch
+// joins the fetch, so that nothing is fetched twice.
 type Prefetch struct {
 	// MaxLayer is the size in bytes of the largest blob that is prefetched.
 	MaxLayer int64
-	// AtOnce bounds the blobs that are prefetched at a time. 0 or less means that none are. AtOnce and
-	// MaxLayer together bound the bytes that may be fetched in vain.
+	// AtOnce bounds the blobs that are prefetched at a time. 0 or less means that no blob is
+	// prefetched. AtOnce and MaxLayer together bound the bytes that may be fetched in vain.
 	AtOnce int
 }
 
@@ -54,7 +54,8 @@ func newPrefetcher(p Prefetch) *prefetcher {
 }
 
 // first reports whether to prefetch an image. It returns true if the manifest was not seen lately
-// and fewer than maxAhead images are being prefetched. Then the caller must call done.
+// and fewer than maxAhead images are being prefetched. If first returns true, the caller must call
+// done.
 func (p *prefetcher) first(d digest.Digest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -117,7 +117,7 @@ func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	return err
 }
 
-// imageBlobs lists the blobs of an image. It lists none for an index: a client that gets one
+// imageBlobs lists the blobs of an image. It lists none for an index: a client that gets an index
 // has not chosen a platform yet.
 func imageBlobs(m *repository.Manifest) (blobs []digest.Digest) {
 	man, err := m.Parse()

@@ -22,7 +22,7 @@ import (
 )
 
 // listPatience bounds how long a client waits for a list of referrers. Docker 29 asks for such a
-// list in the middle of a pull, and the pull stands still until it has an answer.
+// list in the middle of a pull, and the pull stands still until Docker has the answer.
 const listPatience = 5 * time.Second
 
 // impatience bounds how long clients wait for lists of referrers, by upstream. For a few seconds
@@ -60,20 +60,20 @@ func (i impatience) ask(ctx context.Context, name string, ask func(context.Conte
 // 50 referrers (ListImageReferrers, maxResults).
 const maxListPages = 20
 
-// errLongList says that a list of referrers is too long to be put together and kept.
+// errLongList says that a list of referrers is too long to be put together and remembered.
 var errLongList = errors.New("long list of referrers")
 
 // emptyList is a list without referrers. A list is kept in the cache as a JSON array of the
-// descriptors, as the registry sent them. It is not kept as the index that clients get, because
-// then it would look like a manifest that was pushed.
+// descriptors, as the registry sent them. It is not kept as the index that clients get, because an
+// index would look like a pushed manifest.
 var emptyList = []byte("[]")
 
 func noReferrers(list []byte) bool { return bytes.Equal(list, emptyList) }
 
 // Referrers answers with the referrers of a manifest. dray remembers a list as it remembers the
-// meaning of a tag, and always the whole list: it puts the pages of the registry together, and
-// filters the list for each client itself. Referrers in the queue are on the list, too. A list that
-// is too long to be put together is passed on page by page.
+// meaning of a tag. It always remembers the whole list: it puts the pages of the registry together,
+// and filters the list for each client itself. Referrers in the queue are on the list, too. A list
+// that is too long to be put together is passed on page by page.
 func (p *Puller) Referrers(x *request.Request) error {
 	page, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -208,7 +208,7 @@ func (f *finder) newerList(ctx context.Context, how upstream.Call, t tag, old *a
 		var unanswered error
 		err, unanswered = f.lists.ask(ctx, t.repo.Up.Name, ask)
 		switch {
-		case ctx.Err() != nil: // the clients have left
+		case ctx.Err() != nil: // no client waits any more
 		case err == nil && unanswered != nil:
 			err = unanswered
 		case errors.Is(err, context.DeadlineExceeded):

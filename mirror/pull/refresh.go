@@ -21,7 +21,7 @@ const (
 
 // refreshes are the tags and lists about which the upstream is asked in the background.
 type refreshes struct {
-	mu      sync.Mutex // guards the fields below; no other lock is taken under it
+	mu      sync.Mutex // guards the fields below; no other lock is taken while it is locked
 	running map[meta.TagKey]bool
 	// notBefore has the earliest time of the next attempt, for tags whose last attempt failed.
 	notBefore map[meta.TagKey]time.Time
@@ -98,9 +98,9 @@ func (r *refreshes) putOff(k meta.TagKey) {
 
 // staleWhileRevalidate answers from a fact that ceased to be fresh less than Revalidate ago, and
 // starts to refresh the tag in the background (RFC 5861). However many clients ask, one refresh of
-// a tag runs at a time. It returns nil if the client must wait for the upstream. The client waits
-// if the tag did not exist, and also if the list was empty: Amazon ECR signs an image some time
-// after its push, so the list may have an entry by now.
+// a tag runs at a time. It returns nil if the client must wait for the upstream. The client also
+// waits if the tag did not exist or the list was empty. Amazon ECR signs an image some time after
+// its push, so the list may have an entry by now.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	policy, key := t.repo.Up.Tags, t.key()
 	if fact == nil || fact.NotFound || policy.Fresh <= 0 || meta.Age(time.Now(), fact.CheckedAt) >= policy.Fresh+policy.Revalidate || f.refreshes.isRefused(key, fact.CheckedAt) {

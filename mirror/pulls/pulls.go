@@ -39,10 +39,10 @@ type Options struct {
 	// Detail sets the labels of Detailed. Empty means None.
 	Detail Detail
 	// MaxSeries bounds the series of Detailed, except Other; 0 means 100. Each series costs memory,
-	// and money where it is published.
+	// and money if it is published to CloudWatch.
 	MaxSeries int
-	// Idle is how long a series must not have changed before another may replace it; 0 means 15
-	// minutes. Whoever reads the counters less often misses pulls.
+	// Idle is how long a series must be unchanged before another series may replace it; 0 means 15
+	// minutes. A program that reads the counters less often misses pulls.
 	Idle time.Duration
 }
 
@@ -108,8 +108,8 @@ func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.detailed.WithLabelValues(l.upstream, l.repository, l.image).Inc()
 }
 
-// allow reports whether l has a series, or gets a new one. For a new one it may remove the oldest
-// idle series. The caller holds mu.
+// allow reports whether l has a series, or gets a new one. To make room for a new series, it may
+// remove the oldest idle series. The caller holds mu.
 func (p *Pulls) allow(l labels, now time.Time) bool {
 	if e, ok := p.series[l]; ok {
 		e.Value.(*used).at = now

@@ -34,8 +34,8 @@ func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
 // repository, it publishes the push while the client waits, as without a queue. A push never
-// overtakes a queued push to the same repository, because then a tag could end at the older image,
-// or an index could arrive before its children.
+// overtakes a queued push to the same repository: otherwise a tag could end at the older image, or
+// an index could arrive before its children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -44,7 +44,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // report that the queue is full, because it waits for the same registry
+		return upstream.Pushed{}, full // report that the queue is full: the queue waits for the same registry
 	}
 	return pushed, err
 }
@@ -129,7 +129,7 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 				return nil // no place has the foreign layer any more; the upstream need not have it
 			case at.Place == repository.Nowhere:
 				return oci.NotPushed(oci.KindBlob, c.Digest, p.Repo.Name)
-			case at.Place != repository.Confirmed && at.Place != repository.Elsewhere: // it is here
+			case at.Place != repository.Confirmed && at.Place != repository.Elsewhere: // the blob is here
 				mu.Lock()
 				defer mu.Unlock()
 				blobs = append(blobs, queue.Blob{Digest: c.Digest, Size: at.Size})

@@ -22,7 +22,7 @@ const (
 
 // bodies counts the memory that pushed manifests take until their requests are answered.
 type bodies struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	all     int
 	byOwner map[string]int
 }

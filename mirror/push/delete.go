@@ -28,8 +28,8 @@ func mayDelete(x *request.Request) error {
 // DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
 // manifest and queued pushes of the tag or manifest, which would reach the upstream after the
 // deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest
-// puts back what it has withdrawn. Otherwise it drops the facts about the tag or manifest, so that
-// the upstream is asked from then on.
+// puts back what it has withdrawn. If the upstream has deleted the tag or manifest, DeleteManifest
+// drops the facts about it, so that the upstream is asked from then on.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -88,9 +88,9 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 }
 
 // withdraw takes the pushes of a tag or a digest out of the queue, until it is known whether the
-// deletion succeeded. Before that it waits for the pushes of the tag or digest that are still being
-// checked or sent: until they have reached the queue or the upstream, or have failed. It returns an
-// error if a queued index needs one of the pushes.
+// deletion succeeded. Before that, it waits until each push of the tag or digest that is being
+// checked or sent has reached the queue or the upstream, or has failed. It returns an error if a
+// queued index needs one of the pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)

@@ -11,5 +11,5 @@
 // through package pull. When a push has succeeded, this package starts the jobs about the image and
 // sends the events (package notify).
 //
-// Upload sessions and staged blobs outlive the process: the next one takes them over.
+// Upload sessions and staged blobs outlive the process: the next process takes them over.
 package push

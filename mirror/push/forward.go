@@ -36,7 +36,7 @@ type forward struct {
 // failures passes errors of a forward to a caller that waits for it. It passes only errors that
 // another try may mend.
 type failures struct {
-	mu        sync.Mutex // guards last and onFailure; no other lock is taken under it
+	mu        sync.Mutex // guards last and onFailure; no other lock is taken while it is locked
 	last      error
 	onFailure func(error)
 }
@@ -72,7 +72,7 @@ func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
 }
 
-// abort ends the forward: its bytes are no longer valid.
+// abort ends the forward, because its bytes are no longer valid.
 func (f *forward) abort(cause error) {
 	f.once.Do(func() { f.refused = cause; close(f.identified) })
 	f.cancel(cause)

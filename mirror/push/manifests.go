@@ -20,8 +20,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// containerdWaits bounds the time until dray answers a push of containerd, which gives up 30 s
-// after its last byte.
+// containerdWaits bounds the time until dray answers a push of containerd. containerd gives up 30 s
+// after it has sent its last byte.
 const containerdWaits = 25 * time.Second
 
 // othersWait is the same bound for other clients, if the listener does not set AnswerWithin.
@@ -155,7 +155,7 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 // mustWait reports whether a manifest that passed its checks has to wait. Only a push by digest
 // through a gate without ForwardDigests waits. A referrer waits until its subject has been
 // forwarded or queued: BuildKit pushes referrers before their subject. Any other manifest waits for
-// one that refers to it, unless a fact says that the upstream has it.
+// a manifest that refers to it. It does not wait if a fact says that the upstream has it already.
 func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil

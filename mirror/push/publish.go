@@ -28,14 +28,14 @@ type publisher struct {
 	*sender
 	// pushes counts pushed manifests, by upstream and result.
 	pushes *prometheus.CounterVec
-	// landing makes manifests that are sent to the upstream under the same tag take turns.
+	// landing lets one manifest at a time be sent to the upstream under a tag.
 	landing flight.Mutex[tagKey]
 }
 
 // publish brings a manifest to the upstream after everything that it needs, and then its waiting
 // referrers. If the registry refuses the manifest because a part is missing there, a fact may have
-// been wrong. Then publish sends the parts that are held here, and once more the manifest.
-// how.OnRetry gets each error after which a request is tried again.
+// been wrong. Then publish sends the parts that are held here, and after them the manifest once
+// more. how.OnRetry gets each error after which a request is tried again.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -62,8 +62,8 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 }
 
 // land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
-// children that ensure returned. Manifests for one tag take turns. Otherwise the tag could mean one
-// manifest at the upstream, and another one in dray's facts.
+// children that ensure returned. For each tag, it sends one manifest at a time. Otherwise the tag
+// could mean one manifest at the upstream, and another manifest in dray's facts.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKey{r, ref.Tag})
@@ -80,8 +80,8 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 }
 
 // republishChildren publishes the manifests of an index that are held here. It is called when the
-// upstream may have lost some of them. The client believes that they are there, and does not push
-// them again.
+// upstream may have lost some of these manifests. The client believes that the upstream has them,
+// and does not push them again.
 func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
@@ -89,7 +89,7 @@ func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r 
 		}
 		m := r.Held(ctx, c.Digest)
 		if m == nil {
-			continue // if the upstream lacks this one, it refuses the index again
+			continue // if the upstream lacks this manifest, it refuses the index again
 		}
 		man, err := m.Parse()
 		if err != nil {
@@ -125,16 +125,16 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 	return nil
 }
 
-// ensure brings to the upstream the blobs that the manifest needs, and its children that wait for
-// it. It returns the children that the upstream has after that: all but the foreign layers that no
-// place has any more.
+// ensure brings to the upstream the blobs that the manifest needs, and those of its children that
+// are waiting manifests. It returns the children that the upstream then has. It leaves out foreign
+// layers that no place has any more.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallelBlobs)
 	for i, c := range children {
-		if c.Manifest { // if one is neither waiting nor at the upstream, the upstream refuses the index
+		if c.Manifest { // if it is neither waiting nor at the upstream, the upstream refuses the index
 			g.Go(func() error { return p.publishWaiting(ctx, how, r, c.Digest) })
 			continue
 		}

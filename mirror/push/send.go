@@ -46,8 +46,8 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	}
 }
 
-// stream sends a session's bytes to the upstream as they arrive. If awaitsMount says so, stream
-// first waits for all bytes, and then tries to mount the blob.
+// stream sends a session's bytes to the upstream as they arrive. If awaitsMount returns true,
+// stream first waits for all bytes, and then tries to mount the blob.
 func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
 	f, blob, r := u.forward, u.blob, u.repo
 	how := upstream.Call{OnRetry: f.failures.observe, Existing: g != nil}
@@ -105,7 +105,7 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 		return nil
 	}
 	if r.PresentAtTarget(ctx, d) {
-		return nil // the upstream has got it in another way since
+		return nil // the upstream has got the blob in another way
 	}
 	// Try again even after a refusal, because the registry may accept the blob by now.
 	return s.upload(ctx, how, r, d, b.Size)

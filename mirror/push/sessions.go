@@ -38,12 +38,12 @@ type session struct {
 	ended  bool
 }
 
-// acquireWithin bounds the time that a request waits for another one on the same upload. If a
-// client reconnects, dray may still be waiting for the rest of its broken request.
+// acquireWithin bounds the time that a request waits for another request on the same upload. If a
+// client reconnects, dray may still be waiting for the rest of the broken request.
 const acquireWithin = 10 * time.Second
 
-// acquire waits until no other request uses the session. Unless it returns an error, the caller
-// then has the token.
+// acquire waits until no other request uses the session. If it returns no error, the caller has the
+// token.
 func (s *session) acquire(ctx context.Context) error {
 	late := time.NewTimer(acquireWithin)
 	defer late.Stop()
@@ -172,9 +172,9 @@ func (u *sessions) discard(s *session, cause error) {
 // giveUp counts the upload as abandoned. A busy client may need many seconds for the next request.
 const betweenRequests = time.Minute
 
-// withRoom calls take, which counts an upload or bytes of a client, or checks whether they fit. As
-// long as take says that the client has too many uploads or bytes, withRoom drops an upload that
-// the client has abandoned, and calls take again.
+// withRoom calls the function take, which counts an upload or bytes of a client, or checks whether
+// they fit. As long as take says that the client has too many uploads or bytes, withRoom drops an
+// upload that the client has abandoned, and calls take again.
 func (u *sessions) withRoom(owner string, take func() error) error {
 	for {
 		err := take()

@@ -208,9 +208,9 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	return x.Created(d)
 }
 
-// receive appends the body of the request to the upload. With the first body, sending to the
-// upstream starts. If the body breaks off, the bytes received are kept, and the client may continue
-// after them.
+// receive appends the body of the request to the upload. Sending to the upstream starts with the
+// first body. If a body breaks off, the bytes received are kept, and the client may continue after
+// them.
 func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest) error {
 	if err := checkChunk(x, s); err != nil {
 		return err
@@ -301,8 +301,9 @@ func progress(x *request.Request, s *session, status int) error {
 	return nil
 }
 
-// noRoom returns the answer to an upload that cannot be stored: a 413 if the blob is larger than
-// the cache. Otherwise, as for a full disk, it is a 503, because the client may try again.
+// noRoom returns the answer to an upload that cannot be stored. If the blob is larger than the
+// cache, it is a 413. In other cases, such as a full disk, it is a 503, because the client may try
+// again.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
 		return oci.ErrSizeInvalid.With("the blob is larger than the cache of this mirror").WithStatus(http.StatusRequestEntityTooLarge).Because(err)

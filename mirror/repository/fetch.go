@@ -81,7 +81,7 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 	return s, err
 }
 
-// get opens the bytes [from, to) of the blob. 0 in place of to means the end of the blob.
+// get opens the bytes [from, to) of the blob. If to is 0, the bytes reach to the end of the blob.
 func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
 	now := time.Now()
 	f.asked.Store(&now)

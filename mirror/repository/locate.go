@@ -95,7 +95,8 @@ const (
 // Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is in bytes, -1 if it is not known. Even if Place is Nowhere, a manifest may tell the size.
+	// Size is in bytes, -1 if it is not known. Even if Place is Nowhere, the size may be known from a
+	// manifest.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered, Shared or Elsewhere. It is zero if an older version
@@ -177,7 +178,8 @@ var orders = [needs]order{
 
 // LocateBlob finds a blob for a need. It returns an error if the upstream was asked and failed, or
 // if the need lists Absent and the upstream's last "not found" is still believed. A failure of the
-// store of facts is no error: the places that depend on facts then do not have the blob.
+// store of facts is no error: LocateBlob then does not find the blob in the places that depend on
+// facts.
 func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
 	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
 }
@@ -347,5 +349,5 @@ func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 }
 
 // LookupTimeout bounds a deletion, and the questions to an upstream before the answer to a pull
-// begins. Clients wait 30 s for a header.
+// begins. Clients wait 30 s for the header of an answer.
 const LookupTimeout = 25 * time.Second

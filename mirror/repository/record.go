@@ -16,12 +16,11 @@ import (
 )
 
 // PushedAccept stands for the Accept header in the key of a tag fact that a push recorded. The fact
-// holds for every client that accepts the pushed media type, because no registry converts the
+// is valid for every client that accepts the pushed media type, because no registry converts the
 // manifest for such a client.
 const PushedAccept = "pushed"
 
-// recordSeen records that the upstream sent or accepted digests, no matter in which of its
-// repositories.
+// recordSeen records that the upstream sent or accepted digests, in whichever of its repositories.
 func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
@@ -72,8 +71,8 @@ func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int6
 	return size, err
 }
 
-// Send sends a blob to the upstream and records that the upstream has it. After the upload, Send
-// calls blob for the digest and the size of the blob.
+// Send sends a blob to the upstream and records that the upstream has it. After the upload, the
+// function blob returns the digest and the size of the blob.
 func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, blob func() (digest.Digest, int64)) error {
 	if err := r.Up.Sink.PutBlob(ctx, r.Remote().With(how), u); err != nil {
 		return err
@@ -97,21 +96,21 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	r.RecordAtTarget(ctx, d, size)
 }
 
-// MountSource finds another repository of the same upstream: one with the blob, and with a manifest
-// that names the blob. It returns false if none is known.
+// MountSource finds another repository of the same upstream that has the blob and a manifest that
+// names the blob. It returns false if no such repository is known.
 func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	from, err := r.store.o.Presence.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
 // If a manifest has more than maxRecorded children, no facts are recorded about them, and dray asks
-// the upstream for each. Real indexes and images have fewer. A manifest with thousands may be an
-// attempt to fill the store of facts.
+// the upstream about each child. Real indexes and images have fewer. A manifest with thousands may
+// be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
 // Store caches a manifest that the upstream sent or accepted. It records the manifest, and the
-// children in confirmed: those that the upstream must have, because it has the manifest. It returns
-// no error, because a pull does not fail if the manifest or a fact cannot be stored. If the
+// children in confirmed. The upstream must have these children, because it has the manifest. It
+// returns no error, because a pull does not fail if the manifest or a fact cannot be stored. If the
 // manifest is not [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
@@ -215,8 +214,8 @@ func childLinks(children []oci.Child) []meta.Link {
 	return links
 }
 
-// ForgetReference forgets what a tag means, or that a digest was not found. An answer about the
-// reference that is under way will not be recorded.
+// ForgetReference forgets what a tag means, or that a digest was not found. If a request about the
+// reference is under way, its answer will not be recorded.
 func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	if ref.ByDigest() {
 		r.store.Recorded(r.store.absences.Forget(ctx, r.Up.Name, r.Name, ref.Digest))
@@ -234,7 +233,8 @@ func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
 
 // ForgetManifest drops the facts about a manifest and its children, and the lists of the referrers
 // of the manifest and of its subject. Facts about tags may still name the manifest, but it is no
-// longer visible. If another manifest needs the same child, the upstream is asked about it again.
+// longer visible. If another manifest needs the same child, the upstream is asked about that child
+// again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(d)})

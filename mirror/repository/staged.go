@@ -90,8 +90,8 @@ func (s *Staging) Set(k Key, b *Staged) {
 	}
 }
 
-// release closes a blob that has left the table, and refunds its bytes unless the queue took
-// it.
+// release closes a blob that has left the table, and refunds its bytes unless the queue took the
+// blob.
 func (s *Staging) release(b *Staged) {
 	_ = b.Blob.Close()
 	if !b.queued {
@@ -120,7 +120,7 @@ func (s *Staging) Drop(keys ...Key) {
 	s.dropIf(s.release, func(k Key, _ *Staged) bool { return slices.Contains(keys, k) })
 }
 
-// Expire releases the blobs whose expiry is over.
+// Expire releases the blobs that have expired.
 func (s *Staging) Expire(now time.Time) {
 	s.dropIf(s.release, func(_ Key, b *Staged) bool { return now.Sub(b.Since) >= s.expiry })
 }

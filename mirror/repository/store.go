@@ -47,7 +47,7 @@ type Store struct {
 	upstreams map[string]*Upstream
 	waiting   *Waiting
 	// linkCache caches which digests are visible to repositories, each with a lease on the facts that
-	// say so.
+	// make it visible.
 	linkCache *lru.Cache[Key, cachedLink]
 	confirms  *flight.Group[Key, int64]
 	lost      prometheus.Counter
@@ -153,8 +153,8 @@ func (r Repo) Staged(d digest.Digest) *Staged { return r.store.o.Staged.Get(r.Ke
 // Waiting returns the waiting manifest with a digest, or nil.
 func (r Repo) Waiting(d digest.Digest) *oci.Manifest { return r.store.waiting.Get(r.Key(d)) }
 
-// BuildCaches returns the repository that stores the build caches pushed to this one. ok is false
-// if this one stores them itself.
+// BuildCaches returns the repository that stores the build caches pushed to this repository. ok is
+// false if this repository stores them itself.
 func (r Repo) BuildCaches() (to Repo, ok bool) {
 	if r.Up.BuildCaches == nil {
 		return Repo{}, false
@@ -162,8 +162,8 @@ func (r Repo) BuildCaches() (to Repo, ok bool) {
 	return Repo{Up: r.Up.BuildCaches.To, Name: r.Up.Name + "/" + r.Name, store: r.store}, true
 }
 
-// Stored returns the repository of [Repo.BuildCaches] if it has the content that q asks for.
-// Otherwise ok is false, also if that repository could not be asked.
+// Stored returns the repository of [Repo.BuildCaches] if it has the content that q asks for. If it
+// lacks the content or could not be asked, ok is false.
 func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	if to, ok = r.BuildCaches(); !ok {
 		return to, false
@@ -178,8 +178,8 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 }
 
 // CheckPush refuses a push to a name under which this upstream stores the build caches of another
-// one. dray serves these build caches in place of the other upstream's content, so a push needs the
-// rights and the checks of the other upstream.
+// upstream. dray serves these build caches in place of the other upstream's content, so a push
+// needs the rights and the checks of the other upstream.
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {

@@ -11,7 +11,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Announce tells other mirrors on the same store of facts that this one has a staged blob, until
+// Announce tells other mirrors on the same store of facts that this mirror has a staged blob, until
 // the blob has been forwarded or is no longer staged. If there are no other mirrors, it does
 // nothing.
 func (r Repo) Announce(ctx context.Context, d digest.Digest, b *Staged) {
@@ -64,9 +64,9 @@ func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact,
 }
 
 // elsewhere looks for a blob that another mirror has got. While that mirror sends the blob,
-// elsewhere waits; then it asks the upstream. If the upstream lacks the blob and the other mirror
-// holds it back, elsewhere returns an error after which clients try again, because the next request
-// may reach that mirror.
+// elsewhere waits. After that, it asks the upstream. If the upstream lacks the blob and the other
+// mirror holds it back, elsewhere returns an error after which clients try again, because the next
+// request may reach that mirror.
 func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	f, unknown := r.inTransit(ctx, d)
 	if unknown != nil {
@@ -87,8 +87,8 @@ func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) 
 	return at, ok, err
 }
 
-// Opened tells other mirrors on the same store of facts that this one has opened an upload, which
-// ends within expiry.
+// Opened tells other mirrors on the same store of facts that this mirror has opened an upload,
+// which ends within the time expiry.
 func (s *Store) Opened(ctx context.Context, id string, expiry time.Duration) {
 	if s.o.Transit != nil {
 		s.Recorded(s.o.Transit.Opened(ctx, id, expiry))

@@ -58,11 +58,12 @@ type TagPolicy struct {
 	NotFound time.Duration
 }
 
-// BuildCaches names the upstream that stores the build caches pushed to another one. There they
-// cost less and are pruned. Clients find a build cache under the name that they pushed it to.
+// BuildCaches names the upstream that stores the build caches pushed to another upstream. There the
+// build caches cost less and are pruned. Clients find a build cache under the name that they pushed
+// it to.
 type BuildCaches struct {
 	// To is the upstream that stores them. Its content has to be on this machine, because dray looks
-	// there first for everything that a client asks the other upstream for. Its repositories are named
+	// there first for everything that clients want from the other upstream. Its repositories are named
 	// UPSTREAM/REPOSITORY, where UPSTREAM is the other upstream.
 	To *Upstream
 	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in

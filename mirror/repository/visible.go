@@ -19,10 +19,10 @@ const anywhere = ""
 
 // visible reports whether dray may serve a digest from the repository without a question to the
 // upstream. It also returns the link of the digest, if any. A manifest of the repository must name
-// the digest, or the upstream must have confirmed it there. The digest must also have come through
-// the same upstream. A manifest alone proves nothing, because a client can push a manifest that
-// names any digest. Only an upstream that has accepted the manifest has checked that it has the
-// content.
+// the digest, or the upstream must have confirmed that the repository has it. The digest must also
+// have come through the same upstream. A manifest alone proves nothing, because a client can push a
+// manifest that names any digest. Only an upstream that has accepted the manifest has checked that
+// it has the content.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
 	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {

@@ -9,9 +9,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxWaiting and maxWaitingClient bound the bytes of the waiting manifests, for all clients and for
-// each. Above a bound, the oldest are dropped. A client above its own bound loses only its own
-// manifests.
+// maxWaiting and maxWaitingClient bound the bytes of the waiting manifests, for all clients
+// together and for each client. Above a bound, the oldest manifests are dropped. A client above its
+// own bound loses only its own manifests.
 const (
 	maxWaiting       = 128 << 20
 	maxWaitingClient = maxWaiting / 4
@@ -26,7 +26,7 @@ type waiting struct {
 	man   *oci.Manifest
 	owner string // the client that pushed it last
 	until time.Time
-	// allElem and ownElem are the elements for it in Waiting.all and in the list of its owner.
+	// allElem and ownElem are its elements in Waiting.all and in the list of its owner.
 	allElem, ownElem *list.Element
 }
 
@@ -81,7 +81,7 @@ func (b *Waiting) Len() int {
 }
 
 // Add lets a manifest wait until the given time. It replaces a manifest with the same key, and
-// drops the oldest ones above the bounds.
+// drops the oldest manifests above the bounds.
 func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

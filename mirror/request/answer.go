@@ -19,7 +19,7 @@ import (
 // Immutable is the Cache-Control of an answer to a request that names a digest.
 const Immutable = "max-age=31536000, immutable"
 
-// ETag returns the entity tag of the content with digest d. It is a strong one, because equal
+// ETag returns the entity tag of the content with digest d. The tag is strong, because equal
 // digests mean equal bytes.
 func ETag(d digest.Digest) string { return `"` + d.String() + `"` }
 
@@ -87,9 +87,10 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 
 // Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
 // which the client selected the upstream. If the listener has an ExternalURL, the address is a URL,
-// because some clients do not resolve a path. Without one it is a path: behind a proxy, dray knows
-// neither the scheme nor the host. It is also a path if the client selected the upstream by the
-// Host header, because the host of the URL would select another upstream.
+// because some clients do not resolve a path. If the listener has none, the address is a path:
+// behind a proxy, dray knows neither the scheme nor the host. It is also a path if the client
+// selected the upstream by the Host header, because the host of the URL would select another
+// upstream.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
 	external, err := url.Parse(x.Listener.ExternalURL)
@@ -116,9 +117,9 @@ var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-
 var errClientLeft = errors.New("the client disconnected")
 
 // Fail sends an error to the client, and returns the error to log. If the client seems to have
-// left, the returned error says so. Fail still sends an [oci.Error] then, because the client may
-// have closed only its side of the connection. Any other error is not sent to such a client, and
-// breaks the connection.
+// left, the returned error says so. Even to such a client, Fail sends an [oci.Error], because the
+// client may have closed only its side of the connection. For any other error, Fail sends such a
+// client nothing, and breaks the connection.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)

@@ -57,7 +57,8 @@ type Request struct {
 	ID string
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
-	// Stale is the error of the upstream because of which an old answer was sent, or nil.
+	// Stale is the error of the upstream if an old answer was sent because of that error; nil
+	// otherwise.
 	Stale error
 
 	repos *repository.Store
@@ -65,8 +66,8 @@ type Request struct {
 	// size is in bytes, and negative if unknown.
 	digest digest.Digest
 	size   int64
-	// timer ends the context of WithTimeout when the answer is late, and cancel ends it in Close.
-	// Both are nil if WithTimeout was not called.
+	// timer ends the context of WithTimeout when the answer is late. Close ends that context with
+	// cancel. Both are nil if WithTimeout was not called.
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 }
@@ -99,8 +100,8 @@ func isID(s string) bool {
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once
-// for each request. The context ends with errTimeout after the time bound, unless StopTimeout is
-// called before. The bound is for the header, for which clients wait 30 s. For a body they wait as
+// for each request. If StopTimeout is not called within the time bound, the context ends with
+// errTimeout. The bound is for the header, for which clients wait 30 s. For a body, clients wait as
 // long as it takes. The context also ends with the request, so no handler has to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(x.R.Context())
@@ -140,7 +141,7 @@ func (x *Request) repo(t route.Target) (repository.Repo, error) {
 }
 
 // If the request is about a build cache that is stored elsewhere, Divert replaces the repository by
-// the one that stores it.
+// the repository that stores it.
 func (x *Request) Divert() {
 	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
 		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
@@ -187,8 +188,8 @@ func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	return r, t, err
 }
 
-// MayPull reports whether the client may read a repository, which need not be the request's. It
-// reports false if the listener has no name for the repository.
+// MayPull reports whether the client may read a repository, which need not be that of the request.
+// It reports false if the listener has no name for the repository.
 func (x *Request) MayPull(r repository.Repo) bool {
 	t, ok := x.Listener.Routes.At(r.Up.Name, r.Name)
 	if !ok {

@@ -51,8 +51,8 @@ func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths .
 }
 
 // Get returns the value that the files have now. If the files cannot be used, Get returns the last
-// value that it could make, and the failure. It logs a change of the value, and a failure unless it
-// is equal to the last one.
+// value that it could make, and the failure. It logs each change of the value, and each failure
+// that differs from the last failure.
 func (v *Value[T]) Get() (T, *Failure) {
 	old := v.current.Load()
 	if old.failure == nil && v.unchanged(old.read) {
@@ -81,8 +81,8 @@ func (v *Value[T]) Get() (T, *Failure) {
 	return now.value, now.failure
 }
 
-// unchanged reports whether the files are as they were when infos were read. A file that is missing
-// has changed.
+// unchanged reports whether the files are as they were when infos were read. A missing file counts
+// as changed.
 func (v *Value[T]) unchanged(infos []os.FileInfo) bool {
 	for i, was := range infos {
 		now, err := os.Stat(v.paths[i])

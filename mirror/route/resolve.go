@@ -10,9 +10,9 @@ import (
 
 // Resolve parses an image name as clients and people write it. The name may begin with the host
 // name of dray or of an upstream's registry, with a prefix, or with the name of an upstream. A name
-// with none of these is at the first route. If it has neither a tag nor a digest, the tag is
-// "latest". If it has a digest, its tag is ignored. Resolve returns ErrNameUnknown for a registry
-// that is neither dray nor an upstream, and if there is no route.
+// with none of these belongs to the first route. If the name has neither a tag nor a digest, the
+// tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown for
+// a registry that is neither dray nor an upstream, and if there is no route.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {

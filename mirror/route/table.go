@@ -25,7 +25,7 @@ type Route struct {
 // Table selects the upstream of a request. Matching does no I/O, and depends only on the table and
 // the request.
 type Table struct {
-	// Own are the host names under which clients reach dray itself. ?ns= with one of them has no
+	// Own are the host names under which clients reach dray itself. ?ns= with such a name has no
 	// effect.
 	Own []string
 	// Order has the routes. A name without a host or prefix uses the first one.
@@ -45,9 +45,10 @@ type Target struct {
 }
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
-// after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/, or a
-// namespace, and no route has that, Match returns ErrNameUnknown instead of a target at the first
-// route, because the client meant another registry. It also does so if the table has no routes.
+// after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/ or a
+// namespace that no route has, the client means another registry. Then Match returns ErrNameUnknown
+// instead of a target at the first route. If the table has no routes, it returns ErrNameUnknown,
+// too.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if len(r.Order) == 0 {
 		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")
@@ -153,7 +154,7 @@ func (r *Table) afterPrefix(repo string) (route *Route, rest string) {
 }
 
 // byHost finds a route by registry name, first with the port and then without it. If no route has
-// it, byHost returns nil.
+// the name, byHost returns nil.
 func (r *Table) byHost(host string) *Route {
 	host = strings.ToLower(host)
 	bare := host

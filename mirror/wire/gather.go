@@ -10,7 +10,7 @@ import (
 // gatherer is a connection that can hold back writes and send them in few large pieces. Without it,
 // each TLS record of 16 KiB is written by itself, and a header is sent apart from the file that
 // follows it. Writes are held back only while dray sends bytes that it already has, in memory or in
-// a file. So bytes never wait for others that have yet to arrive from the upstream.
+// a file. So bytes never wait for bytes that have yet to arrive from the upstream.
 type gatherer interface {
 	// Hold starts to hold back writes, as far as the buffer has space.
 	Hold()
@@ -38,14 +38,14 @@ func (l gatheringListener) Accept() (net.Conn, error) {
 	return &gatheringConn{Conn: c}, nil
 }
 
-// gatheringConn is the connection under a TLS server. While it holds, it collects records and
-// writes them in few large pieces, which takes a quarter less processor time for large bodies. At
-// all other times it writes through.
+// gatheringConn is the connection under a TLS server. Between Hold and Release, it collects records
+// and writes them in few large pieces, which takes a quarter less processor time for large bodies.
+// At all other times, it writes each record at once.
 type gatheringConn struct {
 	net.Conn
 
-	// mu keeps the records in order, because two goroutines write: that of the handler, and the one
-	// that reads, when it answers a key update.
+	// mu keeps the records in order, because two goroutines write. One is that of the handler. The
+	// other one reads, and writes when it answers a key update.
 	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held

@@ -24,7 +24,7 @@ type pacedBody struct {
 
 // Read implements io.Reader. At the end of the body it removes the deadline, because net/http then
 // reads on to notice when the client disconnects. If reading fails, it closes the body while the
-// deadline still holds. Otherwise net/http would wait for the rest of the body.
+// deadline is still set. Otherwise net/http would wait for the rest of the body.
 func (b pacedBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)
@@ -75,7 +75,7 @@ const gatherFrom = 16<<10 + 1
 // extendWriteDeadline gives the client Options.Stall for the next write. To save calls, it does
 // nothing if it set the deadline less than a sixteenth of Stall ago. The deadline stays when the
 // handler returns, because net/http has yet to write the last bytes. The next answer on the
-// connection sets its own.
+// connection sets its own deadline.
 func (w *Response) extendWriteDeadline() {
 	now := time.Now()
 	if now.Sub(w.extendedAt) <= w.options.Stall/16 {

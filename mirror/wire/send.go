@@ -24,23 +24,24 @@ type Content struct {
 	// Arriving says that the body is still being fetched. The header is then sent before the body has
 	// arrived.
 	Arriving bool
-	// Small says that the content is too small for ranges, which are then not offered.
+	// Small says that the content is too small for ranges, so the answer offers none.
 	Small bool
 }
 
-// Stretches is a body whose bytes are written to a file as they arrive. The kernel can send those
-// that are in the file.
+// Stretches is a body whose bytes are written to a file as they arrive. The kernel can send the
+// bytes that are in the file.
 type Stretches interface {
 	io.ReadSeeker
-	// Until tells the body that the caller will not ask for the byte at offset end, or any after it.
+	// Until tells the body that the caller will not ask for the byte at offset end, or for any later
+	// byte.
 	Until(end int64)
 	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
 	// them the caller may send from the file, at most n. The file is nil if the caller has to use
 	// Read instead. Stretch returns the errors that Read would return.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
-	// sending. The body continues after these bytes. Passed returns the error, unless the error means
-	// that the file cannot be read. Then Passed returns nil, and Read gets the bytes elsewhere.
+	// sending. The body continues after these bytes. If the error means that the file cannot be read,
+	// Passed returns nil, and Read gets the bytes elsewhere. Any other error is returned.
 	Passed(sent int64, err error) error
 }
 

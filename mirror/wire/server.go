@@ -86,8 +86,8 @@ func (s *Server) Collectors() []prometheus.Collector {
 }
 
 // serverLog takes the messages of net/http about connections. They are logged at level debug,
-// because most say that a client left. Messages about failed TLS handshakes go to handshakes
-// instead, and an unrecovered panic is logged as an error.
+// because most say that a client disconnected. Messages about failed TLS handshakes go to
+// handshakes instead, and an unrecovered panic is logged as an error.
 type serverLog struct {
 	slog.Handler
 	handshakes *handshakes
@@ -120,8 +120,8 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// remedy returns advice about an error from listening, which precedes the advice to set another
-// address. Without a privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
+// remedy returns advice about an error from listening. The advice to set another address follows
+// it. Without a privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
 func remedy(err error) string {
 	if errors.Is(err, syscall.EACCES) {
 		return "low ports need the capability CAP_NET_BIND_SERVICE: add it, or "
@@ -129,7 +129,7 @@ func remedy(err error) string {
 	return ""
 }
 
-// wrap adds the bound of connections to what transported returns.
+// wrap adds the bound of connections to the listener that transported returns.
 func (s *Server) wrap(ln net.Listener) net.Listener {
 	if ln = s.transported(ln); s.Connections != nil {
 		ln = s.Connections.listen(ln)

@@ -57,8 +57,8 @@ func (p *pipe) close() {
 	_ = unix.Close(p.write)
 }
 
-// get returns a pipe. It returns nil if maxPipes are in use, none can be made, or the pool is
-// closed.
+// get returns a pipe. It returns nil if maxPipes pipes are in use, no pipe can be made, or the pool
+// is closed.
 func (s *pipes) get() *pipe {
 	s.mu.Lock()
 	if n := len(s.idle); n > 0 {
@@ -295,7 +295,7 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 
 // spliceAtOnce moves bytes from a pipe to a connection. It never blocks, so it bypasses Go's
 // scheduler. During a system call of more than about 20 µs, the scheduler would give the processor
-// to another goroutine, and back afterwards, which costs a tenth of the processor time.
+// to another goroutine, and take it back afterwards. That would cost a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags))

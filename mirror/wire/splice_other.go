@@ -4,7 +4,7 @@ package wire
 
 import "net"
 
-// pipes do nothing: only Linux has splice(2).
+// pipes do nothing, because only Linux has splice(2).
 type pipes struct{}
 
 func newPipes() *pipes { return &pipes{} }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// NearEnd is the last part of a certificate's validity, in which dray warns that it expires.
+// NearEnd is how long before the end of a certificate's validity dray begins to warn.
 const NearEnd = 30 * 24 * time.Hour
 
 // File is a file with certificates that the configuration names.
@@ -23,8 +23,8 @@ type File struct {
 // Current reads the file and returns the certificate that decides whether the file can be used at
 // the time now. For a listener, that is the first certificate in the file. While an authority is
 // being replaced, the file has its old and its new certificate. So for a file of authorities,
-// Current returns the certificate that ends last among those that have begun. If none has begun, it
-// returns the one that ends last.
+// Current returns the certificate that ends last among those whose validity has begun. If no
+// validity has begun, it returns the certificate that ends last.
 func (f File) Current(now time.Time) (*x509.Certificate, error) {
 	text, err := os.ReadFile(f.Path)
 	if err != nil {
@@ -39,7 +39,7 @@ func (f File) Current(now time.Time) (*x509.Certificate, error) {
 		switch {
 		case err != nil && f.Listener != "":
 			return nil, fmt.Errorf("%s: %w", f.Path, err)
-		case err != nil: // skip this one; the other authorities count
+		case err != nil: // skip this certificate; the other authorities count
 		case f.Listener != "":
 			return cert, nil
 		case best == nil || better(cert, best, now):
@@ -52,9 +52,8 @@ func (f File) Current(now time.Time) (*x509.Certificate, error) {
 	return best, nil
 }
 
-// better reports whether [File.Current] prefers the authority a to b. It prefers an authority that
-// has begun to one that has not. If both have begun, or neither, it prefers the one that ends
-// later.
+// better reports whether [File.Current] prefers the authority a to b. It prefers an authority whose
+// validity has begun. If this does not decide, it prefers the authority that ends later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
 		return begun

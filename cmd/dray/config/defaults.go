@@ -52,7 +52,7 @@ func Default(environ []string) Config {
 }
 
 // unsetDuration marks a duration whose default depends on other values. A file cannot set a
-// negative one.
+// negative duration.
 const unsetDuration = Duration(-1)
 
 func (u *Upstream) setDefaults() {
@@ -65,7 +65,7 @@ func (u *Upstream) setDefaults() {
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
-// unsetQuota marks a quota that is not set. A file cannot set a negative one.
+// unsetQuota marks a quota that is not set. A file cannot set a negative quota.
 const unsetQuota = -1
 
 func defaultLocal() Local {
@@ -110,7 +110,7 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 	set(&l.AllowAnonymousPush, e.AllowAnonymousPush, origins, at("allow_anonymous_push"), "DRAY_ALLOW_ANONYMOUS_PUSH")
 	set(&l.Address, e.Address, origins, at("address"), "DRAY_ADDRESS")
 	if l.Address == "" && e.TLSCertificate != nil {
-		l.Address = ":" + defaultPort // a certificate means clients on other machines
+		l.Address = ":" + defaultPort // with a certificate, clients are on other machines
 	}
 	if e.Port != nil {
 		host, _, _ := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:"))

@@ -17,8 +17,8 @@ import (
 //
 // Load sets the defaults that depend on other values, reads passwords from their files and
 // variables, and validates the result, also with the given validators. An error is of type Problems
-// and has every problem. If the file cannot be read, it has only that problem and those of the
-// variables. With an error, the configuration must not be used to run dray.
+// and has every problem. If the file cannot be read, the error has only that problem and the
+// problems of the variables. With an error, the configuration must not be used to run dray.
 func Load(path string, environ []string, validators ...Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
@@ -45,7 +45,7 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 
 // merge adds the problems found in the completed configuration to those found while reading it. If
 // a value could not be read, the completed configuration has the default in its place. merge leaves
-// out what was found about that default.
+// out the problems with that default.
 func merge(reading, found Problems, origins map[string]string) Problems {
 	unread := map[string]bool{}
 	for _, p := range reading {

@@ -16,7 +16,7 @@ import (
 // LocalOnly reports whether only this machine can connect to the listener.
 func (l Listener) LocalOnly() bool { return isLoopback(l.Address) }
 
-// PushLocalOnly reports whether the listener accepts pushes, but only from this machine. It does so
+// PushLocalOnly reports whether the listener accepts pushes, but only from this machine. That is so
 // with role registry, without auth, and without allow_anonymous_push.
 func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
@@ -123,7 +123,8 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 	}
 }
 
-// anonymousPull reports whether a client without credentials can pull something at l.
+// anonymousPull reports whether a client without credentials can pull something through the
+// listener.
 func (c Config) anonymousPull(l Listener) bool {
 	for _, a := range c.Auth {
 		if a.Name == l.Auth {
@@ -142,7 +143,7 @@ func (u Upstream) dialAddress() string {
 }
 
 // isLoopback reports whether an address, with or without a port, can be reached from this machine
-// only. The only host name that counts as this machine's is localhost.
+// only. Among host names, only localhost counts.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -22,9 +22,9 @@ type SecretURL string
 func (s SecretURL) Reveal() string { return string(s) }
 
 // String returns the URL with its secrets redacted. In a URL for Redis (redis, rediss or unix),
-// these are the password, and parameters with names like that of a secret. Of an http or https URL,
-// only the scheme and the host remain, because services accept tokens as user, in the path and in
-// the query. Any other URL is redacted as a whole.
+// these are the password, and parameters whose names look like those of secrets. Of an http or
+// https URL, only the scheme and the host remain, because services accept tokens as user, in the
+// path and in the query. Any other URL is redacted as a whole.
 func (s SecretURL) String() string {
 	u, err := url.Parse(string(s))
 	switch {

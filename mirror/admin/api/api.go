@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// Prefix is the path of the API. Its number changes when clients of the older version would misread
-// the answers. Members may be added to answers without a new number.
+// Prefix is the path of the API. The number in it changes when older clients would misread the
+// answers. It stays the same when members are added to answers.
 const Prefix = "/api/v1/"
 
 // Code is the kind of an [Error].
@@ -18,7 +18,7 @@ const (
 	CodeUnauthorized Code = "unauthorized" // the token is missing or wrong; 401
 	CodeForbidden    Code = "forbidden"    // the request came from another site, or could have come from one; 403
 	CodeNotFound     Code = "not_found"    // there is nothing with the given name; 404
-	CodeConflict     Code = "conflict"     // the present state prevents the request, such as a pin or an operation under way; 409
+	CodeConflict     Code = "conflict"     // something prevents the request now, such as a pin or an operation under way; 409
 	CodeUnavailable  Code = "unavailable"  // a part of dray that the request needs does not work; 503
 	CodeInternal     Code = "internal"     // everything else; 500
 )
@@ -42,8 +42,8 @@ func (c Code) Status() int {
 	return http.StatusInternalServerError
 }
 
-// Error is an error of the API. Endpoints return or wrap it if the kind of the error matters; any
-// other error has the code CodeInternal.
+// Error is an error of the API. An endpoint returns or wraps an Error if clients need its code. Any
+// other error gets the code CodeInternal.
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`

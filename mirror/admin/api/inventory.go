@@ -113,8 +113,7 @@ type Gone struct {
 
 // Purged is the result of a purge, or of a dry run.
 type Purged struct {
-	// Tags are the tags that were forgotten: dray asks the upstream at the next request for one of
-	// them.
+	// Tags are the forgotten tags. At the next request for such a tag, dray asks the upstream.
 	Tags []string `json:"tags"`
 	// Images are the manifests that dray no longer serves in their repositories without asking the
 	// upstream.
@@ -146,7 +145,7 @@ type EvictRequest struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// Evicted lists the evicted blobs, in order.
+// Evicted lists the evicted blobs, the first evicted one first.
 type Evicted struct {
 	Victims []Victim `json:"victims"`
 }

@@ -7,7 +7,7 @@ type Queued struct {
 	Pushes []QueuedPush `json:"pushes"`
 }
 
-// QueuedPush is one of the pushes in Queued, which has them in the order of their acknowledgement.
+// QueuedPush is a push in Queued. Pushes that were acknowledged earlier come first.
 type QueuedPush struct {
 	ID         uint64 `json:"id"`
 	State      string `json:"state"` // waiting, forwarding or failed
@@ -20,10 +20,10 @@ type QueuedPush struct {
 	Bytes    int64     `json:"bytes"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is the time of the next attempt, if there was an attempt before.
+	// Next is the time of the next attempt. It is zero before the first attempt.
 	Next time.Time `json:"next,omitzero"`
-	// Error is the error of the last attempt or, while an attempt is under way, the latest error that
-	// it has met.
+	// Error is the error of the last attempt. While an attempt is under way, it is the latest error of
+	// that attempt.
 	Error string `json:"error,omitempty"`
 	// Overtaken says that the tag was pushed again later: the push cannot be retried.
 	Overtaken bool `json:"overtaken,omitempty"`

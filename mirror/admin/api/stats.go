@@ -8,8 +8,8 @@ type Stats struct {
 	Started time.Time `json:"started,omitzero"`
 	// SentBytes counts the bytes of manifests, blobs and lists sent to clients.
 	SentBytes int64 `json:"sent_bytes"`
-	// FetchedBytes counts the bytes of all answers of upstreams, as they arrive: what was kept, what
-	// was passed through, and what was prefetched or fetched twice.
+	// FetchedBytes counts the bytes of all answers of upstreams, as they arrive. It includes bytes
+	// that were not stored, were prefetched, or were fetched twice.
 	FetchedBytes int64 `json:"fetched_bytes"`
 	// Fetched has the FetchedBytes of each upstream.
 	Fetched map[string]int64 `json:"fetched"`

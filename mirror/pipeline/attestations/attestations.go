@@ -37,8 +37,8 @@ type Config struct {
 	// Provenance and SBOM are required for every image.
 	Provenance, SBOM bool
 	// Builders and Sources are patterns in which * matches any characters. Each builder that the
-	// provenance names must match one of Builders, and each source repository one of Sources. An
-	// empty list requires nothing. Any other list also requires provenance.
+	// provenance names must match one of Builders, and each source repository one of Sources. An empty
+	// list requires nothing. If a list is not empty, provenance is required, too.
 	Builders, Sources []string
 }
 
@@ -79,7 +79,7 @@ type Declared struct {
 }
 
 // About collects the declarations about an image of an index. An attestation counts if the index
-// says that it belongs to the image, and if its own subjects are empty or include the image.
+// says that it belongs to the image, and if its list of subjects is empty or has the image.
 func About(img *pipeline.Image, m *pipeline.Manifest) Declared {
 	var d Declared
 	for _, a := range img.Manifests {
@@ -191,8 +191,8 @@ func (s *Stage) judge(where pipeline.Place, d Declared) []pipeline.Finding {
 	return found
 }
 
-// checkAll requires at least one declared name, and that every name matches a pattern. Without
-// patterns it requires nothing.
+// checkAll requires at least one declared name, and a matching pattern for every name. If there are
+// no patterns, checkAll requires nothing.
 func (s *Stage) checkAll(rule, what string, patterns, names []string, add func(rule, what, fix string)) {
 	if len(patterns) == 0 {
 		return

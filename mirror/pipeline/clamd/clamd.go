@@ -40,7 +40,7 @@ type session struct {
 	timeout      time.Duration // of one write, and of one reply
 	stopWatching func() bool
 
-	mu    sync.Mutex // guards ended, and keeps extend from replacing the deadline that the end of ctx sets
+	mu    sync.Mutex // guards ended, and the deadline that the end of ctx sets from extend
 	ended error      // the cause of ctx's end
 }
 
@@ -69,8 +69,8 @@ func (s *session) close() error {
 	return s.conn.Close()
 }
 
-// extend sets the connection's deadline to d from now. After the end of ctx it returns the cause
-// instead, and does not touch the deadline, which then interrupts the connection.
+// extend sets the connection's deadline to d from now. After the end of ctx, it returns the cause
+// of that end and keeps the deadline, which interrupts the connection.
 func (s *session) extend(d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,9 +119,9 @@ func (s *session) end() (string, error) {
 	return s.answer()
 }
 
-// hungUp returns the error for a write that failed with err. It is the cause if ctx has ended,
-// ErrTooLarge if clamd closed the connection because the file is too large, and otherwise err,
-// wrapped.
+// hungUp returns the error for a write that failed with err. If ctx has ended, it returns the
+// cause. If clamd closed the connection because the file is too large, it returns ErrTooLarge.
+// Otherwise it wraps err.
 func (s *session) hungUp(err error) error {
 	if ended := s.extend(time.Second); ended != nil {
 		return ended

@@ -34,8 +34,8 @@ type Config struct {
 	// StreamMaxLength. Longer files are findings, because they are not scanned. 0 means 100 MB, a
 	// little less than clamd's default.
 	MaxFileBytes int64
-	// Rescan is the longest time for which the result for a layer is used. After it, the layer is
-	// scanned again, because new signatures find old malware. 0 means 24 h.
+	// Rescan is the longest time for which the result for a layer is used. After that time, the layer
+	// is scanned again, because new signatures find old malware. 0 means 24 h.
 	Rescan time.Duration
 }
 
@@ -101,8 +101,8 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	return true, v.session.begin()
 }
 
-// Data implements pipeline.Visitor. Begin has left out files that are too long. A layer that is no
-// archive is cut here, because Begin does not know its length.
+// Data implements pipeline.Visitor. Begin has skipped files that are too long. Data cuts a layer
+// that is no archive, because Begin does not know the length of such a layer.
 func (v *visitor) Data(p []byte) error {
 	switch {
 	case v.left < 0:

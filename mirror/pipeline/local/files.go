@@ -26,9 +26,9 @@ const maxDocument = 16 << 20
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// blobs and manifests are set only for an archive in the old format of docker save. blobs has
-	// the names of the files, because these differ from the names in a layout. manifests has the
-	// one manifest, which readSaved made.
+	// blobs and manifests are set only for an archive in the old format of docker save. blobs has the
+	// names of the files, which differ from the names in a layout. manifests has only the manifest
+	// that readSaved made.
 	blobs     map[digest.Digest]string
 	manifests map[digest.Digest]*oci.Manifest
 }
@@ -118,7 +118,7 @@ func unpacked(file *os.File) (*os.File, error) {
 	return plain, nil
 }
 
-// extent is the range of an entry's content in an archive.
+// extent is where the content of a file is in an archive.
 type extent struct{ at, size int64 }
 
 // maxEntries bounds the entries of an archive, links included.
@@ -174,8 +174,8 @@ func (f *Files) document(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxDocument+1))
 }
 
-// Root returns the manifest with a tag, or the only manifest if tag is empty. It ignores the tag
-// for an archive in the old format of docker save.
+// Root returns the manifest with a tag, or the only manifest if tag is empty. For an archive in the
+// old format of docker save, it ignores the tag.
 func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
 	if f.manifests != nil {
 		for _, m := range f.manifests {

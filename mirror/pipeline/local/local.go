@@ -1,5 +1,5 @@
-// Package local checks an image that is not pushed to a mirror: one in an OCI layout, in an
-// archive of docker save, or in a registry.
+// Package local checks an image that is not pushed to a mirror. The image is in an OCI layout, in
+// an archive of docker save, or in a registry.
 package local
 
 import (

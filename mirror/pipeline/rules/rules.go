@@ -1,8 +1,8 @@
 // Package rules judges an image by the operator's expressions.
 //
-// The expressions are written in CEL (https://cel.dev). CEL expressions always end, have no side
-// effects, and have a cost that is counted. An expression whose cost exceeds a limit is stopped,
-// and gives no result.
+// The expressions are written in CEL (https://cel.dev). The evaluation of a CEL expression always
+// ends, has no side effects, and has a cost that is counted. If the cost exceeds a limit, the
+// evaluation is stopped without a result.
 package rules
 
 import (

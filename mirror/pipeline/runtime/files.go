@@ -24,12 +24,12 @@ type facts struct {
 	// Log has the records, one after another, compressed by flate. Each record consists of a kind
 	// and two texts. Each text ends with a zero byte.
 	Log []byte `json:"l"`
-	// Dropped is the lowest class that has records missing in Log; 0 if no records are missing.
+	// Dropped is the lowest class of which Log lacks records; 0 if it lacks none.
 	Dropped class `json:"d,omitempty"`
 }
 
-// class is the importance of a record. If there is no room for all records, those of the lowest
-// class are kept first.
+// class is the importance of a record. If there is no room for all records, those of the highest
+// class are dropped first.
 type class int
 
 const (
@@ -57,9 +57,9 @@ const (
 const (
 	maxPasswd = 64 << 10
 	maxLog    = 44 << 10 // as JSON, it is below pipeline.MaxFacts
-	maxPlain  = 2 << 20  // of paths of plain files and directories in memory
-	maxMarks  = 4 << 20  // of the other texts in memory
-	maxRead   = 16 << 20 // of a log when it is read
+	maxPlain  = 2 << 20  // the paths of plain files and directories in memory
+	maxMarks  = 4 << 20  // the other texts in memory
+	maxRead   = 16 << 20 // a log that is read, uncompressed
 )
 
 const passwdPath = "etc/passwd"
@@ -69,7 +69,7 @@ func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) {
 	return &visitor{tree: newTree(), dropped: math.MaxInt}, nil
 }
 
-// visitor follows the entries of a layer as runtimes do when they unpack it: the last entry of a
+// visitor follows the entries of a layer as runtimes do when they unpack it. The last entry of a
 // path counts, and an entry below a link is written to where the link leads.
 type visitor struct {
 	tree    *tree
@@ -134,7 +134,7 @@ func (v *visitor) room(c class, n int) bool {
 	return true
 }
 
-// node returns what an entry writes, or nil for an entry that unpackers refuse or ignore.
+// node returns the node that an entry writes, or nil for an entry that unpackers refuse or ignore.
 func (v *visitor) node(e *pipeline.Entry) *node {
 	n := &node{kind: kindFile}
 	switch e.Type {
@@ -170,7 +170,7 @@ func (v *visitor) hardLink(e *pipeline.Entry, n *node) {
 	}
 }
 
-// special returns how a file gives rights to the user who starts it, or "".
+// special returns the value of node.special for an entry, or "".
 func special(e *pipeline.Entry) string {
 	switch {
 	case e.Mode&0o111 == 0:
@@ -227,7 +227,7 @@ func (v *visitor) End() error {
 // parsePasswd returns the user ID of each name in an /etc/passwd, one NAME:ID in each line. It
 // reads the file as runtimes do (moby/sys/user, ParsePasswd): the first line of a name counts, and
 // an ID that is missing or not a number is 0. An ID that does not fit into 31 bits is 0, too,
-// because some runtimes cut it off.
+// because some runtimes cut off the higher bits.
 func parsePasswd(text []byte) string {
 	var b strings.Builder
 	seen := map[string]bool{}
@@ -302,7 +302,7 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 	return pipeline.LayerResult{Facts: text}, err
 }
 
-// rank puts what concerns /etc/passwd before other records.
+// rank puts records about /etc/passwd before other records.
 func (r record) rank() int {
 	switch {
 	case r.path == passwdPath || r.path == "etc" || r.path == "":
@@ -374,8 +374,8 @@ func (f facts) records() ([]record, error) {
 // rootFS is the file system that the layers make, as far as it is checked.
 type rootFS struct {
 	tree *tree
-	// dropped is the lowest class that has records missing in the facts about any layer;
-	// math.MaxInt if no records are missing.
+	// dropped is the lowest class of which the facts about some layer lack records; math.MaxInt if no
+	// records are missing.
 	dropped class
 	// unsure reports whether runtimes may disagree on what /etc/passwd is.
 	unsure bool
@@ -400,7 +400,7 @@ func (fs *rootFS) apply(f facts, layer int) error {
 	lost := fs.dropped <= classLink
 	named := map[string]bool{}
 	for _, r := range records {
-		if r.kind == kindDir { // it replaces a link through which other entries would be written
+		if r.kind == kindDir { // it replaces a link, so entries below it do not follow that link
 			named[r.path] = true
 			fs.unsure = fs.tree.merge(r.path, &node{kind: kindDir, layer: layer}) || fs.unsure
 		}
@@ -430,8 +430,8 @@ func (fs *rootFS) apply(f facts, layer int) error {
 }
 
 // strays reports whether an entry may be written to /etc/passwd through a link that is not known.
-// It cannot if the layer names all directories above the entry, because those directories replace
-// links.
+// If the layer names all directories above the entry, strays returns false: those directories
+// replace links.
 func strays(p string, named map[string]bool) bool {
 	if base := path.Base(p); p == "etc" || p == passwdPath || base != "etc" && base != "passwd" {
 		return false

@@ -73,8 +73,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (*Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. The facts about layers do not depend on the configuration, so
-// no layer is walked again when the configuration changes.
+// Revision implements pipeline.Stage. It does not depend on the configuration, because the facts
+// about layers do not. So no layer is walked again when the configuration changes.
 func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -188,8 +188,8 @@ func (c *check) history() {
 	}
 }
 
-// files checks the file system that the image's layers make. It knows that file system from the
-// facts about the layers.
+// files checks the file system that the image's layers make, as far as the facts about the layers
+// tell.
 func (c *check) files() error {
 	fs := newRootFS()
 	for i, l := range c.m.Layers {

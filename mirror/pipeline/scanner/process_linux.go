@@ -97,7 +97,7 @@ func Supervise(args []string) (code int, was bool) {
 	}
 	outcome := os.NewFile(outcomeFD, "outcome")
 	unix.CloseOnExec(outcomeFD)
-	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // also for descriptors that dray inherited; needs Linux 5.11
+	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // closes descriptors that dray inherited, too; needs Linux 5.11
 	exit, err := supervise(args[1], args[2], args[3:])
 	text := strconv.Itoa(exit)
 	if err != nil {
@@ -129,7 +129,7 @@ func supervise(uid, gid string, command []string) (exit int, err error) {
 	}
 	ended := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // an error is an end, too
+		_, _ = io.Copy(io.Discard, os.Stdin) // an error counts as the end of the input
 		select {
 		case <-ended:
 		default:
@@ -161,8 +161,8 @@ func credential(uid, gid string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(u), Gid: uint32(g)}, nil
 }
 
-// sweep ends the children of this process, and those that become its children meanwhile. It gives
-// up after maxSweep, because a process can start others faster than sweep ends them.
+// sweep ends the children of this process, and processes that become its children meanwhile. It
+// gives up after maxSweep, because a process can start processes faster than sweep ends them.
 func sweep() {
 	for end := time.Now().Add(maxSweep); time.Now().Before(end); time.Sleep(sweepGap) {
 		for _, pid := range children() {
@@ -202,5 +202,5 @@ func children() (pids []int) {
 // HideProcess keeps other processes of the same user from reading the environment and the memory of
 // this process. As a consequence, there are no core dumps (PR_SET_DUMPABLE in prctl(2)).
 func HideProcess() {
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it fails only for other values
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // fails only for values other than 0 and 1
 }

@@ -21,7 +21,7 @@ func (p program) run(ctx context.Context) (code int, err error) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(p.uid), Gid: uint32(p.gid)}
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // for pipes that are held open by a process that left the group
+	cmd.WaitDelay = time.Second // a process that left the group may hold the pipes open
 	err = cmd.Run()
 	if exit, exited := errors.AsType[*exec.ExitError](err); exited && exit.Exited() {
 		return exit.ExitCode(), nil

@@ -5,7 +5,7 @@
 // On Linux, dray also ends the processes that the program started.
 //
 // The exit code of the program is the result: 0 means no objections, Config.Refuses means findings,
-// and any other code means no result. The findings or the reason are in its output.
+// and any other code means no result. Its output has the findings, or says why there is no result.
 package scanner
 
 import (
@@ -34,10 +34,10 @@ const Name = "exec"
 // version goes up with every change of the program's input.
 const version = 1
 
-// RuleRefused is the rule of a refusal in plain text.
+// RuleRefused is the rule of the finding if the program refuses an image in plain text.
 const RuleRefused = "refused"
 
-// maxOutput bounds the output that is kept of a program, in bytes of each stream.
+// maxOutput bounds how many bytes of each output stream of a program are kept.
 const maxOutput = 1 << 20
 
 // Config configures the program and its limits.
@@ -66,8 +66,8 @@ type Config struct {
 	// Directory for the layouts. Empty means the system's directory for temporary files, or /tmp if
 	// the user of the program may not enter that one.
 	Directory string
-	// UID and GID are those of the program. 0 means Nobody if this process runs as root, and
-	// otherwise the ID of this process. Only root can use other IDs than its own.
+	// UID and GID are those of the program. If this process runs as root, 0 means Nobody. Otherwise 0
+	// means the ID of this process, and no other ID is allowed.
 	UID, GID int
 }
 
@@ -114,7 +114,7 @@ func (c *Config) setUser() error {
 	c.UID, c.GID = cmp.Or(c.UID, Nobody), cmp.Or(c.GID, Nobody)
 	choices := []string{c.Directory}
 	if c.Directory == "" {
-		choices = []string{os.TempDir(), "/tmp"} // root may have a directory for temporary files that others may not enter
+		choices = []string{os.TempDir(), "/tmp"} // root's directory for temporary files may be closed to other users
 	}
 	closed := ""
 	for _, dir := range choices {
@@ -266,7 +266,7 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// ReadFrom hides the unbounded one of bytes.Buffer.
+// ReadFrom hides the method of bytes.Buffer, which has no bound.
 func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }

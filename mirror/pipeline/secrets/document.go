@@ -50,7 +50,7 @@ func (s *Stage) search(name string, where pipeline.Place, raw []byte) []pipeline
 		}
 		d.found = append(d.found, pipeline.Finding{Rule: m.Rule.ID, What: what, Where: where, Fingerprint: m.Fingerprint, Fix: revoke})
 	})
-	if !json.Valid(raw) { // no JSON, or JSON nested more deeply than encoding/json follows
+	if !json.Valid(raw) { // no JSON, or JSON nested more deeply than encoding/json accepts
 		d.text(string(raw))
 		return d.found
 	}
@@ -99,7 +99,7 @@ func (d *document) value() {
 			d.value()
 			d.path = d.path[:len(d.path)-1]
 		}
-		_, _ = d.json.Token() // the end
+		_, _ = d.json.Token() // the closing bracket
 	}
 }
 

@@ -6,8 +6,8 @@
 //   - A finding never holds the secret. It holds a fingerprint, by which operators recognise and
 //     waive it.
 //   - The cost is one table look-up for each byte, whatever the number of rules. If three bytes may
-//     belong to a literal, its rules also look at the bytes around it, at most [maxSecret] on each
-//     side.
+//     belong to a literal, the rules of the literal also look at the bytes around it, at most
+//     [maxSecret] on each side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
 
@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// maxSecret is the number of bytes before and after its literal that a rule looks at.
+	// maxSecret is how many bytes a rule looks at before its literal, and how many after it.
 	maxSecret = 512
-	// bufferSize of a Scanner. At most 2*maxSecret bytes are kept between two fills.
+	// bufferSize is the size of a Scanner's buffer. Before the buffer is filled again, it has at most
+	// 2*maxSecret bytes.
 	bufferSize = 64 << 10
 )
 
@@ -29,7 +30,7 @@ const (
 type Match struct {
 	// Rule that matched.
 	Rule *Rule
-	// Offset of the literal in the file, in bytes, and its Line, from 1.
+	// Offset is where the literal begins in the file, in bytes. Line is its line, counted from 1.
 	Offset int64
 	Line   int
 	// Fingerprint identifies the credential; see [Fingerprint].

@@ -59,8 +59,8 @@ func (c *class) run(p []byte, i, limit int) int {
 }
 
 // token matches a literal and the run of bytes of a class that follows it. The length of the run is
-// between the parameters least and most. Its entropy is at least tenths/10 bits for each byte. No
-// letter or digit may come before the literal or after the run.
+// between the parameters least and most. The run has an entropy of at least tenths/10 bits for each
+// byte. No letter or digit may come before the literal or after the run.
 func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -139,8 +139,8 @@ func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]b
 	}
 }
 
-// privateKey matches a PEM block (RFC 7468) that looks like a key, and has no mark of an
-// encrypted one. Its line breaks may be escaped as in JSON.
+// privateKey matches a PEM block (RFC 7468) that looks like a key and is not marked as encrypted.
+// Its line breaks may be escaped as in JSON.
 func privateKey(p []byte, _, stop int) ([]byte, bool) {
 	line := p[stop:min(len(p), stop+48)]
 	end := bytes.Index(line, []byte("-----"))

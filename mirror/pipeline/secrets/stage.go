@@ -16,7 +16,8 @@ const version = 2
 
 // Config configures the search.
 type Config struct {
-	// Without has the IDs of the built-in rules, for contents or paths, that are disabled.
+	// Without has the IDs of the built-in rules that are disabled. They are rules for contents or for
+	// paths.
 	Without []string
 	// MaxFileBytes is the number of bytes that are searched at the start of each file. 0 searches
 	// whole files, but at most maxWhole bytes of a blob that is no archive.
@@ -36,7 +37,7 @@ var (
 	_ pipeline.ImageStage = (*Stage)(nil)
 )
 
-// New makes a stage. Without must name rules that exist.
+// New makes a stage. It returns an error if c.Without names a rule that does not exist.
 func New(c Config) (*Stage, error) {
 	s := &Stage{config: c}
 	left := slices.Clone(c.Without)

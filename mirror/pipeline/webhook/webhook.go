@@ -1,9 +1,9 @@
 // Package webhook asks a service of the operator to judge an image.
 //
 // The service gets the image as a JSON document ([pipeline.Image], which CEL rules see, too) in one
-// POST request. The service answers whether the image is allowed, and why not. There are two forms
-// of requests and answers: one modelled after the admission reviews of Kubernetes, and that of Open
-// Policy Agent's data API.
+// POST request. The service answers whether the image is allowed, and why not. Requests and answers
+// have one of two forms. One is modelled after the admission reviews of Kubernetes, the other is
+// that of Open Policy Agent's data API.
 package webhook
 
 import (
