@@ -8,7 +8,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// load makes the effective configuration, including the checks of [checkParts].
+// load returns the effective configuration. Its error includes the problems that [checkParts]
+// finds.
 func load(path string, environ []string) (config.Config, error) {
 	return config.Load(path, environ, checkParts)
 }

@@ -47,7 +47,7 @@ and exits.`,
 			defer end()
 			logStart(cfg, in.notices(cfg), log)
 			if limit := cgroup.MemoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
-				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for what the runtime does not count
+				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for memory that the runtime does not count
 			}
 			defer ignoreHangups(log)()
 			return serve(cmd.Context(), cfg, log)
@@ -73,9 +73,10 @@ func ignoreHangups(log *slog.Logger) (stop func()) {
 	}
 }
 
-// newLogger makes the log, which writes to w. end writes what the log has buffered. newLogger also
-// silences logrus, the process-wide log to which distribution's authentication writes. The lines
-// there have another format, and repeat errors that dray gets from the authentication anyway.
+// newLogger makes the log, which writes to w. The function end writes the buffered lines. newLogger
+// also silences logrus, the process-wide log to which distribution's authentication writes. The
+// lines of logrus have another format, and repeat errors that dray gets from the authentication
+// anyway.
 func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
@@ -136,9 +137,9 @@ const greetTimeout = 15 * time.Second
 // greetAgain is the interval between greetings of a registry that has not answered well.
 const greetAgain = time.Minute
 
-// greetAll greets each registry again and again, until one request to it succeeds or ctx ends.
-// After a single greeting, /readyz would report a registry that was down at the start as down until
-// a client causes a request, which may take hours.
+// greetAll greets each registry again and again, until one request to it succeeds or ctx ends. If
+// dray greeted only once, /readyz would report a registry that was down at the start as down until
+// a client causes a request. That may take hours.
 func (g *graph) greetAll(ctx context.Context) {
 	again := time.NewTicker(greetAgain)
 	defer again.Stop()

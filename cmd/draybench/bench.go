@@ -128,7 +128,7 @@ func (b *bench) only(names ...string) []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return !slices.Contains(names, p.name) })
 }
 
-// caches returns all peers but the direct one.
+// caches returns all peers except direct.
 func (b *bench) caches() []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return p.name == direct })
 }

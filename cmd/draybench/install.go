@@ -13,8 +13,8 @@ import (
 // distributionVersion is the release of distribution to compare with.
 const distributionVersion = "v3.1.2"
 
-// tools has the paths of the peers' programs. The path of a missing program is "", and Missing has
-// a sentence about each.
+// tools has the paths of the peers' programs. The path of a missing program is "". Missing has a
+// sentence about each missing program.
 type tools struct {
 	Dray, Distribution, Nginx string
 	FakeECR                   string // the stand-in for Amazon ECR, built from this tree

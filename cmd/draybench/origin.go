@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// origin is a registry on the loopback interface with a few images. It is as slow as a distant one,
-// and counts requests, connections and bytes.
+// origin is a registry on the loopback interface with a few images. It is as slow as a distant
+// registry, and counts requests, connections and bytes.
 type origin struct {
 	address string
 	shape   shape
@@ -139,8 +139,8 @@ type shaped struct {
 	request *http.Request
 }
 
-// A write goes out in pieces. With a limited rate they are small, so that connections share the
-// rate evenly.
+// A write goes out in pieces. If the rate is limited, the pieces are small, so that connections
+// share the rate evenly.
 const (
 	shapedPiece = 64 << 10
 	wholePiece  = 1 << 20

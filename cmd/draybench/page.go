@@ -118,7 +118,8 @@ const reading = `
   of its own.
 `
 
-// subject is the column to compare with the others: dray, or the first one.
+// subject is the column to compare with the others: dray or, if the table lacks dray, the first
+// column.
 func (t table) subject() string {
 	if slices.Contains(t.columns, dray) {
 		return dray

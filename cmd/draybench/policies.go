@@ -101,7 +101,7 @@ func (q *queue) request(at int) bool {
 }
 
 // sieve is SIEVE (NSDI '24): a hand walks from the oldest object to the newest, and evicts the
-// first one that was not requested since the hand last passed it.
+// first object that was not requested since the hand last passed it.
 type sieve struct {
 	store
 	hand *list.Element
@@ -145,9 +145,9 @@ func (s *sieve) evict() {
 	}
 }
 
-// belady evicts an object that is never requested again or, if there is none, the one whose next
-// request is the latest. If all sizes are equal, no policy has more hits. If they differ, a policy
-// that prefers small objects can have more.
+// belady evicts an object that is never requested again. If there is none, it evicts the object
+// whose next request is the latest. If all sizes are equal, no policy has more hits. If the sizes
+// differ, a policy that prefers small objects can have more hits.
 type belady struct {
 	trace          *trace
 	capacity, used int64

@@ -119,7 +119,7 @@ const (
 type cluster struct {
 	*generator
 	bases   [][]int32
-	images  []release // the current one of each repository
+	images  []release // the newest release of each repository
 	nodes   []map[int32]bool
 	popular zipf
 }

@@ -44,7 +44,8 @@ type row struct {
 // traffic is the number of requests to ECR, and of bytes from it.
 type traffic struct{ requests, bytes int64 }
 
-// scenario runs the steps and measures them. The rows so far are valid even with an error.
+// scenario runs the steps and measures them. After an error, it returns the rows that it measured
+// before the error.
 func (s *testbed) scenario(ctx context.Context, clients int) ([]row, error) {
 	auth, err := s.ecrAccess(ctx)
 	if err != nil {
@@ -108,7 +109,7 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 }
 
 // measure lets n clients call the function do at the same time. It returns the time until all are
-// done, and the bytes.
+// done, and the number of bytes.
 func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {
@@ -138,7 +139,7 @@ func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *
 }
 
 // verdict returns an error if a cold pull through dray got no bytes from ECR, or if another pull
-// through dray got more than 1 % of its bytes from there.
+// through dray got more than 1 % of its bytes from ECR.
 func verdict(rows []row) error {
 	var problems []error
 	for _, r := range rows {

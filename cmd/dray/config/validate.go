@@ -98,8 +98,8 @@ const maxName = 64
 // entryName matches names that can be labels of metrics and parts of keys and log lines.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. It always accepts derived, the default name of the entry, which
-// is a host or an address.
+// name checks the name of an entry. It always accepts the default name, derived, which is a host or
+// an address.
 func (k *Report) name(path, name, derived string) {
 	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q is not a valid name; use at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
@@ -211,7 +211,7 @@ func (l UpstreamLimits) validate(k *Report, path string) {
 	}
 }
 
-// minPiece is the least length of a range. Smaller ones cost more in requests than they gain.
+// minPiece is the least length of a range. Smaller ranges cost more in requests than they gain.
 const minPiece = 64 << 10
 
 func (p ParallelFill) validate(k *Report, path string) {
@@ -276,7 +276,7 @@ func (u Upstream) validateAWS(k *Report, path string) {
 }
 
 // validatePublic validates the settings for AWS of an upstream that is not of kind ecr. Only kind
-// ecr-public may have any.
+// ecr-public may have such settings.
 func (u Upstream) validatePublic(k *Report, path string) {
 	if u.Kind == KindECRPublic {
 		if aws := u.Credentials.AWS || u.RoleARN != ""; aws && u.Credentials.Username != "" {
@@ -436,7 +436,7 @@ func checkAddress(k *Report, path, value string) {
 }
 
 // checkURL checks the URL of a registry. The URL may have a path: a repository of Artifactory is
-// such a registry. Only the URLs of the registries of Amazon and Docker may have none.
+// such a registry. Only the URLs of the registries of Amazon and Docker must not have a path.
 func (u *Upstream) checkURL(k *Report, path string) {
 	parsed, err := url.Parse(u.URL)
 	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.Host() != dockerHubHost

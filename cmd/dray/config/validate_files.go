@@ -10,7 +10,7 @@ import (
 )
 
 // checkFiles opens the files of certificates and their keys that the configuration names, so that
-// dray reports a missing one at the start and not at the first request.
+// dray reports a missing file at the start and not at the first request.
 func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {
@@ -38,8 +38,8 @@ func (c Config) checkFiles(k *Report) {
 	}
 }
 
-// File reads the file at name and checks its content with good, unless good is nil. It reports at
-// path an error from reading the file or from good.
+// File reads a file and, if good is not nil, checks the content with the function good. It reports
+// an error of either step as a problem with the value at path.
 func (k *Report) File(path, name string, good func([]byte) error) {
 	text, err := os.ReadFile(name)
 	if err == nil && good != nil {

@@ -42,7 +42,7 @@ func Commands(o Options) []*cobra.Command {
 // operator is a client of the admin listener's API.
 type operator struct {
 	base   string      // http://host:port
-	token  auth.Secret // empty if dray wants none
+	token  auth.Secret // empty if dray requires no token
 	client *http.Client
 	stdout io.Writer
 	stderr io.Writer // for messages that are not part of the answer
@@ -67,7 +67,8 @@ func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *op
 }
 
 // find sets the address and the token of an operator. address and tokenFile are the values of the
-// flags. If address is empty, find takes from the configuration what the flags do not give.
+// flags. If address is empty, find takes the address, and the token if there is no flag for it,
+// from the configuration.
 func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()

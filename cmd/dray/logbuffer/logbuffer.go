@@ -103,16 +103,16 @@ type logHandler struct {
 	buffered slog.Handler
 }
 
-// New returns the handler of a log, and end, which writes the buffered lines. format makes a
-// handler that writes lines to the given writer, which passes them on to w. Use [Buffered] for
-// lines that may be buffered.
+// New returns the handler of a log, and the function end, which writes the buffered lines. format
+// makes a handler that writes lines to the given writer. That writer passes the lines on to w. Use
+// [Buffered] for lines that may be buffered.
 func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
 	to := &logBuffer{to: w}
 	return logHandler{format(to), format(bufferedLog{to})}, to.close
 }
 
-// Buffered returns the handler for lines of log that may be buffered, or the handler of log itself
-// if log has none.
+// Buffered returns the handler for lines of log that may be buffered. If log has no such handler,
+// it returns the handler of log itself.
 func Buffered(log *slog.Logger) slog.Handler {
 	if h, ok := log.Handler().(logHandler); ok {
 		return h.buffered

@@ -58,7 +58,7 @@ func authorities(pem [][]byte) (*x509.CertPool, error) {
 }
 
 // Transport is the transport of an upstream. When the file with the authorities of the upstream
-// changes, Transport uses a new [http.Transport] that trusts the new ones.
+// changes, Transport uses a new [http.Transport] that trusts the new authorities.
 type Transport struct {
 	options upstream.TransportOptions
 	trusted *reread.Value[*x509.CertPool] // nil without a file
