@@ -8,8 +8,8 @@ import (
 // ErrAbandoned ends a fetch that no one reads any more; see [Abandon]. No reader gets it.
 var ErrAbandoned = errors.New("fetch abandoned by its readers")
 
-// Abandon says what happens to a fetch that all readers have left. The fetch goes on to its end,
-// unless StopAbove and FinishPercent both allow to stop it.
+// Abandon says what happens to a fetch that all readers have left. The fetch is stopped after Grace
+// if both StopAbove and FinishPercent allow that. Otherwise it goes on to its end.
 type Abandon struct {
 	// StopAbove is a length in bytes. The fetch of a blob up to this length is never stopped. Zero
 	// means that no fetch is stopped. If the length of a blob is not known, the bytes that have
@@ -18,8 +18,8 @@ type Abandon struct {
 	// FinishPercent is a share of the blob in percent. A fetch that has got at least this share goes
 	// on to its end. Zero means 50.
 	FinishPercent int
-	// Grace is how long the fetch continues before it is stopped, so that a client that comes back,
-	// or asks for the next range, finds it. Zero means 10 s.
+	// Grace is how long a fetch continues without readers before it is stopped. A client that comes
+	// back within this time finds the fetch still running. Zero means 10 s.
 	Grace time.Duration
 }
 
@@ -58,7 +58,7 @@ func (s *flights) abandon(f *flight, x *fetch) {
 		g.unreadTimer.Reset(g.grace)
 		return
 	case s.abandoned.worthFinishing(g.length, g.arrived):
-		if g.length < 0 { // it may not be worth finishing later
+		if g.length < 0 { // with more bytes, the fetch may exceed StopAbove
 			g.unreadTimer.Reset(g.grace)
 		}
 		return

@@ -35,8 +35,7 @@ func (a *answer) close() {
 	a.closeBody()
 }
 
-// skipBytes reads and discards the bytes to skip. patience bounds each read, not all of them
-// together.
+// skipBytes reads and discards the bytes to skip. The parameter patience bounds each single read.
 func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
 	if a.skip <= 0 {
 		return nil
@@ -53,7 +52,7 @@ func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
 	return nil
 }
 
-// read reads from the body. It returns ErrStalled if the body gives nothing before patience ends.
+// read reads from the body. It returns ErrStalled if the body gives nothing for the time patience.
 func (a *answer) read(p []byte, patience time.Duration) (int, error) {
 	stop := a.stop
 	timer := time.AfterFunc(patience, func() { stop(ErrStalled) })

@@ -18,7 +18,7 @@ import (
 type Options struct {
 	// Disk holds the blobs. The caller closes it after Run has returned.
 	Disk *disk.Dir
-	// MemoryBytes bounds the small objects kept in memory (Put, Bytes). Zero means 64 MiB.
+	// MemoryBytes bounds the bytes of small objects in memory (see Put and Bytes). Zero means 64 MiB.
 	MemoryBytes int64
 	// StallTimeout ends a request to an origin that gives nothing for this time. Zero means 30 s.
 	StallTimeout time.Duration
@@ -40,7 +40,7 @@ type Cache struct {
 	flights *flights
 }
 
-// New returns a cache. It serves at once; Run does its background work.
+// New returns a cache, which can be used at once. Run does its background work.
 func New(opts Options) *Cache {
 	c := &Cache{resources: &resources{disk: opts.Disk, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
@@ -65,17 +65,17 @@ func (c *Cache) Run(ctx context.Context) error {
 	return <-done
 }
 
-// Close cancels the flights and waits for them. From then on Open serves held blobs and passes
-// others through. Run calls Close in the end, so only the owner of a cache that never runs has to
+// Close cancels the flights and waits for them. After that, Open serves held blobs and passes the
+// bytes of other blobs through. Run calls Close. Only the owner of a cache that never runs has to
 // call it. Further calls do nothing.
 func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
 // held. If the blob can be neither read nor fetched, Open returns the error of the origin
-// unchanged. The error may come from the origin of another caller, if both ask the same place
-// ([Blob.Via]). A size that the origin gives replaces b.Size, unless it is larger: then Open
-// returns ErrSize. ctx bounds the wait of the caller and the reads of the reader. A flight that
-// Open started does not end with ctx.
+// unchanged. The error may come from the origin of another caller with the same [Blob.Via]. If the
+// origin gives a larger size than b.Size, Open returns ErrSize. A smaller size replaces b.Size. ctx
+// bounds the wait of the caller and the reads of the reader. A flight that Open started does not
+// end with ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.Get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
@@ -106,8 +106,8 @@ func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error
 // maxLooks bounds how often Open looks on disk for a blob that a flight has just published.
 const maxLooks = 3
 
-// OpenHeld is Open for a blob that must be held: it returns ErrNotFound if neither memory nor
-// disk holds it.
+// OpenHeld is Open without a fetch. It returns ErrNotFound if neither memory nor disk holds the
+// blob.
 func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
 	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
 	if p, ok := c.memory.Get(d); ok {
@@ -128,15 +128,15 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
-// Retain keeps a blob that is on disk from being evicted until release is called. When it returns
-// without an error, the blob is on stable storage. It returns ErrNotFound if the disk does not hold
+// Retain keeps a blob that is on disk from being evicted until release is called. Once Retain has
+// returned nil, the blob is on stable storage. Retain returns ErrNotFound if the disk does not hold
 // the blob; see [disk.Dir.Retain].
 func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Retain(ctx, d)
 }
 
-// Delete removes a blob from memory and disk. Its readers can read on. A missing blob is no
-// error.
+// Delete removes a blob from memory and disk. Readers that have it open can read on. A missing blob
+// is no error.
 func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 	c.memory.Remove(d)
 	return c.disk.Delete(ctx, d)

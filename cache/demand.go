@@ -1,14 +1,13 @@
 package cache
 
 // Readers of ranges can wait at many places of a blob at once. A demand says what one reader waits
-// for. Each demand that no stream serves gets an extra helper (see workers), as long as there are
-// slots.
+// for. Each demand that no stream serves gets an extra helper (see workers), as long as slots are
+// free.
 
-// grains is the number of parts of a piece. If a reader waits for one of them, that part can be
-// fetched without the others.
+// grains is the number of grains in a piece. A grain that a reader waits for can be fetched alone.
 const grains = 8
 
-// demanded is called by readers with a new demand.
+// demanded is called when a reader has a new demand.
 func (w *workers) demanded() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -36,8 +35,8 @@ func (w *workers) serveDemands() {
 	}
 }
 
-// keep returns how many slots must stay free for other fetches when the next helper takes one. It
-// needs mu.
+// keep returns how many slots must stay free for other fetches when the next helper takes a slot.
+// It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
 		return 0 // this fetch has fewer streams than each fetch may have
@@ -45,11 +44,11 @@ func (w *workers) keep() int {
 	return w.Streams - 1
 }
 
-// claim takes a piece for a worker, or returns an empty one if there is none for its role. Pieces
-// that readers wait for come first. But the hash needs the blob in order. If all workers fetched
-// only for readers, the hash would have much left to do at the end. So the leader fetches in order,
-// and so do the helpers while extra helpers serve the readers. When the hash lags, extra helpers
-// also fetch every other piece in order. claim needs mu.
+// claim takes a piece for a worker of role r. It returns an empty piece if there is none for that
+// role. Pieces that readers wait for come first. But the hash needs the blob in order. If all
+// workers fetched only for readers, most hashing would come at the end. So the leader fetches in
+// order. While extra helpers serve the readers, the other helpers do, too. When the hash lags,
+// extra helpers also fetch every other piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
 	demands, mark := w.g.waitedFor()
 	lags := w.g.lags()
@@ -70,7 +69,7 @@ func (w *workers) claim(r role) (p span) {
 		w.remove(0, p)
 	}
 	if p != (span{}) {
-		w.serveDemands() // there may be other demands, which wait for an idle worker
+		w.serveDemands() // other demands may wait for an idle worker
 	}
 	return p
 }

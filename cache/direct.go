@@ -18,10 +18,10 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	verifyEarlier func(context.Context) error // waits until bytes that another bytesAt handed out are verified; may be nil
+	verifyEarlier func(context.Context) error // waits until the bytes that the replaced bytesAt handed out are verified; may be nil
 	off           int64                       // the offset of the next byte to hand out
 	at            int64                       // the offset of the next byte of x; below off while bytes are fetched again to hash them
-	check         digest.Verifier             // of the bytes before at; nil if these did not begin at 0
+	check         digest.Verifier             // hashes the bytes before at; nil if these did not begin at byte 0
 	withheld      []byte                      // the withheld byte, if any
 	done          bool
 
@@ -30,8 +30,8 @@ type directBytes struct {
 	closed bool
 }
 
-// passThrough returns a reader with a fetch of its own. x, if not nil, is a fetch from byte 0
-// that was already answered.
+// passThrough returns a reader with a fetch of its own. If x is not nil, it is a fetch from byte 0
+// that the origin has already answered.
 func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fetch) (*Reader, error) {
 	if x == nil {
 		x = f.fetch(ctx, origin, 0, b.Size)
@@ -47,8 +47,8 @@ func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fet
 	return r, nil
 }
 
-// start asks the origin for the bytes from offset at on. It returns ErrSize if the origin gives
-// another size than the one that is known.
+// start asks the origin for the bytes from d.at on. It returns ErrSize if the origin gives another
+// size than the known one.
 func (d *directBytes) start(ctx context.Context) error {
 	x := d.fetcher.fetch(ctx, d.origin, d.at, d.blob.Size)
 	if err := x.connect(); err != nil {
@@ -59,7 +59,7 @@ func (d *directBytes) start(ctx context.Context) error {
 	return nil
 }
 
-// use continues with a fetch that has its answer.
+// use continues with a fetch that the origin has answered.
 func (d *directBytes) use(x *fetch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,9 +69,9 @@ func (d *directBytes) use(x *fetch) {
 	d.x = x
 }
 
-// replay hashes the bytes before off, so that the whole can be verified in the end. It reads them
-// from old, which has handed them out. If that fails, they are fetched again. In this case old must
-// also verify the bytes that it handed out.
+// replay hashes the bytes before d.off, so that the whole blob can be verified in the end. It reads
+// these bytes from old, which has handed them out. If old cannot be read, the bytes are fetched
+// again, and old must also verify what it handed out.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -108,7 +108,7 @@ func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 	return n, err
 }
 
-// restartAt starts over at off. The bytes from there on are verified only if off is 0.
+// restartAt starts over at the offset off. The bytes that follow are verified only if off is 0.
 func (d *directBytes) restartAt(off int64) {
 	d.mu.Lock()
 	x := d.x
@@ -126,7 +126,7 @@ func (d *directBytes) restartAt(off int64) {
 	}
 }
 
-// skip fetches the bytes between at and off only to hash them. They were handed out before.
+// skip fetches the bytes between d.at and d.off, which were handed out before, only to hash them.
 func (d *directBytes) skip() error {
 	if d.at >= d.off {
 		return nil
@@ -136,7 +136,7 @@ func (d *directBytes) skip() error {
 	return noEOF(err)
 }
 
-// next reads into p, with the withheld byte in front, and withholds the newest byte.
+// next puts the withheld byte into p, reads more bytes behind it, and withholds the newest byte.
 func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 1 {
 		var two [2]byte
@@ -198,7 +198,7 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // never read: failOver is not called for it
+func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // never read: no reader replaces a directBytes, and it has no file
 
 func (d *directBytes) waitVerified(context.Context) error { return nil }
 

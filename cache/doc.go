@@ -2,18 +2,17 @@
 // fetch that it starts.
 //
 // Invariants:
-//   - A flight is the one fetch of a digest, however many callers ask for the digest, and for
-//     whichever ranges. A flight belongs to the cache and does not end with the context of a
-//     caller. It ends early if its origin makes no progress, or if all readers have left (see
-//     [Abandon]). A reader that is slow or leaves does not affect other readers.
+//   - A flight is the one fetch of a digest. All callers share it, whatever ranges they ask for. A
+//     flight belongs to the cache and does not end with the context of a caller. It ends early if
+//     its origin makes no progress, or if all readers have left (see [Abandon]). A reader that is
+//     slow or leaves does not affect other readers.
 //   - A reader that reads from byte 0 never receives the last byte before the digest of the whole
 //     is known to match. So wrong bytes always look cut off, never complete.
-//   - A pull does not fail because the cache fails: when the disk fails, each reader continues
-//     with a fetch of its own, and the failure is counted.
-//   - Open returns errors of an origin unchanged. They are not kept for later callers.
+//   - A pull does not fail because the cache fails: when the disk fails, each reader continues with
+//     a fetch of its own, and the failure is counted.
+//   - Open returns errors of an origin unchanged. The next caller asks the origin again.
 //
-// A [Cache] consists of parts that share the disk, the log, counters and buffers, and do not use
-// the Cache itself:
+// A [Cache] consists of these parts, which share the disk, the log, counters and buffers:
 //   - fetcher: sends requests to origins, resumes answers that break off (fetch), and makes
 //     readers, including those that bypass the cache (directBytes)
 //   - flights: the fetches under way, whose bytes arrive in a growing file; workers fetch a large

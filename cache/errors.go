@@ -7,13 +7,13 @@ import (
 	"dray/cache/disk"
 )
 
-// Errors of this package. An origin can return others. Test for them with errors.Is.
+// Errors of this package. Test for them with errors.Is. Open also returns errors of origins.
 var (
 	// ErrNotFound says that neither memory nor disk holds the blob.
 	ErrNotFound = disk.ErrNotFound
 	// ErrFull says that the disk has no room now.
 	ErrFull = disk.ErrFull
-	// ErrTooLarge says that the blob could never be held, or is longer than the caller allows.
+	// ErrTooLarge says that the blob is larger than the cache, or longer than the caller allows.
 	ErrTooLarge = disk.ErrTooLarge
 	// ErrCorrupt says that the bytes do not have the expected digest.
 	ErrCorrupt = disk.ErrCorrupt
@@ -46,8 +46,8 @@ func (e *localError) Unwrap() error { return e.err }
 // reasonRead is the reason of a localError for bytes that could not be read from the cache.
 const reasonRead = "read"
 
-// local makes a localError of an error of the disk. reason names the step that failed. ErrFull and
-// ErrTooLarge have reasons of their own.
+// local makes a localError of an error of the disk. The parameter reason names the step that
+// failed. ErrFull and ErrTooLarge have their own reasons.
 func local(reason string, err error) *localError {
 	switch {
 	case errors.Is(err, ErrFull):

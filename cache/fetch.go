@@ -46,16 +46,16 @@ type fetch struct {
 	done       bool
 }
 
-// fetch prepares a fetch of the bytes from off on. hint is the length of the whole blob, or
-// negative if unknown. It is used if the origin does not give the length.
+// fetch prepares a fetch of the bytes from off on. The parameter hint is the length of the whole
+// blob, or negative if unknown. It is used if the origin does not give the length.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
 	return x
 }
 
-// begin sends the first request. A size in its answer replaces a larger hint. It returns ErrSize if
-// the answer announces more bytes than the hint: otherwise an origin could make a blob endless.
+// begin sends the first request. A size in the answer replaces the hint. If that size is larger
+// than the hint, begin returns ErrSize, because otherwise an origin could make a blob endless.
 func (f *fetch) begin() error {
 	size, err := f.request()
 	switch {
@@ -71,8 +71,8 @@ func (f *fetch) begin() error {
 	return nil
 }
 
-// connect sends a further request. It returns ErrSize if the answer has another size than the one
-// that is known.
+// connect sends a further request. It returns ErrSize if the answer has another size than the known
+// one.
 func (f *fetch) connect() error {
 	size, err := f.request()
 	switch {
@@ -155,8 +155,8 @@ func (f *fetch) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// atEnd reports whether the blob ends at off, where its body gave err. A blob of unknown size ends
-// where its body does.
+// atEnd reports whether the blob ends at f.off. The body returned err there. A blob of unknown size
+// ends where its body ends.
 func (f *fetch) atEnd(err error) bool {
 	if f.size < 0 && err == io.EOF {
 		f.size = f.off
@@ -176,11 +176,11 @@ func (f *fetch) readBody(p []byte) (int, error) {
 	return f.answer.read(p, patience)
 }
 
-// resumeGain is how many bytes reset the count of resumptions: over a bad line a large blob
-// breaks off more often than a small one.
+// resumeGain is the number of bytes after which resumptions are counted from zero again. Over a bad
+// line a large blob breaks off more often than a small one.
 const resumeGain = 32 << 20
 
-// resume continues a broken fetch at off, or returns why it cannot.
+// resume continues a broken fetch at f.off, or returns the error that prevents this.
 func (f *fetch) resume(cause error) error {
 	if cause == io.EOF {
 		cause = io.ErrUnexpectedEOF

@@ -24,10 +24,10 @@ type flight struct {
 	via    string
 	ready  chan struct{} // closed when the origin has answered
 
-	// Set before ready is closed. file is also guarded by flights.mu.
+	// Set before ready is closed. The field file is also guarded by flights.mu.
 	err   error       // the origin's error
 	file  *growing    // has the bytes; nil if err or local is set, or if the blob is on disk already
-	local *localError // the failure of the disk because of which every caller fetches for itself
+	local *localError // a failure of the disk, after which every caller fetches for itself
 	// Guarded by flights.mu.
 	waiting int    // callers between join and leave
 	handOff *fetch // the origin's answer if local is set, for the first caller that takes it
@@ -52,20 +52,20 @@ type member struct {
 //     nobody, and there is no result.
 //   - The caller waits for ready. It then returns the error, makes a reader of the file, passes the
 //     blob through, or looks on disk again.
-//   - leave stops counting the caller as waiting. If the caller counts as a user of the file but
-//     has got no reader, it also stops counting as a user.
+//   - leave stops counting the caller as waiting. If the caller is counted as a user of the file
+//     but got no reader, leave also ends that use.
 //   - run fills the file, and each piece wakes the readers that wait for bytes (see growing). When
 //     the digest is verified, publish lets readers have the last byte. If the flight fails, finish
 //     gives every reader the error.
 //   - run leaves the file and removes the flight. The next caller finds the blob on disk. The last
-//     user that leaves the file closes it, be it run or a reader.
+//     user of the file, run or a reader, closes it.
 //
 // A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or close
 // ends a flight early.
 type flights struct {
 	*fetcher
 	abandoned Abandon
-	ctx       context.Context // of the flights
+	ctx       context.Context // all flights run under it
 	cancel    context.CancelCauseFunc
 	running   sync.WaitGroup
 
@@ -161,8 +161,8 @@ func (s *flights) deliver(f *flight, file *growing) {
 }
 
 // leave stops counting a caller as waiting. If deliver has counted the caller as a user of the
-// file, and the caller has got no reader, leave also leaves the file. The last waiting caller
-// closes an answer that no caller took over.
+// file, and the caller got no reader, leave also ends that use. The last waiting caller closes an
+// answer that no caller took over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -184,7 +184,7 @@ func (s *flights) leave(m *member) {
 	}
 }
 
-// takeHandOff returns the origin's answer of a flight that failed, to the first caller only.
+// takeHandOff gives the origin's answer of a failed flight to the first caller, and nil to others.
 func (s *flights) takeHandOff(f *flight) *fetch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,7 +204,7 @@ func (s *flights) remove(f *flight) {
 
 func (s *flights) run(f *flight, b Blob, origin Origin) {
 	defer s.remove(f)
-	if _, held := s.disk.Stat(b.Digest); held { // published since the caller looked
+	if _, held := s.disk.Stat(b.Digest); held { // published since the caller looked on disk
 		close(f.ready)
 		return
 	}

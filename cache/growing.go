@@ -11,18 +11,19 @@ import (
 
 const (
 	// wakeStep and wakeDelay bound how often readers are woken: after this many bytes or after this
-	// time, whichever comes first. Waking them every 64 KiB would double the cost of many readers.
+	// time, whichever comes first. If many readers were woken every 64 KiB, they would cost twice as
+	// much.
 	wakeStep  = 256 << 10
 	wakeDelay = 2 * time.Millisecond
 )
 
 // growing is a file that many readers read while it is written. One goroutine appends to it. If the
-// length is announced, several may write different parts instead. Until the file is complete, one
-// byte is withheld: the last of the announced length, or the newest if the length is not known.
-// Flights and uploads write to growing files.
+// length is announced, several goroutines may write different parts instead. Until the file is
+// complete, one byte is withheld: the last of the announced length, or the newest if the length is
+// not known. Flights and uploads write to growing files.
 //
-// The writer and each reader are users: they join and leave, and the last one closes the file. A
-// reader without bytes at its offset waits for the channel changed (await, wait). The writer
+// The writer and each reader are users, who join and leave. The last user closes the file. A reader
+// without bytes at its offset waits until the channel changed is closed (await, wait). The writer
 // reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report closes the
 // channel, at once or a little later (wakeLocked). The reader then looks again.
 type growing struct {
@@ -36,13 +37,13 @@ type growing struct {
 	grace       time.Duration // how long unreadTimer runs
 	length      int64         // the announced length, or the final one after complete, or -1
 	written     int64         // bytes from the beginning on without a gap
-	beyond      []span        // parts written after the first gap, in order, no two adjacent
+	beyond      []span        // parts written after the first gap, sorted, no two adjacent
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
 	demands     []span        // what readers wait for after the first gap, the oldest first
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
-	changed     chan struct{} // closed to wake readers; nil if none waits
+	changed     chan struct{} // closed to wake readers; nil if no reader waits
 	delayed     *time.Timer   // wakes readers later; nil before the first use
 	armed       bool          // delayed will wake readers
 }
@@ -143,8 +144,8 @@ func (g *growing) wakeLocked() {
 	}
 }
 
-// complete lets readers have the last byte, after the digest was verified. The last user that
-// leaves calls free instead of the function that newGrowing got.
+// complete lets readers have the last byte. The caller has verified the digest. The parameter free
+// replaces the function that newGrowing got.
 func (g *growing) complete(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -164,8 +165,7 @@ func (g *growing) fail(err error) {
 	g.endLocked()
 }
 
-// suspend is fail with ErrClosed. The last user that leaves calls free instead of the function that
-// newGrowing got.
+// suspend is fail with ErrClosed. The parameter free replaces the function that newGrowing got.
 func (g *growing) suspend(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -266,8 +266,8 @@ func (g *growing) waitVerified(ctx context.Context) error {
 	}
 }
 
-// readAt reads bytes at off. If there are none it waits for the first one until ctx ends. until is
-// as in await.
+// readAt reads bytes at off. If there are none yet, it waits for them until ctx ends. The parameter
+// until is as in await.
 func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, error) {
 	limit, err := g.await(ctx, off, until)
 	if err != nil {
@@ -281,9 +281,9 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, 
 }
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
-// end. It returns io.EOF if there will never be any bytes at off. While it waits after the first
-// gap, there is a demand for the span from off to until. If until <= off, the demand reaches to the
-// end of the file.
+// end. It returns io.EOF if there will never be any bytes at off. While it waits behind the first
+// gap, it demands the bytes from off to until. If until <= off, the demand reaches to the end of
+// the file.
 func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

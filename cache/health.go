@@ -17,7 +17,7 @@ type trouble struct {
 	err error
 }
 
-// note remembers a failure. That a blob is larger than the whole cache does not count as one.
+// note remembers a failure of the disk. ErrTooLarge is no such failure.
 func (t *trouble) note(err error) {
 	if errors.Is(err, ErrTooLarge) {
 		return

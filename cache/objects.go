@@ -77,8 +77,8 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 
-// Peek is Bytes for maintenance and inspection. The object keeps its place in the order of
-// eviction, and Peek does not put it into memory. Peek returns errors of the disk unchanged.
+// Peek is Bytes for maintenance and inspection. Peek does not count as a use for eviction, and does
+// not put the object into memory. Peek returns errors of the disk unchanged.
 func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.Peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil

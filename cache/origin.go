@@ -15,7 +15,7 @@ type Blob struct {
 	// is. A refusal is shared only by callers with the same Via, because it says nothing about another
 	// place. Callers with another Via then ask their own origins.
 	Via string
-	// Split says how a large blob is fetched in several parts at once; nil means never.
+	// Split says how a large blob is fetched in several parts at once; nil means in one part.
 	Split *Split
 	// Ahead says that the caller does not read, but fetches for later readers. The call is not
 	// counted as an open. The first reader that joins the fetch has [SourceOrigin], as if that
@@ -25,7 +25,7 @@ type Blob struct {
 
 // Stream is the answer of an origin.
 type Stream struct {
-	Body io.ReadCloser // gives the blob from Skip bytes before the requested byte to the end
+	Body io.ReadCloser // gives the blob to its end, beginning Skip bytes before the requested byte
 	Size int64         // length of the whole blob; negative if unknown
 	// Whole says that the origin sends the whole blob although it was asked for a part.
 	Whole bool

@@ -9,16 +9,16 @@ import (
 	"dray/cache/disk"
 )
 
-// windowPieces is how many pieces per stream the fetch in order may be ahead of the first gap in
-// the file, so that pieces are still in the page cache when they are hashed. When the hash lags,
-// this bound does not hold (see growing.lags).
+// windowPieces bounds how far the fetch in order runs ahead of the first gap in the file, in pieces
+// per stream. So pieces are still in the page cache when they are hashed. When the hash lags (see
+// growing.lags), there is no such bound.
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
 // Each fetches one piece after another. The leader and the first helpers fetch the pieces in order,
 // which the hash needs. Extra helpers fetch what readers wait for (see demand.go), and stop when
 // nobody waits any more. A helper whose request is refused returns its piece and stops, and no more
-// helpers start. When no helper is left, the leader fetches the rest by one request.
+// helpers start. When no helper is left, the leader fetches all missing bytes by one request.
 type workers struct {
 	*Split
 	*fetcher
@@ -36,7 +36,7 @@ type workers struct {
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched, except the first one
-	turn     bool   // changes with each piece of an extra helper, so that every other one can be in order
+	turn     bool   // changes with each piece of an extra helper, so that every other piece can be one in order
 	limited  bool   // no more helpers start
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error
@@ -74,9 +74,8 @@ func (w *workers) helpersFor(size int64) int {
 	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
 }
 
-// decide reports, after the origin has answered, whether the blob is fetched in parts. If its
-// size was not known before, x has asked for the whole blob, and is now limited to the first
-// piece.
+// decide reports whether the blob is fetched in parts, now that the origin has answered. If the
+// size was not known before, x has asked for the whole blob, and is now limited to the first piece.
 func (w *workers) decide(x *fetch) bool {
 	if x.end < 0 && !x.whole && w.worthSplitting(x.size) {
 		if w.helpers = w.Slots.take(w.helpersFor(x.size)); w.helpers > 0 {
@@ -134,7 +133,7 @@ func (w *workers) divide(from int64) {
 	w.serveDemands()
 }
 
-// lead fetches the first piece from x and then others, until all have arrived.
+// lead fetches the first piece from x and then other pieces, until all have arrived.
 func (w *workers) lead(x *fetch) error {
 	if err := w.copy(x, &span{}); err != nil {
 		return err
@@ -163,7 +162,7 @@ func (w *workers) lead(x *fetch) error {
 	}
 }
 
-// help fetches pieces, beginning with p, until there are no more for its role, or one is refused.
+// help fetches pieces, beginning with p, until there are no more for its role or an origin refuses.
 func (w *workers) help(r role, p span) {
 	defer w.helperDone(r)
 	for {
@@ -197,7 +196,8 @@ const (
 
 // next waits for a piece to fetch and returns it, or an empty one if there are no more. An extra
 // helper gets an empty piece when nobody waits. The leader gets an empty piece only when no helper
-// can return a piece any more. If alone is true, the leader must fetch the rest by one request.
+// can return a piece any more. If alone is true, the leader must fetch all missing bytes by one
+// request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
 	leader := r == roleLeader || r == roleWaiting
 	w.mu.Lock()
@@ -251,8 +251,8 @@ func (w *workers) pieceDone() {
 	w.wakeLocked()
 }
 
-// refused lets other workers have the part of a piece that is still missing. If the origin ignores
-// ranges, all helpers stop.
+// refused gives the missing part of a piece back for other workers. If the origin ignores ranges,
+// all helpers stop.
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()
@@ -342,7 +342,7 @@ func (w *workers) write(b []byte, off int64) error {
 }
 
 // fetchRest fetches all missing bytes by one request. Only the leader calls it, when no helper
-// fetches a piece. Bytes that are there already are not written again, because they may have been
+// fetches a piece. Bytes that have arrived are not written again, because they may have been
 // hashed.
 func (w *workers) fetchRest(x *fetch) error {
 	if len(w.free) == 0 {

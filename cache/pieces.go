@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// span is a part of a file. It begins at the offset from, and ends before the offset to.
+// span is a part of a file. The byte at offset from belongs to it, the byte at offset to does not.
 type span struct{ from, to int64 }
 
-// pieces are parts of a blob that no one fetches, in order. No two overlap.
+// pieces are the parts of a blob that nobody fetches yet, sorted by offset. No two overlap.
 type pieces []span
 
 // piecesOf divides the bytes between two offsets into pieces of the given length. The last one may
@@ -20,7 +20,7 @@ func piecesOf(from, to, length int64) (all pieces) {
 	return all
 }
 
-// find returns the index of the piece with the byte at off, or -1.
+// find returns the index in f of the piece that has the byte at off, or -1.
 func (f pieces) find(off int64) int {
 	i, found := slices.BinarySearchFunc(f, off, func(p span, off int64) int { return cmp.Compare(p.from, off) })
 	if !found {
@@ -32,12 +32,12 @@ func (f pieces) find(off int64) int {
 	return i
 }
 
-// firstIn returns the index of the first span that begins in a piece, or -1.
+// firstIn returns the index in spans of the first span that begins in a piece, or -1.
 func (f pieces) firstIn(spans []span) int {
 	return slices.IndexFunc(spans, func(d span) bool { return f.find(d.from) >= 0 })
 }
 
-// without returns the pieces without p, which is a part of piece i.
+// without removes p, a part of piece i, from the pieces.
 func (f pieces) without(i int, p span) pieces {
 	var rest pieces
 	if from := f[i].from; from < p.from {
@@ -49,7 +49,7 @@ func (f pieces) without(i int, p span) pieces {
 	return slices.Replace(f, i, i+1, rest...)
 }
 
-// with returns the pieces with p, unless p is empty.
+// with adds p to the pieces, unless p is empty.
 func (f pieces) with(p span) pieces {
 	if p.from >= p.to {
 		return f

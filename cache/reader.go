@@ -29,10 +29,10 @@ const (
 // A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole
 // matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. Bytes before the
 // last one are given as they arrive. So a caller that reads only a range must verify the bytes,
-// unless Source is SourceMemory or SourceDisk. If it seeks to an offset other than 0 while Source
-// is SourceDirect, even the last byte is unverified.
+// unless Source is SourceMemory or SourceDisk. If the caller seeks to an offset other than 0 while
+// Source is SourceDirect, even the last byte is unverified.
 //
-// Read and Seek are for one goroutine. Close may be called from another and ends a Read under
+// Read and Seek are for one goroutine. Close may be called from any goroutine and ends a Read under
 // way.
 type Reader struct {
 	*fetcher
@@ -42,13 +42,13 @@ type Reader struct {
 	cancel     context.CancelFunc
 	pos        int64
 	sequential int64 // bytes read from 0 on without a gap
-	noReopen   bool  // Stretch has found that the file cannot be opened once more
+	noReopen   bool  // Stretch has found that the file cannot be opened a second time
 
 	mu          sync.Mutex // guards the fields below; leaf lock
 	at          bytesAt
 	source      Source
 	closed      bool
-	stretchFile *os.File // the file of a fetch under way, opened once more by Stretch
+	stretchFile *os.File // the file of a fetch under way, opened a second time by Stretch
 }
 
 // bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader passes the
@@ -68,7 +68,7 @@ var (
 	_ bytesAt = (*directBytes)(nil)
 )
 
-// reader returns a reader of at.
+// reader returns a Reader that gets its bytes from at.
 func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
 	if !b.Ahead {
 		f.m.opens.WithLabelValues(string(source)).Inc()
@@ -109,9 +109,9 @@ func (r *Reader) Until(end int64) {
 const minStretch = 16 << 10
 
 // Stretch waits until there are bytes at the position of the reader. It returns a file whose offset
-// is this position, and how many bytes, at most n, can be sent from it with sendfile. The caller
-// then calls Passed. If the file is nil, the caller must use Read: the bytes are in no file, or a
-// fetch has brought too few. Errors are those of Read.
+// is this position, and how many bytes sendfile can send from it (at most n). After sending them,
+// the caller calls Passed. If the file is nil, the caller must use Read: the bytes are in no file,
+// or too few have arrived. Errors are those of Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	if r.ctx.Err() != nil {
 		return nil, 0, r.ended()
@@ -187,7 +187,7 @@ func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	return f, nil
 }
 
-// advance moves past n bytes that were read.
+// advance moves the position past n bytes that were read.
 func (r *Reader) advance(n int64) {
 	if r.pos == r.sequential {
 		r.sequential += n
@@ -226,7 +226,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ended returns why the reader ended.
+// ended returns the reason why the reader ended.
 func (r *Reader) ended() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -359,7 +359,7 @@ func (g growingBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 
 func (g growingBytes) raw() io.ReaderAt { return g.src }
 
-// reopen opens the file once more, with an offset of its own.
+// reopen opens the file a second time, because each open file has its own offset.
 func (g growingBytes) reopen() (*os.File, error) {
 	if f, ok := g.src.(interface{ Reopen() (*os.File, error) }); ok {
 		return f.Reopen()

@@ -11,8 +11,8 @@ import (
 	"dray/cache/disk"
 )
 
-// bufferSize is the size of one read from an origin, in bytes. The page cache keeps pieces of this
-// size in large folios.
+// bufferSize is the size of one read from an origin, in bytes. The kernel keeps writes of this size
+// in large units (folios).
 const bufferSize = 256 << 10
 
 // resources are shared by all parts of a cache.
@@ -31,7 +31,7 @@ func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
 }
 
-// unreadable drops a blob if the error why means that its file is damaged, so that the next caller
+// unreadable drops a blob if the error in why means that its file is damaged. The next caller then
 // fetches the blob again. A blob that a push needs may stay; see [disk.Dir.DiscardUnreadable].
 func (r *resources) unreadable(ctx context.Context, d digest.Digest, why error) {
 	if !disk.Damaged(why) {

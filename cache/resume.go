@@ -28,9 +28,9 @@ func (k Resumable) Close() error {
 	return k.Blob.Close()
 }
 
-// ReceiveResumable is Receive for an upload that outlives the process: the next process gets it
-// from Recover, with its note, whether this process ends orderly or not. See
-// [disk.Dir.CreateResumable] about the key.
+// ReceiveResumable is Receive for an upload that outlives the process, even if the process is
+// killed. The next process gets the upload and its note from Recover. [disk.Dir.CreateResumable]
+// says which keys are valid.
 func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (*Upload, error) {
 	in, err := c.disk.CreateResumable(ctx, key, note)
 	if err != nil {
@@ -39,7 +39,8 @@ func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (
 	return c.upload(key, in), nil
 }
 
-// Recover returns what earlier processes left under keys. Only the first call returns it.
+// Recover returns the uploads and blobs that earlier processes left. Only the first call returns
+// them.
 func (c *Cache) Recover() []Resumable {
 	var all []Resumable
 	for _, l := range c.disk.Recover() {
@@ -54,7 +55,7 @@ func (c *Cache) Recover() []Resumable {
 	return all
 }
 
-// ResumableBlob is the blob of an earlier process's upload. It is not evicted before Close.
+// ResumableBlob is a blob that an earlier process received. It is not evicted before Close.
 type ResumableBlob struct {
 	Blob
 	key  string
@@ -68,8 +69,8 @@ func (b *ResumableBlob) Close() error { return b.disk.Forget(b.key) }
 func (b *ResumableBlob) Suspend() error { return nil }
 
 // Suspend ends the use of an upload by this process. If the upload has a key, it is left to the
-// next process, whether it is committed or not. Otherwise it is closed. Followers of an upload
-// that is not committed get ErrClosed.
+// next process, whether it is committed or not. An upload without a key is closed. Followers of an
+// upload that is not committed get ErrClosed.
 func (u *Upload) Suspend() error {
 	if u.key == "" {
 		return u.Close()

@@ -18,8 +18,8 @@ type Split struct {
 	Slots *Slots
 	// Part is an [Origin] for the bytes between two offsets. Bytes that it sends after these are
 	// ignored. A call for the part at offset 0 may wait as long as an Origin may. A call for another
-	// part should fail fast: the fetch goes on with fewer streams after each refusal, and gets the
-	// rest from its Origin when no additional stream is left.
+	// part should fail fast. After each refusal the fetch goes on with fewer streams. When no
+	// additional stream is left, it gets the missing bytes from its Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // Upload is a blob received from a client. One goroutine at a time writes and commits. All other
-// methods may be called from any goroutine. The receiver closes it in the end.
+// methods may be called from any goroutine. The caller of Receive closes it in the end.
 type Upload struct {
 	*resources
 	key  string // the next process finds the upload under this key; empty if the upload ends with this process
@@ -53,7 +53,7 @@ func (u *Upload) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom appends the bytes of r until io.EOF. If r fails, the bytes before that stay.
+// ReadFrom appends the bytes of r until io.EOF. If r fails, the bytes read until then stay.
 func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
 	buf := u.buffers.Get().(*[]byte)
 	defer u.buffers.Put(buf)
@@ -89,10 +89,9 @@ func (u *Upload) checkOpen() error {
 // Size returns the number of bytes received.
 func (u *Upload) Size() int64 { return u.in.Size() }
 
-// Follow returns a reader that begins at byte 0. It gets the bytes as they arrive, except the
-// newest one, which it gets only after Commit. After Abort or a failed Commit it gets the error.
-// Follow may be called at any time before Close, also after Commit. The reader may be closed during
-// a Read.
+// Follow returns a reader that begins at byte 0. It gets the bytes as they arrive, but the newest
+// byte only after Commit. After Abort or a failed Commit it gets the error. Follow may be called at
+// any time before Close, also after Commit. The reader may be closed during a Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -102,7 +101,7 @@ func (u *Upload) Follow() io.ReadCloser {
 	return f
 }
 
-// Commit verifies the digest and publishes the blob, which is not evicted before the Upload is
+// Commit verifies the digest and publishes the blob. The blob is not evicted before the Upload is
 // closed. If Commit fails with ErrCorrupt or because of the disk, nothing is published and the
 // upload has ended. If it fails because ctx has ended, it may be called again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
@@ -146,7 +145,7 @@ func (u *Upload) end(err error) {
 }
 
 // Close releases the upload. An upload that is not committed is aborted. The blob of a committed
-// one may be evicted from then on, but its followers can read on. Further calls do nothing.
+// upload may then be evicted, but followers can read on. Further calls do nothing.
 func (u *Upload) Close() error {
 	u.Abort(nil)
 	u.leave()

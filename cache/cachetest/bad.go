@@ -12,7 +12,7 @@ import (
 
 // bad is an origin that makes a fetch fail.
 type bad struct {
-	first  []Fault // faults of the first call; nil if it has the same faults as the others
+	first  []Fault // faults of the first call; nil if they are those of the other calls
 	faults []Fault
 	most   int   // the greatest number of bytes that a reader may see
 	wrong  int   // position of a wrong byte, or -1
@@ -48,8 +48,8 @@ func brokenBadOrigins() map[string]bad {
 	return all
 }
 
-// testBad checks byte for byte what readers of a bad origin see, that the cache holds none of it,
-// and that the next reader is served.
+// testBad checks byte for byte what readers of a bad origin see. It also checks that the cache
+// holds no such blob, and that the next reader is served.
 func testBad(t *testing.T, c *cache.Cache, b bad, readers int) {
 	data := Random(20, size)
 	o := &Origin{Data: data, Plan: slices.Repeat([][]Fault{b.faults}, 8)}

@@ -74,12 +74,13 @@ func Start(t testing.TB, opts cache.Options, dir disk.Options) (c *cache.Cache, 
 // Origin serves Data, with faults. Its method Fetch is a [cache.Origin].
 type Origin struct {
 	Data []byte
-	// Chunk is the most bytes that one Read gives. Zero means as many as asked for.
+	// Chunk bounds the bytes that one Read gives. Zero means no bound.
 	Chunk int
-	// Plan has the faults of the first call, the second, and so on. Later calls have none.
+	// Plan has the faults of the first call, the second, and so on. Further calls have no faults.
 	Plan [][]Fault
-	// At returns further faults of a request, which has the offsets of a Call. n counts the earlier
-	// requests that began at the same offset. If At is nil, there are no further faults.
+	// At returns further faults of a request, which has the offsets of a Call. The parameter n is the
+	// number of earlier requests that began at the same offset. If At is nil, there are no further
+	// faults.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64
@@ -111,7 +112,7 @@ func Announce(size int64) Fault { return Fault{size: &size} }
 // Whole ignores that a part was asked for: it announces and gives the whole blob.
 func Whole() Fault { return Fault{whole: true} }
 
-// Cut ends the body at byte n with err; io.EOF looks like an orderly end.
+// Cut ends the body at byte n with err. With io.EOF, it looks like an orderly end.
 func Cut(n int64, err error) Fault {
 	return Fault{event: at(n, func(*body) error { return err })}
 }

@@ -19,8 +19,8 @@ import (
 // errOrigin is the error of an origin that refuses.
 var errOrigin = errors.New("origin says no")
 
-// TestReads checks what a cache guarantees to every reader. start returns a cache that runs until
-// the test ends. start is called inside a bubble of testing/synctest.
+// TestReads checks what a cache guarantees to every reader. The function start returns a cache that
+// runs until the test ends. It is called inside a bubble of testing/synctest.
 func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 	for name, test := range map[string]func(*testing.T, *cache.Cache){
 		"ColdThenWarm": testColdThenWarm, "Herd": testHerd, "HerdOfSmall": testHerdOfSmall, "Ranges": testRanges,
@@ -137,7 +137,7 @@ func testHerd(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0)
 }
 
-// testHerdOfSmall has callers join while flights end: no one fetches a blob that was just
+// testHerdOfSmall has callers join while flights end. None may fetch a blob that was just
 // published.
 func testHerdOfSmall(t *testing.T, c *cache.Cache) {
 	for i := range 50 {

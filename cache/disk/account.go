@@ -21,7 +21,7 @@ type account struct {
 	dirty       map[*entry]struct{}        // not yet synced
 	suspects    map[*entry]struct{}        // not yet verified
 	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after it
-	dropped     []*entry                   // out of the index, not yet unlinked
+	dropped     []*entry                   // entries out of the index whose files are not yet unlinked
 	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed
 	reserved    int64                      // bytes promised to ingests, in whole blocks
 	pending     int64                      // the part of reserved that the file system has not yet allocated
@@ -36,8 +36,8 @@ func newAccount(maxBytes, minFree int64) *account {
 	}
 }
 
-// held returns the entry of a digest with one more reference, or nil if the index has none. A
-// suspect entry must be verified before it is used.
+// held returns the entry of a digest with one more reference, or nil if the index has no such
+// entry. A suspect entry must be verified before it is used.
 func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -58,8 +58,8 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// addEntry inserts a new entry. The entry takes the place of a reservation. reserved is the size of
-// the reservation, and occupied is how much of it the file system has allocated.
+// addEntry inserts a new entry. The entry takes the place of a reservation of as many bytes as
+// reserved says. The file system has allocated as many of these as occupied says.
 func (a *account) addEntry(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -73,7 +73,7 @@ func (a *account) addEntry(e *entry, reserved, occupied int64) {
 	a.dirty[e] = struct{}{}
 }
 
-// unindex takes an entry out of the index. Its blocks stay counted. It needs mu.
+// unindex takes an entry out of the index. The blocks of the entry stay counted. It needs mu.
 func (a *account) unindex(e *entry) {
 	if e.gone {
 		return
@@ -112,18 +112,18 @@ func (a *account) suspect(e *entry) {
 }
 
 // drop takes an entry out of the index and leaves its file to [evictor.unlinkDropped], which also
-// frees the name. The caller has taken the name (takeName). It needs mu.
+// frees the name. The caller has taken the entry's name (takeName). It needs mu.
 func (a *account) drop(e *entry) {
 	a.unindex(e)
 	a.dropped = append(a.dropped, e)
 }
 
-// retainWeight is what a push that needs a blob adds to entry.refs. A reader adds one. So
+// retainWeight is what a push adds to entry.refs of each blob that it needs. A reader adds one. So
 // entry.refs shows whether a push needs the blob. An operator cannot purge such a blob.
 const retainWeight = 1 << 16
 
-// retain turns the caller's reference to an entry into one of a push that needs the blob. release
-// drops that reference. Further calls of release do nothing.
+// retain turns the caller's reference to an entry into one of a push that needs the blob. The
+// function release drops that reference. Further calls do nothing.
 func (a *account) retain(e *entry) (release func()) {
 	e.refs.Add(retainWeight - 1)
 	return sync.OnceFunc(func() {
@@ -155,7 +155,7 @@ func (a *account) refInternal(e *entry) {
 func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e.internalRefs-- // changes under mu together with refs, so users never counts this reference
+	e.internalRefs-- // changes under mu together with refs, so the method users never counts this reference
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
 		a.uncount(e)
 	}
@@ -164,8 +164,8 @@ func (a *account) unrefInternal(e *entry) {
 // users returns entry.refs without the internal references. It needs mu.
 func (a *account) users(e *entry) int32 { return e.refs.Load() - int32(e.internalRefs) }
 
-// uncount stops counting the blocks of an unlinked entry, unless the entry is still referenced or
-// is no longer counted. It needs mu.
+// uncount stops counting the blocks of an unlinked entry that has no references. Further calls do
+// nothing. It needs mu.
 func (a *account) uncount(e *entry) {
 	if e.refs.CompareAndSwap(0, -1) {
 		a.used -= e.blocks()
@@ -209,8 +209,8 @@ func (a *account) pinnedBytes() int64 {
 	return sum
 }
 
-// shortfall returns how many bytes must be evicted before n more bytes fit. free is the free space
-// of the file system. It needs mu.
+// shortfall returns how many bytes must be evicted before n more bytes fit. The parameter free is
+// the free space of the file system. It needs mu.
 func (a *account) shortfall(n, free int64) int64 {
 	short := a.minFree + a.pending + n - free - a.droppedBytes()
 	if a.maxBytes > 0 {
@@ -231,8 +231,8 @@ func (a *account) droppedBytes() int64 {
 	return n
 }
 
-// release gives back n reserved bytes. pending is the number of these bytes that the file system
-// has not allocated.
+// release gives back n reserved bytes. The file system has not allocated as many of these as
+// pending says.
 func (a *account) release(n, pending int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -249,7 +249,7 @@ func (a *account) occupied(n int64) {
 
 // takeDirty returns the entries that wait to be synced, each with an internal reference. An
 // operator may purge an entry before its file is synced. If a new file gets the same name, the new
-// file is synced instead. It has the same bytes, so that does no harm.
+// file is synced instead. Both have the same bytes, so this does no harm.
 func (a *account) takeDirty() []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()

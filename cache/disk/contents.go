@@ -28,7 +28,7 @@ type contents struct {
 
 // Open returns the blob, or ErrNotFound. A suspect blob, which an unclean stop may have damaged, is
 // verified first. The verification reads the whole blob. ctx bounds the verification and the wait
-// for other work on the same digest.
+// for other calls that work on the same digest.
 func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -176,8 +176,8 @@ func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why 
 	})
 }
 
-// The method with calls work for the entry of a blob, and holds a reference to the entry meanwhile.
-// The entry may be suspect. Errors name the work by the string in what.
+// The method with calls the function work with the entry of a blob, to which it holds a reference.
+// The entry may be suspect. The string what names the work in errors.
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -250,8 +250,8 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	return nil, ErrNotFound
 }
 
-// openFile returns an idle file of an entry, or opens a new one, and its length in bytes. It
-// closes an idle file that another program has removed.
+// openFile returns a file of an entry, idle or newly opened, and its length in bytes. It closes an
+// idle file that another program has removed.
 func (c *contents) openFile(e *entry, name string) (*os.File, int64, error) {
 	if f := c.files.take(e); f != nil {
 		info, err := f.Stat()
@@ -273,8 +273,8 @@ func (c *contents) openFile(e *entry, name string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-// touch records a use as the modification time of the file, so that the order of last use
-// outlives the process.
+// touch records a use as the modification time of the file. So the next process knows the order of
+// last use.
 func (c *contents) touch(e *entry, name string) {
 	now := time.Now()
 	last := e.touch.Load()

@@ -22,7 +22,7 @@ type Options struct {
 	// MaxBytes bounds the total size of blobs and reservations, each rounded up to 4 KiB. Zero leaves
 	// MinFreeBytes as the only bound.
 	MaxBytes int64
-	// MinFreeBytes of the file system are left to other programs.
+	// MinFreeBytes is how many bytes of the file system stay free for other programs.
 	MinFreeBytes int64
 	// Scrub says how held blobs are verified again in the background.
 	Scrub Scrub
@@ -45,7 +45,7 @@ type Dir struct {
 
 // Open takes possession of the directory and removes unfinished files, except those of ingests that
 // can be resumed. It returns ErrLocked when the directory is in use. It does not list the blobs.
-// Run does that, or the first call that needs all blobs, such as a reservation.
+// Run lists them, or the first call that needs all blobs, such as a reservation.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -94,8 +94,8 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.files.closeAll(), d.tree.close())
 }
 
-// boundsEvery is how often quota and free space are checked, even if nothing is reserved, because
-// other programs fill the file system, too.
+// boundsEvery is how often quota and free space are checked even if nothing is reserved. Other
+// programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
 // Run lists the blobs and verifies those that an unclean stop left. Until ctx ends, it scrubs,

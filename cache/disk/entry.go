@@ -28,9 +28,9 @@ type entry struct {
 	suspect      bool  // must be verified before it is used: an unclean stop may have damaged it
 	clean        bool  // marked on disk as synced
 	gone         bool  // out of the index
-	internalRefs uint8 // the part of refs from account.refInternal
+	internalRefs uint8 // how many of refs come from account.refInternal
 
-	queue      *fifo // this and the next two are guarded like the policy
+	queue      *fifo // this field and the next two are guarded like the policy
 	prev, next *entry
 }
 

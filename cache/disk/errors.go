@@ -20,7 +20,7 @@ var (
 	ErrCorrupt = errors.New("digest mismatch")
 	// ErrSize says that there were more or fewer bytes than announced.
 	ErrSize = errors.New("length mismatch")
-	// ErrInUse says that [Dir.Purge] left the blob alone because of a use that [Unless] names.
+	// ErrInUse says that [Dir.Purge] did not remove the blob because of a use that [Unless] names.
 	ErrInUse = errors.New("blob is in use")
 	// ErrLocked says that another process, or another Dir of this process, uses the directory.
 	ErrLocked = errors.New("directory is in use by another process")
@@ -31,8 +31,8 @@ var (
 // RoomError is an ErrFull. It says why there would be no room even if all blobs that may be evicted
 // were evicted. The numbers are in bytes.
 type RoomError struct {
-	// Quota is Options.MaxBytes if what must stay uses it up. Otherwise it is 0, and the disk is the
-	// reason.
+	// Quota is Options.MaxBytes if blobs that must stay use it up. Otherwise it is 0, and the disk is
+	// full.
 	Quota int64
 	// Free is the free space of the file system, and MinFree is Options.MinFreeBytes.
 	Free, MinFree int64

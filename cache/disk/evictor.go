@@ -45,8 +45,9 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	return fmt.Errorf("reserve %d bytes: %w", n, ErrFull)
 }
 
-// tryReserve counts n bytes as reserved and drops blobs to make room for them. free and total are
-// the free bytes and all bytes of the file system. evicted says that it had to drop blobs.
+// tryReserve counts n bytes as reserved and drops blobs to make room for them. The parameters free
+// and total are the free bytes and all bytes of the file system. The result evicted says that it
+// dropped blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -73,14 +74,14 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs. short is how many bytes they must have together, at least. If all blobs that
-// may be evicted have fewer bytes, evict drops none and returns false. coming is the length of the
-// blob that needs the space. evict needs mu.
+// evict drops blobs that have at least as many bytes as short says, together. If all blobs that may
+// be evicted have fewer bytes, evict drops none and returns false. The blob that needs the space
+// has the length coming. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }
 
-// evictBy is evict with the victims that clock chooses. It needs mu.
+// evictBy is evict with the victims that a given clock chooses. It needs mu.
 func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
 	var victims []*entry
 	for short > 0 {
@@ -116,8 +117,8 @@ func (v *evictor) remove(ctx context.Context, e *entry) error {
 	return v.removeIf(ctx, e, func() bool { return true })
 }
 
-// removeIf is remove on a condition. It calls allowed while it holds mu. If allowed returns false,
-// the entry stays and removeIf returns ErrInUse.
+// removeIf is remove on a condition. It calls the function allowed while it holds mu. If allowed
+// returns false, the entry stays and removeIf returns ErrInUse.
 func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) error {
 	if err := v.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -142,7 +143,7 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 }
 
 // unlinkDropped tries to unlink the files of all entries that were dropped before the call. One
-// caller at a time works for all callers, and the others wait for it.
+// caller at a time unlinks for all callers, and the other callers wait for it.
 func (v *evictor) unlinkDropped() {
 	v.mu.Lock()
 	for v.unlinking != nil {
@@ -207,7 +208,7 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 }
 
 // makeRoom evicts n bytes because the file system itself is full. length is the length of the blob
-// that needs the bytes. makeRoom returns false if it could not evict so many.
+// that needs the bytes. makeRoom returns false if it could not evict so many bytes.
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
@@ -231,7 +232,7 @@ func (v *evictor) withRoom(step func() error) error {
 func (v *evictor) evictFile() bool {
 	v.mu.Lock()
 	clock := v.policy.clock()
-	clock.smallMax = -1 // any small blob is one too many
+	clock.smallMax = -1 // the clock then chooses a small blob first
 	ok := v.evictBy(clock, blockSize, 0)
 	v.mu.Unlock()
 	v.unlinkDropped()
@@ -239,7 +240,7 @@ func (v *evictor) evictFile() bool {
 }
 
 // enforceLimits evicts blobs if the directory takes more than its quota or leaves less free space
-// than Options says. This can be so even if nobody reserves room: the quota may be lower than in
+// than Options says. This can happen even if nobody reserves room. The quota may be lower than in
 // the last run, and other programs fill the file system.
 func (v *evictor) enforceLimits() {
 	free, _, err := v.statfs()
@@ -257,8 +258,8 @@ func (v *evictor) enforceLimits() {
 	v.unlinkDropped()
 }
 
-// withinBounds reports whether an eviction was enough for quota and free space. It may not have
-// been, because unlinking can fail and other programs fill the file system, too.
+// withinBounds reports whether an eviction was enough for quota and free space. Further evictions
+// may be necessary, because unlinking can fail and other programs fill the file system, too.
 func (v *evictor) withinBounds() bool {
 	free, _, err := v.statfs()
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 const maxIdleFiles = 32
 
 // idleFiles keep files of blobs open for the next reader. Clients that fetch ranges open a blob
-// again and again, and opening it takes a tenth of the time of an answer. A file has one reader at
-// a time, because readers move its offset. If there are too many files, the one that has been idle
+// again and again, and opening takes a tenth of the time of an answer. A file has one reader at a
+// time, because readers move its offset. If there are too many files, the file that has been idle
 // longest is closed. The files of an unlinked blob are closed at once, because they would keep its
 // space in use.
 type idleFiles struct {
 	mu     sync.Mutex // guards the fields below; leaf lock
-	files  []idleFile // the one that became idle last is the last one
+	files  []idleFile // sorted by the time when they became idle
 	closed bool
 }
 

@@ -28,7 +28,7 @@ type Ingest struct {
 	hash      hash.Hash
 	size      atomic.Int64  // bytes from the beginning on that Write has written or Advance has passed
 	written   atomic.Int64  // bytes given to WriteAt
-	writeLock chan struct{} // serialises writes, because writers that wait in the kernel would spin
+	writeLock chan struct{} // lets one goroutine write at a time, because writers that wait in the kernel would spin
 
 	key      string // the next process finds the ingest under this key; empty if the ingest ends with this process
 	note     []byte // what the owner of the ingest stores for the next process
@@ -48,11 +48,11 @@ type ingests struct {
 	sync    *syncer
 
 	// Guarded by account.mu.
-	former    []Left                   // from earlier processes, until Recover returns them
+	former    []Left                   // what earlier processes left, until Recover returns it
 	committed map[string]digest.Digest // blobs that earlier processes committed, by key
 }
 
-// Create starts an ingest of size bytes and reserves room for them. If size is negative the length
+// Create starts an ingest of size bytes and reserves room for them. If size is negative, the length
 // is unknown, and room is reserved as the blob grows. Create returns ErrFull or ErrTooLarge when
 // there is no room. ctx bounds the wait for the directory to be read.
 func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
@@ -87,8 +87,8 @@ func (in *Ingest) create() error {
 	})
 }
 
-// allocate asks the file system for blocks for the announced length, so that a lack of room shows
-// early and writes are cheaper. It returns nil if the file system cannot do that.
+// allocate asks the file system for blocks for the announced length. So a lack of room shows early,
+// and writes are cheaper. It returns nil if the file system cannot do that.
 func (in *Ingest) allocate() error {
 	done, err := allocate(in.file, in.want)
 	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(in.reserved, in.want) {
@@ -122,8 +122,8 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 	return in.file.ReadAt(p, off)
 }
 
-// Reopen opens the file once more, with an offset of its own, for a reader that follows while
-// more is written. It returns errors.ErrUnsupported on systems that cannot do that.
+// Reopen opens the file a second time. A reader that follows while more is written needs an offset
+// of its own. It returns errors.ErrUnsupported on systems that cannot do that.
 func (in *Ingest) Reopen() (*os.File, error) {
 	if err := in.home.fault(OpOpen, in.name); err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (in *Ingest) writePart(p []byte, off int64) (int, error) {
 	return in.file.WriteAt(p, off)
 }
 
-// grow reserves the bytes that the reservation lacks for a length of n.
+// grow enlarges the reservation to at least n bytes.
 func (in *Ingest) grow(n int64) error {
 	in.mu.Lock()
 	missing := blocks(n) - in.reserved
@@ -235,8 +235,8 @@ func (in *Ingest) grow(n int64) error {
 
 // Commit verifies the digest and the length, publishes the blob, and returns it open. It also
 // succeeds if the blob is already held. If Commit returns an error, such as ErrCorrupt or ErrSize,
-// nothing is published. ctx bounds only the wait for other work on the same digest. Run makes the
-// bytes durable later.
+// nothing is published. ctx bounds only the wait for other calls that work on the same digest. Run
+// makes the bytes durable later.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	b, err := in.commit(ctx, dg)
 	if err != nil {
@@ -313,9 +313,8 @@ func (in *Ingest) check(dg digest.Digest) error {
 }
 
 // soundEntry returns the entry of a digest with one more reference, or nil if there is none. If the
-// entry is suspect, or its file is missing or has another length, soundEntry takes it out of the
-// index and returns nil, because the caller is about to replace the file. The caller has taken the
-// name.
+// entry is suspect, or its file is missing or has another length, soundEntry takes the entry out of
+// the index and returns nil. The caller has taken the name and is about to replace the file.
 func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	e, _ := s.held(dg)
 	if e == nil {
@@ -334,8 +333,8 @@ func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	return nil
 }
 
-// publish moves the file to where readers look, by one rename. It does not sync the file: the
-// write permission marks it as unsynced until Run has synced it.
+// publish moves the file to where readers look, by one rename. It does not sync the file. The write
+// permission marks the file as unsynced until Run has synced it.
 func (in *Ingest) publish(name string) error {
 	root := in.home.root
 	if err := in.home.fault(OpPublish, in.name); err != nil {
@@ -380,8 +379,8 @@ func (in *Ingest) duplicate(e *entry) *Blob {
 }
 
 // Abort removes the unfinished file and gives its room back. A Commit that is still verifying then
-// fails. Abort does nothing once Commit publishes the blob, after Suspend, or when called again, so
-// it can be deferred.
+// fails. Abort can be deferred, because it does nothing once Commit publishes the blob, after
+// Suspend, or when called again.
 func (in *Ingest) Abort() error {
 	if !in.end() {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// listBatch is how many entries are read while the lock is held once.
+// listBatch is how many entries are read before the lock is released for a moment.
 const listBatch = 1024
 
 // List calls yield with each held blob, in no particular order, until yield returns false. Blobs
@@ -17,7 +17,7 @@ func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 		return err
 	}
 	batch := make([]Info, 0, listBatch)
-	flush := func() bool { // the lock is not held while the caller works
+	flush := func() bool { // yield is called without the lock
 		c.mu.RUnlock()
 		defer c.mu.RLock()
 		for _, i := range batch {
@@ -30,7 +30,7 @@ func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	for e := range c.index.all() { // a map may change between two steps of a range
+	for e := range c.index.all() { // the index may change between two entries
 		if batch = append(batch, c.info(e)); len(batch) == listBatch && !flush() {
 			return context.Cause(ctx)
 		}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Plan returns the blobs that would be evicted to free n bytes for a blob of that length, in the
-// order of their eviction. It changes nothing. The argument most bounds the number of victims. The
+// Plan returns the blobs that would be evicted to free n bytes for a blob of n bytes, in the order
+// of their eviction. It changes nothing. The parameter most bounds the number of victims. The
 // victims have fewer than n bytes together if this bound is too low, or if all other blobs are in
 // use or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
@@ -54,9 +54,8 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims. short is how many bytes they must have together, at least, and most
-// bounds their number. They have fewer bytes if this bound is too low, or if there are no more
-// victims.
+// evictSome drops victims that have at least as many bytes as short says, together. The parameter
+// most bounds their number. They have fewer bytes if this bound is too low or no victims are left.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -30,7 +30,7 @@ func (p *policy) add(e *entry)    { p.pool(e.size).add(e) }
 func (p *policy) addOld(e *entry) { p.pool(e.size).addOld(e) }
 func (p *policy) remove(e *entry) { p.pool(e.size).remove(e) }
 
-// restore puts a victim back that was not evicted after all, and forgets its ghost.
+// restore puts back a victim that was not evicted after all, and forgets its ghost.
 func (p *policy) restore(e *entry) {
 	p.pool(e.size).ghosts.take(e.prefix())
 	p.addOld(e)
@@ -124,8 +124,8 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys. The
-// blobs that it remembers had, all together, at most as many bytes as the pool holds.
+// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys.
+// Together these blobs had at most as many bytes as the pool holds.
 type ghosts struct {
 	known map[uint64]*ghost
 	head  ghost // head.next is the oldest, head.prev the newest

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	quarantineFiles   = 64      // the most files that are kept
-	quarantineBytes   = 1 << 30 // the most bytes that are kept if Options.MaxBytes is zero
-	quarantinePercent = 1       // the most bytes that are kept otherwise, in percent of Options.MaxBytes
+	quarantineFiles   = 64      // how many files are kept at most
+	quarantineBytes   = 1 << 30 // how many bytes are kept at most if Options.MaxBytes is zero
+	quarantinePercent = 1       // how many bytes are kept at most otherwise, in percent of Options.MaxBytes
 )
 
 // quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at
@@ -73,8 +73,8 @@ func (q *quarantine) limit() int64 {
 	return q.maxBytes / 100 * quarantinePercent
 }
 
-// trim goes through the files from the newest to the oldest, and removes each one that would exceed
-// a limit together with the newer files that it keeps. Then it counts the files that it has kept.
+// trim goes through the files from the newest to the oldest. It removes each file that does not fit
+// into the limits beside the newer files, and counts the blocks of the remaining files.
 func (q *quarantine) trim() error {
 	files, err := fs.ReadDir(q.root.FS(), "quarantine")
 	if err != nil {

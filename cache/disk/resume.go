@@ -17,7 +17,7 @@ import (
 
 // A resumable ingest outlives the process. Its bytes are in ingest/<key>.part. The first line of
 // ingest/<key>.note has the digest once the ingest is being committed, and is empty until then. The
-// note of the owner follows. Neither file is synced: they survive the end of the process, however
+// note of the owner follows. Neither file is synced. Both survive the end of the process, however
 // sudden, because the kernel has them. After a power cut either file may be gone. The bytes may
 // also be wrong, which Commit finds by the digest.
 
@@ -46,10 +46,10 @@ type Left struct {
 	Size   int64
 }
 
-// CreateResumable is Create for an ingest of unknown length that outlives the process: the next
-// process gets it from Recover, with its note. The key consists of up to 100 letters, digits, - and
-// _, and no other ingest has it. CreateResumable returns ErrKey for a malformed key, and for a note
-// that is too long.
+// CreateResumable is Create for an ingest of unknown length that outlives the process. The next
+// process gets the ingest and its note from Recover. The key consists of up to 100 letters, digits,
+// - and _, and no other ingest has it. CreateResumable returns ErrKey for a malformed key, and for
+// a note that is too long.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
@@ -107,7 +107,7 @@ func (s *ingests) Forget(key string) error {
 }
 
 // Recover returns what earlier processes left. Only the first call returns it. The bytes count for
-// the quota even before that call.
+// the quota even before the first call.
 func (s *ingests) Recover() []Left {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +246,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	return s.reopened(l, file)
 }
 
-// reopened returns l with the ingest that has that file, and counts its bytes.
+// reopened adds to l the ingest whose bytes are in the given file, and counts them.
 func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

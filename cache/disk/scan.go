@@ -17,7 +17,7 @@ import (
 
 const (
 	scanWorkers = 8    // directories read at a time
-	scanBatch   = 1024 // entries put into the index while the lock is held once
+	scanBatch   = 1024 // entries put into the index before the lock is released for a moment
 )
 
 // scanner lists the directory once, and puts the blobs into the index and the policy. It also looks
@@ -29,8 +29,8 @@ type scanner struct {
 	done     chan struct{} // closed when the scan has ended, or will not begin
 }
 
-// wait returns nil when the directory has been read or stop was called, or an error if ctx ends
-// before that. The first caller starts the scan in the background.
+// wait returns nil when the directory has been read or stop was called. If ctx ends first, it
+// returns an error. The first caller starts the scan in the background.
 func (s *scanner) wait(ctx context.Context) error {
 	if s.begun.CompareAndSwap(false, true) {
 		go s.run()
@@ -73,7 +73,7 @@ func (s *scanner) run() {
 }
 
 // list reads the shards, which are the directories blobs/<algorithm>/<2 hex>, with a few workers.
-// Directories that cannot be read are logged and left out.
+// It logs errors of directories that cannot be read.
 func (s *scanner) list() []*entry {
 	shards := make(chan string)
 	var mu sync.Mutex
@@ -103,7 +103,7 @@ func (s *scanner) list() []*entry {
 }
 
 // listShard returns the entries of one shard. It calls the system directly for each file, because
-// with a million files the allocations of [os.Root] would be most of the work, and of the memory.
+// with a million files the allocations of [os.Root] would take most of the time and memory.
 func (s *scanner) listShard(shard string) []*entry {
 	err := s.fault(OpList, shard)
 	var dir *os.File

@@ -38,7 +38,7 @@ type Scrub struct {
 // next blob is the one whose last verification is the longest ago.
 type cursor struct {
 	began time.Time     // of this pass
-	after digest.Digest // the digest that was verified last; empty at the beginning
+	after digest.Digest // the digest that was verified last; empty at the beginning of a pass
 	ended time.Time     // of the previous pass; zero if there was none
 }
 
@@ -118,7 +118,7 @@ func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	began := time.Now()
 	s.mu.Lock()
 	e, used := s.index.get(dg), max(s.used, blockSize)
-	held := e != nil && !e.suspect // the checker verifies suspects
+	held := e != nil && !e.suspect // the checker verifies suspect blobs
 	if held {
 		s.refInternal(e)
 	}

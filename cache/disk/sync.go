@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// syncWorkers is the number of files synced at a time: file systems combine syncs that arrive
+// syncWorkers is how many files are synced at a time. File systems combine syncs that arrive
 // together.
 const syncWorkers = 16
 
@@ -17,7 +17,7 @@ type syncer struct {
 	wake chan struct{} // wakes Run when blobs wait to be synced; capacity 1
 }
 
-// nudge wakes Run to sync new blobs.
+// nudge wakes Run, which then syncs new blobs.
 func (s *syncer) nudge() {
 	select {
 	case s.wake <- struct{}{}:

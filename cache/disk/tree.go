@@ -78,12 +78,12 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
-// shardFiles is the lowest limit of open files with which a process keeps shards open.
+// shardFiles is the limit of open files below which a process does not keep shards open.
 const shardFiles = 2048
 
-// open opens a file of blobs/ for reading. It keeps the directories of the shards open, a few
-// hundred, because walking down to a shard costs several times as much as opening a file in it. It
-// does not keep them open if the process may have only few descriptors.
+// open opens a file of blobs/ for reading. It keeps the directories of the shards open, up to a few
+// hundred, because walking down to a shard costs several times as much as opening a file in it. If
+// the process may have only few descriptors, it walks down each time.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {

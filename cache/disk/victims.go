@@ -99,9 +99,9 @@ func (t *queues) size() (entries int, bytes int64) {
 	return fresh + older, freshBytes + olderBytes
 }
 
-// plan is a copy of a fifo. Victims can be chosen from the plan without a change to the fifo. The
-// plan consists of the entries of the fifo that have not been taken yet, followed by those that
-// were put back. Only the latter take memory.
+// plan is a copy of a fifo. Choosing victims from the plan does not change the fifo. The plan
+// consists of the entries of the fifo that have not been taken yet, followed by the entries that
+// were put back. Only those that were put back take memory.
 type plan struct {
 	at    *entry // the oldest entry of the fifo that has not been taken yet
 	left  int    // how many entries of the fifo have not been taken yet
@@ -141,7 +141,8 @@ func (p *plan) put(e *entry, hits uint32) {
 	p.sum += e.blocks()
 }
 
-// plan returns a clock that chooses the same victims as [policy.clock] and changes nothing.
+// plan returns a clock that chooses the same victims as [policy.clock] but does not change the
+// policy.
 func (p *policy) plan() *clock {
 	return &clock{
 		small:    queues{fresh: newPlan(p.small.fresh), main: newPlan(p.small.main)},

@@ -47,7 +47,7 @@ func (m *LRU) Peek(d digest.Digest) ([]byte, bool) {
 	return m.lru.Peek(d)
 }
 
-// Add keeps p, unless p would take more than an eighth of the bytes that the LRU may have.
+// Add keeps p, unless p needs more than an eighth of the bytes that the LRU may have.
 func (m *LRU) Add(d digest.Digest, p []byte) {
 	cost := int64(len(p)) + overhead
 	if cost > m.max/8 {
@@ -56,7 +56,7 @@ func (m *LRU) Add(d digest.Digest, p []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.lru.Contains(d) {
-		return // content never changes under its digest
+		return // the content of a digest never changes
 	}
 	m.lru.Add(d, p)
 	m.bytes += cost

@@ -10,8 +10,8 @@ import (
 )
 
 // AbsentKey names one question about a digest. Accept is the normalised Accept header of a question
-// about a manifest. It is a part of the key because some registries answer "not found" to clients
-// that do not accept the type of the manifest.
+// about a manifest. Accept is a part of the key because some registries answer "not found" to
+// clients that do not accept the type of the manifest.
 type AbsentKey struct {
 	Upstream, Repo string
 	Digest         digest.Digest
@@ -63,9 +63,9 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
 }
 
-// Set records f. window is how long the fact is kept, but no longer than facts about tags. Set
-// records nothing and returns nil if window is not positive, or if the question was asked before
-// the last Forget of its digest.
+// Set records f. The parameter window is how long the fact is kept, at most as long as facts about
+// tags. Set records nothing and returns nil if window is not positive, or if the question was asked
+// before the last Forget of its digest.
 func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil

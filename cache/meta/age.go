@@ -8,13 +8,12 @@ import (
 // maxSkew is how far apart the clocks of machines that share facts may be.
 const maxSkew = 5 * time.Second
 
-// MaxTTL bounds how long a fact with an expiry lives. It is longer than the default TTL of any
-// facade.
+// MaxTTL bounds how long a fact with an expiry lives. All default TTLs are shorter.
 const MaxTTL = 100 * 24 * time.Hour
 
-// Age returns how long before now a fact was recorded. If recorded is more than a few seconds after
-// now, the clock that gave it was wrong, and the age is unknown: Age then returns the longest
-// duration. A few seconds are a normal difference between machines, and give a negative age.
+// Age returns the time from recorded to now. If recorded is more than a few seconds after now, the
+// clock that gave it was wrong, and Age returns the longest duration. A few seconds are a normal
+// difference between the clocks of machines, and give a negative age.
 func Age(now, recorded time.Time) time.Duration {
 	age := now.Sub(recorded)
 	if age < -maxSkew {
@@ -23,6 +22,6 @@ func Age(now, recorded time.Time) time.Duration {
 	return age
 }
 
-// Expired reports whether an entry with this expiry has expired. An expiry that is further away
-// than MaxTTL cannot be right, and counts as expired, too.
+// Expired reports whether an entry with this expiry has expired. An expiry that lies further in the
+// future than MaxTTL cannot be right, and counts as expired.
 func Expired(now, until time.Time) bool { return !now.Before(until) || until.Sub(now) > MaxTTL+maxSkew }

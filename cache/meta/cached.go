@@ -20,17 +20,16 @@ import (
 type CachedOptions struct {
 	// Entries bounds the number of entries in memory; 0 means 65536.
 	Entries int
-	// Staleness is how long an entry is answered from memory before the store is asked again; 0
-	// means 1 second. A write of another process on the same store, or an expiry, may be noticed
-	// this late.
+	// Staleness is how long reads get an entry from memory before the store is asked again; 0 means 1
+	// second. Reads may notice an expiry, or a write of another process, this late.
 	Staleness time.Duration
-	// OnError bounds how long an entry that was read from the store is still answered from memory
-	// while the store fails; 0 means 1 hour.
+	// OnError is how long, at most, reads get an entry of the store from memory while the store fails;
+	// 0 means 1 hour.
 	OnError time.Duration
 }
 
-// heldValueMax is the size of the largest value that is kept in memory. Because of it, the bound on
-// entries also bounds the bytes. A fact has a few hundred bytes.
+// heldValueMax is the size of the largest value that is kept in memory. So the bound on the number
+// of entries also bounds the bytes. A fact has a few hundred bytes.
 const heldValueMax = 16 << 10
 
 // Cached is a [Store] that keeps recent reads and writes of another store in memory.
@@ -38,8 +37,8 @@ const heldValueMax = 16 << 10
 // Writes of this process are visible to it at once, even if the store fails. Reads may lag behind
 // writes of other processes by Staleness. The answer "not found" of the store is remembered for at
 // most a second. While the store fails, reads get the entries that are in memory, without an error.
-// If a write failed, reads get its value from memory, and send it to the store again, at most once
-// per Staleness.
+// If a write failed, reads get the written value from memory, and send it to the store again, at
+// most once per Staleness.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -66,15 +65,16 @@ type held struct {
 	validUntil time.Time // until then the entry may be the answer; zero means forever
 }
 
-// stripe counts the writes to some of the keys. The answer of a read is remembered only if writes
-// has not changed since the read began. Otherwise an answer from before a write could replace the
-// written value. writes changes only under mu, and only after the written value is in Cached.held.
+// stripe counts the writes to some of the keys. The answer of a read is remembered only if the
+// count has not changed since the read began. Otherwise an answer from before a write could replace
+// the written value. The count changes only under mu, and only after the written value is in
+// Cached.held.
 type stripe struct {
 	mu     sync.Mutex
 	writes atomic.Uint64
 }
 
-// NewCached returns s with a memory in front of it. Closing it closes s.
+// NewCached returns s with a memory in front of it. Close also closes s.
 func NewCached(s Store, o CachedOptions) *Cached {
 	cache, _ := lru.New[string, held](max(cmp.Or(o.Entries, 65536), 1)) // fails only for sizes below 1
 	o.Staleness, o.OnError = cmp.Or(o.Staleness, time.Second), cmp.Or(o.OnError, time.Hour)
@@ -243,8 +243,8 @@ func (c *Cached) save(ctx context.Context, key string, now time.Time) {
 	}
 }
 
-// put writes a held entry to the store with the rest of its ttl, or deletes the entry if it is
-// absent.
+// put writes a held entry to the store with the remaining ttl. If h is absent, put deletes the
+// entry.
 func (c *Cached) put(ctx context.Context, key string, h held, now time.Time) error {
 	if h.absent {
 		return c.store.Delete(ctx, key)

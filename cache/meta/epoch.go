@@ -8,8 +8,8 @@ import (
 )
 
 // epoch is the time between two calls of Forget for a tag or a digest. Every fact names the epoch
-// in which it was recorded, and is invisible in any other. An answer to a question that was asked
-// before Began is not recorded.
+// in which it was recorded, and is invisible in any other epoch. An answer to a question that was
+// asked before Began is not recorded.
 type epoch struct {
 	Name  string `json:"e"`
 	Began int64  `json:"b"` // Unix nanoseconds
@@ -22,8 +22,8 @@ func (e epoch) check() error {
 	return nil
 }
 
-// hides reports whether a fact is invisible in e. name is the epoch that the fact names, and
-// checked is the time of its question.
+// hides reports whether a fact is invisible in e. The fact names the epoch in name, and the
+// upstream was asked at the time checked.
 func (e epoch) hides(name string, checked int64) bool { return name != e.Name || checked < e.Began }
 
 // epochs stores the epochs of the facts in a ledger.
@@ -42,8 +42,8 @@ func (s epochs) at(ctx context.Context, key string) (epoch, error) {
 		return epoch{}, nil
 	}
 	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
-		// Began may lie in the future, if the clock that gave it was wrong. It would then hide every
-		// fact until its time comes.
+		// If Began lies in the future, the clock that gave it was wrong. It would hide every fact until
+		// that time.
 		e.Began = 0
 	}
 	return e, err

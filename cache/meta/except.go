@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Except is a [Store] that keeps nothing about certain upstreams: those whose content is stored on
-// this machine. To ask such an upstream costs no more than to read a fact. If several machines
-// share a store, each may have such an upstream under the same name, with other content, so a fact
-// about one would be wrong about the others.
+// Except is a [Store] that keeps no facts about upstreams whose content is on this machine. Asking
+// such an upstream costs no more than reading a fact. Machines that share a store may each have
+// such an upstream, with the same name but different content. A fact about one of these upstreams
+// would be wrong about the others.
 type Except struct {
 	Store
 	upstreams []string

@@ -21,8 +21,8 @@ type GuardOptions struct {
 	// Failures is the number of consecutive failures after which the store is no longer asked; 0 means
 	// 3.
 	Failures int
-	// Retry is how long the store is then not asked; 0 means 5 seconds. After that, one request is
-	// sent to the store as a probe. Other requests are refused until the probe has ended.
+	// Retry is how long the store is not asked after these failures; 0 means 5 seconds. Then one
+	// request is sent to the store as a probe. Other requests are refused until the probe has ended.
 	Retry time.Duration
 	// Logger gets one line when the store is no longer asked, and one when it answers again; nil
 	// discards them.
@@ -53,7 +53,7 @@ var (
 	_ Batch = (*Guarded)(nil)
 )
 
-// NewGuarded returns s guarded. Closing it closes s.
+// NewGuarded returns a Guarded for s. Close also closes s.
 func NewGuarded(s Store, o GuardOptions) *Guarded {
 	o.Timeout = cmp.Or(o.Timeout, 250*time.Millisecond)
 	o.Failures = cmp.Or(o.Failures, 3)
@@ -132,8 +132,8 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 // Close implements [Store].
 func (g *Guarded) Close() error { return g.store.Close() }
 
-// Check asks the store a question. It returns nil if the store answered, or why it did not. When
-// readiness checks call it, Guarded notices an outage and its end even without other traffic.
+// Check asks the store for an entry. It returns nil if the store answered, and an error if not.
+// Readiness checks call Check, so Guarded notices an outage and its end even without other traffic.
 func (g *Guarded) Check(ctx context.Context) error {
 	_, err := g.Get(ctx, probeKey)
 	if errors.Is(err, ErrNotFound) {
@@ -178,7 +178,7 @@ func (g *Guarded) allow(op string) error {
 	return nil
 }
 
-// finish records the outcome of a request that allow let through.
+// finish records the outcome of a request that allow has not refused.
 func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	outcome := "ok"
 	switch {

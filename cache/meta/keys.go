@@ -30,9 +30,8 @@ const (
 )
 
 // path makes a key of a space and components. Each component is escaped, so that it has neither a
-// slash nor a bare percent sign. Two different lists of components never give the same key. If a
-// list begins with all components of a shorter list, its key begins with the key of the shorter
-// list.
+// slash nor a bare percent sign. Different lists of components give different keys. If a list
+// begins with all components of a shorter list, its key begins with the key of the shorter list.
 func path(space string, components ...string) string {
 	var b strings.Builder
 	b.WriteString(space)
@@ -94,7 +93,7 @@ func (k TagKey) key() string {
 // forgetKey is the key of the epoch of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
-// parseTagKey is the inverse of key. Of the Accept, only [Referrers] can be read back.
+// parseTagKey is the inverse of key, except that it leaves Accept empty unless it is [Referrers].
 func parseTagKey(key string) (TagKey, bool) {
 	parts, ok := split(tagSpace, key, 4)
 	if !ok {
@@ -143,7 +142,7 @@ func (k digestKey) String() string { return k.upstream + "/" + k.repo + "@" + k.
 // homeKey is the key of the homeRecord of a digest at an upstream.
 func homeKey(upstream string, d digest.Digest) string { return path(homeSpace, upstream, d.String()) }
 
-// verdictKey is the key of the answer of one revision of a check about a digest.
+// verdictKey is the key of the answer that a check, in one of its revisions, gave about a digest.
 func verdictKey(d digest.Digest, check, revision string) string {
 	return path(verdictSpace, d.String(), check, revision)
 }
@@ -157,9 +156,8 @@ func baseKey(layers []digest.Digest) string {
 	return path(baseSpace, digest.FromString(all.String()).Encoded())
 }
 
-// acceptSum shortens a normalised Accept, which can have hundreds of bytes. It always hashes: if
-// only long ones were hashed, a client could choose a short one that looks like the hash of
-// another.
+// acceptSum hashes a normalised Accept, which can have hundreds of bytes. Short ones are hashed,
+// too. Otherwise a client could choose a short Accept that looks like the hash of another Accept.
 func acceptSum(accept string) string {
 	sum := sha256.Sum256([]byte(accept))
 	return hex.EncodeToString(sum[:16])

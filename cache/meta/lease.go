@@ -6,14 +6,14 @@ import (
 )
 
 // Lease says how long an answer that was made of several reads may be used again without reading.
-// It is valid while a [Cached] would answer each of these reads from memory, and only until this
+// It is valid while a [Cached] would answer each of these reads from memory. It ends when this
 // process writes anything that could change one of the answers. The zero value, nil, and a Lease
 // without reads are not valid. A Lease is never valid if the store failed during a read, if a read
 // had to repeat a write that the store had refused, or if [Except] answered a read.
 //
-// A Lease does not cover reads from a store without [Cached]. So either all reads must go through a
-// Cached, or none. If none does, the Lease is never valid. One goroutine does the reads. After
-// that, any goroutine may call Valid.
+// All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
+// through a Cached, the Lease is never valid. One goroutine does the reads. After that, any
+// goroutine may call Valid.
 type Lease struct {
 	until   time.Time // the earliest end of all reads
 	revoked bool
@@ -31,7 +31,7 @@ type leasing interface {
 	getLeased(ctx context.Context, key string, l *Lease) ([]byte, error)
 }
 
-// GetLeased is s.Get, except that l covers the read if s knows how long its answer is valid.
+// GetLeased is s.Get. If s knows how long its answer is valid, l covers the read.
 func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, error) {
 	if s, ok := s.(leasing); ok {
 		return s.getLeased(ctx, key, l)
@@ -53,7 +53,7 @@ func (l *Lease) Valid(now time.Time) bool {
 	return true
 }
 
-// Join makes the lease also cover the reads of another one.
+// Join makes the lease also cover the reads of the lease o.
 func (l *Lease) Join(o *Lease) {
 	if len(o.marks) > 0 && (len(l.marks) == 0 || o.until.Before(l.until)) {
 		l.until = o.until
@@ -62,8 +62,8 @@ func (l *Lease) Join(o *Lease) {
 	l.marks = append(l.marks, o.marks...)
 }
 
-// cover adds a read that was answered with h. writes is the number of writes that s, the stripe of
-// the key, had seen before the read.
+// cover adds a read that was answered with h. The stripe of the key is s, which had seen as many
+// writes before the read as writes says.
 func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	if l == nil {
 		return

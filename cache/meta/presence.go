@@ -85,9 +85,9 @@ func (r homeRecord) check() error {
 func (k *Presence) homes() ledger[homeRecord] { return sibling[homeRecord](k.ledger) }
 
 // Home returns a repository of upstream that has the blob d as part of an image. If there are
-// several, it returns the one for which Add was called last. It returns ErrNotFound if none is
-// known. The repository may have lost the blob since. Home does not check whether a client may know
-// of the repository.
+// several, it returns the repository for which Add was called last. If none is known, it returns
+// ErrNotFound. The repository may have lost the blob since that call. Home does not check whether a
+// client may know of the repository.
 func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Kind says whether a digest names a manifest or a blob. A registry has different URLs for the two,
-// so a fact about a digest of either kind records the kind.
+// Kind says whether a digest names a manifest or a blob. Registries have different URLs for the two
+// kinds, so some facts record the kind.
 type Kind string
 
 // The two kinds of content.
@@ -100,8 +100,8 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 }
 
 // list yields the facts of the records whose keys begin with prefix. Records that cannot be decoded
-// are counted and left out. Records for which fact returns ErrNotFound are left out, too. list
-// reads the whole store if the store does not order its keys.
+// are counted and left out. Records for which the function fact returns ErrNotFound are left out,
+// too. list reads the whole store if the store does not order its keys.
 func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {
 	return func(yield func(F, error) bool) {
 		for entry, err := range l.store.Scan(ctx, prefix) {

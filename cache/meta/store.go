@@ -28,11 +28,11 @@ type Entry struct {
 //
 // Keys are non-empty strings of at most 8 KiB and may have any bytes. Values may be empty. All
 // methods may be called concurrently. A Store does not retry: it reports a failure at once, and the
-// caller continues without the answer. Every method that takes a context returns the error of the
-// context if that has ended before the work began, and ErrClosed after Close.
+// caller continues without the answer. If the context of a call has ended before the call, the
+// method returns the error of the context. After Close, methods with a context return ErrClosed.
 //
-// An entry is returned for at most about a second after its expiry, or for longer by a [Cached]
-// whose store fails. A read that begins after a Put or Delete of the same process has returned sees
+// A Store may return an entry for about a second after its expiry. A [Cached] whose store fails may
+// do so for longer. A read that begins after a Put or Delete of the same process has returned sees
 // the change.
 type Store interface {
 	// Get returns the value under key, which the caller then owns, or ErrNotFound.

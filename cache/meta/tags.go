@@ -17,10 +17,10 @@ type TagKey struct {
 	Upstream, Repo, Tag, Accept string
 }
 
-// Referrers is the Accept of a question about a list: which manifests refer to a certain manifest.
-// Tag is then the fallback tag, under which a registry without the referrers call has this list
-// (OCI distribution specification 1.1, "Referrers Tag Schema"). Even if the registry has the call,
-// Tag is the fallback tag, so that the list is forgotten together with that tag. No Accept header
+// Referrers is the Accept of a question about the list of manifests that refer to a certain
+// manifest. Tag is then the fallback tag, under which a registry without the referrers call has
+// this list (OCI distribution specification 1.1, "Referrers Tag Schema"). The key has this tag even
+// if the registry has the call, so that forgetting the tag also forgets the list. No Accept header
 // has this normalised form.
 const Referrers = "referrers"
 
@@ -54,10 +54,10 @@ type Tag struct {
 
 // Tags remembers what tags point to, and which manifests refer to a manifest.
 //
-// Forget hides a tag for every Accept at once, without searching for its facts: it writes a new
-// epoch. Facts of an older epoch are invisible, and so are facts whose question was asked before
-// the new epoch began. The clocks of mirrors that share a store must agree to within seconds. If
-// they differ by n seconds, facts around a push can be hidden or kept wrongly for n seconds.
+// Forget hides all facts about a tag at once, for every Accept, by writing a new epoch. Facts of an
+// older epoch are invisible, and so are facts whose question was asked before the new epoch began.
+// The clocks of mirrors that share a store must agree to within seconds. If they differ by n
+// seconds, facts around a push can be wrongly hidden or visible for n seconds.
 type Tags struct {
 	ledger[tagRecord]
 }
@@ -122,7 +122,7 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return r.fact(), nil
 }
 
-// Set records f. keep is how long the fact is kept, but at most for Options.TTL; 0 means
+// Set records f. The parameter keep is how long the fact is kept, at most Options.TTL; 0 means
 // Options.TTL. A zero CheckedAt means now. Set records nothing and returns nil if the question was
 // asked before the last Forget of its tag.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
@@ -153,7 +153,8 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 }
 
 // SetNotFound records that the upstream, asked at the given time, answered that the tag does not
-// exist. The fact is kept for window. If window is not positive, SetNotFound records nothing.
+// exist. The parameter window is how long the fact is kept. If it is not positive, SetNotFound
+// records nothing.
 func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil
@@ -171,8 +172,8 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 }
 
 // All yields the visible facts about tags of one upstream, or of all upstreams if upstream is
-// empty, for listings. It leaves out facts about lists of referrers. It reads the whole store if
-// the store does not order its keys, so it is not for the path of a pull.
+// empty, for listings. It leaves out facts about lists of referrers. It is too slow for a pull,
+// because it reads the whole store if the store does not order its keys.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
 		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TransitTTL is how long a fact about a blob in transit is kept. As long as the mirror has not
-// brought the blob to the upstream, it records the fact again before that time is over.
+// TransitTTL is how long a fact about a blob in transit is kept. Until the mirror has brought the
+// blob to the upstream, it records the fact again before it expires.
 const TransitTTL = time.Minute
 
 // TransitFact says that a mirror has got a blob from a client and acknowledged it.
@@ -64,7 +64,7 @@ func (r uploadRecord) check() error {
 func (t *Transit) uploads() ledger[uploadRecord] { return sibling[uploadRecord](t.ledger) }
 
 // Get returns what another mirror has recorded about a blob for repo of upstream. It returns
-// ErrNotFound if there is nothing, or the failure of the store.
+// ErrNotFound if there is no such fact, or the failure of the store.
 func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TransitFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(transitSpace))
 	if err == nil && r.Mirror == t.self {
@@ -92,7 +92,7 @@ func (t *Transit) Forget(ctx context.Context, upstream, repo string, d digest.Di
 	return nil
 }
 
-// Opened records that this mirror has opened the upload id. The record expires after ttl.
+// Opened records that this mirror has opened an upload. The record expires after ttl.
 func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) error {
 	if err := t.uploads().writeFor(ctx, path(uploadSpace, id), uploadRecord{t.self}, ttl); err != nil {
 		return fmt.Errorf("upload %s: %w", id, err)
@@ -100,7 +100,7 @@ func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) erro
 	return nil
 }
 
-// OpenElsewhere reports whether another mirror has opened the upload id.
+// OpenElsewhere reports whether another mirror has opened an upload.
 func (t *Transit) OpenElsewhere(ctx context.Context, id string) bool {
 	r, err := t.uploads().read(ctx, path(uploadSpace, id))
 	return err == nil && r.Mirror != t.self

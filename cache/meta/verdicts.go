@@ -33,7 +33,7 @@ func (r verdictRecord) check() error {
 	return nil
 }
 
-// Recall returns the answer of a check about d. It returns false if there is none or if the store
+// Recall returns the answer of a check about d. It returns false if there is no answer or the store
 // fails. The caller then checks the content again.
 func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision string) ([]byte, bool) {
 	r, err := v.read(ctx, verdictKey(d, check, revision))

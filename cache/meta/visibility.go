@@ -34,8 +34,8 @@ type Visibility struct {
 }
 
 // NewVisibility returns the links in s. By default they are kept for 30 days after they were last
-// added. This bounds how long a digest stays visible to a repository whose upstream no longer
-// confirms it.
+// added. This bounds how long a digest stays visible in a repository although the upstream no
+// longer confirms it.
 func NewVisibility(s Store, o Options) *Visibility {
 	return &Visibility{newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
@@ -70,8 +70,8 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
-// Add stores links of repo. A caller adds a manifest and all its children in one call. Links that
-// exist already are kept for another TTL.
+// Add stores links of repo. A caller adds a manifest and all its children in one call. Add keeps
+// links that exist already for another TTL.
 func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {
@@ -102,7 +102,7 @@ type Linked struct {
 }
 
 // All yields the links of one upstream, or of all upstreams if upstream is empty, for listings. It
-// reads the whole store if the store does not order its keys, so it is not for the path of a pull.
+// is too slow for a pull, because it reads the whole store if the store does not order its keys.
 func (l *Visibility) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
 	return list(ctx, l.ledger, upstreamPrefix(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
 		return Linked{k.upstream, k.repo, Link{k.digest, LinkFact(r)}}, nil

@@ -37,7 +37,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	return nil
 }
 
-// ingest stores bytes that are not in the cache yet, and takes them.
+// ingest stores bytes that are not in the cache yet, and calls take for their digest.
 func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.ReadCloser, error)) error {
 	r, err := open()
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 	return s.take(ctx, d)
 }
 
-// source records the error of its reader, to tell it from errors of the cache.
+// source records the error of its reader, so that PutBlob can tell it from an error of the cache.
 type source struct {
 	r   io.Reader
 	err error
@@ -80,8 +80,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StatBlob implements upstream.Source. A client may leave out of a push a blob that it finds
-// here, so the blob is kept for Grace.
+// StatBlob implements upstream.Source. A client may leave a blob that it finds here out of its
+// push, so the blob is kept for Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
 	if size, ok := s.renew(at.Name, d); ok {
 		return size, nil
@@ -117,7 +117,7 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 	return upstream.BlobStream{Body: r, Size: r.Size(), Ranges: true}, nil
 }
 
-// Mount implements upstream.Sink. It sends no bytes: all repositories share the cache.
+// Mount implements upstream.Sink. It copies no bytes, because all repositories share the cache.
 func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d digest.Digest) (bool, error) {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return false, err

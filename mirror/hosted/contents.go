@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents records in memory what the repositories have: the state and the list of blobs of each,
-// and how often all of them together use a digest. All methods may be called concurrently.
+// contents records in memory what the repositories have: the state and the blobs of each, and how
+// often each digest is used in all of them together. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0 means no bound
 	grace    time.Duration
@@ -44,7 +44,7 @@ type repo struct {
 // member is a blob of one repository.
 type member struct {
 	size int64
-	// needs counts the manifests that name the blob. A blob that none names is kept until
+	// needs counts the manifests that name the blob. A blob that no manifest names is kept until
 	// member.until.
 	needs int
 	until time.Time
@@ -61,10 +61,10 @@ func newRepo(name string) *repo {
 	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest. release replaces the release function of the digest's hold,
-// because that function may be for a file that the cache has replaced since. tryTake returns the
-// replaced function as old, and the caller has to call it. If the digest does not fit into the
-// quota, tryTake takes nothing and returns how many bytes are missing.
+// tryTake adds a use of a digest. The parameter release becomes the release function of the
+// digest's hold, because the old function may be for a file that the cache has replaced. tryTake
+// returns the old function, which the caller has to call. If the digest does not fit into the
+// quota, tryTake adds no use and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,7 +75,7 @@ func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old fun
 }
 
 // takeRestored adds a use of a digest that a repository's file names, even over the quota. If
-// release is nil, the hold of the digest keeps the release that it has.
+// release is nil, the release function of the hold stays the same.
 func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,8 +111,8 @@ func releaseAll(free []func()) {
 	}
 }
 
-// dropLocked ends uses of digests. It returns releases that the caller has to call after unlocking.
-// The caller holds mu.
+// dropLocked ends uses of digests. The caller holds mu, and has to call the returned functions
+// after unlocking.
 func (c *contents) dropLocked(ds ...digest.Digest) (free []func()) {
 	for _, d := range ds {
 		h := c.holds[d]
@@ -222,8 +222,8 @@ func (c *contents) tagNames(name string) ([]string, error) {
 	return slices.SortedFunc(maps.Keys(st.tags), compareTags), nil
 }
 
-// referrersOf lists the referrers of a manifest, sorted by digest, so that a page can continue
-// after the last one of the page before.
+// referrersOf lists the referrers of a manifest, sorted by digest, so that a page can begin after
+// the last referrer of the previous page.
 func (c *contents) referrersOf(name string, d digest.Digest) []oci.Descriptor {
 	all := []oci.Descriptor{}
 	r := c.lookup(name)
@@ -298,9 +298,9 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap makes next the repository's state and updates the uses of digests. It returns releases that
-// the caller has to call. The caller has taken all content that is new in next. Except in Open, the
-// caller also holds r.changing.
+// swap makes next the repository's state and updates the uses of digests. The caller has to call
+// the returned functions, and has called take for all content that is new in next. Except in Open,
+// the caller also holds r.changing.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -314,7 +314,7 @@ func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 		for _, b := range m.blobs {
 			blob := c.join(r, b.Digest)
 			blob.needs++
-			blob.until = time.Time{} // a manifest needs it now
+			blob.until = time.Time{} // a manifest needs the blob now
 		}
 	}
 	for d, m := range old.manifests {
@@ -352,7 +352,7 @@ func (c *contents) leave(r *repo, d digest.Digest, now time.Time) []func() {
 	return c.dropLocked(d)
 }
 
-// lacks returns the first of the manifests that a repository does not have, or "".
+// lacks returns the first of the given manifests that a repository does not have, or "".
 func (c *contents) lacks(name string, manifests []digest.Digest) digest.Digest {
 	c.mu.Lock()
 	defer c.mu.Unlock()

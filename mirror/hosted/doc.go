@@ -7,7 +7,7 @@
 //   - One file lists the manifests and tags of a repository. A new version of the file is first
 //     written beside the old one. When the new version and all content that it names are on stable
 //     storage, one rename replaces the old version. So an acknowledged push survives a kill -9, and
-//     no push is ever half there.
+//     half a push is never visible.
 //   - Bytes are blobs of the cache, kept from eviction while a repository needs them. Nothing is
 //     copied: a client's upload is in the cache already.
 //   - Losing the store of facts loses no hosted content. Losing the directory of the cache loses

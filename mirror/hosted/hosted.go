@@ -31,7 +31,7 @@ type Options struct {
 	// means no bound.
 	MaxBytes int64
 	// Refuse says that a push which exceeds MaxBytes is refused. Otherwise the images that have not
-	// been used for the longest time are dropped to make room for it.
+	// been used for the longest time are dropped to make room for the push.
 	Refuse bool
 	// Unused is the time without a push or pull after which a tag is dropped if no rule applies to
 	// it. 0 means never.
@@ -44,7 +44,7 @@ type Options struct {
 	// Grace is how long a blob without a manifest is kept for the push that it may belong to. 0
 	// means 1 hour.
 	Grace time.Duration
-	// Logger gets messages about dropped tags and manifests, and about errors. Nil discards.
+	// Logger gets messages about dropped tags and manifests, and about errors. Nil discards them.
 	Logger *slog.Logger
 }
 
@@ -97,8 +97,8 @@ func (s *Store) Close() error { return s.files.root.Close() }
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
 // take retains the bytes of a digest in the cache, on stable storage, and makes room under the
-// quota. If take returns no error, the caller uses the digest, and must end this use
-// (contents.drop) when it has added the digest to a repository or has failed to. take returns
+// quota. If take returns no error, it has counted a use of the digest. The caller must end this use
+// (contents.drop) after it has tried to add the digest to a repository. take returns
 // oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if the quota leaves no room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
@@ -181,7 +181,8 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	}
 }
 
-// restore takes a digest that a file names, even if its bytes are gone or the quota is exceeded.
+// restore counts a use of a digest that a file names, even if its bytes are gone or the quota is
+// exceeded.
 func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {

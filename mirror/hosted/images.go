@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Image is a manifest of a repository, with the tags that point to it, in order.
+// Image is a manifest of a repository, with the sorted tags that point to it.
 type Image struct {
 	Upstream, Repo string
 	Digest         digest.Digest

@@ -21,7 +21,7 @@ type Rule struct {
 	// that were pushed most recently. 0 means all.
 	Keep int
 	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
-	// last occurrence of this text. If it is empty, all tags of the rule are one group.
+	// last occurrence of this text. If Group is empty, all tags of the rule are one group.
 	Group string
 }
 
@@ -137,9 +137,10 @@ type group struct {
 	name string
 }
 
-// unusedTags sorts the tags of a repository into three groups. gone has the tags that have not been
-// used for the Unused of their rule. stay has the manifests of the other tags whose rule has no
-// Keep. counted has the names of all remaining tags, by group: Keep decides about these.
+// unusedTags sorts the tags of a repository into three groups. The map gone has the tags that were
+// not used within the Unused of their rule. The map stay has the manifests of the other tags whose
+// rule sets no Keep. The map counted has the names of the remaining tags by group. Keep decides
+// about these tags.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -165,8 +166,8 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 	return gone, stay, counted
 }
 
-// untagged returns the manifests to drop. It keeps those in stay, those that have been used within
-// Options.Untagged, and all that can be reached from these.
+// untagged returns the manifests to drop. It keeps the manifests in stay, the manifests that were
+// used within Options.Untagged, and all that can be reached from either.
 func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {

@@ -10,7 +10,7 @@ import (
 )
 
 // makeRoom frees as many bytes as short says. It drops the images that have not been used for the
-// longest time. It returns ErrFull if it cannot, or if Options.Refuse forbids it.
+// longest time. It returns ErrFull if it cannot free so many, or if Options.Refuse is set.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
@@ -45,9 +45,9 @@ type candidate struct {
 }
 
 // victims returns the manifests to drop next: those that have not been used for the longest time
-// and whose removal frees bytes. It returns more than one if they share bytes, such as one image in
-// two repositories. A manifest whose blobs are all needed by a more recent one, or by a push under
-// way, frees nothing and stays.
+// and whose removal frees bytes. It returns several manifests if they share bytes, such as one
+// image in two repositories. A manifest stays if each of its blobs is needed by a more recent
+// manifest or by a push under way.
 func (c *contents) victims(now time.Time) []candidate {
 	sim := simulation{uses: map[digest.Digest]int{}, needs: map[repoDigest]int{}, by: map[digest.Digest][]candidate{}, seen: map[repoDigest]bool{}}
 	for _, one := range c.candidates(now) {
@@ -58,10 +58,10 @@ func (c *contents) victims(now time.Time) []candidate {
 	return nil
 }
 
-// candidates lists the manifests that may be dropped by themselves, the least recently used first:
-// all tagged ones, and the untagged ones that no index names and whose subject is not here. An
-// untagged manifest that was pushed within Grace is left out, because it may still wait for its
-// index.
+// candidates lists the manifests that may be dropped by themselves, the least recently used first.
+// These are all tagged manifests, and each untagged one that no index names and whose subject is
+// not here. An untagged manifest that was pushed within Grace may still wait for its index, and is
+// left out.
 func (c *contents) candidates(now time.Time) (all []candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)
@@ -151,8 +151,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags, and those manifests below it that can then no longer be
-// reached from a tag or from another manifest.
+// evict drops a manifest with its tags, and the manifests below it that no tag or other manifest
+// then leads to.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

@@ -20,7 +20,7 @@ type state struct {
 	tags      map[string]tag
 }
 
-// manifest is one manifest of a repository. All fields but used stay the same.
+// manifest is one manifest of a repository. Only the field used changes.
 type manifest struct {
 	mediaType string
 	size      int64
@@ -32,7 +32,7 @@ type manifest struct {
 // refs are the references of a manifest to other content.
 type refs struct {
 	blobs        []oci.Descriptor // blobs that must be here
-	foreign      []digest.Digest  // foreign layers among blobs: they are optional, but were pushed
+	foreign      []digest.Digest  // those of the blobs that are foreign layers, which a client pushed although it need not
 	manifests    []digest.Digest
 	subject      digest.Digest
 	artifactType string
@@ -52,8 +52,8 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns noted, a time at which content was pushed or used. If noted is in the future,
-// because a clock was ahead, it returns now instead, so that the content is not kept until noted.
+// notAfter returns the earlier of noted and now. Content was pushed or used at the time noted. If
+// that time is in the future, a clock was ahead, and the content must not be kept until then.
 func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
@@ -73,7 +73,7 @@ func (st *state) clone() *state {
 }
 
 // has reports whether the state has the manifest d with the same needs as m. The needs of the same
-// bytes can differ: under another media type, they name other blobs, and foreign layers may have
+// bytes can differ. Under another media type they name other blobs, and foreign layers may have
 // been pushed meanwhile.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
@@ -191,8 +191,8 @@ func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return st.graph().reachable(from)
 }
 
-// reachable returns the given manifests and all that can be reached from them: from an index to
-// its manifests, and from a manifest to its referrers.
+// reachable returns the given manifests and all that can be reached from them. An index leads to
+// its manifests, and a manifest leads to its referrers.
 func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
 	var todo []digest.Digest

@@ -13,9 +13,9 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Images yields the images of repositories whose name matches the pattern, as UPSTREAM/REPOSITORY
-// or as REPOSITORY, in order of name. In the pattern, * matches any characters; an empty pattern
-// matches all.
+// Images yields the images of repositories whose name matches the pattern, sorted by name. The name
+// is UPSTREAM/REPOSITORY or REPOSITORY. In the pattern, * matches any characters. An empty pattern
+// matches all names.
 func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Image, error] {
 	return func(yield func(api.Image, error) bool) {
 		s, err := v.snapshot(ctx)

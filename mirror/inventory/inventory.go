@@ -92,7 +92,7 @@ func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Vict
 	return victims(v.Disk.Plan(ctx, n, most))
 }
 
-// Evict evicts blobs, as Eviction plans it, and returns them.
+// Evict evicts the blobs that Eviction would return, and returns them.
 func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Evict(ctx, n, most))
 }

@@ -32,9 +32,9 @@ func (n Name) String() string {
 	return n.Upstream + "/" + n.Repo + ":" + n.Tag
 }
 
-// Pin keeps an image and everything that it refers to, or a single blob, in the cache until
-// Unpin, also across restarts. It keeps the image that a tag means now, not later ones. It
-// returns ErrNotHeld if the content is not held.
+// Pin keeps an image and everything that it refers to, or a single blob, in the cache until Unpin,
+// also across restarts. If n has a tag, Pin keeps only the image that the tag means now. It returns
+// ErrNotHeld if the content is not held.
 func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	s, err := v.snapshot(ctx)
 	if err != nil {
@@ -111,8 +111,8 @@ func (s *snapshot) named(n Name) []digest.Digest {
 	return out
 }
 
-// isQueued reports whether a manifest is still to be forwarded. Then the queue has it, even if
-// the disk does not.
+// isQueued reports whether a manifest is still to be forwarded. The queue then has the manifest,
+// even if the disk does not.
 func (s *snapshot) isQueued(d digest.Digest) bool {
 	for p := range s.queued {
 		if p.digest == d {

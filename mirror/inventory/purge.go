@@ -30,9 +30,9 @@ type Selection struct {
 
 // Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs. It
 // returns ErrSelection if sel is invalid, and ErrNotHeld if nothing that sel selects is known. If
-// all that sel selects has to stay, Purge returns an error that gives one reason: ErrPinned if a
-// pin keeps a part of it and sel has no Force, otherwise ErrQueued if a part is still to be
-// forwarded, otherwise ErrHosted.
+// all selected content has to stay, Purge returns the first of these errors that applies: ErrPinned
+// if a pin keeps some of it and Force is not set, ErrQueued if some is still to be forwarded, or
+// ErrHosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -136,8 +136,8 @@ func (p imageKey) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
-// excludeKept deletes from the map leaving the queued, hosted and pinned images: a purge must keep
-// them. It notes the reasons in p, even for an image of which only a tag is selected.
+// excludeKept deletes queued, hosted and pinned images from the map leaving, because a purge must
+// keep them. It notes the reasons in p, even for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -156,7 +156,7 @@ func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name
 		case pin != "" && !force:
 			p.pin = pin
 			delete(leaving, at)
-			if len(s.images[at]) > 0 || !indexed[at] { // a part without tags is not listed, but its index is
+			if len(s.images[at]) > 0 || !indexed[at] { // a manifest of an index is listed only if it has tags
 				p.kept = append(p.kept, at)
 			}
 		}
@@ -185,7 +185,7 @@ func (s *snapshot) plan(sel Selection) plan {
 			}
 			continue
 		}
-		if at.upstream == "" { // its repository is unknown: there are no facts to remove
+		if at.upstream == "" { // no facts name its repository, so there are none to remove
 			p.loose = append(p.loose, at.digest)
 			continue
 		}
@@ -228,7 +228,7 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 				continue
 			}
 			tags[n] = true
-			if len(all) > 1 { // another tag of the repository points to it, too
+			if len(all) > 1 { // another tag of the repository points to the image, too
 				continue
 			}
 		}
@@ -242,9 +242,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts adds manifests to the map leaving: those that the indexes in it refer to. A manifest
-// is not added if one of its tags stays, if an index that stays refers to it as well, or if the
-// queue or a pin keeps it.
+// followParts adds to the map leaving the manifests that its indexes refer to. It leaves out a
+// manifest if one of its tags stays, if an index that stays also refers to it, or if the queue or a
+// pin keeps it.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}
@@ -339,8 +339,8 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held returns, by image, the purged digests whose presence may be recorded. A blob that was named
-// by itself is returned for all images that need it.
+// held returns, by image, the purged digests whose presence may be recorded. A blob that the
+// selection names by itself is returned for all images that need it.
 func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
 	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {

@@ -196,7 +196,7 @@ func (s *snapshot) object(d digest.Digest) bool {
 }
 
 // read adds a node for a manifest and for each manifest that it refers to, as far as they are held.
-// named says that d is known to be a manifest: read then adds a node even if it cannot parse d.
+// If named is true, d is known to be a manifest, and read adds a node even if it cannot parse d.
 func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -219,7 +219,7 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error 
 // refers to.
 func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
-	s.nodes[d] = n // before its children, because it may name itself
+	s.nodes[d] = n // before its children, because the manifest may name itself
 	for _, c := range m.Children() {
 		if _, held := s.view.Disk.Lookup(c.Digest); c.Foreign() && !held {
 			continue

@@ -23,8 +23,9 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	return slices.Compact(tags)
 }
 
-// Retry makes an entry due at once: it ends the pause after an error, and a failed entry waits
-// again. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or an error of the disk.
+// Retry makes an entry due at once. It ends the pause after an error, and makes a failed entry wait
+// for an attempt again. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or an
+// error of the disk.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	if err := q.writer.lock(ctx); err != nil {
 		return err
@@ -71,7 +72,7 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }
 
 // Check returns an error if there are failed pushes, if a push has not been forwarded within
-// Options.Old, or if the journal is behind because it could not be written.
+// Options.Old, or if the journal could not be written.
 func (q *Queue) Check(context.Context) error {
 	s := q.index.stats(time.Now())
 	var errs []error

@@ -10,10 +10,10 @@
 //     may be forwarded more than once. A push that its registry refuses for good stays in the queue
 //     as failed.
 //   - Pushes to one repository are forwarded in the order in which they were accepted. So an index
-//     follows its children, and in the end a tag means the image that was pushed last. A failed
-//     push is visible to operators and does not block later pushes.
+//     is forwarded after its children, and in the end a tag means the image that was pushed last. A
+//     failed push is visible to operators and does not block later pushes.
 //   - The number of entries is bounded, and so are their bytes if Options.MaxBytes is set.
 //   - After a failed write, the journal is rewritten from memory before any further record. So no
-//     record follows a torn one. And if the journal says that a push is done, it says so of every
-//     push that was done earlier, too.
+//     record follows a torn one. If the journal says that a push is done, it also says so of every
+//     push that was done earlier.
 package queue

@@ -17,7 +17,7 @@ import (
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0 means no bound
-	size       atomic.Int64 // number of entries, to answer without the lock when there are none
+	size       atomic.Int64 // number of entries; while it is 0, methods answer without the lock
 
 	mu      sync.Mutex // guards the fields below
 	lastID  uint64
@@ -38,7 +38,7 @@ type repoKey struct{ upstream, repo string }
 // repoQueue has the entries of one repository, oldest first.
 type repoQueue struct {
 	entries []*entry
-	busy    bool // one is being forwarded
+	busy    bool // an entry is being forwarded
 }
 
 type entry struct {
@@ -48,7 +48,7 @@ type entry struct {
 	withdrawn bool          // taken out by a Withdrawal, and left out of a new journal
 }
 
-// hold is a blob that entries need. Its release is nil if the blob could not be held.
+// hold is a blob that entries need. The field release is nil if the blob could not be held.
 type hold struct {
 	size    int64
 	users   int
@@ -62,9 +62,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository and takes over holds, the releases of its blobs. If the
-// index holds a blob already, enter returns the new release of the blob in extra, and the caller
-// has to call it.
+// enter appends an entry to its repository. The map holds has the release functions of its blobs.
+// If the index already holds a blob, enter returns the new release function of the blob in extra,
+// and the caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -105,8 +105,8 @@ func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 	return extra
 }
 
-// leave removes an entry, and returns the releases of blobs that no other entry needs. The caller
-// holds mu.
+// leave removes an entry, and returns the release functions of blobs that no other entry needs. The
+// caller holds mu.
 func (x *index) leave(e *entry) (releases []func()) {
 	delete(x.entries, e.ID)
 	x.size.Store(int64(len(x.entries)))
@@ -190,9 +190,9 @@ func (x *index) snapshot() contents {
 	return p
 }
 
-// next chooses among the first entries of the repositories that are not busy. It returns the one
-// that has been due for the longest, and marks its repoQueue busy. If none is due, it returns nil
-// and how long to wait before the next call.
+// next chooses among the first entries of the repositories that are not busy. It returns the entry
+// that has been due for the longest time, and marks its repoQueue busy. If no entry is due, it
+// returns nil and how long to wait before the next call.
 func (x *index) next(now time.Time) (*entry, time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -230,7 +230,8 @@ func (e *entry) due() time.Time {
 	return e.Next
 }
 
-// begin counts an attempt, which interrupt can end early, and returns a copy of the entry.
+// begin counts an attempt, which the function interrupt can end early, and returns a copy of the
+// entry.
 func (x *index) begin(e *entry, interrupt func()) Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -249,8 +250,7 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// finish removes an entry after a successful attempt, and returns the releases of blobs that no
-// other entry needs.
+// finish ends a successful attempt. It removes the entry as remove does.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -278,7 +278,7 @@ func (x *index) retry(id uint64) {
 	}
 }
 
-// remove removes entries, and returns the releases of blobs that no other entry needs.
+// remove removes entries, and returns the release functions of blobs that no other entry needs.
 func (x *index) remove(entries []*entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -317,7 +317,8 @@ func (x *index) endAttempt(e *entry) {
 	close(e.attempt)
 }
 
-// repoOf returns the repository of an entry. held is false if the entry is missing or withdrawn.
+// repoOf returns the repository of an entry. The result held is false if the entry is missing or
+// withdrawn.
 func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	if x.empty() {
 		return repoKey{}, false
@@ -357,7 +358,7 @@ func (x *index) entriesOf(at repoKey) []*entry {
 }
 
 // markWithdrawn marks entries as withdrawn, and returns their former states. If one of them is
-// being forwarded, it changes nothing and returns that one as busy.
+// being forwarded, it changes nothing and returns that entry as busy.
 func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -30,8 +30,8 @@ const (
 	// maxLine bounds the length of a line, in bytes. A manifest has 4 MiB at most, and in JSON it is a
 	// third longer.
 	maxLine = 16 << 20
-	// slack bounds obsolete records, in bytes: if the file is longer than slack plus twice its length
-	// after the last rewrite, it is rewritten.
+	// slack bounds obsolete records, in bytes. The file is rewritten when it is longer than slack plus
+	// twice its length after the last rewrite.
 	slack = 1 << 20
 )
 
@@ -94,8 +94,8 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. A torn last line does not count as damage: nobody was told that its
-// record was stored.
+// replay reads a journal. A torn last line does not count as damage, because nobody was told that
+// its record was stored.
 func replay(r io.Reader) (contents, error) {
 	p := contents{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -120,8 +120,8 @@ func replay(r io.Reader) (contents, error) {
 	}
 }
 
-// readLine reads up to a line break, and whole reports whether there was one. It cuts a line that
-// is longer than maxLine, so the checksum of that line will not match.
+// readLine reads up to a line break. The result whole says whether there was one. It cuts a line
+// that is longer than maxLine, so the checksum of that line will not match.
 func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -195,14 +195,14 @@ type journal struct {
 	floor  int64    // bytes of the file after the last rewrite
 	broken bool     // a write has failed, so the file must be rewritten before the next record
 	// damaged says that the file has unreadable lines. When rewrite replaces the file, it keeps the
-	// damaged one under another name.
+	// damaged file under another name.
 	damaged bool
 	sync    func(*os.File) error
 }
 
 // openJournal reads the journal and rewrites it. A damaged journal is kept under another name. If
-// the disk is too full for a rewrite, openJournal returns the error as full. The old file then
-// stays, and the journal is broken, as after any failed write.
+// the disk is too full for a rewrite, openJournal returns the error in the result full. The old
+// file then stays, and the journal is broken, as after any failed write.
 func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
@@ -238,10 +238,10 @@ func (j *journal) read() (contents, error) {
 	return replay(f)
 }
 
-// append writes a record and returns when it is on stable storage. snapshot returns the contents
-// for a new file, without the record. After an error, the file may still have the record, and a
-// later process may find it there. Before this process appends another record, it rewrites the file
-// without the failed one.
+// append writes a record and returns when it is on stable storage. The function snapshot returns
+// the contents for a new file, without the record. After an error, the file may still have the
+// record, and a later process may find it there. Before this process appends another record, it
+// rewrites the file without the failed record.
 func (j *journal) append(r record, snapshot func() contents) error {
 	if j.broken || j.size > 2*j.floor+slack {
 		if err := j.rewrite(snapshot()); err != nil {
@@ -258,7 +258,7 @@ func (j *journal) append(r record, snapshot func() contents) error {
 	}
 	if err != nil {
 		j.broken = true
-		return errors.Join(err, j.rewrite(snapshot())) // removes what was written of the record
+		return errors.Join(err, j.rewrite(snapshot())) // removes the part of the record that was written
 	}
 	j.size += int64(len(line))
 	return nil

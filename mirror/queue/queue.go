@@ -183,7 +183,7 @@ func (q *Queue) Close() error {
 
 // Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
 // the newest push of the reference in the queue has the same manifest, and all its blobs are held,
-// Add adds nothing. Add returns ErrFull if the queue is full, the cause of ctx, or an error of Hold
+// Add does nothing. Add returns ErrFull if the queue is full, the cause of ctx, or an error of Hold
 // or of the disk.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
@@ -223,7 +223,7 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 	return nil
 }
 
-// append writes a push to the journal and enters it into the index. It returns the result of
+// append writes a push to the journal and enters it into the index. The result extra is that of
 // index.enter.
 func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func()) (extra []func(), err error) {
 	if err := q.writer.lock(ctx); err != nil {

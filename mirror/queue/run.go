@@ -69,7 +69,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 		q.finish(e)
 	case ctx.Err() != nil:
 		q.index.requeue(e, time.Now(), "")
-	case own.Err() != nil: // interrupted: the entry is about to be withdrawn
+	case own.Err() != nil: // interrupted: Withdraw is about to take the entry out
 		q.index.requeue(e, time.Now().Add(firstPause), "")
 	case errors.Is(err, ErrRefused):
 		q.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
@@ -110,9 +110,9 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 
 // conclude writes the result of an attempt to the journal, and then calls do, which changes the
 // index. The order matters: until the index changes, the entry counts as being forwarded. So no one
-// can retry or drop it and write a record that contradicts this one. Run cannot return an error,
-// and the result stands even if the write fails. The journal is then behind, and is rewritten
-// before any further record.
+// can retry or drop it and write a record that contradicts r. Run cannot return an error, and the
+// result stands even if the write fails. The journal is then behind, and is rewritten before any
+// further record.
 func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()

@@ -15,15 +15,15 @@ type Withdrawal struct {
 }
 
 // Withdraw takes out those pushes to a repository, failed ones included, for which the function
-// "which" returns true. When Withdraw returns, they are not forwarded, not found by their
-// references, and not in the journal. Withdraw waits for an attempt under way, but interrupts it
-// after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause of ctx if it
-// ends at another time, or an error of the disk.
+// "which" returns true. When Withdraw returns, these pushes are neither in the journal nor found by
+// their references, and nothing forwards them. Withdraw waits for an attempt under way, but
+// interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause
+// of ctx if ctx ends at another time, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
 
-// takeOut is Withdraw with a function that selects by entry.
+// takeOut is Withdraw with a function that selects entries.
 func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool) (*Withdrawal, error) {
 	for {
 		w, busy, err := q.withdraw(ctx, at, which)
@@ -49,7 +49,7 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 const grace = 300 * time.Millisecond
 
 // withdraw makes one try of takeOut. If one of the entries is being forwarded, it changes nothing
-// and returns that one as busy.
+// and returns that entry as busy.
 func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err
@@ -100,7 +100,7 @@ func (w *Withdrawal) Done() {
 	w.q.nudge()
 }
 
-// Restore puts the pushes back in their places in the order. If the journal cannot be written
+// Restore puts the pushes back to their old places in the queue. If the journal cannot be written
 // before the process ends, the pushes are lost.
 func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {

@@ -12,8 +12,8 @@ import (
 const repairEvery = 5 * time.Second
 
 // writer lets one goroutine at a time write to the journal. It also knows whether the journal is
-// behind the queue's index, which is in memory. For every method but lock, failure, repair and
-// close, the caller holds the lock.
+// behind the queue's index, which is in memory. The caller holds the lock, except for the methods
+// lock, failure, repair and close.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
@@ -21,13 +21,13 @@ type writer struct {
 	writing  chan struct{}   // the lock: a channel of capacity 1 that is full while the lock is held
 
 	mu       sync.Mutex // guards staleErr; no other lock is taken under it
-	staleErr error      // why the journal is behind the index; nil if it is not
+	staleErr error      // why the journal is behind the index; nil if it is not behind
 
 	tried time.Time // when repair last tried; only Run uses it
 }
 
 // lock waits until no one else holds the lock, and takes it. If ctx ends first, lock returns the
-// cause.
+// cause of ctx.
 func (w *writer) lock(ctx context.Context) error {
 	select {
 	case w.writing <- struct{}{}:

@@ -49,9 +49,9 @@ type Options struct {
 // expired entries.
 type Store struct {
 	o Options
-	// file is nil until the file has been opened, and is set only by the holder of opening.
+	// file is nil until the file has been opened, and is set only while opening is locked.
 	file    atomic.Pointer[file]
-	opening chan struct{} // mutex for opening the file; capacity 1
+	opening chan struct{} // mutex for opening the file: a channel of capacity 1 that is full while it is locked
 	closed  bool          // guarded by opening
 
 	dirty     atomic.Bool // written since the last sync
@@ -89,9 +89,9 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 	return sealed[expirySize:], true
 }
 
-// expired reports whether an entry has expired. It also returns true for an entry that is too short
-// to have an expiry, and for one whose expiry is further away than [meta.MaxTTL], because the clock
-// that gave it was ahead.
+// expired reports whether an entry has expired. It also returns true for an entry without a whole
+// expiry. If the expiry lies further in the future than [meta.MaxTTL], the clock that gave it was
+// ahead, and expired returns true, too.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true
@@ -107,10 +107,10 @@ func expiry(ttl time.Duration) int64 {
 	return time.Now().Add(min(ttl, meta.MaxTTL)).UnixNano()
 }
 
-// Open opens or creates the file. It returns ErrLocked if another process has it. If the file is
+// Open opens or creates the file. It returns ErrLocked if another process uses it. If the file is
 // damaged, Open logs a warning and starts with an empty one. If the file cannot be opened now, for
-// example because the disk is full, Open logs a warning and returns a store. The methods of this
-// store then try again to open the file, and return errors until one of them succeeds.
+// example because the disk is full, Open logs a warning and returns a store. Each method of this
+// store tries again to open the file, and returns an error if it cannot.
 func Open(o Options) (*Store, error) {
 	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -134,7 +134,7 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// opened returns the file. It opens the file if no earlier call has.
+// opened returns the file. It opens the file if no earlier call has opened it.
 func (s *Store) opened(ctx context.Context) (*file, error) {
 	if f := s.file.Load(); f != nil {
 		return f, nil
@@ -306,8 +306,8 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 	return page, "", false
 }
 
-// Close syncs and closes the file and removes the marker of use. After damage it returns ErrCorrupt
-// and does nothing. The marker stays, so the next process checks the file.
+// Close syncs and closes the file and removes the marker of use. If damage was found, Close does
+// nothing but return ErrCorrupt. The marker then stays, so the next process checks the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.opening <- struct{}{}

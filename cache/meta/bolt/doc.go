@@ -9,5 +9,5 @@
 //     contradict each other. A marker beside the file says that the file is in use. If the marker
 //     is still there at the next start, the whole file is checked before its first use.
 //   - Damage that is found later does not crash the process. The operation that finds the damage
-//     fails, and so does every later one until the next start.
+//     fails, and so do all later operations until the next start.
 package bolt

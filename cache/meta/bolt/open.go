@@ -27,15 +27,15 @@ const (
 type file struct {
 	db     *bbolt.DB
 	broken atomic.Bool
-	// writer is a mutex that is held during every write. Callers wait for writer and not for bbolt's
-	// own lock, because that lock stays locked forever after a write that finds damage and cannot
-	// roll back. writer is released even then, and the callers that waited get ErrCorrupt.
+	// writer is a mutex that is held during every write. It stands in front of bbolt's own lock. If a
+	// write finds damage and cannot roll back, bbolt's lock stays locked forever. But writer is
+	// released, and the callers that wait for writer get ErrCorrupt.
 	writer chan struct{}
 }
 
-// contain calls use. When a file is damaged, bbolt panics or reads beyond the end of the mapping.
-// contain turns both into ErrCorrupt. After that it does not use the database again, because the
-// locks of the database are in an unknown state.
+// contain calls the function use. When a file is damaged, bbolt panics or reads beyond the end of
+// the mapping. contain turns both into ErrCorrupt. After that it does not use the database again,
+// because the locks of the database are in an unknown state.
 func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	if f.broken.Load() {
 		return fmt.Errorf("%w, found earlier", ErrCorrupt)
@@ -50,7 +50,7 @@ func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	return use(f.db)
 }
 
-// close syncs and closes the file. If both succeed, it calls sound.
+// close syncs and closes the file. If both succeed, it calls the function sound.
 func (f *file) close(sound func() error) error {
 	return f.contain(func(db *bbolt.DB) error {
 		if err := db.Sync(); err != nil {
@@ -149,8 +149,8 @@ func ofSystem(err error) bool {
 	return errno || path
 }
 
-// passing reports whether the cause of an error of opening the file may go away by itself, as when
-// the disk is full or cannot be read, or the system is short of descriptors, memory or locks.
+// passing reports whether the cause of an error may go away by itself. Such causes are a disk that
+// is full or cannot be read, and a lack of descriptors, memory or locks.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ESTALE,
@@ -179,8 +179,8 @@ func classify(err error) error {
 	return err
 }
 
-// fits refuses a file that is shorter than its own header says: pages beyond its end cannot even
-// be read.
+// fits refuses a file that is shorter than its header says. Pages beyond the end cannot even be
+// read.
 func fits(db *bbolt.DB, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -209,7 +209,7 @@ func verify(tx *bbolt.Tx) error {
 		last = append(last[:0], k...)
 	}
 	var first error
-	for err := range tx.Check() { // read to the end, or its goroutine would wait forever
+	for err := range tx.Check() { // all errors are read, or the goroutine of Check would wait forever
 		if first == nil {
 			first = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}

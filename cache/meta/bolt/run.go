@@ -7,9 +7,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Run syncs the file and removes expired entries until ctx ends. It then returns nil. When a sync
-// or a removal fails, Run logs the failure. It does not log another failure of the same kind before
-// that kind of work has succeeded.
+// Run syncs the file and removes expired entries until ctx ends. It then returns nil. If several
+// syncs in a row fail, Run logs only the first failure. The same holds for removals.
 func (s *Store) Run(ctx context.Context) error {
 	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.ExpireEvery)
 	defer syncs.Stop()
@@ -75,8 +74,8 @@ func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-// expiredPage returns the expired keys of the page that begins at from, where the next page begins,
-// and whether there is one.
+// expiredPage returns the expired keys of the page that begins at the key from. It also returns the
+// key at which the next page begins, and whether there is a next page.
 func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more bool) {
 	now := time.Now().UnixNano()
 	visited := 0
@@ -94,7 +93,7 @@ func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more
 }
 
 // removeExpired removes those of the keys that are still expired, and returns their number. It
-// checks the expiry again, because a key may have been put again since.
+// checks the expiry again, because a caller may have put the key again.
 func removeExpired(b *bbolt.Bucket, keys []string) (n int, err error) {
 	now := time.Now().UnixNano()
 	for _, k := range keys {

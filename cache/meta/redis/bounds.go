@@ -11,8 +11,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// Bounds of one reply. go-redis allocates as many bytes as a header announces before the content
-// arrives, so any program that answers on the port could make it take all memory. Replies with
+// Bounds of one reply. go-redis allocates the bytes that a header announces before they arrive.
+// Without bounds, any program that answers on the port could make it take all memory. Replies with
 // facts are much smaller than these bounds.
 const (
 	maxValues = 100_000
@@ -59,8 +59,8 @@ type systemConn struct {
 	syscall.Conn
 }
 
-// replies parses the replies of a server as far as needed for the bounds. The protocol is RESP
-// (redis.io/docs/latest/develop/reference/protocol-spec). The zero value is at the beginning of a
+// replies parses as much of a server's replies as the bounds require. The protocol is RESP
+// (redis.io/docs/latest/develop/reference/protocol-spec). The zero value expects the beginning of a
 // reply.
 type replies struct {
 	begun  int    // values of the reply so far

@@ -91,7 +91,7 @@ func cluster(plain string, password func() string, timeout time.Duration) (gored
 }
 
 // credentials returns the function that gives the user and password for a new connection. It gives
-// the password of the URL if the function password is nil or returns an empty one.
+// the password of the URL if the function password is nil or returns an empty string.
 func credentials(username, fromURL string, password func() string) func() (string, string) {
 	return func() (string, string) {
 		if password != nil {
@@ -110,8 +110,8 @@ func setDefault(timeout time.Duration, bounds ...*time.Duration) {
 	}
 }
 
-// noMaintenance stops the client from subscribing to maintenance notices on every connection.
-// Only one vendor's service sends them.
+// noMaintenance stops the client from subscribing to maintenance notices on every connection. Only
+// the service of one vendor sends such notices.
 func noMaintenance() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }

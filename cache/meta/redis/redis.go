@@ -29,8 +29,8 @@ type Options struct {
 	// password before the host are those for the Sentinel. The query gives those for the server, as
 	// username and password.
 	URL string
-	// Password returns the password for a new connection to the server, in place of the one in URL.
-	// It is not used if it is nil or the password is empty.
+	// Password returns the password for a new connection to the server, in place of the one in URL. If
+	// it is nil or returns "", the password in URL is used.
 	Password func() string
 	// Prefix begins every key; empty means "dray:".
 	Prefix string
@@ -139,7 +139,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 // Scan implements [meta.Store]. It walks the keys of every master, including keys of other
-// programs: Redis does not order its keys.
+// programs, because Redis does not order its keys.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		nodes, err := s.masters(ctx)
@@ -204,7 +204,7 @@ func (s *Store) scanNode(ctx context.Context, node goredis.Cmdable, prefix strin
 	}
 }
 
-// values returns the entries of a page of keys, without those that are gone. It uses one GET for
+// values returns the entries of a page of keys, without keys that are gone. It uses one GET for
 // each key, because a cluster refuses MGET across slots.
 func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error) {
 	if len(keys) == 0 {
