@@ -49,7 +49,7 @@ func (s *flights) abandon(f *flight, x *fetch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := f.file
-	g.mu.Lock() // with both locks held, no one can join meanwhile
+	g.mu.Lock() // no one can join while both locks are held
 	defer g.mu.Unlock()
 	switch {
 	case g.ended || g.users > 1:

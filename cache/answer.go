@@ -35,7 +35,8 @@ func (a *answer) close() {
 	a.closeBody()
 }
 
-// skipBytes reads and discards the bytes to skip. The parameter patience bounds each single read.
+// skipBytes reads and discards as many bytes as a.skip says. The parameter patience bounds each
+// single read.
 func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
 	if a.skip <= 0 {
 		return nil

@@ -72,10 +72,10 @@ func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
 // held. If the blob can be neither read nor fetched, Open returns the error of the origin
-// unchanged. The error may come from the origin of another caller with the same [Blob.Via]. If the
-// origin gives a larger size than b.Size, Open returns ErrSize. A smaller size replaces b.Size. ctx
-// bounds the wait of the caller and the reads of the reader. A flight that Open started does not
-// end with ctx.
+// unchanged. The error may come from the origin of another caller with the same [Blob.Via]. If
+// b.Size is known and the origin gives a larger size, Open returns ErrSize. Any other size that the
+// origin gives replaces b.Size. ctx bounds the wait of the caller and the reads of the reader. A
+// flight that Open started does not end with ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.Get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
@@ -142,7 +142,7 @@ func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 	return c.disk.Delete(ctx, d)
 }
 
-// Purge is Delete by an operator: see [disk.Dir.Purge]. It also removes a blob that is only in
+// Purge is Delete for an operator (see [disk.Dir.Purge]). It also removes a blob that is only in
 // memory. A missing blob is no error.
 func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) error {
 	if err := c.disk.Purge(ctx, d, unless); err != nil && !errors.Is(err, ErrNotFound) {

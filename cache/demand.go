@@ -1,8 +1,8 @@
 package cache
 
-// Readers of ranges can wait at many places of a blob at once. A demand says what one reader waits
-// for. Each demand that no stream serves gets an extra helper (see workers), as long as slots are
-// free.
+// Readers of ranges can wait at many places of a blob at once. A demand says which bytes one reader
+// waits for. Each demand that no stream serves gets an extra helper (see workers), as long as slots
+// are free.
 
 // grains is the number of grains in a piece. A grain that a reader waits for can be fetched alone.
 const grains = 8
@@ -39,7 +39,7 @@ func (w *workers) serveDemands() {
 // It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
-		return 0 // this fetch has fewer streams than each fetch may have
+		return 0 // each fetch may have more streams than this one has
 	}
 	return w.Streams - 1
 }
@@ -47,8 +47,8 @@ func (w *workers) keep() int {
 // claim takes a piece for a worker of role r. It returns an empty piece if there is none for that
 // role. Pieces that readers wait for come first. But the hash needs the blob in order. If all
 // workers fetched only for readers, most hashing would come at the end. So the leader fetches in
-// order. While extra helpers serve the readers, the other helpers do, too. When the hash lags,
-// extra helpers also fetch every other piece in order. claim needs mu.
+// order. While extra helpers serve the readers, the other helpers also fetch in order. When the
+// hash lags, extra helpers also fetch every other piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
 	demands, mark := w.g.waitedFor()
 	lags := w.g.lags()

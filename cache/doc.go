@@ -10,7 +10,7 @@
 //     is known to match. So wrong bytes always look cut off, never complete.
 //   - A pull does not fail because the cache fails: when the disk fails, each reader continues with
 //     a fetch of its own, and the failure is counted.
-//   - Open returns errors of an origin unchanged. The next caller asks the origin again.
+//   - Open returns errors of an origin unchanged. After an error, the next caller asks again.
 //
 // A [Cache] consists of these parts, which share the disk, the log, counters and buffers:
 //   - fetcher: sends requests to origins, resumes answers that break off (fetch), and makes

@@ -58,7 +58,7 @@ func local(reason string, err error) *localError {
 	return &localError{reason, err}
 }
 
-// noEOF turns io.EOF into io.ErrUnexpectedEOF, where more bytes must follow.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF, because more bytes had to follow.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

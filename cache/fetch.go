@@ -54,8 +54,8 @@ func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fe
 	return x
 }
 
-// begin sends the first request. A size in the answer replaces the hint. If that size is larger
-// than the hint, begin returns ErrSize, because otherwise an origin could make a blob endless.
+// begin sends the first request. A size in the answer replaces the hint. If the size is larger than
+// a known hint, begin returns ErrSize. Otherwise an origin could make a blob endless.
 func (f *fetch) begin() error {
 	size, err := f.request()
 	switch {
@@ -86,7 +86,7 @@ func (f *fetch) connect() error {
 	return nil
 }
 
-// request asks the origin for the bytes from off on. It returns the size of the whole blob, or a
+// request asks the origin for the bytes from f.off on. It returns the size of the whole blob, or a
 // negative number if the origin does not give the size.
 func (f *fetch) request() (size int64, err error) {
 	f.m.requests.Inc()

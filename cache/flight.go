@@ -65,7 +65,7 @@ type member struct {
 type flights struct {
 	*fetcher
 	abandoned Abandon
-	ctx       context.Context // all flights run under it
+	ctx       context.Context // the context of all flights
 	cancel    context.CancelCauseFunc
 	running   sync.WaitGroup
 
@@ -252,7 +252,7 @@ func (s *flights) create(size int64) (*disk.Ingest, error) {
 	return s.disk.Create(ctx, size)
 }
 
-// fail ends a flight whose blob the disk cannot take, although the origin has answered. The
+// fail ends a flight whose blob the disk cannot store, although the origin has answered. The
 // waiting callers pass the blob through, and the first one takes over the answer.
 func (s *flights) fail(f *flight, x *fetch, why *localError) {
 	s.mu.Lock()

@@ -202,7 +202,7 @@ func (g *growing) failure() error {
 	return g.err
 }
 
-// readableEnd returns the end of the bytes that a reader at off may have. It needs mu.
+// readableEnd returns the offset up to which a reader at off may read. It needs mu.
 func (g *growing) readableEnd(off int64) int64 {
 	end := g.written
 	if i := sort.Search(len(g.beyond), func(i int) bool { return g.beyond[i].from > off }); i > 0 && off < g.beyond[i-1].to {
@@ -248,7 +248,7 @@ func (g *growing) wait() <-chan struct{} {
 	return g.changed
 }
 
-// waitVerified waits until the file is complete, and so verified. It returns the error if the file
+// waitVerified waits until the file is complete, and so verified. It returns an error if the file
 // fails or ctx ends.
 func (g *growing) waitVerified(ctx context.Context) error {
 	for {

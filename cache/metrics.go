@@ -2,7 +2,6 @@ package cache
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics are the counters and gauges of one cache.
 type metrics struct {
 	opens, degraded, corrupt *prometheus.CounterVec
 	abandoned                *prometheus.CounterVec

@@ -90,8 +90,7 @@ func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]
 	return o.read(ctx, blob, maxBytes)
 }
 
-// load reads an object from disk. A corrupt one is moved to quarantine, and load returns
-// ErrNotFound.
+// load reads an object from disk. It moves a corrupt object to quarantine and returns ErrNotFound.
 func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	blob, err := o.disk.Open(ctx, d)
 	if err != nil {

@@ -29,7 +29,7 @@ type Stream struct {
 	Size int64         // length of the whole blob; negative if unknown
 	// Whole says that the origin sends the whole blob although it was asked for a part.
 	Whole bool
-	// Skip is how many bytes Body gives before the requested one. They are read and discarded.
+	// Skip is how many bytes Body gives before the requested byte. They are read and discarded.
 	Skip int64
 }
 

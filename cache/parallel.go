@@ -69,7 +69,6 @@ func (w *workers) worthSplitting(size int64) bool {
 	return w.Split != nil && w.Streams > 1 && size >= w.Threshold && size > w.Piece
 }
 
-// helpersFor returns the number of helpers for a blob of that size.
 func (w *workers) helpersFor(size int64) int {
 	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
 }
@@ -117,8 +116,8 @@ func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
 	return w.err
 }
 
-// divide makes pieces of the bytes from offset from on, and starts the helpers and the hash. It
-// needs mu.
+// divide makes pieces of the bytes from an offset on, and starts the helpers and the hash. It needs
+// mu.
 func (w *workers) divide(from int64) {
 	w.free = piecesOf(from, w.size, w.Piece)
 	for range w.helpers {
@@ -194,7 +193,7 @@ const (
 	roleWaiting // the leader after a refused piece: it waits for the helpers
 )
 
-// next waits for a piece to fetch and returns it, or an empty one if there are no more. An extra
+// next waits for a piece to fetch and returns it, or an empty piece if no more are left. An extra
 // helper gets an empty piece when nobody waits. The leader gets an empty piece only when no helper
 // can return a piece any more. If alone is true, the leader must fetch all missing bytes by one
 // request.
@@ -279,7 +278,6 @@ func (w *workers) helperDone(r role) {
 	w.Slots.give(1)
 }
 
-// fail ends the work of all workers.
 func (w *workers) fail(err error) {
 	w.mu.Lock()
 	if w.err == nil {

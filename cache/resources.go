@@ -11,8 +11,8 @@ import (
 	"dray/cache/disk"
 )
 
-// bufferSize is the size of one read from an origin, in bytes. The kernel keeps writes of this size
-// in large units (folios).
+// bufferSize is the size of one read from an origin, in bytes. The page cache stores writes of this
+// size in large units (folios).
 const bufferSize = 256 << 10
 
 // resources are shared by all parts of a cache.

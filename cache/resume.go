@@ -39,8 +39,7 @@ func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (
 	return c.upload(key, in), nil
 }
 
-// Recover returns the uploads and blobs that earlier processes left. Only the first call returns
-// them.
+// Recover returns the uploads and blobs of earlier processes. Only the first call returns them.
 func (c *Cache) Recover() []Resumable {
 	var all []Resumable
 	for _, l := range c.disk.Recover() {

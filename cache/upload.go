@@ -76,7 +76,6 @@ func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
-// checkOpen returns an error if the upload has ended.
 func (u *Upload) checkOpen() error {
 	u.file.mu.Lock()
 	defer u.file.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package cachetest has helpers for tests of a cache and of code that uses one: deterministic
+// Package cachetest has helpers for tests of a cache and of code that uses a cache: deterministic
 // blobs, an origin that misbehaves on request, and a suite that checks what a cache guarantees to
 // every reader.
 //
@@ -78,9 +78,8 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Further calls have no faults.
 	Plan [][]Fault
-	// At returns further faults of a request, which has the offsets of a Call. The parameter n is the
-	// number of earlier requests that began at the same offset. If At is nil, there are no further
-	// faults.
+	// At returns further faults of a request, which has the offsets of a Call. The parameter n counts
+	// the earlier requests that began at the same offset. At may be nil.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64

@@ -16,7 +16,6 @@ import (
 	"dray/cache"
 )
 
-// errOrigin is the error of an origin that refuses.
 var errOrigin = errors.New("origin says no")
 
 // TestReads checks what a cache guarantees to every reader. The function start returns a cache that
@@ -60,8 +59,8 @@ func open(t *testing.T, c *cache.Cache, p []byte, o *Origin) *cache.Reader {
 	return r
 }
 
-// attempt reads a blob from an origin that fails. The error comes from Open if the flight has
-// failed by then, and otherwise from a Read.
+// attempt reads a blob from an origin that fails. The error comes from Open if the flight fails
+// before Open returns, and otherwise from a Read.
 func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byte, error) {
 	t.Helper()
 	r, err := c.Open(t.Context(), Blob(p), origin)

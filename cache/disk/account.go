@@ -58,8 +58,8 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// addEntry inserts a new entry. The entry takes the place of a reservation of as many bytes as
-// reserved says. The file system has allocated as many of these as occupied says.
+// addEntry inserts a new entry. The entry takes the place of a reservation. The parameter reserved
+// is the size of the reservation, and occupied is the part that the file system has allocated.
 func (a *account) addEntry(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,7 +98,6 @@ func (a *account) wasRemoved(e *entry) bool {
 	return removed
 }
 
-// isGone reports whether an entry is out of the index.
 func (a *account) isGone(e *entry) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -143,15 +142,14 @@ func (a *account) unref(e *entry) {
 	a.uncount(e)
 }
 
-// refInternal references an entry for the directory's own work, such as syncing it. Until
-// unrefInternal the entry is not evicted. The reference does not count as a use, so operators may
-// purge the entry. It needs mu.
+// refInternal references an entry for the directory's own work, such as syncing it. The entry is
+// not evicted before unrefInternal is called. The reference does not count as a use, so operators
+// may purge the entry. It needs mu.
 func (a *account) refInternal(e *entry) {
 	e.refs.Add(1)
 	e.internalRefs++
 }
 
-// unrefInternal drops a reference of refInternal.
 func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -187,7 +185,7 @@ type claims struct {
 	received int // uploads that earlier processes committed as this blob, until Forget
 }
 
-// claim adds more to the claims of each blob. The numbers in more may be negative. It needs mu.
+// claim adds the numbers in more, which may be negative, to the claims of each blob. It needs mu.
 func (a *account) claim(blobs []digest.Digest, more claims) {
 	for _, dg := range blobs {
 		n := claims{a.claimed[dg].pinned + more.pinned, a.claimed[dg].received + more.received}
@@ -231,8 +229,8 @@ func (a *account) droppedBytes() int64 {
 	return n
 }
 
-// release gives back n reserved bytes. The file system has not allocated as many of these as
-// pending says.
+// release gives back n reserved bytes. The parameter pending is how many of these bytes the file
+// system has not allocated.
 func (a *account) release(n, pending int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

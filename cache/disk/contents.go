@@ -90,8 +90,8 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Retain keeps a held blob from being evicted until release is called. When it returns without an
-// error, the blob is on stable storage. A blob that was retained several times stays until each
+// Retain keeps a held blob from being evicted until release is called. Once Retain has returned
+// nil, the blob is on stable storage. A blob that was retained several times stays until each
 // release has been called. Calling the same release again does nothing. A suspect blob is verified
 // first. Retain returns ErrNotFound when the blob is not held.
 func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func(), err error) {
@@ -158,10 +158,10 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	return err
 }
 
-// DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error why, and
-// counts it as corrupt. A blob that a push needs is moved only if the error says that its file is
-// too short. After other errors it stays, because it may be the only copy and may become readable
-// again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
+// DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error in why,
+// and counts it as corrupt. A blob that a push needs is moved only if the error says that its file
+// is too short. After other errors it stays, because it may be the only copy and may become
+// readable again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {
 		c.mu.RLock()

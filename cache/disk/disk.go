@@ -98,9 +98,9 @@ func (d *Dir) Close() error {
 // programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
-// Run lists the blobs and verifies those that an unclean stop left. Until ctx ends, it scrubs,
-// keeps the directory within its bounds, and makes new blobs durable in groups. Then it syncs the
-// remaining new blobs, so that the next start need not verify them. It always returns nil.
+// Run lists the blobs and verifies those that an unclean stop may have damaged. Until ctx ends, it
+// scrubs, keeps the directory within its bounds, and makes new blobs durable in groups. Then it
+// syncs the remaining new blobs, so the next start need not verify them. It returns nil.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop

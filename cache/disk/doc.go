@@ -5,16 +5,16 @@
 //     length before it moved the file there by one rename. Unfinished files are only in ingest/,
 //     where nobody looks for blobs. [Open] removes them, except those that are kept for
 //     [Dir.Recover].
-//   - The directory is the index: presence, size and last use (the modification time) are read
-//     from it, so no database can disagree with it.
-//   - A blob file without any write permission is known to be on stable storage. A file that
-//     still has write permission when the directory is opened comes from an unclean stop. It is
-//     read and verified before its first use.
+//   - No database can disagree with the directory, because there is none. Presence, size and last
+//     use (the modification time) are read from the files.
+//   - A blob file without any write permission is known to be on stable storage. A file that still
+//     has write permission when the directory is opened comes from an unclean stop. It is read and
+//     verified before its first use.
 //   - The blocks of blobs, of reservations and of files about to be unlinked never grow beyond
 //     Options.MaxBytes. A blob that is open, retained or pinned is never evicted. The files in
 //     pins/ name the blobs that operators pin.
-//   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It
-//     is fetched again when a client asks for it.
+//   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It is
+//     fetched again when a client asks for it.
 //   - No file is touched while account.mu is held.
 //
 // A [Dir] consists of parts. Each part uses only the parts above it in this list:

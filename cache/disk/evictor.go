@@ -46,8 +46,7 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 }
 
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. The parameters free
-// and total are the free bytes and all bytes of the file system. The result evicted says that it
-// dropped blobs.
+// and total are bytes of the file system. The result evicted says that it dropped blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -74,7 +73,7 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that have at least as many bytes as short says, together. If all blobs that may
+// evict drops blobs that together have at least as many bytes as short says. If all blobs that may
 // be evicted have fewer bytes, evict drops none and returns false. The blob that needs the space
 // has the length coming. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {

@@ -21,7 +21,6 @@ type idleFiles struct {
 	closed bool
 }
 
-// idleFile is a file of a blob.
 type idleFile struct {
 	entry *entry
 	file  *os.File
@@ -63,7 +62,7 @@ func (s *idleFiles) closeOf(e *entry) error {
 	return s.closeIf(func(f idleFile) bool { return f.entry == e })
 }
 
-// closeAll closes all files, and those that become idle later.
+// closeAll closes all idle files. From then on, put closes each file.
 func (s *idleFiles) closeAll() error {
 	s.mu.Lock()
 	s.closed = true

@@ -54,7 +54,7 @@ type ingests struct {
 
 // Create starts an ingest of size bytes and reserves room for them. If size is negative, the length
 // is unknown, and room is reserved as the blob grows. Create returns ErrFull or ErrTooLarge when
-// there is no room. ctx bounds the wait for the directory to be read.
+// there is no room. ctx bounds the wait until the directory has been read.
 func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 	in := s.ingest(s.ingestName(), max(size, -1))
 	if size >= 0 {
@@ -123,7 +123,7 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Reopen opens the file a second time. A reader that follows while more is written needs an offset
-// of its own. It returns errors.ErrUnsupported on systems that cannot do that.
+// of its own. Reopen returns errors.ErrUnsupported on systems that cannot do that.
 func (in *Ingest) Reopen() (*os.File, error) {
 	if err := in.home.fault(OpOpen, in.name); err != nil {
 		return nil, err
@@ -312,9 +312,10 @@ func (in *Ingest) check(dg digest.Digest) error {
 	return nil
 }
 
-// soundEntry returns the entry of a digest with one more reference, or nil if there is none. If the
-// entry is suspect, or its file is missing or has another length, soundEntry takes the entry out of
-// the index and returns nil. The caller has taken the name and is about to replace the file.
+// soundEntry returns the entry of a digest with one more reference, or nil if there is no such
+// entry. If the entry is suspect, or its file is missing or has another length, soundEntry takes
+// the entry out of the index and returns nil. The caller has taken the name and is about to replace
+// the file.
 func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	e, _ := s.held(dg)
 	if e == nil {

@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the counters and gauges of one directory.
 type metrics struct {
 	evicted, evictedBytes prometheus.Counter
 	corrupt, verified     prometheus.Counter

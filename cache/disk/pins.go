@@ -115,7 +115,7 @@ func (ps *pins) lockPins(ctx context.Context) error {
 
 func (ps *pins) unlockPins() { <-ps.changing }
 
-// set adds a pin, or replaces the one of its name, and counts the claims on its blobs.
+// set adds a pin, or replaces the pin of the same name, and counts the claims on its blobs.
 func (ps *pins) set(p Pin) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()

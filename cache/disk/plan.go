@@ -27,8 +27,8 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 	return all, nil
 }
 
-// Evict evicts the blobs that [Dir.Plan] would return, and returns them. Their files are unlinked
-// when it returns. If there is an error, Evict may have evicted fewer blobs.
+// Evict evicts the blobs that [Dir.Plan] would return, and returns them. When Evict returns, their
+// files are unlinked. After an error, Evict may have evicted fewer blobs.
 func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims that have at least as many bytes as short says, together. The parameter
+// evictSome drops victims that together have at least as many bytes as short says. The parameter
 // most bounds their number. They have fewer bytes if this bound is too low or no victims are left.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()

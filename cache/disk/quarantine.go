@@ -82,7 +82,7 @@ func (q *quarantine) trim() error {
 	}
 	var infos []fs.FileInfo
 	for _, f := range files {
-		if info, err := f.Info(); err == nil { // otherwise it is gone
+		if info, err := f.Info(); err == nil { // otherwise the file is gone
 			infos = append(infos, info)
 		}
 	}

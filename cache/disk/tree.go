@@ -154,7 +154,6 @@ func (t *tree) check(ctx context.Context, dg digest.Digest, name string, size in
 	return nil
 }
 
-// contextReader stops reading when its context ends.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -10,8 +10,8 @@ const (
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
 	// stored again soon after an eviction. Each hit there spares it once, and it has no hits left. To
-	// free a lot of space, dray goes through the queue several times, and each time a blob that is
-	// spared loses a hit. Then even blobs that clients ask for often can become victims.
+	// free a lot of space, dray goes through the queue several times, and a spared blob loses a hit
+	// each time. Then even blobs that clients ask for often can become victims.
 	ReasonCold Reason = "cold"
 )
 
@@ -109,7 +109,6 @@ type plan struct {
 	again []requeued
 }
 
-// requeued is an entry that was put back.
 type requeued struct {
 	*entry
 	hits uint32

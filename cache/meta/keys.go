@@ -93,7 +93,8 @@ func (k TagKey) key() string {
 // forgetKey is the key of the epoch of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
-// parseTagKey is the inverse of key, except that it leaves Accept empty unless it is [Referrers].
+// parseTagKey is the inverse of key. It restores Accept only if that is [Referrers], because the
+// key has only a hash of Accept.
 func parseTagKey(key string) (TagKey, bool) {
 	parts, ok := split(tagSpace, key, 4)
 	if !ok {

@@ -152,9 +152,8 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 	return nil
 }
 
-// SetNotFound records that the upstream, asked at the given time, answered that the tag does not
-// exist. The parameter window is how long the fact is kept. If it is not positive, SetNotFound
-// records nothing.
+// SetNotFound records that the upstream, asked at the given time, had no such tag. The fact is kept
+// for the time window. If window is not positive, SetNotFound records nothing.
 func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil
@@ -172,8 +171,8 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 }
 
 // All yields the visible facts about tags of one upstream, or of all upstreams if upstream is
-// empty, for listings. It leaves out facts about lists of referrers. It is too slow for a pull,
-// because it reads the whole store if the store does not order its keys.
+// empty. It leaves out facts about lists of referrers. It is for listings, and too slow for a pull:
+// it reads the whole store if the store does not order its keys.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
 		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())

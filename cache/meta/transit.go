@@ -11,7 +11,7 @@ import (
 )
 
 // TransitTTL is how long a fact about a blob in transit is kept. Until the mirror has brought the
-// blob to the upstream, it records the fact again before it expires.
+// blob to the upstream, it renews the fact in time.
 const TransitTTL = time.Minute
 
 // TransitFact says that a mirror has got a blob from a client and acknowledged it.
@@ -22,15 +22,15 @@ type TransitFact struct {
 	Held bool
 }
 
-// Transit tells mirrors that share a store which blobs the other mirrors have got from clients and
-// have not brought to the upstream yet.
+// Transit tells a mirror which blobs other mirrors have got from clients, but have not brought to
+// the upstream yet. These mirrors share a store.
 type Transit struct {
 	ledger[transitRecord]
 	self string
 }
 
-// NewTransit returns the facts in s for the mirror self. s must have no cache in memory, because
-// other mirrors write the facts that this one reads.
+// NewTransit returns the facts in s for the mirror whose name is self. The store s must have no
+// cache in memory, because other mirrors write the facts that this one reads.
 func NewTransit(s Store, self string) *Transit {
 	return &Transit{newLedger[transitRecord](s, "transit", TransitTTL), self}
 }

@@ -101,8 +101,8 @@ type Linked struct {
 	Link
 }
 
-// All yields the links of one upstream, or of all upstreams if upstream is empty, for listings. It
-// is too slow for a pull, because it reads the whole store if the store does not order its keys.
+// All yields the links of one upstream, or of all upstreams if upstream is empty. It is for
+// listings, and too slow for a pull: it reads the whole store if the store does not order its keys.
 func (l *Visibility) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
 	return list(ctx, l.ledger, upstreamPrefix(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
 		return Linked{k.upstream, k.repo, Link{k.digest, LinkFact(r)}}, nil

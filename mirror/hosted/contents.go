@@ -34,7 +34,7 @@ type repo struct {
 	state *state
 	// members are the blobs of the repository.
 	members map[digest.Digest]*member
-	// written is when the file was last written, and stale says that content has been used since.
+	// written is when the file was last written, and stale says that content has been used since then.
 	stale   bool
 	written time.Time
 	// gone says that the repository was empty and has been removed from contents.repos.

@@ -125,7 +125,6 @@ func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	}
 }
 
-// dropped counts and logs a tag or manifest that was dropped.
 func (s *Store) dropped(repo, what, why string) {
 	s.m.dropped.WithLabelValues(why).Inc()
 	s.log.Info("removed from hosted repository", "repository", repo, "what", what, "why", why)

@@ -55,7 +55,6 @@ const (
 	reasonQuota    = "quota"
 )
 
-// pruneEvery is the interval between two prunes.
 const pruneEvery = time.Minute
 
 // Run prunes the repositories and stores the times of last use, until ctx ends. Then it stores
@@ -109,7 +108,6 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 	}
 }
 
-// outdatedTag is a tag to drop, and the reason.
 type outdatedTag struct{ name, why string }
 
 // outdated returns the tags of a repository that the rules drop. It also returns the manifests to

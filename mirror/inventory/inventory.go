@@ -19,7 +19,7 @@ import (
 var (
 	// ErrNotHeld says that the cache has nothing with the given name.
 	ErrNotHeld = errors.New("not found in the cache")
-	// ErrSelection says that the selection has neither a name nor a pattern, or both.
+	// ErrSelection says that the selection has both a name and a pattern, or neither.
 	ErrSelection = errors.New("name exactly one image, digest or pattern of repositories")
 	// ErrPinned says that a pin keeps the content, so that only a purge with Force removes it.
 	ErrPinned = errors.New("pinned")

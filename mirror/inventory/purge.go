@@ -106,11 +106,11 @@ func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Select
 // plan is the result of applying a selection to a snapshot.
 type plan struct {
 	tags   []Name
-	images []imageKey // the images to purge, in order
+	images []imageKey // the images to purge, sorted
 	loose  []digest.Digest
 	queued bool       // a selected image is still to be forwarded, and stays
 	hosted bool       // a selected image is hosted, and stays
-	kept   []imageKey // selected images that are pinned, and stay; in order
+	kept   []imageKey // selected images that are pinned, and stay; sorted
 	pin    string     // the name of a pin that keeps a selected image or blob
 	// shared are the blobs that remaining images need.
 	shared map[digest.Digest]bool

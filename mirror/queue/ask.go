@@ -24,8 +24,7 @@ func (q *Queue) Tags(upstream, repo string) []string {
 }
 
 // Retry makes an entry due at once. It ends the pause after an error, and makes a failed entry wait
-// for an attempt again. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or an
-// error of the disk.
+// again. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or a disk error.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	if err := q.writer.lock(ctx); err != nil {
 		return err

@@ -382,7 +382,6 @@ func (x *index) unmarkWithdrawn(entries []*entry, was []State) {
 	}
 }
 
-// interruptAttempt interrupts the attempt at an entry, if any.
 func (x *index) interruptAttempt(e *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -120,8 +120,8 @@ func replay(r io.Reader) (contents, error) {
 	}
 }
 
-// readLine reads up to a line break. The result whole says whether there was one. It cuts a line
-// that is longer than maxLine, so the checksum of that line will not match.
+// readLine reads up to a line break. The result whole says whether there was one. readLine cuts a
+// line that is longer than maxLine, so the checksum of that line will not match.
 func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')

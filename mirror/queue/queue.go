@@ -91,7 +91,7 @@ type Options struct {
 	Directory string
 	// Hold puts a blob on stable storage, and keeps it from being evicted until release is called.
 	Hold func(ctx context.Context, d digest.Digest) (release func(), err error)
-	// MaxEntries and MaxBytes bound the queue. 0 means 10,000 entries, and bytes without a bound.
+	// MaxEntries and MaxBytes bound the queue. 0 means 10,000 entries and any number of bytes.
 	MaxEntries int
 	MaxBytes   int64
 	// Parallel is the number of repositories to which the queue forwards at the same time. 0 means 4.

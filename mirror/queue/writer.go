@@ -39,7 +39,6 @@ func (w *writer) lock(ctx context.Context) error {
 
 func (w *writer) unlock() { <-w.writing }
 
-// write appends a record to the journal.
 func (w *writer) write(r record) error {
 	err := w.journal.append(r, w.snapshot)
 	w.note(err)

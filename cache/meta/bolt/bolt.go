@@ -108,7 +108,7 @@ func expiry(ttl time.Duration) int64 {
 }
 
 // Open opens or creates the file. It returns ErrLocked if another process uses it. If the file is
-// damaged, Open logs a warning and starts with an empty one. If the file cannot be opened now, for
+// damaged, Open logs a warning and starts with an empty file. If the file cannot be opened now, for
 // example because the disk is full, Open logs a warning and returns a store. Each method of this
 // store tries again to open the file, and returns an error if it cannot.
 func Open(o Options) (*Store, error) {

@@ -24,8 +24,8 @@ type RedisServer struct {
 }
 
 // StartRedis starts a redis-server on a free port of 127.0.0.1, and stops it when the test ends. It
-// skips the test if the program is not installed. args are the arguments of redis-server, of which
-// the first may be a configuration file. Without such a file, the server has no persistence.
+// skips the test if the program is not installed. The program gets args, of which the first may be
+// a configuration file. Without such a file, it has no persistence.
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // Bounds of one reply. go-redis allocates the bytes that a header announces before they arrive.
-// Without bounds, any program that answers on the port could make it take all memory. Replies with
-// facts are much smaller than these bounds.
+// Without bounds, any program that answers on the port could make dray take all memory. Replies
+// with facts are much smaller than these bounds.
 const (
 	maxValues = 100_000
 	maxReply  = 32 << 20 // bytes

@@ -39,7 +39,7 @@ func connect(rawURL string, password func() string, timeout time.Duration) (gore
 	return nil, fmt.Errorf("%w: scheme %q", ErrURL, scheme)
 }
 
-// conceal removes the URL from the error of a parser: net/url quotes all of the URL.
+// conceal removes the URL from the error of a parser, because net/url quotes all of the URL.
 func conceal(err error) error {
 	if parse, ok := errors.AsType[*url.Error](err); ok {
 		err = parse.Err
