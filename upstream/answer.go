@@ -14,14 +14,14 @@ import (
 )
 
 // answerTimeout bounds the time to read a manifest, a list, the text of an error, or the start of a
-// blob that noDocument looks at. The rest of a blob has no limit here, because only its reader
+// blob for noDocument. Reading a whole blob has no limit here, because only the reader of the blob
 // knows how long to wait.
 const answerTimeout = 20 * time.Second
 
 var errStalled = errors.New("the answer stalled")
 
-// answer is the body of an answer. It can cancel the request, so that a connection that stays
-// open and silent does not block its reader for ever. It counts its bytes as they are read.
+// answer is the body of an HTTP answer, and counts the bytes that are read from it. It can cancel
+// the request, so that a silent connection does not block the reader for ever.
 type answer struct {
 	io.ReadCloser
 	cancel   context.CancelFunc
@@ -32,8 +32,8 @@ type answer struct {
 	ended    func(bytes int64) // called once, by Close; may be nil
 }
 
-// roundTrip makes one round trip. The body of the answer is an *answer, which adds its bytes to
-// received.
+// roundTrip makes one round trip. The body of the answer is an *answer, which adds the bytes read
+// to the counter received.
 func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Counter) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))
@@ -65,8 +65,8 @@ func (a *answer) Close() error {
 	return err
 }
 
-// abortAfter cancels the request after d, and marks its answer as stalled. The caller stops the
-// returned timer when it has read the answer.
+// abortAfter cancels the request when the time d has passed, and marks its answer as stalled. The
+// caller stops the returned timer after reading the answer.
 func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 	a, ok := resp.Body.(*answer)
 	return time.AfterFunc(d, func() {
@@ -93,8 +93,8 @@ func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	return p, err
 }
 
-// drain reads up to 16 KiB of an answer that is not needed and closes it, so that its connection
-// can be reused.
+// drain reads up to 16 KiB of an answer that nobody needs, and closes the answer. The connection
+// can then be reused.
 func drain(resp *http.Response) {
 	defer abortAfter(resp, answerTimeout/4).Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, 16<<10)

@@ -14,10 +14,10 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// pause returns how long to wait after failure n, counted from 0. It returns 0 if a Limiter has
-// paused the operation already, and the Retry-After if the registry sent one. Otherwise the wait
-// doubles with each failure, up to lastPause. Up to half of it is random, so that callers that
-// failed together do not all try again at the same time.
+// pause returns how long to wait after the n-th failure, counted from 0. It returns 0 if a Limiter
+// has already paused the operation. If the registry sent a Retry-After, pause returns that time.
+// Otherwise the wait doubles with each failure, up to lastPause. Half of the wait is random, so
+// that callers that failed together try again at different times.
 func pause(n int, err error) time.Duration {
 	if errors.Is(err, errPaused) {
 		return 0

@@ -18,60 +18,58 @@ import (
 type BreakerOptions struct {
 	// Name names the upstream in messages and metrics.
 	Name string
-	// Threshold is a number of questions in a row without an answer. After that many, the Breaker
-	// refuses callers that hold no older answer. [Breaker] says what a question is. 0 means 5.
+	// Threshold is how many questions in a row must get no answer before the Breaker refuses callers
+	// without an older answer. [Breaker] says what a question is. 0 means 5.
 	Threshold int
-	// Lasting is how much time must also have passed since the first of these failures. A shorter
-	// burst of failures is left to retries, however many callers meet it. 0 means that the number of
-	// failures alone decides.
+	// Lasting is how long these failures must also have gone on. In a shorter burst of failures,
+	// callers are let through. 0 means that only the number of failures decides.
 	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt, while callers are refused. 0 means 5 s.
 	Probe time.Duration
 	// Hello, when not nil, sends the registry a request that concerns no content, such as GET /v2/.
-	// The Breaker then considers the registry itself down only when Hello has failed, and Threshold
-	// counts only for hosts that the registry redirects to. While the registry is down, the Breaker
-	// calls Hello before it lets an attempt through. Probe bounds the time of one call.
+	// With Hello, the registry itself counts as down only when Hello has failed. Threshold then
+	// applies only to hosts that the registry redirects to. While the registry is down, the Breaker
+	// calls Hello before it lets an attempt through. Probe bounds the time of one call of Hello.
 	Hello func(context.Context) error
 }
 
-// Breaker refuses requests to a host that is down, so that callers need not wait for it. It judges
-// the registry and each host that the registry redirects to separately. A question is one call of a
-// Source, Sink, Lister or Deleter. It counts once, however often it is repeated. It has failed if
-// its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends the
-// row of failures of the host that gave it.
+// Breaker refuses requests to a host that is down, so that callers do not wait in vain. It judges
+// the registry separately from each host that the registry redirects to. A question is one call of
+// a Source, Sink, Lister or Deleter, and counts once even if it is repeated. A question has failed
+// if its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends
+// the row of failures of the host that answered.
 //
-// One bad object must not keep callers from all other objects. Statuses of 500 and above are
-// therefore a reason to refuse all callers of a host only if questions about three repositories
-// have failed. In this case, and when questions get no answer, Hello decides whether the registry
-// itself is down. As long as Hello gets a good answer, the Breaker refuses only questions about
-// repositories that fail, and only if three or more fail.
+// One bad object must not keep callers from all other objects. So statuses of 500 and above count
+// against the host itself only if questions about three repositories have failed. In this case, and
+// when questions get no answer, Hello decides whether the registry itself is down. As long as Hello
+// gets a good answer, the Breaker refuses only questions about failing repositories, and only if
+// three or more repositories fail.
 //
-// Two kinds of callers share the state. Callers that need the answer (Source, Sink, Lister,
-// Deleter) are refused while the host is considered down. Callers that hold an older answer (Held)
-// are refused after one question without an answer, or after one failure of their own repository,
-// because asking costs them time and gains little. Once Probe has passed since the last failure,
-// the Breaker lets one attempt of either kind through.
+// There are two kinds of callers. Callers that need the answer (Source, Sink, Lister, Deleter) are
+// refused while the host is considered down. Callers that have an older answer (Held) are refused
+// after one question without an answer, or after one failure of their own repository. Asking would
+// cost them time and gain little. Once Probe has passed since the last failure, the Breaker lets
+// one attempt of either kind through.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter
 	open     prometheus.GaugeFunc
 
 	mu sync.Mutex // guards the fields below
-	// hosts has the failures of each host since its last good answer, and repos has those of each
-	// repository. The registry is the host "".
+	// hosts and repos have the failures of each host, and of each repository, since the last good
+	// answer. The registry is the host "".
 	hosts, repos map[string]*circuit
-	// asked and problem are those of BreakerState.
+	// asked and problem are the fields Asked and Problem of BreakerState.
 	asked   bool
 	problem error
 }
 
 const (
 	registryHost = ""
-	// severalRepos is how many repositories must fail before the Breaker looks for the reason in their
-	// host.
+	// severalRepos is how many repositories must fail before the Breaker blames their host.
 	severalRepos = 3
-	// maxCircuits bounds how many hosts, and how many repositories, are remembered, because clients
-	// and registries choose their names.
+	// maxCircuits bounds the entries of Breaker.hosts and of Breaker.repos, because clients and
+	// registries choose the names.
 	maxCircuits = 1024
 )
 
@@ -96,8 +94,8 @@ type BreakerState struct {
 	Failures int
 	Last     error
 	Next     time.Time
-	// Asked says that the registry has answered or failed to answer a request. Problem is the newest
-	// such result if the registry failed or refused the credentials, and nil otherwise.
+	// Asked says that a request to the registry has had a result. Problem is the newest result if it
+	// is a failure or a refusal of the credentials, and otherwise nil.
 	Asked   bool
 	Problem error
 }
@@ -155,8 +153,8 @@ func (b *Breaker) State() (s BreakerState) {
 	return s
 }
 
-// Greeted records the result of a first request to the registry. Only State uses this result, and
-// only until there is another one.
+// Greeted records the result of a first request to the registry. Only State uses this result, until
+// the result of another request replaces it.
 func (b *Breaker) Greeted(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -175,8 +173,8 @@ func (b *Breaker) saw(err error) {
 	}
 }
 
-// Do calls f, which sends a request to the registry, and records its result. If the registry is
-// considered down, it returns an *OpenError and does not call f.
+// Do calls f, which sends a request to the registry, and records the result of f. If the registry
+// is considered down, Do returns an *OpenError without calling f.
 func (b *Breaker) Do(f func() error) error {
 	return b.do(context.Background(), Repo{}, false, func(Repo) error { return f() })
 }
@@ -241,8 +239,8 @@ func (p *attempt) onward(host string) error {
 	return err
 }
 
-// admit returns an *OpenError if the host must not be asked now. Otherwise, doubtful is the
-// registry's circuit if Hello has to be called first, and nil if not.
+// admit returns an *OpenError if the host must not be asked now. If Hello has to be called first,
+// doubtful is the circuit of the registry, and otherwise nil.
 func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
@@ -299,10 +297,10 @@ func (b *Breaker) down(host string, c *circuit) bool {
 	return b.lasts(c) && (len(c.repos) >= severalRepos || c.unanswered >= b.o.Threshold)
 }
 
-// spreads reports whether the failures of a repository are part of a wider problem of the registry:
-// they have gone on for Lasting, and so have recent failures of severalRepos repositories. If only
-// one repository fails, the reason may be one bad object, and callers must still get the other
-// objects. b.mu is held.
+// spreads reports whether the failures of a repository are part of a wider problem of the registry.
+// That is so if both these failures and recent failures of severalRepos repositories have gone on
+// for Lasting. If only one repository fails, the reason may be one bad object, and callers must
+// still get the other objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {
 		return false
@@ -378,8 +376,8 @@ func (c *circuit) failed(err error, probe time.Duration) {
 	c.last, c.next = err, time.Now().Add(probe)
 }
 
-// rowOf returns the circuit of key, and makes it if there is none. If there are already
-// maxCircuits, rowOf forgets another one, which costs a few questions.
+// rowOf finds or makes the circuit of key. If there are already maxCircuits circuits, rowOf first
+// drops one of them, which costs only a few requests.
 func rowOf(all map[string]*circuit, key string) *circuit {
 	c := all[key]
 	if c != nil {
@@ -406,8 +404,8 @@ func saysNothing(err error) bool {
 		errors.Is(err, ErrCredentials) || errors.Is(err, ErrRepositoryMissing)
 }
 
-// failing reports whether a result is a failure of the host. A 4xx of a storage is not, because it
-// concerns the object, or the URL that the registry made for the object.
+// failing reports whether a result is a failure of the host. A 4xx of a storage is no failure,
+// because it concerns the object, or the URL that the registry made for the object.
 func failing(err error) bool {
 	if errors.Is(err, ErrUnreachable) {
 		return true

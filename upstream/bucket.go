@@ -10,22 +10,21 @@ import (
 )
 
 const (
-	// minRate is the lowest rate, in requests per second, to which refusals can slow a bucket. A
-	// bucket with a high ceiling (above 400) has a lowest rate of 1/400 of the ceiling instead. A
-	// bucket with a ceiling below minRate is never slowed below its ceiling.
+	// minRate is the lowest rate, in requests per second, to which refusals can slow a bucket. For a
+	// bucket with a ceiling above 400, the lowest rate is 1/400 of the ceiling. A bucket with a
+	// ceiling below minRate is never slowed.
 	minRate = 1
-	// recovery is the time in which the limit rises by at least refusedRate while the registry answers
-	// and refuses nothing. A halved limit is therefore back at refusedRate after half of this time. A
-	// bucket without a ceiling loses its limit when four times recovery have passed since the last
-	// refusal.
+	// recovery is the time in which the rate rises by at least refusedRate, if the registry refuses
+	// nothing meanwhile. So a halved rate is back at refusedRate after half of this time. A bucket
+	// without a ceiling loses its limit after four times this time without a refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
-	// fewRequests is how many requests a bucket must have sent since its last refusal before another
-	// refusal halves its rate. If the bucket sent fewer, other clients are using up the registry's
-	// limit, and only waiting helps.
+	// fewRequests is how many requests a bucket must have sent between two refusals for the second
+	// refusal to halve its rate. If the bucket has sent fewer, other clients are using up the
+	// registry's limit, and only waiting helps.
 	fewRequests = 3
-	// maxPause bounds the pause after a refusal, even if Retry-After asks for a longer one.
+	// maxPause bounds the pause after a refusal, even if Retry-After asks for a longer pause.
 	maxPause = time.Minute
 )
 
@@ -42,14 +41,14 @@ type bucket struct {
 	background turns.Queue // of background work
 	timer      *time.Timer
 
-	// Nothing is sent before pausedUntil. refusals counts the refusals in a row, and lastError is
-	// the text of the last one.
+	// Nothing is sent before pausedUntil. refusals counts the refusals in a row, and lastError is the
+	// text of the last refusal.
 	pausedUntil time.Time
 	refusals    int
 	lastError   string
-	// refusedAt is the time of the last refusal, or zero when the rate has recovered from it. Answers
-	// to requests that were sent before refusedAt are ignored. raisedAt is when a refusal last halved
-	// the rate, or an answer last raised it.
+	// refusedAt is the time of the last refusal, or zero when the rate has recovered from that
+	// refusal. Answers to requests that were sent before refusedAt are ignored. raisedAt is when the
+	// rate last changed.
 	refusedAt, raisedAt time.Time
 	// refusedRate is the rate, per second, at which the registry refused. sentSince counts the
 	// requests sent since the last refusal.
@@ -78,8 +77,8 @@ func (p *pool) hasSlot(background bool) bool {
 	return p.taken < p.slots
 }
 
-// pump sends the requests that may be sent now, one from each bucket in turn, clients' requests
-// first. For the rest, it sets timers that call resume.
+// pump sends all requests that may be sent now. The buckets take turns, and requests of clients go
+// first. For requests that have to wait, pump sets timers that call resume.
 func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	for _, background := range []bool{false, true} {
 		for sent := true; sent; {
@@ -95,8 +94,8 @@ func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	}
 }
 
-// sendNext sends the next request of a queue and returns true. It sends none and returns false if
-// the queue is empty, or the bucket is paused or out of tokens.
+// sendNext sends the next request of a queue and returns true. It returns false without sending if
+// the queue is empty, or if the bucket is paused or out of tokens.
 func (b *bucket) sendNext(now time.Time, background bool) bool {
 	q := &b.foreground
 	if background {
@@ -134,7 +133,7 @@ func (b *bucket) schedule(now time.Time, resume func(*bucket)) {
 	}
 }
 
-// tokenDelay returns how long it takes until the bucket has n tokens; 0 if it has no limit.
+// tokenDelay returns how long it takes until the bucket has n tokens; 0 if the bucket has no limit.
 func (b *bucket) tokenDelay(now time.Time, n int) time.Duration {
 	if b.tokens == nil {
 		return 0
@@ -155,10 +154,10 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
 }
 
-// refused records the refusal of a request that was sent at the time began, and pauses the bucket.
-// It ignores a request that was sent before the last refusal. If throttled is true, it also halves
-// the rate, unless fewer than fewRequests were sent since the last refusal. The parameter after is
-// the Retry-After of the answer; if it is 0, the pause grows with each refusal in a row.
+// refused pauses the bucket, because a request that was sent at the time began was refused. It
+// ignores a request that was sent before the last refusal. If throttled is true, and at least
+// fewRequests were sent since the last refusal, refused also halves the rate. The parameter after
+// is the Retry-After of the answer. If after is 0, the pause grows with each refusal in a row.
 func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(b.refusedAt) {
 		return

@@ -21,19 +21,19 @@ func (r Repo) With(c Call) Repo {
 // Call says how to send a request, including its retries. The zero value is for a request that
 // a client waits for.
 type Call struct {
-	// Background, when not nil, marks a request that no client waits for until the Urgency is raised.
-	// Until then, the request is sent after those of clients, and leaves a quarter of the Limiter's
-	// slots free. If it asks for a manifest, it is not sent while the pull quota is nearly used up.
+	// Background, when not nil, marks the request as background work until the Urgency is raised.
+	// Background work is sent after the requests of clients, and leaves a quarter of the Limiter's
+	// slots free. It gets no manifests while the pull quota is nearly used up.
 	Background *Urgency
 	// OnRetry, when not nil, is called with each failure that another try may mend, even if no time is
-	// left for one. It must not block.
+	// left for another try. It must not block.
 	OnRetry func(error)
 	// Existing says that a write must not create its repository, because nobody has decided yet
 	// whether the content may be stored.
 	Existing bool
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
-	// before is how many attempts at the same question failed before this one. A Breaker counts all
+	// before is how many earlier attempts at the same question have failed. A Breaker counts all
 	// attempts as one question.
 	before int
 	// onward, when not nil, is called before the request goes to a host that the registry has
@@ -56,15 +56,15 @@ func NewUrgency() *Urgency {
 	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
 }
 
-// Raise makes the task's requests count as requests of clients, also those that already wait. It
-// may be called more than once.
+// Raise makes all requests of the task count as requests of clients, including requests that
+// already wait. It may be called more than once.
 func (u *Urgency) Raise() { u.raise() }
 
 // InBackground returns the Call for requests that no client will ever wait for.
 func InBackground() Call { return Call{Background: NewUrgency()} }
 
-// raised returns a channel that is closed when the request becomes urgent. It returns nil for a
-// request that never was background work.
+// raised returns a channel that is closed when the request becomes urgent. For a request that never
+// was background work, raised returns nil.
 func (c Call) raised() <-chan struct{} {
 	if c.Background == nil {
 		return nil
@@ -85,8 +85,8 @@ func (c Call) inBackground() bool {
 	}
 }
 
-// waitLimit returns the longest time that the request may wait in a queue. defaultWait is the bound
-// for requests that clients wait for.
+// waitLimit returns the longest time that the request may wait in a queue. The parameter
+// defaultWait is that time for requests that clients wait for.
 func (c Call) waitLimit(defaultWait time.Duration) time.Duration {
 	if c.Background != nil {
 		defaultWait = backgroundWait

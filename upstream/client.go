@@ -38,9 +38,9 @@ type Options struct {
 	Limiter *Limiter
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
-	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. WriteBudget
-	// is the time from the start of the write within which another attempt may start. 0 means 5
-	// attempts, and 5 minutes. An attempt after which the Limiter pauses the operation does not count.
+	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. Attempts
+	// after which the Limiter pauses the operation do not count. For WriteBudget after the start of
+	// the write, another attempt may start. 0 means 5 attempts, and 5 minutes.
 	WriteAttempts int
 	WriteBudget   time.Duration
 	// Logger receives each request, and the errors of writes that are tried again, at level debug. Nil
@@ -144,9 +144,9 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 // own reports whether u is an address of the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
-// send makes one round trip about a repository when the Limiter allows it. If the host is not the
-// registry, the Breaker has to allow it, too. A nil error means that there is an answer, of any
-// status; the caller closes it.
+// send makes one round trip about a repository, as soon as the Limiter allows the request. If the
+// host is not the registry, the Breaker has to allow the request, too. A nil error means that there
+// is an answer, of any status, which the caller closes.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	if c.own(req.URL) {
 		return c.limited(req, repo, kind, "")
@@ -164,7 +164,8 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	return resp, err
 }
 
-// limited makes one round trip when the Limiter allows it. An empty host means the registry.
+// limited makes one round trip, as soon as the Limiter allows the request. An empty host means the
+// registry.
 func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host string) (*http.Response, error) {
 	if c.o.Limiter == nil {
 		return c.roundTrip(req, repo, kind)
@@ -207,8 +208,8 @@ func (c *Client) roundTrip(req *http.Request, repo Repo, kind oci.Kind) (*http.R
 	return resp, nil
 }
 
-// logRequest logs a request and its answer at level debug: when the answer was read, or at once if
-// there is none. The query is left out, because the query of a storage's URL may hold a signature.
+// logRequest logs a request and its answer at level debug, when the answer has been read. If there
+// is no answer, it logs at once. It does not log the query, which may have a signature.
 func logRequest(o *Options, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
 	ctx := context.WithoutCancel(req.Context())
 	if !o.Logger.Enabled(ctx, slog.LevelDebug) {
@@ -282,9 +283,9 @@ func redirect(resp *http.Response) bool {
 	return false
 }
 
-// follow returns the request to the target of a redirect, with the Accept and Range headers of
-// req. The transport adds credentials for the registry alone: S3 refuses a signed URL that
-// comes with an Authorization header.
+// follow returns the request to the target of a redirect, with the Accept and Range headers of req.
+// The transport adds credentials only for the registry, because S3 refuses a signed URL that comes
+// with an Authorization header.
 func (c *Client) follow(req *http.Request, location string) (*http.Request, error) {
 	u, err := c.resolve(req.URL, location)
 	if err != nil {
@@ -302,11 +303,10 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 	return next, nil
 }
 
-// resolve parses a Location. If the Location has the registry's own name (Options.Host), resolve
-// replaces its scheme and host by those of Base. A registry behind a proxy that ends TLS may write
-// http for its own name (distribution#123), which resolve turns into https. resolve refuses any
-// other change from https to http. A registry behind a proxy that adds a path may leave that path
-// out. resolve then adds the path.
+// resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
+// the scheme and host from Base. So if a registry behind a proxy that ends TLS writes http
+// (distribution#123), the result has https. resolve refuses any other change from https to http. If
+// a registry leaves out the path of Base, resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -343,7 +343,7 @@ func sameHost(u *url.URL, name string) bool {
 	return usual && strings.EqualFold(u.Hostname(), name)
 }
 
-// bodyError maps an error that occurred while a body was read.
+// bodyError converts an error of reading a body to an error of this package.
 func (c *Client) bodyError(ctx context.Context, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

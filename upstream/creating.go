@@ -25,17 +25,17 @@ const (
 	// maxKnownRepos bounds the repositories that are remembered. If the state of a repository is
 	// dropped, the next write to it runs alone, which costs only time.
 	maxKnownRepos = 10_000
-	// missingFor is how long a repository counts as missing after a write was refused for that reason.
+	// missingFor is how long a repository counts as missing after a write did not find it.
 	missingFor = time.Minute
 )
 
 // Creating is a Sink that creates a repository when a write finds it missing, and repeats that
 // write. A registry may need a moment until it finds a new repository: ECR creates asynchronously
-// (hashicorp/terraform-provider-aws#3849). So for createdWindow after a creation, a write that does
-// not find the repository is repeated, and the repository is not created again.
+// (hashicorp/terraform-provider-aws#3849). For createdWindow after a creation, Creating therefore
+// repeats a write that does not find the repository, and does not create the repository again.
 //
-// Until the registry has accepted a write to a repository, only one write is under way there. So
-// the layers of a first push cost one creation together, and only one of them is sent again and
+// Until the registry has accepted a write to a repository, Creating sends only one write at a time
+// to it. So all layers of a first push cost one creation, and only one layer is sent again and
 // again until the registry finds the repository. A write with [Call.Existing] creates no repository
 // and fails with ErrRepositoryMissing.
 type Creating struct {
@@ -48,22 +48,21 @@ type Creating struct {
 
 var _ Sink = (*Creating)(nil)
 
-// repoState is the state of one repository.
 type repoState struct {
 	accepted  bool    // a write was accepted
 	creations int     // creations so far; shows whether a refused write began before the last creation
 	leader    *leader // the write that is under way alone, nil if there is none
-	// missing is the error of the last leader if it found no repository and was not allowed to create
-	// one; otherwise nil. missingSince is when that leader ended.
+	// missing is the error of the last leader, if that leader found no repository and was not allowed
+	// to create it. Otherwise missing is nil. missingSince is when that leader ended.
 	missing      error
 	missingSince time.Time
 	created      time.Time // of the last creation
-	inVain       bool      // since then, a write has waited in vain for the registry to find the repository
+	inVain       bool      // since the creation, a write has waited in vain for the registry to find the repository
 }
 
 // turn is what a write needs to know before it begins.
 type turn struct {
-	creations int     // the count of creations until now
+	creations int     // creations so far
 	lead      *leader // the write's own lead; nil if the repository is known to exist
 	missing   error   // the error of a leader that found no repository at most missingFor ago
 }
@@ -75,11 +74,10 @@ type leader struct {
 	err  error
 }
 
-// outcome is the result of a leader.
 type outcome struct {
 	accepted bool  // the registry accepted a write
 	failure  error // error of the creation
-	missing  error // error of a write that found no repository and was not allowed to create one
+	missing  error // error of a write that found no repository and was not allowed to create it
 }
 
 // NewCreating returns a Sink that writes to next, and creates repositories with c.
@@ -163,8 +161,8 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	return err
 }
 
-// AwaitCreated calls try until it succeeds, until it fails with an error for which missing returns
-// false, or until 10 s have passed. By then, a registry should have found a new repository. The
+// AwaitCreated calls try until try succeeds, or fails with an error for which missing returns
+// false. After 10 s it gives up, because a registry should by then have found a new repository. The
 // pauses between the calls grow. If ctx is cancelled, AwaitCreated returns the cause of ctx.
 func AwaitCreated(ctx context.Context, missing func(error) bool, try func() error) error {
 	end := time.Now().Add(createdPatience)
@@ -197,9 +195,9 @@ func (c *Creating) giveUp(repo string) {
 }
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
-// the caller the leader, or waits for the current leader. seen is the count of creations from
-// before the caller's write was refused, or -1 if no write was refused. The error is that of the
-// leader's creation, or the cause of ctx.
+// the caller the leader, or waits for the current leader. If a write of the caller was refused,
+// seen is how many creations there were before that write, and otherwise -1. The error is that of
+// the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()

@@ -4,9 +4,8 @@
 //
 //   - An error of its interfaces carries an *oci.Error that can be sent to a client unchanged,
 //     unless the context was cancelled or the bytes to upload cannot be read. If the registry has
-//     not answered about the content, the *oci.Error is mostly a 5xx. It is never a 404, except
-//     with ErrReferrersUnsupported. Callers tell the errors apart by the variables Err… of this
-//     package.
+//     not answered about the content, the *oci.Error is mostly a 5xx. It is a 404 only with
+//     ErrReferrersUnsupported. Callers tell the errors apart by the variables Err… of this package.
 //   - The package computes the digest of each manifest that it gets, and refuses a manifest that
 //     has another digest than the caller or the registry states. The caller verifies the bytes of a
 //     blob.

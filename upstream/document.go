@@ -23,7 +23,7 @@ func typeOf(h http.Header) string {
 }
 
 // document reports whether a media type is that of a document from a server other than a registry,
-// such as the page of a login or the error of a proxy. Some blobs have such types, too.
+// such as a login page or the error of a proxy. Some blobs have such types, too.
 func document(mediaType string) bool {
 	switch mediaType {
 	case "application/json", "application/xml", "application/xhtml+xml", "application/problem+json":
@@ -43,10 +43,9 @@ func otherThan(what, registry string, h http.Header, cause error) error {
 }
 
 // noDocument returns an error if a GET of a blob was answered with a document in place of the blob.
-// Some blobs have the media type of a document, so only the digest tells a blob from a document:
-// noDocument reads the answer and computes its digest. An answer of more than maxDocument bytes is
-// taken for the blob. The body of resp can be read in full afterwards, and is closed if there is an
-// error.
+// Some blobs have the media type of a document, so noDocument reads the answer and compares its
+// digest. An answer of more than maxDocument bytes is taken for the blob. Afterwards the body of
+// resp can still be read in full. If there is an error, the body is closed.
 func (c *Client) noDocument(ctx context.Context, resp *http.Response, r BlobRequest) error {
 	if resp.StatusCode != http.StatusOK || !document(typeOf(resp.Header)) {
 		return nil

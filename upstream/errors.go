@@ -35,8 +35,8 @@ var (
 	// errUnauthorized is the cause of the error for a 401. The same request may succeed later, with
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
-	// ErrBusy: a request was not sent, because it would have waited too long or the queue was full, or
-	// because it is background work and the rest of the pull quota is for clients.
+	// ErrBusy: a request was not sent. It would have waited too long, the queue was full, or it was
+	// background work and the remaining pull quota is reserved for clients.
 	ErrBusy = errors.New("upstream rate limit reached")
 )
 
@@ -55,8 +55,8 @@ func (e storageError) refuses() bool {
 	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
 }
 
-// Refused reports whether an error is a refusal of the content, which another try would not change:
-// its status is a 4xx, and it is not Transient.
+// Refused reports whether an error is a refusal of the content that another try would not change.
+// The status of such an error is a 4xx, and the error is not Transient.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*oci.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500 && !Transient(err)
@@ -76,7 +76,7 @@ func Transient(err error) bool {
 	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests)
 }
 
-// transportError maps the error of a round trip without an answer.
+// transportError converts the error of a round trip without an answer to an error of this package.
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -143,12 +143,12 @@ func mismatch(registry string, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }
 
-// unusable makes e the error for an answer that must not be used because of cause.
+// unusable returns e with the status and cause of an answer that must not be used.
 func unusable(e *oci.Error, cause error) error {
 	return e.WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, cause))
 }
 
-// answerError maps an answer of the registry that is not a success.
+// answerError returns the error for an answer of the registry that is not a success.
 func (c *Client) answerError(resp *http.Response) error {
 	defer abortAfter(resp, answerTimeout).Stop()
 	e := oci.DecodeError(resp)

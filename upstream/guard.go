@@ -18,8 +18,8 @@ var (
 	_ Deleter = guardedDeleter{}
 )
 
-// wrappedSource is a Source that calls next through do. do may repeat the call, and may change its
-// Repo.
+// wrappedSource is a Source that calls next through the function do. That function may repeat the
+// call, and may change the Repo of the call.
 type wrappedSource struct {
 	next Source
 	do   func(ctx context.Context, repo Repo, ask func(Repo) error) error
@@ -62,8 +62,8 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 	return size, err
 }
 
-// Source returns next behind the breaker, for callers without an older answer. They are refused
-// while the host that they need is considered down.
+// Source returns next behind the breaker, for callers without an older answer. Such callers are
+// refused while the host that they need is considered down.
 func (b *Breaker) Source(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
 		return b.do(ctx, repo, false, ask)
@@ -74,7 +74,7 @@ func (b *Breaker) Source(next Source) Source {
 const heldWait = time.Second
 
 // Held returns next behind the breaker, for callers with an older answer. After one question
-// without an answer, or one failure of their repository, they are refused until
+// without an answer, or one failure of their repository, such callers are refused until
 // BreakerOptions.Probe has passed. Their requests wait in a queue no longer than heldWait.
 // Background work keeps its own bound, backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {

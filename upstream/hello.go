@@ -7,9 +7,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// Hello asks whether the registry speaks the protocol (OCI distribution spec 1.1, end-1). It
-// opens a connection and gets the credentials or token that the next request needs, and fails
-// as that request would fail.
+// Hello asks whether the registry speaks the protocol (OCI distribution spec 1.1, end-1). It opens
+// a connection, and gets the credentials or token that later requests need. Its error is the one
+// that later requests would get.
 func (c *Client) Hello(ctx context.Context) error {
 	req, err := c.request(ctx, oci.Request{Kind: oci.KindBase, Method: http.MethodGet}, nil)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"dray/upstream/turns"
 )
 
-// errPaused marks a failure for which a Limiter has already paused the operation, so the caller
-// may repeat the request without a pause of its own.
+// errPaused marks a failure for which a Limiter has already paused the operation. The caller may
+// repeat the request without a pause of its own.
 var errPaused = errors.New("requests are paused")
 
 // LimiterOptions configure a Limiter.
@@ -26,8 +26,8 @@ type LimiterOptions struct {
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads each have as
-	// many slots of their own, so slow transfers do not hold up other requests. 0 means 256.
+	// Slots bounds the requests in flight to one host. Blob downloads have as many slots of their own,
+	// and so have blob uploads, so that slow transfers do not delay other requests. 0 means 256.
 	Slots int
 	// Queue bounds the requests to one host that wait for the same operation. 0 means 1,000.
 	Queue int
@@ -43,11 +43,10 @@ type LimiterOptions struct {
 // go before background work. After a 429, or a 503 with Retry-After, all requests of the same
 // operation pause and then go on at half the rate. The rate rises again with each accepted request.
 // After a 502, a 504 or any other 503, the requests pause but keep their rate. A request that
-// cannot be sent in time fails with ErrBusy, at once if the Limiter can foresee that. Clients then
-// get a 429.
+// cannot be sent in time fails with ErrBusy, if possible at once. Clients then get a 429.
 //
-// A Limiter paces requests and not the calls of a Sink, because one upload consists of several
-// operations with a ceiling each.
+// A Limiter paces single requests, and not whole calls of a Sink, because one upload consists of
+// several operations, each with its own ceiling.
 type Limiter struct {
 	name        string
 	rates       map[Class]Rate
@@ -82,7 +81,7 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	}
 	l.metrics = newLimiterMetrics(l)
 	for _, c := range Classes() {
-		l.metrics.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first one shows as an increase
+		l.metrics.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first throttled request shows as an increase
 	}
 	return l
 }
@@ -138,9 +137,9 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 
 // join puts a request into the queue of its bucket. If the queue is full, join drops another
 // request to make room. A client's request takes the place of background work, if there is any.
-// Otherwise the repository with the most requests in the queue loses its newest one, if it has more
-// of them than the repository of w will have. The error matches ErrBusy if the request would wait
-// too long, or finds no room.
+// Otherwise join drops the newest request of the repository with the most requests, if that
+// repository has more requests than the repository of w will have. The error matches ErrBusy if the
+// request would wait too long, or finds no room.
 func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -323,7 +322,7 @@ func (p *permit) answered(status int, after time.Duration) {
 	p.bucket.pool.pump(now, p.l.resume)
 }
 
-// recordError keeps the text of a refusal for the requests that the bucket refuses next.
+// recordError stores the text of a refusal, which the errors of busy then have.
 func (p *permit) recordError(message string) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()

@@ -61,7 +61,7 @@ func classOf(kind oci.Kind, method string) Class {
 type Rate struct {
 	// Name is the registry's name for the operation.
 	Name string
-	// Classes are the classes that count towards it.
+	// Classes are the classes that count towards the ceiling.
 	Classes []Class
 	// PerSecond is the ceiling, in requests per second.
 	PerSecond float64
@@ -86,7 +86,6 @@ func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	return slices.DeleteFunc(rates, func(r Rate) bool { return r.PerSecond <= 0 }), nil
 }
 
-// rateNames lists the names that RatesWith accepts.
 func (q Quirks) rateNames() []string {
 	var names []string
 	counted := map[Class]bool{}

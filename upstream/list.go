@@ -34,8 +34,8 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 // Referrers implements Lister. The spec demands 200 with an index, which is empty if there are no
 // referrers (1.1, "Listing Referrers"). Registries without the call answer 404, 400, 405, 406
 // (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. A 404 may
-// concern only the repository. The other answers concern the whole registry, so Referrers does not
-// ask the registry again until noReferrersFor has passed.
+// concern only the repository. After any other of these answers, Referrers does not ask the
+// registry again until noReferrersFor has passed.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	if time.Now().UnixNano() < c.noReferrers.Load() {
 		return Page{}, unsupported(c.o.Name, "a moment ago it had no such call")

@@ -1,7 +1,7 @@
 package upstream
 
 // Quirks are the ways in which a registry departs from the specification or from common behaviour.
-// The zero value is a registry without any.
+// The zero value is a registry without quirks.
 type Quirks struct {
 	// BlobHeadUnsupported: HEAD on a blob is refused although GET is not (ECR Public). A GET of
 	// one byte is sent instead.
@@ -19,7 +19,7 @@ type Quirks struct {
 	// ImmutableTagAlways: an immutable tag is refused with TAG_INVALID even if it already has the
 	// pushed digest (ECR).
 	ImmutableTagAlways bool
-	// MaxPage is the largest page of a listing; larger ones are refused (ECR: 1000). 0 means no
+	// MaxPage is the largest page of a listing; larger pages are refused (ECR: 1000). 0 means no
 	// limit.
 	MaxPage int
 	// Rates are the documented ceilings on requests.
@@ -30,9 +30,8 @@ type Quirks struct {
 	// PermissionTexts are texts in lower case. A refusal with status 403 that contains one of them
 	// says that the identity of dray lacks a right.
 	PermissionTexts []string
-	// MissingPartsTexts are texts in lower case. If the registry refuses a manifest with a 4xx, and
-	// the text of the refusal contains one of them, blobs or manifests are missing, whatever the
-	// error code is.
+	// MissingPartsTexts are texts in lower case. If a 4xx for a manifest contains one of them, the
+	// registry lacks blobs or manifests, whatever the error code says.
 	MissingPartsTexts []string
 	// UnsupportedManifestHint is added to the text of two refusals: a 405 for a manifest, and any 4xx
 	// for an index that lists blobs. It is for registries whose own text does not say what to do.

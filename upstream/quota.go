@@ -10,11 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// quota is the number of pulls that the registry says are left. Docker Hub sends ratelimit-limit
-// and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds), and
-// docker-ratelimit-source, the address or account whose pulls it counts (docs.docker.com, "Docker
-// Hub pull usage and limits"). quota is a prometheus.Collector, without metrics until the registry
-// has sent these headers.
+// quota is the number of remaining pulls, as the registry states it. Docker Hub sends
+// ratelimit-limit and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds),
+// and docker-ratelimit-source, the address or account whose pulls it counts (docs.docker.com,
+// "Docker Hub pull usage and limits"). quota is a prometheus.Collector, without metrics until the
+// registry has sent these headers.
 type quota struct {
 	reserve int // per cent
 
@@ -41,7 +41,6 @@ func newQuota(name string, reserve int) *quota {
 	}
 }
 
-// observe reads the quota headers of an answer.
 func (q *quota) observe(h http.Header, now time.Time) {
 	limit, window, ok := quotaValue(h.Get("Ratelimit-Limit"))
 	remaining, other, ok2 := quotaValue(h.Get("Ratelimit-Remaining"))
@@ -74,8 +73,8 @@ func quotaValue(v string) (n int, window time.Duration, ok bool) {
 	return n, window, true
 }
 
-// low reports whether the pulls that are left are reserved for clients. Headers older than
-// their window do not count.
+// low reports whether the remaining pulls are reserved for clients. Headers older than their window
+// do not count.
 func (q *quota) low(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// Reach limits the addresses that a transport connects to besides the registry. The registry
-// chooses where it redirects to and who issues its tokens, so a hostile registry could make dray
-// send requests to services that only this machine or its network can reach. The addresses are
-// checked when they are dialled, after names are resolved. A proxy resolves names itself, so with a
-// proxy only literal addresses are checked.
+// Reach limits the addresses that a transport connects to besides the registry. The registry names
+// the targets of redirects and the issuer of its tokens. A hostile registry could name services
+// that only this machine or its network can reach. Reach checks addresses when they are dialled,
+// after names are resolved. A proxy resolves names itself, so with a proxy only literal addresses
+// are checked.
 type Reach struct {
 	// Registry is the host and port of the registry, which is always allowed.
 	Registry string
@@ -81,9 +81,9 @@ func scopeOf(ip netip.Addr) scope {
 	return public
 }
 
-// registryScope returns the scope of the registry as far as its configured name tells. A name in
-// the DNS tells nothing, because its owner could let the name point to this machine. Such a name
-// counts as public.
+// registryScope returns the scope of the registry if it is configured as an address or as
+// localhost. Any other name counts as public, because the owner of a name could let it point to
+// this machine.
 func (r *Reach) registryScope() scope {
 	for _, address := range []string{r.Address, r.Registry} {
 		host, _, err := net.SplitHostPort(address)

@@ -29,14 +29,14 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 	}
 	if len(raw) > oci.MaxPulledBytes {
 		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is larger than the limit of %d bytes", c.o.Name, oci.MaxPulledBytes).
-			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // a retry would get the same
+			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // a retry would get the same manifest
 	}
 	return proven(c.o.Name, resp, repo, ref, raw)
 }
 
 // proven returns the manifest in an answer if it has the digest that was asked for and the digest
-// that the registry states. If neither digest is known, the answer must look like a manifest.
-// Otherwise clients judge the content.
+// that the registry states. If neither digest is known, the answer must look like a manifest. If a
+// digest is known, clients judge the content.
 func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, raw []byte) (*oci.Manifest, error) {
 	m, err := oci.ReadManifest(resp.Header.Get("Content-Type"), raw)
 	stated := statedDigest(resp)
@@ -55,8 +55,8 @@ func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, 
 }
 
 // StatManifest implements Source. It sends HEAD first, because HEAD is cheaper, unless HEAD has
-// been useless lately (see heads). If the registry answers HEAD, but the answer does not describe
-// the manifest, GET decides, because some registries do not serve HEAD as they serve GET.
+// been useless lately (see heads). If the answer to HEAD does not describe the manifest, GET
+// decides, because some registries do not serve HEAD as they serve GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	tried := c.heads.worthwhile(time.Now())
 	if tried {
@@ -90,7 +90,7 @@ func unanswered(err error) bool {
 	return ok && (e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0)
 }
 
-// headManifest describes a manifest with 1 HEAD. An answer that does not describe it is an error.
+// headManifest describes a manifest with 1 HEAD. It fails if the answer lacks the description.
 func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	resp, err := c.manifest(ctx, http.MethodHead, repo, ref, accept)
 	if err != nil {
@@ -108,8 +108,8 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// HEAD is no longer sent after it has missed uselessHeads manifests in a row that GET then found.
-	// Once is not enough, because the manifest may have been pushed between HEAD and GET.
+	// uselessHeads is how many manifests in a row HEAD must miss, and GET then find, until HEAD is no
+	// longer sent. One is not enough, because a manifest may be pushed between HEAD and GET.
 	uselessHeads = 3
 	// headAgain is the time after which one HEAD is tried again.
 	headAgain = time.Hour
@@ -135,7 +135,7 @@ func (h *heads) succeeded() {
 	h.useless = 0
 }
 
-// failed says that GET found a manifest that HEAD did not.
+// failed records that GET found a manifest that HEAD did not find.
 func (h *heads) failed(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -162,8 +162,8 @@ func length(resp *http.Response) int64 {
 	return resp.ContentLength
 }
 
-// statedDigest returns the digest in the headers of an answer. It is empty if there is none, or if
-// its form or algorithm is unknown.
+// statedDigest returns the digest in the headers of an answer, or "" if there is none with a known
+// form and algorithm.
 func statedDigest(resp *http.Response) digest.Digest {
 	d, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil {
@@ -204,8 +204,8 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	return s, nil
 }
 
-// StatBlob implements Source. If HEAD is refused or answered with a page, StatBlob gets the first
-// byte instead. For example, a storage whose URLs are signed for GET refuses HEAD.
+// StatBlob implements Source. If HEAD is refused or answered with a web page, StatBlob gets the
+// first byte instead. For example, a storage whose URLs are signed for GET refuses HEAD.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})

@@ -18,19 +18,18 @@ import (
 type RetryOptions struct {
 	// Name names the upstream in metrics and logs.
 	Name string
-	// Budget is the time from the start of the first attempt within which another attempt may start. 0
-	// means 20 s, because clients give up after 30 s without headers, and most do not wait after a 429
-	// themselves.
+	// Budget is how long after the start of the first attempt another attempt may start. 0 means 20 s,
+	// because clients give up after 30 s without headers.
 	Budget time.Duration
 	// Logger receives the errors of reads that are tried again. Nil discards.
 	Logger *slog.Logger
 }
 
 // Retry repeats reads while the registry throttles, fails or does not answer. It does not repeat a
-// read whose body has begun. It returns at once what another try would not change: answers about
-// the content, corrupt answers, refused credentials, certificates that cannot be verified, ErrBusy,
-// and refusals of a Breaker that the Retry wraps. Callers that hold an older answer use the Source
-// without a Retry.
+// read once its body has begun. It returns at once results that another try would not change:
+// answers about the content, corrupt answers, refused credentials, certificates that cannot be
+// verified, ErrBusy, and refusals of a Breaker that the Retry wraps. Callers that hold an older
+// answer use the Source without a Retry.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions

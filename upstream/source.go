@@ -15,15 +15,15 @@ import (
 // (oci.ErrManifestUnknown, oci.ErrBlobUnknown, oci.ErrDenied, oci.ErrTooManyRequests …). If the
 // context is cancelled, the error matches context.Canceled.
 type Source interface {
-	// Manifest gets a manifest with 1 GET. It computes the digest, and compares it with the digest
-	// in ref and with the one that the registry states. accept holds the client's Accept lines,
-	// sent unchanged.
+	// Manifest gets a manifest with 1 GET. It computes the digest of the bytes, and compares it with
+	// the digest in ref and with the one that the registry states. The parameter accept has the
+	// client's Accept lines, which are sent unchanged.
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
 	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. After
-	// a GET, Data of the descriptor has the manifest, so that a caller who needs it does not ask
+	// a GET, the field Data of the descriptor has the manifest, so that the caller need not get it
 	// again. If HEAD is useless several times in a row, StatManifest sends only GETs for an hour.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
-	// Blob opens a blob with 1 GET, and follows redirects. ctx also covers the reading of the body.
+	// Blob opens a blob with 1 GET, and follows redirects. When ctx ends, reading the body fails, too.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
 	// StatBlob returns the size of a blob in bytes (-1 if unknown), with 1 HEAD, or with a GET of one
 	// byte if the registry refuses HEAD.
@@ -71,8 +71,8 @@ type Sink interface {
 
 // Upload is a blob to upload.
 type Upload struct {
-	// Open returns a reader from byte 0. It may be called more than once. Close may be called
-	// during a Read and must end it, as it does for files, pipes and connections.
+	// Open returns a reader from byte 0. It may be called more than once. Close of the reader may be
+	// called during a Read, and must end that Read, as with files, pipes and connections.
 	Open func() (io.ReadCloser, error)
 	// Size is the length in bytes, -1 if not known yet.
 	Size int64
@@ -80,11 +80,11 @@ type Upload struct {
 	// per attempt, after a reader has returned io.EOF. Until it returns, the registry has no complete
 	// blob.
 	Digest func() (digest.Digest, error)
-	// Announced is the digest that the client has announced for the bytes; empty if it is not known
-	// from the start. If Size is known as well, all bytes can be sent in the closing PUT, which some
+	// Announced is the digest that the client has announced for the bytes; empty if the client has
+	// announced none. If Size is known as well, all bytes can be sent in the closing PUT, which some
 	// registries prefer.
 	Announced digest.Digest
-	// Accepted, when not nil, is called once per upload session, when the registry has opened it.
+	// Accepted, when not nil, is called whenever the registry has opened an upload session.
 	Accepted func()
 }
 
@@ -98,14 +98,14 @@ type Pushed struct {
 }
 
 // Lister lists the content of one registry. Pages are passed on unchanged, because the registry
-// decides their order and how they continue.
+// decides the order of the list and how to ask for the next page.
 type Lister interface {
-	// Tags gets one page of a repository's tags. query is the client's (n, last, or the registry's
-	// own parameters); it may be nil.
+	// Tags gets one page of a repository's tags. The parameter query is the client's query (n, last,
+	// or parameters of the registry), or nil.
 	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
-	// Referrers gets one page of the manifests that refer to d. query is the client's
-	// (artifactType); it may be nil. ErrReferrersUnsupported means that the registry does not have
-	// the call: the list is then the manifest under the tag oci.FallbackTag(d), if there is one.
+	// Referrers gets one page of the manifests that refer to d. The parameter query is the client's
+	// query (artifactType), or nil. ErrReferrersUnsupported means that the registry does not have the
+	// call. The manifest with the tag oci.FallbackTag(d), if any, is then the list.
 	Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error)
 }
 

@@ -44,7 +44,7 @@ func NewTransport(o TransportOptions) *http.Transport {
 		MaxIdleConnsPerHost:   cmp.Or(o.IdlePerHost, 64),
 		// Bodies are compared with their digests, so they must arrive unchanged.
 		DisableCompression: true,
-		// ECR and S3 speak HTTP/1.1, and a connection for each blob is faster than one for all.
+		// ECR and S3 speak HTTP/1.1, and a connection for each blob is faster than one for all blobs.
 		ForceAttemptHTTP2: false,
 		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
 		WriteBufferSize:   64 << 10,

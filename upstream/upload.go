@@ -20,13 +20,12 @@ import (
 	"dray/upstream/oci"
 )
 
-// cancelTimeout bounds the cancellation of an abandoned session.
 const cancelTimeout = 5 * time.Second
 
 // PutBlob implements Sink. It sends a POST, one PATCH with all bytes, and a PUT with the digest.
-// All registries accept one PATCH. With several, PutBlob would have to rely on the Range of the
-// answers, which ECR may state wrongly. With [Quirks.SingleRequestUpload], the PUT may carry the
-// bytes instead.
+// All registries accept one PATCH. With several PATCHes, PutBlob would have to rely on the Range of
+// the answers, which ECR may state wrongly. With [Quirks.SingleRequestUpload], the PUT may carry
+// the bytes instead.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)
@@ -110,8 +109,8 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 	return u.c.resolve(req.URL, cmp.Or(resp.Header.Get("Location"), "\x00"))
 }
 
-// patch sends all bytes and returns the URL that the session then has. It ignores the Range of the
-// answer, because ECR may state fewer bytes than it has.
+// patch sends all bytes and returns the new URL of the session. It ignores the Range of the answer,
+// because ECR may state fewer bytes than it has.
 func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) (*url.URL, error) {
 	req, err := u.c.requestTo(ctx, http.MethodPatch, session)
 	if err != nil {
@@ -262,7 +261,7 @@ func (s *uploadBody) failure() error {
 	return nil
 }
 
-// Close ends the reading. An error of a Read that it interrupts is not recorded.
+// Close ends the reading. If it interrupts a Read, the error of that Read is not recorded.
 func (s *uploadBody) Close() (err error) {
 	s.closed.Store(true)
 	s.once.Do(func() { err = s.rc.Close() })

@@ -67,9 +67,9 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 }
 
 // putTagged sends a manifest under ref. A registry computes the sha256 digest of a manifest that is
-// pushed by tag. A manifest with a digest of another algorithm is therefore pushed by digest with
-// the tag as a parameter, if the registry understands that (its answer then has the header
-// OCI-Tag).
+// pushed by tag. So if the digest has another algorithm, putTagged pushes by digest, with the tag
+// as a query parameter. If the answer lacks the header OCI-Tag, the registry has ignored the
+// parameter, and putTagged pushes by tag.
 func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	if ref.Tag != "" && m.Digest.Algorithm() != digest.SHA256 {
 		p, tagged, err := c.putManifest(ctx, repo, oci.Request{Ref: oci.Reference{Digest: m.Digest}, Tags: []string{ref.Tag}}, m)
@@ -126,7 +126,6 @@ func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m 
 	return Pushed{}, &e
 }
 
-// manifestError maps a refused manifest to an error.
 func (c *Client) manifestError(resp *http.Response, repo string) error {
 	err := c.writeError(resp, repo)
 	if e, ok := errors.AsType[*oci.Error](err); ok && c.o.Quirks.partsMissing(e) {
@@ -147,7 +146,7 @@ func (q Quirks) partsMissing(e *oci.Error) bool {
 		slices.ContainsFunc(q.MissingPartsTexts, func(t string) bool { return strings.Contains(text, t) })
 }
 
-// writeError maps a refused write to an error.
+// writeError returns the error for a refused write.
 func (c *Client) writeError(resp *http.Response, repo string) error {
 	err := c.answerError(resp)
 	e, ok := errors.AsType[*oci.Error](err)
@@ -164,9 +163,9 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	return err
 }
 
-// startError maps the error of an upload whose start got no answer. If the closed connection may
-// mean a missing repository (MissingRepositoryCloses), the result is a 403. Clients show the text
-// of a 403, which the user needs: the user has to create the repository or to grant a right.
+// startError returns the error for an upload whose start got no answer. If a closed connection may
+// mean a missing repository (MissingRepositoryCloses), the error is a 403. Clients show the text of
+// a 403, which tells the user of a missing repository or right.
 func (o Options) startError(repo string, err error) error {
 	if !o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
@@ -195,8 +194,8 @@ type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
 
-// attempts calls try until it succeeds or fails for good, or until WriteAttempts or WriteBudget
-// is used up. The Repo that try gets lets the attempt wait in a queue until the end of the budget.
+// attempts calls try until try succeeds or fails for good, or until WriteAttempts or WriteBudget is
+// used up. With the Repo that try gets, an attempt may wait in a queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

@@ -20,10 +20,10 @@ func (t *Transport) base() *url.URL {
 	return &url.URL{Scheme: t.o.Origin.Scheme, Host: t.o.Origin.Host, Path: strings.TrimSuffix(t.o.Origin.Path, "/") + "/v2/"}
 }
 
-// askChallenge asks /v2/ which credentials the registry wants, unless /v2/ has answered that
-// before. This is needed because registries that let anybody read (Artifactory, Nexus) answer an
-// anonymous request for private content with 404, without a challenge. If /v2/ gives no answer,
-// askChallenge returns an error, because then it is not known whether the content exists.
+// askChallenge asks /v2/ which credentials the registry wants, until /v2/ has answered once. Some
+// registries that let anybody read (Artifactory, Nexus) answer an anonymous request for private
+// content with 404, and without a challenge. If /v2/ gives no answer, askChallenge returns an
+// error, because such a 404 would not prove that the content does not exist.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil
@@ -60,8 +60,8 @@ func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 }
 
 // doubt finds out whether a 401 for content refuses the credential c itself, by asking /v2/. It
-// returns nil if /v2/ accepts c. The error matches ErrRefused if /v2/ refuses c, or cannot tell
-// because it answers everybody.
+// returns nil if /v2/ accepts c. The error matches ErrRefused if /v2/ refuses c, or if /v2/ answers
+// everybody and so cannot tell.
 func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	if err := t.askChallenge(ctx); err != nil {
 		return err
@@ -109,8 +109,8 @@ func (t *Transport) askBase(ctx context.Context, s authorization) (*http.Respons
 	return resp, nil
 }
 
-// statusError returns the error for an answer of /v2/. It matches ErrRefused if the answer is a
-// 401. It is nil unless the status is 401, 429, or 500 or above.
+// statusError returns the error for an answer of /v2/ with the status 401, 429, or 500 or above.
+// For a 401, the error matches ErrRefused. For any other status, it is nil.
 func statusError(status int) error {
 	switch {
 	case status == http.StatusUnauthorized:

@@ -12,8 +12,8 @@ type Challenge struct {
 	Scheme string
 	// Token68 is the single unnamed value that some schemes have in place of parameters.
 	Token68 string
-	// Params are the parameters, with names in lower case. If a name occurs twice, its first value is
-	// kept.
+	// Params are the parameters, with names in lower case. If a name occurs twice, the first value
+	// counts.
 	Params map[string]string
 }
 
@@ -35,7 +35,7 @@ func (c Challenge) String() string {
 }
 
 // ParseChallenges parses the values of a WWW-Authenticate header. One value may hold several
-// challenges. If the rest of a value is malformed, the challenges before it are returned.
+// challenges. If a part of a value is malformed, the challenges before that part are returned.
 func ParseChallenges(values []string) []Challenge {
 	var out []Challenge
 	for _, v := range values {
@@ -77,7 +77,6 @@ func parseField(s string) []Challenge {
 	}
 }
 
-// scanner scans one header value.
 type scanner struct {
 	s string
 	i int
@@ -108,8 +107,8 @@ func (p *scanner) equals() bool {
 	return true
 }
 
-// value scans a quoted string, or the text up to a comma or blank: some registries do not quote
-// URLs.
+// value scans a quoted string. Some registries do not quote URLs, so it also takes text up to a
+// comma or blank.
 func (p *scanner) value() (string, bool) {
 	if p.i == len(p.s) || p.s[p.i] != '"' {
 		return p.run(func(c byte) bool { return c != ',' && c != ' ' && c != '\t' }), true

@@ -22,7 +22,7 @@ var ErrDenied = errors.New("no token for the repository")
 var ErrMissing = fmt.Errorf("%w: no credentials", ErrRefused)
 
 // TokenError is a failed token request. It matches ErrRefused if the endpoint refuses the
-// credentials, and ErrDenied if it refuses the repository.
+// credentials, and ErrDenied if the endpoint refuses the repository.
 type TokenError struct {
 	// Realm is the token endpoint without its query.
 	Realm string
@@ -55,7 +55,7 @@ type Credential struct {
 	// Issued and Expires bound the life of a temporary password; zero if unknown.
 	Issued, Expires time.Time
 	// Invalidate, when not nil, is called when the registry has refused this password. The next call
-	// of Credentials then returns another password if it can get one. Invalidate may be called more
+	// of Credentials then returns another password, if there is one. Invalidate may be called more
 	// than once, and concurrently.
 	Invalidate func()
 }
@@ -68,8 +68,8 @@ func (c Credential) basic() Secret {
 	return Secret("Basic " + base64.StdEncoding.EncodeToString([]byte(plain)))
 }
 
-// Credentials returns the credential for a registry host. It is called for every request that
-// needs one, so it should answer from memory. An error means that there is no credential now.
+// Credentials returns the credential for a registry host. It is called for every request that needs
+// a credential, so it should answer from memory. An error means that there is no credential now.
 type Credentials func(ctx context.Context, host string) (Credential, error)
 
 // Static returns a Credentials that always returns the same name and password.

@@ -6,7 +6,7 @@
 //   - Credentials and tokens go only to the registry's own origin and to the token endpoint
 //     that the registry names.
 //   - For each scope there is at most one token, and at most one token request in flight. A token
-//     is renewed before it expires. It is used while its renewal is under way or fails.
+//     is renewed before it expires. While the renewal is under way or fails, the old token is used.
 //   - A refused request is repeated at most once, with another authorization, and only if its
 //     body can be sent again.
 //   - A refusal for one repository does not mean that the registry refuses the credential. The

@@ -8,8 +8,8 @@ import (
 )
 
 // within reports whether the first attempt at a request gets an authorization. Reads outside of
-// /v2/ are sent without one: they may go to a storage under the name of the registry, which refuses
-// a signed URL with an Authorization header (moby#50065).
+// /v2/ get none, because a storage may share the name of the registry. Such a storage refuses a
+// signed URL that comes with an Authorization header (moby#50065).
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
 }
@@ -18,8 +18,8 @@ func reads(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead
 }
 
-// maxOthers bounds the registries that a Transport has tokens for, because the registry chooses
-// their names.
+// maxOthers bounds the other registries that a Transport has tokens for, because the redirects of
+// the registry choose their names.
 const maxOthers = 64
 
 // others are the registries that a registry redirects to, by their URL up to /v2/.
@@ -31,7 +31,7 @@ type others struct {
 // elsewhere returns the RoundTripper for a request to a host other than the registry. Some
 // registries only redirect to another registry, for example from the host name of a project to
 // ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The credentials of
-// the first registry are never used for them.
+// the first registry are never sent there.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
 	path, _, below := strings.Cut(req.URL.Path, "/v2/")
 	if !reads(req) || !below {

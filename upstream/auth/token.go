@@ -51,7 +51,7 @@ type token struct {
 
 func (t token) valid(now time.Time) bool { return t.value != "" && now.Before(t.expires) }
 
-// tokens caches access tokens by scope, and sends at most one request at a time for each.
+// tokens caches access tokens by scope, and sends at most one request at a time for each scope.
 type tokens struct {
 	fetch func(ctx context.Context, scopes []string) (token, error)
 
@@ -72,12 +72,12 @@ type flight struct {
 	err   error
 }
 
-// get returns the token of key. It sends a request if no token is held, or if the held one is due
-// for renewal or was just refused by the registry (the parameter refused; empty for none). During a
-// request, other callers get the held token, even a refused one. A caller waits for the answer if
-// no token is held, or if its own token was refused. A request asks for the scopes in demanded,
-// which come from a challenge. If demanded is nil, it asks for the scopes of the last request for
-// key. The first request asks for those in the parameter scopes.
+// get returns the token of key. It requests a new token if the cache has no valid token, or if the
+// cached token is due for renewal. It also does so if the registry has just refused that token (the
+// parameter refused; empty for none). Meanwhile, other callers get the cached token, even a refused
+// one. A caller waits if the cache has no valid token, or if its own token was refused. The new
+// token is for the scopes in demanded, which a challenge has named. If demanded is nil, it is for
+// the scopes of the last request for key, at first those in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -140,7 +140,7 @@ func (c *tokens) covers(key string, scopes []string) bool {
 	return e != nil && !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(e.scopes, s) })
 }
 
-// drop removes the token of key, if it is still the refused one.
+// drop removes the token of key, if that token is still the refused one.
 func (c *tokens) drop(key string, refused Secret) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,7 +165,7 @@ func (c *tokens) entry(key string, now time.Time) *entry {
 	return e
 }
 
-// evict removes the expired entries, or any one entry if none has expired; c.mu is held.
+// evict removes the expired entries, or one random entry if none has expired; c.mu is held.
 func (c *tokens) evict(now time.Time) {
 	for k, e := range c.entries {
 		if e.flight == nil && !e.token.valid(now) {
@@ -181,7 +181,8 @@ func (c *tokens) evict(now time.Time) {
 	}
 }
 
-// tokenAnswer is the answer of a token endpoint. Registries use both names of the token.
+// tokenAnswer is the answer of a token endpoint. Some registries name the token "token", others
+// "access_token".
 type tokenAnswer struct {
 	Token       string       `json:"token"`
 	AccessToken string       `json:"access_token"`
@@ -206,10 +207,10 @@ func (n looseSeconds) duration() time.Duration {
 	return time.Duration(min(float64(n), 7*24*3600) * float64(time.Second))
 }
 
-// requestToken gets a token with the given scopes from the realm. If the realm refuses,
-// requestToken finds out whether the refusal concerns the credential (ErrRefused) or the scopes
-// (ErrDenied). It concerns the credential if the realm also refuses a token without scopes. If
-// there is no credential, it concerns the scopes.
+// requestToken gets a token with the given scopes from the realm (the token endpoint). If the realm
+// refuses, requestToken finds out whether the refusal concerns the credential (ErrRefused) or the
+// scopes (ErrDenied). It concerns the credential if the realm also refuses a token without scopes.
+// If there is no credential, it concerns the scopes.
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {
@@ -249,8 +250,8 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 }
 
 // tokenWithoutScopes shows the credential to the realm, and returns an error if the realm does not
-// accept it. Any 4xx except 429 counts as a refusal of the credential, also from a realm that has
-// no tokens without scopes, because the realm has refused the credential before.
+// accept it. Any 4xx except 429 counts as a refusal of the credential, because the realm has
+// refused a request with this credential and scopes before.
 func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
 	_, err := t.fetchToken(ctx, b, cred, nil)
 	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {
@@ -259,7 +260,7 @@ func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Cred
 	return err
 }
 
-// denied returns err, or an error that matches ErrDenied if err matches ErrRefused.
+// denied returns err. If err matches ErrRefused, the result matches ErrDenied instead.
 func denied(err error) error {
 	e, ok := errors.AsType[*TokenError](err)
 	if !ok || !errors.Is(err, ErrRefused) {
@@ -268,7 +269,6 @@ func denied(err error) error {
 	return &TokenError{Realm: e.Realm, Status: e.Status, Err: ErrDenied}
 }
 
-// failed returns the error of a token request.
 func (b *bearer) failed(status int, cause error) *TokenError {
 	return &TokenError{Realm: b.realm.Scheme + "://" + b.realm.Host + b.realm.Path, Status: status, Err: cause}
 }
@@ -325,7 +325,6 @@ func statusCause(status int) error {
 	}
 }
 
-// address returns the URL of a token request.
 func (b *bearer) address(scopes []string) *url.URL {
 	u := *b.realm
 	q := u.Query()
@@ -339,9 +338,9 @@ func (b *bearer) address(scopes []string) *url.URL {
 	return &u
 }
 
-// sendTokenRequest sends a token request and follows redirects, because Gitea, Harbor and
-// Artifactory behind a proxy that ends TLS name a realm that redirects to the right one
-// (moby#38662). The credential follows a redirect only to the same host.
+// sendTokenRequest sends a token request and follows redirects. Behind a proxy that ends TLS,
+// Gitea, Harbor and Artifactory name a realm that redirects to the right realm (moby#38662). The
+// credential follows a redirect only to the same host.
 func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Credential) (*http.Response, error) {
 	shown := !cred.Anonymous()
 	for hop := 0; ; hop++ {
@@ -375,9 +374,9 @@ func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Crede
 	}
 }
 
-// usable reports whether a token can be requested from u. A registry that does not know that a
-// proxy in front of it ends TLS gives its own address with http. usable then sets the scheme and
-// host of u to those of the registry.
+// usable reports whether a token can be requested from u. A registry behind a proxy that ends TLS
+// may give its own address with http. usable then sets the scheme and host of u to those of the
+// registry.
 func (t *Transport) usable(u *url.URL) bool {
 	if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
 		return false

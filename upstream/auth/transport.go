@@ -49,7 +49,8 @@ type Options struct {
 }
 
 // Transport authorises the requests to one registry. Requests to any other host go without
-// credentials. If such a host is a registry that wants a token, the request gets an anonymous one.
+// credentials. If such a host is a registry that wants a token, the request gets an anonymous
+// token.
 type Transport struct {
 	o      Options
 	origin string // scheme and host
@@ -88,11 +89,11 @@ type authorization struct {
 }
 
 // RoundTrip sends the request with the kind of authorization that the registry has asked for, or
-// with the credential if that is preemptive. If the registry refuses the authorization, RoundTrip
-// gets another authorization and sends the request once more. A request whose body cannot be read
-// again is not repeated: RoundTrip returns the refusal, and uses the challenge in it for the next
-// request. An answer of 401 that it returns concerns the content: if the registry refuses the
-// credential as such, RoundTrip returns an error that matches ErrRefused.
+// with the credential if the credential is preemptive. If the registry refuses the authorization,
+// RoundTrip gets another authorization and sends the request once more. If the body of the request
+// cannot be read again, RoundTrip returns the refusal instead, and uses the challenge in it for the
+// next request. If the registry refuses the credential as such, RoundTrip returns an error that
+// matches ErrRefused. So a 401 from RoundTrip concerns the content.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
 		return t.elsewhere(req).RoundTrip(req)
@@ -227,16 +228,16 @@ func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization
 	return authorization{header: cred.basic(), cred: cred}, err
 }
 
-// bearer gets a token for the request. demanded are the scopes of the challenge to the request, or
-// nil if there was no challenge yet. refused has the same meaning as for tokens.get.
+// bearer gets a token for the request. The parameter demanded has the scopes of the challenge to
+// the request, or nil before a challenge. The parameter refused is that of tokens.get.
 func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret) (authorization, error) {
 	key, scopes := t.scope(req)
 	tok, err := t.tokens.get(req.Context(), key, scopes, demanded, refused)
 	return authorization{header: "Bearer " + tok.value, key: key, token: tok}, err
 }
 
-// scope returns the cache key of the request's token, and the scopes to request for a new key. A
-// key whose scopes a challenge has replaced keeps those of the challenge.
+// scope returns the cache key of the request's token, and the scopes to request for a new key. If a
+// challenge has named other scopes for the key, tokens.get uses those.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 	if s := t.sharedScope.Load(); s != nil && !t.perRepository.Load() {
 		return *s, strings.Fields(*s)
@@ -319,9 +320,8 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// youngToken is the age up to which dray assumes that a token has not ended, and that a refusal
-// without a challenge concerns the content. Refusals for content thus cost at most one new token in
-// this time.
+// youngToken is the age up to which a token is taken to be valid, so that a refusal without a
+// challenge concerns the content. So refusals for content cost at most one new token in this time.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough
@@ -332,9 +332,9 @@ func insufficient(resp *http.Response) bool {
 	})
 }
 
-// renewed returns a new token for a request that was refused without a challenge, because the token
-// may have ended before its time (ECR Public: 400, oras-go#1227; others 403, kpm#698). If there is
-// no new token, renewed returns nil, and the refusal is final.
+// renewed returns a new token for a request that was refused without a challenge. The old token may
+// have ended before its time (ECR Public: 400, oras-go#1227; others 403, kpm#698). If there is no
+// new token, renewed returns nil, and the refusal is final.
 func (t *Transport) renewed(req *http.Request, s authorization) *authorization {
 	next, err := t.bearer(req, nil, s.token.value)
 	if err != nil || next.header == s.header {
@@ -364,8 +364,7 @@ func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []s
 	return demanded, true
 }
 
-// replace drops the refused authorization and gets another. It returns nil if there is no
-// other.
+// replace drops the refused authorization and returns another, or nil if there is none.
 func (t *Transport) replace(req *http.Request, s authorization, demanded []string) (*authorization, error) {
 	var next authorization
 	var err error

@@ -31,18 +31,18 @@ type trust struct {
 	username  string
 	password  Secret
 	accepted  time.Time
-	confirmed time.Time     // when it was last accepted although it had been doubted
+	confirmed time.Time     // when a suspect credential was last accepted
 	refusal   error         // nil unless the last answer was a refusal
 	until     time.Time     // the end of the pause after the refusal
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry has accepted c, and the duration within has not passed since.
-// If c was refused and the pause after the refusal is not over, prove returns the error of that
+// prove returns nil if the registry has accepted c, and less time than within has passed since. If
+// c was refused and the pause after the refusal is not over, prove returns the error of that
 // refusal. Otherwise one caller calls ask, which shows c to the registry, while the other callers
-// wait. suspect tells ask whether c was refused before, or may have been. If doubt is true, the
-// caller has met a refusal that may be about c. An earlier acceptance then counts only if c was
-// suspect at that time, and only for confirmedFor.
+// wait. The argument suspect of ask says that c was refused before, or may have been. The parameter
+// doubt says that the caller has met a refusal that may be about c. If so, an earlier acceptance of
+// c counts only if c was suspect at that time, and only for confirmedFor.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)
@@ -60,8 +60,8 @@ func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, d
 	}
 }
 
-// known reports whether prove need not ask the registry; err is then the result of prove. If known
-// is false, prove calls ask with suspect.
+// known reports whether prove can return err without asking the registry. If not, prove calls ask
+// with suspect.
 func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
 	now := time.Now()
 	k.mu.Lock()
@@ -95,7 +95,7 @@ func (k *trust) record(c Credential, err error, suspect bool) {
 	}
 }
 
-// about forgets what is known if that concerns a credential other than c; k.mu is held.
+// about clears k if it concerns a credential other than c; k.mu is held.
 func (k *trust) about(c Credential) {
 	if c.Username == k.username && c.Password == k.password {
 		return

@@ -61,11 +61,11 @@ func NewCreator(o CreatorOptions) *Creator {
 // Collectors returns the metrics of a Creator.
 func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Collector{c.outcomes} }
 
-// Create creates a repository. If it exists already, Create succeeds and does not change it. The
-// errors are *oci.Error. ErrDenied means that the template does not allow the name, that this is a
-// dry run, or, with the text of AWS, that the principal lacks the right or has reached a quota.
-// Other failures are ErrNameInvalid, ErrTooManyRequests or ErrUnavailable. If ctx is cancelled, the
-// error is its cause.
+// Create creates a repository. If the repository exists already, Create succeeds without changing
+// it. The errors are *oci.Error. ErrDenied means that the template does not allow the name, or that
+// this is a dry run. ErrDenied with a text of AWS means that the principal lacks the right or has
+// reached a quota. Other failures are ErrNameInvalid, ErrTooManyRequests or ErrUnavailable. If ctx
+// is cancelled, the error is its cause.
 func (c *Creator) Create(ctx context.Context, repo string) error {
 	result, err := c.create(ctx, repo)
 	c.outcomes.WithLabelValues(result).Inc()

@@ -63,7 +63,7 @@ func (d *Deleter) DeleteBlob(_ context.Context, repo upstream.Repo, dg digest.Di
 	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s), and removes layers that no image needs; delete the image instead", dg, repo.Name)
 }
 
-// deleteFailure maps the failure that ECR reports for the image.
+// deleteFailure returns the error for the failure that ECR reports for an image.
 func deleteFailure(repo string, ref oci.Reference, f types.ImageFailure) error {
 	cause := fmt.Errorf("BatchDeleteImage: %s: %s", f.FailureCode, aws.ToString(f.FailureReason))
 	switch f.FailureCode {
@@ -75,7 +75,7 @@ func deleteFailure(repo string, ref oci.Reference, f types.ImageFailure) error {
 	return oci.ErrDenied.With("Amazon ECR did not delete %s of %s: %s", ref, repo, aws.ToString(f.FailureReason)).Because(cause)
 }
 
-// deleteError maps the failure of a whole call.
+// deleteError returns the error for the failure of a whole call.
 func deleteError(repo string, err error) error {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {

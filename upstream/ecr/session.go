@@ -156,7 +156,6 @@ func (p Principal) publicEndpoint(o *ecrpublic.Options) {
 	}
 }
 
-// publicAPI gets tokens of ECR Public.
 type publicAPI struct{ *ecrpublic.Client }
 
 // GetAuthorizationToken implements TokenAPI.

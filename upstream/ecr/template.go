@@ -26,8 +26,8 @@ type Template struct {
 	DryRun bool
 	// ImmutableTags forbids pushing a tag again with another image.
 	ImmutableTags bool
-	// ExceptTags are patterns of tags to which the opposite of ImmutableTags applies. There are at
-	// most five. In them, * stands for any characters.
+	// ExceptTags are at most five patterns of tags to which the opposite of ImmutableTags applies. In
+	// a pattern, * stands for any characters.
 	ExceptTags []string
 	// ScanOnPush scans every pushed image. The registry's own scanning configuration has priority.
 	ScanOnPush bool
@@ -140,7 +140,7 @@ const (
 )
 
 // CheckLifecyclePolicy returns an error if it finds a mistake for which ECR would refuse a
-// lifecycle policy. It finds the mistakes of a mistyped file, and does not know every rule of AWS.
+// lifecycle policy. It finds typing mistakes, but does not know every rule of AWS.
 func CheckLifecyclePolicy(text []byte) error {
 	if n := utf8.RuneCount(text); n < minPolicy || n > maxPolicy {
 		return fmt.Errorf("has %d characters; a lifecycle policy has from %d to %d", n, minPolicy, maxPolicy)
@@ -203,7 +203,7 @@ func CheckRepositoryPolicy(text []byte) error {
 	return nil
 }
 
-// statement has the parts of a statement that every repository policy needs.
+// statement has the parts that every statement of a repository policy needs.
 type statement struct {
 	Effect                                     string
 	Principal, NotPrincipal, Action, NotAction json.RawMessage

@@ -61,8 +61,8 @@ type Tokens struct {
 
 	mu       sync.Mutex // guards the fields below; never held during a call
 	held     auth.Credential
-	renew    time.Time // when held is due for renewal
-	suspect  bool      // a registry refused held
+	renew    time.Time // when the held token is due for renewal
+	suspect  bool      // a registry has refused the held token
 	flight   *flight
 	failures int
 	lastErr  error
@@ -124,16 +124,16 @@ func (t *Tokens) Health() Health {
 	}
 }
 
-// valid reports whether held has not expired; t.mu is held.
+// valid reports whether the held token has not expired; the caller has locked t.mu.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
 // Credential is an auth.Credentials. It returns the token as a name and a password, preemptive
-// unless Challenged is set. The token comes from memory, unless it has expired or is due for
-// renewal: then one caller renews it by a call to AWS. During a renewal, other callers get the old
-// token. If a registry has refused the old token, they wait for the new one instead. If the renewal
-// fails, all callers get the old token until it expires. After a failed call, Credential does not
-// call AWS again until a pause is over. The pause grows with the failures. During the pause, a
-// caller gets the error of the failed call if there is no valid token.
+// unless Challenged is set. The token comes from memory. If it has expired or is due for renewal,
+// one caller renews it by a call to AWS. During a renewal, other callers get the old token, unless
+// it has expired or a registry has refused it. In these cases they wait for the new token. If the
+// renewal fails, all callers get the old token until it expires, and after that the error of the
+// call. After a failed call, Credential does not call AWS again during a pause, which grows with
+// the failures.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()
@@ -225,9 +225,9 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	}, nil
 }
 
-// invalidate makes the next caller renew the token, if password is still the held one and the token
-// is old enough (minSuspectAge). The token stays in use if the renewal fails, because the refusal
-// may have another reason.
+// invalidate makes the next caller renew the token, if the token still has this password and is old
+// enough (minSuspectAge). The token stays in use if the renewal fails, because the refusal may have
+// another reason.
 func (t *Tokens) invalidate(password auth.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -154,7 +154,6 @@ func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
 	return apiCall{region: scope[2], principal: principal}, err
 }
 
-// decode parses the input of a call.
 func decode[T any](c apiCall) (T, error) {
 	var in T
 	if err := json.Unmarshal(c.body, &in); err != nil {

@@ -68,7 +68,7 @@ func (s *Server) describeRepositories(c apiCall) (any, error) {
 }
 
 // apiPage returns one page of sorted names, and the token of the next page. The token of a page is
-// the name before its first one. The API's default size is 100, and its limit is 1000.
+// the last name of the page before. The API's default size is 100, and its limit is 1000.
 func apiPage(names []string, token string, size *int) ([]string, string, error) {
 	n := 100
 	if size != nil {
@@ -276,7 +276,6 @@ func (s *Server) getRepositoryPolicy(c apiCall) (any, error) {
 	return map[string]any{"registryId": g.account, "repositoryName": r.name, "policyText": r.policy}, nil
 }
 
-// sortedTags returns the tags of one image.
 func (r *repository) sortedTags(img *image) []string {
 	var tags []string
 	for t, d := range r.tags {

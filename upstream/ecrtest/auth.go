@@ -54,7 +54,7 @@ func (s *Server) ExpireTokens() {
 	}
 }
 
-// ForgetTokens makes all tokens issued so far unknown: they are invalid, not expired.
+// ForgetTokens makes all tokens issued so far invalid, as if they had never been issued.
 func (s *Server) ForgetTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +83,7 @@ func (s *Server) resolveHost(host string) (*registry, error) {
 	return nil, refuse(s.Switches().HostUnknownStatus, "UNSUPPORTED", "Could not resolve registry id from host %s", name)
 }
 
-// authenticate returns the token of the request. The error is the refusal to send, such as a
+// authenticate returns the token of the request. An error is the answer to send, such as a
 // challenge.
 func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, error) {
 	if s.opts.Quirks.Auth == AuthBearer {

@@ -84,7 +84,6 @@ func writeMetricError(w http.ResponseWriter, e *wireError) {
 	_, _ = w.Write(body) // fails only if the client is gone
 }
 
-// putMetrics reads one call and stores its metrics.
 func (s *Server) putMetrics(r *http.Request) error {
 	if _, err := s.signedCall(r, "monitoring"); err != nil {
 		return err
@@ -128,8 +127,8 @@ func (s *Server) putMetrics(r *http.Request) error {
 	return nil
 }
 
-// metricBody returns the decompressed body. It refuses a body that has more than 1 MB as sent.
-// Unless MetricLimitGzipped is on, it also refuses one that has more than 1 MB once decompressed.
+// metricBody returns the decompressed body. It refuses more than 1 MB as sent. Unless
+// MetricLimitGzipped is on, it also refuses more than 1 MB once decompressed.
 func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	sent, err := io.ReadAll(io.LimitReader(r.Body, maxMetricBytes+1))
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// accepted is a set of media types.
 type accepted map[string]bool
 
 // parseAccept parses the values of Accept. It ignores weights, as registries do.
@@ -97,7 +96,7 @@ func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 	return &document{raw: raw, media: media, digest: digest.FromBytes(raw)}, true
 }
 
-// convertedLocked finds the converted form of an image that has the digest d.
+// convertedLocked finds an image whose converted form has the digest d, and returns that form.
 func (r *repository) convertedLocked(d digest.Digest, sw Switches) (*document, bool) {
 	for _, img := range r.images {
 		if other, ok := counterpart(img.doc.media); ok {

@@ -12,9 +12,9 @@ import (
 
 // Dialect holds the switches of a registry with the quirks of Other. Each switch is a way in which
 // some registries depart from the specification or from other registries. Its comment says which
-// registry does so, and where and when that was reported. "read" stands before the date on which
-// the report was read, if the date of the report is not known. The zero value is a registry that
-// does none of this.
+// registry does so, and where and when that was reported. If the date of a report is not known, the
+// comment gives the date on which the report was read, after "read". The zero value is a registry
+// that does none of this.
 type Dialect struct {
 	Pages
 	Redirects
@@ -23,9 +23,9 @@ type Dialect struct {
 
 	// Challenges.
 
-	// Private lists the repositories that anonymous clients may not see, as "repository", and those
-	// that a user may not see, as "user:repository". The refusal is a challenge, unless Open or
-	// TokenRefusal says otherwise.
+	// Private lists hidden repositories. "repository" is hidden from anonymous clients, and
+	// "user:repository" from that user. The refusal is a challenge, unless Open or TokenRefusal says
+	// otherwise.
 	Private []string
 	// Basic asks for the name and password of one of Users in place of a token (registries behind
 	// nginx).
@@ -44,7 +44,7 @@ type Dialect struct {
 	// ReferrersStatus, if not 0, answers every request for referrers: 406 at Artifactory
 	// (go-containerregistry#1962, 2024-06); 200 sends a page in HTML.
 	ReferrersStatus int
-	// DigestTags takes the tag sha256-<hex> for the digest (registry.gitlab.com: oras-go#1396,
+	// DigestTags treats the tag sha256-<hex> as the digest (registry.gitlab.com: oras-go#1396,
 	// 2026-09).
 	DigestTags bool
 
@@ -67,7 +67,7 @@ type Pages struct {
 	// TagCursor is the name of the query parameter that takes the place of "last" in lists of tags
 	// (Quay: next_page, docker_registry2#56, 2021-06). Its values are opaque.
 	TagCursor string
-	// NoPages sends all tags at once, whatever is asked for (no report).
+	// NoPages sends all tags at once, whatever page is asked for (no report).
 	NoPages bool
 }
 
@@ -92,7 +92,7 @@ type Redirects struct {
 	// are redirected (a proxy before Nexus: moby#45333, 2023-04).
 	Elsewhere string
 	// Path, if not empty, is where the registry begins, such as "/artifactory/api/docker/hub"
-	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves it out of locations,
+	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves Path out of locations,
 	// as a registry may do behind a proxy that adds the path (no report).
 	Path        string
 	PathUnknown bool
@@ -116,8 +116,8 @@ type Tokens struct {
 	// EndedToken, if not 0, is the status with which a token that has ended is refused, without a
 	// challenge (ECR Public: 400, oras-go#1227, 2026-06; 403, kpm#698, 2026-02).
 	EndedToken int
-	// BaseScope is the scope that the challenge of /v2/ names, if not empty. Tokens then are good only
-	// for the repositories in their scopes (no report).
+	// BaseScope is the scope that the challenge of /v2/ names, if not empty. Tokens are then valid
+	// only for the repositories in their scopes (no report).
 	BaseScope string
 }
 
@@ -146,7 +146,7 @@ func (s *Server) below(next http.Handler) http.Handler {
 	})
 }
 
-// locationPath returns Dialect.Path if locations have it.
+// locationPath returns the path that locations begin with.
 func (s *Server) locationPath() string {
 	d := s.Dialect()
 	if d.PathUnknown {
@@ -205,7 +205,6 @@ func (s *Server) redirectManifest(x *exchange, repo *repository, doc *document) 
 	return nil
 }
 
-// redirect answers with a signed URL of an object.
 func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	h := x.w.Header()
 	h.Set("Location", s.signURL(s.objectsURL(x.r), x.reg, repo, l))
@@ -213,8 +212,8 @@ func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	x.w.WriteHeader(orDefault(s.Dialect().RedirectStatus, http.StatusTemporaryRedirect))
 }
 
-// hides reports whether Dialect.Private hides a repository from a user, whose name is in who. An
-// empty name means anonymous clients.
+// hides reports whether Dialect.Private hides a repository from a user. The parameter who is the
+// name of the user, or empty for anonymous clients.
 func (s *Server) hides(who, repo string) bool {
 	if who != "" {
 		repo = who + ":" + repo

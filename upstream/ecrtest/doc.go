@@ -11,8 +11,8 @@
 //     RefusedManifests lists what ECR was seen to refuse. References such as roadmap#1970 name
 //     issues on GitHub; "roadmap" is aws/containers-roadmap.
 //   - Apart from the differences below, it is never kinder than ECR, so that a program that works
-//     with it works with ECR. Where sources disagree, the default is what AWS says or, if AWS says
-//     nothing, the likelier value.
+//     with ecrtest also works with ECR. Where sources disagree, the default is what AWS says or, if
+//     AWS says nothing, the likelier value.
 //   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
 //     other state is in memory, and is lost on Close.
 //   - New starts nothing. The handlers may be mounted anywhere. Listen binds a listener for each of
@@ -24,12 +24,12 @@
 //
 // In three ways it is kinder than ECR:
 //
-//   - It never converts to schema 1, which ECR does for clients that accept nothing newer, because
-//     clients that pull schema 1 by tag are gone (ECR guide, image-manifest-formats).
-//   - Every principal may do everything that no Denial forbids, in every account, because an
-//     operator grants rights, and not the program under test. Repository policies are stored and
+//   - It never converts to schema 1, as ECR does for clients that accept nothing newer (ECR guide,
+//     image-manifest-formats). Clients that pull schema 1 by tag are gone.
+//   - Every principal may do everything in every account, unless a Denial forbids it. Rights are
+//     granted by an operator, and not by the program under test. Repository policies are stored and
 //     have no effect (ECR guide, registry-permissions).
 //   - Signatures of requests to the API are not verified, session tokens are not asked for, and
-//     clocks may differ. The SDK signs the requests, and to verify the signatures the stand-in
-//     would need the secrets of clients.
+//     clocks may differ. To verify the signatures of the SDK, the stand-in would need the secrets
+//     of clients.
 package ecrtest

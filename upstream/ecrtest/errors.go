@@ -97,7 +97,6 @@ func nowhere() *wireError {
 	return &wireError{Status: http.StatusNotFound, Message: "404 page not found\n", Text: true}
 }
 
-// joinDigests joins digests as in ECR's messages.
 func joinDigests(ds []digest.Digest) string {
 	s := make([]string, len(ds))
 	for i, d := range ds {

@@ -47,10 +47,10 @@ type Fault struct {
 	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed when this many bytes of the request have been read
 	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the request's body and of the answer's; 0 means no limit
 
-	// Header overrides headers of the answer; an empty value removes one. If Header sets
+	// Header overrides headers of the answer; an empty value removes the header. If Header sets
 	// "Content-Length" to the value of CutAt, the truncated answer looks complete. If the answer has a
-	// "Content-Length", Append needs a Header that sets or removes it, because net/http sends no more
-	// bytes than it announces.
+	// "Content-Length", Append needs a Header that sets or removes "Content-Length", because net/http
+	// sends no more bytes than announced.
 	Header map[string]string `json:"header,omitempty"`
 }
 
@@ -60,7 +60,7 @@ func At(n int64) *int64 { return &n }
 // Bandwidth limits bodies, each direction separately; 0 means no limit.
 type Bandwidth struct {
 	PerConnection int64  `json:"perConnection"` // bytes per second of one answer or request
-	Total         int64  `json:"total"`         // bytes per second of all answers, and of all requests
+	Total         int64  `json:"total"`         // bytes per second of all answers together, and of all requests together
 	Kinds         []Kind `json:"kinds,omitempty"`
 }
 
@@ -157,8 +157,7 @@ func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take returns the plan of all faults for the request. blob returns the blob that the request asks
-// for.
+// take returns the plan of all faults for the request, whose blob the function blob returns.
 func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -259,7 +258,8 @@ func (p *plan) shapes() bool {
 	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }
 
-// maxPiece returns how many of n bytes may be sent in one piece. at is the position of the first.
+// maxPiece returns how many of n bytes may be sent in one piece. The parameter at is the position
+// of the first byte.
 func (p *plan) maxPiece(at int64, n int) int {
 	piece := int64(n)
 	for _, stop := range []int64{p.cutAt, p.stallAt, p.holdAt} {
@@ -292,7 +292,6 @@ func waitUntil(ctx context.Context, over <-chan struct{}) {
 	}
 }
 
-// overrideHeader changes the headers of an answer.
 func (p *plan) overrideHeader(h http.Header) {
 	for name, v := range p.header {
 		if v == "" {

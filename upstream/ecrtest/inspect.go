@@ -89,7 +89,7 @@ func (s *Server) Archive(repo, ref string, archived bool) bool {
 }
 
 // CreateRepository creates a repository with the defaults of the API. It does not change an
-// existing one.
+// existing repository.
 func (s *Server) CreateRepository(name string) {
 	s.createRepository(s.defaultRegistry(), newRepository(name, newUUID(), s.now()))
 }

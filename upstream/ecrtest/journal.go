@@ -54,8 +54,8 @@ func newJournal() *journal {
 	return j
 }
 
-// begin adds an entry. Its counts grow during the request, so a client that has seen an answer
-// also sees it counted.
+// begin adds an entry for a request. The counts grow during the request, so they include every
+// answer that a client has seen.
 func (j *journal) begin(e *Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -108,7 +108,7 @@ func (r lifecycleRule) selects(img *image, tags []string) bool {
 	return true
 }
 
-// due returns those of the selected images on which the rule acts now.
+// due returns the selected images on which the rule acts now.
 func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 	if r.Selection.CountType == "imageCountMoreThan" {
 		slices.SortStableFunc(selected, func(a, b *image) int { return b.pushed.Compare(a.pushed) })
@@ -145,7 +145,7 @@ func (s *Server) applyLifecycle() {
 
 // applyLocked applies the rules of one repository. No rule acts on an image that a rule of higher
 // priority has selected, that an index names, or that refers to another image of the repository. An
-// image that refers to another one is removed together with that other one.
+// image that refers to another image is removed together with that image.
 func (s *Server) applyLocked(r *repository, rules []lifecycleRule, now time.Time) {
 	taken := map[digest.Digest]bool{}
 	for d, img := range r.images {
@@ -169,7 +169,7 @@ func (s *Server) applyLocked(r *repository, rules []lifecycleRule, now time.Time
 	}
 }
 
-// expireLocked removes an image, what refers to it, and the layers that no other image names.
+// expireLocked removes an image, its referrers, and the layers that no other image names.
 func (s *Server) expireLocked(r *repository, img *image) {
 	r.remove(img.doc.digest)
 	for _, b := range img.doc.blobs {

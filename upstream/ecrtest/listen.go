@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Addresses are the addresses for Listen; an empty one means a free port of 127.0.0.1.
+// Addresses are the addresses for Listen; an empty address means a free port of 127.0.0.1.
 type Addresses struct{ Registry, API, Objects, Control string }
 
 // Running is a Server with its four listeners.
@@ -182,11 +182,11 @@ func (r *Running) Run(ctx context.Context) error {
 	return errors.Join(err, r.Server.Close())
 }
 
-// Close closes the listeners and removes the files of a Running that was never run.
+// Close closes the listeners and the Server of a Running that was never run.
 func (r *Running) Close() error { return errors.Join(r.closeListeners(), r.Server.Close()) }
 
-// DialContext connects to the registry's listener for every ECR-shaped name, to the object
-// store's for the bucket's name, and to addr otherwise.
+// DialContext connects to the registry's listener for every ECR-shaped name, to the object store's
+// listener for the bucket's name, and otherwise to addr.
 func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(addr) // an address without port fails below
 	switch host = strings.ToLower(host); {

@@ -65,7 +65,7 @@ func (s *Server) page(x *exchange, names []string, path string) ([]string, error
 	return names, nil
 }
 
-// pageStart parses n and last. At ECR n is bounded, and last is not a name.
+// pageStart parses n and last. At ECR, n is bounded, and last is opaque.
 func (s *Server) pageStart(x *exchange) (after string, n int, err error) {
 	q := x.r.URL.Query()
 	quirks := s.opts.Quirks
@@ -178,7 +178,7 @@ func (s *Server) referrers(repo *repository, subject digest.Digest) []v1.Descrip
 	defer s.mu.Unlock()
 	found := []v1.Descriptor{}
 	for d, img := range repo.images {
-		if img.doc.subject == subject && !img.archived { // ListImageReferrers lists active ones (ECR model)
+		if img.doc.subject == subject && !img.archived { // ListImageReferrers lists active referrers (ECR model)
 			found = append(found, v1.Descriptor{MediaType: img.doc.media, Digest: d, Size: int64(len(img.doc.raw)),
 				ArtifactType: img.doc.artifactType, Annotations: img.doc.annotations})
 		}

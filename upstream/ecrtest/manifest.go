@@ -69,9 +69,9 @@ var (
 	errOdd       = errors.New("schemaVersion, mediaType and contents do not fit")
 )
 
-// strictness says which manifests are refused. Without strict, only manifests that are not JSON or
-// have an unsound digest are refused. With strict, those that ECR's parser refuses are refused,
-// too, and the other fields count. refuseEmpty refuses descriptors that embed the empty JSON of
+// strictness says which manifests are refused. Manifests that are not JSON or have an unsound
+// digest are always refused. With strict, those that ECR's parser refuses are refused, too. The
+// other fields apply only with strict. refuseEmpty refuses descriptors that embed the empty JSON of
 // artifacts, and refuseData those that embed other data. refuseOdd refuses manifests whose parts
 // contradict each other.
 type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }
@@ -83,7 +83,7 @@ func (s *Server) strictness() strictness {
 	return strictness{s.opts.Quirks.StrictManifests, inline, sw.RefuseEmptyData, !sw.TakeOddManifests}
 }
 
-// parseDocument parses a manifest. The error is the reason for which it is refused.
+// parseDocument parses a manifest. The error is the reason why the manifest is refused.
 func parseDocument(contentType string, raw []byte, how strictness) (*document, error) {
 	var m wireManifest
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -114,8 +114,9 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 }
 
 // mediaOf returns the media type of a manifest: the one that the document declares, or the
-// Content-Type if the document declares none. With strict, a type that is not one of a manifest is
-// refused. Without strict it is ignored. If no type is left, the fields of the document decide.
+// Content-Type if the document declares none. With strict, a type that is no manifest type is
+// refused. Without strict, it is ignored. If no manifest type is found, the fields of the document
+// decide.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && strings.Contains(declared+contentType+m.ArtifactType, ";") {
 		return "", errMedia
@@ -149,8 +150,7 @@ func isManifest(media string) bool {
 
 func isIndex(media string) bool { return media == v1.MediaTypeImageIndex || media == mediaDockerList }
 
-// odd reports whether the version, the Content-Type or the contents do not belong to the media
-// type.
+// odd reports whether the version, the Content-Type or the contents contradict the media type.
 func (m *wireManifest) odd(media, contentType string) bool {
 	version := 2
 	if isSchema1(media) {

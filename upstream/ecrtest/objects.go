@@ -23,7 +23,7 @@ const (
 
 // signURL returns a signed URL for GET, in the form that AWS documents for
 // get-download-url-for-layer. Each call returns another URL. The access key in the URL contains the
-// epoch, which tells whether ExpireURLs or ExpireSigner was called since.
+// epoch, which tells whether ExpireURLs or ExpireSigner was called later.
 func (s *Server) signURL(base string, g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch
@@ -202,8 +202,8 @@ func (s *Server) checkSignature(r *http.Request) error {
 	return nil
 }
 
-// findObject finds an object by its name, the last part of a path. It ignores the rest of the path,
-// which the signature covers.
+// findObject finds an object by its name, which is the last part of a path. The signature covers
+// the other parts.
 func (s *Server) findObject(path string) (layer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -62,8 +62,8 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// requestedBlob returns the blob that a request is about: the last part of its path may name a
-// blob or an object.
+// requestedBlob returns the blob that a request is about. The last part of the path is the name of
+// an object or, for most other requests about blobs, a digest.
 func (s *Server) requestedBlob(r *http.Request) digest.Digest {
 	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if l, ok := s.findObject(name); ok {

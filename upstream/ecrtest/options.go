@@ -26,8 +26,7 @@ type Options struct {
 	AcceptHosts []string
 	// StrictHost keeps Listen from adding its addresses to AcceptHosts.
 	StrictHost bool
-	// TLS is the configuration of the registry's listener; nil means the one that SelfSigned makes, or
-	// no TLS.
+	// TLS is the configuration of the registry's listener; nil means that of SelfSigned, or no TLS.
 	TLS *tls.Config
 	// SelfSigned serves the registry and the object store with a certificate made in memory, for
 	// their names at AWS, localhost and 127.0.0.1.
@@ -37,7 +36,7 @@ type Options struct {
 	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen sets it.
 	ObjectsURL string
 	// ObjectsByName makes Listen use the name of AWS's bucket, with the port of the listener, in
-	// signed URLs. Clients that refuse redirects from a public name to a loopback address need it.
+	// signed URLs. Clients that refuse redirects from a public name to a loopback address need this.
 	// DialContext resolves the name.
 	ObjectsByName bool
 	// Clock returns the time, to which Advance adds; nil means time.Now.

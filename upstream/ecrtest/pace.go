@@ -22,8 +22,7 @@ func newPacer(rate int64) *pacer {
 	return &pacer{rate: rate}
 }
 
-// piece returns how many bytes are sent at once at most: those of a twentieth of a second, and no
-// more than 256 KiB.
+// piece bounds the bytes that are sent at once to those of a twentieth of a second, and to 256 KiB.
 func (p *pacer) piece() int64 { return min(max(p.rate/20, 1), 256<<10) }
 
 // reserve reserves n bytes and returns how long to wait before sending them.
@@ -73,8 +72,8 @@ type Quota struct {
 }
 
 // DefaultQuotas returns AWS's adjustable quotas per region and second (ECR service quotas page).
-// Each allows a burst of as many requests as it allows in a second. AWS shows a larger burst only
-// in an example.
+// The burst of each quota is as many requests as it allows in a second. AWS shows a larger burst
+// only in an example.
 func DefaultQuotas() map[string]Quota {
 	q := map[string]Quota{}
 	for op, rate := range map[string]float64{
@@ -104,7 +103,7 @@ func newThrottle(q map[string]Quota, clock func() time.Time) *throttle {
 	return &throttle{clock: clock, quotas: q, buckets: map[string]*bucket{}}
 }
 
-// allow takes one token from the bucket of an operation, and reports whether there was one.
+// allow takes one token from the bucket of an operation, and reports whether there was a token.
 func (t *throttle) allow(op string) bool {
 	now := t.clock()
 	t.mu.Lock()

@@ -29,8 +29,8 @@ func (s *Server) authenticatePublic(r *http.Request, c call) (*token, error) {
 	return t, nil
 }
 
-// exchangeToken serves the token endpoint of ECR Public. It takes what GetAuthorizationToken gives,
-// or no credentials.
+// exchangeToken serves the token endpoint of ECR Public. The password is a token of
+// GetAuthorizationToken. Anonymous clients give none.
 func (s *Server) exchangeToken(w http.ResponseWriter, password string, given bool) error {
 	now := s.now()
 	issued := &token{expires: now.Add(s.opts.TokenLife)}

@@ -18,9 +18,8 @@ import (
 // the upstream again.
 const pullThroughEvery = 24 * time.Hour
 
-// pullThrough imports the manifest of a request from the upstream of the rule for the
-// repository. If the upstream fails, imported images are still served, and others are not
-// found.
+// pullThrough imports the manifest of a request from the upstream of the rule for the repository.
+// If the upstream fails, only images that were imported before are found.
 func (s *Server) pullThrough(x *exchange) {
 	rule, ok := s.rule(x.Repo)
 	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.needsLookup(x) {
@@ -127,9 +126,9 @@ func (s *Server) addRemote(repo *repository, b blobRef, url string) bool {
 	return true
 }
 
-// getRemote serves the first GET of a blob that a pull-through rule has not cached yet: it
-// redirects the client to where the upstream redirects, and caches the blob for later requests.
-// done is false if the blob is here now and has to be served.
+// getRemote serves the first GET of a blob that a pull-through rule has not cached yet. It
+// redirects the client to where the upstream redirects, and caches the blob. If getRemote returns
+// false and no error, the caller has to serve the blob from the cache.
 func (s *Server) getRemote(x *exchange, repo *repository, l layer) (done bool, err error) {
 	rule, ok := s.rule(x.Repo)
 	if !ok {
@@ -187,7 +186,7 @@ func (f *importer) place(ctx context.Context, d digest.Digest) (string, error) {
 	return "", nil
 }
 
-// get sends a request to the upstream, and again with a token after a challenge.
+// get sends a request to the upstream. After a challenge, it repeats the request with a token.
 func (f *importer) get(ctx context.Context, path, accept string) (*http.Response, error) {
 	client := *f.server.upstream
 	if f.stay {
@@ -222,7 +221,6 @@ func (f *importer) get(ctx context.Context, path, accept string) (*http.Response
 
 var challengeParam = regexp.MustCompile(`(\w+)="([^"]*)"`)
 
-// login gets an anonymous token for a Bearer challenge.
 func (f *importer) login(ctx context.Context, challenge string) error {
 	param := map[string]string{}
 	for _, m := range challengeParam.FindAllStringSubmatch(challenge, -1) {

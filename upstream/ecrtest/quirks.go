@@ -22,12 +22,12 @@ type Quirks struct {
 	// roadmap#299).
 	SizesHeader bool
 	// SharedScope is the one scope of all tokens (ECR Public: "aws"). The service in the challenge is
-	// then public.ecr.aws, the token endpoint takes the tokens of GetAuthorizationToken as passwords,
-	// and a token that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). If
-	// SharedScope is empty, each repository has a scope of its own.
+	// then public.ecr.aws, and the token endpoint takes the tokens of GetAuthorizationToken as
+	// passwords. An invalid token gets a 400 and no challenge (roadmap#2835, 2026-07). If SharedScope
+	// is empty, each repository has a scope of its own.
 	SharedScope string
 	// ErrorNewline ends the JSON of errors with a newline. The lengths of two answers of ECR Public
-	// show it (lablup/backend.ai#2549): 58 bytes for the challenge, and 80 for an invalid token.
+	// show this (lablup/backend.ai#2549): 58 bytes for the challenge, and 80 for an invalid token.
 	ErrorNewline bool
 	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does
 	// not: roadmap#1931).
@@ -75,7 +75,7 @@ type Quirks struct {
 	// MountAlways mounts every blob that the source repository has; otherwise ECR's conditions
 	// apply.
 	MountAlways bool
-	// OpaquePages lists tags in no useful order, and pages by a token that is not a tag
+	// OpaquePages lists tags in no useful order, and continues lists by a token that is not a tag
 	// (docker_registry2#34).
 	OpaquePages bool
 	// PageSize and MaxPageSize bound lists; a MaxPageSize of 0 means no limit.

@@ -20,8 +20,8 @@ type RefusedManifest struct {
 //go:embed refused.json
 var refusedJSON []byte
 
-// RefusedManifests returns one example of each reported kind. blobs are the blobs that the examples
-// name. If the repository has them, nothing but the form of the examples is wrong.
+// RefusedManifests returns one example of each reported kind, and the blobs that the examples name.
+// In a repository with these blobs, only the form of the examples is wrong.
 func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
 	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
 		panic("ecrtest: refused.json: " + err.Error()) // cannot happen, because a test reads the file

@@ -77,7 +77,7 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) error {
 	return handle(&exchange{call: c, w: w, r: r, reg: reg, who: who, sw: s.Switches()})
 }
 
-// handler returns the handler of a kind, or nil.
+// handler returns the handler of a kind, or nil if the kind has none.
 func (s *Server) handler(k Kind) func(*exchange) error {
 	switch k {
 	case KindBase:
@@ -146,7 +146,6 @@ func (s *Server) location(x *exchange, path string, q url.Values) string {
 	return path
 }
 
-// repository returns the repository of the request.
 func (s *Server) repository(x *exchange) (*repository, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -81,7 +81,7 @@ func (s *Server) seedManifest(repo *repository, img SeedImage, m v1.Manifest) (d
 }
 
 // SeedManifest puts any bytes under a tag of a repository of the default registry, without a
-// request. They are served with the media type and digest given, even if these are not right.
+// request. They are served with the given media type and digest, even if these are wrong.
 func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest, raw []byte) {
 	repo := s.createRepository(s.defaultRegistry(), newRepository(repository, newUUID(), s.now()))
 	s.mu.Lock()
@@ -89,8 +89,8 @@ func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest
 	repo.put(&document{raw: raw, media: mediaType, digest: d}, tag, s.nowLocked())
 }
 
-// ingest calls write, and stores the bytes that write sends as a blob of the repository. It refuses
-// bytes with another digest than want, unless want is empty.
+// ingest calls write, and stores the bytes that write sends as a blob of the repository. If want is
+// not empty, it refuses bytes that have another digest.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {

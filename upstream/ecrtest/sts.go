@@ -19,7 +19,7 @@ type session struct {
 
 var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::(\d{12}):role/(?:.*/)?([\w+=,.@-]+)$`)
 
-// stsAnswer is the answer of all operations; Result has the fields of the called one.
+// stsAnswer is the answer of all operations. Result has the fields of the called operation.
 type stsAnswer struct {
 	XMLName  xml.Name
 	Result   stsResult

@@ -6,9 +6,9 @@ import (
 )
 
 // Switches hold the behaviour of ECR for which the evidence is missing or contradictory. A client
-// of the real service must work with any value. The comment of each field names its sources, and
-// when they were written or, if that is not known, read. After "off:" it says what happens while
-// the switch is off. DefaultSwitches returns what the evidence speaks for or, without evidence, the
+// of the real service must work with any value. The comment of each field names its sources and
+// their dates, or after "read" when they were read. After "off:" it says what happens while the
+// switch is off. DefaultSwitches returns what the evidence speaks for or, without evidence, the
 // likelier value.
 type Switches struct {
 	// InvalidTokenStatus answers a token that was never issued, or not for this region: 400 according
@@ -77,8 +77,8 @@ type Switches struct {
 	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the
 	// specification. The status, 404 or 400, was not shown.
 	MissingLayers Refusal `json:"missingLayers"`
-	// TooManyTags answers a push of one more tag for an image that has 1,000. The quota and the API's
-	// LimitExceededException are documented (service quotas, ECR model, 2026-08). The registry's
+	// TooManyTags answers a push of one more tag for an image that has 1,000 tags. The quota and the
+	// API's LimitExceededException are documented (service quotas, ECR model, 2026-08). The registry's
 	// answer is not documented.
 	TooManyTags Refusal `json:"tooManyTags"`
 	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413 (the limit is in the
@@ -108,16 +108,16 @@ type Switches struct {
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
 	// DeleteTagOnly makes DELETE by tag delete the tag, and also the image if it has no other tag;
 	// off: DELETE by tag deletes the image with all its tags (no source, 2026-11; BatchDeleteImage
-	// does as with the switch on).
+	// works as with the switch on).
 	DeleteTagOnly bool `json:"deleteTagOnly"`
 	// BlobDelete answers DELETE of a blob with 202; off: 405 (no source, 2026-11).
 	BlobDelete bool `json:"blobDelete"`
 	// RetryAfter is sent with 429, in whole seconds; 0 means no header (no source, 2026-11).
 	RetryAfter time.Duration `json:"retryAfter"`
-	// ManifestGetSilent, HeadRecordsPull and BlobRecordsPull say which requests move
-	// lastRecordedPullTime. A GET of a manifest does unless ManifestGetSilent is on, a HEAD of a
-	// manifest does if HeadRecordsPull is on, and a GET of a blob does if BlobRecordsPull is on. AWS
-	// only says "pull" (ECR model, 2026-08).
+	// ManifestGetSilent, HeadRecordsPull and BlobRecordsPull say which requests set
+	// lastRecordedPullTime: GET of a manifest unless ManifestGetSilent is on, HEAD of a manifest if
+	// HeadRecordsPull is on, and GET of a blob if BlobRecordsPull is on. AWS only says "pull" (ECR
+	// model, 2026-08).
 	ManifestGetSilent bool `json:"manifestGetSilent"`
 	HeadRecordsPull   bool `json:"headRecordsPull"`
 	BlobRecordsPull   bool `json:"blobRecordsPull"`

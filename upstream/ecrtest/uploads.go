@@ -17,7 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// upload is a session. The request that has sent to the channel writing owns the fields below it.
+// upload is an upload session. The channel writing is the lock of the fields below it.
 type upload struct {
 	id      string
 	repo    *repository
@@ -260,7 +260,6 @@ func (s *Server) forget(u *upload) {
 	delete(s.uploads, u.id)
 }
 
-// addLayer adds a blob to a repository.
 func (s *Server) addLayer(repo *repository, d digest.Digest, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

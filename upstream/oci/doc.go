@@ -1,9 +1,9 @@
 // Package oci holds the distribution protocol as values.
 //
-// Parse parses a request, and its inverse, Request.URL, builds the URL of one. An error has one
-// type (Error) and is written in one place (WriteError). A Manifest keeps its exact bytes beside
-// its content. The package does no I/O except on the bodies of the HTTP messages that it is given,
-// and imports nothing of dray.
+// Parse parses a request. Its inverse, Request.URL, builds the URL of a request. All errors have
+// one type (Error), and one function writes them (WriteError). A Manifest keeps its exact bytes
+// beside its content. The package does no I/O except on the bodies of the HTTP messages that it is
+// given, and imports nothing of dray.
 //
 // The facts come from the OCI distribution specification 1.1 ("spec" below) and from
 // github.com/distribution/distribution/v3. The package uses the route names, error codes, media

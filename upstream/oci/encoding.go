@@ -9,7 +9,7 @@ import (
 )
 
 // Compressed reports whether the Content-Encoding of an answer is gzip. Proxies in front of
-// registries compress what looks like text, some of them although the request forbids it
+// registries compress answers that look like text. Some do so even if the request forbids it
 // (registry.access.redhat.com, quay#1310).
 func Compressed(resp *http.Response) bool {
 	switch strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))) {
@@ -19,9 +19,8 @@ func Compressed(resp *http.Response) bool {
 	return false
 }
 
-// Text returns the body of an answer that is JSON, without the compression that it was sent with.
-// The caller bounds what it reads. An answer that only claims to be compressed is returned as it
-// is.
+// Text returns the body of a JSON answer, decompressed. The caller bounds how much it reads. If the
+// answer only claims to be compressed, Text returns the body as it is.
 func Text(resp *http.Response) (io.Reader, error) {
 	if !Compressed(resp) {
 		return resp.Body, nil

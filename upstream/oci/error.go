@@ -16,8 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Error is an answer of the protocol that is not a success (spec, "Error Codes"). An error of
-// an upstream keeps its code, status and message.
+// Error is an answer of the protocol that is not a success (spec, "Error Codes"). An error from an
+// upstream keeps its code, status and message.
 type Error struct {
 	// Code is the wire code, for example "MANIFEST_UNKNOWN".
 	Code string
@@ -128,8 +128,8 @@ func NotFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound
 }
 
-// NotPushed returns the error for a manifest that names a blob or manifest that has not been
-// pushed to its repository. kind is KindBlob or KindManifest.
+// NotPushed returns the error for a manifest that names d, if d has not been pushed to the
+// repository. The kind of d is KindBlob or KindManifest.
 func NotPushed(kind Kind, d digest.Digest, repo string) *Error {
 	by := "manifest"
 	if kind == KindManifest {
@@ -163,7 +163,7 @@ func AsError(err error) *Error {
 }
 
 // WriteError writes an error as JSON and returns the protocol error that it wrote. No other
-// function writes errors. Nothing of the answer may have been written before.
+// function writes errors. The caller must not have begun to write the answer.
 func WriteError(w http.ResponseWriter, err error) *Error {
 	e := AsError(err)
 	h := w.Header()
@@ -192,10 +192,10 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 // registries send well under a kilobyte.
 const maxErrorBody = 8 << 10
 
-// DecodeError converts an upstream's error answer to an Error. It reads a bounded part of the body
-// and does not close it. It ignores the content type: ECR labels JSON as text/plain. An answer that
-// is not in the form of the spec (the answer to a HEAD, or a load balancer's page) gets a code from
-// its status.
+// DecodeError converts an upstream's error answer to an Error. It reads at most 8 KiB of the body
+// and does not close the body. It ignores the content type, because ECR labels JSON as text/plain.
+// An answer that is not in the form of the spec (the answer to a HEAD, or a load balancer's page)
+// gets a code from its status.
 func DecodeError(resp *http.Response) *Error {
 	e := &Error{Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized {
@@ -217,7 +217,7 @@ func DecodeError(resp *http.Response) *Error {
 	return e
 }
 
-// codes are the codes for answers that have none in their body, by status.
+// codes are the codes by HTTP status, for answers without a code in the body.
 var codes = map[int]string{
 	http.StatusUnauthorized:                 ErrUnauthorized.Code,
 	http.StatusForbidden:                    ErrDenied.Code,
@@ -229,8 +229,8 @@ var codes = map[int]string{
 	http.StatusGatewayTimeout:               ErrUnavailable.Code,
 }
 
-// codeOf returns the code for an answer that has none in its body, from its status and, for 404,
-// from the URL.
+// codeOf returns the code for an answer without a code in the body. The status decides, and for a
+// 404 also the URL.
 func codeOf(resp *http.Response) string {
 	if resp.StatusCode == http.StatusNotFound {
 		return notFoundCode(resp)

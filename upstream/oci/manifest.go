@@ -14,8 +14,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// MaxManifestBytes is the largest manifest that is accepted in a push, in bytes, and the largest
-// that is kept. The spec asks registries to support at least this size. It is also ECR's limit
+// MaxManifestBytes is the size, in bytes, of the largest manifest that dray accepts in a push or
+// stores. The spec asks registries to support at least this size. It is also ECR's limit
 // (PutImage).
 const MaxManifestBytes = 4 << 20
 
@@ -44,8 +44,8 @@ const (
 // Descriptor is the descriptor of the image specification.
 type Descriptor = v1.Descriptor
 
-// Manifest is a manifest: its exact bytes, its digest, and the content that it refers to. Do not
-// change it, because the digest covers its bytes.
+// Manifest is a manifest: its exact bytes, its digest, and the content that it refers to. It must
+// not be changed, because the digest covers its bytes.
 type Manifest struct {
 	MediaType string
 	Raw       []byte
@@ -93,7 +93,7 @@ func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
 	return json.Unmarshal(p, &d.Descriptor)
 }
 
-// onlyMembers removes the members of an object whose name is not exactly one of names.
+// onlyMembers removes all members of a JSON object, except those with exactly one of the names.
 // encoding/json would also take "Layers" for "layers". A registry that reads only "layers" would
 // then accept a manifest without checking the layers that dray reads in "Layers".
 func onlyMembers(p []byte, names ...string) ([]byte, error) {
@@ -177,9 +177,9 @@ func (m *Manifest) resolveType(w wireManifest) error {
 	return nil
 }
 
-// check returns ErrManifestInvalid for manifests that a registry might refuse: those with an
-// invalid media type or a wrong schema version, those that are both an image and an index (which
-// spec 1.1 forbids), and those with an invalid descriptor.
+// check returns ErrManifestInvalid for manifests that a registry might refuse. These have an
+// invalid media type, a wrong schema version or an invalid descriptor, or are both an image and an
+// index (which spec 1.1 forbids).
 func (m *Manifest) check(w wireManifest) error {
 	if !validType(m.MediaType) {
 		return ErrManifestInvalid.With("invalid media type %q", clip(m.MediaType))
@@ -246,8 +246,8 @@ func (m *Manifest) Index() bool {
 // (cache/remotecache/v1, CacheConfigMediaTypeV0).
 const MediaTypeBuildKitCache = "application/vnd.buildkit.cacheconfig.v0"
 
-// BuildCache reports whether the manifest is a build cache of BuildKit: an image whose
-// configuration has that type or, in the older form, an index that lists such a configuration.
+// BuildCache reports whether the manifest is a build cache of BuildKit. It has, or in the older
+// form lists, a configuration of the type MediaTypeBuildKitCache.
 func (m *Manifest) BuildCache() bool {
 	if m.Config != nil && m.Config.MediaType == MediaTypeBuildKitCache {
 		return true
@@ -323,10 +323,10 @@ func BareType(t string) string {
 	return strings.TrimSpace(t)
 }
 
-// AcceptKey returns the set of manifest types in a client's Accept lines as a string. A registry
-// that converts the manifest of a tag to a type that the client accepts (ECR does) gives the same
-// answer for equal keys. Qualities and order are dropped, because ECR ignores both. No Accept is
-// the same as */*.
+// AcceptKey returns the set of manifest types in a client's Accept lines as a string. ECR converts
+// the manifest of a tag to a type that the client accepts, and does so equally for equal keys. The
+// key leaves out qualities and order, because ECR ignores both. A client without Accept lines has
+// the same key as one with */*.
 func AcceptKey(accept []string) string {
 	set := map[string]bool{}
 	other := false
@@ -343,7 +343,7 @@ func AcceptKey(accept []string) string {
 		}
 	}
 	switch {
-	case len(set) == 0 && other: // accepts no manifest type: the answer may be "not found"
+	case len(set) == 0 && other: // accepts no manifest type, so the answer may be "not found"
 		return "none"
 	case len(set) == 0:
 		return "*"

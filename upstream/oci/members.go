@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// members lists, by name, the known members of an object in a manifest. If the value of a member is
-// checked too, the entry of the member is the list for that value. Otherwise the entry is nil.
+// members has the names of the known members of a JSON object in a manifest. If the value of a
+// member is itself checked, the name maps to the known members of that value, and otherwise to nil.
 type members map[string]members
 
 var descriptorMembers = members{
@@ -22,8 +22,8 @@ var manifestMembers = members{
 // CheckMembers refuses a manifest that parsers read differently: one that has a known member twice,
 // or a member whose name differs from a known one only in case. Clients written in Go take "Config"
 // for "config", and use the last of several members with one name. If a check of dray read the
-// manifest in another way, it would judge another image than the one that runs. raw must have
-// passed [ParseManifest]. The error is ErrManifestInvalid.
+// manifest in another way, it would judge another image than the one that runs. The parameter raw
+// must have passed [ParseManifest]. The error is ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }
@@ -58,8 +58,8 @@ func (m members) check(d *json.Decoder) error {
 	return err
 }
 
-// member returns the members of the value of key; nil for an unknown key. The error says that key
-// is ambiguous.
+// member returns the known members of the value of key, or nil for an unknown key. The error says
+// that key is ambiguous.
 func (m members) member(key string, seen map[string]bool) (members, error) {
 	for name, inner := range m {
 		switch {

@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MaxPulledBytes is the largest manifest that is passed on from a registry, in bytes. Manifests
-// above MaxManifestBytes are passed on but not kept.
+// MaxPulledBytes is the size, in bytes, of the largest manifest that dray passes on from a
+// registry. dray does not store manifests above MaxManifestBytes.
 const MaxPulledBytes = 16 << 20
 
 // ReadManifest reads a manifest that a registry sent. The digest of a signed manifest of schema 1
@@ -45,7 +45,7 @@ func typeOf(declared string, raw []byte) string {
 	return "application/octet-stream"
 }
 
-// pulledMembers are the members by which bytes show themselves to be a manifest.
+// pulledMembers are the members by which a manifest is recognised.
 type pulledMembers struct {
 	MediaType                                                 string
 	SchemaVersion, Config, Layers, Manifests, Blobs, FSLayers json.RawMessage
@@ -77,8 +77,8 @@ func (m *Manifest) Is(d digest.Digest) bool {
 	return d == m.Digest || d == d.Algorithm().FromBytes(m.Raw) || m.payload != nil && d == d.Algorithm().FromBytes(m.payload)
 }
 
-// Keepable reports whether the manifest can be kept under its digest: it is not too large, and the
-// digest is that of all its bytes.
+// Keepable reports whether the cache can store the manifest under its digest. For this, the
+// manifest must not be too large, and the digest must be that of all its bytes.
 func (m *Manifest) Keepable() bool {
 	return len(m.Raw) <= MaxManifestBytes && m.Digest == m.Digest.Algorithm().FromBytes(m.Raw)
 }
@@ -89,9 +89,9 @@ type signature struct {
 }
 
 // signedPayload returns the part of a signed manifest of schema 1 that was signed, and that the
-// digest covers. The protected header of each signature says how many bytes of the manifest come
-// before the signatures, and has the bytes that come after them (distribution's specification of
-// schema 1, "Signed Manifests"). It returns nil if raw is no such manifest. It does not verify
+// digest covers. The protected header of each signature says how many bytes of the manifest precede
+// the signatures, and contains the bytes that follow the signatures (distribution's specification
+// of schema 1, "Signed Manifests"). It returns nil if raw is no such manifest. It does not verify
 // signatures.
 func signedPayload(raw []byte) []byte {
 	var signed struct {

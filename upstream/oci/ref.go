@@ -47,7 +47,7 @@ func ParseReference(s string) (Reference, error) {
 	return Reference{Tag: s}, nil
 }
 
-// derivedPattern has 64 characters for sha512 too: a tag cannot hold all 128, so the specification
+// derivedPattern has 64 digits for sha512, too. A tag cannot have all 128, so the specification
 // cuts them to 64.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
@@ -100,8 +100,8 @@ func CheckRepo(name string) error {
 	return nil
 }
 
-// isComponent reports whether s is a component of a repository name: runs of lower-case letters
-// and digits, with ".", "_", "__" or hyphens between them (spec 1.1, "Pulling manifests"). It is no
+// isComponent reports whether s is a component of a repository name: runs of lower-case letters and
+// digits, with ".", "_", "__" or hyphens between them (spec 1.1, "Pulling manifests"). It uses no
 // regular expression, because each request calls it.
 func isComponent(s string) bool {
 	for {

@@ -50,7 +50,7 @@ type Request struct {
 	// Tags are the tags that a manifest pushed by digest gets as well (?tag=, repeated;
 	// specification after 1.1, "Pushing Manifests").
 	Tags []string
-	// Upload is the id of an upload session, as issued.
+	// Upload is the id of an upload session, as dray issued it.
 	Upload string
 	// Mount and From are the blob to mount, and the repository to mount it from. From may be empty.
 	Mount digest.Digest
@@ -61,8 +61,8 @@ type Request struct {
 	Last string
 	// ArtifactTypes filters referrers; containerd asks for several types at once.
 	ArtifactTypes []string
-	// Page holds the other query parameters of a request for a list, which are opaque: registries
-	// page by cursors of any name (Quay by next_page, docker_registry2#56).
+	// Page has the other query parameters of a request for a list. They are opaque, because registries
+	// have page cursors of any name (Quay: next_page, docker_registry2#56).
 	Page string
 	// Namespace is ?ns=, the registry (host or host:port) that a containerd client asks for.
 	Namespace string
@@ -118,7 +118,7 @@ func splitPath(u *url.URL) (prefix, rest string, err error) {
 	}
 }
 
-// colons decodes the one escape that is accepted: Docker escapes the colon of a digest.
+// colons decodes the only accepted escape: Docker sends the colon of a digest escaped.
 var colons = strings.NewReplacer("%3A", ":", "%3a", ":")
 
 // parseRest parses the path after /v2/ from its end, because names contain slashes.
@@ -199,7 +199,7 @@ func (q *Request) parseQuery(v url.Values) (err error) {
 	return err
 }
 
-// rest encodes the parameters other than those named.
+// rest encodes all parameters except those with the given names.
 func rest(v url.Values, named ...string) string {
 	for _, k := range named {
 		v.Del(k)
@@ -236,8 +236,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		}
 	}
 	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && digest.Algorithm(s) != digest.SHA256 && digest.Algorithm(s) != digest.SHA512 {
-		// A supported algorithm is not kept: the digest that closes the upload may be of any other
-		// supported one.
+		// A supported algorithm is ignored, because the digest that closes the upload may use another
+		// supported algorithm.
 		return ErrDigestInvalid.With("unsupported digest algorithm %q", clip(s))
 	}
 	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {
@@ -286,13 +286,13 @@ func (q *Request) checkMethod() error {
 	return nil
 }
 
-// Write reports whether the request is part of a write. Every request about an upload session is,
-// even GET.
+// Write reports whether the request is part of a write. Every request about an upload session
+// counts, even GET.
 func (q Request) Write() bool {
 	return q.Method != http.MethodGet && q.Method != http.MethodHead || q.Kind == KindUpload
 }
 
-// Deletes reports whether the request deletes content. To cancel an upload does not.
+// Deletes reports whether the request deletes content. Cancelling an upload does not count.
 func (q Request) Deletes() bool { return q.Method == http.MethodDelete && q.Kind != KindUpload }
 
 // Path returns the path of the request. Parse is its inverse.

@@ -10,7 +10,7 @@ type Waiter struct {
 	// Ready receives nil when the request may be sent, or the reason why it will not be. The channel
 	// has a buffer of one.
 	Ready chan error
-	// Background says which queue the request is in, and Finished that it has left its queue.
+	// Background says that the request is background work, and Finished that it has left its queue.
 	Background, Finished bool
 	// Urgent is closed when a client starts to wait for the request; nil if that cannot happen.
 	Urgent <-chan struct{}
@@ -83,7 +83,7 @@ func (q *Queue) Remove(w *Waiter) {
 	}
 }
 
-// Ahead returns how many requests would be sent before one that joins a flow now.
+// Ahead returns how many requests would be sent before a request that joins the flow now.
 func (q *Queue) Ahead(flowName string) int {
 	mine := q.Length(flowName)
 	n := mine
@@ -104,7 +104,7 @@ func (q *Queue) Length(flowName string) int {
 }
 
 // RemoveNewest removes and returns the newest request of the longest flow. If that flow has at most
-// moreThan requests, it removes nothing and returns nil.
+// moreThan requests, RemoveNewest removes nothing and returns nil.
 func (q *Queue) RemoveNewest(moreThan int) *Waiter {
 	var longest *flow
 	for _, f := range q.ring {

@@ -1,6 +1,6 @@
-// Package upstreamtest helps to test upstreams and their users. It has a Recorder that compares
-// the requests with an exact list, a well-behaved registry, images, and the suites that every
-// Source and Sink passes.
+// Package upstreamtest helps to test upstreams and their users. It has a well-behaved registry,
+// images, the suites that every Source and Sink passes, and a Recorder that compares the requests
+// with an exact list.
 //
 // No goroutine of this package outlives the test it was started for.
 package upstreamtest
@@ -20,7 +20,7 @@ import (
 // query with its names sorted. Ids of upload sessions become "*". It may be used by a server, a
 // client, or both.
 type Recorder struct {
-	// Home, when set, is the host:port whose requests Transport records by path. It records
+	// Home, when set, is the host:port whose requests Transport records by path. Transport records
 	// requests to other hosts as "METHOD elsewhere", because signed URLs differ from run to run.
 	Home string
 
