@@ -121,9 +121,6 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 		s.o.Logger.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}
 	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
-	if len(confirmed) > maxRecorded {
-		confirmed = nil
-	}
 	children := childLinks(confirmed)
 	for i, c := range children {
 		if size, ok := s.o.Cache.Stat(c.Digest); ok { // a manifest may state a wrong size, and the recorded size bounds later fetches
@@ -202,7 +199,11 @@ func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	return all
 }
 
+// childLinks returns what is recorded about children: nothing if there are more than maxRecorded.
 func childLinks(children []oci.Child) []meta.Link {
+	if len(children) > maxRecorded {
+		return nil
+	}
 	var links []meta.Link
 	for _, c := range children {
 		kind := meta.KindBlob
