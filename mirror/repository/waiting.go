@@ -86,13 +86,17 @@ func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.remove(b.byKey[k])
-	w := &waiting{key: k, man: man, owner: owner, until: until}
-	own := b.byOwner[owner]
+	b.add(&waiting{key: k, man: man, owner: owner, until: until})
+}
+
+// add is Add for a manifest whose key is not in the table. The caller holds mu.
+func (b *Waiting) add(w *waiting) {
+	own := b.byOwner[w.owner]
 	if own == nil {
 		own = &arrivals{}
-		b.byOwner[owner] = own
+		b.byOwner[w.owner] = own
 	}
-	b.byKey[k] = w
+	b.byKey[w.key] = w
 	w.allElem, w.ownElem = b.all.order.PushBack(w), own.order.PushBack(w)
 	if subject := w.subject(); subject != (Key{}) {
 		b.bySubject[subject] = append(b.bySubject[subject], w)
@@ -143,8 +147,10 @@ func (b *Waiting) Withdraw(k Key) (waited bool, restore func()) {
 	w := b.byKey[k]
 	b.remove(w)
 	return w != nil, func() {
-		if w != nil && b.Get(k) == nil {
-			b.Add(k, w.man, w.owner, w.until)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if w != nil && b.byKey[k] == nil {
+			b.add(w)
 		}
 	}
 }

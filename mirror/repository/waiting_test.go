@@ -2,6 +2,7 @@ package repository
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,5 +106,27 @@ func TestWaitingAbout(t *testing.T) {
 	}
 	if b.Drop(keys[0]) {
 		t.Error("it went twice")
+	}
+}
+
+// A withdrawn manifest waits again, unless a client pushes it again at the same time.
+func TestWaitingRestored(t *testing.T) {
+	b := newWaiting(maxWaiting, maxWaitingClient)
+	k := key(manifestOf("x", 1000, "").Digest)
+	wait(b, "one", "x")
+	waited, restore := b.Withdraw(k)
+	if restore(); !waited || !waits(b, "x") || b.byKey[k].owner != "one" {
+		t.Error("it waits no longer")
+	}
+	for range 1000 {
+		wait(b, "one", "x")
+		_, restore := b.Withdraw(k)
+		var wg sync.WaitGroup
+		wg.Go(restore)
+		wait(b, "two", "x")
+		wg.Wait()
+		if owner := b.byKey[k].owner; owner != "two" {
+			t.Fatalf("the push of two was replaced by that of %s", owner)
+		}
 	}
 }
