@@ -402,7 +402,10 @@ func (x *index) stats(now time.Time) stats {
 	defer x.mu.Unlock()
 	s := stats{bytes: x.bytes}
 	for _, e := range x.entries {
-		if e.State == Failed {
+		switch {
+		case e.withdrawn:
+			continue
+		case e.State == Failed:
 			s.failed++
 			continue
 		}

@@ -36,6 +36,9 @@ func TestWithdraw(t *testing.T) {
 		t.Errorf("on disk is %q", got)
 	}
 	wantNames(t, q, left...)
+	if s := q.index.stats(time.Now()); s.waiting != 2 || s.failed != 0 {
+		t.Errorf("counted are %d that wait and %d that failed", s.waiting, s.failed)
+	}
 	if _, ok := q.Find("ecr", "a", "v1"); ok || !slices.Equal(q.Tags("ecr", "a"), []string{"v2"}) {
 		t.Errorf("what is withdrawn shows, and the tags are %q", q.Tags("ecr", "a"))
 	}
