@@ -147,11 +147,13 @@ func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) e
 }
 
 // Discard moves a blob to quarantine/ because its bytes were found to be wrong, and counts it as
-// corrupt. A missing blob is no error.
+// corrupt. A blob that is not held is no error, and is not counted.
 func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
-	c.m.corrupt.Inc()
-	c.log.Error("removed corrupt blob from the cache", "digest", dg)
-	err := c.with(ctx, "discard", dg, func(e *entry) error { return c.quarantine.put(ctx, e) })
+	err := c.with(ctx, "discard", dg, func(e *entry) error {
+		c.m.corrupt.Inc()
+		c.log.Error("removed corrupt blob from the cache", "digest", dg)
+		return c.quarantine.put(ctx, e)
+	})
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
