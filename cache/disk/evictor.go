@@ -269,8 +269,8 @@ func (v *evictor) withinBounds() bool {
 	return v.shortfall(0, free) == 0
 }
 
-// CheckRoom returns an error if there would be no room for a new blob even if all blobs that
-// are not pinned were evicted.
+// CheckRoom returns an error if there would be no room for a new blob even if all blobs that can be
+// evicted now were evicted. Blobs that are open, pinned, or needed by a push cannot be evicted.
 func (v *evictor) CheckRoom() error {
 	free, _, err := v.statfs()
 	if err != nil {
@@ -279,8 +279,12 @@ func (v *evictor) CheckRoom() error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	short := v.shortfall(blockSize, free)
-	if short <= v.used-v.pinnedBytes() {
-		return nil
+	for clock := v.policy.plan(); short > 0; {
+		e, _ := clock.victim(blockSize, v.inUse)
+		if e == nil {
+			return v.noRoom(blockSize, free)
+		}
+		short -= e.blocks()
 	}
-	return v.noRoom(blockSize, free)
+	return nil
 }

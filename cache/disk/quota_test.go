@@ -253,3 +253,38 @@ func TestOthersFillTheFileSystem(t *testing.T) {
 		}
 	})
 }
+
+// There is room for a new blob as long as one can be evicted: not one that is open, pinned or
+// needed by a push.
+func TestCheckRoom(t *testing.T) {
+	for name, use := range map[string]func(d *Dir, dg digest.Digest) (end func(), err error){
+		"open": func(d *Dir, dg digest.Digest) (func(), error) {
+			b, err := d.Open(t.Context(), dg)
+			return func() { b.Close() }, err
+		},
+		"pinned": func(d *Dir, dg digest.Digest) (func(), error) {
+			return func() { _, _ = d.RemovePin(t.Context(), "p") }, d.SetPin(t.Context(), "p", []digest.Digest{dg})
+		},
+		"needed by a push": func(d *Dir, dg digest.Digest) (func(), error) { return d.Retain(t.Context(), dg) },
+	} {
+		d := opened(t, Options{MaxBytes: 2 << 20})
+		if err := d.CheckRoom(); err != nil {
+			t.Errorf("%s, empty: %v", name, err)
+		}
+		dg := mustStore(t, d, random(1, 2<<20))
+		if err := d.CheckRoom(); err != nil {
+			t.Errorf("%s, full of what can go: %v", name, err)
+		}
+		end, err := use(d, dg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.CheckRoom(); !errors.Is(err, ErrFull) && !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if end(); d.CheckRoom() != nil {
+			t.Errorf("%s, afterwards: %v", name, d.CheckRoom())
+		}
+		wantBlob(t, d, random(1, 2<<20)) // asking evicts nothing
+	}
+}
