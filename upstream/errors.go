@@ -63,8 +63,8 @@ func Refused(err error) bool {
 }
 
 // Transient reports whether an error says nothing about the content: the registry is unreachable,
-// throttles, fails or refuses the credentials. A caller that holds an older answer may use the
-// older answer instead.
+// throttles, fails, refuses the credentials, or sends something else than was asked for, such as
+// the login page of a proxy. A caller that holds an older answer may use the older answer instead.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false

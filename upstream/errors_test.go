@@ -27,6 +27,7 @@ func TestRefused(t *testing.T) {
 		{oci.ErrTooManyRequests, false, true},
 		{oci.ErrTooManyRequests.Because(upstream.ErrBusy), false, true},
 		{oci.ErrUnavailable, false, true},
+		{oci.ErrUnknown.WithStatus(502).Because(upstream.ErrCorrupt), false, true},
 		{oci.ErrDenied.Because(upstream.ErrCredentials), false, true},
 		{upstream.ErrUnreachable, false, true},
 		{context.Canceled, false, false},
