@@ -40,7 +40,8 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 	case http.StatusAccepted:
 		return false, nil
 	}
-	return false, c.writeError(resp, repo.Name)
+	// Unlike the start of an upload, a mount may be answered by a 404 that concerns the source.
+	return false, repositoryMissing(c.answerError(resp), repo.Name)
 }
 
 // PutManifest implements Sink.
@@ -150,15 +151,19 @@ func (q Quirks) partsMissing(e *oci.Error) bool {
 func (c *Client) writeError(resp *http.Response, repo string) error {
 	err := c.answerError(resp)
 	e, ok := errors.AsType[*oci.Error](err)
-	if !ok {
-		return err
-	}
 	// A 404 to the start of an upload can only concern the repository, whatever its code is.
-	bare := resp.Request != nil && resp.Request.Method == http.MethodPost && e.Status == http.StatusNotFound
-	if errors.Is(e, oci.ErrNameUnknown) || bare {
+	if ok && e.Status == http.StatusNotFound && resp.Request != nil && resp.Request.Method == http.MethodPost {
 		missing := *e
 		missing.Code = oci.ErrNameUnknown.Code
-		return missing.Because(fmt.Errorf("%w: %s", ErrRepositoryMissing, repo))
+		err = &missing
+	}
+	return repositoryMissing(err, repo)
+}
+
+// repositoryMissing adds ErrRepositoryMissing to an error with the code for repositories.
+func repositoryMissing(err error, repo string) error {
+	if e, ok := errors.AsType[*oci.Error](err); ok && errors.Is(e, oci.ErrNameUnknown) {
+		return e.Because(fmt.Errorf("%w: %s", ErrRepositoryMissing, repo))
 	}
 	return err
 }

@@ -423,6 +423,25 @@ func TestManifestPut(t *testing.T) {
 	}
 }
 
+// A mount names two repositories. A 404 concerns the target only if its code is that of
+// repositories, and the refusal keeps its code.
+func TestRefusedMount(t *testing.T) {
+	for code, missing := range map[string]bool{"NAME_UNKNOWN": true, "BLOB_UNKNOWN": false, "MANIFEST_UNKNOWN": false, "": false} {
+		r, client := serve(t, func(w http.ResponseWriter, _ *http.Request) { wire(w, 404, code, "there is none") })
+		ok, err := client.Mount(t.Context(), upstream.Repo{Name: "aa"}, "b", blob)
+		e, wire := errors.AsType[*oci.Error](err)
+		if ok || !wire || code != "" && e.Code != code || e.Status != 404 || errors.Is(err, upstream.ErrRepositoryMissing) != missing {
+			t.Errorf("%s: %v, %v", code, ok, err)
+		}
+		if lines := r.Recorder.Take(); len(lines) != 1 {
+			t.Errorf("%s: requests %q", code, lines)
+		}
+		if err := client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload([]byte("x"))); !errors.Is(err, upstream.ErrRepositoryMissing) {
+			t.Errorf("an upload, %s: %v", code, err)
+		}
+	}
+}
+
 // TestStaleConnection has a registry that closes an idle connection just when it is used again.
 func TestStaleConnection(t *testing.T) {
 	n := 0
