@@ -1,5 +1,7 @@
 package upstream
 
+import "dray/upstream/oci"
+
 // Quirks are the ways in which a registry departs from the specification or from common behaviour.
 // The zero value is a registry without quirks.
 type Quirks struct {
@@ -33,10 +35,32 @@ type Quirks struct {
 	// MissingPartsTexts are texts in lower case. If a 4xx for a manifest contains one of them, the
 	// registry lacks blobs or manifests, whatever the error code says.
 	MissingPartsTexts []string
-	// UnsupportedManifestHint is added to the text of two refusals: a 405 for a manifest, and any 4xx
-	// for an index that lists blobs. It is for registries whose own text does not say what to do.
-	UnsupportedManifestHint string
+	// Unsupported is added to the text of two refusals: a 405 for a manifest, and any 4xx for an index
+	// that lists blobs. It is for registries whose own text does not say what to do.
+	Unsupported ManifestHints
 	// UnknownHostHint is added to the advice to look at the name of the registry, if that name has no
 	// address.
 	UnknownHostHint string
+}
+
+// ManifestHints say why a registry may have refused a manifest, and what to do about it.
+type ManifestHints struct {
+	// Any begins the hint for every manifest. If it is empty, there is no hint.
+	Any string
+	// BuildCache follows for a build cache, and Embedded for a manifest with content in its
+	// descriptors.
+	BuildCache, Embedded string
+}
+
+// of returns the hint for a manifest.
+func (h ManifestHints) of(m *oci.Manifest) string {
+	switch {
+	case h.Any == "":
+		return ""
+	case m.ListsBlobs() || m.BuildCache():
+		return h.Any + " " + h.BuildCache
+	case m.Embeds():
+		return h.Any + " " + h.Embedded
+	}
+	return h.Any
 }

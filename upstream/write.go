@@ -59,9 +59,12 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 		return p, err
 	case c.o.Quirks.ImmutableTagAlways && errors.Is(e, oci.ErrTagInvalid) && strings.Contains(strings.ToLower(e.Message), "immutable"):
 		return c.immutable(ctx, repo, ref, m, e)
-	case c.o.Quirks.UnsupportedManifestHint != "" && (e.Status == http.StatusMethodNotAllowed || m.ListsBlobs() && e.Status/100 == 4):
+	case e.Status != http.StatusMethodNotAllowed && !(m.ListsBlobs() && e.Status/100 == 4):
+		return p, err
+	}
+	if hint := c.o.Quirks.Unsupported.of(m); hint != "" {
 		explained := *e
-		explained.Message = strings.TrimSuffix(e.Message, ".") + ". " + c.o.Quirks.UnsupportedManifestHint
+		explained.Message = strings.TrimSuffix(e.Message, ".") + ". " + hint
 		return p, &explained
 	}
 	return p, err

@@ -423,6 +423,43 @@ func TestManifestPut(t *testing.T) {
 	}
 }
 
+// A manifest that ECR refuses without a reason comes back with advice that fits it.
+func TestUnsupportedManifests(t *testing.T) {
+	const cache, attestation = "image-manifest=true", "oci-artifact=false"
+	config := `{"mediaType":"` + oci.MediaTypeOCIConfig + `","digest":"` + blob.String() + `","size":2%s}`
+	for name, c := range map[string]struct {
+		raw    string
+		status int
+		advice string // the only one; "" if there is none
+		any    bool   // ECR's habit is explained
+	}{
+		"image":                        {`{"schemaVersion":2,"config":` + fmt.Sprintf(config, "") + `,"layers":[]}`, 405, "", true},
+		"image, refused otherwise":     {`{"schemaVersion":2,"config":` + fmt.Sprintf(config, "") + `,"layers":[]}`, 400, "", false},
+		"attestation as an artifact":   {`{"schemaVersion":2,"config":` + fmt.Sprintf(config, `,"data":"e30="`) + `,"layers":[]}`, 405, attestation, true},
+		"build cache":                  {`{"schemaVersion":2,"config":{"mediaType":"` + oci.MediaTypeBuildKitCache + `","digest":"` + blob.String() + `","size":2},"layers":[]}`, 405, cache, true},
+		"build cache as an index":      {`{"schemaVersion":2,"manifests":[` + fmt.Sprintf(config, "") + `]}`, 405, cache, true},
+		"such an index, other refusal": {`{"schemaVersion":2,"manifests":[` + fmt.Sprintf(config, "") + `]}`, 400, cache, true},
+	} {
+		m, err := oci.ParseManifest("", []byte(c.raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := upstreamtest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { wire(w, c.status, "UNSUPPORTED", "Invalid parameter.") }))
+		client := upstreamtest.NewClient(t, upstream.Options{Base: r.URL, Quirks: ecr.Private()})
+		_, err = client.PutManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, m)
+		e, ok := errors.AsType[*oci.Error](err)
+		if !ok || e.Status != c.status || strings.Contains(e.Message, "Invalid parameter. Amazon ECR answers this") != c.any {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, advice := range []string{cache, attestation} {
+			if strings.Contains(e.Message, advice) != (advice == c.advice) {
+				t.Errorf("%s: %s", name, e.Message)
+			}
+		}
+	}
+}
+
 // A mount names two repositories. A 404 concerns the target only if its code is that of
 // repositories, and the refusal keeps its code.
 func TestRefusedMount(t *testing.T) {

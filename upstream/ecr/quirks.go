@@ -40,8 +40,11 @@ func Private() upstream.Quirks {
 		CredentialTexts:         credentialTexts(),
 		PermissionTexts:         permissionTexts(),
 		MissingPartsTexts:       missingPartsTexts(),
-		UnsupportedManifestHint: "Amazon ECR answers this to manifests that its parser does not know. " +
-			"A BuildKit cache needs image-manifest=true,oci-mediatypes=true.",
+		Unsupported: upstream.ManifestHints{
+			Any:        "Amazon ECR answers this to manifests that its parser does not know.",
+			BuildCache: "A BuildKit cache needs image-manifest=true,oci-mediatypes=true.",                                            // aws/containers-roadmap#876
+			Embedded:   "It may not know content that is embedded in descriptors. Attestations of BuildKit need oci-artifact=false.", // moby/buildkit#6171
+		},
 		UnknownHostHint: ", above all at the region in it",
 	}
 }

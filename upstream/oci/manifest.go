@@ -261,6 +261,18 @@ func (m *Manifest) ListsBlobs() bool {
 	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return !manifestType(d.MediaType) })
 }
 
+// Embeds reports whether a descriptor of the manifest has the content that it describes, as the
+// attestations of BuildKit have in the form of an artifact.
+func (m *Manifest) Embeds() bool {
+	type embedding struct{ Data json.RawMessage }
+	var w struct {
+		Config                   embedding
+		Layers, Blobs, Manifests []embedding
+	}
+	_ = json.Unmarshal(m.Raw, &w) // a manifest that cannot be read embeds nothing
+	return slices.ContainsFunc(slices.Concat([]embedding{w.Config}, w.Layers, w.Blobs, w.Manifests), func(e embedding) bool { return e.Data != nil })
+}
+
 // Descriptor returns the descriptor of the manifest itself.
 func (m *Manifest) Descriptor() Descriptor {
 	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}

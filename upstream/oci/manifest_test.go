@@ -56,22 +56,24 @@ func TestParseManifest(t *testing.T) {
 func TestBuildCache(t *testing.T) {
 	own := `{"mediaType":"` + oci.MediaTypeBuildKitCache + `","digest":` + d1 + `,"size":1}`
 	for _, tc := range []struct {
-		raw           string
-		cache, listed bool
+		raw                   string
+		cache, listed, embeds bool
 	}{
-		{image, false, false},
-		{index, false, false},
-		{`{"schemaVersion":2,"config":` + own + `,"layers":[]}`, true, false},
-		{`{"schemaVersion":2,"config":{"mediaType":"x/y","digest":` + d2 + `,"size":1},"layers":[` + own + `]}`, false, false},
-		{`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d2 + `,"size":1},` + own + `]}`, true, true},
-		{`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d2 + `,"size":1}]}`, false, true},
+		{image, false, false, false},
+		{index, false, false, false},
+		{`{"schemaVersion":2,"config":{"mediaType":"x/y","digest":` + d2 + `,"size":2,"data":"e30="},"layers":[]}`, false, false, true},
+		{`{"schemaVersion":2,"config":` + own + `,"layers":[{"mediaType":"x/y","digest":` + d2 + `,"size":2,"data":"e30="}]}`, true, false, true},
+		{`{"schemaVersion":2,"config":` + own + `,"layers":[]}`, true, false, false},
+		{`{"schemaVersion":2,"config":{"mediaType":"x/y","digest":` + d2 + `,"size":1},"layers":[` + own + `]}`, false, false, false},
+		{`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d2 + `,"size":1},` + own + `]}`, true, true, false},
+		{`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d2 + `,"size":1}]}`, false, true, false},
 	} {
 		m, err := oci.ParseManifest("", []byte(tc.raw))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.BuildCache() != tc.cache || m.ListsBlobs() != tc.listed {
-			t.Errorf("%s: build cache %v, lists blobs %v", tc.raw, m.BuildCache(), m.ListsBlobs())
+		if m.BuildCache() != tc.cache || m.ListsBlobs() != tc.listed || m.Embeds() != tc.embeds {
+			t.Errorf("%s: build cache %v, lists blobs %v, embeds %v", tc.raw, m.BuildCache(), m.ListsBlobs(), m.Embeds())
 		}
 	}
 }
