@@ -36,8 +36,9 @@ type stages struct {
 	errs       []error
 }
 
-// add appends a stage, unless its mode is off.
-func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error)) {
+// add appends a stage, unless its mode is off. key is the configuration key of c.Within, empty if
+// there is none.
+func (s *stages) add(c config.StageSettings, key string, stage func() (pipeline.Stage, error)) {
 	if !c.Mode.On() {
 		return
 	}
@@ -46,7 +47,7 @@ func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error
 		s.errs = append(s.errs, splitErrors(err)...)
 		return
 	}
-	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(c.Mode), OnError: pipeline.OnError(c.OnError), Within: c.Within.Std()})
+	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(c.Mode), OnError: pipeline.OnError(c.OnError), Within: c.Within.Std(), Key: key})
 }
 
 // stepsOf returns the stages of the checks, cheapest first. baseImages are the recorded base
@@ -80,7 +81,7 @@ func splitErrors(err error) []error {
 }
 
 func (s *stages) names(c config.NamesCheck) {
-	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, "", func() (pipeline.Stage, error) {
 		return imagenames.New(imagenames.Config{
 			Repositories: c.Repositories, Tags: c.Tags, Semver: c.Semver, Forbidden: c.ForbiddenTags, Immutable: c.ImmutableTags, Except: c.MutableTags,
 		})
@@ -88,7 +89,7 @@ func (s *stages) names(c config.NamesCheck) {
 }
 
 func (s *stages) shape(c config.ShapeCheck) {
-	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, "", func() (pipeline.Stage, error) {
 		if min(int64(c.MaxBytes), int64(c.MaxLayerBytes), int64(c.MaxUncompressed), int64(c.MaxLayers), int64(c.MaxManifestBytes)) < 0 {
 			return nil, errors.New("shape: a limit is negative")
 		}
@@ -100,7 +101,7 @@ func (s *stages) shape(c config.ShapeCheck) {
 }
 
 func (s *stages) metadata(c config.MetadataCheck) {
-	s.add(config.StageSettings{Mode: c.Mode}, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode}, "", func() (pipeline.Stage, error) {
 		if len(c.Required) == 0 {
 			return nil, errors.New("metadata: no requirement is set")
 		}
@@ -113,7 +114,7 @@ func (s *stages) metadata(c config.MetadataCheck) {
 }
 
 func (s *stages) runtime(c config.RuntimeCheck) {
-	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, "", func() (pipeline.Stage, error) {
 		if !c.NonRoot && !c.SecretVariables && len(c.Ports) == 0 && !c.SetUID && !c.AddFromURL {
 			return nil, errors.New("runtime: no requirement is set")
 		}
@@ -124,7 +125,7 @@ func (s *stages) runtime(c config.RuntimeCheck) {
 }
 
 func (s *stages) base(c config.BaseCheck) {
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "base.within", func() (pipeline.Stage, error) {
 		images := make([]imagebase.Image, len(c.Images))
 		for i, img := range c.Images {
 			images[i] = imagebase.Image{Name: img.Name}
@@ -139,7 +140,7 @@ func (s *stages) base(c config.BaseCheck) {
 }
 
 func (s *stages) attestations(c config.AttestationsCheck) {
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "attestations.within", func() (pipeline.Stage, error) {
 		if !c.Provenance && !c.SBOM && len(c.Builders) == 0 && len(c.Sources) == 0 {
 			return nil, errors.New("attestations: no requirement is set")
 		}
@@ -148,7 +149,7 @@ func (s *stages) attestations(c config.AttestationsCheck) {
 }
 
 func (s *stages) rules(c config.RulesCheck) {
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "rules.within", func() (pipeline.Stage, error) {
 		list := make([]rules.Rule, len(c.Rules))
 		for i, r := range c.Rules {
 			list[i] = rules.Rule{Name: r.Name, Expression: r.Expression, Each: rules.Each(r.Each), Message: r.Message, Fix: r.Fix}
@@ -158,19 +159,19 @@ func (s *stages) rules(c config.RulesCheck) {
 }
 
 func (s *stages) secrets(c config.SecretsCheck) {
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "secrets.within", func() (pipeline.Stage, error) {
 		return secrets.New(secrets.Config{Without: c.Without, MaxFileBytes: int64(c.MaxFile)})
 	})
 }
 
 func (s *stages) clamd(c config.ClamdCheck) {
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "clamd.within", func() (pipeline.Stage, error) {
 		return clamd.New(clamd.Config{Address: c.Address, MaxFileBytes: int64(c.MaxFile), Rescan: c.Rescan.Std()})
 	})
 }
 
 func (s *stages) webhook(c config.WebhookCheck) {
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "webhooks.within", func() (pipeline.Stage, error) {
 		service, err := serviceOf(c.Service, s.files)
 		if err != nil {
 			return nil, fmt.Errorf("webhook: %w", err)
@@ -181,7 +182,7 @@ func (s *stages) webhook(c config.WebhookCheck) {
 
 func (s *stages) exec(c config.ExecCheck) {
 	c.Within = cmp.Or(c.Within, defaultExecTime)
-	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, "exec.within", func() (pipeline.Stage, error) {
 		if c.Refuses < 0 || c.Refuses > 255 {
 			return nil, fmt.Errorf("exec: %d is not an exit code", c.Refuses)
 		}

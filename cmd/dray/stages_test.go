@@ -68,6 +68,11 @@ func TestStagesReject(t *testing.T) {
 			bad:    newImage(t, plainConfig, plain), good: newImage(t, labelled, plain),
 			says: []string{"[exec/refused]", "CVE-2031-1"},
 		},
+		"a time limit": {
+			checks: "  secrets: {mode: enforce, within: 1ns}", twin: "  secrets: {mode: enforce, within: 1m}",
+			bad: newImage(t, plainConfig, plain), good: newImage(t, plainConfig, plain),
+			says: []string{"layer 1 of 1: no result: time limit exceeded", "raise secrets.within"},
+		},
 		"clamd that is not there": {
 			checks: "  clamd: {mode: enforce, address: 'unix:/nowhere/clamd.ctl'}", twin: "  clamd: {mode: enforce, on_error: warn, address: 'unix:/nowhere/clamd.ctl'}",
 			bad: newImage(t, plainConfig, plain), good: newImage(t, plainConfig, plain),

@@ -272,7 +272,7 @@ func (p *Pipeline) run(ctx context.Context, step Step, r *Report, check func(con
 		err = bounded.Err()
 	}
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: %v", errSlow, step.imageTime())
+		err = step.slow(step.imageTime(), "")
 	}
 	stage := step.Stage.Name()
 	p.o.Metrics.seconds.WithLabelValues(stage).Observe(time.Since(start).Seconds())

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -136,6 +137,17 @@ type Step struct {
 	// visitor, and 0 means 1 minute. For names or an image, it is the time until CheckName or
 	// CheckImage returns, and 0 means 10 s.
 	Within time.Duration
+	// Key is the configuration key of Within, for texts. It is empty if there is none.
+	Key string
+}
+
+// slow returns the error for a stage that has taken longer than a time limit. of says what the
+// limit is for.
+func (s Step) slow(limit time.Duration, of string) error {
+	if s.Key == "" {
+		return fmt.Errorf("%w: %v%s", errSlow, limit, of)
+	}
+	return fmt.Errorf("%w: %v%s; ask the operator of dray to raise %s", errSlow, limit, of, s.Key)
 }
 
 func (s Step) imageTime() time.Duration { return cmp.Or(max(s.Within, 0), 10*time.Second) }

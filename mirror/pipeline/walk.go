@@ -433,7 +433,7 @@ func (s *participant) do(call func() error) {
 	start := time.Now()
 	err := recovered(call)
 	if s.spent += time.Since(start); err == nil && s.spent > s.step.layerTime() {
-		err = fmt.Errorf("%w: %v for one layer", errSlow, s.step.layerTime())
+		err = s.step.slow(s.step.layerTime(), " for one layer")
 	}
 	s.err = err
 }
