@@ -182,9 +182,9 @@ func (r *Report) Broken() []string {
 const MaxMessage = 900
 
 // Message returns the text of a rejection for a terminal: a summary, one line for each finding or
-// unknown that rejects the image, and the address of the report. If some of these lines do not fit
-// into MaxMessage, a line says how many findings and unknowns the message leaves out. Clients print
-// the text after "denied: ".
+// unknown that rejects the image, and the address of the report. One line says how many others are
+// left out, because they do not fit into MaxMessage or are not in the report. Clients print the
+// text after "denied: ".
 func (r *Report) Message(url string) string {
 	var lines []string
 	for _, f := range r.Findings {
@@ -209,18 +209,22 @@ func (r *Report) Message(url string) string {
 	const forRest = 40 // "and 123 more"
 	b := strings.Builder{}
 	b.WriteString(clean(head, 300))
+	rest := r.More
 	for i, l := range lines {
 		left := MaxMessage - len(tail) - b.Len() - 1
-		if i+1 < len(lines) {
+		if i+1 < len(lines) || rest > 0 {
 			left -= forRest
 		}
 		if len(l) > left && i == 0 {
 			l = clean(l, max(left, 80))
 		} else if len(l) > left {
-			fmt.Fprintf(&b, "\nand %d more", len(lines)-i+r.More)
+			rest += len(lines) - i
 			break
 		}
 		b.WriteString("\n" + l)
+	}
+	if rest > 0 {
+		fmt.Fprintf(&b, "\nand %d more", rest)
 	}
 	return b.String() + tail
 }
