@@ -54,7 +54,7 @@ func (l Limits) withDefaults() Limits {
 const ArchiveStage = "archive"
 
 // walkVersion is part of the revision of the walk.
-const walkVersion = 3
+const walkVersion = 4
 
 // ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
 // layers of zeros are common and harmless.
@@ -102,7 +102,8 @@ type Archive struct {
 	Size         int64 `json:"size"`
 	Uncompressed int64 `json:"uncompressed"`
 	Entries      int   `json:"entries"`
-	// DiffID is the digest of the uncompressed archive, computed by the walk.
+	// DiffID is the digest of the uncompressed archive, computed by the walk. It is empty for other
+	// formats, and if the walk stopped before the end.
 	DiffID digest.Digest `json:"diffID,omitempty"`
 }
 
@@ -225,7 +226,9 @@ func (w *walker) run() error {
 	if err == nil {
 		_, err = io.Copy(io.Discard, w.stored)
 	}
-	w.archive.Uncompressed, w.archive.DiffID = g.n, digest.NewDigest(digest.SHA256, g.sum)
+	if w.archive.Uncompressed = g.n; err == nil {
+		w.archive.DiffID = digest.NewDigest(digest.SHA256, g.sum)
+	}
 	return err
 }
 
@@ -254,6 +257,15 @@ func (w *walker) open() (plain io.ReadCloser, err error) {
 // as an archive.
 func (a Archive) single() bool {
 	return a.Format == FormatOther || unreadFormats[a.Format] != ""
+}
+
+// Partial reports whether the blob is an archive that the walk has not read to its end.
+func (a Archive) Partial() bool {
+	switch a.Format {
+	case FormatTar, FormatGzip, FormatZstd, FormatBzip2:
+		return a.DiffID == ""
+	}
+	return false
 }
 
 // whole passes a blob to the visitors as one entry, unless it is empty.

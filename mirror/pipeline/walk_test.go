@@ -140,7 +140,7 @@ func TestWalkReadsEveryFormat(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tc.format, err)
 		}
-		if a.Format != tc.format || a.Entries != 3 || a.Size != int64(len(tc.layer)) || a.Uncompressed != int64(len(plain)) || a.DiffID != digest.FromBytes(plain) {
+		if a.Format != tc.format || a.Entries != 3 || a.Size != int64(len(tc.layer)) || a.Uncompressed != int64(len(plain)) || a.DiffID != digest.FromBytes(plain) || a.Partial() {
 			t.Errorf("%s: %+v", tc.format, a)
 		}
 		if got := strings.Join(v.seen, " "); got != "etc/passwd =root:x:0:0 . a/c up =x ." {
@@ -207,9 +207,12 @@ func TestFaultsNameTheFile(t *testing.T) {
 		{"size", "opt/zeros", around, Limits{MaxBytes: 1 << 20}},
 		{"unreadable", "var/cut", damaged, Limits{}},
 	} {
-		_, err := walked(t, tc.layer, tc.limits, &noting{name: "v", data: func([]byte) error { return nil }})
+		a, err := walked(t, tc.layer, tc.limits, &noting{name: "v", data: func([]byte) error { return nil }})
 		if b, own := errors.AsType[*layerFault](err); !own || b.rule != tc.rule || b.path != tc.path {
 			t.Errorf("%s in %s: %+v", tc.rule, tc.path, err)
+		}
+		if a.DiffID != "" || !a.Partial() { // the digest of a part is none
+			t.Errorf("%s in %s: %+v", tc.rule, tc.path, a)
 		}
 	}
 }

@@ -146,12 +146,14 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if i := mismatch(m, ids); i >= 0 {
+		what, fix := "the layers in the configuration are not those of the manifest, so the base image is unknown", "build and push the image again"
 		if i < len(m.Layers) {
 			where = img.LayerPlace(m, i)
+			if m.Layers[i].Partial() {
+				what, fix = "the checks could not read the whole layer, so the base image is unknown", "build a layer that the stage archive accepts without a waiver"
+			}
 		}
-		return []pipeline.Finding{{
-			Rule: RuleUnknown, What: "the layers in the configuration are not those of the manifest, so the base image is unknown", Where: where, Fix: "build and push the image again",
-		}}, nil
+		return []pipeline.Finding{{Rule: RuleUnknown, What: what, Where: where, Fix: fix}}, nil
 	}
 	if len(ids) == 0 {
 		return nil, nil
@@ -216,14 +218,15 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 
 // mismatch returns the index of the first layer for which the manifest and the configuration
 // disagree, or -1. They disagree if the walked content has another diffID than the configuration
-// says, or if only one of them has a layer with this index. Without this check, an image could
+// says, or an unknown one because the walk stopped, or if only one of them has a layer with this
+// index. Without this check, an image could
 // claim the layers of an allowed base, because not all clients refuse to unpack such an image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {
 			return i
 		}
-		if l := m.Layers[i]; l.Seen && l.DiffID != "" && l.DiffID.Algorithm() == ids[i].Algorithm() && l.DiffID != ids[i] {
+		if l := m.Layers[i]; l.Seen && (l.Partial() || l.DiffID != "" && l.DiffID.Algorithm() == ids[i].Algorithm() && l.DiffID != ids[i]) {
 			return i
 		}
 	}

@@ -148,6 +148,11 @@ func TestBases(t *testing.T) {
 	if found, err := stage.CheckImage(t.Context(), lying); err != nil || len(found) != 1 || found[0].Rule != RuleUnknown || found[0].Where.Number != 2 {
 		t.Errorf("of layers that are not what they are said to be: %+v, %v", found, err)
 	}
+	partial := image("deb own", nil, "")
+	partial.Manifests[0].Layers[0].Archive = pipeline.Archive{Format: pipeline.FormatGzip, Entries: 1}
+	if found, err := stage.CheckImage(t.Context(), partial); err != nil || len(found) != 1 || found[0].Rule != RuleUnknown || found[0].Where.Number != 1 || !strings.Contains(found[0].What, "whole layer") {
+		t.Errorf("of a layer that was not read to its end: %+v, %v", found, err)
+	}
 	alone, err := New(allow("*"), nil)
 	if err != nil {
 		t.Fatal(err)
