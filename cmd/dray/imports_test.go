@@ -219,8 +219,20 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},
+	"dray/cmd/dray/setup": {
+		{"dray/cmd/dray/setup/edit", "changes to files that people edit"}, {"dray/cmd/dray/setup/install", "files that are put into place"},
+		{"dray/cmd/dray/config", "the mirror is a listener of the configuration"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"github.com/spf13/cobra", "a subcommand"}, {"go.yaml.in/yaml/v3", "the file of k3s is YAML"},
+	},
+	"dray/cmd/dray/setup/edit": {
+		{"github.com/pelletier/go-toml/v2", "what a TOML file means, and where its tables are"}, {"go.yaml.in/yaml/v3", "YAML with its comments"},
+	},
+	"dray/cmd/dray/setup/install": {
+		{"github.com/aymanbagabas/go-udiff", "shows changes, and takes them out of a file that was edited since"},
+		{"github.com/pelletier/go-toml/v2", "what is left of a file is still TOML"}, {"go.yaml.in/yaml/v3", "or YAML"},
+	},
 	"dray/cmd/dray": {
-		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},

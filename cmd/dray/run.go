@@ -12,6 +12,7 @@ import (
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/ctl"
+	"dray/cmd/dray/setup"
 	"dray/cmd/dray/usage"
 )
 
@@ -71,6 +72,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, usage.Err) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
 	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certificates.Command(in.stdout), configCommand(in), versionCommand(in))
+	root.AddCommand(setup.Command(setup.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load}))
 	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load})...)
 	return root
 }

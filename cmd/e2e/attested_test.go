@@ -177,7 +177,7 @@ func docker29(t *testing.T, m *machine) *docker {
 func TestDocker29(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	m := newMachine(t, s)
-	m.deploy("docker/daemon.json", "docker/daemon.json")
+	m.setup(t, "docker", "29")
 	d := docker29(t, m)
 	row(t, "Docker 29", d.version, "log in", func(t *testing.T) {
 		d.run(t, "login", "--username", pusher, "--password", password, drayName+":5000")
@@ -255,7 +255,7 @@ var docker29Unsigned = slices.DeleteFunc(slices.Clone(docker29Asks), func(ask st
 func TestContainerd2Attested(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	m := newMachine(t, s)
-	m.deploy("containerd/docker.io/hosts.toml", "containerd/certs.d/docker.io/hosts.toml")
+	m.setup(t, "containerd", m.run(t, needBuilt(t, "containerd"), "--version"))
 	c := startContainerd(t, m, needBuilt)
 	for _, pull := range []struct {
 		does, name string

@@ -24,7 +24,8 @@ type buildkit struct {
 
 func startBuildKit(t *testing.T, m *machine) *buildkit {
 	t.Helper()
-	m.deploy("buildkit/buildkitd.toml", "buildkit/buildkitd.toml")
+	m.put("buildkit/buildkitd.toml", []byte("# where builds are pushed\n[registry.\""+drayName+":5000\"]\n  ca = [\"/etc/dray/cert.pem\"]\n"))
+	m.setup(t, "buildkit", "")
 	write(t, filepath.Join(m.home, ".docker/config.json"), dockerAuth())
 	b := &buildkit{machine: m, context: filepath.Join(m.dir, "context"),
 		client: []string{need(t, "buildctl"), "--addr", "unix://" + filepath.Join(m.dir, "buildkit.sock")}}

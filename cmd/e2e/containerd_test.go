@@ -115,8 +115,7 @@ func TestContainerd2(t *testing.T) { testContainerd(t, "containerd 2", needBuilt
 func testContainerd(t *testing.T, name string, find func(testing.TB, string) string) {
 	s := newStack(t, stackOptions{doubles: withMounts})
 	m := newMachine(t, s)
-	m.deploy("containerd/docker.io/hosts.toml", "containerd/certs.d/docker.io/hosts.toml")
-	m.deploy("containerd/_default/hosts.toml", "containerd/certs.d/_default/hosts.toml")
+	m.setup(t, "containerd", m.run(t, find(t, "containerd"), "--version"))
 	c := startContainerd(t, m, find)
 
 	s.hub.push(t, "library/busybox:1", busybox(t, types.OCIManifestSchema1))
@@ -135,7 +134,7 @@ func testContainerd(t *testing.T, name string, find func(testing.TB, string) str
 		c.pull(t, "docker.io/library/busybox:1")
 		asked.none(t, mirrored...)
 	})
-	row(t, name, c.version, "pull from another registry by _default, which says ?ns=", func(t *testing.T) {
+	row(t, name, c.version, "pull from another registry by its hosts.toml, which says ?ns=", func(t *testing.T) {
 		hub := s.hub.asked()
 		c.pull(t, "quay.io/org/app:1")
 		if got, want := c.digest(t, "quay.io/org/app:1"), s.quay.digest(t, "org/app:1"); got != want {

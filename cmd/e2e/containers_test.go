@@ -24,7 +24,7 @@ var uploads = []ecrtest.Kind{ecrtest.KindUploadStart, ecrtest.KindUploadPatch, e
 func newContainersMachine(t testing.TB, s *stack) *machine {
 	t.Helper()
 	m := newMachine(t, s)
-	m.deploy("containers/50-dray.conf", "containers/registries.conf.d/50-dray.conf")
+	m.setup(t, "podman", "")
 	return m
 }
 

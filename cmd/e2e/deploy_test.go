@@ -125,34 +125,38 @@ func TestSystemdUnit(t *testing.T) {
 	}
 }
 
-// TestDocumentedFiles holds docs/clients.md to the files that the other tests run clients with.
+// TestDocumentedFiles compares docs/clients.md with the files that dray setup prints.
 func TestDocumentedFiles(t *testing.T) {
 	page, err := os.ReadFile("../../docs/clients.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"containerd/_default/hosts.toml", "containerd/docker.io/hosts.toml", "buildkit/buildkitd.toml", "containers/50-dray.conf"} {
-		content, err := os.ReadFile(filepath.Join("../../deploy/clients", file))
-		if err != nil {
+	shown := map[string]bool{}
+	for _, block := range strings.Split(string(page), "```")[1:] {
+		if kind, text, _ := strings.Cut(block, "\n"); kind != "" {
+			shown[strings.Join(strings.Fields(text), "")] = true
+		}
+	}
+	m := setupMachine(t)
+	for client, files := range map[string][]string{
+		"docker":     {"/etc/docker/daemon.json", "/etc/docker/certs.d/quay.io/hosts.toml"},
+		"containerd": {"/etc/containerd/certs.d/docker.io/hosts.toml"},
+		"k3s":        {"/etc/rancher/k3s/registries.yaml"},
+		"buildkit":   {"/etc/buildkit/buildkitd.toml"},
+		"podman":     {"/etc/containers/registries.conf.d/50-dray.conf"},
+	} {
+		type file struct{ Path, Content string }
+		var printed struct{ Files []file }
+		if err := json.Unmarshal([]byte(run(t, environment(), append(m.setupCommand(client, "100"), "--json")...)), &printed); err != nil {
 			t.Fatal(err)
 		}
-		shown := "```toml\n" + strings.TrimSpace(regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(string(content), "")) + "\n```"
-		if !strings.Contains(string(page), shown) {
-			t.Errorf("docs/clients.md does not show deploy/clients/%s as it is:\n%s", file, shown)
+		for _, path := range files {
+			i := slices.IndexFunc(printed.Files, func(f file) bool { return f.Path == path })
+			if i < 0 || !shown[strings.Join(strings.Fields(printed.Files[i].Content), "")] {
+				t.Errorf("docs/clients.md does not show %s as dray setup %s prints it: %v", path, client, printed.Files)
+			}
 		}
 	}
-	deployed, err := os.ReadFile("../../deploy/clients/docker/daemon.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := strings.Join(strings.Fields(string(deployed)), "")
-	for _, block := range strings.Split(string(page), "```json\n")[1:] {
-		shown, _, _ := strings.Cut(block, "```")
-		if strings.Join(strings.Fields(shown), "") == want {
-			return
-		}
-	}
-	t.Error("docs/clients.md does not show deploy/clients/docker/daemon.json")
 }
 
 // TestDeployedConfiguration checks the configuration in deploy as it is, but for the files it

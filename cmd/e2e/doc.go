@@ -4,8 +4,8 @@
 // Invariants:
 //   - dray is a process of its own, configured with deploy/dray.yaml. The registries behind it are
 //     doubles that count requests.
-//   - Clients are configured with the files of deploy/clients, at the paths that their manuals
-//     name, in a mount namespace of their own. Tests neither read nor change the machine's
+//   - Clients are configured by dray setup, at the paths that their manuals name, in a mount
+//     namespace of their own. Tests neither read nor change the machine's
 //     configuration, and leave running daemons alone.
 //   - Every address is on the loopback interface. Names of public registries resolve to a loopback
 //     address on which nothing listens, so clients get content through dray only.

@@ -100,7 +100,7 @@ func (d *docker) image(t testing.TB, ref string) (id, repoDigest string) {
 func TestDockerMirror(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	m := newMachine(t, s)
-	m.deploy("docker/daemon.json", "docker/daemon.json")
+	m.setup(t, "docker", m.run(t, need(t, "dockerd"), "--version"))
 	d := startDocker(t, m)
 
 	img := busybox(t, types.DockerManifestSchema2)

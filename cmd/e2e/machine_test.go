@@ -16,9 +16,10 @@ import (
 // its own. In it the name of dray leads to the dray under test, and the names of public registries
 // to addresses where nobody listens.
 type machine struct {
-	t    testing.TB
-	dir  string // short, removed after the test
-	home string
+	t           testing.TB
+	dir         string // short, removed after the test
+	home        string
+	certificate string // file; dray's
 	// inside is what runs a command in the machine's network; none: the network of the test.
 	inside []string
 }
@@ -34,7 +35,7 @@ func newMachine(t testing.TB, s *stack) *machine {
 func machineAt(t testing.TB, ip, certificateFile string) *machine {
 	t.Helper()
 	needRoot(t)
-	m := &machine{t: t, dir: shortDir(t)}
+	m := &machine{t: t, dir: shortDir(t), certificate: certificateFile}
 	m.home = filepath.Join(m.dir, "home")
 	if err := os.Mkdir(m.home, 0o700); err != nil {
 		t.Fatal(err)
@@ -53,9 +54,8 @@ func machineAt(t testing.TB, ip, certificateFile string) *machine {
 		t.Fatal(err)
 	}
 	m.put("dray/cert.pem", certificate)
-	for _, host := range []string{drayName, drayName + ":5000"} {
-		m.put(filepath.Join("docker/certs.d", host, "ca.crt"), certificate)
-		m.put(filepath.Join("containers/certs.d", host, "ca.crt"), certificate)
+	for _, client := range []string{"docker", "containers"} { // of the mirror, dray setup has clients trust
+		m.put(filepath.Join(client, "certs.d", drayName+":5000", "ca.crt"), certificate)
 	}
 	return m
 }
@@ -68,14 +68,19 @@ func (m *machine) put(name string, content []byte) {
 	write(m.t, path, content)
 }
 
-// deploy puts a file of deploy/clients below /etc, as it is.
-func (m *machine) deploy(source, name string) {
-	m.t.Helper()
-	content, err := os.ReadFile(filepath.Join("../../deploy/clients", source))
-	if err != nil {
-		m.t.Fatal(err)
+// setup has dray setup configure a client for the mirror, for registries that the stack has.
+// version is what the client says about its version.
+func (m *machine) setup(t testing.TB, client, version string) {
+	t.Helper()
+	run(t, environment(), append(m.setupCommand(client, version), "--write")...)
+}
+
+func (m *machine) setupCommand(client, version string) []string {
+	command := []string{built.dray, "setup", client, "--root", m.dir, "--url", "https://" + drayName, "--ca", m.certificate, "--registry", "docker.io", "--registry", "quay.io"}
+	if version != "" {
+		command = append(command, "--client-version", version)
 	}
-	m.put(name, content)
+	return command
 }
 
 // archive puts an image into a file as docker save does, and returns the name of the file.

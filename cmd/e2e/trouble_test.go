@@ -20,7 +20,7 @@ func TestDockerInTrouble(t *testing.T) {
 		}
 	}})
 	m := newMachine(t, s)
-	m.deploy("docker/daemon.json", "docker/daemon.json")
+	m.setup(t, "docker", m.run(t, need(t, "dockerd"), "--version"))
 	write(t, m.home+"/.docker/config.json", dockerAuth())
 	d := startDocker(t, m)
 	const registry = drayName + ":5000/"

@@ -1,0 +1,251 @@
+// Package setup writes the configuration of clients that use dray as a mirror: Docker, containerd,
+// k3s, BuildKit and Podman. A plan says what each file of a client has to contain; subpackages edit
+// the files and put them into place.
+package setup
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/setup/install"
+	"dray/cmd/dray/usage"
+)
+
+// Options configure the subcommand.
+type Options struct {
+	Stdout, Stderr io.Writer
+	// Load returns the configuration that serve would use.
+	Load func() (config.Config, error)
+}
+
+// flags are the flags that all clients share.
+type flags struct {
+	mirrorFlags
+	version           string
+	dialTimeout       time.Duration
+	root              string
+	write, undo, json bool
+}
+
+// Command returns the subcommand setup.
+func Command(o Options) *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Print or write the configuration of a client for this mirror",
+		Long: `setup prints the configuration by which a client uses dray as a mirror. With
+--write it puts the files into place, on the machine where it runs.
+
+The mirror is a listener of dray's configuration, or the URL that --url gives.
+With --url, setup needs no configuration, so you can run it on the machine of
+the client. It knows Docker Hub then; name other registries with --registry.
+
+--write merges its settings into files that exist. It prints the changes, and
+copies each former file to FILE.before-dray. If it cannot merge, it leaves the
+file alone and says why. --undo takes back what --write has written, also if
+somebody has edited other lines since.`,
+		Example: `  dray setup containerd --url https://dray.example.com --registry docker.io --registry quay.io
+  sudo dray setup docker --config /etc/dray/dray.yaml --write
+  sudo dray setup docker --undo`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("setup does not know the client %q; it knows docker, containerd, k3s, buildkit and podman, and docs/clients.md has recipes for others; %w", args[0], usage.Err)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, c := range clients {
+		cmd.AddCommand(c.command(o, &f))
+	}
+	set := cmd.PersistentFlags()
+	set.StringVar(&f.url, "url", "", "URL of the mirror (default: external_url or address of a listener)")
+	set.StringVar(&f.listener, "listener", "", "listener of the configuration that is the mirror (default: the first with role mirror, otherwise the first)")
+	set.StringArrayVar(&f.registries, "registry", nil, "registry that the mirror has, as NAME or NAME=PREFIX (repeatable; default: those of the configuration, or docker.io)")
+	set.StringVar(&f.authority, "ca", "", "PEM file with the certificate that clients have to trust (default: the listener's, if it is its own authority)")
+	set.StringVar(&f.version, "client-version", "", "version of the client, such as 2.1 (default: that of the client on this machine)")
+	set.DurationVar(&f.dialTimeout, "dial-timeout", 500*time.Millisecond, "time after which containerd and Docker 29 give up connecting to the mirror")
+	set.StringVar(&f.root, "root", "/", "directory that stands for / when files are read and written")
+	set.BoolVar(&f.write, "write", false, "put the files into place")
+	set.BoolVar(&f.undo, "undo", false, "take back what --write has written")
+	set.BoolVar(&f.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (c client) command(o Options, f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   c.name,
+		Short: c.about,
+		Args:  usage.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := c.run(cmd, o, f)
+			if err != nil {
+				return err
+			}
+			if err := r.print(o, f.json); err != nil {
+				return err
+			}
+			return r.failure()
+		},
+	}
+}
+
+// report is what setup has found or done.
+type report struct {
+	Client  string `json:"client"`
+	Version string `json:"version,omitempty"`
+	Mirror  string `json:"mirror,omitempty"`
+	// Files are printed, and Results are what became of files.
+	Files   []printed        `json:"files,omitempty"`
+	Results []install.Result `json:"results,omitempty"`
+	Notes   []string         `json:"notes,omitempty"`
+	// Apply are the commands after which the client uses the files.
+	Apply []string `json:"apply,omitempty"`
+}
+
+// printed is a file as a machine without files would have it.
+type printed struct {
+	Path    string `json:"path"`
+	Content string `json:"content"`
+}
+
+// run prints, writes or takes back the files of a client.
+func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
+	if f.write && f.undo {
+		return nil, fmt.Errorf("set either --write or --undo; %w", usage.Err)
+	}
+	place := install.Place{Root: f.root, Client: c.name}
+	r := &report{Client: c.name}
+	if f.undo {
+		results, err := place.Undo()
+		r.Results = results
+		return r, err
+	}
+	m, notes, err := f.find(o.Load)
+	if err != nil {
+		return nil, err
+	}
+	s := setting{mirror: m, dialTimeout: f.dialTimeout}
+	if s.version, err = c.version(cmd, f); err != nil {
+		return nil, err
+	}
+	s.read = func(string) ([]byte, error) { return nil, fs.ErrNotExist }
+	s.glob = func(string) []string { return nil }
+	if f.write {
+		s.read, s.glob = place.Read, place.Glob
+	}
+	p, err := c.plan(s)
+	if err != nil {
+		return nil, err
+	}
+	r.Version, r.Mirror, r.Notes = s.version.String(), m.url(), append(notes, p.notes...)
+	if !f.write {
+		return r, r.show(p)
+	}
+	if r.Results, err = place.Write(p.changes); err != nil {
+		return nil, err
+	}
+	for _, result := range r.Results {
+		if apply := p.apply[result.Path]; apply != "" && result.State == install.Written {
+			r.Apply = append(r.Apply, apply)
+		}
+	}
+	return r, nil
+}
+
+// version returns the version of the client that the flag gives, or else that of the program on
+// this machine. A program in another root directory is not run.
+func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
+	if f.version == "" {
+		if filepath.Clean(f.root) != "/" {
+			return version{}, nil
+		}
+		return ask(cmd.Context(), c.program), nil
+	}
+	v, ok := parseVersion(f.version)
+	if !ok {
+		return v, fmt.Errorf("--client-version %s: not a version; write one like 2.1; %w", f.version, usage.Err)
+	}
+	return v, nil
+}
+
+// show adds the files of a plan to the report, as they are if there is nothing to merge with.
+func (r *report) show(p plan) error {
+	for _, c := range p.changes {
+		content, err := c.Merge(nil)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Path, err)
+		}
+		if content == nil {
+			continue
+		}
+		r.Files = append(r.Files, printed{c.Path, string(content)})
+		if apply := p.apply[c.Path]; apply != "" {
+			r.Apply = append(r.Apply, apply)
+		}
+	}
+	return nil
+}
+
+// failure returns an error if a file was left alone.
+func (r *report) failure() error {
+	var alone []string
+	for _, result := range r.Results {
+		if result.State == install.LeftAlone {
+			alone = append(alone, result.Path)
+		}
+	}
+	if len(alone) == 0 {
+		return nil
+	}
+	return fmt.Errorf("left alone: %s", strings.Join(alone, ", "))
+}
+
+func (r *report) print(o Options, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(o.Stdout)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(r)
+	}
+	var out, notes strings.Builder
+	for i, f := range r.Files {
+		if i > 0 {
+			out.WriteString("\n")
+		}
+		fmt.Fprintf(&out, "# %s\n%s", f.Path, f.Content)
+	}
+	for _, f := range r.Results {
+		out.WriteString(f.Diff)
+		fmt.Fprintf(&out, "%s: %s", f.State, f.Path)
+		if f.Backup != "" {
+			fmt.Fprintf(&out, " (the former file is %s)", f.Backup)
+		}
+		out.WriteString("\n")
+		if f.Reason != "" {
+			fmt.Fprintf(&notes, "%s is left alone: %s\n", f.Path, f.Reason)
+		}
+	}
+	if len(r.Files) == 0 && len(r.Results) == 0 {
+		out.WriteString("nothing to do\n")
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(&notes, "note: %s\n", note)
+	}
+	for _, apply := range r.Apply {
+		fmt.Fprintf(&notes, "then run: %s\n", apply)
+	}
+	if _, err := io.WriteString(o.Stdout, out.String()); err != nil {
+		return err
+	}
+	_, err := io.WriteString(o.Stderr, notes.String())
+	return err
+}

@@ -1,0 +1,4 @@
+// Package edit changes configuration files that people also edit by hand. It inserts text and
+// leaves everything else as it is, comments included. After each change it reads the whole text
+// again and returns an error if anything else has changed its meaning.
+package edit

@@ -1,0 +1,133 @@
+package edit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// PrependJSON returns text, which is a JSON object or empty, with element as the first of the
+// strings of the member key. It adds the member if there is none. A text that has element already
+// is returned as it is. same reports whether two elements mean the same.
+func PrependJSON(text []byte, key, element string, same func(a, b string) bool) ([]byte, error) {
+	quoted, err := json.Marshal(element)
+	if err != nil {
+		return nil, err
+	}
+	name, err := json.Marshal(key)
+	if err != nil {
+		return nil, err
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return fmt.Appendf(nil, "{\n  %s: [%s]\n}\n", name, quoted), nil
+	}
+	var before map[string]any
+	if err := json.Unmarshal(text, &before); err != nil {
+		return nil, fmt.Errorf("it is not a JSON object: %w", err)
+	}
+	old, ok := stringsOf(before[key])
+	if !ok {
+		return nil, fmt.Errorf("%q is not a list of strings", key)
+	}
+	if slices.ContainsFunc(old, func(s string) bool { return same(s, element) }) {
+		return text, nil
+	}
+	_, exists := before[key]
+	at, err := offsetJSON(text, key, exists)
+	if err != nil {
+		return nil, err
+	}
+	insert := string(quoted)
+	switch {
+	case exists && len(old) > 0:
+		insert += ", "
+	case exists:
+	default:
+		insert = indentAfter(text[at:]) + string(name) + ": [" + insert + "]"
+		if len(before) > 0 {
+			insert += ","
+		} else if !bytes.Contains(text[at:], []byte("\n")) {
+			insert += "\n"
+		}
+	}
+	after := slices.Concat(text[:at], []byte(insert), text[at:])
+	before[key] = append([]any{element}, anyOf(old)...)
+	var got map[string]any
+	if err := json.Unmarshal(after, &got); err != nil || !reflect.DeepEqual(got, before) {
+		return nil, errTouched
+	}
+	return after, nil
+}
+
+// errTouched reports a change that cannot be made by inserting text.
+var errTouched = errors.New("its form does not let dray change it without touching the rest")
+
+// offsetJSON returns the offset behind the bracket that opens the list of the member key, or behind
+// the one that opens the object if the member does not exist.
+func offsetJSON(text []byte, key string, exists bool) (int64, error) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if _, err := dec.Token(); err != nil {
+		return 0, err
+	}
+	if !exists {
+		return dec.InputOffset(), nil
+	}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return 0, err
+		}
+		if name == key {
+			_, err := dec.Token()
+			return dec.InputOffset(), err
+		}
+		var skipped json.RawMessage
+		if err := dec.Decode(&skipped); err != nil {
+			return 0, err
+		}
+	}
+	return 0, errTouched
+}
+
+// indentAfter returns the white space with which the rest of an object begins, or else a new line
+// with an indent.
+func indentAfter(rest []byte) string {
+	space := string(rest[:len(rest)-len(bytes.TrimLeft(rest, " \t\r\n"))])
+	if strings.Contains(space, "\n") && len(bytes.TrimSpace(rest)) > 1 {
+		return space
+	}
+	return "\n  "
+}
+
+// stringsOf returns the strings of a list, or false if v is anything else. Nothing is an empty
+// list.
+func stringsOf(v any) ([]string, bool) {
+	if v == nil {
+		return nil, true
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, false
+	}
+	var all []string
+	for _, e := range list {
+		s, ok := e.(string)
+		if !ok {
+			return nil, false
+		}
+		all = append(all, s)
+	}
+	return all, true
+}
+
+func anyOf(list []string) []any {
+	all := make([]any, len(list))
+	for i, s := range list {
+		all[i] = s
+	}
+	return all
+}

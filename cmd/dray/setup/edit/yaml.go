@@ -1,0 +1,69 @@
+package edit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// YAML returns text, which is a mapping or empty, after change. Comments stay where they are; empty
+// lines may vanish. If change returns false, the text is returned as it is.
+func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("it is not YAML: %w", err)
+	}
+	comments := ""
+	if doc.Kind == 0 { // nothing but comments
+		if comments = strings.TrimSpace(string(text)); comments != "" {
+			comments += "\n\n"
+		}
+		doc = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.MappingNode, Tag: "!!map"}}}
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return nil, errors.New("it is not a mapping")
+	}
+	changed, err := change(root)
+	if err != nil || !changed {
+		return text, err
+	}
+	out := bytes.NewBufferString(comments)
+	enc := yaml.NewEncoder(out)
+	enc.SetIndent(2)
+	if err := enc.Encode(&doc); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), enc.Close()
+}
+
+// Child returns the value of a key, which it adds with the given kind if it does not exist. It
+// returns an error if the value has another kind.
+func Child(mapping *yaml.Node, key string, kind yaml.Kind) (*yaml.Node, error) {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value != key {
+			continue
+		}
+		value := mapping.Content[i+1]
+		if value.Kind == yaml.ScalarNode && value.Tag == "!!null" {
+			*value = yaml.Node{Kind: kind}
+		}
+		if value.Kind != kind {
+			return nil, fmt.Errorf("line %d: %s has another form than this key has", value.Line, key)
+		}
+		return value, nil
+	}
+	value := &yaml.Node{Kind: kind}
+	mapping.Content = append(mapping.Content, Scalar(key), value)
+	return value, nil
+}
+
+// Scalar returns a string as a node.
+func Scalar(text string) *yaml.Node {
+	var n yaml.Node
+	n.SetString(text)
+	return &n
+}

@@ -1,0 +1,290 @@
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aymanbagabas/go-udiff"
+)
+
+// Place is where the files of one client are.
+type Place struct {
+	// Root is the directory that stands for /.
+	Root string
+	// Client is the name of the client in the record.
+	Client string
+}
+
+// Change is what has to happen to one file.
+type Change struct {
+	// Path is the absolute path of the file, seen from Root.
+	Path string
+	// Merge returns the content that the file has to have, given what it has; nil stands for a file
+	// that does not exist, and for one that need not be written. An error is the reason why the file
+	// cannot be changed.
+	Merge func(old []byte) ([]byte, error)
+}
+
+// State says what became of a file.
+type State string
+
+// The states of files.
+const (
+	Written   State = "written"
+	Unchanged State = "unchanged"
+	LeftAlone State = "left alone"
+	Restored  State = "restored"
+	Removed   State = "removed"
+)
+
+// Result is what became of one file.
+type Result struct {
+	Path  string `json:"path"`
+	State State  `json:"state"`
+	// Reason says why the file was left alone.
+	Reason string `json:"reason,omitempty"`
+	// Diff is the change in unified form.
+	Diff string `json:"diff,omitempty"`
+	// Backup is the file with the former content.
+	Backup string `json:"backup,omitempty"`
+}
+
+// Read returns the content of a file below the root, without what Write put there.
+func (p Place) Read(path string) ([]byte, error) {
+	content, err := os.ReadFile(p.real(path))
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.record()
+	if err != nil {
+		return nil, err
+	}
+	before, existed, err := r.before(path, content)
+	switch {
+	case err != nil: // what people made of it
+		return content, nil
+	case !existed:
+		return nil, fs.ErrNotExist
+	}
+	return before, nil
+}
+
+// Write makes the changes. It also takes back what it wrote before into files that are in no
+// change. An error is one of the record; what is wrong with a file is in its result.
+func (p Place) Write(changes []Change) ([]Result, error) {
+	r, err := p.record()
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for _, e := range slices.Clone(r.Files) {
+		if !slices.ContainsFunc(changes, func(c Change) bool { return c.Path == e.Path }) {
+			results = append(results, p.undo(r, e.Path))
+		}
+	}
+	for _, c := range changes {
+		if result, ok := p.write(r, c); ok {
+			results = append(results, result)
+		}
+	}
+	return results, p.save(r)
+}
+
+// Undo takes back everything that Write wrote.
+func (p Place) Undo() ([]Result, error) {
+	r, err := p.record()
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for _, e := range slices.Backward(slices.Clone(r.Files)) {
+		results = append(results, p.undo(r, e.Path))
+	}
+	return results, p.save(r)
+}
+
+// write makes one change. It returns false if the file need not exist, and does not.
+func (p Place) write(r *record, c Change) (Result, bool) {
+	result := Result{Path: c.Path, State: LeftAlone}
+	current, info, err := p.current(c.Path)
+	if err != nil {
+		result.Reason = err.Error()
+		return result, true
+	}
+	if content, err := c.Merge(current); current != nil && err == nil && (content == nil || bytes.Equal(content, current)) {
+		result.State = Unchanged
+		return result, true
+	}
+	before, existed, err := r.before(c.Path, current)
+	if err != nil {
+		result.Reason = err.Error()
+		return result, true
+	}
+	if !existed {
+		before = nil
+	}
+	content, err := c.Merge(before)
+	switch {
+	case err != nil:
+		result.Reason = err.Error()
+		return result, true
+	case content == nil && current == nil:
+		return result, false
+	case content == nil:
+		content = before
+	}
+	if bytes.Equal(content, current) {
+		result.State = Unchanged
+		return result, true
+	}
+	if err := p.replace(r, c.Path, before, current, content, info); err != nil {
+		result.Reason = err.Error()
+		return result, true
+	}
+	result.State, result.Backup = Written, r.find(c.Path).Backup
+	result.Diff = udiff.Unified(c.Path, c.Path, string(current), string(content))
+	return result, true
+}
+
+// replace writes a file, after its backup and its entry in the record.
+func (p Place) replace(r *record, path string, before, current, content []byte, info fs.FileInfo) error {
+	e := r.find(path)
+	if e == nil {
+		e = &entry{Path: path}
+		r.Files = append(r.Files, e)
+	}
+	e.Existed, e.Before, e.Content = before != nil, string(before), string(content)
+	if e.Existed && e.Backup == "" {
+		backup, err := p.backup(path, current, info)
+		if err != nil {
+			return err
+		}
+		e.Backup = backup
+	}
+	made, err := p.mkdir(filepath.Dir(path))
+	r.Directories = append(r.Directories, made...)
+	if err != nil {
+		return err
+	}
+	if err := p.save(r); err != nil {
+		return err
+	}
+	return put(p.real(path), content, info)
+}
+
+// undo takes back what Write made of one file.
+func (p Place) undo(r *record, path string) Result {
+	result := Result{Path: path, State: LeftAlone}
+	current, info, err := p.current(path)
+	if err != nil {
+		result.Reason = err.Error()
+		return result
+	}
+	e := r.find(path)
+	before, existed, err := r.before(path, current)
+	switch {
+	case err != nil:
+	case current == nil: // somebody has removed it
+		result.State = Removed
+	case !existed:
+		result.State = Removed
+		err = os.Remove(p.real(path))
+	default:
+		result.State = Restored
+		err = put(p.real(path), before, info)
+	}
+	if err != nil {
+		result.State, result.Reason = LeftAlone, err.Error()
+		return result
+	}
+	result.Diff = udiff.Unified(path, path, string(current), string(before))
+	if e.Backup != "" {
+		_ = os.Remove(p.real(e.Backup)) // the file has its content
+	}
+	r.forget(p, path)
+	return result
+}
+
+// current returns the content of a file, nil if it does not exist.
+func (p Place) current(path string) ([]byte, fs.FileInfo, error) {
+	info, err := os.Lstat(p.real(path))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, err
+	case info.Mode()&fs.ModeSymlink != 0:
+		to, err := os.Readlink(p.real(path))
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, fmt.Errorf("it is a symbolic link to %s, which another program may manage; edit that file yourself", to)
+	case !info.Mode().IsRegular():
+		return nil, nil, errors.New("it is not a regular file")
+	}
+	content, err := os.ReadFile(p.real(path))
+	if content == nil {
+		content = []byte{}
+	}
+	return content, info, err
+}
+
+// backup copies the former content to a new file beside the old one, and returns its path.
+func (p Place) backup(path string, content []byte, info fs.FileInfo) (string, error) {
+	name := path + ".before-dray"
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(p.real(name)); errors.Is(err, fs.ErrNotExist) {
+			return name, put(p.real(name), content, info)
+		}
+		name = path + ".before-dray." + strconv.Itoa(i)
+	}
+}
+
+// mkdir makes a directory, and returns those it has made, the outermost first.
+func (p Place) mkdir(dir string) (made []string, err error) {
+	if _, err := os.Stat(p.real(dir)); err == nil || dir == "/" {
+		return nil, err
+	}
+	if made, err = p.mkdir(filepath.Dir(dir)); err != nil {
+		return made, err
+	}
+	return append(made, dir), os.Mkdir(p.real(dir), 0o755)
+}
+
+func (p Place) real(path string) string { return filepath.Join(p.Root, path) }
+
+// put writes a file at once as a whole, with the mode and the owner of the one that it replaces.
+func put(path string, content []byte, info fs.FileInfo) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".dray-setup-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once the file has its name
+	mode := fs.FileMode(0o644)
+	if info != nil {
+		mode = info.Mode().Perm()
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode))
+	err = errors.Join(err, giveTo(f, info))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// Glob returns the paths of files below the root that a pattern matches.
+func (p Place) Glob(pattern string) []string {
+	found, _ := filepath.Glob(p.real(pattern)) // the pattern is right
+	for i, path := range found {
+		found[i] = "/" + strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(p.Root)), "/")
+	}
+	return found
+}

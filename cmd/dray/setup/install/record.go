@@ -1,0 +1,141 @@
+package install
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/aymanbagabas/go-udiff"
+	"github.com/pelletier/go-toml/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// Records is the directory with the records, seen from the root. Records hold whole configuration
+// files, so only root can read them.
+const Records = "/var/lib/dray-setup"
+
+// record is what was written for one client.
+type record struct {
+	Files []*entry `json:"files"`
+	// Directories are those that were made, the outermost first.
+	Directories []string `json:"directories,omitempty"`
+}
+
+// entry is one file that was written.
+type entry struct {
+	Path    string `json:"path"`
+	Existed bool   `json:"existed"`
+	// Before is the content that the file had, and Content the one that was written.
+	Before  string `json:"before,omitempty"`
+	Content string `json:"content"`
+	Backup  string `json:"backup,omitempty"`
+}
+
+func (p Place) recordFile() string { return p.real(filepath.Join(Records, p.Client+".json")) }
+
+// record reads the record, which is empty if there is none.
+func (p Place) record() (*record, error) {
+	r := &record{}
+	text, err := os.ReadFile(p.recordFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the record of what dray setup has written: %w", err)
+	}
+	return r, nil
+}
+
+// save writes the record, or removes it if it is empty.
+func (p Place) save(r *record) error {
+	file := p.recordFile()
+	if len(r.Files) == 0 {
+		err := os.Remove(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		_ = os.Remove(filepath.Dir(file)) // fails if another client has a record
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fmt.Errorf("no record of what is to be written can be made: %w", err)
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := put(file, text, nil); err != nil {
+		return err
+	}
+	return os.Chmod(file, 0o600)
+}
+
+// find returns the entry of a file, or nil.
+func (r *record) find(path string) *entry {
+	for _, e := range r.Files {
+		if e.Path == path {
+			return e
+		}
+	}
+	return nil
+}
+
+// forget removes a file from the record, with the directories that were made for it and are empty.
+func (r *record) forget(p Place, path string) {
+	r.Files = slices.DeleteFunc(r.Files, func(e *entry) bool { return e.Path == path })
+	for _, dir := range slices.Backward(slices.Clone(r.Directories)) {
+		if os.Remove(p.real(dir)) == nil {
+			r.Directories = slices.DeleteFunc(r.Directories, func(d string) bool { return d == dir })
+		}
+	}
+}
+
+// before returns what a file with the given content would have without what was written, and
+// whether there would be a file at all. Lines that were edited since then stay. It returns an error
+// if they are the lines that were written, or if the rest is not a file of this kind any more.
+func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
+	e := r.find(path)
+	switch {
+	case current == nil:
+		return nil, false, nil
+	case e == nil:
+		return current, true, nil
+	case e.Content == string(current):
+		return []byte(e.Before), e.Existed, nil
+	case e.Existed && e.Before == string(current): // somebody has restored it
+		return current, true, nil
+	}
+	edits, ok := udiff.Merge(udiff.Lines(e.Content, e.Before), udiff.Lines(e.Content, string(current)))
+	if !ok {
+		return nil, false, errEdited
+	}
+	text, err := udiff.Apply(e.Content, edits)
+	if err != nil || wellFormed(path, []byte(text)) != nil {
+		return nil, false, errEdited
+	}
+	return []byte(text), e.Existed || strings.TrimSpace(text) != "", nil
+}
+
+var errEdited = errors.New("somebody has edited the lines that dray setup wrote; take them out yourself, or put the former content back")
+
+// wellFormed returns an error if a file of a known kind cannot be read.
+func wellFormed(path string, text []byte) error {
+	var doc any
+	switch filepath.Ext(path) {
+	case ".json":
+		return json.Unmarshal(text, &doc)
+	case ".toml", ".conf":
+		return toml.Unmarshal(text, &doc)
+	case ".yaml":
+		return yaml.Unmarshal(text, &doc)
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package setup
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
+)
+
+const dockerHub = "docker.io"
+
+// mirror is a listener of dray as clients see it.
+type mirror struct {
+	scheme, host string // host may have a port
+	// authority is a PEM file that clients have to trust, or nil.
+	authority  []byte
+	registries []registry
+	// plain says that names without a registry mean Docker Hub.
+	plain bool
+	// auth says that clients have to show who they are.
+	auth bool
+}
+
+// registry is one that the mirror has content of.
+type registry struct {
+	name string // as in image names
+	// prefix is what selects the registry in paths, or "" if nothing does.
+	prefix string
+	// byPath says that the name in ?ns= may not select it.
+	byPath bool
+}
+
+func (m mirror) url() string { return m.scheme + "://" + m.host }
+
+// origin is the URL of the registry itself.
+func (r registry) origin() string {
+	if r.name == dockerHub {
+		return "https://registry-1.docker.io"
+	}
+	return "https://" + r.name
+}
+
+// mirrorFlags are the flags that say what the mirror is.
+type mirrorFlags struct {
+	url, authority, listener string
+	registries               []string
+}
+
+// find returns the mirror that the flags name, or else a listener of the configuration.
+func (f mirrorFlags) find(load func() (config.Config, error)) (m mirror, notes []string, err error) {
+	if f.url != "" {
+		m, err = parseURL(f.url)
+		m.registries, m.plain = []registry{{name: dockerHub, prefix: dockerHub}}, true
+	} else {
+		m, notes, err = f.fromConfiguration(load)
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	if len(f.registries) > 0 {
+		if m.registries, err = parseRegistries(f.registries); err != nil {
+			return m, nil, err
+		}
+	}
+	if f.authority == "" {
+		return m, notes, nil
+	}
+	if m.scheme != "https" {
+		return m, nil, fmt.Errorf("--ca: %s has no certificate, because it is plain HTTP; %w", m.url(), usage.Err)
+	}
+	m.authority, err = readAuthority(f.authority)
+	return m, nil, err
+}
+
+func parseURL(text string) (mirror, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return mirror{}, fmt.Errorf("--url %s: not a URL; write one like https://dray.example.com; %w", text, usage.Err)
+	case u.User != nil:
+		return mirror{}, fmt.Errorf("--url: leave out the user and the password, which clients do not send to a mirror; %w", usage.Err)
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return mirror{}, fmt.Errorf("--url %s: leave out what follows the host; a prefix belongs into --registry docker.io=PREFIX; %w", text, usage.Err)
+	}
+	return mirror{scheme: u.Scheme, host: strings.ToLower(u.Host)}, nil
+}
+
+// parseRegistries reads NAME and NAME=PREFIX.
+func parseRegistries(flags []string) (all []registry, err error) {
+	for _, flag := range flags {
+		name, prefix, byPath := strings.Cut(flag, "=")
+		prefix = cmp.Or(strings.Trim(prefix, "/"), name)
+		if name == "" || strings.ContainsAny(name+prefix, " \"'\\?#") || strings.Contains(name, "/") {
+			return nil, fmt.Errorf("--registry %s: not the name of a registry; write one like quay.io, or quay.io=PREFIX; %w", flag, usage.Err)
+		}
+		if slices.ContainsFunc(all, func(r registry) bool { return r.name == name }) {
+			return nil, fmt.Errorf("--registry %s: this registry is named twice; %w", flag, usage.Err)
+		}
+		all = append(all, registry{name, prefix, byPath})
+	}
+	return all, nil
+}
+
+// fromConfiguration returns a listener of dray's configuration as a mirror.
+func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirror, []string, error) {
+	cfg, err := load()
+	if err != nil {
+		return mirror{}, nil, fmt.Errorf("%w\nno configuration is needed if you set --url", err)
+	}
+	l, err := f.choose(cfg.Listeners)
+	if err != nil {
+		return mirror{}, nil, err
+	}
+	m, err := parseListener(l)
+	if err != nil {
+		return mirror{}, nil, err
+	}
+	m.auth = l.Auth != "none"
+	for i, name := range l.Upstreams {
+		for _, u := range cfg.Upstreams {
+			if u.Name == name && u.Kind != config.KindLocal {
+				found := registriesOf(u)
+				m.registries = append(m.registries, found...)
+				m.plain = m.plain || i == 0 && len(found) > 0 && found[0].name == dockerHub
+			}
+		}
+	}
+	if len(m.registries) == 0 {
+		return mirror{}, nil, fmt.Errorf("listener %s: no upstream has a host name by which clients know it; set --registry", l.Name)
+	}
+	if l.TLS.Certificate == "" || f.authority != "" {
+		return m, nil, nil
+	}
+	authority, note, err := authorityOf(l.TLS.Certificate)
+	m.authority = authority
+	if note == "" {
+		return m, nil, err
+	}
+	return m, []string{note}, err
+}
+
+// choose returns the listener that the flag names, or else the first that is a mirror.
+func (f mirrorFlags) choose(listeners []config.Listener) (config.Listener, error) {
+	for _, l := range listeners {
+		if f.listener == l.Name || f.listener == "" && l.Role == config.RoleMirror {
+			return l, nil
+		}
+	}
+	if f.listener != "" {
+		return config.Listener{}, fmt.Errorf("--listener %s: the configuration has no such listener; %w", f.listener, usage.Err)
+	}
+	return listeners[0], nil
+}
+
+// parseListener returns the URL by which clients reach a listener.
+func parseListener(l config.Listener) (mirror, error) {
+	if l.ExternalURL != "" {
+		return parseURL(l.ExternalURL)
+	}
+	host, _, err := net.SplitHostPort(l.Address)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return mirror{}, fmt.Errorf("listener %s: %s is not an address that clients can use; set external_url in the configuration, or --url", l.Name, l.Address)
+	}
+	m := mirror{scheme: "http", host: l.Address}
+	if l.TLS.Certificate != "" {
+		m.scheme = "https"
+	}
+	return m, nil
+}
+
+// registriesOf returns the registries that an upstream stands for: one for each of its hosts, but
+// one for all names of Docker Hub.
+func registriesOf(u config.Upstream) (all []registry) {
+	prefix := ""
+	if len(u.Prefixes) > 0 {
+		prefix = u.Prefixes[0]
+	}
+	if slices.Contains(u.Hosts, dockerHub) {
+		return []registry{{name: dockerHub, prefix: prefix}}
+	}
+	for _, host := range u.Hosts {
+		all = append(all, registry{name: host, prefix: prefix})
+	}
+	return all
+}
+
+// authorityOf returns what clients have to trust because of a listener's certificate: the
+// certificate, if it is its own authority, or else a note. It returns neither if the authorities of
+// the system vouch for it.
+func authorityOf(file string) (authority []byte, note string, err error) {
+	text, err := readAuthority(file)
+	if err != nil {
+		return nil, "", err
+	}
+	var chain []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, "", fmt.Errorf("%s: %w", file, err)
+		}
+		chain = append(chain, cert)
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	if _, err := chain[0].Verify(x509.VerifyOptions{Intermediates: intermediates}); err == nil {
+		return nil, "", nil
+	}
+	if bytes.Equal(chain[0].RawSubject, chain[0].RawIssuer) {
+		return text, "", nil
+	}
+	return nil, "the system here does not know the authority " + chain[0].Issuer.String() + ", which signed the certificate of the listener; if clients do not know it either, set --ca", nil
+}
+
+// readAuthority returns the certificates in a file, without anything else that is in it.
+func readAuthority(file string) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		block.Headers = nil
+		if err := pem.Encode(&out, block); err != nil {
+			return nil, err
+		}
+	}
+	if out.Len() == 0 {
+		return nil, errors.New(file + " contains no PEM certificate")
+	}
+	return out.Bytes(), nil
+}

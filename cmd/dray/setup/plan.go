@@ -1,0 +1,92 @@
+package setup
+
+import (
+	"bytes"
+	"net"
+	"net/url"
+	"slices"
+	"time"
+
+	"dray/cmd/dray/setup/install"
+)
+
+// setting is what a plan is made for.
+type setting struct {
+	mirror      mirror
+	version     version // of the client
+	dialTimeout time.Duration
+	// read returns a file of the client's machine, as it is without what dray setup wrote.
+	read func(path string) ([]byte, error)
+	// glob returns the paths of such files that a pattern matches.
+	glob func(pattern string) []string
+}
+
+// plan is what a client needs to use a mirror.
+type plan struct {
+	changes []install.Change
+	// apply maps a file to the command after which the client uses it. Files that are not in the map
+	// are read at the next pull.
+	apply map[string]string
+	// notes say what the client cannot do, and what people have to do.
+	notes []string
+}
+
+// client is a program that pulls images.
+type client struct {
+	name, about string
+	// program tells its version.
+	program string
+	plan    func(s setting) (plan, error)
+}
+
+var clients = []client{
+	{"docker", "Docker: daemon.json, and hosts.toml for the containerd image store", "dockerd", docker},
+	{"containerd", "containerd and Kubernetes: hosts.toml for each registry", "containerd", containerd},
+	{"k3s", "k3s: registries.yaml", "k3s", k3s},
+	{"buildkit", "BuildKit and buildx: buildkitd.toml", "buildkitd", buildkit},
+	{"podman", "Podman, Buildah, Skopeo and CRI-O: a file of registries.conf.d", "podman", podman},
+}
+
+// certificate is the change that has a client trust the mirror. There is none if clients know the
+// authority.
+func (m mirror) certificate(path string) []install.Change {
+	if m.authority == nil {
+		return nil
+	}
+	return []install.Change{{Path: path, Merge: func(old []byte) ([]byte, error) {
+		if bytes.Contains(old, m.authority) {
+			return old, nil
+		}
+		if len(old) > 0 && !bytes.HasSuffix(old, []byte("\n")) {
+			old = append(slices.Clone(old), '\n')
+		}
+		return slices.Concat(old, m.authority), nil
+	}}}
+}
+
+// byPrefix returns the registries that a path can select, and a note about the others.
+func (m mirror) byPrefix(client string) (found []registry, notes []string) {
+	for _, r := range m.registries {
+		if r.prefix != "" {
+			found = append(found, r)
+		} else {
+			notes = append(notes, client+" chooses a registry by a prefix, and the upstream of "+r.name+" has none; give it one in the configuration of dray (prefixes)")
+		}
+	}
+	return found, notes
+}
+
+// loopback reports whether the mirror is on the client's own machine.
+func (m mirror) loopback() bool {
+	host := (&url.URL{Host: m.host}).Hostname()
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// plainHTTP is a note for a mirror without TLS on another machine.
+func (m mirror) plainHTTP() []string {
+	if m.scheme == "https" || m.loopback() {
+		return nil
+	}
+	return []string{m.url() + " is plain HTTP: whoever can change packets on the way can give clients another image for a tag; let the listener use TLS"}
+}

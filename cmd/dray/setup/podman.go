@@ -1,0 +1,108 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"dray/cmd/dray/setup/edit"
+	"dray/cmd/dray/setup/install"
+)
+
+const podmanConfig = "/etc/containers/registries.conf.d/50-dray.conf"
+
+// podman plans a file of its own beside registries.conf. An entry there replaces the one that
+// another file has for the same registry, with its mirrors, so such a registry is left alone. The
+// format is that of containers-registries.conf(5).
+func podman(s setting) (plan, error) {
+	found, notes := s.mirror.byPrefix("Podman")
+	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}
+	p.changes = append(s.mirror.certificate("/etc/containers/certs.d/"+s.mirror.host+"/ca.crt"), install.Change{Path: podmanConfig, Merge: func(old []byte) ([]byte, error) {
+		return s.podmanMerge(old, found)
+	}})
+	p.notes = append(p.notes, "Podman goes to the registry itself if the mirror fails before Podman has the manifest; Podman 4 ends the pull if the mirror fails later")
+	if s.mirror.auth {
+		p.notes = append(p.notes, "this listener wants credentials: run podman login "+s.mirror.host+"; a password that is given for one pull, by --creds or by a pull secret of Kubernetes, is not sent to a mirror")
+	}
+	return p, nil
+}
+
+func (s setting) podmanMerge(old []byte, registries []registry) ([]byte, error) {
+	f, err := edit.ParseTOML(old)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range registries {
+		section := s.podmanRegistry(r)
+		wants, err := edit.ParseTOML([]byte(section))
+		if err != nil {
+			return nil, err
+		}
+		if has := podmanEntry(f, r.name); has != nil {
+			if !contains(has, podmanEntry(wants, r.name)) {
+				return nil, fmt.Errorf("it has a [[registry]] for %s with other values; remove it, or give it these:\n%s", r.name, section)
+			}
+			continue
+		}
+		if err := s.podmanElsewhere(r, section); err != nil {
+			return nil, err
+		}
+		if err := f.Insert(section, ""); err != nil {
+			return nil, err
+		}
+	}
+	return f.Text(), nil
+}
+
+// podmanElsewhere returns an error if another file has an entry for a registry, or the form of
+// version 1, with which Podman refuses files of version 2.
+func (s setting) podmanElsewhere(r registry, section string) error {
+	for _, path := range append([]string{"/etc/containers/registries.conf"}, s.glob("/etc/containers/registries.conf.d/*.conf")...) {
+		if path == podmanConfig {
+			continue
+		}
+		text, err := s.read(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f, err := edit.ParseTOML(text)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", path, err)
+		case f.Get("registries") != nil:
+			return fmt.Errorf("%s has the form of version 1, and Podman does not read files of version 2 beside it; write its settings as [[registry]]", path)
+		case podmanEntry(f, r.name) != nil:
+			return fmt.Errorf("%s has a [[registry]] for %s, which one here would replace; add the mirror there:\n%s", path, r.name, section[strings.Index(section, "[[registry.mirror]]"):])
+		}
+	}
+	return nil
+}
+
+func (s setting) podmanRegistry(r registry) string {
+	insecure := ""
+	if s.mirror.scheme == "http" {
+		insecure = "insecure = true\n"
+	}
+	return fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\n\n[[registry.mirror]]\nlocation = %q\n%s", r.name, r.name, s.mirror.host+"/"+r.prefix, insecure)
+}
+
+// podmanEntry returns the entry of a registry, or nil. An entry without a prefix is for its
+// location.
+func podmanEntry(f *edit.TOML, name string) any {
+	entries, _ := f.Get("registry").([]any)
+	for _, e := range entries {
+		entry, _ := e.(map[string]any)
+		prefix := entry["prefix"]
+		if prefix == nil || prefix == "" {
+			prefix = entry["location"]
+		}
+		if prefix == name {
+			return entry
+		}
+	}
+	return nil
+}
