@@ -62,3 +62,14 @@ func TestPublicECRDenied(t *testing.T) {
 		t.Errorf("%s %s", r.Status, r.body)
 	}
 }
+
+// ECR Public takes pushes with a token of the AWS API.
+func TestPublicECRPush(t *testing.T) {
+	public := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Public()})
+	public.CreateRepository("alias/app")
+	s := beforePublic(t, public, ", push: true, credentials: {aws: true}")
+	man := s.push("pub/alias/app", "1", []byte("a layer"), []byte("another layer"))
+	if got, ok := public.Image("alias/app", "1"); !ok || got.Digest != man.Digest {
+		t.Errorf("the registry has %+v", got)
+	}
+}

@@ -134,6 +134,9 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Host() == host })
 	if i < 0 {
 		u := Upstream{Name: "ecr", URL: *e.ECRRegistry, Kind: KindECR, Push: true}
+		if kindOf(host) == KindECRPublic { // it takes pushes only with credentials, which the file can ask for
+			u.Kind, u.Push = KindECRPublic, false
+		}
 		u.setDefaults()
 		if len(cfg.Upstreams) == 0 {
 			cfg.Upstreams = []Upstream{hub()}

@@ -18,7 +18,8 @@ type Environment struct {
 	// The PEM file with the private key of the first listener.
 	TLSPrivateKey *string `env:"TLS_PRIVATE_KEY"`
 	// The host name of the Amazon ECR registry that plain names on the first listener go to, such
-	// as `123456789012.dkr.ecr.eu-west-1.amazonaws.com`. Clients may push to it.
+	// as `123456789012.dkr.ecr.eu-west-1.amazonaws.com`. Clients may push to it. With
+	// `public.ecr.aws`, clients can only pull, because dray has no credentials for it by default.
 	ECRRegistry *string `env:"ECR_REGISTRY"`
 	// The name that clients use for the first listener, `host[:port]` or a URL; see `external_url`.
 	Registry *string `env:"REGISTRY"`

@@ -218,6 +218,38 @@ func TestECRRegistryKeepsWhatTheFileSaysAboutIt(t *testing.T) {
 	}
 }
 
+// ECR Public as the registry of plain names is pulled from without credentials. The notice says how
+// to push to it, and what it says is a valid configuration.
+func TestECRPublicAsTheRegistry(t *testing.T) {
+	for _, name := range []string{"public.ecr.aws", "https://public.ecr.aws/", "ecr-public.aws.com"} {
+		cfg, err := Load("", []string{"ECR_REGISTRY=" + name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, l := cfg.Upstreams[1], cfg.Listeners[0]
+		if u.Kind != KindECRPublic || u.Push || u.UsesAWS() || l.Upstreams[0] != u.Name || l.Role != RoleMirror {
+			t.Errorf("%s: %+v, %+v", name, u, l)
+		}
+		notices := cfg.Notices()
+		if len(notices) != 1 || !strings.HasPrefix(notices[0], "upstream ecr: dray pulls from ECR Public without credentials") {
+			t.Fatalf("%s: %q", name, notices)
+		}
+		for _, want := range []string{"push: true", "credentials: {aws: true}", "us-east-1"} {
+			if !strings.Contains(notices[0], want) {
+				t.Errorf("%s is not in %s", want, notices[0])
+			}
+		}
+	}
+	path := write(t, "dray.yaml", "upstreams: [{url: public.ecr.aws, push: true, credentials: {aws: true}}]")
+	cfg, err := Load(path, []string{"ECR_REGISTRY=public.ecr.aws"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, l := cfg.Upstreams[0], cfg.Listeners[0]; len(cfg.Upstreams) != 1 || !u.Push || !u.UsesAWS() || l.Role != RoleRegistry || len(cfg.Notices()) != 0 {
+		t.Errorf("%+v, %+v, %q", u, l, cfg.Notices())
+	}
+}
+
 func TestKinds(t *testing.T) {
 	for url, want := range map[string]Kind{
 		"https://" + testRegistry:                                   KindECR,

@@ -37,6 +37,10 @@ func (c Config) Notices() []string {
 		a.usersNotice(add)
 	}
 	for _, u := range c.Upstreams {
+		if u.Kind == KindECRPublic && !u.Push && !u.UsesAWS() && slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Upstreams[0] == u.Name }) {
+			add("upstream %s: dray pulls from ECR Public without credentials, one manifest per second, and accepts no pushes for it. "+
+				"To push, list the upstream in the configuration file with push: true and credentials: {aws: true}. dray then needs AWS credentials that are valid in us-east-1.", u.Name)
+		}
 		if u.TLS.InsecureSkipVerify {
 			add("upstream %s: insecure_skip_verify accepts any certificate. An attacker on the network can read credentials and change images.", u.Name)
 		}
