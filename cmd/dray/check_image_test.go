@@ -190,7 +190,9 @@ func TestPolicyTest(t *testing.T) {
 		{"- {image: bad.json, findings: [rules/owner, rules/other]}", exitRejected, []string{"test 1", "expected, but not found: rules/other"}},
 		{"- {image: bad.json, as: 'ecr/sandbox/app:1', findings: [rules/never]}", exitOK, nil},
 		{"- {image: missing.json}", exitFailed, []string{"missing.json"}},
-		{"- {image: 'bad.json', nonsense: 1}", exitFailed, []string{"nonsense"}},
+		{"- {image: 'bad.json', nonsense: 1}", exitFailed, []string{"tests.yaml:2: tests[0].nonsense: unknown key; known keys: as, findings, image, name"}},
+		{"- {image: [a]}", exitFailed, []string{"tests.yaml:2: tests[0].image: must be a string"}},
+		{"- image: a\n\tas: b", exitFailed, []string{"tests.yaml:3: ", "spaces"}},
 		{"- {image: empty.json}", exitFailed, []string{"no manifests"}},
 		{"  []", exitFailed, []string{"no tests in the file"}},
 	} {

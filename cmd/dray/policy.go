@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
@@ -85,7 +83,7 @@ func testPolicies(ctx context.Context, cfg config.Config, files []string, out io
 	for _, name := range files {
 		f, err := readPolicy(name)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			errs = append(errs, err)
 			continue
 		}
 		for i, t := range f.Tests {
@@ -118,15 +116,13 @@ func readPolicy(name string) (policyFile, error) {
 	var f policyFile
 	raw, err := readBounded(name)
 	if err != nil {
-		return f, err
+		return f, fmt.Errorf("%s: %w", name, err)
 	}
-	d := yaml.NewDecoder(bytes.NewReader(raw))
-	d.KnownFields(true)
-	if err := d.Decode(&f); err != nil {
+	if err := config.ReadYAML(name, raw, &f); err != nil {
 		return f, err
 	}
 	if len(f.Tests) == 0 {
-		return f, errors.New("no tests in the file")
+		return f, fmt.Errorf("%s: no tests in the file", name)
 	}
 	return f, nil
 }

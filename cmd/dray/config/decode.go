@@ -1,11 +1,14 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -25,21 +28,27 @@ type decoder struct {
 // defaulted is implemented by those elements of lists that have defaults other than zero values.
 type defaulted interface{ setDefaults() }
 
-// decodeYAML reads a file with one YAML document into cfg. A key that cfg does not have is a
-// problem. If there are problems, cfg still gets all values that could be read. The returned
-// decoder has the problems, and the origins of the values.
-func decodeYAML(file string, r io.Reader, cfg *Config) *decoder {
+// ReadYAML reads the text of a file with one YAML document into the struct that to points to. It
+// returns all problems: also a key that the struct does not have is one.
+func ReadYAML(file string, text []byte, to any) error {
+	return decodeYAML(file, text, to).problems.err()
+}
+
+// decodeYAML does the work of ReadYAML. If there are problems, the struct still gets all values
+// that could be read. The returned decoder has the problems, and the origins of the values.
+func decodeYAML(file string, text []byte, to any) *decoder {
 	d := &decoder{file: file, origins: map[string]string{}}
-	source := yaml.NewDecoder(r)
+	lines := &lineReader{rest: text}
+	source := yaml.NewDecoder(lines)
 	var doc yaml.Node
 	switch err := source.Decode(&doc); {
 	case errors.Is(err, io.EOF):
 		return d // an empty file changes nothing
 	case err != nil:
-		d.problems = append(d.problems, Problem{Origin: file, Message: strings.TrimPrefix(err.Error(), "yaml: ")})
+		d.problems = append(d.problems, syntaxProblem(file, text, lines.read, err))
 		return d
 	}
-	d.value("", doc.Content[0], reflect.ValueOf(cfg).Elem())
+	d.value("", doc.Content[0], reflect.ValueOf(to).Elem())
 	if err := source.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		d.problems = append(d.problems, Problem{Origin: file, Message: "the file has more than one YAML document"})
 	}
@@ -121,7 +130,7 @@ func (d *decoder) mapping(path string, n *yaml.Node, v reflect.Value) {
 		index, known := fields[key.Value]
 		switch {
 		case !known:
-			d.problem(at, key, "unknown key%s", suggestion(key.Value, fields))
+			d.problem(at, key, "unknown key%s", cmp.Or(suggestion(key.Value, fields), "; known keys: "+strings.Join(slices.Sorted(maps.Keys(fields)), ", ")))
 		case seen[key.Value]:
 			d.problem(at, key, "is set twice")
 		default:

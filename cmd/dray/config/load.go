@@ -32,7 +32,7 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 		if err != nil {
 			return cfg, append(problems, Problem{Message: fmt.Sprintf("configuration: %v", err)})
 		}
-		d := decodeYAML(filepath.Base(path), bytes.NewReader(text), &cfg)
+		d := decodeYAML(filepath.Base(path), text, &cfg)
 		origins, problems = d.origins, append(problems, d.problems...)
 	}
 	over.override(&cfg, origins)

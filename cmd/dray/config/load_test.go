@@ -275,11 +275,11 @@ func TestProblems(t *testing.T) {
 		env        []string
 		want       []string
 	}{
-		{name: "not YAML", file: "listeners: [", want: []string{"dray.yaml: line 1: did not find expected node content"}},
+		{name: "not YAML", file: "listeners: [", want: []string{"dray.yaml:1: a value is missing, or the [ or { before it is not closed"}},
 		{name: "not a section", file: "- a\n", want: []string{"dray.yaml:1: must be a map of keys and values"}},
 		{name: "two documents", file: "log: {level: info}\n---\nlog: {}\n", want: []string{"dray.yaml: the file has more than one YAML document"}},
 		{name: "unknown keys", file: "cash: {}\nlog:\n  levle: info\n  shape: round\n", want: []string{
-			"dray.yaml:1: cash: unknown key; did you mean cache?", "dray.yaml:3: log.levle: unknown key; did you mean level?", "dray.yaml:4: log.shape: unknown key"}},
+			"dray.yaml:1: cash: unknown key; did you mean cache?", "dray.yaml:3: log.levle: unknown key; did you mean level?", "dray.yaml:4: log.shape: unknown key; known keys: access, format, level"}},
 		{name: "given twice", file: "log:\n  level: info\n  level: warn\n", want: []string{"dray.yaml:3: log.level: is set twice"}},
 		{name: "types", file: "listeners: 5\nlog:\n  access: maybe\n  level: [info]\nlimits:\n  max_uploads_per_client: many\n  idle_timeout: 5 parsecs\ncache:\n  max_bytes: -1\nadmin: 6060\n", want: []string{
 			"dray.yaml:1: listeners: must be a list", "dray.yaml:3: log.access: must be true or false", "dray.yaml:4: log.level: must be a single value",

@@ -44,10 +44,22 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is too large", text)
 	}
 	if err != nil {
-		return fmt.Errorf("%q is not a size; write one like 200GiB, 500MB or 4096", text)
+		return fmt.Errorf("%q is not a size; %s", text, sizeHint(strings.TrimSpace(string(text))))
 	}
 	*b = Bytes(int64(n) * unit)
 	return nil
+}
+
+// sizeHint says how to write a size that has a unit in another form, such as 200Gi or 200gb.
+func sizeHint(s string) string {
+	number := strings.TrimRight(s, "BbGgIiKkMmTt ")
+	for _, u := range byteUnits() {
+		unit := strings.TrimSpace(s[len(number):])
+		if _, err := strconv.ParseUint(number, 10, 63); err == nil && (strings.EqualFold(unit, u.suffix) || strings.EqualFold(unit+"B", u.suffix)) {
+			return "did you mean " + number + u.suffix + "?"
+		}
+	}
+	return "write one like 200GiB, 500MB or 4096"
 }
 
 // MarshalText formats the size like String.

@@ -34,6 +34,19 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+// A unit in the form of Kubernetes or of dd gets a hint.
+func TestSizeHint(t *testing.T) {
+	for text, want := range map[string]string{
+		"100Gi": "did you mean 100GiB?", "100G": "did you mean 100GB?", "5 mib": "did you mean 5MiB?", "64k": "did you mean 64kB?", "64KB": "did you mean 64kB?", "2tb": "did you mean 2TB?",
+		"lots": "write one like", "G": "write one like", "1.5G": "write one like", "-1G": "write one like", "1 G B": "write one like",
+	} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want …%s…", text, err, want)
+		}
+	}
+}
+
 func TestDuration(t *testing.T) {
 	for text, want := range map[string]struct {
 		length  time.Duration
