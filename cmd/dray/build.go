@@ -58,7 +58,6 @@ const (
 	fewOpenFiles   = 1024
 )
 
-// raiseOpenFiles says how to raise the limit of open files.
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
 
 // adminConnections is the number of connections that the admin listener may have. They do not count
@@ -85,7 +84,6 @@ func (g *graph) buildConnections(context.Context) error {
 	return nil
 }
 
-// directorySetting is the advice at the end of errors about the cache directory.
 const directorySetting = "set another directory with cache.directory or DRAY_CACHE_DIRECTORY"
 
 // directoryAdvice says what to do about an error of the cache directory. If dray lacks a permission

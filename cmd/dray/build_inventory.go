@@ -89,7 +89,7 @@ func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.Na
 	if n, err := o.names.of(q.Name); err == nil {
 		q.Name = n.String()
 	}
-	return q, withCode(o.Unpin(ctx, q.Name)) // also with a name that does not parse: its upstream may no longer be configured
+	return q, withCode(o.Unpin(ctx, q.Name)) // also for a name that does not parse: its upstream may no longer be configured
 }
 
 // hostedImages yields the images of all hosted upstreams.

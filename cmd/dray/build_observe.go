@@ -106,7 +106,7 @@ func (g *graph) buildAdmin(context.Context) error {
 
 // healthy returns an error if the last request to the registry failed, or if dray could not get a
 // valid token for the registry. It returns [admin.ErrUnknown] if dray has sent no request yet.
-// healthy itself sends none: the first request is that of [graph.greet].
+// healthy itself sends no request. The first request is that of [graph.greet].
 func (r *registry) healthy(context.Context) error {
 	s := r.breaker.State()
 	if s.Failures > 0 {

@@ -8,8 +8,8 @@ import (
 	"dray/cmd/dray/watched"
 )
 
-// openRedis does not connect yet. If Redis cannot be reached, dray starts without it, and /readyz
-// reports that.
+// openRedis returns a store that is not connected yet. If Redis cannot be reached, dray starts
+// without it, and /readyz reports that.
 func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 	password, err := files.Secret(m.PasswordFile, m.Password)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// serviceOf returns a service with the URL, the headers and the key that its files have.
+// serviceOf returns a service with the URL, the headers and the key in its files.
 func serviceOf(c config.Service, files watched.Source) (webhook.Service, error) {
 	url, err := watched.Value(files, c.URLFile, parseURL, c.URL.Reveal())
 	if err != nil {
@@ -43,8 +43,8 @@ func parseURL(text []byte) (string, error) {
 	return url, webhook.CheckURL(url)
 }
 
-// variablesOf returns a function that gives the variables of a program. Those in its file take the
-// place of those with the same name in the configuration.
+// variablesOf returns a function that gives the variables of a program. A variable in its file
+// replaces the variable with the same name in the configuration.
 func variablesOf(c config.ExecCheck, files watched.Source) (func() []string, error) {
 	changing, err := watched.Value(files, c.EnvironmentFile, watched.ParseVariables, nil)
 	if err != nil {

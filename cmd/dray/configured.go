@@ -8,8 +8,7 @@ import (
 	"dray/upstream/ecr"
 )
 
-// load returns the effective configuration. Its error includes the problems that [checkParts]
-// finds.
+// load returns the effective configuration. Its error includes the problems of [checkParts].
 func load(path string, environ []string) (config.Config, error) {
 	return config.Load(path, environ, checkParts)
 }

@@ -131,7 +131,6 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	return errors.Join(err, background.Wait())
 }
 
-// greetTimeout bounds the first request to an upstream.
 const greetTimeout = 15 * time.Second
 
 // greetAgain is the interval between greetings of a registry that has not answered well.

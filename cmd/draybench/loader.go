@@ -27,8 +27,8 @@ type loader struct {
 
 func newLoader(trust *tls.Config) *loader { return &loader{trust: trust, sink: make([]byte, 1<<20)} }
 
-// answer has the times until the first byte and until the end of the body. Both begin before the
-// client dials. On an open connection, they begin before it sends the request.
+// answer has the times until the first byte and until the end of the body. Both begin when the
+// client dials or, on an open connection, when it sends the request.
 type answer struct {
 	First, Whole time.Duration
 	Bytes        int64

@@ -21,7 +21,6 @@ import (
 	"time"
 )
 
-// fact is a line about the machine.
 type fact struct{ what, value string }
 
 // describe returns the facts about the machine that matter for the measurements. None of them
@@ -90,8 +89,9 @@ type meter struct {
 func startMeter() meter { return meter{time.Now(), busyTime(), ownTime()} }
 
 // otherCores returns the average number of cores that other programs used. Before the call, this
-// process must have waited for the end of all its servers: only then does their time count as its
-// own. The time of interrupts is left out, because it belongs to no process.
+// process must have waited for the end of all its servers: only then does the time of the servers
+// count as that of this process. The time of interrupts is left out, because it belongs to no
+// process.
 func (m meter) otherCores() float64 {
 	others := (busyTime() - m.busy) - (ownTime() - m.own)
 	return max(0, others.Seconds()/time.Since(m.begun).Seconds())

@@ -118,8 +118,7 @@ const reading = `
   of its own.
 `
 
-// subject is the column to compare with the others: dray or, if the table lacks dray, the first
-// column.
+// subject is the column to compare with the others: dray or, without it, the first column.
 func (t table) subject() string {
 	if slices.Contains(t.columns, dray) {
 		return dray

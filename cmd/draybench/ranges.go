@@ -26,8 +26,8 @@ func (l rangeLoad) String() string {
 func (l rangeLoad) warmRate() metric { return metric(l.String() + ", GB/s") }
 func (l rangeLoad) warmCost() metric { return metric(l.String() + ", CPU s/GB") }
 
-// lines are the paths to the origin for which coldRanges measures. Both limit the total rate, and
-// the first also limits the rate of each connection.
+// lines are the network paths to the origin over which coldRanges measures. Both limit the total
+// rate, and the first also limits the rate of each connection.
 func (p plan) lines() []shape {
 	return []shape{{RTT: p.RTT, PerConnection: p.SlowConnection, Total: 2 * p.Total}, {RTT: p.RTT, Total: p.Total}}
 }

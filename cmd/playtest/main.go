@@ -9,8 +9,8 @@
 // binaries in bin/playtest remain.
 //
 // With ECR_REGISTRY it uses that registry instead of the stand-in, and only the repository
-// dray-playtest in it. Other machines can connect only if REGISTRY resolves to more than the
-// loopback interface, or if DRAY_ADDRESS says so.
+// dray-playtest in it. Other machines can connect only if DRAY_ADDRESS or, without it, the name in
+// REGISTRY stands for another interface than loopback.
 package main
 
 import (

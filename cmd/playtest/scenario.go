@@ -44,8 +44,7 @@ type row struct {
 // traffic is the number of requests to ECR, and of bytes from it.
 type traffic struct{ requests, bytes int64 }
 
-// scenario runs the steps and measures them. After an error, it returns the rows that it measured
-// before the error.
+// scenario runs the steps and measures them. After an error, it returns the rows before the error.
 func (s *testbed) scenario(ctx context.Context, clients int) ([]row, error) {
 	auth, err := s.ecrAccess(ctx)
 	if err != nil {

@@ -21,8 +21,8 @@ type Options struct {
 	Tasks *Tasks
 	// Timeout bounds each call.
 	Timeout time.Duration
-	// Detached says that a call continues when all its callers have left. Otherwise the call is
-	// cancelled. So a client that leaves and asks again and again does not cause many calls at once.
+	// Detached says that a call continues when all its callers have left. If Detached is false, the
+	// call is then cancelled. So a client that often leaves and asks again does not cause many calls.
 	Detached bool
 }
 

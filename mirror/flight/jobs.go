@@ -27,7 +27,6 @@ type Job[T any] struct {
 	due   time.Time
 }
 
-// running is a job that is being done.
 type running[T any] struct {
 	value   T
 	cancel  context.CancelFunc

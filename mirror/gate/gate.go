@@ -23,8 +23,8 @@ type Gate struct {
 	Pipeline *pipeline.Pipeline
 	// Repositories are patterns for names of repositories (package pattern).
 	Repositories []string
-	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise layers
-	// are forwarded while the client sends them, and each is completed at the upstream after its
+	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise layers are
+	// forwarded while the client sends them, and each layer is completed at the upstream after its
 	// scan.
 	HoldUploads bool
 	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise it

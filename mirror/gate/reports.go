@@ -17,7 +17,6 @@ const maxReports = 512
 // lateFor is how long a late verdict may still be used by the next push of the same manifest.
 const lateFor = 10 * time.Minute
 
-// reports keeps the newest reports in memory.
 type reports struct {
 	byID  *lru.Cache[string, *pipeline.Report]
 	byKey *lru.Cache[Key, *pipeline.Report]

@@ -73,7 +73,7 @@ func (t *hashQueue) acquire(ctx context.Context, groups [2]string) (done func(),
 	}
 }
 
-// abandon removes a waiter. If the waiter was served at the same moment, the next one is served
+// abandon removes a waiter. If the waiter was served at the same moment, the next waiter is served
 // instead.
 func (t *hashQueue) abandon(w *waiter) {
 	t.mu.Lock()
@@ -132,8 +132,8 @@ func (l *waiterGroup) first() *waiter {
 	return l.queue[0]
 }
 
-// newest returns the last waiter of the largest group. Among several largest groups, it takes the
-// last.
+// newest returns the last waiter of the largest group. If several groups are the largest, it takes
+// the last of them.
 func (l *waiterGroup) newest() *waiter {
 	for len(l.groups) > 0 {
 		most := l.groups[0]

@@ -9,7 +9,6 @@ import (
 	"dray/upstream/oci"
 )
 
-// The reasons of [Failures].
 const (
 	noCredentials = "no credentials"
 	refused       = "refused"

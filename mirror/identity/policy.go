@@ -19,7 +19,7 @@ const (
 	// may pull.
 	RoleMirror Role = "mirror"
 	// RoleRegistry allows the pulls, pushes and deletions that the Access of the Policy grants.
-	// Without an Access, it allows all pulls, and pushes and deletions from this machine.
+	// Without an Access, everybody may pull, but only this machine may push and delete.
 	RoleRegistry Role = "registry"
 )
 

@@ -33,8 +33,8 @@ type Access struct {
 	Authenticator Authenticator
 	// Rules grant actions. Without rules, every authenticated caller may do everything.
 	Rules []Rule
-	// Failed is called with each request that the Authenticator or the rules refuse, and the error. It
-	// may be nil.
+	// Failed is called with each request that the Authenticator or the rules refuse, and with the
+	// error. It may be nil.
 	Failed func(*http.Request, error)
 }
 

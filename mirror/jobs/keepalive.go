@@ -285,7 +285,7 @@ func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time)
 
 // getManifest sends a full GET by digest. The documentation of Amazon ECR leaves no doubt that this
 // counts as a pull. A registry that converted a manifest to fit Accept may not know the digest of
-// the result. Then getManifest asks for the tag.
+// the result. For such a registry, getManifest asks for the tag.
 func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

@@ -145,7 +145,7 @@ func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
 	return m, func() { cancel(); wg.Wait() }
 }
 
-// Break makes a step of the disk fail; "" makes none fail.
+// Break makes a step of the disk fail. For "", no step fails.
 func (f *Fixture) Break(step disk.Op) { f.broken.Store(step) }
 
 // Counted returns the sum of a metric of the mirror.

@@ -26,7 +26,7 @@ const MediaType = "application/vnd.docker.distribution.events.v2+json"
 const (
 	Push   = "push"
 	Delete = "delete"
-	// Verdict is the action of an event about the verdict on a push. Event.Verdict has the verdict.
+	// Verdict is the action for the verdict on a push. Event.Verdict has that verdict.
 	Verdict = "verdict"
 )
 
@@ -79,8 +79,7 @@ type Source struct {
 
 // Outcome is a verdict without its findings, which may be many.
 type Outcome struct {
-	// Result is pass, reject, or unknown. It is unknown if the push was rejected only because stages
-	// gave no result.
+	// Result is pass, reject, or unknown. It is unknown if only missing results rejected the push.
 	Result   string `json:"result"`
 	Checks   string `json:"checks"`
 	Findings int    `json:"findings"`

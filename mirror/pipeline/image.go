@@ -19,7 +19,7 @@ import (
 
 // Image describes the pushed manifest and the manifests below it, in one document. Policies are
 // written against its JSON form, which docs/pipeline.md describes. Later versions of dray may add
-// members to it. They remove and change none.
+// members to it. They neither remove nor change members.
 type Image struct {
 	Upstream   string        `json:"upstream"`
 	Repository string        `json:"repository"`
@@ -239,8 +239,8 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob has more than most bytes, or if the
-// document gets larger than maxDocument.
+// read reads a whole blob. It returns a TooLarge if the blob is longer than the limit most, or if
+// the document gets longer than maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
@@ -420,9 +420,9 @@ func kindOf(m *Manifest) string {
 
 // unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
 // the media type of an image, one layer that may be unpacked is enough. Some runtimes unpack the
-// layers whose media types they know, and skip the others. If it has another media type, all layers
-// must be such that they may be unpacked: the runtimes that accept such a configuration unpack all
-// layers or none.
+// layers whose media types they know, and skip the others. If the configuration has another media
+// type, every layer must be one that may be unpacked: the runtimes that accept such a configuration
+// unpack all layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
 		return slices.ContainsFunc(m.Layers, (*LayerView).unpacks)
@@ -441,8 +441,8 @@ func (l *LayerView) unpacks() bool {
 func (l *LayerView) encrypted() bool { return strings.HasSuffix(l.MediaType, "+encrypted") }
 
 // impliedConfig reports whether Docker accepts a blob of this media type as the configuration of an
-// image, although the type is no such type. Registries used to send configurations with these types
-// (moby, distribution: ImageTypes).
+// image, although the media type is not that of an image. Registries used to send configurations
+// with these types (moby, distribution: ImageTypes).
 func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }

@@ -113,7 +113,6 @@ func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	})
 }
 
-// freshOrAsk answers from a fresh fact, and otherwise asks the upstream.
 func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
@@ -157,7 +156,6 @@ func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer,
 	return &answer{Manifest: m, source: fromCache, until: fact.CheckedAt.Add(t.repo.Up.Tags.Fresh)}, nil
 }
 
-// held returns the manifest or list with a digest, or nil if it is not here.
 func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.Manifest {
 	if t.subject != "" {
 		return f.heldList(ctx, d)

@@ -10,23 +10,23 @@ import (
 )
 
 const (
-	// pushPatience bounds the time of the question whether the registry has content, for clients whose
+	// pushPatience bounds how long dray asks a registry whether it has content, for clients whose
 	// pushes are acknowledged locally. It leaves time to answer the client within 2 s.
 	pushPatience = 1900 * time.Millisecond
-	// probePause is the time from one question to a silent upstream to the next.
+	// probePause is the time between two questions to a silent upstream.
 	probePause = 5 * time.Second
-	// outageMemory is how long dray goes on to ask a silent upstream after the last question of a
-	// client. It is longer than the time between the pushes of one pipeline.
+	// outageMemory is how long dray still asks a silent upstream after the last question of a client.
+	// It is longer than the time between the pushes of one pipeline.
 	outageMemory = 10 * time.Minute
 )
 
 // outages bounds how long clients wait for a registry on whose answer their pushes do not depend.
 // If a question gets no answer within pushPatience, its upstream is silent. From then on no client
-// waits: each one is told at once that there is no answer. Meanwhile a task asks the upstream every
-// probePause, with the newest question of a client, until there is an answer.
+// waits: each client is told at once that there is no answer. Meanwhile a task asks the upstream
+// every probePause, with the newest question of a client, until there is an answer.
 type outages struct {
 	tasks  *flight.Tasks
-	mu     sync.Mutex         // guards silent and its values; the lock of tasks is taken under it
+	mu     sync.Mutex         // guards silent and its values; locked before the lock of tasks
 	silent map[string]*outage // by upstream
 }
 
@@ -34,7 +34,7 @@ type outages struct {
 type outage struct {
 	why   error // result of the newest attempt
 	probe func(context.Context) error
-	asked time.Time // when a client asked last; probe is its question
+	asked time.Time // when a client asked last; probe is that client's question
 }
 
 func newOutages(tasks *flight.Tasks) *outages {
@@ -43,8 +43,8 @@ func newOutages(tasks *flight.Tasks) *outages {
 
 // AskQuickly returns the result of ask, which sends a question to the upstream of r. If the
 // upstream is silent, AskQuickly does not call ask, and returns the reason at once, for which
-// [NotAnswered] is true. probe sends a question to the same upstream and changes nothing there. It
-// may be called at any later time.
+// [NotAnswered] is true. probe sends a question to the same upstream and changes nothing there.
+// probe may be called at any later time.
 func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
 	name := r.Up.Name
 	if why := p.outages.reason(name, probe); why != nil {
@@ -58,7 +58,7 @@ func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask fu
 	return v, err
 }
 
-// Probe makes a function for AskQuickly of a question that changes nothing at the upstream.
+// Probe makes the probe for AskQuickly from a question that changes nothing at the upstream.
 func Probe[T any](ask func(context.Context) (T, error)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := ask(ctx)
@@ -66,7 +66,7 @@ func Probe[T any](ask func(context.Context) (T, error)) func(context.Context) er
 	}
 }
 
-// reason returns why an upstream is silent, and makes probe the question that is repeated. It
+// reason returns why an upstream is silent, and makes probe the next question to that upstream. It
 // returns nil if the upstream is not silent.
 func (o *outages) reason(name string, probe func(context.Context) error) error {
 	o.mu.Lock()
@@ -79,7 +79,7 @@ func (o *outages) reason(name string, probe func(context.Context) error) error {
 	return s.why
 }
 
-// begin makes an upstream silent, unless it is already.
+// begin makes an upstream silent, unless it is silent already.
 func (o *outages) begin(name string, probe func(context.Context) error, why error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -88,8 +88,8 @@ func (o *outages) begin(name string, probe func(context.Context) error, why erro
 	}
 }
 
-// watch asks a silent upstream until it answers, until no client has asked for outageMemory, or
-// until ctx ends. Then the upstream is no longer silent.
+// watch asks a silent upstream until it answers, until no client has asked for the time
+// outageMemory, or until ctx ends. Then the upstream is no longer silent.
 func (o *outages) watch(ctx context.Context, name string) {
 	defer func() {
 		o.mu.Lock()
@@ -119,7 +119,7 @@ func (o *outages) watch(ctx context.Context, name string) {
 }
 
 // next returns the question with which a silent upstream is asked next, or nil if no client has
-// asked for outageMemory.
+// asked for the time outageMemory.
 func (o *outages) next(name string) func(context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

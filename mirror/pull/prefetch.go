@@ -33,7 +33,6 @@ const (
 	maxBlobsAhead = 128
 )
 
-// prefetcher prefetches from one upstream.
 type prefetcher struct {
 	Prefetch
 	slots chan struct{} // one for each blob being fetched

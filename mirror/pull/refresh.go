@@ -14,7 +14,7 @@ import (
 const (
 	// maxRefreshes bounds each of the maps in refreshes.
 	maxRefreshes = 1024
-	// refreshRetry is the time from a failed attempt to the next one.
+	// refreshRetry is the time from a failed attempt to the next attempt.
 	refreshRetry   = 5 * time.Second
 	refreshTimeout = time.Minute
 )

@@ -16,11 +16,11 @@ import (
 
 // askBeforePush asks the upstream whether it has content that a client may be about to push. If the
 // upstream gives no answer, because it is down, throttles or refuses dray's credentials,
-// askBeforePush calls held. held returns a copy that is held here and visible to the repository,
-// and reports whether there is one. If there is none, the result depends on the client. A client
-// whose push is acknowledged locally does not depend on the registry: it gets the parameter missing
-// as the error, and then sends the content. [AskQuickly] bounds how long such a client waits. Other
-// clients get the error of the question.
+// askBeforePush calls the function held. It returns a copy that is here and visible to the
+// repository, and whether there is such a copy. If there is none, the result depends on the client.
+// A client whose push is acknowledged locally does not depend on the registry: it gets the
+// parameter missing as the error, and then sends the content. [AskQuickly] bounds how long such a
+// client waits. Other clients get the error of the question.
 func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, missing *oci.Error, ask func(context.Context) (T, error), held func(cause error) (T, bool)) (v T, err error) {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	if quickly {
@@ -79,8 +79,7 @@ func (p *Puller) ask(x *request.Request, accept []string) (*answer, error) {
 	})
 }
 
-// outdated returns the manifest of an old answer about a tag that may be served if the upstream
-// fails, or nil.
+// outdated returns the manifest that may be served for a tag if the upstream fails, or nil.
 func (f *finder) outdated(ctx context.Context, t tag) *repository.Manifest {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if fact == nil || fact.NotFound || meta.Age(time.Now(), fact.CheckedAt) > t.repo.Up.Tags.Stale {

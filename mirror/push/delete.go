@@ -28,8 +28,8 @@ func mayDelete(x *request.Request) error {
 // DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
 // manifest and queued pushes of the tag or manifest, which would reach the upstream after the
 // deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest
-// puts back what it has withdrawn. If the upstream has deleted the tag or manifest, DeleteManifest
-// drops the facts about it, so that the upstream is asked from then on.
+// puts back what it has withdrawn. After a deletion, it drops the facts about the tag or manifest,
+// so that the upstream is asked again.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -140,7 +140,7 @@ func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool
 }
 
 // DeleteBlob forwards the deletion of a blob. It refuses if a queued push needs the blob. It waits
-// until the forward of a staged blob has ended, because the client was told that the blob is there.
+// until the forward of a staged blob has ended, because its client was told that the blob is there.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err

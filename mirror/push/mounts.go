@@ -9,9 +9,9 @@ import (
 	"dray/mirror/repository"
 )
 
-// A mount makes a blob of one repository available in another one of the same registry, so that its
-// bytes are not sent again. ECR mounts a blob if the account allows it, both repositories are
-// encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting").
+// A mount makes a blob of one repository available in another repository of the same registry, so
+// that its bytes are not sent again. ECR mounts a blob if the account allows it, both repositories
+// are encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting").
 // Otherwise ECR answers 202, as if the client had started an upload. dray does not guess whether a
 // mount will work, but tries it. A mount that fails costs one request.
 
@@ -25,7 +25,7 @@ const (
 	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
 	// mountFirstBytes bounds the size of a blob that waits for a mount at an upstream that has not
-	// mounted a blob recently. A larger one is sent at once.
+	// mounted a blob recently. A larger blob is sent at once.
 	mountFirstBytes = 8 << 20
 )
 

@@ -28,7 +28,7 @@ func NewQuotas(maxUploads int, maxBytes int64) *Quotas {
 }
 
 // begin counts one more upload, and the caller must call end when the upload ends. If the client
-// has too many uploads, begin returns an error and counts none.
+// has too many uploads, begin returns an error and counts nothing.
 func (q *Quotas) begin(owner string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -119,8 +119,8 @@ func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Di
 }
 
 // mountFrom asks the upstream to mount a blob, and reports whether the upstream did. It returns an
-// error if the attempt failed, but none if the upstream refused. The caller must have checked that
-// the repository may have the blob.
+// error if the attempt failed. A refusal of the upstream is no error. The caller must have checked
+// that the repository may have the blob.
 func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) (bool, error) {
 	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
 	result := mountRefused

@@ -302,8 +302,7 @@ func progress(x *request.Request, s *session, status int) error {
 }
 
 // noRoom returns the answer to an upload that cannot be stored. If the blob is larger than the
-// cache, it is a 413. In other cases, such as a full disk, it is a 503, because the client may try
-// again.
+// cache, it is a 413. In other cases, such as a full disk, it is a 503: the client may try again.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
 		return oci.ErrSizeInvalid.With("the blob is larger than the cache of this mirror").WithStatus(http.StatusRequestEntityTooLarge).Because(err)

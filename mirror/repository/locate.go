@@ -200,7 +200,6 @@ func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Dige
 	return Location{Size: size}, nil
 }
 
-// blobAt looks for a blob in one place.
 func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, place Place) (at Location, ok bool, err error) {
 	s := r.store
 	switch place {
@@ -294,7 +293,6 @@ func (r Repo) LocateManifest(ctx context.Context, d digest.Digest, accept []stri
 	return Location{Size: -1}, nil
 }
 
-// manifestAt looks for a manifest in one place.
 func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, place Place) (at Location, ok bool, err error) {
 	ref := oci.Reference{Digest: d}
 	switch place {

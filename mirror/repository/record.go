@@ -143,7 +143,7 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 }
 
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
-// the manifest and its children. The parameter children has those that the push waited for.
+// the manifest and its children. The parameter children has the children that the push waited for.
 // StorePushed forgets the old meaning of the tag before it records the new one, so that an answer
 // under way cannot bring back the old meaning. If the manifest has a subject, StorePushed also
 // forgets the list of the subject's referrers. It releases the staged blobs of the children.

@@ -31,7 +31,7 @@ type Options struct {
 	// Transit is nil unless other mirrors use the same store of facts.
 	Transit *meta.Transit
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
-	// any, Queue is an empty queue, not nil.
+	// such pushes, Queue is an empty queue, not nil.
 	Queue  *queue.Queue
 	Staged *Staging
 	// Tasks runs the requests to upstreams whose answers several callers share.

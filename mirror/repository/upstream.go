@@ -34,8 +34,8 @@ type Upstream struct {
 	Lister upstream.Lister
 	// RepositoryPrefix is put before every repository name at the upstream.
 	RepositoryPrefix string
-	// BuildCaches names the upstream that stores the build caches pushed to this one. Nil means
-	// that they are stored like images.
+	// BuildCaches names the upstream that stores the build caches pushed to this upstream. Nil means
+	// that build caches are stored like images.
 	BuildCaches *BuildCaches
 	// Tags sets how long answers about tags are believed.
 	Tags TagPolicy
@@ -59,12 +59,11 @@ type TagPolicy struct {
 }
 
 // BuildCaches names the upstream that stores the build caches pushed to another upstream. There the
-// build caches cost less and are pruned. Clients find a build cache under the name that they pushed
-// it to.
+// build caches cost less and are pruned. Clients find them under the names that they pushed to.
 type BuildCaches struct {
 	// To is the upstream that stores them. Its content has to be on this machine, because dray looks
-	// there first for everything that clients want from the other upstream. Its repositories are named
-	// UPSTREAM/REPOSITORY, where UPSTREAM is the other upstream.
+	// there first for all that clients want from the other upstream. Its repositories are named
+	// UPSTREAM/REPOSITORY, after the other upstream.
 	To *Upstream
 	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in
 	// the background.

@@ -96,7 +96,6 @@ func isID(s string) bool {
 	return 0 < len(s) && len(s) <= 128
 }
 
-// errTimeout is the error of a request whose answer has not begun in time.
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once

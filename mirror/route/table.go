@@ -28,7 +28,7 @@ type Table struct {
 	// Own are the host names under which clients reach dray itself. ?ns= with such a name has no
 	// effect.
 	Own []string
-	// Order has the routes. A name without a host or prefix uses the first one.
+	// Order has the routes. A name without a host or prefix uses the first route.
 	Order []Route
 }
 
@@ -47,8 +47,7 @@ type Target struct {
 // Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
 // after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/ or a
 // namespace that no route has, the client means another registry. Then Match returns ErrNameUnknown
-// instead of a target at the first route. If the table has no routes, it returns ErrNameUnknown,
-// too.
+// instead of a target at the first route. Without routes, it returns ErrNameUnknown, too.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if len(r.Order) == 0 {
 		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")

@@ -32,8 +32,7 @@ type Content struct {
 // bytes that are in the file.
 type Stretches interface {
 	io.ReadSeeker
-	// Until tells the body that the caller will not ask for the byte at offset end, or for any later
-	// byte.
+	// Until tells the body that the caller will ask only for bytes before the offset end.
 	Until(end int64)
 	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
 	// them the caller may send from the file, at most n. The file is nil if the caller has to use

@@ -149,8 +149,8 @@ func (s *Server) transported(ln net.Listener) net.Listener {
 	return tls.NewListener(gatheringListener{plainListener{ln}}, s.server.TLSConfig)
 }
 
-// Serve answers requests from ln, which it closes, until ctx ends. Then it waits up to Grace for
-// the requests under way, and returns nil. It returns an error if the server fails earlier.
+// Serve answers requests from ln until ctx ends, and closes ln. Then it waits up to Grace for the
+// requests under way, and returns nil. It returns an error if the server fails earlier.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.pipes != nil {
 		defer s.pipes.close()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// NearEnd is how long before the end of a certificate's validity dray begins to warn.
+// NearEnd is the time before the end of a certificate's validity in which dray warns.
 const NearEnd = 30 * 24 * time.Hour
 
 // File is a file with certificates that the configuration names.
@@ -61,8 +61,8 @@ func better(a, b *x509.Certificate, now time.Time) bool {
 	return a.NotAfter.After(b.NotAfter)
 }
 
-// Check returns an error if the file has no certificate that is valid at now and for [NearEnd]
-// after that.
+// Check returns an error if the file has no certificate that is valid at the time now and for
+// [NearEnd] after it.
 func (f File) Check(now time.Time) error {
 	cert, err := f.Current(now)
 	switch {

@@ -93,7 +93,7 @@ const (
 )
 
 // Creates reports whether dray handles missing repositories, by creating them or by a dry run. The
-// mode is "" for upstreams where dray cannot create any.
+// mode is "" for upstreams where dray cannot create repositories.
 func (m CreateMode) Creates() bool { return m == CreateAll || m == CreateDryRun }
 
 // Kind is the kind of registry behind an upstream.

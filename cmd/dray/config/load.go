@@ -18,7 +18,7 @@ import (
 // Load sets the defaults that depend on other values, reads passwords from their files and
 // variables, and validates the result, also with the given validators. An error is of type Problems
 // and has every problem. If the file cannot be read, the error has only that problem and the
-// problems of the variables. With an error, the configuration must not be used to run dray.
+// problems of the variables. If there is an error, the configuration must not be used to run dray.
 func Load(path string, environ []string, validators ...Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
@@ -43,7 +43,7 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 	return cfg, merge(problems, append(found, k.problems...), origins).err()
 }
 
-// merge adds the problems found in the completed configuration to those found while reading it. If
+// merge adds the problems found in the completed configuration to those found while it was read. If
 // a value could not be read, the completed configuration has the default in its place. merge leaves
 // out the problems with that default.
 func merge(reading, found Problems, origins map[string]string) Problems {

@@ -76,7 +76,7 @@ func (c Config) Notices() []string {
 	return notices
 }
 
-// regionNotice adds a notice if dray does not know an AWS region. An empty one means no region.
+// regionNotice adds a notice if dray does not know an AWS region. Empty means no region.
 func regionNotice(where, region string, add func(format string, args ...any)) {
 	known := map[string]bool{}
 	for _, r := range host.Regions() {
@@ -138,7 +138,6 @@ func (c Config) anonymousPull(l Listener) bool {
 	return true
 }
 
-// dialAddress returns the address that dray dials for the upstream.
 func (u Upstream) dialAddress() string {
 	if u.Address != "" {
 		return u.Address

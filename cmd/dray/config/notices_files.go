@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// certificateNotice adds a notice if the certificate of l is not valid for the name in its external
-// URL.
+// certificateNotice adds a notice if the certificate of the listener is not valid for the name in
+// its external URL.
 func (l Listener) certificateNotice(add func(format string, args ...any)) {
 	if l.ExternalURL == "" || l.TLS.Certificate == "" {
 		return

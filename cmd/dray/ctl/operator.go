@@ -91,7 +91,6 @@ func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	return err
 }
 
-// adminURL returns the base URL of the admin listener at address.
 func adminURL(address string) (string, error) {
 	if rest, ok := strings.CutPrefix(address, "http://"); ok {
 		address = strings.TrimSuffix(rest, "/")
@@ -133,8 +132,8 @@ func exchange[A any](ctx context.Context, o *operator, method, path string, body
 	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
 
-// listing calls an [admin.List] and returns its items. With an error, it returns the items that
-// came before the error.
+// listing calls an [admin.List] and returns its items. If there is an error, it also returns the
+// items that came before the error.
 func listing[A any](ctx context.Context, o *operator, path string, params url.Values) ([]A, error) {
 	resp, err := o.send(ctx, http.MethodGet, path+query(params), nil)
 	if err != nil {

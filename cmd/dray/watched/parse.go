@@ -12,8 +12,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// The errors of these parsers follow the name of the file, as in "FILE is empty". A file that has
-// nothing is refused, because it is often a file which is just being written.
+// The errors of these parsers follow the name of the file, as in "FILE is empty". An empty file is
+// refused, because it is often a file that is still being written.
 
 // ParseSecret returns the content of a file without white space around it.
 func ParseSecret(text []byte) (auth.Secret, error) {
@@ -29,7 +29,7 @@ var (
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 	// variableName matches the names of variables that programs can read.
 	variableName = regexp.MustCompile(`^[!-<>-~]+$`)
-	// control matches what no header can contain, and no variable in a file of lines.
+	// control matches characters that neither a header nor a variable in a file of lines can contain.
 	control = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
 )
 
@@ -81,7 +81,7 @@ func ParseVariables(text []byte) ([]string, error) {
 }
 
 // settings returns the lines of a file, with their numbers from 1. It leaves out empty lines and
-// those that begin with "#".
+// lines that begin with "#".
 func settings(text []byte) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		n := 0

@@ -24,7 +24,7 @@ func Watching(log *slog.Logger) Source { return Source{true, log} }
 
 // Value returns a function that gives what parse makes of the present content of a file. The errors
 // of parse must not show the content. If file is empty, or s is the zero Source, the function gives
-// the parameter otherwise.
+// the last parameter.
 func Value[T any](s Source, file string, parse func(text []byte) (T, error), otherwise T) (func() T, error) {
 	if file == "" || !s.opens {
 		return func() T { return otherwise }, nil
@@ -40,7 +40,7 @@ func Value[T any](s Source, file string, parse func(text []byte) (T, error), oth
 }
 
 // Secret returns a function that gives the secret in a file, without white space around it. If file
-// is empty, or s is the zero Source, the function gives the parameter otherwise.
+// is empty, or s is the zero Source, the function gives the last parameter.
 func (s Source) Secret(file string, otherwise auth.Secret) (func() auth.Secret, error) {
 	return Value(s, file, ParseSecret, otherwise)
 }

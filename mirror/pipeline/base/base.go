@@ -1,8 +1,8 @@
 // Package base judges the base of an image.
 //
-// An image is based on another image if its first layers are all layers of the other. Layers are
-// compared by their diffIDs, which do not depend on their compression. Annotations and provenance
-// are used only to find forbidden images, because anyone can declare an allowed image.
+// An image is based on another image if its first layers are the layers of the other image. Layers
+// are compared by their diffIDs, which do not depend on their compression. Annotations and
+// provenance are used only to find forbidden images, because anyone can declare an allowed image.
 package base
 
 import (
@@ -41,8 +41,7 @@ const (
 type Known struct {
 	// Name is written in full: "docker.io/library/debian:bookworm".
 	Name string
-	// Upstream is the name of the upstream that has the image; empty for an image of the
-	// configuration.
+	// Upstream names the upstream that has the image; empty for an image of the configuration.
 	Upstream string
 }
 
@@ -67,7 +66,7 @@ type Config struct {
 	Unknown bool
 	// Scratch is the number of layers up to which an image without a known base passes, for images
 	// FROM scratch. Only the number of layers tells such an image from an image with an unknown base.
-	// 0 lets no image without a known base pass.
+	// 0 lets neither pass.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must match
 	// one. They are not the patterns in Allowed, because builds also use images that are no bases,
@@ -141,8 +140,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, nil
 }
 
-// checkBase judges the known image that has the most of the first layers of this image. Known
-// images with fewer layers do not count, because they may be the base of the base.
+// checkBase judges the longest known image with which this image begins. Shorter known images do
+// not count, because they may be the base of that base.
 func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if i := mismatch(m, ids); i >= 0 {
@@ -185,9 +184,9 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}}, nil
 }
 
-// longest returns the names of the known image with the most layers whose layers are the first of
-// ids. If a known image has all of ids and is at the upstream of the push, it is no base. It is
-// this image, from an earlier push.
+// longest returns the names of the longest known image whose layers are the first of ids. If a
+// known image has all of ids and is at the upstream of the push, it is no base. It is this image,
+// from an earlier push.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])

@@ -40,7 +40,7 @@ type session struct {
 	timeout      time.Duration // of one write, and of one reply
 	stopWatching func() bool
 
-	mu    sync.Mutex // guards ended, and the deadline that the end of ctx sets from extend
+	mu    sync.Mutex // guards ended; extend must not replace the deadline that is set when ctx ends
 	ended error      // the cause of ctx's end
 }
 

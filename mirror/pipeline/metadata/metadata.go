@@ -16,7 +16,7 @@ import (
 // Name of the stage.
 const Name = "metadata"
 
-// version goes up with every change of which images a configuration lets pass.
+// version goes up whenever the same configuration lets other images pass than before.
 const version = 2
 
 // Values of Requirement.In: where the value may be.
@@ -26,7 +26,7 @@ const (
 	// Annotation is an annotation of the manifest, of the pushed index, or of the descriptor of the
 	// manifest in its index.
 	Annotation = "annotation"
-	// Either is a label or an annotation, because some tools write labels and others annotations.
+	// Either is a label or an annotation, because tools write one or the other.
 	Either = "either"
 )
 
@@ -86,8 +86,7 @@ func (*Stage) Name() string { return Name }
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
 // CheckImage implements pipeline.ImageStage. Annotations of the pushed index count for each of its
-// images. While an image waits for its index, it may lack values that an annotation of the index
-// can provide.
+// images. While an image waits for its index, it may lack values that the index can add.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Images() {
@@ -100,8 +99,7 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 	return found, nil
 }
 
-// problem describes how an image fails a requirement, or returns "". If there are several values,
-// one valid value is enough.
+// problem describes how an image fails a requirement, or returns "". One valid value is enough.
 func (s *Stage) problem(img *pipeline.Image, m *pipeline.Manifest, i int) string {
 	r := s.config.Required[i]
 	values := valuesOf(img, m, r)

@@ -19,7 +19,7 @@ import (
 // Name of the stage.
 const Name = "names"
 
-// version goes up with every change of which names a configuration lets pass.
+// version goes up whenever the same configuration lets other names pass than before.
 const version = 2
 
 // Config holds the allowed names. In patterns of tags, * matches any characters. A regular

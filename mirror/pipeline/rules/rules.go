@@ -44,8 +44,8 @@ const (
 	// EachImage evaluates the rule once for the push. The expression sees the document that
 	// describes the image (pipeline.Image) as `image`.
 	EachImage Each = "image"
-	// EachManifest evaluates the rule for each manifest that can be run, as `manifest`. `image` is
-	// defined as well.
+	// EachManifest evaluates the rule once for each manifest that can be run. The expression sees that
+	// manifest as `manifest`, and the document as `image`.
 	EachManifest Each = "manifest"
 )
 
@@ -69,7 +69,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New compiles rules. The error names every invalid one.
+// New compiles rules. The error names every invalid rule.
 func New(rules []Rule) (*Stage, error) {
 	env, err := cel.NewEnv(
 		cel.Variable("image", cel.DynType), cel.Variable("manifest", cel.DynType),

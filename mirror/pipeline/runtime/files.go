@@ -41,7 +41,7 @@ const (
 	// Without records of classLink, it is not known where entries of upper layers are written.
 	classLink
 	// Records of classPlain are about plain files and directories. Without them, special files of
-	// lower layers that these replace seem to stay.
+	// lower layers seem to stay although plain files replace them.
 	classPlain
 )
 
@@ -59,7 +59,7 @@ const (
 	maxLog    = 44 << 10 // as JSON, it is below pipeline.MaxFacts
 	maxPlain  = 2 << 20  // the paths of plain files and directories in memory
 	maxMarks  = 4 << 20  // the other texts in memory
-	maxRead   = 16 << 20 // a log that is read, uncompressed
+	maxRead   = 16 << 20 // an uncompressed log that is read
 )
 
 const passwdPath = "etc/passwd"
@@ -383,7 +383,7 @@ type rootFS struct {
 
 func newRootFS() *rootFS { return &rootFS{tree: newTree(), dropped: math.MaxInt} }
 
-// apply adds a layer on top. Its deletions concern lower layers only.
+// apply adds a layer on top. The deletions of the layer concern lower layers only.
 func (fs *rootFS) apply(f facts, layer int) error {
 	records, err := f.records()
 	if err != nil {

@@ -74,7 +74,7 @@ func New(c Config) (*Stage, error) {
 func (*Stage) Name() string { return Name }
 
 // Revision implements pipeline.Stage. It does not depend on the configuration, because the facts
-// about layers do not. So no layer is walked again when the configuration changes.
+// about layers do not depend on it. So no layer is walked again when the configuration changes.
 func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
 
 // CheckImage implements pipeline.ImageStage.

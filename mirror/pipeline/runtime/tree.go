@@ -23,7 +23,8 @@ type node struct {
 	special string
 	// users is the result of parsePasswd for the file; nil if the content is not read.
 	users *string
-	// layer is the index of the layer that wrote the node. Directories that no entry names have -1.
+	// layer is the index of the layer that wrote the node. It is -1 for directories that no entry
+	// names.
 	layer    int
 	children map[string]*node
 }
@@ -91,8 +92,8 @@ func (n *node) set(name string, child *node) {
 	n.children[name] = child
 }
 
-// put writes an entry into a directory. A directory that is written over a directory keeps its
-// content. Any other entry replaces what was there.
+// put writes an entry into a directory. If a directory is written over a directory, the content
+// stays. Any other entry replaces what was there.
 func (n *node) put(name string, entry *node) {
 	if was := n.children[name]; was != nil && was.kind == kindDir && entry.kind == kindDir {
 		was.layer = entry.layer
@@ -165,7 +166,6 @@ func (t *tree) merge(p string, entry *node) (unsure bool) {
 	return before != after
 }
 
-// specials returns the special files by their paths.
 func (t *tree) specials() map[string]*node {
 	found := map[string]*node{}
 	t.root.each("", func(p string, n *node) {

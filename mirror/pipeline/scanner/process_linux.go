@@ -19,8 +19,8 @@ import (
 // supervisorName is argument 0 of a supervisor. A supervisor is this executable, started once more
 // to run one program. It ends all processes that the program started, also those that left its
 // process group: a process whose parent ends becomes a child of the supervisor. If dray may make a
-// PID namespace (pid_namespaces(7)), the supervisor is the first process of that namespace, and
-// when it ends, the kernel ends all others there.
+// PID namespace (pid_namespaces(7)), the supervisor is the first process of that namespace. When
+// the supervisor ends, the kernel ends all other processes there.
 const supervisorName = "dray-exec-supervisor"
 
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
@@ -32,7 +32,7 @@ const (
 	sweepGap = 2 * time.Millisecond
 )
 
-// run runs the program and returns its exit code. The error says why there is none.
+// run runs the program and returns its exit code. The error says why there is no exit code.
 func (p program) run(ctx context.Context) (code int, err error) {
 	err = errUnstarted
 	// Only root may make a PID namespace. In most containers, root may not either.

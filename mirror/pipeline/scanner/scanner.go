@@ -64,7 +64,7 @@ type Config struct {
 	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
 	// Directory for the layouts. Empty means the system's directory for temporary files, or /tmp if
-	// the user of the program may not enter that one.
+	// the user of the program may not enter that directory.
 	Directory string
 	// UID and GID are those of the program. If this process runs as root, 0 means Nobody. Otherwise 0
 	// means the ID of this process, and no other ID is allowed.
@@ -164,9 +164,9 @@ func (s *Stage) Name() string {
 	return Name + "/" + s.config.Name
 }
 
-// Revision implements pipeline.Stage. Of the configuration, it depends on the name of the program
-// and on the code that means findings. Reports show the revision, and secrets in the arguments or
-// variables could be guessed from it.
+// Revision implements pipeline.Stage. It depends on the name of the program and on the exit code
+// that means findings, and on no other setting: reports show the revision, and secrets in arguments
+// or variables could be guessed from it.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config.Command[0], s.config.Refuses})
 }

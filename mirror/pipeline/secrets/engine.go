@@ -202,7 +202,6 @@ func (s *Scanner) scan(end int) {
 	s.next = i
 }
 
-// match checks the anchors of a gram at index i.
 func (s *Scanner) match(buf []byte, i int, g gram) {
 	for _, a := range s.engine.anchors[g] {
 		start := i - a.at

@@ -8,8 +8,8 @@ type Rule struct {
 	ID string
 	// Description of the credential, for people.
 	What string
-	// Literals are strings. Each credential of this kind contains one of them, or comes right after
-	// it.
+	// Literals are strings. Each credential of this kind contains one of these strings, or directly
+	// follows one.
 	Literals []string
 	// Fold ignores case in the literals.
 	Fold bool

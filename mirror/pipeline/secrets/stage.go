@@ -16,8 +16,7 @@ const version = 2
 
 // Config configures the search.
 type Config struct {
-	// Without has the IDs of the built-in rules that are disabled. They are rules for contents or for
-	// paths.
+	// Without has the IDs of disabled built-in rules, both for contents and for paths.
 	Without []string
 	// MaxFileBytes is the number of bytes that are searched at the start of each file. 0 searches
 	// whole files, but at most maxWhole bytes of a blob that is no archive.

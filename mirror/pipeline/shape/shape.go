@@ -16,7 +16,7 @@ import (
 // Name of the stage.
 const Name = "shape"
 
-// version goes up with every change of which images a configuration lets pass.
+// version goes up whenever the same configuration lets other images pass than before.
 const version = 1
 
 // Config holds the bounds of images. Zero means no bound.

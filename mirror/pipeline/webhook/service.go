@@ -18,7 +18,7 @@ import (
 // for the next request, because the files with these values change. The values may be secret, so no
 // error contains them.
 type Service struct {
-	// URL returns the URL that documents are posted to, for which [CheckURL] returns nil.
+	// URL returns the URL to which documents are posted. [CheckURL] must return nil for it.
 	URL func() string
 	// Header returns the headers of the operator. It may be nil.
 	Header func() http.Header
@@ -39,7 +39,7 @@ func CheckURL(text string) error {
 	return nil
 }
 
-// Host returns the host of the URL, or "" if there is no valid one.
+// Host returns the host of the URL, or "" if the URL is not valid.
 func (s Service) Host() string {
 	u, err := url.Parse(s.URL())
 	if err != nil {
