@@ -333,8 +333,8 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	return u, nil
 }
 
-// sameHost reports whether the host of a URL is name. A name without a port also matches a URL with
-// the port 80 or 443.
+// sameHost reports whether the host of a URL has the given name. A name without a port also matches
+// a URL with the port 80 or 443.
 func sameHost(u *url.URL, name string) bool {
 	if strings.EqualFold(u.Host, name) {
 		return true

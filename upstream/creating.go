@@ -60,7 +60,7 @@ type repoState struct {
 	inVain       bool      // since the creation, a write has waited in vain for the registry to find the repository
 }
 
-// turn is what a write needs to know before it begins.
+// turn is what enter tells a write.
 type turn struct {
 	creations int     // creations so far
 	lead      *leader // the write's own lead; nil if the repository is known to exist

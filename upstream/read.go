@@ -80,8 +80,8 @@ func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference,
 	return d, nil
 }
 
-// unanswered reports whether the registry did not deal with the question at all, for example
-// because it is unreachable or throttles. It would then not answer a GET either.
+// unanswered reports whether a HEAD failed in a way in which a GET would fail, too. For example,
+// the registry is unreachable or throttles.
 func unanswered(err error) bool {
 	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrCredentials) || errors.Is(err, context.Canceled) {
 		return true

@@ -27,7 +27,7 @@ type TransportOptions struct {
 	// answer once the request is sent. Bodies have no time limit here. 0 means 20 s.
 	Timeout time.Duration
 	// IdlePerHost is the number of idle connections kept for each host. 0 means 64. Requests go over
-	// HTTP/1.1, so concurrent requests need as many connections.
+	// HTTP/1.1, so each concurrent request needs a connection.
 	IdlePerHost int
 }
 

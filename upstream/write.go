@@ -47,8 +47,8 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT is sent with the caller's Repo, and not with that of attempts, so that it waits in a
-	// queue no longer than a read.
+	// The PUT uses the Repo of the caller, and not the Repo from attempts. So it waits in a queue no
+	// longer than a read.
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) {
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err

@@ -39,8 +39,8 @@ func (t *Transport) askChallenge(ctx context.Context) error {
 	return err
 }
 
-// storeBase records the answer of /v2/ to an anonymous request. If /v2/ wants no credentials, the
-// registry gets the credential as Basic with other requests.
+// storeBase records the answer of /v2/ to an anonymous request. If /v2/ wants no credentials, other
+// requests carry the credential as Basic.
 func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	if resp.StatusCode/100 == 2 {
 		t.open.Store(true)

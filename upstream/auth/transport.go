@@ -212,10 +212,10 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 	return t.withBasic(req, cred)
 }
 
-// withBasic returns the authorization by a credential, after /v2/ has accepted the credential. A
-// request to /v2/ gets the credential at once, because its own answer tells whether /v2/ accepts
-// the credential. The error matches ErrRefused if the registry refuses the credential, or has done
-// so a short while ago.
+// withBasic returns the Basic authorization by a credential, after /v2/ has accepted the
+// credential. A request to /v2/ gets the credential at once, because its own answer tells whether
+// /v2/ accepts the credential. The error matches ErrRefused if the registry refuses the credential,
+// or has done so a short while ago.
 func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization, error) {
 	if t.isBase(req.URL) {
 		_, known, err := t.trust.known(cred, forever, false)

@@ -16,7 +16,7 @@ const (
 	// trustedFor is how long dray trusts a credential that a token endpoint has accepted. In this
 	// time, any number of requests may show the credential concurrently.
 	trustedFor = time.Minute
-	// forever takes the place of trustedFor at registries that get the credential with each request.
+	// forever takes the place of trustedFor at registries that get the credential as Basic.
 	forever = time.Duration(1<<63 - 1)
 	// confirmedFor is how long a credential that was doubted and then accepted is not doubted again.
 	confirmedFor = 5 * time.Second

@@ -16,7 +16,7 @@ import (
 const (
 	metricPath     = "/service/GraniteServiceVersion20100801/operation/PutMetricData"
 	maxMetricBytes = 1 << 20
-	maxDatums      = 100000 // that are stored; the oldest are dropped first
+	maxDatums      = 100000 // stored at most; the oldest are dropped first
 	cborType       = "application/cbor"
 )
 

@@ -41,7 +41,7 @@ type Dialect struct {
 
 	// Referrers.
 
-	// ReferrersStatus, if not 0, answers every request for referrers: 406 at Artifactory
+	// ReferrersStatus, if not 0, is the answer to every request for referrers: 406 at Artifactory
 	// (go-containerregistry#1962, 2024-06); 200 sends a page in HTML.
 	ReferrersStatus int
 	// DigestTags treats the tag sha256-<hex> as the digest (registry.gitlab.com: oras-go#1396,
@@ -123,14 +123,14 @@ type Tokens struct {
 
 // Heads are the switches of a Dialect about HEAD and about digests in headers.
 type Heads struct {
-	// HeadStatus, if not 0, answers every HEAD of a manifest (Nexus: 404, registry-cli#14, 2017-03,
-	// and diun#1614, 2026-02; others 403, containerd#6684, read 2026-11).
+	// HeadStatus, if not 0, is the answer to every HEAD of a manifest (Nexus: 404, registry-cli#14,
+	// 2017-03, and diun#1614, 2026-02; others 403, containerd#6684, read 2026-11).
 	HeadStatus int
 	// NoDigests leaves Docker-Content-Digest out of answers to GET and HEAD of manifests (quay#1310,
 	// 2022-05).
 	NoDigests bool
-	// BlobHeadStatus, if not 0, answers every HEAD of a blob (ECR Public: 401, roadmap#2671; others
-	// by analogy with HeadStatus, no report).
+	// BlobHeadStatus, if not 0, is the answer to every HEAD of a blob (ECR Public: 401, roadmap#2671;
+	// others by analogy with HeadStatus, no report).
 	BlobHeadStatus int
 }
 
@@ -155,7 +155,7 @@ func (s *Server) locationPath() string {
 	return d.Path
 }
 
-// storagePath is where ObjectsHere has the objects.
+// storagePath is the path below which ObjectsHere serves the objects.
 const storagePath = "/storage/"
 
 // objectsURL returns the base of the signed URLs in the answer to a request.

@@ -2,8 +2,8 @@ package ecrtest
 
 import "net/http"
 
-// Kind is the kind of a request, by which faults select requests and the journal counts them.
-// For requests to the JSON API it is the name of the operation, such as
+// Kind is the kind of a request. Faults select requests by kind, and the journal counts by kind.
+// For requests to the JSON API, the kind is the name of the operation, such as
 // "GetAuthorizationToken".
 type Kind string
 

@@ -39,8 +39,8 @@ type Quirks struct {
 	AbsoluteLocation bool
 	// UploadUUID sends Docker-Upload-UUID with upload answers.
 	UploadUUID bool
-	// PatchStatus answers an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279), 202
-	// elsewhere.
+	// PatchStatus is the answer to an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279),
+	// 202 elsewhere.
 	PatchStatus int
 	// StaleRange is the size beyond which the Range of a PATCH answer does not grow (roadmap#2831); 0
 	// means no limit.
@@ -56,7 +56,7 @@ type Quirks struct {
 	// ObjectsRefuseAuth answers 400 at the object store to a signed URL with an Authorization
 	// header (opa#6580).
 	ObjectsRefuseAuth bool
-	// BlobHeadStatus, if not 0, answers every HEAD of a blob (ECR Public: 401, roadmap#2671).
+	// BlobHeadStatus, if not 0, is the answer to every HEAD of a blob (ECR Public: 401, roadmap#2671).
 	BlobHeadStatus int
 	// BlobHeadType is the Content-Type of HEAD blob (ECR: that of a docker config, even for
 	// layers; argocd-image-updater#216).

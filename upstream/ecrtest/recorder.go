@@ -77,7 +77,7 @@ func (r *recorder) shape(p []byte) (int, error) {
 		if r.sent == r.plan.stallAt {
 			r.Flush()
 			waitUntil(r.ctx, r.plan.stalled)
-			panic(http.ErrAbortHandler) // the fault has been removed, and with it the answer ends
+			panic(http.ErrAbortHandler) // the fault has been removed, so the answer ends
 		}
 		if r.sent == r.plan.holdAt {
 			r.Flush()

@@ -11,15 +11,15 @@ import (
 // switch is off. DefaultSwitches returns what the evidence speaks for or, without evidence, the
 // likelier value.
 type Switches struct {
-	// InvalidTokenStatus answers a token that was never issued, or not for this region: 400 according
-	// to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864, 2025-11).
-	// 403 is the answer to an expired token.
+	// InvalidTokenStatus is the answer to a token that was never issued, or not for this region: 400
+	// according to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864,
+	// 2025-11). 403 is the answer to an expired token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
-	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255
-	// shows only the text; read 2026-11).
+	// HostUnknownStatus is the answer to a Host that names no registry: 400 or 404
+	// (docker-registry-ui#255 shows only the text; read 2026-11).
 	HostUnknownStatus int `json:"hostUnknownStatus"`
-	// DeniedMissingStatus answers a request without rights for a repository that does not exist:
-	// 403 or 404 (no source, 2026-11).
+	// DeniedMissingStatus is the answer to a request without rights for a repository that does not
+	// exist: 403 or 404 (no source, 2026-11).
 	DeniedMissingStatus int `json:"deniedMissingStatus"`
 	// MissingRepositoryHangsUp closes the connection on POST upload to a missing repository
 	// (roadmap#1970, read 2026-11); off: 404 NAME_UNKNOWN (ECR guide, common errors).
@@ -35,16 +35,16 @@ type Switches struct {
 	// InlineConfigs serves a blob without a redirect if a manifest names it as its config; off: by
 	// redirect, like layers (no source, 2026-11).
 	InlineConfigs bool `json:"inlineConfigs"`
-	// UnreferencedBlobStatus answers GET of a blob that no manifest names, or that only manifests
-	// of archived images name: 404 or 403 (the API has LayerInaccessibleException; the registry's
-	// answer is not known, 2026-11).
+	// UnreferencedBlobStatus is the answer to GET of a blob that no manifest names, or that only
+	// manifests of archived images name: 404 or 403 (the API has LayerInaccessibleException; the
+	// registry's answer is not known, 2026-11).
 	UnreferencedBlobStatus int `json:"unreferencedBlobStatus"`
-	// ArchivedHeadStatus answers HEAD of a blob that only archived images name: 404, or 200 because
-	// the registry does have the blob (the API says ARCHIVED in place of AVAILABLE; the registry's
-	// answer is not known, 2026-11).
+	// ArchivedHeadStatus is the answer to HEAD of a blob that only archived images name: 404, or 200
+	// because the registry does have the blob (the API says ARCHIVED in place of AVAILABLE; the
+	// registry's answer is not known, 2026-11).
 	ArchivedHeadStatus int `json:"archivedHeadStatus"`
-	// MultiRangeStatus answers GET of an object with several ranges, which S3 does not support
-	// (reference of GetObject, 2026-11): 200 with the whole object, or 416.
+	// MultiRangeStatus is the answer to GET of an object with several ranges, which S3 does not
+	// support (reference of GetObject, 2026-11): 200 with the whole object, or 416.
 	MultiRangeStatus int `json:"multiRangeStatus"`
 	// SinglePost completes an upload by a POST …/uploads/?digest= that has the bytes as its body; off:
 	// the body is ignored and a session starts (202) (no source, 2026-11).
@@ -58,7 +58,7 @@ type Switches struct {
 	// UploadLife is the life of a session: one third party says 12 h (documentation of ocync, read
 	// 2026-11).
 	UploadLife time.Duration `json:"uploadLife"`
-	// DigestMismatchStatus answers an upload whose bytes have another digest: 400 or 404
+	// DigestMismatchStatus is the answer to an upload whose bytes have another digest: 400 or 404
 	// (dotnet/sdk-container-builds#424 shows only the text; read 2026-11).
 	DigestMismatchStatus int `json:"digestMismatchStatus"`
 	// SmallChunkAtOnce refuses a chunk that follows a chunk below 5 MiB; off: the upload is refused on
@@ -68,29 +68,29 @@ type Switches struct {
 	// 2016–2017 say that ECR does not (google/containerregistry#10). docker 20 fails without the
 	// header, so today's ECR is likely to send it.
 	ManifestPutDigest bool `json:"manifestPutDigest"`
-	// MissingImages answers an index that names missing images: MANIFEST_BLOB_UNKNOWN, which
+	// MissingImages is the answer to an index that names missing images: MANIFEST_BLOB_UNKNOWN, which
 	// docker shows as "manifest blob unknown: Images with digests …"
 	// (int128/docker-manifest-create-action#63, 2023). The status, 404 or 400, was not shown.
 	MissingImages Refusal `json:"missingImages"`
-	// MissingLayers answers an image that names missing layers: BLOB_UPLOAD_UNKNOWN with "Layers
-	// with digests …" (the JSON is in oras-project/oras-py#54, 2022-12; docker's "blob upload
-	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the
-	// specification. The status, 404 or 400, was not shown.
+	// MissingLayers is the answer to an image that names missing layers: BLOB_UPLOAD_UNKNOWN with
+	// "Layers with digests …" (the JSON is in oras-project/oras-py#54, 2022-12; docker's "blob upload
+	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the specification.
+	// The status, 404 or 400, was not shown.
 	MissingLayers Refusal `json:"missingLayers"`
-	// TooManyTags answers a push of one more tag for an image that has 1,000 tags. The quota and the
-	// API's LimitExceededException are documented (service quotas, ECR model, 2026-08). The registry's
-	// answer is not documented.
+	// TooManyTags is the answer to a push of one more tag for an image that has 1,000 tags. The quota
+	// and the API's LimitExceededException are documented (service quotas, ECR model, 2026-08). The
+	// registry's answer is not documented.
 	TooManyTags Refusal `json:"tooManyTags"`
-	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413 (the limit is in the
-	// ECR model; the answer has no source, 2026-11).
+	// ManifestTooLargeStatus is the answer to a manifest over 4,194,304 bytes: 405 or 413 (the limit
+	// is in the ECR model; the answer has no source, 2026-11).
 	ManifestTooLargeStatus int `json:"manifestTooLargeStatus"`
-	// PageSizeStatus answers n above 1000: 405 or 400 (go-containerregistry#681 shows only the text;
-	// read 2026-11).
+	// PageSizeStatus is the answer to n above 1000: 405 or 400 (go-containerregistry#681 shows only
+	// the text; read 2026-11).
 	PageSizeStatus int `json:"pageSizeStatus"`
 	// CatalogPages sends _catalog in pages; off: all names are sent at once, and n is ignored (reports
 	// disagree, 2026-11).
 	CatalogPages bool `json:"catalogPages"`
-	// NoReferrersStatus answers a request for referrers if there are none: 200 with an empty
+	// NoReferrersStatus is the answer to a request for referrers if there are none: 200 with an empty
 	// index, or 404 (no source, 2026-11).
 	NoReferrersStatus int `json:"noReferrersStatus"`
 	// SubjectHeader sends OCI-Subject in the answer to the PUT of a manifest with a subject (no
@@ -103,7 +103,7 @@ type Switches struct {
 	// sends all referrers at once. The maximum of the API is 50 (ECR model, 2026-08); the registry's
 	// answer has no source.
 	ReferrersPageSize int `json:"referrersPageSize"`
-	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text
+	// ManifestDeleteStatus is the answer to DELETE of a manifest: 202, or 404 with ECR's old text
 	// (roadmap#1229, shipped 2023-05).
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
 	// DeleteTagOnly makes DELETE by tag delete the tag, and also the image if it has no other tag;

@@ -29,7 +29,7 @@ func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 }
 
 // typeOf returns the media type of bytes that ParseManifest refuses. The type in the bytes counts
-// more than the declared one, because the digest covers it.
+// more than the declared type, because the digest covers the bytes.
 func typeOf(declared string, raw []byte) string {
 	own := membersOf(raw).MediaType
 	switch {
