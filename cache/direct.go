@@ -43,7 +43,7 @@ func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fet
 	d := &directBytes{fetcher: f, blob: b, origin: origin, check: b.Digest.Verifier()}
 	d.use(x)
 	r := f.reader(ctx, b, origin, d, SourceDirect)
-	context.AfterFunc(r.ctx, x.cancel) // an x that a flight has handed over does not end with ctx
+	context.AfterFunc(r.ctx, x.cancel) // a fetch that a flight has handed over does not end with ctx by itself
 	return r, nil
 }
 

@@ -10,7 +10,7 @@ import (
 
 const (
 	// resumePause is the pause before the second resumption of a fetch. It doubles with each further
-	// resumption, up to 32 times as long.
+	// resumption, up to 32 times resumePause.
 	resumePause = 100 * time.Millisecond
 	// endPatience bounds the wait for the end of a body after its last byte.
 	endPatience = time.Second

@@ -14,8 +14,8 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain says that the caller must look on disk again: the blob has appeared there meanwhile,
-// or the refusal came from the origin of a caller with another Via.
+// errLookAgain tells the caller to look on disk again. Either the blob has appeared there, or the
+// origin that refused belongs to a caller with another Via.
 var errLookAgain = errors.New("look again")
 
 // flight is the fetch of a digest that is under way.
@@ -48,8 +48,8 @@ type member struct {
 // not depend on any caller:
 //   - join counts a caller as waiting for the flight of its digest. The first caller starts run.
 //   - run asks the origin and closes ready. The result is an error of the origin, a growing file
-//     (deliver) or a failure of the disk (fail). If the blob was published meanwhile, run asks
-//     nobody, and there is no result.
+//     (deliver) or a failure of the disk (fail). If the blob is on disk by then, run asks no
+//     origin, and there is no result.
 //   - The caller waits for ready. It then returns the error, makes a reader of the file, passes the
 //     blob through, or looks on disk again.
 //   - leave stops counting the caller as waiting. If the caller is counted as a user of the file

@@ -36,14 +36,14 @@ type workers struct {
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched, except the first one
-	turn     bool   // changes with each piece of an extra helper, so that every other piece can be one in order
+	turn     bool   // changes with each piece of an extra helper, so that it can take every other piece in order
 	limited  bool   // no more helpers start
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error
 	changed  chan struct{} // closed when one of these fields changes
 }
 
-// begin returns the workers for x. If the size of x is known and large enough, and a slot is free,
+// begin returns the workers for x. If the blob is known to be large enough, and a slot is free,
 // begin takes slots and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
@@ -154,7 +154,7 @@ func (w *workers) lead(x *fetch) error {
 				return err
 			}
 			w.refused(p, err)
-			role = roleWaiting // until all helpers have stopped
+			role = roleWaiting // the leader waits until all helpers have stopped
 			continue
 		}
 		w.pieceDone()
@@ -298,7 +298,7 @@ func (w *workers) fetchPiece(p *span) error {
 	return w.copy(y, p)
 }
 
-// copy writes the bytes that y gives. p begins at y.off, and shrinks as bytes are written.
+// copy writes the bytes that y gives. The piece p begins at y.off, and shrinks with each write.
 func (w *workers) copy(y *fetch, p *span) error {
 	return w.each(y, func(b []byte, off int64) error {
 		err := w.write(b, off)

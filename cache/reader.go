@@ -287,8 +287,8 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Wait returns when the fetch behind the reader has ended, with its error if it failed. If Source
-// is SourceDirect, bytes are fetched only as they are read, and Wait returns at once.
+// Wait waits until the fetch behind the reader has ended, and returns the error of a failed fetch.
+// If Source is SourceDirect, bytes are fetched only as they are read, and Wait returns at once.
 func (r *Reader) Wait() error {
 	at, _ := r.current()
 	return at.waitVerified(r.ctx)

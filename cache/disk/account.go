@@ -121,8 +121,8 @@ func (a *account) drop(e *entry) {
 // entry.refs shows whether a push needs the blob. An operator cannot purge such a blob.
 const retainWeight = 1 << 16
 
-// retain turns the caller's reference to an entry into one of a push that needs the blob. The
-// function release drops that reference. Further calls do nothing.
+// retain turns the caller's reference to an entry into the reference of a push that needs the blob.
+// The function release drops that reference. Further calls do nothing.
 func (a *account) retain(e *entry) (release func()) {
 	e.refs.Add(retainWeight - 1)
 	return sync.OnceFunc(func() {

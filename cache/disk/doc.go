@@ -3,7 +3,7 @@
 // Invariants:
 //   - A file below blobs/ has the digest that its name says. [Ingest.Commit] checked digest and
 //     length before it moved the file there by one rename. Unfinished files are only in ingest/,
-//     where nobody looks for blobs. [Open] removes them, except those that are kept for
+//     where nobody looks for blobs. [Open] removes unfinished files, except those that are kept for
 //     [Dir.Recover].
 //   - No database can disagree with the directory, because there is none. Presence, size and last
 //     use (the modification time) are read from the files.

@@ -216,8 +216,8 @@ func (v *evictor) makeRoom(n, length int64) bool {
 	return ok
 }
 
-// withRoom calls step, which creates a file. If the file system has no inode or no block for the
-// file, withRoom evicts a blob and calls step once more.
+// withRoom calls the function step, which creates a file. If the file system has no inode or no
+// block for the file, withRoom evicts a blob and calls step once more.
 func (v *evictor) withRoom(step func() error) error {
 	err := step()
 	if errors.Is(asFull(err), ErrFull) && v.evictFile() {

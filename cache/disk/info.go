@@ -24,9 +24,9 @@ type Info struct {
 	Proven bool
 	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool
-	// Pinned says that the blob is not evicted because an operator keeps it (see [Dir.SetPin]), or
-	// because an earlier process committed an upload as this blob (see [Dir.Recover]). An upload keeps
-	// its blob until [Dir.Forget] is called.
+	// Pinned says that the blob is not evicted. Either an operator keeps it (see [Dir.SetPin]), or an
+	// earlier process committed an upload as this blob (see [Dir.Recover]). An upload keeps its blob
+	// until [Dir.Forget] is called.
 	Pinned bool
 	// Suspect says that an unclean stop may have damaged the blob, and that it is not yet verified.
 	Suspect bool

@@ -124,8 +124,8 @@ func (ps *pins) set(p Pin) {
 	ps.byName[p.Name] = p
 }
 
-// pinFile returns the name of a pin's file. It is a hash, because a pin's name may be too long for
-// a file name, or have characters that a file name cannot have. The pin's name is in the file.
+// pinFile returns the name of a pin's file. It is a hash. A pin's name may be too long for a file
+// name, or have characters that a file name cannot have. The pin's name is in the file.
 func pinFile(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "pins/" + hex.EncodeToString(sum[:])

@@ -48,8 +48,8 @@ type Left struct {
 
 // CreateResumable is Create for an ingest of unknown length that outlives the process. The next
 // process gets the ingest and its note from Recover. The key consists of up to 100 letters, digits,
-// hyphens and underscores. No other ingest has it. CreateResumable returns ErrKey for a malformed
-// key, and for a note that is too long.
+// hyphens and underscores. No other ingest has the key. CreateResumable returns ErrKey for a
+// malformed key, and for a note that is too long.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)

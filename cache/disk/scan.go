@@ -102,8 +102,8 @@ func (s *scanner) list() []*entry {
 	return all
 }
 
-// listShard returns the entries of one shard. It calls the system directly for each file, because
-// with a million files the allocations of [os.Root] would take most of the time and memory.
+// listShard returns the entries of one shard. It calls the system directly for each file. With a
+// million files, the allocations of [os.Root] would take most of the time and memory.
 func (s *scanner) listShard(shard string) []*entry {
 	err := s.fault(OpList, shard)
 	var dir *os.File

@@ -82,8 +82,8 @@ func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(n
 const shardFiles = 2048
 
 // open opens a file of blobs/ for reading. It keeps the directories of the shards open, up to a few
-// hundred, because walking down to a shard costs several times as much as opening a file in it. If
-// the process may have only few descriptors, it walks down each time.
+// hundred. Walking down to a shard costs several times as much as opening a file in it. If the
+// process may have only few descriptors, it walks down each time.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {

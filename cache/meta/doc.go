@@ -1,5 +1,5 @@
-// Package meta keeps small facts about images, such as what a tag points to, under which repository
-// dray may serve a digest, and which content an upstream already has.
+// Package meta keeps small facts about images. Such facts are what a tag points to, under which
+// repository dray may serve a digest, and which content an upstream has.
 //
 // Invariants:
 //   - Every fact may be lost at any moment. A lost fact costs a question to the upstream or a

@@ -64,8 +64,8 @@ func split(space, key string, n int) ([]string, bool) {
 	return parts, true
 }
 
-// upstreamPrefix returns the prefix of all keys of a space that are about an upstream, or of all
-// keys of the space if upstream is empty.
+// upstreamPrefix returns the prefix of all keys of a space that are about an upstream. If upstream
+// is empty, it is the prefix of all keys of the space.
 func upstreamPrefix(space, upstream string) string {
 	if upstream == "" {
 		return space

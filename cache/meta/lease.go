@@ -8,8 +8,8 @@ import (
 // Lease says how long an answer that was made of several reads may be used again without reading.
 // It is valid while a [Cached] would answer each of these reads from memory. It ends when this
 // process writes anything that could change one of the answers. The zero value, nil, and a Lease
-// without reads are not valid. A Lease is never valid if the store failed during a read, if a read
-// had to repeat a write that the store had refused, or if [Except] answered a read.
+// without reads are not valid. A Lease is never valid if the store failed during a read or [Except]
+// answered a read. Nor is it valid if a read had to repeat a write that the store had refused.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any

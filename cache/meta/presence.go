@@ -34,8 +34,8 @@ type PresenceOptions struct {
 	// TTL is how long the fact about a manifest, or about a referenced blob, is kept; 0 means 12
 	// hours. Lifecycle rules of a registry delete images without notice, about once a day.
 	TTL time.Duration
-	// UnreferencedTTL is how long the fact about a blob that no manifest references yet is kept; 0
-	// means 1 hour, which is enough for the push that the blob belongs to.
+	// UnreferencedTTL is how long the fact about a blob that no manifest references yet is kept. 0
+	// means 1 hour, which is enough for the push of the blob.
 	UnreferencedTTL time.Duration
 }
 

@@ -70,8 +70,8 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
-// Add stores links of repo. A caller adds a manifest and all its children in one call. Add keeps
-// links that exist already for another TTL.
+// Add stores links of repo. A caller adds a manifest and all its children in one call. The TTL of a
+// link that exists already begins again.
 func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {

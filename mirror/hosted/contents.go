@@ -62,9 +62,9 @@ func newRepo(name string) *repo {
 }
 
 // tryTake adds a use of a digest. The parameter release becomes the release function of the
-// digest's hold, because the old function may be for a file that the cache has replaced. tryTake
-// returns the old function, which the caller has to call. If the digest does not fit into the
-// quota, tryTake adds no use and returns how many bytes are missing.
+// digest's hold. The old function may be for a file that the cache has replaced. tryTake returns
+// the old function, which the caller has to call. If the digest does not fit into the quota,
+// tryTake adds no use and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,8 +11,8 @@
 //   - Bytes are blobs of the cache, kept from eviction while a repository needs them. Nothing is
 //     copied: a client's upload is in the cache already.
 //   - Losing the store of facts loses no hosted content. Losing the directory of the cache loses
-//     the content. If the bytes of a blob are gone, a request for it is answered with "not found",
-//     and the next push of the blob repairs the repository.
+//     the content. If the bytes of a blob are gone, requests for the blob are answered with "not
+//     found". The next push of the blob repairs the repository.
 //   - A repository keeps a blob for Options.Grace after a client asked for it. If the client leaves
 //     the blob out of a push because the repository has it, the blob is still there when the
 //     manifest arrives.

@@ -45,8 +45,8 @@ func repoOf(file string) (string, bool) {
 // files are the files of the repositories, one for each.
 type files struct{ root *os.Root }
 
-// write replaces the file of a repository by one that has the state st. It returns when the new
-// file is on stable storage.
+// write replaces the file of a repository by a file with the state st. It returns when the new file
+// is on stable storage.
 func (w files) write(name string, st *state) error {
 	file, err := fileOf(name)
 	if err != nil {

@@ -107,7 +107,7 @@ func (s *snapshot) readHosted(context.Context) error {
 }
 
 // readQueued adds the queued pushes. A tag then points to its newest queued push, as it does for a
-// client, even if the registry still has another manifest under the tag.
+// client. The registry may still have another manifest under the tag.
 func (s *snapshot) readQueued(ctx context.Context) error {
 	if s.view.Queued == nil {
 		return nil

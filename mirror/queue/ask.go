@@ -70,8 +70,8 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 
 func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }
 
-// Check returns an error if there are failed pushes, if a push has not been forwarded within
-// Options.Old, or if the journal could not be written.
+// Check returns an error if there are failed pushes, pushes older than Options.Old, or a journal
+// that could not be written.
 func (q *Queue) Check(context.Context) error {
 	s := q.index.stats(time.Now())
 	var errs []error

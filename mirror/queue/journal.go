@@ -40,10 +40,10 @@ type op string
 
 const (
 	opVersion op = "journal"
-	opPush    op = "push"   // Entry was accepted
-	opDone    op = "done"   // ID was forwarded or withdrawn
-	opFailed  op = "failed" // ID was refused, with Error, after Attempts
-	opRetry   op = "retry"  // ID waits again
+	opPush    op = "push"   // the push in Entry was accepted
+	opDone    op = "done"   // the push ID was forwarded or withdrawn
+	opFailed  op = "failed" // the registry refused the push ID with Error, after as many attempts as Attempts says
+	opRetry   op = "retry"  // the push ID waits again
 )
 
 type record struct {

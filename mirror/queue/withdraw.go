@@ -100,7 +100,7 @@ func (w *Withdrawal) Done() {
 	w.q.nudge()
 }
 
-// Restore puts the pushes back to their old places in the queue. If the journal cannot be written
+// Restore puts the pushes back in their old places in the queue. If the journal cannot be written
 // before the process ends, the pushes are lost.
 func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {

@@ -75,7 +75,7 @@ func (r *RedisServer) Kill() {
 	r.cmd = nil
 }
 
-// Pause makes the server hang: its kernel still accepts connections, but it never answers.
+// Pause makes the server hang. The kernel still accepts connections, but the server never answers.
 func (r *RedisServer) Pause() { r.signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
