@@ -24,6 +24,7 @@ import (
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/logbuffer"
+	"dray/cmd/dray/program"
 	"dray/cmd/dray/watched"
 	"dray/mirror"
 	"dray/mirror/identity"
@@ -45,7 +46,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, er
 	}
 	g.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_build_info", Help: "Always 1. The labels are the version of dray and of Go.",
-		ConstLabels: prometheus.Labels{"version": buildVersion(), "go_version": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": program.Version(), "go_version": runtime.Version()},
 	}, func() float64 { return 1 }))
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return g, nil

@@ -16,6 +16,7 @@ import (
 
 	"dray/cache"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/program"
 	"dray/cmd/dray/watched"
 	"dray/mirror/pull"
 	"dray/mirror/repository"
@@ -37,7 +38,7 @@ type registry struct {
 }
 
 // userAgent returns the User-Agent of dray's requests to registries.
-func userAgent() string { return "dray/" + buildVersion() }
+func userAgent() string { return "dray/" + program.Version() }
 
 // buildUpstream makes the client of one registry and wraps it. From the network up, the layers are
 // the transport with the credentials, the client, and the breaker. Above the breaker, reads are

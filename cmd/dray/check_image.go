@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/program"
 	"dray/cmd/dray/usage"
 	"dray/cmd/dray/watched"
 	"dray/mirror/pattern"
@@ -103,7 +104,7 @@ func (c imageCheck) run(ctx context.Context, cfg config.Config, image string, ou
 		printReport(out, r)
 	}
 	if err == nil && !r.Pass {
-		err = errRejected
+		err = program.ErrRejected
 	}
 	return err
 }

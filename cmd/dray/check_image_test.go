@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"dray/cmd/dray/program"
 	"dray/mirror/pipeline"
 )
 
@@ -224,7 +225,7 @@ func TestCheckImageInRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.close()
-	if err := (imageCheck{checks: "gate"}).run(t.Context(), s.cfg, "ecr/team/app:v1", &out); err != errRejected || !strings.Contains(out.String(), "nobody owns the image") {
+	if err := (imageCheck{checks: "gate"}).run(t.Context(), s.cfg, "ecr/team/app:v1", &out); err != program.ErrRejected || !strings.Contains(out.String(), "nobody owns the image") {
 		t.Error(fmt.Sprint(err), out.String())
 	}
 }

@@ -231,8 +231,16 @@ var importable = map[string][]allowance{
 		{"github.com/aymanbagabas/go-udiff", "shows changes, and takes them out of a file that was edited since"},
 		{"github.com/pelletier/go-toml/v2", "what is left of a file is still TOML"}, {"go.yaml.in/yaml/v3", "or YAML"},
 	},
+	"dray/cmd/dray/program": {
+		{"dray/cmd/dray/config", "lists of problems are printed as they are"}, {"dray/cmd/dray/ctl", "that nothing was reached has an exit code"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"github.com/spf13/cobra", "subcommands"},
+	},
+	"dray/cmd/dray/remote": { // nothing of what a mirror is made of
+		{"dray/cmd/dray/config", "where the admin listener is"}, {"dray/cmd/dray/ctl", "all its subcommands"}, {"dray/cmd/dray/program", "what the programs have in common"},
+	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/cmd/dray/program", "what the programs have in common"},
 		{"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},

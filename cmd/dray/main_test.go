@@ -255,7 +255,7 @@ func TestCertRefusesWrongHosts(t *testing.T) {
 // the binary grows by about 12 MiB.
 func TestUnusedMethodsAreDropped(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "dray")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-dumpdep -X main.version=1.2.3", "-o", binary, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-dumpdep -X dray/cmd/dray/program.version=1.2.3", "-o", binary, ".")
 	graph, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, graph)
@@ -288,10 +288,16 @@ func TestExitCodesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, help, _ := runDray(t, nil, "--help")
-	for line := range strings.Lines(exitCodes()) {
+	_, list, _ := strings.Cut(help, "\nExit codes:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	lines := strings.Split(list, "\n")
+	if len(lines) != exitRejected+1 {
+		t.Errorf("the help explains the exit codes %q", lines)
+	}
+	for _, line := range lines {
 		code, meaning, _ := strings.Cut(strings.TrimSpace(line), "  ")
-		if !strings.Contains(string(page), "| "+code+" | "+meaning+" |\n") || !strings.Contains(help, strings.TrimSpace(line)) {
-			t.Errorf("code %s, %s, is not in docs/operating.md or not in the help", code, meaning)
+		if !strings.Contains(string(page), "| "+code+" | "+meaning+" |\n") {
+			t.Errorf("code %s, %s, is not in docs/operating.md", code, meaning)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/program"
 	"dray/cmd/dray/usage"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
@@ -104,7 +105,7 @@ func testPolicies(ctx context.Context, cfg config.Config, files []string, out io
 	}
 	fmt.Fprintf(out, "%d passed, %d failed\n", good, bad)
 	if len(errs) == 0 && bad > 0 {
-		return errRejected
+		return program.ErrRejected
 	}
 	return errors.Join(errs...)
 }

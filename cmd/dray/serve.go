@@ -24,6 +24,7 @@ import (
 	"dray/cmd/dray/cgroup"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/logbuffer"
+	"dray/cmd/dray/program"
 	"dray/cmd/dray/usage"
 )
 
@@ -99,7 +100,7 @@ func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 	for i, u := range cfg.Upstreams {
 		upstreams[i] = u.Name
 	}
-	log.Info("starting", "version", buildVersion(), "cache", directory, "cache_max_bytes", cfg.Cache.MaxBytes, "upstreams", strings.Join(upstreams, ","))
+	log.Info("starting", "version", program.Version(), "cache", directory, "cache_max_bytes", cfg.Cache.MaxBytes, "upstreams", strings.Join(upstreams, ","))
 	for _, n := range notices {
 		log.Warn(n)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"dray/cmd/dray/program"
 	"dray/upstream/ecrtest"
 )
 
@@ -233,7 +234,7 @@ func TestStartIsOneLine(t *testing.T) {
 	var out bytes.Buffer
 	logStart(cfg, []string{"beware."}, slog.New(slog.NewTextHandler(&out, nil)))
 	first, rest, _ := strings.Cut(out.String(), "\n")
-	for _, want := range []string{"level=INFO msg=starting ", "version=" + buildVersion(), "cache=" + filepath.Join(here, "data") + " ", "cache_max_bytes=200GiB", "upstreams=docker.io,ecr"} {
+	for _, want := range []string{"level=INFO msg=starting ", "version=" + program.Version(), "cache=" + filepath.Join(here, "data") + " ", "cache_max_bytes=200GiB", "upstreams=docker.io,ecr"} {
 		if !strings.Contains(first, want) {
 			t.Errorf("%q is not in %s", want, first)
 		}

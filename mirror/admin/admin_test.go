@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -123,39 +124,39 @@ func TestReadiness(t *testing.T) {
 	check := func(name string, run func(context.Context) error, critical bool) admin.Check {
 		return admin.Check{Name: name, Run: run, Critical: critical}
 	}
-	result := func(name string, critical bool, err string) admin.Result {
-		return admin.Result{Name: name, OK: new(err == ""), Critical: critical, Error: err}
+	result := func(name string, critical bool, err string) api.Result {
+		return api.Result{Name: name, OK: new(err == ""), Critical: critical, Error: err}
 	}
 	for name, c := range map[string]struct {
 		checks []admin.Check
 		code   int
-		want   admin.Readiness
+		want   api.Readiness
 	}{
-		"nothing to check": {nil, 200, admin.Readiness{Status: admin.Ready, Checks: []admin.Result{}}},
+		"nothing to check": {nil, 200, api.Readiness{Status: api.Ready, Checks: []api.Result{}}},
 		"ready": {
 			[]admin.Check{check("disk", good, true), check("redis", good, false)}, 200,
-			admin.Readiness{Status: admin.Ready, Checks: []admin.Result{result("disk", true, ""), result("redis", false, "")}},
+			api.Readiness{Status: api.Ready, Checks: []api.Result{result("disk", true, ""), result("redis", false, "")}},
 		},
 		"not known yet": {
 			[]admin.Check{check("redis", func(context.Context) error { return fmt.Errorf("%w", admin.ErrUnknown) }, true)}, 200,
-			admin.Readiness{Status: admin.Ready, Checks: []admin.Result{{Name: "redis", Critical: true}}},
+			api.Readiness{Status: api.Ready, Checks: []api.Result{{Name: "redis", Critical: true}}},
 		},
 		"degraded": {
 			[]admin.Check{check("disk", good, true), check("redis", bad, false)}, 200,
-			admin.Readiness{Status: admin.Degraded, Checks: []admin.Result{result("disk", true, ""), result("redis", false, "connection refused")}},
+			api.Readiness{Status: api.Degraded, Checks: []api.Result{result("disk", true, ""), result("redis", false, "connection refused")}},
 		},
 		"not ready": {
 			[]admin.Check{check("disk", bad, true), check("redis", bad, false)}, 503,
-			admin.Readiness{Status: admin.NotReady, Checks: []admin.Result{result("disk", true, "connection refused"), result("redis", false, "connection refused")}},
+			api.Readiness{Status: api.NotReady, Checks: []api.Result{result("disk", true, "connection refused"), result("redis", false, "connection refused")}},
 		},
 		"panic": {
 			[]admin.Check{check("disk", func(context.Context) error { panic("oh") }, true)}, 503,
-			admin.Readiness{Status: admin.NotReady, Checks: []admin.Result{result("disk", true, "panic: oh")}},
+			api.Readiness{Status: api.NotReady, Checks: []api.Result{result("disk", true, "panic: oh")}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := get(admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry(), Checks: c.checks}), "/readyz")
-			var got admin.Readiness
+			var got api.Readiness
 			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 				t.Fatalf("%v in %s", err, w.Body)
 			}
@@ -193,11 +194,11 @@ func TestSlowChecks(t *testing.T) {
 		if took := time.Since(start); took != 2*time.Second {
 			t.Errorf("took %v", took)
 		}
-		var got admin.Readiness
+		var got api.Readiness
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}
-		want := admin.Readiness{Status: admin.Degraded, Checks: []admin.Result{
+		want := api.Readiness{Status: api.Degraded, Checks: []api.Result{
 			{Name: "a", OK: new(true), Seconds: 1}, {Name: "b", OK: new(true), Seconds: 1},
 			{Name: "c", OK: new(false), Seconds: 2, Error: context.DeadlineExceeded.Error()},
 		}}

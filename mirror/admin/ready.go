@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"dray/mirror/admin/api"
 )
 
 // Check is a check of one thing that dray needs to work, or to work well.
@@ -25,31 +27,6 @@ type Check struct {
 // ErrUnknown is the result of a check about something that was not used yet.
 var ErrUnknown = errors.New("not used yet")
 
-// Status is the overall result of the checks.
-type Status string
-
-// The states.
-const (
-	Ready    Status = "ready"
-	Degraded Status = "degraded"  // a check fails that is not critical
-	NotReady Status = "not ready" // a critical check fails
-)
-
-// Readiness is the answer of /readyz. Its HTTP status is 503 if Status is NotReady, otherwise 200.
-type Readiness struct {
-	Status Status   `json:"status"`
-	Checks []Result `json:"checks"`
-}
-
-// Result is the outcome of one check. OK is nil if the outcome is not known.
-type Result struct {
-	Name     string  `json:"name"`
-	OK       *bool   `json:"ok"`
-	Critical bool    `json:"critical"`
-	Seconds  float64 `json:"seconds"`
-	Error    string  `json:"error,omitempty"`
-}
-
 // readiness serves /readyz. It runs the checks concurrently, so the answer takes as long as the
 // slowest check.
 type readiness struct {
@@ -58,7 +35,7 @@ type readiness struct {
 }
 
 func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	answer := Readiness{Status: Ready, Checks: make([]Result, len(s.checks))}
+	answer := api.Readiness{Status: api.Ready, Checks: make([]api.Result, len(s.checks))}
 	var wg sync.WaitGroup
 	for i, c := range s.checks {
 		wg.Go(func() { answer.Checks[i] = c.result(r.Context(), s.timeout) })
@@ -69,21 +46,21 @@ func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case c.OK == nil || *c.OK:
 		case c.Critical:
-			answer.Status, status = NotReady, http.StatusServiceUnavailable
-		case answer.Status == Ready:
-			answer.Status = Degraded
+			answer.Status, status = api.NotReady, http.StatusServiceUnavailable
+		case answer.Status == api.Ready:
+			answer.Status = api.Degraded
 		}
 	}
 	header(w)
 	_ = sendJSON(w, status, answer) // cannot fail for texts and numbers
 }
 
-func (c Check) result(ctx context.Context, timeout time.Duration) Result {
+func (c Check) result(ctx context.Context, timeout time.Duration) api.Result {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	start := time.Now()
 	err := c.run(ctx)
-	r := Result{Name: c.Name, Critical: c.Critical, Seconds: time.Since(start).Seconds()}
+	r := api.Result{Name: c.Name, Critical: c.Critical, Seconds: time.Since(start).Seconds()}
 	if errors.Is(err, ErrUnknown) {
 		return r
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // certificateNotice adds a notice if the certificate of the listener is not valid for the name in
@@ -56,15 +55,16 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 // configuration expects.
 func (c Config) DiskNotices() []string {
 	dir := c.Cache.Directory
-	var system syscall.Statfs_t
-	for syscall.Statfs(dir, &system) != nil { // dray creates the directory later
-		above := filepath.Dir(dir)
+	for {
+		if size, err := fileSystemSize(dir); err == nil {
+			return c.Cache.sizeNotices(size)
+		}
+		above := filepath.Dir(dir) // dray creates the directory later
 		if above == dir {
 			return nil
 		}
 		dir = above
 	}
-	return c.Cache.sizeNotices(Bytes(system.Blocks) * Bytes(system.Bsize))
 }
 
 func (c Cache) sizeNotices(total Bytes) []string {

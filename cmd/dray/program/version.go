@@ -1,8 +1,9 @@
-package main
+package program
 
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -11,24 +12,25 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// version is set by the linker in releases: -ldflags "-X main.version=1.2.3".
+// version is set by the linker in releases: -ldflags "-X dray/cmd/dray/program.version=1.2.3".
 var version string
 
-func versionCommand(in *invocation) *cobra.Command {
+// VersionCommand returns the subcommand that prints the version.
+func VersionCommand(stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(in.stdout, "dray %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(stdout, "dray %s %s %s/%s\n", Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-// buildVersion returns the version of a release. Otherwise it returns the module version or the
+// Version returns the version of a release. Otherwise it returns the module version or the
 // revision that the toolchain recorded in the binary.
-func buildVersion() string {
+func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return cmp.Or(version, "unknown")

@@ -1,0 +1,85 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
+	"dray/mirror/admin/api"
+)
+
+// healthCommand returns the subcommand for the health checks of containers, which have no shell and
+// no HTTP client. A degraded dray counts as healthy: if its container were restarted because a
+// registry is down, that would help nobody.
+func healthCommand(in Options) *cobra.Command {
+	load, invalid := in.Load, error(nil)
+	in.Load = func() (cfg config.Config, _ error) {
+		if cfg, invalid = load(); invalid != nil {
+			cfg = config.Default(nil)
+		}
+		return cfg, nil
+	}
+	timeout := 5 * time.Second
+	cmd := in.operate(&cobra.Command{
+		Use:   "health",
+		Short: "Ask a running dray whether it can serve clients",
+		Long: `health reads /readyz of the admin listener, and prints the state and every check
+that fails. The exit code is 0 if dray is ready, or degraded: then something
+fails that dray can do without, such as one of several registries. It is 1 if
+dray is not ready or does not answer in time, and 3 if nothing listens there.
+
+If the configuration is invalid, health asks the default address: dray may be
+running with an earlier configuration.`,
+		Args: usage.NoArguments,
+	}, func(ctx context.Context, o *operator, _ []string) error {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		err := o.health(ctx)
+		if err != nil && invalid != nil {
+			return fmt.Errorf("%w\nthe configuration, which gives another address if it sets admin.address, is invalid: %w", err, invalid)
+		}
+		return err
+	})
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "longest time to wait for the answer")
+	return cmd
+}
+
+// health prints what /readyz answers. It returns an error if dray is not ready.
+func (o *operator) health(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.base+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := o.client.Do(req)
+	if err != nil {
+		return o.requestError(err)
+	}
+	defer resp.Body.Close()
+	var r api.Readiness
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&r); err != nil || r.Status == "" {
+		return fmt.Errorf("%s answered %s, which is no answer of dray; is another program listening there?", o.base, resp.Status)
+	}
+	if err := o.print(r, func(w io.Writer) { healthTable(w, r) }); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s is %s", o.base, r.Status)
+	}
+	return nil
+}
+
+func healthTable(w io.Writer, r api.Readiness) {
+	fmt.Fprintln(w, r.Status)
+	for _, c := range r.Checks {
+		if c.OK != nil && !*c.OK {
+			fmt.Fprintf(w, "%s\t%s\n", c.Name, c.Error)
+		}
+	}
+}
