@@ -19,6 +19,9 @@ import (
 type Options struct {
 	// Path of the directory. It is created if it is missing.
 	Path string
+	// Pins is the directory in which pins/ is, for pins that shall survive the loss of Path. It is
+	// created if it is missing. Empty means Path.
+	Pins string
 	// MaxBytes bounds the total size of blobs and reservations, each rounded up to 4 KiB. Zero leaves
 	// MinFreeBytes as the only bound.
 	MaxBytes int64
@@ -58,13 +61,17 @@ func Open(opts Options) (*Dir, error) {
 	log := cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	var files unix.Rlimit
 	few := unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur < shardFiles
-	r := &resources{&tree{root: root, log: log, inject: opts.Fault, few: few}, a, newMetrics(a), &idleFiles{}}
+	r := &resources{&tree{root: root, log: log, inject: opts.Fault, few: few, temp: "ingest/"}, a, newMetrics(a), &idleFiles{}}
+	kept, err := keptTree(opts, r.tree)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open directory of pins: %w", err), root.Close())
+	}
 	scan, sync := &scanner{resources: r, done: make(chan struct{})}, &syncer{r, make(chan struct{}, 1)}
 	ev := &evictor{resources: r, scan: scan}
 	d := &Dir{
 		opts: opts, resources: r, evictor: ev,
 		ingests:  &ingests{resources: r, scan: scan, evictor: ev, sync: sync, committed: map[string]digest.Digest{}},
-		pins:     &pins{resources: r, changing: make(chan struct{}, 1), byName: map[string]Pin{}},
+		pins:     &pins{resources: r, kept: kept, changing: make(chan struct{}, 1), byName: map[string]Pin{}},
 		contents: &contents{r, scan, ev, sync, &checker{r, ev, sync}, &quarantine{r, ev, make(chan struct{}, 1)}},
 	}
 	if err := d.prepare(); err != nil {
@@ -91,7 +98,7 @@ func (d *Dir) Close() error {
 			err = errors.Join(err, l.Ingest.Suspend())
 		}
 	}
-	return errors.Join(err, d.files.closeAll(), d.tree.close())
+	return errors.Join(err, d.files.closeAll(), d.pins.close(), d.tree.close())
 }
 
 // boundsEvery is how often quota and free space are checked even if nothing is reserved. Other

@@ -202,8 +202,33 @@ func wantInfo(t *testing.T, d *Dir, want Info) {
 	}
 }
 
-func TestPins(t *testing.T) {
-	d := opened(t, Options{MaxBytes: 4 << 20})
+func TestPins(t *testing.T) { testPins(t, "") }
+
+// TestPinsApart: pins in a directory of their own survive the loss of the blobs, and files that a
+// crash left are removed.
+func TestPinsApart(t *testing.T) {
+	dir := t.TempDir()
+	testPins(t, dir)
+	d := opened(t, Options{Pins: dir})
+	if err := d.SetPin(t.Context(), "kept", nil); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	left := filepath.Join(dir, "pins", ".new-1")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d = opened(t, Options{Pins: dir}) // with other blobs
+	if got := d.Pins(); len(got) != 1 || got[0].Name != "kept" {
+		t.Errorf("%+v", got)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("an unfinished file is left")
+	}
+}
+
+func testPins(t *testing.T, dir string) {
+	d := opened(t, Options{MaxBytes: 4 << 20, Pins: dir})
 	keep, shared := random(1, smallBlob), random(2, smallBlob)
 	mustStore(t, d, keep)
 	later := digest.FromBytes(shared)

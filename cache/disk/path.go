@@ -24,6 +24,10 @@ func isHexOf(a digest.Algorithm, hex string) bool {
 	return (a == digest.SHA256 || a == digest.SHA512) && len(hex) == a.Size()*2 && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
+// BlobFile returns the path of a blob's file below [Options.Path]. It returns ErrDigest for a
+// malformed or unsupported digest.
+func BlobFile(d digest.Digest) (string, error) { return blobPath(d) }
+
 // validPath is blobPath of a digest that is known to be valid.
 func validPath(d digest.Digest) string {
 	hex := d.Encoded()

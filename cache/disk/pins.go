@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -35,8 +37,33 @@ type Pin struct {
 // pins holds the pins of a directory.
 type pins struct {
 	*resources
+	kept     *tree          // has the directory pins/
 	changing chan struct{}  // mutex for changes of the pins; capacity 1
 	byName   map[string]Pin // guarded by account.mu
+}
+
+// unfinishedPin begins the names of files that were being written when the process ended, in a
+// directory of pins that is apart from the blobs.
+const unfinishedPin = "pins/.new-"
+
+// keptTree returns the tree of Options.Pins. It is that of the blobs if Options.Pins is empty.
+func keptTree(opts Options, blobs *tree) (*tree, error) {
+	if opts.Pins == "" {
+		return blobs, nil
+	}
+	if err := os.MkdirAll(filepath.Join(opts.Pins, "pins"), 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(opts.Pins)
+	return &tree{root: root, log: blobs.log, inject: blobs.inject, temp: unfinishedPin}, err
+}
+
+// close closes the directory of the pins, if it is apart from the blobs.
+func (ps *pins) close() error {
+	if ps.kept == ps.tree {
+		return nil
+	}
+	return ps.kept.root.Close()
 }
 
 // SetPin sets a pin, and replaces an older one of the same name. The pin is on stable storage when
@@ -57,7 +84,7 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 	}
 	defer ps.unlockPins()
 	p := Pin{Name: name, Blobs: blobs, Since: time.Now()}
-	if err := ps.writeFile(pinFile(name), p.text()); err != nil {
+	if err := ps.kept.writeFile(pinFile(name), p.text()); err != nil {
 		return fmt.Errorf("pin %q: %w", name, asFull(err))
 	}
 	ps.set(p)
@@ -77,10 +104,10 @@ func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error
 	if !was {
 		return false, nil
 	}
-	if err := ps.root.Remove(pinFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := ps.kept.root.Remove(pinFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, fmt.Errorf("remove pin %q: %w", name, err)
 	}
-	if err := ps.syncDirs("pins"); err != nil {
+	if err := ps.kept.syncDirs("pins"); err != nil {
 		return true, fmt.Errorf("remove pin %q: %w", name, err)
 	}
 	ps.mu.Lock()
@@ -163,11 +190,17 @@ func parsePin(b []byte) (Pin, error) {
 
 // load reads the pins from their files. A malformed file is logged and left alone.
 func (ps *pins) load() error {
-	files, err := fs.ReadDir(ps.root.FS(), "pins")
+	files, err := fs.ReadDir(ps.kept.root.FS(), "pins")
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
+		if strings.HasPrefix("pins/"+f.Name(), unfinishedPin) {
+			if err := ps.kept.root.Remove("pins/" + f.Name()); err != nil {
+				ps.log.Warn("cannot remove unfinished file", "error", err)
+			}
+			continue
+		}
 		p, err := ps.loadOne("pins/" + f.Name())
 		if err != nil {
 			ps.log.Error("ignored invalid pin", "file", "pins/"+f.Name(), "error", err)
@@ -179,11 +212,11 @@ func (ps *pins) load() error {
 }
 
 func (ps *pins) loadOne(file string) (Pin, error) {
-	info, err := ps.root.Stat(file)
+	info, err := ps.kept.root.Stat(file)
 	if err != nil {
 		return Pin{}, err
 	}
-	b, err := ps.root.ReadFile(file)
+	b, err := ps.kept.root.ReadFile(file)
 	if err != nil {
 		return Pin{}, err
 	}

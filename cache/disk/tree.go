@@ -26,6 +26,7 @@ type tree struct {
 	seq    atomic.Uint64                  // the last number that ingestName has used
 	shards sync.Map                       // name to *os.Root
 	few    bool                           // there are too few descriptors to keep shards open
+	temp   string                         // begins the names of unfinished files
 }
 
 // acquire locks the directory and creates its subdirectories. It returns ErrLocked if another
@@ -70,9 +71,9 @@ func (t *tree) fault(op Op, name string) error {
 	return t.inject(op, name)
 }
 
-// ingestName returns a name in ingest/ that no other ingest has.
+// ingestName returns a name for an unfinished file that no other file has.
 func (t *tree) ingestName() string {
-	return "ingest/" + strconv.FormatUint(t.seq.Add(1), 10)
+	return t.temp + strconv.FormatUint(t.seq.Add(1), 10)
 }
 
 // openIn opens a file or directory for reading.

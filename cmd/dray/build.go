@@ -23,6 +23,7 @@ import (
 	"dray/cache/meta"
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/directories"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/watched"
@@ -101,13 +102,31 @@ func directoryAdvice(dir string, err error) string {
 	return fmt.Sprintf("dray runs as user %d, and %s belongs to user %d; run dray as that user, or %s", os.Geteuid(), dir, owner.Uid, directorySetting)
 }
 
+// directoriesOf returns the directories of the cache and of the state.
+func directoriesOf(c config.Config) directories.Directories {
+	return directories.Directories{Cache: c.Cache.Directory, State: c.State.Directory, Version: program.Version()}
+}
+
+// prepareAdvice says what to do if the directories cannot be created or written. Other errors say
+// so themselves.
+func prepareAdvice(at directories.Directories, err error) string {
+	failed, ok := errors.AsType[*fs.PathError](err)
+	switch {
+	case !ok:
+		return ""
+	case at.Pins() != "" && strings.HasPrefix(failed.Path, at.State):
+		return "; set another directory with state.directory or DRAY_STATE_DIRECTORY"
+	}
+	return "; " + directoryAdvice(at.Cache, err)
+}
+
 func (g *graph) buildCache(context.Context) (err error) {
-	dir := g.cfg.Cache.Directory
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cache: %w; %s", err, directoryAdvice(dir, err))
+	dir, at := g.cfg.Cache.Directory, directoriesOf(g.cfg)
+	if err := at.Prepare(g.log); err != nil {
+		return fmt.Errorf("cache: %w%s", err, prepareAdvice(at, err))
 	}
 	g.disk, err = disk.Open(disk.Options{
-		Path: filepath.Join(dir, "content"), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
+		Path: at.Content(), Pins: at.Pins(), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
 		Scrub: disk.Scrub{Interval: time.Duration(g.cfg.Cache.Scrub.Interval), BytesPerSecond: int64(g.cfg.Cache.Scrub.Rate)},
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"path/filepath"
 
 	"dray/cmd/dray/config"
 	"dray/mirror/hosted"
@@ -20,7 +19,7 @@ func (g *graph) buildHosted(ctx context.Context) error {
 			rules[i] = hosted.Rule{Repositories: r.Repositories, Tags: r.Tags, Unused: r.Unused.Std(), Keep: r.Keep, Group: r.Group}
 		}
 		s, err := hosted.Open(ctx, hosted.Options{
-			Name: u.Name, Directory: filepath.Join(g.cfg.Cache.Directory, "hosted", u.Name), Cache: g.cache, MaxBytes: int64(u.Local.MaxBytes),
+			Name: u.Name, Directory: directoriesOf(g.cfg).Hosted(u.Name), Cache: g.cache, MaxBytes: int64(u.Local.MaxBytes),
 			Refuse: u.Local.WhenFull == config.WhenFullRefuse, Unused: u.Local.Unused.Std(), Untagged: u.Local.Untagged.Std(), Rules: rules,
 			Grace: g.cfg.Limits.UploadExpiry.Std(), Logger: g.log,
 		})

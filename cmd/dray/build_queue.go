@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,21 +15,19 @@ import (
 	"dray/mirror/queue"
 )
 
-// queueDirectory returns the directory of the queue's journal, which is in the cache directory.
-func queueDirectory(c config.Config) string { return filepath.Join(c.Cache.Directory, "queue") }
-
 // buildQueue opens the queue of pushes if an upstream acknowledges locally. It also opens a queue
 // that an earlier run left, because dray must forward the pushes that it has acknowledged, even if
 // the configuration has changed.
 func (g *graph) buildQueue(ctx context.Context) error {
+	directory := directoriesOf(g.cfg).Queue()
 	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Acknowledge == config.AcknowledgeLocal })
-	if _, err := os.Stat(queueDirectory(g.cfg)); errors.Is(err, fs.ErrNotExist) && !wanted {
+	if _, err := os.Stat(directory); errors.Is(err, fs.ErrNotExist) && !wanted {
 		g.queue = queue.Empty()
 		return nil
 	}
 	var err error
 	g.queue, err = queue.Open(ctx, queue.Options{
-		Directory: queueDirectory(g.cfg), Hold: g.cache.Retain, MaxEntries: g.cfg.Queue.MaxPushes, MaxBytes: int64(g.cfg.Queue.MaxBytes),
+		Directory: directory, Hold: g.cache.Retain, MaxEntries: g.cfg.Queue.MaxPushes, MaxBytes: int64(g.cfg.Queue.MaxBytes),
 		Old: g.cfg.Queue.ReportAfter.Std(), Logger: g.log,
 	})
 	if err != nil {

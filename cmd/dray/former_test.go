@@ -277,6 +277,33 @@ func TestFormerDirectory(t *testing.T) {
 	old.stop()
 }
 
+// TestFormerStateIsTakenOver starts with a state directory on what a program without one left, and
+// once more: everything that exists nowhere else is in that directory and in use.
+func TestFormerStateIsTakenOver(t *testing.T) {
+	f, dir, state := newFormer(t), t.TempDir(), t.TempDir()
+	unpack(t, dir)
+	ecr, hub := f.registries(t)
+	ecr.AddFault(ecrtest.Fault{Close: true, Count: 1 << 30})
+	edits := append(slices.Clone(formerEdits), "listeners: [{", "state: {directory: '"+state+"'}\nlisteners: [{")
+	for range 2 {
+		s := startBefore(t, ecr, hub, dir, edits...)
+		if got := s.pending(); !slices.Equal(got, f.everythingWaits()) {
+			t.Errorf("the queue has %q", got)
+		}
+		pins := operated[api.Items[api.Pin]](s, "pin").Items
+		if len(pins) != 2 || pins[0].HeldBlobs == 0 || len(pins[0].Missing)+len(pins[1].Missing) != 0 {
+			t.Errorf("the pins are %+v", pins)
+		}
+		s.served("own/team/app", "v1", f.hosted, layerOf(3, 5000))
+		s.stop()
+		for _, gone := range []string{"queue", "hosted", "content/pins/*"} {
+			if left, _ := filepath.Glob(filepath.Join(dir, gone)); len(left) > 0 {
+				t.Errorf("still in the cache directory: %q", left)
+			}
+		}
+	}
+}
+
 // usesFacts holds that what is known costs no request.
 func (f *former) usesFacts(s *stack) {
 	s.Helper()

@@ -235,12 +235,16 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "lists of problems are printed as they are"}, {"dray/cmd/dray/ctl", "that nothing was reached has an exit code"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"github.com/spf13/cobra", "subcommands"},
 	},
+	"dray/cmd/dray/directories": {
+		{"dray/mirror/queue", "pushes that must not be lost"}, {"dray/mirror/hosted", "repositories that must not be lost"},
+		{"golang.org/x/sys/unix", "the lock of a running dray"},
+	},
 	"dray/cmd/dray/remote": { // nothing of what a mirror is made of
 		{"dray/cmd/dray/config", "where the admin listener is"}, {"dray/cmd/dray/ctl", "all its subcommands"}, {"dray/cmd/dray/program", "what the programs have in common"},
 	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
-		{"dray/cmd/dray/program", "what the programs have in common"},
+		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},

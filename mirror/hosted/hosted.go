@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -156,8 +155,7 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 		if err == nil {
 			var parsed *oci.Manifest
 			if parsed, err = oci.ParseManifest(m.mediaType, raw); err == nil {
-				foreign := m.foreign
-				m.refs = refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })
+				m.refs = m.with(parsed)
 				continue
 			}
 		}

@@ -171,6 +171,13 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	return r
 }
 
+// with returns the references of a manifest whose bytes were parsed, with the foreign layers that
+// were pushed.
+func (m *manifest) with(parsed *oci.Manifest) refs {
+	foreign := m.foreign
+	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })
+}
+
 // graph is a state with the referrers of each manifest.
 type graph struct {
 	st        *state

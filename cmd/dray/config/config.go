@@ -19,6 +19,8 @@ type Config struct {
 	Notifications []Notification `yaml:"notifications,omitempty"`
 	// The place and the size of the cache.
 	Cache Cache `yaml:"cache"`
+	// The place of what exists nowhere else.
+	State State `yaml:"state"`
 	// The queue of pushes that dray acknowledges before it forwards them: see `acknowledge`.
 	Queue Queue `yaml:"queue"`
 	// The store of small facts, such as the digest that a tag points to. If it is lost, dray asks the
@@ -93,6 +95,15 @@ type ServerTLS struct {
 	Certificate string `yaml:"certificate,omitempty"`
 	// The PEM file with the private key.
 	PrivateKey string `yaml:"private_key,omitempty"`
+}
+
+// State says where dray keeps what no registry has.
+type State struct {
+	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), and
+	// of pins. dray creates it if it is missing. If it is not the cache's directory, dray moves what
+	// an earlier configuration kept there. The layers that queued pushes and hosted repositories need
+	// are in the cache. Default: the directory of the cache.
+	Directory string `yaml:"directory"`
 }
 
 // Cache says where dray stores content, and how much of it.

@@ -81,6 +81,7 @@ func (e *Environment) override(cfg *Config, origins map[string]string) {
 	e.overrideListener(cfg, origins)
 	set(&cfg.CloudWatch.Region, e.Region, origins, "cloudwatch.region", "REGION")
 	set(&cfg.Cache.Directory, e.CacheDirectory, origins, "cache.directory", "DRAY_CACHE_DIRECTORY")
+	set(&cfg.State.Directory, e.StateDirectory, origins, "state.directory", "DRAY_STATE_DIRECTORY")
 	set(&cfg.Cache.MaxBytes, e.CacheMaxBytes, origins, "cache.max_bytes", "DRAY_CACHE_MAX_BYTES")
 	set(&cfg.Cache.MinFreeBytes, e.CacheMinFreeBytes, origins, "cache.min_free_bytes", "DRAY_CACHE_MIN_FREE_BYTES")
 	set(&cfg.Cache.MemoryBytes, e.CacheMemoryBytes, origins, "cache.memory_bytes", "DRAY_CACHE_MEMORY_BYTES")
@@ -174,6 +175,7 @@ func hub() Upstream {
 
 // complete sets the defaults that depend on other values.
 func (c *Config) complete() {
+	c.State.Directory = cmp.Or(c.State.Directory, c.Cache.Directory)
 	c.Queue.MaxBytes = cmp.Or(c.Queue.MaxBytes, c.Cache.MaxBytes/4)
 	c.Limits.MaxUploadBytesPerClient = cmp.Or(c.Limits.MaxUploadBytesPerClient, c.Cache.MaxBytes/2)
 	if len(c.Upstreams) == 0 {

@@ -40,6 +40,8 @@ type Environment struct {
 	ECRCAFile *string `env:"DRAY_ECR_CA_FILE"`
 	// The directory of the cache.
 	CacheDirectory *string `env:"DRAY_CACHE_DIRECTORY"`
+	// The directory of what exists nowhere else.
+	StateDirectory *string `env:"DRAY_STATE_DIRECTORY"`
 	// The most bytes on disk.
 	CacheMaxBytes *Bytes `env:"DRAY_CACHE_MAX_BYTES"`
 	// The bytes of the file system that dray leaves free.

@@ -1,0 +1,137 @@
+package directories
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"dray/mirror/hosted"
+	"dray/mirror/queue"
+)
+
+// Directories are the directories of one dray. State may be the same as Cache.
+type Directories struct {
+	Cache, State string
+	// Version is that of the program, for the files with the formats.
+	Version string
+}
+
+// Content returns the directory of the blobs.
+func (d Directories) Content() string { return filepath.Join(d.Cache, "content") }
+
+// Queue returns the directory of the queue's journal.
+func (d Directories) Queue() string { return filepath.Join(d.State, queueName) }
+
+// Hosted returns the directory of the lists of a hosted upstream, or, for "", of all of them.
+func (d Directories) Hosted(upstream string) string {
+	return filepath.Join(d.State, hostedName, upstream)
+}
+
+// Pins returns the directory that has the directory of the pins. It is empty if the pins are with
+// the blobs.
+func (d Directories) Pins() string {
+	if d.apart() {
+		return d.State
+	}
+	return ""
+}
+
+// The names of what belongs to the state.
+const (
+	queueName  = "queue"
+	hostedName = "hosted"
+	pinsName   = "pins"
+)
+
+// apart reports whether the state has a directory of its own.
+func (d Directories) apart() bool { return filepath.Clean(d.State) != filepath.Clean(d.Cache) }
+
+// Prepare makes the directories ready for this program: it creates them, checks their formats and
+// that they belong together, and moves the state out of the cache's directory. A full disk is no
+// error if nothing has to be moved.
+func (d Directories) Prepare(log *slog.Logger) error {
+	for _, dir := range []string{d.Cache, d.State} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	cache, err := readFormat(d.Cache, cacheFormat)
+	if err != nil {
+		return err
+	}
+	state, err := readFormat(d.State, stateFormat)
+	if err != nil {
+		return err
+	}
+	if err := d.belong(cache, state); err != nil {
+		return err
+	}
+	if d.apart() {
+		if err := d.takeOver(log); err != nil {
+			return fmt.Errorf("state directory: %w", err)
+		}
+	}
+	for _, f := range []struct {
+		format
+		kind
+		dir, other string
+	}{{cache, cacheFormat, d.Cache, d.State}, {state, stateFormat, d.State, d.Cache}} {
+		if err := f.format.write(f.kind, f.dir, f.other, d.Version); err != nil {
+			log.Warn("cannot write the format of a directory", "directory", f.dir, "error", err)
+		}
+	}
+	return nil
+}
+
+// belong returns an error if the directories do not belong together, and something would be lost if
+// dray went on with them.
+func (d Directories) belong(cache, state format) error {
+	if other := cache.Other; other != "" && !same(other, d.State) && !same(other, d.Cache) {
+		held, err := Directories{Cache: d.Cache, State: other}.Holds()
+		if err == nil && held.Any() {
+			return fmt.Errorf("the state of the cache in %s is in %s, which has %s, and not in %s; set state.directory to %[2]s, or, to give that up, delete %[5]s",
+				d.Cache, other, held, d.State, filepath.Join(d.Cache, cacheFormat.file()))
+		}
+	}
+	if d.apart() && state.Number > 0 && cache.Number == 0 {
+		held, err := d.Holds()
+		if err == nil && held.Any() {
+			return fmt.Errorf("the state in %s has %s, and the cache in %s, which had the content of them, is empty or another one; mount the cache that was used before, or restore a backup; to go on without the content, delete %s",
+				d.State, held, d.Cache, filepath.Join(d.State, stateFormat.file()))
+		}
+	}
+	return nil
+}
+
+// same reports whether two paths name the same directory.
+func same(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return filepath.Clean(a) == filepath.Clean(b)
+	}
+	two, err := os.Stat(b)
+	return err == nil && os.SameFile(one, two)
+}
+
+// Held is how much a state directory has that exists nowhere else.
+type Held struct{ Pushes, Repositories int }
+
+// Any reports whether there is anything.
+func (h Held) Any() bool { return h.Pushes+h.Repositories > 0 }
+
+// String returns the numbers as words.
+func (h Held) String() string {
+	return fmt.Sprintf("%d queued pushes and %d hosted repositories", h.Pushes, h.Repositories)
+}
+
+// Holds counts what the state directory has. Another process may be using the directory.
+func (d Directories) Holds() (h Held, err error) {
+	pushes, err := queue.Read(d.Queue())
+	if err != nil {
+		return h, err
+	}
+	h.Pushes = len(pushes)
+	h.Repositories, err = hosted.Repositories(d.Hosted(""))
+	return h, err
+}

@@ -1,0 +1,199 @@
+package directories
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"dray/mirror/queue"
+)
+
+// part is something that belongs to the state and was in the cache's directory once.
+type part struct {
+	from, to string
+	// empty reports whether nothing would be lost with the directory from, or to.
+	empty func(dir string) (bool, error)
+}
+
+func (d Directories) parts() []part {
+	former := Directories{Cache: d.Cache, State: d.Cache}
+	return []part{
+		{former.Queue(), d.Queue(), noPushes},
+		{former.Hosted(""), d.Hosted(""), noFiles},
+		{filepath.Join(d.Content(), pinsName), filepath.Join(d.State, pinsName), noFiles},
+	}
+}
+
+func noPushes(dir string) (bool, error) {
+	pushes, err := queue.Read(dir)
+	return len(pushes) == 0, err
+}
+
+func noFiles(dir string) (bool, error) {
+	names, err := filesIn(dir)
+	return len(names) == 0, err
+}
+
+// takeOver moves to the state directory what is in the cache's directory. It does so in steps that
+// may be interrupted: a part is copied under another name, synced, renamed, and then removed from
+// the cache's directory. If it is in both directories, it is either the copy of an interrupted
+// takeover, or an older program has used the cache's directory since. The latter is an error.
+func (d Directories) takeOver(log *slog.Logger) error {
+	var found []part
+	for _, p := range d.parts() {
+		empty, err := p.empty(p.from)
+		if err != nil {
+			return err
+		}
+		if !empty {
+			found = append(found, p)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	unlock, err := d.lockContent()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, p := range found {
+		if err := p.move(); err != nil {
+			return err
+		}
+		log.Info("moved to the state directory", "from", p.from, "to", p.to)
+	}
+	return nil
+}
+
+// lockContent takes the lock that a running dray has on its cache, so that nothing is moved while
+// it changes.
+func (d Directories) lockContent() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(d.Content(), "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is in use by another dray; stop it first: %w", d.Cache, err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// move moves a part. The directories may be on different file systems.
+func (p part) move() error {
+	empty, err := p.empty(p.to)
+	if err != nil {
+		return err
+	}
+	if !empty {
+		if alike, err := sameFiles(p.from, p.to); err != nil || !alike {
+			return errors.Join(err, fmt.Errorf("%s and %s both have content: an older dray has used the cache directory again; start that dray, let it forward its queue, and move what you need by hand", p.from, p.to))
+		}
+		return os.RemoveAll(p.from)
+	}
+	temp := p.to + ".new"
+	if err := os.RemoveAll(temp); err != nil {
+		return err
+	}
+	if err := copyTree(p.from, temp); err != nil {
+		return errors.Join(err, os.RemoveAll(temp))
+	}
+	if err := os.RemoveAll(p.to); err != nil { // it has nothing to lose
+		return err
+	}
+	if err := os.Rename(temp, p.to); err != nil {
+		return err
+	}
+	if err := syncDirectory(filepath.Dir(p.to)); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.from)
+}
+
+// filesIn returns the names of all files below a directory, relative to it. A missing directory has
+// none.
+func filesIn(dir string) (names []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			name, failed := filepath.Rel(dir, path)
+			names, err = append(names, name), failed
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
+}
+
+// sameFiles reports whether every file below a is below b, too, with the same content.
+func sameFiles(a, b string) (bool, error) {
+	names, err := filesIn(a)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		one, err := os.ReadFile(filepath.Join(a, name))
+		if err != nil {
+			return false, err
+		}
+		two, err := os.ReadFile(filepath.Join(b, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if err != nil || !bytes.Equal(one, two) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// copyTree copies all files below a directory, with their modification times, and syncs them.
+func copyTree(from, to string) error {
+	dirs := []string{to}
+	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(to, name))
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
+		}
+		return copyFile(path, filepath.Join(to, name))
+	})
+	for _, dir := range dirs {
+		if err == nil {
+			err = syncDirectory(dir)
+		}
+	}
+	return err
+}
+
+func copyFile(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	body, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(to, body); err != nil {
+		return err
+	}
+	return os.Chtimes(to, info.ModTime(), info.ModTime()) // the age of a pin
+}

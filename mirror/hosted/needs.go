@@ -1,0 +1,68 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
+)
+
+// Repositories returns the number of repositories whose files are below a directory, and 0 if the
+// directory does not exist.
+func Repositories(directory string) (n int, err error) {
+	err = eachIn(directory, func(files, string, string) error { n++; return nil })
+	return n, err
+}
+
+// Needs calls need for each manifest and blob that the repositories below a directory consist of,
+// without opening a Store. It may be called while a process has the Store open. raw returns the
+// bytes of a manifest; if it fails, Needs leaves out what the manifest names.
+func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(digest.Digest)) error {
+	return eachIn(directory, func(w files, name, file string) error {
+		text, err := w.read(file)
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		st, err := decode(name, text)
+		if err != nil {
+			return fmt.Errorf("repository %s: %w", name, err)
+		}
+		for d, m := range st.manifests {
+			need(d)
+			body, err := raw(d)
+			if err != nil {
+				continue
+			}
+			parsed, err := oci.ParseManifest(m.mediaType, body)
+			if err != nil {
+				continue
+			}
+			for _, b := range m.with(parsed).blobs {
+				need(b.Digest)
+			}
+		}
+		return nil
+	})
+}
+
+// eachIn calls do for the file of every repository below a directory, which need not exist.
+func eachIn(directory string, do func(w files, name, file string) error) error {
+	root, err := os.OpenRoot(directory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	w := files{root}
+	return w.each(context.Background(), func(name, file string) error { return do(w, name, file) })
+}
