@@ -54,9 +54,9 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 	return nil
 }
 
-// Bytes returns a small object from memory or disk. Its digest is verified. It returns ErrNotFound
-// if neither holds the object or if the disk fails, and ErrTooLarge if the object is longer than
-// maxBytes. The bytes must not be changed.
+// Bytes returns a small object, whose digest was verified, from memory or disk. Bytes returns
+// ErrNotFound if neither holds the object or the disk fails, and ErrTooLarge if the object is
+// longer than maxBytes. The bytes must not be changed.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.Get(d); ok {
 		if int64(len(p)) > maxBytes {

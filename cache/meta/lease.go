@@ -9,7 +9,8 @@ import (
 // It is valid while a [Cached] would answer each of these reads from memory. It ends when this
 // process writes anything that could change one of the answers. The zero value, nil, and a Lease
 // without reads are not valid. A Lease is never valid if the store failed during a read or [Except]
-// answered a read. Nor is it valid if a read had to repeat a write that the store had refused.
+// answered a read. It is not valid either if a read had to repeat a write that the store had
+// refused.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any
