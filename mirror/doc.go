@@ -1,8 +1,8 @@
 // Package mirror is the front door of the process. It serves the requests of the listeners, and
 // connects the packages below it, which are called rooms.
 //
-// A [Listener] is the http.Handler of one address. It parses and routes a request, finds the
-// handler in one table by kind and method, checks the caller's rights, calls the handler, and
+// A [Listener] is the http.Handler of one address. It parses and routes a request, and finds the
+// handler in one table by kind and method. It checks the caller's rights, calls the handler, and
 // writes the line of the access log. The handlers are in the rooms pull and push. A [Mirror] is
 // everything that the listeners share: the store of repositories, the checks, the jobs, the
 // handlers, and the background tasks. The rights are not part of a Mirror, because each Listener

@@ -22,9 +22,9 @@ type Listener struct {
 	Mirror *Mirror
 	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
-	// AccessLog gets the lines of most requests. The lines of pushes and deletions, of errors with
-	// status 500 or above, and of errors that only the operator can mend go to the Mirror's logger
-	// instead. If AccessLog is nil, no request gets a line. AccessLog may buffer its lines.
+	// AccessLog gets the lines of most requests. Other lines go to the Mirror's logger: those of
+	// pushes and deletions, of errors with status 500 or above, and of errors that only the operator
+	// can mend. If AccessLog is nil, no request gets a line. AccessLog may buffer its lines.
 	AccessLog slog.Handler
 }
 

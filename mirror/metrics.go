@@ -8,7 +8,7 @@ import (
 )
 
 // metrics are the metrics about requests of clients. No label value is a text that a client chose,
-// so the number of values is bounded: the names of listeners and upstreams come from the
+// so the number of values is bounded. The names of listeners and upstreams come from the
 // configuration, and the kinds from the protocol.
 type metrics struct {
 	requests *prometheus.CounterVec

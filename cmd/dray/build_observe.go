@@ -57,8 +57,8 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	return nil
 }
 
-// buildCertificates makes the part that reports certificates that are not valid, or that soon
-// expire: in a metric, in a check of /readyz, and once a day in the log.
+// buildCertificates makes the part that reports certificates that are invalid or expire soon. It
+// reports them in a metric, in a check of /readyz, and once a day in the log.
 func (g *graph) buildCertificates(context.Context) error {
 	g.certificates = certificates.NewFiles(g.cfg.CertificateFiles())
 	g.metrics.MustRegister(g.certificates)

@@ -39,13 +39,13 @@ type graph struct {
 	hosted          []*hosted.Store
 	baseImages      *meta.BaseImages        // nil if no check has a base stage
 	queue           *queue.Queue            // always empty if no upstream acknowledges locally and no earlier run left a queue
-	upstreams       []*repository.Upstream  // of registries and hosted repositories
+	upstreams       []*repository.Upstream  // registries and hosted repositories
 	gates           map[string][]*gate.Gate // by upstream
 	mirror          *mirror.Mirror
 	notifyTransport *http.Transport // nil without notifications
 	inventory       *inventory.Inventory
 	servers         []*wire.Server
-	connections     *wire.Connections // of clients; the admin listener has its own
+	connections     *wire.Connections // those of clients; the admin listener has its own
 	certificates    certificates.Files
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error

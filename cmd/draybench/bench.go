@@ -28,7 +28,7 @@ type plan struct {
 	Whole                  int64 // one large layer
 	Push                   int64 // one large layer that is pushed
 	PushRounds             int
-	CheckRounds            int // of pushes with checks and without
+	CheckRounds            int // rounds of pushes with checks and without
 	SlowConnection         int64
 	RangedLayer            int64 // one large layer that is fetched by ranges
 	RangedRounds           int
@@ -39,9 +39,9 @@ type plan struct {
 	DistributionHerdRounds int
 	Crowd, CrowdLayers     int // clients that pull at once while memory is measured, and the layers of their image
 	CrowdLayer             int64
-	Streams, Fewer, Pulls  int // many concurrent streams, few of them, and layers that one client pulls at once
+	Streams, Fewer, Pulls  int // a large and a small number of concurrent streams, and the layers that one client pulls at once
 	ManifestClients        int
-	Blobs                  int // in the directory of the scenario million
+	Blobs                  int // blobs in the directory of the scenario million
 }
 
 func fullPlan() plan {
@@ -65,8 +65,8 @@ type bench struct {
 	plan             plan
 	dir              string
 	certificate, key string
-	fakeECR          string // the program
-	peers            []peer // direct, dray, and those that are installed
+	fakeECR          string // path of the program
+	peers            []peer // direct, dray, and the peers that are installed
 	loader           *loader
 	results          results
 	otherCores       map[string]float64 // cores that other programs used, by scenario

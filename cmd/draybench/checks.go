@@ -87,8 +87,8 @@ func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 // fileSize is the size of each file in a layer, in bytes.
 const fileSize = 128 << 10
 
-// newFiles makes a tar archive that compresses to about size bytes: every second file is noise,
-// which does not compress, and the others are text, which compresses to about a seventh.
+// newFiles makes a tar archive that compresses to about size bytes. Every second file is noise,
+// which does not compress. The others are text, which compresses to about a seventh.
 func newFiles(seed string, size int64) ([]byte, error) {
 	random := rand.New(rand.NewChaCha8(sha256.Sum256([]byte(seed))))
 	var archive bytes.Buffer

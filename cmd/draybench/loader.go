@@ -21,7 +21,7 @@ import (
 type loader struct {
 	trust *tls.Config
 	sink  []byte       // only its length matters; nothing is written into it
-	bytes atomic.Int64 // of bodies; over TLS, of their cipher text
+	bytes atomic.Int64 // bytes of bodies; over TLS, bytes of cipher text
 	done  atomic.Int64 // number of complete answers
 }
 

@@ -100,8 +100,8 @@ func (q *queue) request(at int) bool {
 	return false
 }
 
-// sieve is SIEVE (NSDI '24): a hand walks from the oldest object to the newest, and evicts the
-// first object that was not requested since the hand last passed it.
+// sieve is SIEVE (NSDI '24). A hand walks from the oldest object to the newest. It evicts the first
+// object that was not requested since the hand last passed it.
 type sieve struct {
 	store
 	hand *list.Element

@@ -40,8 +40,8 @@ type Report struct {
 	gathered [3]int // the number of findings of each weight
 }
 
-// Statement returns the report as a JSON document that does not depend on the user, the time or
-// the tag: the same verdict on the same image has the same bytes.
+// Statement returns the report as a JSON document that does not depend on the user, the time or the
+// tag. So the same verdict on the same image has the same bytes.
 func (r *Report) Statement() ([]byte, error) {
 	return json.Marshal(struct {
 		Pass       bool          `json:"pass"`

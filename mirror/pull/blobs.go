@@ -51,7 +51,7 @@ func (p *Puller) Blob(x *request.Request) error {
 }
 
 // HeadBlob handles HEAD of a blob. The answer 200 promises that a push without the bytes of the
-// blob will succeed: the blob is staged or queued, a fact says that the upstream has it, or the
+// blob will succeed. The blob is staged or queued, a fact says that the upstream has it, or the
 // upstream confirms it now. If the upstream does not answer, a held copy that is visible to the
 // repository is enough. A listener that takes no pushes answers 200 for every blob that it may
 // serve.

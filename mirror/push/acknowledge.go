@@ -50,7 +50,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 }
 
 // acknowledge puts a push into the queue. When it returns nil, the manifest and all content that
-// the upstream may lack are on stable storage, and the push will be forwarded even if this process
+// the upstream may lack are on stable storage. The push will be forwarded even if this process
 // dies. Waiting children of the manifest go into the queue before it, and waiting referrers after
 // it.
 func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
@@ -142,9 +142,9 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 	return blobs, err
 }
 
-// ensureChild ensures that a manifest of an index is in the queue or at the upstream. If the
-// upstream has lost the manifest or does not answer, ensureChild puts the copy that is held here
-// into the queue, because the client did not send the manifest.
+// ensureChild ensures that a manifest of an index is in the queue or at the upstream. The client
+// did not send the manifest. So if the upstream has lost it or does not answer, ensureChild puts
+// the copy that is held here into the queue.
 func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Digest) error {
 	held := p.Repo.Held(ctx, d)
 	if held == nil {

@@ -133,7 +133,7 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 }
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
-// at a time and checks the name again, because another push may have moved the tag since the
+// at a time. It checks the name again, because another push may have moved the tag since the
 // verdict.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {

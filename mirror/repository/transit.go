@@ -11,9 +11,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// Announce tells other mirrors on the same store of facts that this mirror has a staged blob, until
-// the blob has been forwarded or is no longer staged. If there are no other mirrors, it does
-// nothing.
+// Announce tells other mirrors on the same store of facts that this mirror has a staged blob. It
+// does so until the blob has been forwarded or is no longer staged. If there are no other mirrors,
+// it does nothing.
 func (r Repo) Announce(ctx context.Context, d digest.Digest, b *Staged) {
 	s := r.store
 	if s.o.Transit == nil {
@@ -65,7 +65,7 @@ func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact,
 
 // elsewhere looks for a blob that another mirror has got. While that mirror sends the blob,
 // elsewhere waits. After that, it asks the upstream. If the upstream lacks the blob and the other
-// mirror holds it back, elsewhere returns an error after which clients try again, because the next
+// mirror holds it back, elsewhere returns an error after which clients try again. Their next
 // request may reach that mirror.
 func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	f, unknown := r.inTransit(ctx, d)

@@ -157,7 +157,7 @@ func (x *Request) Need() repository.Need {
 }
 
 // AsksToPush reports whether the client may be asking only to find out what it can leave out of a
-// push: the request is a HEAD, and the listener and the upstream take pushes.
+// push. That is so if the request is a HEAD, and the listener and the upstream take pushes.
 func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
 }

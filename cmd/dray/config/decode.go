@@ -16,9 +16,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// decoder fills a configuration from YAML nodes. It walks the struct itself, because the YAML
-// package stops at the first bad value of some types, and reports neither the path of a problem nor
-// the line of each value.
+// decoder fills a configuration from YAML nodes. It walks the struct itself. The YAML package would
+// stop at the first bad value of some types, and reports neither the path of a problem nor the line
+// of each value.
 type decoder struct {
 	file     string
 	origins  map[string]string // path → "file:line"
@@ -29,7 +29,7 @@ type decoder struct {
 type defaulted interface{ setDefaults() }
 
 // ReadYAML reads the text of a file with one YAML document into the struct that to points to. It
-// returns all problems: also a key that the struct does not have is one.
+// returns all problems. A key that the struct does not have is a problem, too.
 func ReadYAML(file string, text []byte, to any) error {
 	return decodeYAML(file, text, to).problems.err()
 }

@@ -12,10 +12,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// lineReader gives a text line by line, so that read tells how far its reader has come.
+// lineReader returns at most one line for each Read. Its field read says how far a caller has come.
 type lineReader struct {
 	rest []byte
-	read int // lines that were given whole
+	read int // number of lines that were returned to their end
 }
 
 // Read implements io.Reader.
@@ -39,12 +39,11 @@ func (r *lineReader) Read(p []byte) (int, error) {
 // section around the mistake begins.
 var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// maxShorter bounds the search for the line of a mistake.
 const maxShorter = 200
 
-// syntaxProblem describes the error err of the YAML library about a text of which it had read so
-// many lines. The line of the problem is the first one after which the text is wrong, whatever
-// follows. For a bracket or a quote that is not closed, this is the line where it opens.
+// syntaxProblem describes the error err of the YAML library about a text. read is the number of
+// lines that the library had read. The line of the problem is the first line after which the text
+// is wrong, whatever follows. For a bracket or quote that is not closed, it opens there.
 func syntaxProblem(file string, text []byte, read int, err error) Problem {
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	n := max(min(read, len(lines)), 1)
@@ -67,11 +66,12 @@ func syntaxProblem(file string, text []byte, read int, err error) Problem {
 // bare returns the text of an error of the YAML library without the line.
 func bare(err error) string { return libraryLine.ReplaceAllString(err.Error(), "") }
 
-// noPlace is said about a line that continues nothing.
+// noPlace describes a line that continues neither a section nor a list.
 const noPlace = "the line continues neither the section nor the list before it; " +
 	"look at its indentation, which is the same for all keys of a section and for all dashes of a list, and at quotation marks within quoted values"
 
-// unexplained are texts of the YAML library that do not say what to do, and what dray says instead.
+// unexplained are texts of the YAML library that do not say what to do, with the texts that replace
+// them.
 var unexplained = []struct{ text, say string }{
 	{"found character that cannot start any token", "a value begins with a character that means something else in YAML; put the value in quotes"},
 	{"mapping values are not allowed in this context", "a colon followed by a space is not allowed here; if it belongs to a value, put the value in quotes, otherwise look at the indentation of this line and of the line before"},
@@ -92,7 +92,7 @@ var unexplained = []struct{ text, say string }{
 	{"UTF-8", "the file is not UTF-8; save it in that encoding"},
 }
 
-// explain says what is wrong with a line, and what to do. library is what the YAML library says.
+// explain says what is wrong with a line, and what to do. library is the text of the YAML library.
 func explain(library, line string) string {
 	if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent, "\t") {
 		return "the line begins with a tab; indent it with spaces"

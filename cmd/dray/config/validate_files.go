@@ -9,8 +9,8 @@ import (
 	"os"
 )
 
-// checkFiles opens the files of certificates and their keys that the configuration names, so that
-// dray reports a missing file at the start and not at the first request.
+// checkFiles opens the files of certificates and keys that the configuration names. So dray reports
+// a missing file at the start, and not at the first request.
 func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {

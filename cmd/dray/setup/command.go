@@ -1,5 +1,5 @@
 // Package setup writes the configuration of clients that use dray as a mirror: Docker, containerd,
-// k3s, BuildKit and Podman. A plan says what each file of a client has to contain; subpackages edit
+// k3s, BuildKit and Podman. A plan says what each file of a client has to contain. Subpackages edit
 // the files and put them into place.
 package setup
 
@@ -103,7 +103,7 @@ type report struct {
 	Client  string `json:"client"`
 	Version string `json:"version,omitempty"`
 	Mirror  string `json:"mirror,omitempty"`
-	// Files are printed, and Results are what became of files.
+	// Files are the files to print. Results say what became of the files of the client.
 	Files   []printed        `json:"files,omitempty"`
 	Results []install.Result `json:"results,omitempty"`
 	Notes   []string         `json:"notes,omitempty"`
@@ -161,8 +161,8 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	return r, nil
 }
 
-// version returns the version of the client that the flag gives, or else that of the program on
-// this machine. A program in another root directory is not run.
+// version returns the version of the client that the flag gives. Without the flag, it asks the
+// program on this machine, but never a program in another root directory.
 func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	if f.version == "" {
 		if filepath.Clean(f.root) != "/" {
@@ -177,7 +177,7 @@ func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	return v, nil
 }
 
-// show adds the files of a plan to the report, as they are if there is nothing to merge with.
+// show adds the files of a plan to the report, as they are on a machine without files.
 func (r *report) show(p plan) error {
 	for _, c := range p.changes {
 		content, err := c.Merge(nil)

@@ -40,9 +40,9 @@ func containerd(s setting) (plan, error) {
 	return p, nil
 }
 
-// hostsFile is the hosts.toml of one registry in a directory. Its format is that of containerd's
-// docs/hosts.md; dial_timeout exists since containerd 2.1, and older versions ignore it. The
-// capability referrers exists since 2.2.
+// hostsFile is the hosts.toml of one registry in a directory. The format is that of containerd's
+// docs/hosts.md. containerd before 2.1 ignores dial_timeout. The capability referrers exists since
+// 2.2.
 func (s setting) hostsFile(dir string, r registry, certificate string, referrers bool) install.Change {
 	host := s.mirror.url()
 	if r.byPath {
@@ -89,7 +89,7 @@ func mergeHosts(old []byte, host, section, origin string) ([]byte, error) {
 	return f.Text(), nil
 }
 
-// contains reports whether a table has all keys of another one, with the same values.
+// contains reports whether a table has all keys of another table, with the same values.
 func contains(table, keys any) bool {
 	has, ok := table.(map[string]any)
 	wants, ok2 := keys.(map[string]any)
@@ -104,9 +104,9 @@ func contains(table, keys any) bool {
 	return true
 }
 
-// criConfig is what the plugin for Kubernetes needs to read hosts.toml: the directory. It changes
-// nothing if the plugin knows the directory or does not run. containerd 2.3 and later know it by
-// themselves.
+// criConfig tells the plugin for Kubernetes the directory of the hosts.toml files. It changes
+// nothing if the plugin knows the directory or does not run. containerd 2.3 and later know the
+// directory by themselves.
 func (s setting) criConfig(old []byte) ([]byte, error) {
 	if len(bytes.TrimSpace(old)) == 0 {
 		switch {

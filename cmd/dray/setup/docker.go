@@ -14,7 +14,7 @@ const (
 )
 
 // docker plans for both image stores, because a change of the store must not end the use of the
-// mirror: the classic one reads daemon.json and the certificate, the containerd store hosts.toml.
+// mirror. The classic store reads daemon.json and the certificate, the containerd store hosts.toml.
 func docker(s setting) (plan, error) {
 	p := plan{apply: map[string]string{dockerConfig: "systemctl reload docker"}, notes: s.mirror.plainHTTP()}
 	certificate := dockerCerts + s.mirror.host + "/ca.crt"

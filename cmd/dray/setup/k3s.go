@@ -67,7 +67,7 @@ func (s setting) k3sMerge(old []byte) ([]byte, error) {
 func (s setting) k3sMirror(mirrors *yaml.Node, r registry) (added bool, err error) {
 	endpoint := s.mirror.url()
 	if r.byPath {
-		endpoint += "/" + r.prefix + "/v2" // a path is the whole path, to k3s
+		endpoint += "/" + r.prefix + "/v2" // for k3s, a path is the whole path
 	}
 	of, err := edit.Child(mirrors, r.name, yaml.MappingNode)
 	if err != nil {

@@ -26,18 +26,18 @@ type mirror struct {
 	// authority is a PEM file that clients have to trust, or nil.
 	authority  []byte
 	registries []registry
-	// plain says that names without a registry mean Docker Hub.
+	// plain says that image names without a registry mean Docker Hub.
 	plain bool
-	// auth says that clients have to show who they are.
+	// auth says that clients need credentials.
 	auth bool
 }
 
-// registry is one that the mirror has content of.
+// registry is a registry whose content clients get from the mirror.
 type registry struct {
 	name string // as in image names
-	// prefix is what selects the registry in paths, or "" if nothing does.
+	// prefix is the path prefix that selects the registry, or "" if there is none.
 	prefix string
-	// byPath says that the name in ?ns= may not select it.
+	// byPath says that the name in ?ns= may fail to select the registry.
 	byPath bool
 }
 
@@ -57,7 +57,7 @@ type mirrorFlags struct {
 	registries               []string
 }
 
-// find returns the mirror that the flags name, or else a listener of the configuration.
+// find returns the mirror of the flags or, if they name none, a listener of the configuration.
 func (f mirrorFlags) find(load func() (config.Config, error)) (m mirror, notes []string, err error) {
 	if f.url != "" {
 		m, err = parseURL(f.url)
@@ -150,7 +150,7 @@ func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirr
 	return m, []string{note}, err
 }
 
-// choose returns the listener that the flag names, or else the first that is a mirror.
+// choose returns the listener of the flag. Without the flag, it returns the first mirror.
 func (f mirrorFlags) choose(listeners []config.Listener) (config.Listener, error) {
 	for _, l := range listeners {
 		if f.listener == l.Name || f.listener == "" && l.Role == config.RoleMirror {
@@ -195,9 +195,9 @@ func registriesOf(u config.Upstream) (all []registry) {
 	return all
 }
 
-// authorityOf returns what clients have to trust because of a listener's certificate: the
-// certificate, if it is its own authority, or else a note. It returns neither if the authorities of
-// the system vouch for it.
+// authorityOf returns what clients have to trust because of a listener's certificate. If this
+// system trusts the certificate, that is nothing. If it is its own authority, that is the
+// certificate. For any other certificate, authorityOf returns a note.
 func authorityOf(file string) (authority []byte, note string, err error) {
 	text, err := readAuthority(file)
 	if err != nil {
@@ -224,7 +224,7 @@ func authorityOf(file string) (authority []byte, note string, err error) {
 	return nil, "the system here does not know the authority " + chain[0].Issuer.String() + ", which signed the certificate of the listener; if clients do not know it either, set --ca", nil
 }
 
-// readAuthority returns the certificates in a file, without anything else that is in it.
+// readAuthority returns the certificates in a file, without any other content of the file.
 func readAuthority(file string) ([]byte, error) {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {

@@ -10,31 +10,31 @@ import (
 	"dray/cmd/dray/setup/install"
 )
 
-// setting is what a plan is made for.
+// setting has the parameters of a plan.
 type setting struct {
 	mirror      mirror
 	version     version // of the client
 	dialTimeout time.Duration
-	// read returns a file of the client's machine, as it is without what dray setup wrote.
+	// read returns the content that a file of the client's machine would have without dray setup.
 	read func(path string) ([]byte, error)
-	// glob returns the paths of such files that a pattern matches.
+	// glob returns the paths of the files of that machine that a pattern matches.
 	glob func(pattern string) []string
 }
 
-// plan is what a client needs to use a mirror.
+// plan says which changes make a client use a mirror.
 type plan struct {
 	changes []install.Change
 	// apply maps a file to the command after which the client uses it. Files that are not in the map
 	// are read at the next pull.
 	apply map[string]string
-	// notes say what the client cannot do, and what people have to do.
+	// notes say what the client cannot do, and what people have to do themselves.
 	notes []string
 }
 
 // client is a program that pulls images.
 type client struct {
 	name, about string
-	// program tells its version.
+	// program is the name of the program that tells the client's version.
 	program string
 	plan    func(s setting) (plan, error)
 }
@@ -47,8 +47,8 @@ var clients = []client{
 	{"podman", "Podman, Buildah, Skopeo and CRI-O: a file of registries.conf.d", "podman", podman},
 }
 
-// certificate is the change that has a client trust the mirror. There is none if clients know the
-// authority.
+// certificate returns the change that makes a client trust the mirror. If clients trust it already,
+// there is no change.
 func (m mirror) certificate(path string) []install.Change {
 	if m.authority == nil {
 		return nil

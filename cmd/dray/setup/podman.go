@@ -12,9 +12,9 @@ import (
 
 const podmanConfig = "/etc/containers/registries.conf.d/50-dray.conf"
 
-// podman plans a file of its own beside registries.conf. An entry there replaces the one that
-// another file has for the same registry, with its mirrors, so such a registry is left alone. The
-// format is that of containers-registries.conf(5).
+// podman plans a file of its own beside registries.conf. An entry there would replace the entry,
+// with its mirrors, that another file has for the same registry. So such a registry is left alone.
+// The format is that of containers-registries.conf(5).
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}
@@ -55,8 +55,8 @@ func (s setting) podmanMerge(old []byte, registries []registry) ([]byte, error) 
 	return f.Text(), nil
 }
 
-// podmanElsewhere returns an error if another file has an entry for a registry, or the form of
-// version 1, with which Podman refuses files of version 2.
+// podmanElsewhere returns an error if another file has an entry for a registry. It also returns an
+// error if another file has the form of version 1: Podman then refuses files of version 2.
 func (s setting) podmanElsewhere(r registry, section string) error {
 	for _, path := range append([]string{"/etc/containers/registries.conf"}, s.glob("/etc/containers/registries.conf.d/*.conf")...) {
 		if path == podmanConfig {

@@ -35,7 +35,7 @@ func (v version) known() bool { return v != version{} }
 // before reports whether the version is known and older.
 func (v version) before(major, minor int) bool { return v.known() && v.less(major, minor) }
 
-// from reports whether the version is known and at least this one.
+// from reports whether the version is known and at least the given version.
 func (v version) from(major, minor int) bool { return v.known() && !v.less(major, minor) }
 
 func (v version) less(major, minor int) bool {
@@ -50,7 +50,7 @@ func (v version) String() string {
 }
 
 // ask runs a program of this machine to find its version. The version is unknown if there is no
-// such program, or if what it says has no version.
+// such program, or if its output has no version.
 func ask(ctx context.Context, program string) version {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -216,10 +216,10 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 }
 
 // mismatch returns the index of the first layer for which the manifest and the configuration
-// disagree, or -1. They disagree if the walked content has another diffID than the configuration
-// says, or an unknown one because the walk stopped, or if only one of them has a layer with this
-// index. Without this check, an image could
-// claim the layers of an allowed base, because not all clients refuse to unpack such an image.
+// disagree, or -1. They disagree if only one of them has a layer with this index. They also
+// disagree if the walked content has another diffID, or an unknown diffID because the walk stopped.
+// Without this check, an image could claim the layers of an allowed base, because not all clients
+// refuse to unpack such an image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {

@@ -164,9 +164,9 @@ func (s *Stage) Name() string {
 	return Name + "/" + s.config.Name
 }
 
-// Revision implements pipeline.Stage. It depends on the name of the program and on the exit code
-// that means findings, and on no other setting: reports show the revision, and secrets in arguments
-// or variables could be guessed from it.
+// Revision implements pipeline.Stage. It depends only on the name of the program and on the exit
+// code that means findings. Reports show the revision, and secrets in arguments or variables could
+// be guessed from it.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config.Command[0], s.config.Refuses})
 }

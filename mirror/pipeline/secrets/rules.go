@@ -90,7 +90,7 @@ func placeholder(p []byte) bool {
 }
 
 // assigned matches a literal that names a secret, then = or : and optional quotes, then exactly n
-// bytes of a class, whose entropy is at least tenths/10 bits for each byte.
+// bytes of a class. They have an entropy of at least tenths/10 bits for each byte.
 func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, _, stop int) ([]byte, bool) {
 		i, separated := stop, false

@@ -100,8 +100,8 @@ func (s *Stage) Name() string {
 	return Name + "/" + s.config.Name
 }
 
-// Revision implements pipeline.Stage. It depends on the host of the service, but not on its whole
-// URL: reports show the revision, and a token in the URL could be guessed from it.
+// Revision implements pipeline.Stage. It depends on the host in the service's URL, but not on the
+// whole URL. Reports show the revision, and a token in the URL could be guessed from it.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config, s.config.Host()})
 }

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// PrependJSON returns text, which is a JSON object or empty, with element as the first of the
-// strings of the member key. It adds the member if there is none. A text that has element already
-// is returned as it is. same reports whether two elements mean the same.
+// PrependJSON puts element in front of the list called key. The list is in the JSON object text,
+// which may be empty. If there is no such list, PrependJSON adds it. If the list has the element
+// already, text is returned as it is. same reports whether two elements mean the same.
 func PrependJSON(text []byte, key, element string, same func(a, b string) bool) ([]byte, error) {
 	quoted, err := json.Marshal(element)
 	if err != nil {
@@ -66,8 +66,8 @@ func PrependJSON(text []byte, key, element string, same func(a, b string) bool) 
 // errTouched reports a change that cannot be made by inserting text.
 var errTouched = errors.New("its form does not let dray change it without touching the rest")
 
-// offsetJSON returns the offset behind the bracket that opens the list of the member key, or behind
-// the one that opens the object if the member does not exist.
+// offsetJSON returns the offset behind the bracket that opens the list with the name key. If there
+// is no such list, it returns the offset behind the bracket that opens the object.
 func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if _, err := dec.Token(); err != nil {
@@ -93,8 +93,8 @@ func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	return 0, errTouched
 }
 
-// indentAfter returns the white space with which the rest of an object begins, or else a new line
-// with an indent.
+// indentAfter returns the white space with which the rest of an object begins. If that has no line
+// break, indentAfter returns a line break with an indent.
 func indentAfter(rest []byte) string {
 	space := string(rest[:len(rest)-len(bytes.TrimLeft(rest, " \t\r\n"))])
 	if strings.Contains(space, "\n") && len(bytes.TrimSpace(rest)) > 1 {
@@ -103,7 +103,7 @@ func indentAfter(rest []byte) string {
 	return "\n  "
 }
 
-// stringsOf returns the strings of a list, or false if v is anything else. Nothing is an empty
+// stringsOf returns the strings of a list, or false if v is anything else. Nil counts as an empty
 // list.
 func stringsOf(v any) ([]string, bool) {
 	if v == nil {

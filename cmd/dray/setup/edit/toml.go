@@ -48,8 +48,8 @@ func (f *TOML) Get(path ...string) any {
 	return v
 }
 
-// Insert adds text with tables of its own before the first table whose path begins with one key, or
-// at the end if there is none.
+// Insert adds a section, which is text with tables of its own. It goes before the first table whose
+// path begins with the key before, or at the end if there is no such table.
 func (f *TOML) Insert(section, before string) error {
 	added, err := decodeTOML([]byte(section))
 	if err != nil {
@@ -67,7 +67,7 @@ func (f *TOML) Insert(section, before string) error {
 		if i.table && i.path[0] == before {
 			at = i.line
 			for comment := lastLine(f.text[:at]); bytes.HasPrefix(bytes.TrimSpace(comment), []byte("#")); comment = lastLine(f.text[:at]) {
-				at -= len(comment) // what is said about the table
+				at -= len(comment) // the comment belongs to the table
 			}
 			break
 		}
@@ -90,8 +90,8 @@ func separated(head []byte, section string, tail []byte) string {
 	return "\n\n" + section
 }
 
-// Set gives a key of a table a value, which is a string or a bool. It adds the key, and the table,
-// if they do not exist. The empty path is the table at the top.
+// Set sets a key of a table to a value, which is a string or a bool. It adds the key and the table
+// if they do not exist. An empty path means the table at the top of the file.
 func (f *TOML) Set(table []string, key string, value any) error {
 	literal := fmt.Sprintf("%#v", value)
 	want, err := f.with(table, key, value)
@@ -139,7 +139,7 @@ func (f *TOML) Prepend(table []string, key, element string) error {
 	return f.add(found, table, key+" = ["+strconv.Quote(element)+"]", want)
 }
 
-// add puts a line with a new key into a table, which it adds at the end if it does not exist.
+// add puts a line with a new key into a table. If the table does not exist, add puts it at the end.
 func (f *TOML) add(found []item, table []string, line string, want map[string]any) error {
 	if len(table) == 0 {
 		at := 0
@@ -174,7 +174,7 @@ func Path(keys ...string) string {
 	return strings.Join(parts, ".")
 }
 
-// with returns what the file is to mean when a key of a table has a value.
+// with returns the content that the file must have after a key of a table was set to a value.
 func (f *TOML) with(table []string, key string, value any) (map[string]any, error) {
 	want, err := decodeTOML(f.text) // a copy
 	if err != nil {
@@ -195,7 +195,7 @@ func (f *TOML) with(table []string, key string, value any) (map[string]any, erro
 	return want, nil
 }
 
-// replace changes the text if the new one means what it has to.
+// replace changes the text if the new text has the content want.
 func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	text := slices.Concat(f.text[:from], []byte(by), f.text[to:])
 	doc, err := decodeTOML(text)
@@ -206,7 +206,7 @@ func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	return nil
 }
 
-// combine adds to a document what another one has: lists get longer, and a key may not be in both.
+// combine adds a document to another document. It joins lists. No other key may be in both.
 func combine(doc, more map[string]any) error {
 	for key, value := range more {
 		switch old := doc[key].(type) {
@@ -233,14 +233,14 @@ func combine(doc, more map[string]any) error {
 
 // item is the head of a table, or a key with its value.
 type item struct {
-	path  []string // with the table that a key is in
+	path  []string // for a key, it begins with the path of its table
 	table bool
 	line  int // offset of its line
-	// value is the offset of the value of a key, and end the one behind it; 0 for a list or table.
+	// value is the offset of a key's value; end is the offset behind it, or 0 for a list or table.
 	value, end int
 }
 
-// items returns the items of a text in order. The text is known to be TOML.
+// items returns the items of a text, the first in the text first. The text must be TOML.
 func items(text []byte) (found []item) {
 	p := unstable.Parser{}
 	p.Reset(text)
@@ -275,7 +275,7 @@ func items(text []byte) (found []item) {
 	return found
 }
 
-// lineLength returns the length of the first line, with its end.
+// lineLength returns the length of the first line, with its line break.
 func lineLength(text []byte) int {
 	if i := bytes.IndexByte(text, '\n'); i >= 0 {
 		return i + 1
@@ -283,7 +283,7 @@ func lineLength(text []byte) int {
 	return len(text)
 }
 
-// lastLine returns the last line, with its end.
+// lastLine returns the last line, with its line break.
 func lastLine(text []byte) []byte {
 	return text[bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n')+1:]
 }

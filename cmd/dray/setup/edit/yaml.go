@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML returns text, which is a mapping or empty, after change. Comments stay where they are; empty
-// lines may vanish. If change returns false, the text is returned as it is.
+// YAML calls change with the mapping in text, which may be empty, and returns the new text.
+// Comments stay, but empty lines may vanish. If change returns false, YAML returns text as it is.
 func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -40,8 +40,8 @@ func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, erro
 	return out.Bytes(), enc.Close()
 }
 
-// Child returns the value of a key, which it adds with the given kind if it does not exist. It
-// returns an error if the value has another kind.
+// Child returns the value of a key. If there is no such key, it adds one with a value of the given
+// kind. It returns an error if the value has another kind.
 func Child(mapping *yaml.Node, key string, kind yaml.Kind) (*yaml.Node, error) {
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if mapping.Content[i].Value != key {

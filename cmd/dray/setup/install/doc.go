@@ -1,4 +1,4 @@
-// Package install puts files into place and takes them back. It keeps a record of what it wrote and
-// of what was there before. So it can write again with other content, and undo everything, also
-// where somebody has edited a file in between.
+// Package install puts files into place and takes them back. It records the content that it wrote
+// and the former content. So it can write other content later, and undo everything, even if
+// somebody has edited a file in between.
 package install

@@ -24,11 +24,11 @@ type Place struct {
 
 // Change is what has to happen to one file.
 type Change struct {
-	// Path is the absolute path of the file, seen from Root.
+	// Path is the path of the file as if Place.Root were /.
 	Path string
-	// Merge returns the content that the file has to have, given what it has; nil stands for a file
-	// that does not exist, and for one that need not be written. An error is the reason why the file
-	// cannot be changed.
+	// Merge returns the new content of the file. old is the present content, or nil if the file does
+	// not exist. If the file need not be written, Merge returns nil. An error says why the file cannot
+	// be changed.
 	Merge func(old []byte) ([]byte, error)
 }
 
@@ -56,7 +56,7 @@ type Result struct {
 	Backup string `json:"backup,omitempty"`
 }
 
-// Read returns the content of a file below the root, without what Write put there.
+// Read returns the content that a file below the root would have if Write had not changed it.
 func (p Place) Read(path string) ([]byte, error) {
 	content, err := os.ReadFile(p.real(path))
 	if err != nil {
@@ -68,7 +68,7 @@ func (p Place) Read(path string) ([]byte, error) {
 	}
 	before, existed, err := r.before(path, content)
 	switch {
-	case err != nil: // what people made of it
+	case err != nil: // the content cannot be told from that of Write
 		return content, nil
 	case !existed:
 		return nil, fs.ErrNotExist
@@ -76,8 +76,8 @@ func (p Place) Read(path string) ([]byte, error) {
 	return before, nil
 }
 
-// Write makes the changes. It also takes back what it wrote before into files that are in no
-// change. An error is one of the record; what is wrong with a file is in its result.
+// Write makes the changes. It also undoes its earlier changes to files that changes does not name.
+// The error is about the record. A problem with a file is in the result for that file.
 func (p Place) Write(changes []Change) ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -97,7 +97,7 @@ func (p Place) Write(changes []Change) ([]Result, error) {
 	return results, p.save(r)
 }
 
-// Undo takes back everything that Write wrote.
+// Undo undoes all changes that Write made.
 func (p Place) Undo() ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -110,7 +110,7 @@ func (p Place) Undo() ([]Result, error) {
 	return results, p.save(r)
 }
 
-// write makes one change. It returns false if the file need not exist, and does not.
+// write makes one change. It returns false if the file does not exist and need not exist.
 func (p Place) write(r *record, c Change) (Result, bool) {
 	result := Result{Path: c.Path, State: LeftAlone}
 	current, info, err := p.current(c.Path)
@@ -153,7 +153,7 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 	return result, true
 }
 
-// replace writes a file, after its backup and its entry in the record.
+// replace writes a file. Before that, it makes the backup, and the entry in the record.
 func (p Place) replace(r *record, path string, before, current, content []byte, info fs.FileInfo) error {
 	e := r.find(path)
 	if e == nil {
@@ -179,7 +179,7 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 	return put(p.real(path), content, info)
 }
 
-// undo takes back what Write made of one file.
+// undo undoes the changes that Write made to one file.
 func (p Place) undo(r *record, path string) Result {
 	result := Result{Path: path, State: LeftAlone}
 	current, info, err := p.current(path)
@@ -206,7 +206,7 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" {
-		_ = os.Remove(p.real(e.Backup)) // the file has its content
+		_ = os.Remove(p.real(e.Backup)) // the file has the same content
 	}
 	r.forget(p, path)
 	return result
@@ -247,7 +247,7 @@ func (p Place) backup(path string, content []byte, info fs.FileInfo) (string, er
 	}
 }
 
-// mkdir makes a directory, and returns those it has made, the outermost first.
+// mkdir makes a directory and its parents, and returns the new ones, the outermost first.
 func (p Place) mkdir(dir string) (made []string, err error) {
 	if _, err := os.Stat(p.real(dir)); err == nil || dir == "/" {
 		return nil, err
@@ -260,13 +260,13 @@ func (p Place) mkdir(dir string) (made []string, err error) {
 
 func (p Place) real(path string) string { return filepath.Join(p.Root, path) }
 
-// put writes a file at once as a whole, with the mode and the owner of the one that it replaces.
+// put writes a whole file at once, with the mode and the owner of the file that it replaces.
 func put(path string, content []byte, info fs.FileInfo) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".dray-setup-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once the file has its name
+	defer os.Remove(f.Name()) // fails after the file was renamed
 	mode := fs.FileMode(0o644)
 	if info != nil {
 		mode = info.Mode().Perm()
@@ -282,7 +282,7 @@ func put(path string, content []byte, info fs.FileInfo) error {
 
 // Glob returns the paths of files below the root that a pattern matches.
 func (p Place) Glob(pattern string) []string {
-	found, _ := filepath.Glob(p.real(pattern)) // the pattern is right
+	found, _ := filepath.Glob(p.real(pattern)) // the pattern is well-formed
 	for i, path := range found {
 		found[i] = "/" + strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(p.Root)), "/")
 	}

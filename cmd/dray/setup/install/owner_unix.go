@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// giveTo gives a file to the owner of the one that it replaces.
+// giveTo gives a file to the owner of the file that it replaces.
 func giveTo(f *os.File, replaced fs.FileInfo) error {
 	if replaced == nil {
 		return nil

@@ -22,7 +22,7 @@ const Records = "/var/lib/dray-setup"
 // record is what was written for one client.
 type record struct {
 	Files []*entry `json:"files"`
-	// Directories are those that were made, the outermost first.
+	// Directories are the directories that were made, the outermost first.
 	Directories []string `json:"directories,omitempty"`
 }
 
@@ -30,7 +30,7 @@ type record struct {
 type entry struct {
 	Path    string `json:"path"`
 	Existed bool   `json:"existed"`
-	// Before is the content that the file had, and Content the one that was written.
+	// Before is the former content of the file. Content is the content that was written.
 	Before  string `json:"before,omitempty"`
 	Content string `json:"content"`
 	Backup  string `json:"backup,omitempty"`
@@ -98,9 +98,9 @@ func (r *record) forget(p Place, path string) {
 	}
 }
 
-// before returns what a file with the given content would have without what was written, and
-// whether there would be a file at all. Lines that were edited since then stay. It returns an error
-// if they are the lines that were written, or if the rest is not a file of this kind any more.
+// before returns the content that a file would have if it had not been written, and whether the
+// file would exist. current is the present content. Lines that somebody has edited since then stay.
+// If those lines were written, or the result is not a file of this kind, there is an error.
 func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
 	e := r.find(path)
 	switch {
