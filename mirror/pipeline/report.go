@@ -182,70 +182,134 @@ func (r *Report) Broken() []string {
 const MaxMessage = 900
 
 // Message returns the text of a rejection for a terminal: a summary, one line for each finding or
-// unknown that rejects the image, and the address of the report. One line says how many others are
-// left out, because they do not fit into MaxMessage or are not in the report. Clients print the
-// text after "denied: ".
+// unknown that rejects the image, and the address of the report. If the text would be longer than
+// MaxMessage, the lines come without advice, and each different advice follows once, as far as it
+// fits. One line says how many others are left out, because they do not fit or are not in the
+// report. Clients print the text after "denied: ".
 func (r *Report) Message(url string) string {
-	var lines []string
+	var full, brief []string
+	var all advices
+	stages := map[string]bool{}
 	for _, f := range r.Findings {
 		if f.Rejects() {
-			lines = append(lines, f.line())
+			stages[f.Stage] = true
+			full, brief = append(full, strings.TrimSuffix(f.line()+"; "+f.Fix, "; ")), append(brief, f.line())
+			all.add(f)
 		}
 	}
-	found := len(lines)
+	found := len(full)
 	for _, u := range r.Unknowns {
 		if u.Rejects() {
-			lines = append(lines, u.line())
+			full, brief = append(full, u.line()), append(brief, u.line())
 		}
 	}
-	head := fmt.Sprintf("%s of %s failed, so the image was not stored", checks(found), r.Repository)
-	if found == 0 {
-		head = fmt.Sprintf("%s of %s could not be completed, so the image was not stored", checks(len(lines)), r.Repository)
+	head := fmt.Sprintf("%s of %s failed, so the image was not stored", count(len(stages), "check"), r.Repository)
+	switch {
+	case found == 0:
+		head = fmt.Sprintf("%s of %s could not be completed, so the image was not stored", count(len(full), "check"), r.Repository)
+	case found > len(stages):
+		head += fmt.Sprintf(" (%s)", count(found, "finding"))
 	}
 	tail := ""
 	if url != "" {
 		tail = "\nreport: " + url
 	}
-	const forRest = 40 // "and 123 more"
-	b := strings.Builder{}
-	b.WriteString(clean(head, 300))
-	rest := r.More
-	for i, l := range lines {
-		left := MaxMessage - len(tail) - b.Len() - 1
-		if i+1 < len(lines) || rest > 0 {
-			left -= forRest
+	m := &message{left: MaxMessage - len(tail)}
+	m.add(clean(head, 300))
+	if size := len(strings.Join(full, "\n")); size < m.left && r.More == 0 || size < m.left-forRest {
+		brief, all = full, nil
+	}
+	m.list(brief, r.More)
+	for _, l := range all.lines() {
+		if len(l) < m.left {
+			m.add(l)
 		}
-		if len(l) > left && i == 0 {
-			l = clean(l, max(left, 80))
-		} else if len(l) > left {
-			rest += len(lines) - i
+	}
+	return m.String() + tail
+}
+
+// advices are the different texts about what to do.
+type advices []advice
+
+// advice is what to do about the findings of some rules.
+type advice struct {
+	fix   string
+	rules []string
+}
+
+func (a *advices) add(f Finding) {
+	if f.Fix == "" {
+		return
+	}
+	i := slices.IndexFunc(*a, func(known advice) bool { return known.fix == f.Fix })
+	if i < 0 {
+		i, *a = len(*a), append(*a, advice{fix: f.Fix})
+	}
+	if rule := f.Stage + "/" + f.Rule; !slices.Contains((*a)[i].rules, rule) {
+		(*a)[i].rules = append((*a)[i].rules, rule)
+	}
+}
+
+func (a advices) lines() []string {
+	var lines []string
+	for _, known := range a {
+		lines = append(lines, "what to do about "+strings.Join(known.rules, ", ")+": "+known.fix)
+	}
+	return lines
+}
+
+// message is a text of lines, with the bytes that are left for further ones.
+type message struct {
+	strings.Builder
+	left int
+}
+
+// add appends a line.
+func (m *message) add(line string) {
+	if m.Len() > 0 {
+		line = "\n" + line
+	}
+	m.WriteString(line)
+	m.left -= len(line)
+}
+
+// forRest is the length of a line that says how many others are left out.
+const forRest = len("\nand 1234567 more")
+
+// list appends as many lines as fit. If there are others, one more line has their number: those that
+// do not fit, and the parameter more. The first line is cut if it is too long.
+func (m *message) list(lines []string, more int) {
+	for i, l := range lines {
+		room := m.left - len("\n")
+		if i+1 < len(lines) || more > 0 {
+			room -= forRest
+		}
+		if len(l) > room && i > 0 {
+			more += len(lines) - i
 			break
 		}
-		b.WriteString("\n" + l)
+		m.add(clean(l, max(room, 80)))
 	}
-	if rest > 0 {
-		fmt.Fprintf(&b, "\nand %d more", rest)
+	if more > 0 {
+		m.add(fmt.Sprintf("and %d more", more))
 	}
-	return b.String() + tail
 }
 
-func checks(n int) string {
+// count returns a number with its noun.
+func count(n int, noun string) string {
 	if n == 1 {
-		return "1 check"
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d checks", n)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// line returns the finding without advice.
 func (f Finding) line() string {
 	l := "- [" + f.Stage + "/" + f.Rule + "] "
 	if at := f.Where.String(); at != "" {
 		l += at + ": "
 	}
-	l += f.What
-	if f.Fix != "" {
-		l += "; " + f.Fix
-	}
-	return l
+	return l + f.What
 }
 
 func (u Unknown) line() string {

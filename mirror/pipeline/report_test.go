@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,5 +31,33 @@ func TestMessageCountsTheRest(t *testing.T) {
 				t.Errorf("%d findings, %d more, %q: %s", tc.findings, tc.more, url, text)
 			}
 		}
+	}
+}
+
+// A message that would be too long has every finding first, and each different advice once. A short
+// one has the advice beside the finding.
+func TestMessagePutsFindingsFirst(t *testing.T) {
+	const fix = "revoke it, because everyone who has the image has it, and give it to the container when it starts"
+	finding := func(stage, rule, path, fix string) Finding {
+		return Finding{Stage: stage, Rule: rule, Mode: Enforce, Where: Place{Path: path}, What: "a credential", Fix: fix}
+	}
+	short := &Report{Repository: "team/app", Findings: []Finding{finding("secrets", "key", "a", fix), finding("runtime", "user", "b", "set USER")}}
+	if want := "2 checks of team/app failed, so the image was not stored\n- [secrets/key] /a: a credential; " + fix + "\n- [runtime/user] /b: a credential; set USER"; short.Message("") != want {
+		t.Errorf("short: %s", short.Message(""))
+	}
+	long := &Report{Repository: "team/app"}
+	for i := range 9 {
+		long.Findings = append(long.Findings, finding("secrets", []string{"key", "token"}[i%2], fmt.Sprint("f", i), fix))
+	}
+	long.Findings = append(long.Findings, finding("runtime", "user", "x", "set USER"), finding("shape", "size", "y", strings.Repeat("long ", 100)))
+	long.Unknowns = []Unknown{{Stage: "clamd", Why: "no connection"}}
+	lines := strings.Split(long.Message("https://dray.example.com/r"), "\n")
+	var want []string
+	for _, f := range long.Findings {
+		want = append(want, f.line())
+	}
+	want = append(want, "- [clamd] no result: no connection", "what to do about secrets/key, secrets/token: "+fix, "what to do about runtime/user: set USER", "report: https://dray.example.com/r")
+	if lines[0] != "3 checks of team/app failed, so the image was not stored (11 findings)" || !slices.Equal(lines[1:], want) {
+		t.Errorf("long: %q", lines)
 	}
 }

@@ -253,10 +253,10 @@ func (c *check) user(fs *rootFS) {
 		c.add("user", "set USER to ContainerUser, or to a user that the image adds", "the image runs as an administrator: its user is %s", cmp.Or(name, "the one of its base image"))
 	case name == "":
 		c.add("user", fix, "the image runs as root, because it sets no user")
-	case name == "root", listed && id == 0:
+	case name == "root", err == nil && uid == 0:
+		c.add("user", fix, "the image runs as root: its user is %s", name)
+	case listed && id == 0:
 		c.add("user", fix, "the image runs as root: the user %s has the ID 0", name)
-	case err == nil && uid == 0:
-		c.add("user", fix, "the image runs as root: the user ID is %s", name)
 	case !known:
 		c.add("user", fix+", and make /etc/passwd a regular file", "unknown user %s: /etc/passwd is not a regular file, or too long", name)
 	case listed, err == nil && uid > 0 && uid <= math.MaxInt32:

@@ -77,6 +77,19 @@ func layer(t *testing.T, files ...file) []byte {
 // judge returns the findings as rule@place, and unknowns as "?".
 func judge(t *testing.T, c Config, trust bool, config string, layers ...[]byte) string {
 	t.Helper()
+	r := report(t, c, trust, config, layers...)
+	var out []string
+	for _, f := range r.Findings {
+		out = append(out, strings.TrimSuffix(f.Rule+"@"+f.Where.String(), "@"))
+	}
+	for range r.Unknowns {
+		out = append(out, "?")
+	}
+	return strings.Join(out, " ")
+}
+
+func report(t *testing.T, c Config, trust bool, config string, layers ...[]byte) *pipeline.Report {
+	t.Helper()
 	stage, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -105,14 +118,21 @@ func judge(t *testing.T, c Config, trust bool, config string, layers ...[]byte) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []string
-	for _, f := range r.Findings {
-		out = append(out, strings.TrimSuffix(f.Rule+"@"+f.Where.String(), "@"))
+	return r
+}
+
+// A finding says no more than the check knows: root and 0 count as root, whatever their entries in
+// /etc/passwd are.
+func TestWhyItRunsAsRoot(t *testing.T) {
+	users := layer(t, file{path: "etc/passwd", text: "root:x:1000:0::/:\n0:x:1000:0::/:\ntoor:x:0:0::/:\n", mode: 0o644})
+	for user, want := range map[string]string{
+		"root": "the image runs as root: its user is root", "0:1000": "the image runs as root: its user is 0",
+		"toor": "the image runs as root: the user toor has the ID 0", "": "the image runs as root, because it sets no user",
+	} {
+		if r := report(t, Config{NonRoot: true}, false, `"config":{"User":"`+user+`"}`, users); len(r.Findings) != 1 || r.Findings[0].What != want {
+			t.Errorf("%q: %+v, want %q", user, r.Findings, want)
+		}
 	}
-	for range r.Unknowns {
-		out = append(out, "?")
-	}
-	return strings.Join(out, " ")
 }
 
 func TestWhoItRunsAs(t *testing.T) {

@@ -40,7 +40,7 @@ func TestSecretsInDocuments(t *testing.T) {
 		"an annotation":        {manifest: text(map[string]any{"annotations": map[string]string{"k": token}}), want: "in the manifest (annotations.k)"},
 		"an annotation below":  {manifest: text(map[string]any{"layers": []any{map[string]any{"annotations": map[string]string{"k k": token}}}}), want: "in the manifest (layers[0].annotations.…)"},
 		"a name and a value":   {config: `{"config":{"Labels":{"aws_secret_access_key":"q7Rk2Vw9Xz4Lm8Np3Ts6Yb1Cd5Fg0HjWaEoUvIiP"}}}`, want: "in the configuration (config.Labels.aws_secret_access_key)"},
-		"a file":               {title: "id_rsa", want: "an SSH private key is in the image"},
+		"a file":               {title: "id_rsa", want: "the image contains an SSH private key"},
 		"nothing":              {config: `{"config":{"Env":["PATH=/bin"]},"history":[{"created_by":"RUN x"}]}`, manifest: `{"annotations":{"org.opencontainers.image.title":"x"}}`, title: "app.txt"},
 	} {
 		m := &pipeline.Manifest{Raw: []byte(tc.manifest), Config: &pipeline.Config{Raw: []byte(tc.config)}, Layers: []*pipeline.LayerView{{Annotations: map[string]string{"org.opencontainers.image.title": tc.title}}}}

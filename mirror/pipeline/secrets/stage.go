@@ -12,7 +12,7 @@ import (
 const Name = "secrets"
 
 // version goes up with every change of the built-in rules.
-const version = 2
+const version = 3
 
 // Config configures the search.
 type Config struct {
@@ -125,7 +125,7 @@ const revoke = "revoke it, because everyone with the image has it, and pass it t
 // finding returns the finding about a file that the rule matches.
 func (r PathRule) finding(where pipeline.Place) pipeline.Finding {
 	return pipeline.Finding{
-		Rule: r.ID, What: r.What + " is in the image", Where: where,
+		Rule: r.ID, What: "the image contains " + r.What, Where: where,
 		Fix: "exclude the file from the build (.dockerignore), and use a secret mount if a build step needs it; deleting it in a later layer does not remove it",
 	}
 }
