@@ -61,6 +61,9 @@ func (r *Table) resolve(name string) (*Route, string) {
 	if route, rest := r.afterPrefix(name); route != nil {
 		return route, rest
 	}
+	if route, rest := r.afterHost(name); route != nil {
+		return route, rest
+	}
 	if foreign {
 		return r.byHost(first), rest
 	}

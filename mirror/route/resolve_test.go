@@ -25,6 +25,7 @@ func TestResolve(t *testing.T) {
 		"aws/team/app:1":                           "ecr team/app 1",
 		"hub/alpine:3":                             "hub library/alpine 3",
 		"hub":                                      "ecr hub latest",
+		"localhost:5000/registry-1.docker.io/x":    "hub library/x latest",
 		"inner/x":                                  "inner x latest",
 		"team/app:1@" + sum:                        "ecr team/app " + sum,
 		"team/app@" + sum:                          "ecr team/app " + sum,

@@ -13,8 +13,8 @@ import (
 type Route struct {
 	// Upstream is the upstream's name.
 	Upstream string
-	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=
-	// or in the Host header.
+	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=,
+	// in the Host header, or where a prefix could be. In place of a prefix, a name needs a dot.
 	Hosts []string
 	// Prefixes are the paths, without outer slashes, that select the upstream, before or after /v2/.
 	Prefixes []string
@@ -45,7 +45,8 @@ type Target struct {
 }
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
-// after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/ or a
+// after /v2/, a registry name after /v2/ unless ?ns= names another one, ?ns=, the Host header, the
+// first route. If the request has a path before /v2/ or a
 // namespace that no route has, the client means another registry. Then Match returns ErrNameUnknown
 // instead of a target at the first route. Without routes, it returns ErrNameUnknown, too.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
@@ -61,7 +62,11 @@ func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if route, repo := r.afterPrefix(q.Repo); route != nil {
 		return r.target(route, repo), nil
 	}
-	if q.Namespace != "" && !has(r.Own, q.Namespace) {
+	named := q.Namespace != "" && !has(r.Own, q.Namespace)
+	if route, repo := r.afterHost(q.Repo); route != nil && (!named || route == r.byHost(q.Namespace)) {
+		return r.target(route, repo), nil
+	}
+	if named {
 		if route := r.byHost(q.Namespace); route != nil {
 			return r.target(route, q.Repo), nil
 		}
@@ -128,13 +133,31 @@ func (r *Table) Check() error {
 	return nil
 }
 
+// byPrefix returns the route with a prefix, or else the route that has it as a host name.
 func (r *Table) byPrefix(p string) *Route {
 	for i := range r.Order {
 		if slices.Contains(r.Order[i].Prefixes, p) {
 			return &r.Order[i]
 		}
 	}
-	return nil
+	route, _ := r.afterHost(p + "/")
+	return route
+}
+
+// afterHost returns the route with a host name that the repository name begins with, and the rest
+// of the name. The host name must have a dot, because a name without one is more likely the first
+// part of a repository name.
+func (r *Table) afterHost(repo string) (route *Route, rest string) {
+	host, rest, deep := strings.Cut(repo, "/")
+	if !deep || !strings.Contains(host, ".") {
+		return nil, ""
+	}
+	for i := range r.Order {
+		if has(r.Order[i].Hosts, host) {
+			return &r.Order[i], rest
+		}
+	}
+	return nil, ""
 }
 
 // afterPrefix returns the route with the longest prefix that the repository name begins with, and

@@ -13,7 +13,7 @@ func TestMatch(t *testing.T) {
 		Order: []Route{
 			{Upstream: "ecr", Hosts: []string{"123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, Prefixes: []string{"aws"}},
 			{Upstream: "hub", Hosts: []string{"docker.io", "registry-1.docker.io", "hub.dray.example.com"}, Prefixes: []string{"hub", "mirrors/hub"}, DefaultNamespace: "library"},
-			{Upstream: "quay", Hosts: []string{"quay.io", "reg.example.com:5443"}},
+			{Upstream: "quay", Hosts: []string{"quay.io", "reg.example.com:5443", "intern"}},
 			{Upstream: "deep", Prefixes: []string{"deep", "hub/deep"}},
 		},
 	}
@@ -46,6 +46,14 @@ func TestMatch(t *testing.T) {
 		{name: "a name at the first upstream that reads like one at another", prefix: "aws", repo: "hub/secret", want: Target{"ecr", "hub/secret", "aws/hub/secret"}},
 		{name: "the same by the prefix after /v2/", repo: "aws/quay/secret", want: Target{"ecr", "quay/secret", "aws/quay/secret"}},
 		{name: "a name at the first upstream that reads like its own prefix", prefix: "aws", repo: "aws/x", want: Target{"ecr", "aws/x", "aws/aws/x"}},
+		{name: "a registry name after /v2/ is never asked of another upstream", repo: "quay.io/org/app", want: Target{"quay", "org/app", "quay/org/app"}},
+		{name: "the same with the default namespace", repo: "registry-1.docker.io/alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "BuildKit: registry name after /v2/ and ?ns=", repo: "quay.io/org/app", ns: "quay.io", want: Target{"quay", "org/app", "quay/org/app"}},
+		{name: "a registry name before /v2/", prefix: "quay.io", repo: "org/app", want: Target{"quay", "org/app", "quay/org/app"}},
+		{name: "base of a registry name before /v2/", prefix: "quay.io", want: Target{Upstream: "quay"}},
+		{name: "a registry name alone is a name", repo: "quay.io", want: Target{"ecr", "quay.io", "quay.io"}},
+		{name: "a registry name below a prefix is part of a name", repo: "aws/quay.io/org/app", want: Target{"ecr", "quay.io/org/app", "quay.io/org/app"}},
+		{name: "a registry name in place of a prefix has a dot", repo: "intern/app", want: Target{"ecr", "intern/app", "intern/app"}},
 		{name: "?ns= before Host", host: "hub.dray.example.com", repo: "a", ns: "quay.io", want: Target{"quay", "a", "quay/a"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

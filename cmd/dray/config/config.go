@@ -9,7 +9,8 @@ type Config struct {
 	// `127.0.0.1:5000`. If `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY` give a certificate, it listens
 	// on port 5000 of every interface instead.
 	Listeners []Listener `yaml:"listeners"`
-	// The registries behind dray. Without this section there is Docker Hub, with the prefix
+	// The registries behind dray. An entry can be a single text, such as `quay.io`, which is short for
+	// an entry with only this `url`. Without this section there is Docker Hub, with the prefix
 	// `docker.io`. If `ECR_REGISTRY` is set, there is also that registry, and plain names go to it.
 	Upstreams []Upstream `yaml:"upstreams"`
 	// The conditions that images must meet before dray forwards them. An upstream names the checks

@@ -28,6 +28,9 @@ type decoder struct {
 // defaulted is implemented by those elements of lists that have defaults other than zero values.
 type defaulted interface{ setDefaults() }
 
+// shorthand is implemented by sections that a single text can stand for.
+type shorthand interface{ setText(text string) }
+
 // ReadYAML reads the text of a file with one YAML document into the struct that to points to. It
 // returns all problems. A key that the struct does not have is a problem, too.
 func ReadYAML(file string, text []byte, to any) error {
@@ -72,9 +75,12 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 		return // a key without a value keeps its default
 	}
 	read := textReader(v)
+	short, ok := v.Addr().Interface().(shorthand)
 	switch {
 	case read != nil:
 		d.scalar(path, n, v, read)
+	case ok && n.Kind == yaml.ScalarNode:
+		short.setText(n.Value)
 	case v.Kind() == reflect.Struct:
 		d.mapping(path, n, v)
 	case v.Kind() == reflect.Slice:

@@ -65,6 +65,9 @@ func (u *Upstream) setDefaults() {
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
+// setText makes the entry one that has only a URL.
+func (u *Upstream) setText(text string) { u.URL = text }
+
 // unsetQuota marks a quota that is not set. A file cannot set a negative quota.
 const unsetQuota = -1
 

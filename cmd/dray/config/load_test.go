@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -463,6 +464,10 @@ log: {format: xml}
 			`DRAY_ADMIN_ADDRESS: admin.address: "x" is not host:port`,
 			"DRAY_METADATA_PASSWORD: metadata.password: needs url, because the bbolt file in the cache directory has no password",
 			"listeners[0].tls: open /nowhere/c: no such file or directory"}},
+		{name: "names of registries", file: "upstreams: [docker.io, 'https://u:p@ghcr.io', quay.io/team/v2]\nlisteners: [docker.io]\n", want: []string{
+			"dray.yaml:1: upstreams[1].url: must not contain a user or a password",
+			"dray.yaml:1: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix",
+			"dray.yaml:2: listeners[0]: must be a map of keys and values"}},
 		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",
@@ -500,6 +505,43 @@ upstreams: [{url: "http://[::1]:5000"}, {url: xn--dckerx.example}, {url: `+long+
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A registry is one word in the file, and that word is all that its kind and its names need.
+func TestRegistriesByName(t *testing.T) {
+	const file = "upstreams: [docker.io, ghcr.io, quay.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws, gcr.io, {url: registry.gitlab.com}]\n"
+	c, err := Load(write(t, "dray.yaml", file), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, order []string
+	for _, u := range c.Upstreams {
+		got = append(got, fmt.Sprint(u.Name, " ", u.Kind, " ", u.URL, " ", u.Hosts, u.DefaultNamespace))
+		order = append(order, u.Name)
+	}
+	want := []string{
+		"docker.io oci https://registry-1.docker.io [docker.io registry-1.docker.io index.docker.io registry.hub.docker.com]library",
+		"ghcr.io oci https://ghcr.io [ghcr.io]", "quay.io oci https://quay.io [quay.io]", "registry.k8s.io oci https://registry.k8s.io [registry.k8s.io]",
+		"mcr.microsoft.com oci https://mcr.microsoft.com [mcr.microsoft.com]", "public.ecr.aws ecr-public https://public.ecr.aws [public.ecr.aws]",
+		"gcr.io oci https://gcr.io [gcr.io]", "registry.gitlab.com oci https://registry.gitlab.com [registry.gitlab.com]",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(order, c.Listeners[0].Upstreams); diff != "" {
+		t.Error(diff)
+	}
+	var entries []string
+	for _, name := range order {
+		entries = append(entries, "{url: "+name+"}")
+	}
+	long, err := Load(write(t, "dray.yaml", "upstreams: ["+strings.Join(entries, ", ")+"]\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(long, c); diff != "" {
+		t.Errorf("the short form differs from the long one: %s", diff)
 	}
 }
 

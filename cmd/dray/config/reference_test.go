@@ -231,6 +231,8 @@ func typeWords(t *testing.T, typ reflect.Type) string {
 		return typeWords(t, typ.Elem())
 	case special[typ] != "":
 		return special[typ]
+	case isSection && kind == reflect.Slice && reflect.PointerTo(typ.Elem()).Implements(reflect.TypeFor[shorthand]()):
+		return "list of sections or texts"
 	case isSection && kind == reflect.Slice:
 		return "list of sections"
 	case isSection:

@@ -17,8 +17,10 @@ type Upstream struct {
 	// images that clients push, as for build caches, and never forwards them. Default: dray derives
 	// the kind from the host name.
 	Kind Kind `yaml:"kind"`
-	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: the host
-	// of `url`. The default of Docker Hub is its four names; a registry below a path has no default.
+	// The host names that select this upstream, in the `Host` header or in `?ns=`. A host name with a
+	// dot and without a port also selects it like a prefix: with `quay.io`, clients can pull
+	// `<dray>/quay.io/org/app`. Default: the host of `url`. The default of Docker Hub is its four
+	// names; a registry below a path has no default.
 	Hosts []string `yaml:"hosts"`
 	// The path prefixes that select this upstream. With `hub`, dray accepts both
 	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and

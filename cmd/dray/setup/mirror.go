@@ -187,10 +187,14 @@ func registriesOf(u config.Upstream) (all []registry) {
 		prefix = u.Prefixes[0]
 	}
 	if slices.Contains(u.Hosts, dockerHub) {
-		return []registry{{name: dockerHub, prefix: prefix}}
+		return []registry{{name: dockerHub, prefix: cmp.Or(prefix, dockerHub)}}
 	}
 	for _, host := range u.Hosts {
-		all = append(all, registry{name: host, prefix: prefix})
+		own := prefix
+		if own == "" && strings.Contains(host, ".") && !strings.Contains(host, ":") {
+			own = host // a host name is a prefix, too
+		}
+		all = append(all, registry{name: host, prefix: own})
 	}
 	return all
 }
