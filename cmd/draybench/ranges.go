@@ -60,8 +60,9 @@ func coldRangeRows() (rows []metric) {
 	return rows
 }
 
-// rangeTargets returns the targets for ranges. If dray holds the layer, they compare dray with
-// nginx, otherwise with no cache.
+// rangeTargets returns the targets for ranges. For a layer that dray holds, they compare dray with
+// nginx. For a layer that dray does not hold, they compare its time with that of clients that fetch
+// from the origin themselves, and limit the bytes that dray fetches.
 func rangeTargets() (all []target) {
 	for _, l := range rangeLoads() {
 		least := 1.0
@@ -122,7 +123,7 @@ func (b *bench) coldRanges(ctx context.Context) error {
 	}
 	peers := b.only(direct, dray)
 	for i, s := range b.plan.lines() {
-		named := fullPlan().lines()[i] // a quick run has the same rows
+		named := fullPlan().lines()[i] // a quick run names its rows after the full plan, too
 		for _, l := range rangeLoads() {
 			err := eachRound(b.plan.RangedRounds, peers, func(_ int, p peer) error {
 				return b.cold(ctx, p, s, img, func(r *running, o *origin) error {

@@ -20,7 +20,8 @@ import (
 // manifest for such a client.
 const PushedAccept = "pushed"
 
-// recordSeen records that the upstream sent or accepted digests, in whichever of its repositories.
+// recordSeen records that the upstream sent or accepted the content with these digests. The record
+// does not say in which of the upstream's repositories.
 func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
@@ -108,10 +109,11 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 // be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent or accepted. It records the manifest, and the
-// children in confirmed. The upstream must have these children, because it has the manifest. It
-// returns no error, because a pull does not fail if the manifest or a fact cannot be stored. If the
-// manifest is not [oci.Manifest.Keepable], Store does nothing.
+// Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and the
+// children in confirmed, which the upstream should have, because it has the manifest. If the
+// upstream takes pushes, Store also records the presence of all of these, except of child
+// manifests. It returns no error, because a pull does not fail if the manifest or a fact cannot be
+// stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {

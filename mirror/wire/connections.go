@@ -120,8 +120,9 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	return true
 }
 
-// waitsNoLonger counts one waiting client less. If a connection was closed for a waiting client,
-// this client has probably got the place of that connection.
+// waitsNoLonger counts one waiting client less. If c.changed has closed a connection for any
+// waiting client, the client that stops waiting has probably got the place of that connection, so
+// it is taken off granted.
 func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,9 +3,13 @@
 //
 // Each directory has a file with the number of its format. A program that knows only lower numbers
 // does not touch the directory, and says what to do. The number changes when an older program would
-// lose or misread something. The files also name the other directory, so that a directory that is
-// not mounted, or a setting that was dropped, is found before content is given up.
+// lose or misread something.
 //
-// The queue, the lists of hosted repositories and the pins are moved out of the cache's directory,
-// where they are without a setting for the state, if the two directories differ.
+// The file of the cache also names the directory of the state. If this is not the configured one,
+// and has queued pushes or hosted repositories, dray does not start: the setting was changed or
+// dropped. Nor does dray start if the state has such content and the cache has no file, because
+// then the cache is probably not mounted.
+//
+// Without a setting for the state, the queue, the lists of hosted repositories and the pins are in
+// the cache's directory. When the setting names another directory, they are moved there.
 package directories

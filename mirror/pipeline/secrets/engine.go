@@ -5,9 +5,9 @@
 // Invariants:
 //   - A finding never holds the secret. It holds a fingerprint, by which operators recognise and
 //     waive it.
-//   - The cost is one table look-up for each byte, whatever the number of rules. If three bytes may
-//     belong to a literal, the rules of the literal also look at the bytes around it, at most
-//     [maxSecret] on each side.
+//   - The cost is one table look-up for each byte, whatever the number of rules. Only where three
+//     consecutive bytes may be part of a literal is the literal compared. Where it is found, its
+//     rule looks at the bytes around it, at most [maxSecret] on each side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
 
@@ -21,8 +21,8 @@ import (
 const (
 	// maxSecret is how many bytes a rule looks at before its literal, and how many after it.
 	maxSecret = 512
-	// bufferSize is the size of a Scanner's buffer. Before the buffer is filled again, it has at most
-	// 2*maxSecret bytes.
+	// bufferSize is the size of a Scanner's buffer. A full buffer keeps only its last 2*maxSecret
+	// bytes, and is then filled with the next bytes of the file.
 	bufferSize = 64 << 10
 )
 
@@ -132,8 +132,8 @@ type Scanner struct {
 	n      int   // bytes in buf
 	next   int   // index of the first byte that was not searched for anchors
 	base   int64 // offset of buf in the file
-	lines  int   // newlines before buf[count]
-	count  int   // bytes of buf whose newlines are in lines
+	lines  int   // number of newlines in the file before buf[count]
+	count  int   // index of the first byte of buf that was not searched for newlines
 	hits   int
 }
 
