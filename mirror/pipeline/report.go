@@ -276,8 +276,8 @@ func (m *message) add(line string) {
 // forRest is the length of a line that says how many others are left out.
 const forRest = len("\nand 1234567 more")
 
-// list appends as many lines as fit. If there are others, one more line has their number: those that
-// do not fit, and the parameter more. The first line is cut if it is too long.
+// list appends as many lines as fit. If some do not fit, or the parameter more is not 0, one more
+// line has the number of both together. The first line is cut if it is too long.
 func (m *message) list(lines []string, more int) {
 	for i, l := range lines {
 		room := m.left - len("\n")

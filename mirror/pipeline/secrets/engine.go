@@ -37,9 +37,8 @@ type Match struct {
 	Fingerprint string
 }
 
-// Fingerprint identifies a secret without revealing it: it has the first 16 hexadecimal digits of
-// the SHA-256 of the rule and the secret. Rules match only secrets that are long or random enough
-// not to be guessed from the fingerprint.
+// Fingerprint identifies a credential without revealing it: it has the first 16 hexadecimal digits
+// of the SHA-256 of the rule and of the bytes that [Rule].Secret returns.
 func Fingerprint(rule string, secret []byte) string {
 	h := sha256.New()
 	h.Write([]byte(rule))

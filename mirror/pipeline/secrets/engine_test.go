@@ -110,6 +110,29 @@ func TestEveryRuleFindsItsOwnAndNothingElse(t *testing.T) {
 	}
 }
 
+// A password in a URL, which people choose, cannot be guessed from the fingerprint, because the
+// fingerprint depends on the rest of the URL only.
+func TestFingerprintOfAChosenPassword(t *testing.T) {
+	e := NewEngine(Rules())
+	of := func(url string) string {
+		found := scan(e, strings.NewReader("DATABASE_URL="+url+"\n"))
+		if len(found) != 1 {
+			t.Fatalf("%s: found %v", url, ids(found))
+		}
+		return found[0].Fingerprint
+	}
+	const scheme = "postgres" + "://"
+	one := of(scheme + "app:" + "Sommer-2026" + "@db.internal:5432/app")
+	if same := of(scheme + "app:" + "Winter-2027" + "@db.internal:5432/app"); same != one {
+		t.Error("the fingerprint depends on the password")
+	}
+	for _, other := range []string{scheme + "ops:Sommer-2026@db.internal:5432/", scheme + "app:Sommer-2026@db.example:5432/", "mysql" + "://app:Sommer-2026@db.internal:5432/"} {
+		if of(other) == one {
+			t.Errorf("%s has the same fingerprint", other)
+		}
+	}
+}
+
 // The matches do not depend on how a file is cut into pieces, or where in it a secret is.
 func TestPiecesDoNotMatter(t *testing.T) {
 	e := NewEngine(Rules())

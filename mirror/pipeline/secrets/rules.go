@@ -1,6 +1,9 @@
 package secrets
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Rule recognises one kind of credential.
 type Rule struct {
@@ -14,8 +17,9 @@ type Rule struct {
 	// Fold ignores case in the literals.
 	Fold bool
 	// Secret checks the literal window[start:stop]. It returns the bytes that identify the
-	// credential, or false if there is none. The window extends at most maxSecret bytes beyond the
-	// literal on both sides.
+	// credential, or false if there is none. The bytes must be too random to be guessed from their
+	// hash, or not secret. The window extends at most maxSecret bytes beyond the literal on both
+	// sides.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 
@@ -167,7 +171,8 @@ func privateKey(p []byte, _, stop int) ([]byte, bool) {
 	return key, true
 }
 
-// urlPassword matches a URL that contains a password.
+// urlPassword matches a URL that contains a password. People choose such passwords, so a password
+// could be guessed from a fingerprint. Therefore the URL without the password identifies it.
 func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 	n := graphic.run(p, stop, maxSecret)
 	authority := p[stop : stop+n]
@@ -178,7 +183,7 @@ func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	_, password, ok := bytes.Cut(userinfo, []byte{':'})
+	user, password, ok := bytes.Cut(userinfo, []byte{':'})
 	if !ok || len(password) < 8 || bytes.ContainsAny(password, "${}%*<>[](),") || entropy(password) < 28 || placeholder(password) {
 		return nil, false
 	}
@@ -187,7 +192,7 @@ func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 			return nil, false
 		}
 	}
-	return p[start : stop+len(authority)], true
+	return slices.Concat(p[start:stop], user, authority[len(userinfo):]), true
 }
 
 func cutLast(p []byte, sep byte) (before, after []byte, ok bool) {

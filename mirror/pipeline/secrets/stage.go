@@ -12,7 +12,7 @@ import (
 const Name = "secrets"
 
 // version goes up with every change of the built-in rules.
-const version = 3
+const version = 4
 
 // Config configures the search.
 type Config struct {
