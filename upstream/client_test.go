@@ -70,11 +70,6 @@ func TestWellBehavedRegistry(t *testing.T) {
 	upstreamtest.TestSink(t, c, c, "suite")
 }
 
-func TestSingleRequestUpload(t *testing.T) {
-	c := upstreamtest.NewRegistry(t).Client(t, upstream.Quirks{SingleRequestUpload: true})
-	upstreamtest.TestSink(t, c, c, "suite")
-}
-
 func TestECR(t *testing.T) {
 	for name, change := range map[string]func(*ecrtest.Switches){
 		"likely": func(*ecrtest.Switches) {},

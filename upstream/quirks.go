@@ -15,9 +15,6 @@ type Quirks struct {
 	MissingRepositoryCloses bool
 	// NoUploadCancel: DELETE on an upload URL is not known to work (ECR), so it is not tried.
 	NoUploadCancel bool
-	// SingleRequestUpload: a blob whose size and digest are known is better sent as the body of
-	// the closing PUT.
-	SingleRequestUpload bool
 	// ImmutableTagAlways: an immutable tag is refused with TAG_INVALID even if it already has the
 	// pushed digest (ECR).
 	ImmutableTagAlways bool

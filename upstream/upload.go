@@ -24,8 +24,8 @@ const cancelTimeout = 5 * time.Second
 
 // PutBlob implements Sink. It sends a POST, one PATCH with all bytes, and a PUT with the digest.
 // All registries accept one PATCH. With several PATCHes, PutBlob would have to rely on the Range of
-// the answers, which ECR may state wrongly. With [Quirks.SingleRequestUpload], the PUT may carry
-// the bytes instead.
+// the answers, which ECR may state wrongly. The bytes do not go with the PUT, because the PUT
+// completes the upload before PutBlob knows that they have the right digest.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)
@@ -77,9 +77,6 @@ func (u *upload) try(ctx context.Context) (err error) {
 	}
 	body := &uploadBody{rc: rc}
 	defer body.Close()
-	if u.c.o.Quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
-		return u.complete(ctx, session, u.Announced, &verifiedBody{body: body, left: u.Size, verify: u.verify})
-	}
 	next, err := u.patch(ctx, session, body)
 	if err != nil {
 		return err
@@ -89,7 +86,7 @@ func (u *upload) try(ctx context.Context) (err error) {
 	if err != nil {
 		return localError{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
-	return u.complete(ctx, session, d, nil)
+	return u.complete(ctx, session, d)
 }
 
 // begin opens a session and returns its URL.
@@ -146,27 +143,15 @@ func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) 
 	return session, nil
 }
 
-// complete closes the session with the digest d. body is nil if the registry has the bytes already.
-func (u *upload) complete(ctx context.Context, session *url.URL, d digest.Digest, body *verifiedBody) error {
+// complete closes the session with the digest d.
+func (u *upload) complete(ctx context.Context, session *url.URL, d digest.Digest) error {
 	closing := *session
 	closing.RawQuery = strings.TrimPrefix(session.RawQuery+"&digest="+url.QueryEscape(d.String()), "&")
 	req, err := u.c.requestTo(ctx, http.MethodPut, &closing)
 	if err != nil {
 		return err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/octet-stream")
-		req.Body, req.ContentLength = body, u.Size
-	}
 	resp, err := u.c.send(req, u.repo, oci.KindUpload)
-	if body != nil {
-		if cause := body.body.failure(); cause != nil {
-			if err == nil {
-				drain(resp)
-			}
-			return localError{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
-		}
-	}
 	if err != nil {
 		u.closing = d
 		return err
@@ -188,11 +173,6 @@ func (u *upload) digest() (digest.Digest, error) {
 		err = oci.ErrDigestInvalid.With("the content has the digest %s instead of %s", d, u.Announced)
 	}
 	return d, err
-}
-
-func (u *upload) verify() error {
-	_, err := u.digest()
-	return err
 }
 
 // restartable marks refusals that concern the session. After a refused token, the upload also needs
@@ -267,45 +247,3 @@ func (s *uploadBody) Close() (err error) {
 	s.once.Do(func() { err = s.rc.Close() })
 	return err
 }
-
-// verifiedBody is a body of known length that gives its last byte only after verify has returned
-// nil, because a registry completes such an upload with the last byte.
-type verifiedBody struct {
-	body   *uploadBody
-	left   int64
-	verify func() error
-}
-
-func (s *verifiedBody) Read(p []byte) (int, error) {
-	if s.left == 0 {
-		return 0, io.EOF
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if s.left > 1 {
-		n, err := s.body.Read(p[:min(int64(len(p)), s.left-1)])
-		s.left -= int64(n)
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-			s.body.fail(err)
-		}
-		return n, err
-	}
-	var last [2]byte
-	n, err := io.ReadFull(s.body, last[:])
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) && n == 1:
-		err = s.verify()
-	case err == nil:
-		err = errors.New("more bytes than declared")
-	}
-	if err != nil {
-		s.body.fail(err)
-		return 0, err
-	}
-	p[0], s.left = last[0], 0
-	return 1, nil
-}
-
-func (s *verifiedBody) Close() error { return s.body.Close() }

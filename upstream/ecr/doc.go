@@ -6,9 +6,9 @@
 //
 //   - It is the only package below upstream that imports the AWS SDK. It uses the calls of the
 //     API through small interfaces.
-//   - There is one token per principal and region, in memory only, and at most one call in flight
-//     to get or renew the token. The token is renewed at half its life. While the renewal fails,
-//     the token is used until it expires.
+//   - There is one token per [Principal], in memory only, and at most one call in flight to get or
+//     renew the token. The token is renewed at half its life. While the renewal fails, the token is
+//     used until it expires.
 //   - After a failed call for a token, dray does not ask AWS for a token again before a pause is
 //     over, however many requests need one.
 package ecr

@@ -67,7 +67,8 @@ func rates() []upstream.Rate {
 }
 
 // Public returns the quirks of ECR Public, for callers with AWS credentials or without. The rates
-// of pulls are those on the page "Amazon ECR Public service quotas".
+// of pulls are those on the page "Amazon ECR Public service quotas", which names no burst. An index
+// and the manifest of one platform count as two (aws/aws-lambda-web-adapter#429).
 func Public(credentials bool) upstream.Quirks {
 	pulls := 1.0
 	if credentials {
