@@ -11,6 +11,7 @@ import (
 
 	"dray/mirror/identity"
 	"dray/mirror/notify"
+	"dray/mirror/proxied"
 	"dray/mirror/request"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
@@ -184,7 +185,7 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 // attributes returns the attributes of a request's log line. No credential is among them: the line
 // has the user's name, but neither the query nor a header that has credentials.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
-	a := append(make([]slog.Attr, 0, 20),
+	a := append(make([]slog.Attr, 0, 21),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
 		slog.String("method", x.R.Method), slog.String("kind", string(x.Q.Kind)),
 		slog.Int("status", x.W.Status()), slog.Int64("bytes", x.W.Sent()), slog.Duration("took", took))
@@ -196,6 +197,7 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 			a = append(a, slog.String(k, v))
 		}
 	}
+	optional("proxy", proxied.Peer(x.R))
 	optional("request_id", x.ID)
 	optional("user", x.Caller.Name)
 	optional("upstream", x.Target.Upstream)

@@ -22,6 +22,7 @@ import (
 	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/cache/meta/bolt"
+	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/directories"
 	"dray/cmd/dray/logbuffer"
@@ -221,10 +222,11 @@ func (g *graph) buildMirror(context.Context) (err error) {
 }
 
 func (g *graph) buildListeners(context.Context) error {
-	access, err := g.buildAccess()
+	entries, err := clients.New(g.cfg.Auth, g.log)
 	if err != nil {
 		return err
 	}
+	g.register(entries.Collectors())
 	var log slog.Handler
 	if g.cfg.Log.Access {
 		log = logbuffer.Buffered(g.log)
@@ -235,18 +237,20 @@ func (g *graph) buildListeners(context.Context) error {
 			setting += ", DRAY_ADDRESS or PORT"
 		}
 		routes := routesOf(g.cfg, l)
+		trust := clients.Trust(l, g.cfg.Limits, g.log)
 		server, err := g.newServer(wire.ServerOptions{
 			Connections: g.connections, Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
-			Handler: &mirror.Listener{
+			Trust: trust,
+			Handler: trust.Handler(&mirror.Listener{
 				Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
 				Listener: request.Listener{
 					Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
 					Policy: identity.Policy{
-						Role: identity.Role(l.Role), Access: access[l.Auth], Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
+						Role: identity.Role(l.Role), Access: entries.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
 						Hosts: hostsOf(routes),
 					},
 				},
-			},
+			}),
 		})
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
@@ -255,45 +259,4 @@ func (g *graph) buildListeners(context.Context) error {
 		g.servers = append(g.servers, server)
 	}
 	return nil
-}
-
-// buildAccess makes an identity.Access for each entry of `auth` in the configuration, by the name
-// of the entry.
-func (g *graph) buildAccess() (map[string]*identity.Access, error) {
-	var names []string
-	for _, a := range g.cfg.Auth {
-		names = append(names, a.Name)
-	}
-	failures := identity.NewFailures(names)
-	g.register(failures.Collectors())
-	access := map[string]*identity.Access{}
-	for _, a := range g.cfg.Auth {
-		var err error
-		if access[a.Name], err = accessOf(a, g.log); err != nil {
-			return nil, fmt.Errorf("auth %s: %w", a.Name, err)
-		}
-		access[a.Name].Failed = failures.Of(a.Name)
-	}
-	return access, nil
-}
-
-func accessOf(a config.Auth, log *slog.Logger) (*identity.Access, error) {
-	rules := make([]identity.Rule, len(a.Rules))
-	for i, r := range a.Rules {
-		rules[i] = identity.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}
-		for _, action := range r.Actions {
-			rules[i].Actions = append(rules[i].Actions, identity.Action(action))
-		}
-	}
-	authenticator, err := buildAuthenticator(a, log)
-	return &identity.Access{Authenticator: authenticator, Rules: rules}, err
-}
-
-func buildAuthenticator(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
-	if a.HTPasswd.File != "" {
-		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, log)
-	}
-	return identity.NewToken(identity.TokenOptions{
-		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
-	}, log)
 }

@@ -97,12 +97,13 @@ var importable = map[string][]allowance{
 	"dray/mirror/notify": {
 		{"dray/mirror/pipeline/webhook", "signs alike"}, {"dray/upstream/oci", "addresses of manifests"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
-	"dray/mirror/flight": {}, // it knows nothing of what is done
-	"dray/mirror/reread": {},
-	"dray/mirror/wire":   {{"dray/mirror/reread", "certificates are replaced"}, {"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
-	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
+	"dray/mirror/flight":  {}, // it knows nothing of what is done
+	"dray/mirror/reread":  {},
+	"dray/mirror/proxied": {{"github.com/pires/go-proxyproto", "the header of the PROXY protocol"}, {prometheusClient, measures}},
+	"dray/mirror/wire":    {{"dray/mirror/reread", "certificates are replaced"}, {"dray/mirror/proxied", "connections that proxies make for clients"}, {"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
+	"dray/mirror/route":   {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror/identity": {
-		{"dray/mirror/flight", "equal credentials are hashed once"}, {"dray/mirror/reread", "passwords and keys are replaced"}, {prometheusClient, measures},
+		{"dray/mirror/proxied", "clients behind proxies"}, {"dray/mirror/flight", "equal credentials are hashed once"}, {"dray/mirror/reread", "passwords and keys are replaced"}, {prometheusClient, measures},
 		{"dray/mirror/pattern", "repositories that a rule is for"}, {"dray/upstream/oci", "refusals are errors of the protocol"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients by tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "passwords that were wrong, bounded"}, {"golang.org/x/crypto/bcrypt", "compares passwords with hashes"},
@@ -145,7 +146,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
 		{"dray/mirror/pull", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
-		{"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
+		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/cache", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
 	},
 	"dray/mirror/fixture": {},
@@ -209,6 +210,9 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/certificates": {
 		{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
 	},
+	"dray/cmd/dray/clients": {
+		{"dray/cmd/dray/config", "whom it lets in"}, {"dray/mirror/identity", "what lets them in"}, {"dray/mirror/proxied", "the proxies between"}, {prometheusClient, measures},
+	},
 	"dray/cmd/dray/cgroup":    {},
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
@@ -245,7 +249,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
-		{"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
+		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},

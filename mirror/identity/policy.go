@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/mirror/proxied"
 	"dray/upstream/oci"
 )
 
@@ -118,9 +119,11 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 // refusePage returns [oci.ErrDenied] if a browser on this machine sent the request to a host name
 // that is not dray's. A page can make the host name that it came from resolve to a loopback
 // address. It could then read dray's answers with the rights that everybody on this machine has
-// (DNS rebinding).
+// (DNS rebinding). A page can also write the headers of a proxy. So a request whose connection
+// comes from this machine counts, whichever client they name.
 func (p *Policy) refusePage(r *http.Request) error {
-	if !fromBrowser(r) || !ClientAddr(r).IsLoopback() || KnownHost(p.Hosts, r.Host) {
+	here := ClientAddr(r).IsLoopback() || proxied.AddrOf(proxied.Peer(r)).IsLoopback()
+	if !here || !fromBrowser(r) || KnownHost(p.Hosts, r.Host) {
 		return nil
 	}
 	return oci.ErrDenied.With("a browser may not read by the host name %q; if it is a name of this listener, set its external_url", r.Host)
@@ -160,9 +163,13 @@ func KnownHost(hosts []string, host string) bool {
 		slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
-// local reports whether the request was made on this machine. If a header or HTTP/1.0 shows that a
-// reverse proxy forwards the request, it counts as remote, wherever the proxy runs.
+// local reports whether the request was made on this machine. If a reverse proxy forwards the
+// request, it counts as remote, wherever the proxy runs and whichever client it names. dray knows
+// this of trusted proxies, and of others if a header or HTTP/1.0 shows them.
 func local(r *http.Request) bool {
+	if proxied.Peer(r) != "" {
+		return false
+	}
 	for _, h := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"} {
 		if r.Header.Get(h) != "" {
 			return false
@@ -172,16 +179,6 @@ func local(r *http.Request) bool {
 		ClientAddr(r).IsLoopback()
 }
 
-// ClientAddr returns the IP address of the connection's remote end, or the zero Addr if it has
-// none.
-func ClientAddr(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a.Unmap()
-}
+// ClientAddr returns the IP address of the client, or the zero Addr if it has none. It is that of
+// the connection's remote end, unless a trusted proxy names another ([proxied.Trust]).
+func ClientAddr(r *http.Request) netip.Addr { return proxied.AddrOf(r.RemoteAddr) }

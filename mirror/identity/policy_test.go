@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 
+	"dray/mirror/proxied"
 	"dray/upstream/oci"
 )
 
@@ -42,6 +44,47 @@ func TestPolicyWithoutAccess(t *testing.T) {
 		if errors.Is(err, oci.ErrDenied) != test.denied || (err != nil) != test.denied {
 			t.Errorf("%s: %v, want denied %t", name, err, test.denied)
 		}
+	}
+}
+
+// A request from a trusted proxy never counts as one from this machine, although the proxy or the
+// client that it names has a loopback address.
+func TestPolicyBehindProxy(t *testing.T) {
+	registry := Policy{Role: RoleRegistry}
+	trust := proxied.New(proxied.Options{Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}})
+	for name, test := range map[string]struct {
+		from, client string
+		browser      bool
+		pulls        bool
+	}{
+		"a proxy here, for a client":                 {"127.0.0.1:1", "192.0.2.1", false, true},
+		"a proxy here, without a word":               {"127.0.0.1:1", "", false, true},
+		"a proxy here, for a loopback address":       {"127.0.0.1:1", "127.0.0.1", false, true},
+		"a proxy there, for a loopback address":      {"10.0.0.1:1", "127.0.0.1", false, true},
+		"a proxy there, for this machine over IPv6":  {"10.0.0.1:1", "::1", false, true},
+		"a page that claims to be a proxy":           {"127.0.0.1:1", "192.0.2.1", true, false},
+		"a page on another machine":                  {"10.0.0.1:1", "192.0.2.1", true, true},
+		"a page of whose client the proxy is unsure": {"10.0.0.1:1", "127.0.0.1", true, false},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), "PUT", "/v2/team/app/manifests/v1", http.NoBody)
+		r.RemoteAddr, r.Host = test.from, "evil.example:5000"
+		if test.client != "" {
+			r.Header.Set("X-Forwarded-For", test.client)
+		}
+		if test.browser {
+			r.Header.Set("User-Agent", "Mozilla/5.0")
+		}
+		trust.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			r.Header.Del("X-Forwarded-For") // the PROXY protocol writes none
+			for _, action := range []Action{Push, Delete} {
+				if _, err := registry.Authorise(r, Need{action, "team/app"}); !errors.Is(err, oci.ErrDenied) {
+					t.Errorf("%s: %s: %v", name, action, err)
+				}
+			}
+			if _, err := registry.Authorise(r, Need{Pull, "team/app"}); (err == nil) != test.pulls {
+				t.Errorf("%s: pull: %v", name, err)
+			}
+		})).ServeHTTP(httptest.NewRecorder(), r)
 	}
 }
 

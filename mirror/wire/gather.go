@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+
+	"dray/mirror/proxied"
 )
 
 // gatherer is a connection that can hold back writes and send them in few large pieces. Without it,
@@ -54,11 +56,15 @@ type gatheringConn struct {
 
 var _ gatherer = (*gatheringConn)(nil)
 
+// NetConn returns the connection below.
+func (g *gatheringConn) NetConn() net.Conn { return g.Conn }
+
 // gatherBuffers are used only while a piece of a body is being written.
 var gatherBuffers = sync.Pool{New: func() any { b := make([]byte, 0, gatherBytes); return &b }}
 
-// connContext passes the gatherer of a connection to handlers.
+// connContext passes the gatherer of a connection to handlers, and the proxy that it comes from.
 func connContext(ctx context.Context, c net.Conn) context.Context {
+	ctx = proxied.ConnContext(ctx, c)
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}

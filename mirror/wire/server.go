@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/proxied"
 )
 
 // ServerOptions configure a Server.
@@ -31,8 +33,11 @@ type ServerOptions struct {
 	Grace time.Duration
 	// Connections bounds the connections of clients; nil means no bound.
 	Connections *Connections
-	Handler     http.Handler
-	Logger      *slog.Logger
+	// Trust says which proxies may name the clients of connections, by the PROXY protocol; nil means
+	// none.
+	Trust   *proxied.Trust
+	Handler http.Handler
+	Logger  *slog.Logger
 }
 
 // Server is an HTTP server on one address.
@@ -82,7 +87,11 @@ const headerBytes = 64 << 10
 
 // Collectors returns the metrics of the server.
 func (s *Server) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.handshakes.failed}
+	all := []prometheus.Collector{s.handshakes.failed}
+	if s.Trust != nil {
+		all = append(all, s.Trust.Collectors()...)
+	}
+	return all
 }
 
 // serverLog takes the messages of net/http about connections. They are logged at level debug,
@@ -138,8 +147,11 @@ func (s *Server) wrap(ln net.Listener) net.Listener {
 }
 
 // transported returns a listener whose connections use TLS, or splice files, if the server is
-// configured so.
+// configured so. The PROXY protocol is below both.
 func (s *Server) transported(ln net.Listener) net.Listener {
+	if s.Trust != nil {
+		ln = s.Trust.Listen(ln)
+	}
 	if s.pipes != nil {
 		return s.pipes.through(ln)
 	}

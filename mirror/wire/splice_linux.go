@@ -126,23 +126,35 @@ func (l splicingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	tcp, ok := c.(*net.TCPConn)
+	tcp, ok := c.(tcpConn)
 	if !ok {
 		return c, nil
 	}
-	return &splicingConn{TCPConn: tcp, pipes: l.pipes}, nil
+	return &splicingConn{tcpConn: tcp, pipes: l.pipes}, nil
+}
+
+// tcpConn has the methods of a net.TCPConn that splicing needs, and those that net/http uses.
+type tcpConn interface {
+	net.Conn
+	syscall.Conn
+	io.ReaderFrom
+	CloseWrite() error
+	SetNoDelay(bool) error
 }
 
 // splicingConn is a connection that sends files by splice. Only one goroutine at a time may write
 // to it.
 type splicingConn struct {
-	*net.TCPConn
+	tcpConn
 	pipes   *pipes
 	holding bool
 	pending bool // the kernel waits for more bytes before it sends those of the last write
 }
 
 var _ gatherer = (*splicingConn)(nil)
+
+// NetConn returns the connection below.
+func (c *splicingConn) NetConn() net.Conn { return c.tcpConn }
 
 // Hold implements gatherer. net/http writes the header and the first bytes of a file before the
 // rest is spliced. If they are held back, the kernel sends them together with the rest. Otherwise
@@ -162,7 +174,7 @@ func (c *splicingConn) Release() error {
 // Write implements net.Conn.
 func (c *splicingConn) Write(p []byte) (n int, err error) {
 	if !c.holding {
-		return c.TCPConn.Write(p)
+		return c.tcpConn.Write(p)
 	}
 	out, err := c.SyscallConn()
 	if err != nil {
@@ -206,28 +218,28 @@ func (c *splicingConn) ReadFrom(r io.Reader) (int64, error) {
 func (c *splicingConn) readFrom(r io.Reader) (int64, error) {
 	l, ok := r.(*io.LimitedReader)
 	if !ok || l.N <= 0 {
-		return c.TCPConn.ReadFrom(r)
+		return c.tcpConn.ReadFrom(r)
 	}
 	f, ok := l.R.(*os.File)
 	if !ok {
-		return c.TCPConn.ReadFrom(r)
+		return c.tcpConn.ReadFrom(r)
 	}
 	p := c.pipes.get()
 	if p == nil {
-		return c.TCPConn.ReadFrom(r)
+		return c.tcpConn.ReadFrom(r)
 	}
-	n, err := p.move(c.TCPConn, f, l.N)
+	n, err := p.move(c.tcpConn, f, l.N)
 	c.pipes.put(p, n)
 	l.N -= n
 	if errors.Is(err, errNotSpliced) {
-		return c.TCPConn.ReadFrom(r)
+		return c.tcpConn.ReadFrom(r)
 	}
 	return n, err
 }
 
 // move sends up to n bytes of a file from its current position, or up to its end, and returns how
 // many it sent. Bytes that are still in the pipe after an error are lost.
-func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent int64, err error) {
+func (p *pipe) move(to syscall.Conn, f *os.File, n int64) (sent int64, err error) {
 	out, err := to.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -132,6 +132,9 @@ type plainConn struct {
 	looked bool
 }
 
+// NetConn returns the connection below.
+func (c *plainConn) NetConn() net.Conn { return c.Conn }
+
 // Read implements net.Conn. If the first bytes are those of a request, it answers the request and
 // returns errPlainHTTP. The server's deadline for the handshake bounds reading the request and
 // writing the answer, too.

@@ -72,6 +72,19 @@ type Listener struct {
 	// Docker Hub password. A listener with role `registry` and `auth` does this in any case. Default:
 	// `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
+	// The proxies and load balancers that may say who the client is, as addresses or networks such as
+	// `10.0.0.0/8`. Limits, logs and events then show the client that they name. A request that came
+	// through one of them never counts as one from this machine. List only proxies that remove or
+	// complete what clients write into `forwarded_header`. Default: none.
+	TrustedProxies []Network `yaml:"trusted_proxies,omitempty"`
+	// The header in which the trusted proxies name the client: `X-Forwarded-For` or `Forwarded`. dray
+	// reads it from right to left, as far as the addresses are trusted proxies: the next address is
+	// the client. It does not read the other header. Default: `X-Forwarded-For`.
+	ForwardedHeader ForwardedHeader `yaml:"forwarded_header,omitempty"`
+	// If `true`, each connection from a trusted proxy has to begin with a header of the PROXY
+	// protocol, version 1 or 2, which names the client. dray closes other connections from trusted
+	// proxies. For connections from elsewhere, nothing changes. Default: `false`.
+	ProxyProtocol bool `yaml:"proxy_protocol,omitempty"`
 	// If `true`, anybody who can connect may push. If it is `false` and the listener has no `auth`,
 	// dray accepts pushes over the loopback interface only. Default: `false`.
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`

@@ -27,6 +27,7 @@ func enums() []enum {
 	return []enum{
 		enumOf(RoleMirror, RoleRegistry),
 		enumOf(SendSendfile, SendSplice, SendCopy),
+		enumOf(ForwardedFor, Forwarded),
 		enumOf(CreateAll, CreateDryRun, CreateOff),
 		enumOf(KindOCI, KindECR, KindECRPublic, KindLocal),
 		enumOf(WriteBackNever, WriteBackAsync),
@@ -80,6 +81,15 @@ const (
 	SendSendfile Send = "sendfile"
 	SendSplice   Send = "splice"
 	SendCopy     Send = "copy"
+)
+
+// ForwardedHeader is the header in which proxies name the client.
+type ForwardedHeader string
+
+// The headers.
+const (
+	ForwardedFor ForwardedHeader = "X-Forwarded-For"
+	Forwarded    ForwardedHeader = "Forwarded"
 )
 
 // CreateMode says whether dray creates missing repositories.

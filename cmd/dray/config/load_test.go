@@ -318,6 +318,13 @@ upstreams: [{name: hub, url: docker.io}]
 			"dray.yaml:8: listeners[1].challenge: needs auth, so that dray can check the credentials that a client sends after a challenge",
 			"dray.yaml:9: listeners[1].allow_anonymous_push: a listener with role: mirror accepts no pushes; set role: registry",
 			"dray.yaml:13: listeners[2].role: role: registry needs an upstream with push: true, and none of hub has it"}},
+		{name: "proxies", file: "listeners:\n- trusted_proxies: [10.0.0.0/8, here, 10.0.0.0/33, 'fe80::1%eth0']\n  forwarded_header: Via\n- address: ':1'\n  proxy_protocol: true\n  forwarded_header: Forwarded\n", want: []string{
+			`dray.yaml:2: listeners[0].trusted_proxies[1]: "here" is not a network; write one like 10.0.0.0/8, fd00::/8 or 10.1.2.3`,
+			`dray.yaml:2: listeners[0].trusted_proxies[2]: "10.0.0.0/33" is not a network; write one like 10.0.0.0/8, fd00::/8 or 10.1.2.3`,
+			`dray.yaml:2: listeners[0].trusted_proxies[3]: "fe80::1%eth0" is not a network; write one like 10.0.0.0/8, fd00::/8 or 10.1.2.3`,
+			`dray.yaml:3: listeners[0].forwarded_header: "Via" is not one of X-Forwarded-For, Forwarded`,
+			"dray.yaml:5: listeners[1].proxy_protocol: needs trusted_proxies, the addresses of the proxies that speak it",
+			"dray.yaml:6: listeners[1].forwarded_header: needs trusted_proxies, the addresses of the proxies that write it"}},
 		{name: "limits of an upstream", file: `upstreams:
 - url: docker.io
   limits: {concurrency: 0, queue: 0, wait: 0s, quota_reserve: 101, rates: {manifest_get: -1}}

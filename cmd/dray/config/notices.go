@@ -108,6 +108,9 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 	if l.Auth != noAuth && l.TLS.Certificate == "" && !l.LocalOnly() {
 		add("listener %s: clients send passwords and tokens to %s over plain HTTP.", l.Name, l.Address)
 	}
+	if i := slices.IndexFunc(l.TrustedProxies, func(n Network) bool { return n.Bits() == 0 }); i >= 0 {
+		add("listener %s: trusted_proxies has %s, so every client can choose the address that limits and logs see.", l.Name, l.TrustedProxies[i])
+	}
 	l.certificateNotice(add)
 	if l.Challenge && l.Role == RoleMirror {
 		add("listener %s: with challenge: true, Docker without the containerd image store sends the user's Docker Hub password to this mirror.", l.Name)

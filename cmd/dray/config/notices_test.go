@@ -33,6 +33,14 @@ func TestNoticesOfFiles(t *testing.T) {
 		}
 	}
 
+	cfg, err := Load(write(t, "dray.yaml", "listeners: [{name: main, trusted_proxies: ['::/0']}]"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "listener main: trusted_proxies has ::/0, so every client can choose"; !strings.Contains(strings.Join(cfg.Notices(), "\n"), want) {
+		t.Errorf("notices: %q", cfg.Notices())
+	}
+
 	for content, users := range map[string]bool{"": false, "\n# ci:secret\n  \n": false, "\nci:$2y$05$" + strings.Repeat("a", 53): true} {
 		file := write(t, "htpasswd", content)
 		cfg, err := Load(write(t, "dray.yaml", "listeners: [{auth: a}]\nauth: [{name: a, htpasswd: {file: "+file+"}}]"), nil)

@@ -237,7 +237,7 @@ func typeWords(t *testing.T, typ reflect.Type) string {
 		return "list of sections"
 	case isSection:
 		return "section"
-	case kind == reflect.Slice && typ.Elem().Kind() == reflect.String:
+	case kind == reflect.Slice && (typ.Elem().Kind() == reflect.String || isText(typ.Elem())):
 		return "list of texts"
 	case kind == reflect.String:
 		return "text"

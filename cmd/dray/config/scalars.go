@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -129,5 +130,23 @@ func (p *Port) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a port from 1 to 65535", text)
 	}
 	*p = Port(n)
+	return nil
+}
+
+// Network is a network of IP addresses, such as `10.0.0.0/8`, or a single address.
+type Network struct{ netip.Prefix }
+
+// UnmarshalText parses a network or an address.
+func (n *Network) UnmarshalText(text []byte) error {
+	s := string(text)
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		n.Prefix = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+		return nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return fmt.Errorf("%q is not a network; write one like 10.0.0.0/8, fd00::/8 or 10.1.2.3", text)
+	}
+	n.Prefix = p.Masked()
 	return nil
 }

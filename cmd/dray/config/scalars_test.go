@@ -99,6 +99,15 @@ func FuzzDuration(f *testing.F) {
 	})
 }
 
+func TestNetwork(t *testing.T) {
+	for text, want := range map[string]string{"10.1.2.3/8": "10.0.0.0/8", "10.1.2.3": "10.1.2.3/32", "::ffff:10.1.2.3": "10.1.2.3/32", "2001:db8::1": "2001:db8::1/128", "fd00::/8": "fd00::/8"} {
+		var n Network
+		if err := n.UnmarshalText([]byte(text)); err != nil || n.String() != want {
+			t.Errorf("%q: got %v, %v", text, n, err)
+		}
+	}
+}
+
 func TestSecretsAreNeverPrinted(t *testing.T) {
 	type holder struct {
 		Password auth.Secret

@@ -129,6 +129,12 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 	if l.AnswerWithin != 0 && l.AnswerWithin < Duration(time.Second) {
 		k.Add(path+".answer_within", "%s is too short for a push; use at least 1s", l.AnswerWithin)
 	}
+	if l.ProxyProtocol && len(l.TrustedProxies) == 0 {
+		k.Add(path+".proxy_protocol", "needs trusted_proxies, the addresses of the proxies that speak it")
+	}
+	if l.ForwardedHeader != "" && len(l.TrustedProxies) == 0 {
+		k.Add(path+".forwarded_header", "needs trusted_proxies, the addresses of the proxies that write it")
+	}
 	if l.Challenge && l.Auth == noAuth {
 		k.Add(path+".challenge", "needs auth, so that dray can check the credentials that a client sends after a challenge")
 	}

@@ -1,0 +1,75 @@
+// Package clients makes what recognises clients, and the proxies before them, from the
+// configuration.
+package clients
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cmd/dray/config"
+	"dray/mirror/identity"
+	"dray/mirror/proxied"
+)
+
+// Entries are the entries of auth in the configuration.
+type Entries struct {
+	access   map[string]*identity.Access
+	failures *identity.Failures
+}
+
+// New makes the entries. An error names the entry.
+func New(auth []config.Auth, log *slog.Logger) (Entries, error) {
+	names := make([]string, len(auth))
+	for i, a := range auth {
+		names[i] = a.Name
+	}
+	e := Entries{access: map[string]*identity.Access{}, failures: identity.NewFailures(names)}
+	for _, a := range auth {
+		authenticator, err := authenticatorOf(a, log)
+		if err != nil {
+			return Entries{}, fmt.Errorf("auth %s: %w", a.Name, err)
+		}
+		e.access[a.Name] = &identity.Access{Authenticator: authenticator, Rules: rulesOf(a.Rules), Failed: e.failures.Of(a.Name)}
+	}
+	return e, nil
+}
+
+// Collectors returns the metrics of the entries.
+func (e Entries) Collectors() []prometheus.Collector { return e.failures.Collectors() }
+
+// Of returns the access of the entry with a name, or nil if there is none.
+func (e Entries) Of(name string) *identity.Access { return e.access[name] }
+
+func rulesOf(configured []config.Rule) []identity.Rule {
+	rules := make([]identity.Rule, len(configured))
+	for i, r := range configured {
+		rules[i] = identity.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}
+		for _, action := range r.Actions {
+			rules[i].Actions = append(rules[i].Actions, identity.Action(action))
+		}
+	}
+	return rules
+}
+
+func authenticatorOf(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
+	if a.HTPasswd.File != "" {
+		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, log)
+	}
+	return identity.NewToken(identity.TokenOptions{
+		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
+	}, log)
+}
+
+// Trust returns which proxies may name the clients of a listener.
+func Trust(l config.Listener, limits config.Limits, log *slog.Logger) *proxied.Trust {
+	o := proxied.Options{
+		Listener: l.Name, Protocol: l.ProxyProtocol, Header: string(l.ForwardedHeader),
+		HeaderTimeout: limits.ReadHeaderTimeout.Std(), Logger: log,
+	}
+	for _, n := range l.TrustedProxies {
+		o.Proxies = append(o.Proxies, n.Prefix)
+	}
+	return proxied.New(o)
+}

@@ -1,0 +1,121 @@
+package proxied
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+)
+
+// Listen returns a listener for connections that may begin with a header of the PROXY protocol,
+// version 1 or 2. Only connections from trusted proxies may, and they have to: the protocol forbids
+// to guess whether the header is there. Without Options.Protocol, Listen returns ln.
+func (t *Trust) Listen(ln net.Listener) net.Listener {
+	if !t.o.Protocol {
+		return ln
+	}
+	return listener{ln, t}
+}
+
+type listener struct {
+	net.Listener
+	trust *Trust
+}
+
+// Accept implements net.Listener. It does not wait for the header.
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok || !l.trust.trusts(AddrOf(c.RemoteAddr().String())) {
+		return c, nil
+	}
+	return &conn{TCPConn: tcp, trust: l.trust, in: bufio.NewReaderSize(tcp, bufferBytes)}, nil
+}
+
+// bufferBytes is the size of the buffer for a header. The longest header of version 1 has to fit,
+// with 107 bytes.
+const bufferBytes = 256
+
+// conn is a connection from a trusted proxy. The first call of RemoteAddr or Read waits for the
+// header of the PROXY protocol. net/http calls RemoteAddr first, in the goroutine of the
+// connection, so that no other connection waits.
+type conn struct {
+	*net.TCPConn
+	trust *Trust
+	in    *bufio.Reader
+	once  sync.Once
+	addr  net.Addr // of the client
+}
+
+// RemoteAddr implements net.Conn: it returns the client's address. If the proxy names none, because
+// the connection is its own, or sends no valid header, it returns that of the proxy.
+func (c *conn) RemoteAddr() net.Addr {
+	c.once.Do(c.readHeader)
+	return c.addr
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	c.once.Do(c.readHeader)
+	if c.in.Buffered() > 0 {
+		return c.in.Read(p)
+	}
+	return c.TCPConn.Read(p)
+}
+
+// readHeader reads the header. After an error it closes the connection.
+func (c *conn) readHeader() {
+	c.addr = c.TCPConn.RemoteAddr()
+	_ = c.SetReadDeadline(time.Now().Add(c.trust.o.HeaderTimeout)) // if it cannot be set, the read fails as well
+	if _, err := c.in.Peek(1); err != nil {
+		_ = c.Close() // a health check that only connects, or a client that left
+		return
+	}
+	header, err := proxyproto.Read(c.in)
+	if err != nil {
+		c.trust.refused(c.addr, err)
+		_ = c.Close() // nothing else can be done for it
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	if source, _, ok := header.TCPAddrs(); ok && header.Command.IsProxy() {
+		c.addr = source
+	}
+}
+
+// refused counts a connection without a valid header, and logs at most one a minute.
+func (t *Trust) refused(peer net.Addr, err error) {
+	t.failed.Inc()
+	t.mu.Lock()
+	now := time.Now()
+	often := now.Sub(t.warned) < time.Minute
+	if !often {
+		t.warned = now
+	}
+	t.mu.Unlock()
+	if !often {
+		t.o.Logger.Warn("a trusted proxy sent no valid header of the PROXY protocol; switch the protocol on there, or remove proxy_protocol",
+			"listener", t.o.Listener, "proxy", peer.String(), "error", err)
+	}
+}
+
+// ConnContext marks the requests of a connection from a trusted proxy for [Peer]. A wrapper of a
+// connection has to have the method NetConn, as that of crypto/tls has.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	for {
+		if from, ok := c.(*conn); ok {
+			return context.WithValue(ctx, peerKey{}, from.TCPConn.RemoteAddr().String())
+		}
+		outer, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return ctx
+		}
+		c = outer.NetConn()
+	}
+}

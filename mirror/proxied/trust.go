@@ -1,0 +1,189 @@
+package proxied
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The headers in which proxies name the client.
+const (
+	ForwardedFor = "X-Forwarded-For"
+	Forwarded    = "Forwarded" // RFC 7239
+)
+
+// Options configure a Trust.
+type Options struct {
+	// Listener is the name of the listener, for the log and metrics.
+	Listener string
+	// Proxies are the networks of trusted proxies. Without any, nothing is trusted.
+	Proxies []netip.Prefix
+	// Protocol says that all connections from Proxies begin with a header of the PROXY protocol.
+	Protocol bool
+	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. Only this one is read, because a
+	// proxy that writes one of them passes on what a client wrote into the other.
+	Header string
+	// HeaderTimeout is how long a proxy may take to send the header of the PROXY protocol; 0 means 10
+	// seconds.
+	HeaderTimeout time.Duration
+	// Logger gets at most one warning a minute about proxies that send no such header; nil discards.
+	Logger *slog.Logger
+}
+
+// Trust says whose word about the client's address a listener takes.
+type Trust struct {
+	o      Options
+	failed prometheus.Counter
+
+	mu     sync.Mutex
+	warned time.Time // when the last warning was logged; guarded by mu
+}
+
+// New returns a Trust.
+func New(o Options) *Trust {
+	o.Header = cmp.Or(o.Header, ForwardedFor)
+	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 10*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	return &Trust{o: o, failed: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "dray_proxy_protocol_failures_total", ConstLabels: prometheus.Labels{"listener": o.Listener},
+		Help: "Connections from trusted proxies that dray closed because they did not begin with a valid header of the PROXY protocol.",
+	})}
+}
+
+// Collectors returns the metrics.
+func (t *Trust) Collectors() []prometheus.Collector { return []prometheus.Collector{t.failed} }
+
+// trusts reports whether an address belongs to a trusted proxy.
+func (t *Trust) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(t.o.Proxies, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// peerKey is the key of a request's [Peer] in its context.
+type peerKey struct{}
+
+// Peer returns the address of the trusted proxy that a request came from, as net.Conn gives it. It
+// returns "" if the request came from no trusted proxy.
+func Peer(r *http.Request) string {
+	peer, _ := r.Context().Value(peerKey{}).(string)
+	return peer
+}
+
+// AddrOf returns the IP address in a text such as the RemoteAddr of a request, with a port or
+// without. IPv4 addresses in the form of IPv6 become IPv4, and zones are dropped. It returns the
+// zero Addr for any other text.
+func AddrOf(text string) netip.Addr {
+	p, err := netip.ParseAddrPort(text)
+	a := p.Addr()
+	if err != nil {
+		a, _ = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")) // the zero Addr after an error
+	}
+	return a.Unmap().WithZone("")
+}
+
+// Handler returns a handler that calls next with the client's address as the RemoteAddr of the
+// request. The address has no port if it is from a header.
+func (t *Trust) Handler(next http.Handler) http.Handler {
+	if len(t.o.Proxies) == 0 {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := AddrOf(r.RemoteAddr)
+		named := t.trusts(from)
+		if !named && Peer(r) == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx := r.Context()
+		if Peer(r) == "" {
+			ctx = context.WithValue(ctx, peerKey{}, r.RemoteAddr)
+		}
+		r = r.WithContext(ctx)
+		if named {
+			if client := t.client(r.Header, from); client != from {
+				r.RemoteAddr = client.String()
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// client returns the client that the header of a request names. The request came from a trusted
+// proxy.
+func (t *Trust) client(h http.Header, proxy netip.Addr) netip.Addr {
+	hops := hopsOf(t.o.Header, h[t.o.Header])
+	for _, hop := range slices.Backward(hops) {
+		a := AddrOf(hop)
+		if !a.IsValid() {
+			break // the proxy does not say from whom it had the request
+		}
+		proxy = a
+		if !t.trusts(a) {
+			break
+		}
+	}
+	return proxy
+}
+
+// hopsOf returns the addresses in the lines of a header, from the client to the last proxy.
+func hopsOf(header string, lines []string) []string {
+	var hops []string
+	for _, line := range lines {
+		if header == Forwarded {
+			elements, ok := unquotedSplit(line, ',')
+			if !ok {
+				elements = []string{""} // a client could hide behind its quote what the proxy has appended
+			}
+			for _, element := range elements {
+				hops = append(hops, forOf(element))
+			}
+			continue
+		}
+		for hop := range strings.SplitSeq(line, ",") {
+			hops = append(hops, strings.TrimSpace(hop))
+		}
+	}
+	return hops
+}
+
+// forOf returns the value of the parameter "for" of an element of Forwarded, without quotes (RFC
+// 7239, 4), or "" if there is none. A value with a backslash is no address.
+func forOf(element string) string {
+	pairs, _ := unquotedSplit(element, ';')
+	for _, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if ok && strings.EqualFold(strings.TrimSpace(name), "for") {
+			value = strings.TrimSpace(value)
+			if bare, quoted := strings.CutPrefix(value, `"`); quoted {
+				value = strings.TrimSuffix(bare, `"`)
+			}
+			return value
+		}
+	}
+	return ""
+}
+
+// unquotedSplit splits a text at a separator, but not within quotes (RFC 9110, 5.6.4). It returns
+// false if the last quote does not end.
+func unquotedSplit(text string, separator byte) (parts []string, ok bool) {
+	start, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch {
+		case quoted && text[i] == '\\':
+			i++
+		case text[i] == '"':
+			quoted = !quoted
+		case !quoted && text[i] == separator:
+			parts = append(parts, text[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, text[start:]), !quoted
+}
