@@ -54,7 +54,8 @@ func (c *Cache) Recover() []Resumable {
 	return all
 }
 
-// ResumableBlob is a blob that an earlier process received. It is not evicted before Close.
+// ResumableBlob is a blob that this process or an earlier one received. It is not evicted before
+// Close, and is left to the next process if Close is not called.
 type ResumableBlob struct {
 	Blob
 	key  string
@@ -66,6 +67,15 @@ func (b *ResumableBlob) Close() error { return b.disk.Forget(b.key) }
 
 // Suspend leaves the blob to the next process, which keeps it, too.
 func (b *ResumableBlob) Suspend() error { return nil }
+
+// Keep ends the use of an upload that has a key and was committed as b. Unlike the upload, the
+// result has no open file.
+func (u *Upload) Keep(b Blob) *ResumableBlob {
+	u.disk.Keep(u.key, b.Digest)
+	u.suspended.Store(true)
+	u.leave()
+	return &ResumableBlob{Blob: b, key: u.key, disk: u.disk}
+}
 
 // Suspend ends the use of an upload by this process. If the upload has a key, it is left to the
 // next process, whether it is committed or not. An upload without a key is closed. Followers of an

@@ -91,6 +91,15 @@ func (in *Ingest) Suspend() error {
 	return in.file.Close()
 }
 
+// Keep keeps the blob as which an ingest was committed under a key from being evicted, until Forget
+// is called. The caller still has the blob open.
+func (s *ingests) Keep(key string, dg digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.committed[key] = dg
+	s.claim([]digest.Digest{dg}, claims{received: 1})
+}
+
 // Forget removes the note of a blob that was committed under a key. The key then no longer keeps
 // the blob from being evicted. An unknown key is no error.
 func (s *ingests) Forget(key string) error {
@@ -234,10 +243,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 			return l, err
 		}
 		l.Size = info.Size()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.committed[key] = l.Digest
-		s.claim([]digest.Digest{l.Digest}, claims{received: 1})
+		s.Keep(key, l.Digest)
 		return l, nil
 	}
 	if err != nil {

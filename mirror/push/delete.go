@@ -42,18 +42,19 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 		return err
 	}
 	restore := p.o.Verdicts.Drop(ctx, r, ref)
-	dropped, wait := false, func() {}
+	dropped, endWait := false, func(bool) {}
 	if ref.ByDigest() {
-		dropped, wait = p.o.Repositories.Waiting().Withdraw(r.Key(ref.Digest))
+		dropped, endWait = p.o.Repositories.Waiting().Withdraw(r.Key(ref.Digest))
 	}
 	gone, err := deleteAtUpstream(ctx, r, ref)
 	if err != nil && !oci.NotFound(err) {
 		withdrawal.Restore()
 		restore()
-		wait()
+		endWait(true)
 		return deniedAs403(r, err)
 	}
 	withdrawal.Done()
+	endWait(false)
 	after := context.WithoutCancel(ctx)
 	if ref.Tag != "" {
 		r.ForgetReference(after, ref)

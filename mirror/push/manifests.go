@@ -117,7 +117,7 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 	case err != nil:
 		return upstream.Pushed{}, err
 	case wait:
-		p.addWaiting(gated)
+		p.addWaiting(ctx, gated)
 		return upstream.Pushed{}, nil
 	}
 	pushed, err := p.serialize(ctx, gated)
@@ -165,17 +165,6 @@ func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 		return at.Place == repository.Nowhere || at.Place == repository.InWaiting, err
 	}
 	return !p.Repo.PresentAtTarget(ctx, p.Manifest.Digest), nil
-}
-
-// defaultHold is how long manifests wait at most if the gate does not set HoldFor.
-const defaultHold = time.Hour
-
-func (p *Pusher) addWaiting(gated gatedPush) {
-	hold := gated.Gate.HoldFor
-	if hold <= 0 {
-		hold = defaultHold
-	}
-	p.o.Repositories.Waiting().Add(gated.Repo.Key(gated.Manifest.Digest), gated.Manifest, gated.owner, time.Now().Add(hold))
 }
 
 // patience returns how long dray lets the client wait for the answer.

@@ -17,6 +17,7 @@ type Pusher struct {
 	bodies    *bodies
 	sessions  *sessions
 	recovered []recovered
+	unjudged  []unjudged
 	// pushing checks and forwards a manifest once for all clients that push it now.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
 	// tagLocks serialises the pushes of a tag that have passed a gate.

@@ -18,18 +18,24 @@ import (
 // recover takes over the uploads and staged blobs of a former process. It drops those that have
 // expired, those whose upstream no longer takes pushes, and the blobs that the queue holds.
 func (p *Pusher) recover(now time.Time) {
+	var needed []repository.Key
 	for _, k := range p.o.Cache.Recover() {
-		if err := p.takeOver(k, now); err != nil {
+		more, err := p.takeOver(k, now)
+		if err != nil {
 			p.o.Logger.Info("discarded upload of an earlier process", "upload", k.Key, "reason", err)
 			_ = k.Close()
 		}
+		needed = append(needed, more...)
 	}
+	p.o.Repositories.Staged().Renew(needed...)
 }
 
-func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
+// takeOver takes over one upload, staged blob or waiting manifest. It returns the keys of the blobs
+// that the manifest needs.
+func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository.Key, err error) {
 	var r receipt
 	if err := json.Unmarshal(k.Note, &r); err != nil {
-		return fmt.Errorf("cannot decode the receipt: %w", err)
+		return nil, fmt.Errorf("cannot decode the receipt: %w", err)
 	}
 	if k.Since.After(now) { // the clock was ahead, so the expiry starts now
 		k.Since = now
@@ -38,22 +44,24 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	repo := p.o.Repositories.Repo(up, r.Repository)
 	switch {
 	case up == nil || up.Sink == nil:
-		return fmt.Errorf("upstream %q no longer accepts pushes", r.Upstream)
+		return nil, fmt.Errorf("upstream %q no longer accepts pushes", r.Upstream)
+	case r.Waiting != nil:
+		return p.waitAgain(k, r, repo, now)
 	case now.Sub(k.Since) >= p.sessions.expiry:
-		return errExpired
+		return nil, errExpired
 	case k.Upload != nil:
 		p.o.Quotas.count(r.Owner, 1, k.Upload.Size())
 		p.sessions.add(k.Key, repo, r, k.Upload, k.Since)
-		return nil
+		return nil, nil
 	}
 	if _, queued := p.o.Queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
-		return errors.New("the push is queued")
+		return nil, errors.New("the push is queued")
 	}
 	p.o.Quotas.count(r.Owner, 0, k.Blob.Size)
 	again := recovered{repo.Key(k.Blob.Digest), &repository.Staged{Size: k.Blob.Size, Owner: r.Owner, Forward: newForward(), Blob: k.Blob, Since: k.Since}}
 	p.o.Repositories.Staged().Set(again.key, again.blob)
 	p.recovered = append(p.recovered, again)
-	return nil
+	return nil, nil
 }
 
 // Recover sends the staged blobs of a former process to their upstreams, except those of
@@ -66,6 +74,18 @@ func (p *Pusher) Recover(ctx context.Context) {
 			r.key.Repo.Announce(ctx, r.key.Digest, r.blob)
 			forwardOf(r.blob).end(p.forwardAgain(ctx, r.key, r.blob.Size))
 			return nil
+		})
+	}
+	for _, w := range p.unjudged {
+		g.Go(func() error {
+			_, err := p.check(ctx, w.gatedPush)
+			if err != nil {
+				p.o.Logger.Warn("manifest of an earlier process neither waits nor was forwarded", "repository", w.Repo.Name, "digest", w.Manifest.Digest, "error", err)
+			}
+			if _, rejected := errors.AsType[*gate.Rejected](err); err == nil || rejected {
+				_ = w.kept.Close()
+			}
+			return nil // otherwise, the next process tries again
 		})
 	}
 	_ = g.Wait() // each forward has its own error

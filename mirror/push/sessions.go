@@ -97,6 +97,8 @@ type receipt struct {
 	Repository string `json:"repository"`
 	User       string `json:"user,omitempty"`
 	Owner      string `json:"owner"`
+	// Waiting is set for a manifest that waits for one that refers to it.
+	Waiting *waitingReceipt `json:"waiting,omitempty"`
 }
 
 // sessions is the table of open uploads. Their bytes and receipts are in the cache, where the

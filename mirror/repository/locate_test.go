@@ -217,8 +217,10 @@ var arrangements = []struct {
 		blob: map[Need]Place{Publish: InBuildCache, Acknowledge: Stored, CopyToBuildCache: InBuildCache},
 	},
 	{
-		name:     "waiting for its index",
-		put:      func(f *fixture) { f.store.waiting.Add(f.Key(f.digest), f.manifest, "owner", time.Now().Add(time.Hour)) },
+		name: "waiting for its index",
+		put: func(f *fixture) {
+			f.store.waiting.Add(f.Key(f.digest), f.manifest, "owner", time.Now().Add(time.Hour), nil)
+		},
 		manifest: map[Need]Place{ServePusher: InWaiting, LeaveOut: InWaiting, LeaveToQueue: InWaiting, Publish: InWaiting, Judge: InWaiting, Forwarded: InWaiting},
 	},
 	{

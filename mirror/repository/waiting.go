@@ -2,6 +2,7 @@ package repository
 
 import (
 	"container/list"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type waiting struct {
 	man   *oci.Manifest
 	owner string // the client that pushed it last
 	until time.Time
+	kept  io.Closer // its copy for the next process; nil if there is none
 	// allElem and ownElem are its elements in Waiting.all and in the list of its owner.
 	allElem, ownElem *list.Element
 }
@@ -47,8 +49,8 @@ type arrivals struct {
 }
 
 // Waiting is the table of the manifests that passed their checks and wait for a manifest that
-// refers to them. A referrer waits for its subject instead. The table is in memory only. A client
-// whose manifests are gone after a restart gets an error that says so, and pushes them again.
+// refers to them. A referrer waits for its subject instead. The table is in memory. With a manifest
+// it has a copy that is left to the next process, and closes the copy when the manifest goes.
 type Waiting struct {
 	maxBytes, maxClientBytes int64
 
@@ -57,10 +59,21 @@ type Waiting struct {
 	bySubject map[Key][]*waiting // oldest first
 	all       arrivals
 	byOwner   map[string]*arrivals
+	gone      []io.Closer // copies of removed manifests, which unlock closes
 }
 
 func newWaiting(maxBytes, maxClientBytes int64) *Waiting {
 	return &Waiting{maxBytes: maxBytes, maxClientBytes: maxClientBytes, byKey: map[Key]*waiting{}, bySubject: map[Key][]*waiting{}, byOwner: map[string]*arrivals{}}
+}
+
+// unlock unlocks mu, and closes the copies of removed manifests.
+func (b *Waiting) unlock() {
+	gone := b.gone
+	b.gone = nil
+	b.mu.Unlock()
+	for _, kept := range gone {
+		_ = kept.Close() // the next process drops the copy when its time is over
+	}
 }
 
 // Get returns the waiting manifest with a key, or nil.
@@ -81,12 +94,13 @@ func (b *Waiting) Len() int {
 }
 
 // Add lets a manifest wait until the given time. It replaces a manifest with the same key, and
-// drops the oldest manifests above the bounds.
-func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
+// drops the oldest manifests above the bounds. kept is the copy of the manifest for the next
+// process, or nil.
+func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time, kept io.Closer) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.remove(b.byKey[k])
-	b.add(&waiting{key: k, man: man, owner: owner, until: until})
+	defer b.unlock()
+	b.drop(b.byKey[k])
+	b.add(&waiting{key: k, man: man, owner: owner, until: until, kept: kept})
 }
 
 // add is Add for a manifest whose key is not in the table. The caller holds mu.
@@ -104,14 +118,22 @@ func (b *Waiting) add(w *waiting) {
 	b.all.bytes += w.bytes()
 	own.bytes += w.bytes()
 	for own.bytes > b.maxClientBytes {
-		b.remove(own.order.Front().Value.(*waiting))
+		b.drop(own.order.Front().Value.(*waiting))
 	}
 	for b.all.bytes > b.maxBytes {
-		b.remove(b.all.order.Front().Value.(*waiting))
+		b.drop(b.all.order.Front().Value.(*waiting))
 	}
 }
 
-// remove removes a manifest. The caller holds mu. w may be nil.
+// drop removes a manifest with its copy. The caller holds mu and calls unlock. w may be nil.
+func (b *Waiting) drop(w *waiting) {
+	b.remove(w)
+	if w != nil && w.kept != nil {
+		b.gone = append(b.gone, w.kept)
+	}
+}
+
+// remove removes a manifest without its copy. The caller holds mu. w may be nil.
 func (b *Waiting) remove(w *waiting) {
 	if w == nil {
 		return
@@ -135,22 +157,27 @@ func (b *Waiting) remove(w *waiting) {
 
 // Drop removes a manifest and reports whether it waited.
 func (b *Waiting) Drop(k Key) bool {
-	waited, _ := b.Withdraw(k)
+	waited, end := b.Withdraw(k)
+	end(false)
 	return waited
 }
 
-// Withdraw removes a manifest, and reports whether it waited. restore lets the manifest wait again,
-// unless it has been added again in the meantime.
-func (b *Waiting) Withdraw(k Key) (waited bool, restore func()) {
+// Withdraw removes a manifest, and reports whether it waited. The caller must call end. If back is
+// set, the manifest waits again, unless it has been added again in the meantime.
+func (b *Waiting) Withdraw(k Key) (waited bool, end func(back bool)) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	w := b.byKey[k]
 	b.remove(w)
-	return w != nil, func() {
+	return w != nil, func(back bool) {
 		b.mu.Lock()
-		defer b.mu.Unlock()
-		if w != nil && b.byKey[k] == nil {
+		defer b.unlock()
+		switch {
+		case w == nil:
+		case back && b.byKey[k] == nil:
 			b.add(w)
+		case w.kept != nil:
+			b.gone = append(b.gone, w.kept)
 		}
 	}
 }
@@ -158,10 +185,10 @@ func (b *Waiting) Withdraw(k Key) (waited bool, restore func()) {
 // Expire removes the manifests whose time is over.
 func (b *Waiting) Expire(now time.Time) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	for _, w := range b.byKey {
 		if now.After(w.until) {
-			b.remove(w)
+			b.drop(w)
 		}
 	}
 }

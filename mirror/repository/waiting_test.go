@@ -28,7 +28,7 @@ func key(d digest.Digest) Key { return Repo{Name: "app"}.Key(d) }
 func wait(b *Waiting, owner string, names ...string) {
 	for _, name := range names {
 		man := manifestOf(name, 1000, "")
-		b.Add(key(man.Digest), man, owner, time.Now().Add(time.Hour))
+		b.Add(key(man.Digest), man, owner, time.Now().Add(time.Hour), nil)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestWaitingAbout(t *testing.T) {
 		for _, repo := range []string{"app", "elsewhere"} {
 			man := manifestOf(fmt.Sprint(repo, i), 100, subject)
 			k := Repo{Name: repo}.Key(man.Digest)
-			b.Add(k, man, "one", time.Now().Add(time.Hour))
+			b.Add(k, man, "one", time.Now().Add(time.Hour), nil)
 			if repo == "app" {
 				keys = append(keys, k)
 			}
@@ -114,19 +114,51 @@ func TestWaitingRestored(t *testing.T) {
 	b := newWaiting(maxWaiting, maxWaitingClient)
 	k := key(manifestOf("x", 1000, "").Digest)
 	wait(b, "one", "x")
-	waited, restore := b.Withdraw(k)
-	if restore(); !waited || !waits(b, "x") || b.byKey[k].owner != "one" {
+	waited, end := b.Withdraw(k)
+	if end(true); !waited || !waits(b, "x") || b.byKey[k].owner != "one" {
 		t.Error("it waits no longer")
 	}
 	for range 1000 {
 		wait(b, "one", "x")
-		_, restore := b.Withdraw(k)
+		_, end := b.Withdraw(k)
 		var wg sync.WaitGroup
-		wg.Go(restore)
+		wg.Go(func() { end(true) })
 		wait(b, "two", "x")
 		wg.Wait()
 		if owner := b.byKey[k].owner; owner != "two" {
 			t.Fatalf("the push of two was replaced by that of %s", owner)
+		}
+	}
+}
+
+// closed counts how often a copy is closed.
+type closed int
+
+func (c *closed) Close() error { *c++; return nil }
+
+// The copy of a manifest is closed once, when the manifest waits no longer.
+func TestWaitingClosesCopies(t *testing.T) {
+	const each = 1000 + waitingOverhead
+	man := manifestOf("x", 1000, "")
+	k := key(man.Digest)
+	for name, c := range map[string]struct {
+		end    func(b *Waiting)
+		closed closed
+	}{
+		"waits":                           {func(*Waiting) {}, 0},
+		"dropped":                         {func(b *Waiting) { b.Drop(k); b.Drop(k) }, 1},
+		"replaced":                        {func(b *Waiting) { wait(b, "one", "x") }, 1},
+		"displaced":                       {func(b *Waiting) { wait(b, "one", "y", "z") }, 1},
+		"expired":                         {func(b *Waiting) { b.Expire(time.Now().Add(2 * time.Hour)) }, 1},
+		"withdrawn":                       {func(b *Waiting) { _, end := b.Withdraw(k); end(false); b.Drop(k) }, 1},
+		"restored":                        {func(b *Waiting) { _, end := b.Withdraw(k); end(true) }, 0},
+		"restored, and dropped":           {func(b *Waiting) { _, end := b.Withdraw(k); end(true); b.Drop(k) }, 1},
+		"replaced while it was withdrawn": {func(b *Waiting) { _, end := b.Withdraw(k); wait(b, "one", "x"); end(true) }, 1},
+	} {
+		b, kept := newWaiting(2*each, 2*each), closed(0)
+		b.Add(k, man, "one", time.Now().Add(time.Hour), &kept)
+		if c.end(b); kept != c.closed {
+			t.Errorf("%s: closed %d times, want %d", name, kept, c.closed)
 		}
 	}
 }

@@ -1,0 +1,106 @@
+package push
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"dray/cache"
+	"dray/mirror/gate"
+	"dray/mirror/repository"
+	"dray/upstream/oci"
+)
+
+// defaultHold is how long manifests wait at most if the gate does not set HoldFor.
+const defaultHold = time.Hour
+
+func holdFor(g *gate.Gate) time.Duration {
+	if g.HoldFor <= 0 {
+		return defaultHold
+	}
+	return g.HoldFor
+}
+
+// waitingReceipt is what the next process has to know of a waiting manifest, besides its bytes.
+type waitingReceipt struct {
+	MediaType string    `json:"mediaType"`
+	Until     time.Time `json:"until"`
+}
+
+// unjudged is a manifest of a former process that has to pass the checks of this one before it may
+// wait or be forwarded.
+type unjudged struct {
+	gatedPush
+	kept io.Closer
+}
+
+// addWaiting lets a manifest wait for one that refers to it. The manifest outlives the process, as
+// an upload does. If the disk takes no file, the manifest is in memory alone.
+func (p *Pusher) addWaiting(ctx context.Context, gated gatedPush) {
+	until := time.Now().Add(holdFor(gated.Gate))
+	var kept io.Closer
+	if blob, err := p.keep(ctx, gated, until); err == nil {
+		kept = blob
+	} else {
+		p.o.Logger.Warn("manifest waits in memory only", "repository", gated.Repo.Name, "digest", gated.Manifest.Digest, "error", err)
+	}
+	p.o.Repositories.Waiting().Add(gated.Repo.Key(gated.Manifest.Digest), gated.Manifest, gated.owner, until, kept)
+}
+
+// keep stores a copy of a manifest for the next process.
+func (p *Pusher) keep(ctx context.Context, gated gatedPush, until time.Time) (*cache.ResumableBlob, error) {
+	man := gated.Manifest
+	note, err := json.Marshal(receipt{
+		Upstream: gated.Repo.Up.Name, Repository: gated.Repo.Name, User: gated.User, Owner: gated.owner,
+		Waiting: &waitingReceipt{MediaType: man.MediaType, Until: until},
+	})
+	if err != nil {
+		return nil, err
+	}
+	upload, err := p.o.Cache.ReceiveResumable(ctx, rand.Text(), note)
+	if err != nil {
+		return nil, err
+	}
+	var blob cache.Blob
+	if _, err = upload.Write(man.Raw); err == nil {
+		blob, err = upload.Commit(ctx, man.Digest)
+	}
+	if err != nil {
+		return nil, errors.Join(err, upload.Close())
+	}
+	return upload.Keep(blob), nil
+}
+
+// waitAgain takes over a manifest that waited in a former process, and returns the keys of the
+// blobs that it needs. The index or tag that it waits for is judged with all its parts, so the
+// manifest can wait as before. Two exceptions are left to Recover: a referrer, which is not judged
+// with its subject, and a manifest that need not wait, because the gate is another one now.
+func (p *Pusher) waitAgain(k cache.Resumable, r receipt, repo repository.Repo, now time.Time) ([]repository.Key, error) {
+	if k.Blob == nil {
+		return nil, errors.New("the manifest was not acknowledged")
+	}
+	if !now.Before(r.Waiting.Until) {
+		return nil, errExpired
+	}
+	raw, err := p.o.Cache.Bytes(context.Background(), k.Blob.Digest, oci.MaxManifestBytes)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the manifest: %w", err)
+	}
+	man, err := oci.ParseManifest(r.Waiting.MediaType, raw)
+	if err != nil {
+		return nil, err
+	}
+	man.Digest = k.Blob.Digest
+	if g := p.o.Checks.For(repo); g != nil && !g.ForwardDigests && man.Subject == nil {
+		until := now.Add(min(holdFor(g), r.Waiting.Until.Sub(now))) // the clock may have been ahead
+		p.o.Repositories.Waiting().Add(repo.Key(man.Digest), man, r.Owner, until, k.Blob)
+	} else {
+		push := gate.Push{Repo: repo, Gate: g, User: r.User, Ref: oci.Reference{Digest: man.Digest}, Manifest: man, Within: forwardTimeout}
+		p.unjudged = append(p.unjudged, unjudged{gatedPush{push, r.Owner}, k.Blob})
+	}
+	return repository.Keys(repo, man.Children()), nil
+}
