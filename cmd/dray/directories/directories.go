@@ -72,13 +72,15 @@ func (d Directories) Prepare(log *slog.Logger) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
+	// The file of the cache is the last: it says that the other one exists.
 	for _, f := range []struct {
 		format
 		kind
 		dir, other string
-	}{{cache, cacheFormat, d.Cache, d.State}, {state, stateFormat, d.State, d.Cache}} {
+	}{{state, stateFormat, d.State, d.Cache}, {cache, cacheFormat, d.Cache, d.State}} {
 		if err := f.format.write(f.kind, f.dir, f.other, d.Version); err != nil {
 			log.Warn("cannot write the format of a directory", "directory", f.dir, "error", err)
+			break
 		}
 	}
 	return nil
@@ -94,7 +96,14 @@ func (d Directories) belong(cache, state format) error {
 				d.Cache, other, held, d.State, filepath.Join(d.Cache, cacheFormat.file()))
 		}
 	}
-	if d.apart() && state.Number > 0 && cache.Number == 0 {
+	if !d.apart() {
+		return nil
+	}
+	if state.Number == 0 && cache.Other != "" && same(cache.Other, d.State) {
+		return fmt.Errorf("the cache in %s was used with the state in %s, which is now empty or another one; mount the state that was used before, or restore a backup; to begin with an empty state, delete %s",
+			d.Cache, d.State, filepath.Join(d.Cache, cacheFormat.file()))
+	}
+	if state.Number > 0 && cache.Number == 0 && empty(d.Content()) {
 		held, err := d.Holds()
 		if err == nil && held.Any() {
 			return fmt.Errorf("the state in %s has %s, and the cache in %s, which had the content of them, is empty or another one; mount the cache that was used before, or restore a backup; to go on without the content, delete %s",
@@ -112,6 +121,12 @@ func same(a, b string) bool {
 	}
 	two, err := os.Stat(b)
 	return err == nil && os.SameFile(one, two)
+}
+
+// empty reports whether a directory has nothing or does not exist.
+func empty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return len(entries) == 0 && (err == nil || os.IsNotExist(err))
 }
 
 // Held is how much a state directory has that exists nowhere else.

@@ -199,7 +199,9 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// TestBelongTogether: neither an empty cache nor a dropped setting makes dray give up content.
+// TestBelongTogether: neither a directory that is not mounted nor a dropped setting makes dray give
+// up content. A cache whose format could not be written, because its disk was full, is no such
+// directory.
 func TestBelongTogether(t *testing.T) {
 	_, d := former(t)
 	mustPrepare(t, d)
@@ -212,6 +214,20 @@ func TestBelongTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.Rename(unmounted, d.Cache); err != nil {
+		t.Fatal(err)
+	}
+	mustPrepare(t, d)
+	if err := os.Rename(d.State, unmounted); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, d, "was used with the state in "+d.State+", which is now empty or another one")
+	if err := os.RemoveAll(d.State); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(unmounted, d.State); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(d.Cache, cacheFormat.file())); err != nil {
 		t.Fatal(err)
 	}
 	mustPrepare(t, d)

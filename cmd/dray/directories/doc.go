@@ -7,8 +7,8 @@
 //
 // The file of the cache also names the directory of the state. If this is not the configured one,
 // and has queued pushes or hosted repositories, dray does not start: the setting was changed or
-// dropped. Nor does dray start if the state has such content and the cache has no file, because
-// then the cache is probably not mounted.
+// dropped. Nor does dray start if one of the two directories has been used and the other is empty,
+// because then the other is probably not mounted.
 //
 // Without a setting for the state, the queue, the lists of hosted repositories and the pins are in
 // the cache's directory. When the setting names another directory, they are moved there.
