@@ -22,9 +22,10 @@ COPY --from=build /image /
 #
 # The cache is a volume. Its directory is writable for every user, like /tmp, because the container can be
 # started as any user.
-ENV DRAY_CACHE_DIRECTORY=/cache HOME=/ PATH=/bin
+ENV DRAY_CACHE_DIRECTORY=/cache HOME=/ PATH=/bin container=oci
 VOLUME /cache
 USER 65532:65532
 EXPOSE 5000 6060
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["/bin/dray", "health"]
 ENTRYPOINT ["/bin/dray"]
 CMD ["serve"]

@@ -6,6 +6,8 @@
 #   PORT             the port dray listens on
 #   TLS_CERTIFICATE  the file with the certificate that dray shows to clients
 #   TLS_PRIVATE_KEY  the file with the private key of that certificate
+#   PUBLISHED        the address at which a release is published, a host that serves images and files
+#   KEY              the file with the private key that signs a release
 #
 # For `dockerRun`, the two files are paths in the container. ./credentials is mounted there as /credentials.
 # `run` and `dockerRun` pass these variables to dray, with all variables whose names begin with DRAY_, and
@@ -24,6 +26,10 @@ FUZZTIME      ?= 10s
 SOAKTIME      ?= 2m
 ROUNDS        ?= 200
 PREFIX        ?= /usr/local
+
+# The address at which images and packages are published. The README and the documents name the same, and
+# a release names the one that it is made with.
+PUBLISHED     ?= get.dray.example
 
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD       := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X dray/cmd/dray/program.version=$(VERSION)"
@@ -50,7 +56,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak crashloop clean install
+.PHONY: help release bench playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak crashloop clean install
 
 help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -69,6 +75,9 @@ build: ## build bin/dray and bin/fakeecr, the stand-in for ECR
 
 install: build ## copy bin/dray to PREFIX/bin
 	install -D -m 0755 bin/dray $(DESTDIR)$(PREFIX)/bin/dray
+
+release: ## write programs, packages and images to bin/release, for PUBLISHED, signed with KEY if that is set
+	go run ./deploy/release -version "$(VERSION)" -published "$(PUBLISHED)" $(if $(KEY),-key "$(KEY)")
 
 run: variables ## run dray from source
 	$(call must-exist,)

@@ -62,7 +62,7 @@ func Open(opts Options) (*Dir, error) {
 	var files unix.Rlimit
 	few := unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur < shardFiles
 	r := &resources{&tree{root: root, log: log, inject: opts.Fault, few: few, temp: "ingest/"}, a, newMetrics(a), &idleFiles{}}
-	kept, err := keptTree(opts, r.tree)
+	kept, err := keptTree(opts.Pins, r.tree)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open directory of pins: %w", err), root.Close())
 	}

@@ -46,15 +46,15 @@ type pins struct {
 // directory of pins that is apart from the blobs.
 const unfinishedPin = "pins/.new-"
 
-// keptTree returns the tree of Options.Pins. It is that of the blobs if Options.Pins is empty.
-func keptTree(opts Options, blobs *tree) (*tree, error) {
-	if opts.Pins == "" {
+// keptTree returns the tree of a directory for pins. It is that of the blobs if dir is empty.
+func keptTree(dir string, blobs *tree) (*tree, error) {
+	if dir == "" {
 		return blobs, nil
 	}
-	if err := os.MkdirAll(filepath.Join(opts.Pins, "pins"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "pins"), 0o700); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(opts.Pins)
+	root, err := os.OpenRoot(dir)
 	return &tree{root: root, log: blobs.log, inject: blobs.inject, temp: unfinishedPin}, err
 }
 

@@ -38,7 +38,7 @@ standard error and exits with code 1.`,
 
 // notices returns the notices about the environment and the configuration.
 func (in *invocation) notices(cfg config.Config) []string {
-	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices(), cfg.DiskNotices())
+	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices(), cfg.ContainerNotices(in.environ), cfg.DiskNotices())
 }
 
 // printConfig writes the configuration as YAML. The types of secrets redact their values.

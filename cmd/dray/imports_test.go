@@ -243,12 +243,14 @@ var importable = map[string][]allowance{
 		{"dray/mirror/queue", "pushes that must not be lost"}, {"dray/mirror/hosted", "repositories that must not be lost"},
 		{"golang.org/x/sys/unix", "the lock of a running dray"},
 	},
+	"dray/cmd/dray/manual": {{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "what it describes"}},
 	"dray/cmd/dray/remote": { // nothing of what a mirror is made of
 		{"dray/cmd/dray/config", "where the admin listener is"}, {"dray/cmd/dray/ctl", "all its subcommands"}, {"dray/cmd/dray/program", "what the programs have in common"},
+		{"dray/cmd/dray/manual", "manual pages"},
 	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
-		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
+		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
@@ -256,6 +258,9 @@ var importable = map[string][]allowance{
 		{"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
+	},
+	"dray/deploy/release": { // nothing of dray: it runs the programs that it packs; a test reads a journal as the package does
+		{goDigest, addresses}, {imageSpec, "the image layout"}, {"github.com/opencontainers/image-spec/specs-go", "the version of a manifest"},
 	},
 	"dray/cmd/draybench": { // of dray the order of eviction alone: it measures the program
 		{"dray/cache/disk", "the order in which dray evicts is simulated by dray's own code, not by a copy"}, {goDigest, addresses},
@@ -280,7 +285,7 @@ var testable = []allowance{
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
-	{"dray/mirror/admin", "the API that operators ask"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
+	{"dray/mirror/admin", "the API that operators ask"}, {"dray/mirror/queue", "a journal that a package reads"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
 	{throughTheDoor, "a mirror before a registry in memory"}, {"dray/mirror/fixture", "a log and a file that change meanwhile"},
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,6 +50,21 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 		}
 	}
 	add("auth %s: %s has no users, so nobody can log in. Add users with htpasswd -B; dray reads the changed file without a restart.", a.Name, a.HTPasswd.File)
+}
+
+// ContainerNotices returns a warning for each listener that published ports of a container do not
+// lead to. The image of dray sets the variable container, as Podman does (systemd, "The Container
+// Interface").
+func (c Config) ContainerNotices(environ []string) (notices []string) {
+	if variables(environ)["container"] == "" {
+		return nil
+	}
+	for _, l := range c.Listeners {
+		if _, port, err := net.SplitHostPort(l.Address); err == nil && l.LocalOnly() {
+			notices = append(notices, fmt.Sprintf("listener %s: dray listens on the loopback interface of the container, and ports that are published with -p do not lead there. Set DRAY_ADDRESS=:%s. Anyone who can connect to the published port may then pull, so publish it as -p 127.0.0.1:%[2]s:%[2]s, or configure auth.", l.Name, port))
+		}
+	}
+	return notices
 }
 
 // DiskNotices returns warnings if the file system of the cache directory is smaller than the

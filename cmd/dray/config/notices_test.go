@@ -89,6 +89,28 @@ func ofUser(notices ...string) []string {
 }
 
 // The size of the file system is compared with what the cache may take and has to leave.
+func TestContainerNotices(t *testing.T) {
+	local, err := Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := Load("", []string{"DRAY_ADDRESS=:5000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := []string{"container=oci"}
+	for _, c := range []struct {
+		cfg     Config
+		environ []string
+		want    int
+	}{{local, inside, 1}, {local, []string{"container="}, 0}, {local, nil, 0}, {public, inside, 0}} {
+		got := c.cfg.ContainerNotices(c.environ)
+		if len(got) != c.want || c.want > 0 && !strings.Contains(got[0], "Set DRAY_ADDRESS=:5000.") {
+			t.Errorf("%v with %q: %q", c.cfg.Listeners[0].Address, c.environ, got)
+		}
+	}
+}
+
 func TestDiskNotices(t *testing.T) {
 	cfg := Config{Cache: Cache{Directory: filepath.Join(t.TempDir(), "not", "there"), MaxBytes: 50 << 30, MinFreeBytes: 1 << 30}}
 	for total, want := range map[Bytes]string{

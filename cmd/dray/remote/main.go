@@ -11,6 +11,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/ctl"
+	"dray/cmd/dray/manual"
 	"dray/cmd/dray/program"
 )
 
@@ -26,7 +27,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root := program.Root("Asks and changes a running dray, a caching mirror for container registries", stdin, stdout, stderr)
 	path := root.PersistentFlags().StringP("config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
 	load := func() (config.Config, error) { return config.Load(*path, environ) }
-	root.AddCommand(program.VersionCommand(stdout))
+	root.AddCommand(program.VersionCommand(stdout), manual.Command())
 	root.AddCommand(ctl.Commands(ctl.Options{Stdout: stdout, Stderr: stderr, Load: load})...)
 	return program.Run(ctx, root, args, stderr)
 }
