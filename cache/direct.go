@@ -18,11 +18,13 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	verifyEarlier func(context.Context) error // waits until the bytes that the replaced bytesAt handed out are verified; may be nil
-	off           int64                       // the offset of the next byte to hand out
-	at            int64                       // the offset of the next byte of x; below off while bytes are fetched again to hash them
-	check         digest.Verifier             // hashes the bytes before at; nil if these did not begin at byte 0
-	withheld      []byte                      // the withheld byte, if any
+	// verifyEarlier waits until the bytesAt that this one replaced has verified the bytes that it
+	// handed out. nil means that nothing needs to wait for that.
+	verifyEarlier func(context.Context) error
+	off           int64           // the offset of the next byte to hand out
+	at            int64           // the offset of the next byte of x; below off while bytes are fetched again to hash them
+	check         digest.Verifier // hashes the bytes from byte 0 up to at; nil if the reader did not begin at byte 0
+	withheld      []byte          // the withheld byte, if any
 	done          bool
 
 	mu     sync.Mutex // guards the fields below; leaf lock
@@ -71,7 +73,8 @@ func (d *directBytes) use(x *fetch) {
 
 // replay hashes the bytes before d.off, so that the whole blob can be verified in the end. It reads
 // these bytes from old, which has handed them out. If old cannot be read, the bytes are fetched
-// again, and old must also verify what it handed out.
+// again. Their hash then says nothing about the bytes that old handed out, so [directBytes.finish]
+// also waits until old has verified those.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -165,7 +168,8 @@ func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	}
 }
 
-// finish hands out the withheld byte if the digest matches.
+// finish hands out the withheld byte. If d.check is not nil, it first checks that the digest
+// matches.
 func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
 	if d.verifyEarlier != nil {
 		if err := d.verifyEarlier(ctx); err != nil {
@@ -198,7 +202,9 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // never read: no reader replaces a directBytes, and it has no file
+// raw implements bytesAt. It returns no bytes, because no reader needs them: raw is for bytes that
+// come from a file, or that a directBytes replaces.
+func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) }
 
 func (d *directBytes) waitVerified(context.Context) error { return nil }
 

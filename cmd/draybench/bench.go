@@ -41,7 +41,7 @@ type plan struct {
 	CrowdLayer             int64
 	Streams, Fewer, Pulls  int // a large and a small number of concurrent streams, and the layers that one client pulls at once
 	ManifestClients        int
-	Blobs                  int // blobs in the directory of the scenario million
+	Blobs                  int // blobs in the cache directory of the scenario "million"
 }
 
 func fullPlan() plan {
@@ -66,7 +66,7 @@ type bench struct {
 	dir              string
 	certificate, key string
 	fakeECR          string // path of the program
-	peers            []peer // direct, dray, and the peers that are installed
+	peers            []peer // what is measured: direct, dray, and the other servers that are installed and asked for
 	loader           *loader
 	results          results
 	otherCores       map[string]float64 // cores that other programs used, by scenario

@@ -212,7 +212,8 @@ func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, g
 
 // decoyHash returns the hash with which the password of an unknown user is compared. The result of
 // the comparison is ignored, but its duration must not show that the user is unknown. The hashes in
-// the file may differ in cost, so decoyHash returns the hash of some user.
+// the file may differ in cost, so no fixed cost would do. decoyHash returns the hash of one of the
+// users, always the same one for a name.
 func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	if len(u.order) == 0 {
 		return nil
@@ -248,9 +249,9 @@ func (h *HTPasswd) challenge(r *http.Request) error {
 	return e
 }
 
-// groupsOf returns the names of a request's groups: its network address, and below it the user that
-// it claims to be. A /64 network of IPv6 counts as one address, because one machine usually has a
-// whole network.
+// groupsOf returns the two groups of the hashQueue in which a request waits: the outer one is its
+// network address, the inner one the user that it claims to be. A /64 network of IPv6 counts as one
+// address, because one machine usually has a whole network.
 func groupsOf(r *http.Request, name string) [2]string {
 	a := ClientAddr(r)
 	if a.Is6() {

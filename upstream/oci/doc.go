@@ -1,11 +1,11 @@
-// Package oci holds the distribution protocol as values.
+// Package oci has the types of the distribution protocol: requests, references, errors, manifests.
 //
 // Parse parses a request. Its inverse, Request.URL, builds the URL of a request. All errors have
 // one type (Error), and one function writes them (WriteError). A Manifest keeps its exact bytes
 // beside its content. The package does no I/O except on the bodies of the HTTP messages that it is
 // given, and imports nothing of dray.
 //
-// The facts come from the OCI distribution specification 1.1 ("spec" below) and from
-// github.com/distribution/distribution/v3. The package uses the route names, error codes, media
-// types and name grammar of distribution.
+// The package follows the OCI distribution specification 1.1 ("spec" in its comments) and
+// github.com/distribution/distribution/v3. It uses the route names, error codes, media types and
+// name grammar of distribution.
 package oci

@@ -22,8 +22,8 @@ func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }
 
-// Notices returns warnings about a valid configuration and the files that it names, in the order of
-// the configuration. Each is a sentence or two.
+// Notices returns warnings about a valid configuration and the files that it names. Each has one to
+// three sentences.
 func (c Config) Notices() []string {
 	var notices []string
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }

@@ -27,9 +27,11 @@ func ParseSecret(text []byte) (auth.Secret, error) {
 var (
 	// headerName matches the names of fields (RFC 9110, "Tokens").
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	// variableName matches the names of variables that programs can read.
+	// variableName matches names of visible ASCII characters. "=" is not among them, because it ends
+	// the name.
 	variableName = regexp.MustCompile(`^[!-<>-~]+$`)
-	// control matches characters that neither a header nor a variable in a file of lines can contain.
+	// control matches the control characters except tab. Neither a header nor a variable may have
+	// one.
 	control = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
 )
 

@@ -84,7 +84,7 @@ type visitor struct {
 	config  Config
 	session *session
 	path    string
-	left    int64 // bytes of the file that may still be sent; -1 if the file is longer than that
+	left    int64 // how many more bytes of the file may be sent; -1 once more than MaxFileBytes have come
 	result  pipeline.LayerResult
 }
 
