@@ -1,6 +1,7 @@
 package push
 
 import (
+	"io"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,13 @@ type Pusher struct {
 type recovered struct {
 	key  repository.Key
 	blob *repository.Staged
+}
+
+// unjudged is a manifest of a former process that has to pass the checks of this one before it may
+// wait or be forwarded.
+type unjudged struct {
+	gatedPush
+	kept io.Closer
 }
 
 type tagKey struct {

@@ -101,6 +101,12 @@ type receipt struct {
 	Waiting *waitingReceipt `json:"waiting,omitempty"`
 }
 
+// waitingReceipt is what the next process has to know of a waiting manifest, besides its bytes.
+type waitingReceipt struct {
+	MediaType string    `json:"mediaType"`
+	Until     time.Time `json:"until"`
+}
+
 // sessions is the table of open uploads. Their bytes and receipts are in the cache, where the
 // next process finds them.
 type sessions struct {

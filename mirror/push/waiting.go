@@ -25,19 +25,6 @@ func holdFor(g *gate.Gate) time.Duration {
 	return g.HoldFor
 }
 
-// waitingReceipt is what the next process has to know of a waiting manifest, besides its bytes.
-type waitingReceipt struct {
-	MediaType string    `json:"mediaType"`
-	Until     time.Time `json:"until"`
-}
-
-// unjudged is a manifest of a former process that has to pass the checks of this one before it may
-// wait or be forwarded.
-type unjudged struct {
-	gatedPush
-	kept io.Closer
-}
-
 // addWaiting lets a manifest wait for one that refers to it. The manifest outlives the process, as
 // an upload does. If the disk takes no file, the manifest is in memory alone.
 func (p *Pusher) addWaiting(ctx context.Context, gated gatedPush) {
