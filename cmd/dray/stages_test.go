@@ -35,6 +35,9 @@ func TestStagesReject(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := gzipOf(t, tarOf(t, "etc/motd", "hello\n"))
+	large := func(bytes int, variable string) string {
+		return strings.Replace(plainConfig, `"os":"linux"`, `"os":"linux","author":"`+strings.Repeat("x ", bytes/2)+`","config":{"Env":["A=1","`+variable+`"]}`, 1)
+	}
 	for name, c := range map[string]struct {
 		checks, twin string // twin replaces the checks for the clean image, where that is what differs
 		bad, good    image
@@ -47,6 +50,17 @@ func TestStagesReject(t *testing.T) {
 			good:   newImage(t, plainConfig, plain),
 			says:   []string{"[secrets/aws-access-key]", "layer 2 of 3", "/app/settings.ini", "line 2", "fingerprint"},
 			silent: key,
+		},
+		"secrets in a large configuration": {
+			checks: "  secrets: {mode: enforce}",
+			bad:    newImage(t, large(5<<20, "ACCESS="+key), plain), good: newImage(t, large(20<<20, "B=2"), plain),
+			says:   []string{"[secrets/aws-access-key]", "in the configuration (config.Env[1])"},
+			silent: key,
+		},
+		"a configuration that is too large": {
+			checks: "  secrets: {mode: enforce}",
+			bad:    newImage(t, large(33<<20, "B=2"), plain), good: newImage(t, large(31<<20, "B=2"), plain),
+			says: []string{"[archive/document]", "more than 33554432", "leave out of a configuration"},
 		},
 		"rules": {
 			checks: "  rules:\n    mode: enforce\n    rules:\n    - {name: team, each: manifest, expression: 'manifest.?config.?config.?Labels.?team.hasValue()', message: nobody owns the image, fix: set the label team}",
