@@ -35,11 +35,15 @@ func checkImageCommand(in *invocation) *cobra.Command {
 the report. It pushes nothing, and dray need not be running.
 
 IMAGE is one of
-  oci:DIRECTORY[:TAG]   an OCI layout, such as the output of "docker buildx build
-                        --output type=oci,tar=false,dest=DIRECTORY"
-  docker-archive:FILE   an archive of "docker save" or of an OCI layout, which may be
-                        compressed with gzip; oci-archive:FILE means the same
-  NAME                  an image in a registry, named as for "docker pull" through dray
+  oci:DIRECTORY[:TAG]          an OCI layout, such as the output of "docker buildx
+                               build --output type=oci,tar=false,dest=DIRECTORY"
+  docker-archive:FILE[:TAG]    an archive of "docker save" or of an OCI layout, which
+                               may be compressed with gzip
+  oci-archive:FILE[:TAG]       the same
+  NAME                         an image in a registry, named as for "docker pull"
+                               through dray
+
+TAG, or a repository with a tag such as team/app:1.2, selects one of several images.
 
 --as sets the name that you want to push the image as. It decides which checks
 apply, and the rules for names examine it.
@@ -157,30 +161,36 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 	kind, rest, _ := strings.Cut(image, ":")
 	var files *local.Files
 	var err error
-	tag := ""
+	path, selected := splitName(rest)
 	switch kind {
 	case "oci":
-		dir := rest
-		if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
-			if _, err := os.Stat(rest); err != nil {
-				dir, tag = rest[:i], rest[i+1:]
-			}
-		}
-		files, err = local.OpenLayout(dir)
+		files, err = local.OpenLayout(path)
 	case "docker-archive", "oci-archive":
-		files, err = local.OpenArchive(rest)
+		files, err = local.OpenArchive(path)
 	default:
 		return openRemote(ctx, cfg, image)
 	}
 	if err != nil {
 		return nil, err
 	}
+	tag := selected[strings.LastIndexByte(selected, ':')+1:]
 	o := &opened{blobs: files, name: pipeline.Name{Tag: tag}, close: func() { _ = files.Close() }}
-	if o.root, err = files.Root(ctx, tag); err != nil {
+	if o.root, err = files.Root(ctx, selected); err != nil {
 		o.close()
 		return nil, fmt.Errorf("%s: %w", image, err)
 	}
 	return o, nil
+}
+
+// splitName splits PATH:NAME, where both may contain colons, at the end of the longest PATH that
+// exists. If there is no such PATH, or the whole text is one, NAME is empty.
+func splitName(text string) (path, name string) {
+	for i := len(text); i > 0; i = strings.LastIndexByte(text[:i], ':') {
+		if _, err := os.Stat(text[:i]); err == nil {
+			return text[:i], strings.TrimPrefix(text[i:], ":")
+		}
+	}
+	return text, ""
 }
 
 // remote reads images of one repository of a registry.

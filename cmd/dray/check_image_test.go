@@ -125,7 +125,12 @@ func TestCheckImage(t *testing.T) {
 		{"oci:DIR/bad --checks team", exitRejected, []string{"would be rejected by the checks team", "secrets/aws-access-key", "layer 2 of 2, /app/env.sh", "rules/owner", "what to do   set the label owner"}},
 		{"docker-archive:DIR/bad.tar --checks team", exitRejected, []string{"secrets/aws-access-key", "layer 2 of 2, /app/env.sh"}},
 		{"oci:DIR/good --as ecr/sandbox/app:1", exitRejected, []string{"the checks others", "rules/never"}},
-		{"oci:DIR/good:2 --checks team", exitFailed, []string{`a manifest with the tag "2"`}},
+		{"oci:DIR/good:2 --checks team", exitFailed, []string{`an image with the name "2"; there are 1`}},
+		{"docker-archive:DIR/good.tar:1 --as ecr/team/app:1", exitOK, nil},
+		{"docker-archive:DIR/good.tar:app:1 --as ecr/team/app:1", exitOK, nil},
+		{"docker-archive:DIR/good.oci.tar:1 --checks team", exitOK, []string{"the image:1 "}},
+		{"docker-archive:DIR/good.tar:app:2 --checks team", exitFailed, []string{`an image with the name "app:2"`, "app:1"}},
+
 		{"oci:DIR/nothing --checks team", exitFailed, []string{"nothing"}},
 		{"oci:DIR/good --checks nobody", exitFailed, []string{`has no checks named "nobody"`}},
 		{"oci:DIR/good", exitFailed, []string{"--as"}},

@@ -40,7 +40,7 @@ is YAML:
   tests:
   - name: an image without an owner
     image: fixtures/app.json           # a document of "dray check-image --view",
-                                       # oci:DIR[:TAG] or docker-archive:FILE
+                                       # oci:DIR[:TAG] or docker-archive:FILE[:TAG]
     as: dray.example.com:5000/team/app:1.2
     findings: [rules/team, names/tag]  # stage/rule of all findings that reject the image
   - name: the same image with an owner

@@ -2,6 +2,7 @@ package local
 
 import (
 	"archive/tar"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,11 +29,11 @@ const maxDocument = 16 << 20
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// blobs and manifests are set only for an archive in the old format of docker save. blobs has the
-	// names of the files, which differ from the names in a layout. manifests has only the manifest
-	// that readSaved made.
-	blobs     map[digest.Digest]string
-	manifests map[digest.Digest]*oci.Manifest
+	// saved and blobs are set only for an archive in the old format of docker save. saved has its
+	// images. blobs has the names of the files of the image that Root has returned, because these
+	// names differ from those in a layout.
+	saved []savedImage
+	blobs map[digest.Digest]string
 }
 
 var _ Blobs = (*Files)(nil)
@@ -174,13 +177,11 @@ func (f *Files) document(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxDocument+1))
 }
 
-// Root returns the manifest with a tag, or the only manifest if tag is empty. For an archive in the
-// old format of docker save, it ignores the tag.
-func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
-	if f.manifests != nil {
-		for _, m := range f.manifests {
-			return m, nil // readSaved refuses archives with several images
-		}
+// Root returns the manifest of the image with a name, or of the only image if name is empty. The
+// name is a tag, or a repository with a tag such as team/app:1.
+func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
+	if f.saved != nil {
+		return f.savedRoot(name)
 	}
 	raw, err := f.document(v1.ImageIndexFile)
 	if err != nil {
@@ -190,26 +191,48 @@ func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, fmt.Errorf("%s: %w", v1.ImageIndexFile, err)
 	}
-	var found []v1.Descriptor
+	var all [][]string
 	for _, d := range index.Manifests {
-		if tag == "" || d.Annotations[v1.AnnotationRefName] == tag {
-			found = append(found, d)
+		all = append(all, []string{d.Annotations[imageName], d.Annotations[v1.AnnotationRefName]})
+	}
+	i, err := selected(name, all)
+	if err != nil {
+		return nil, err
+	}
+	return f.Manifest(ctx, index.Manifests[i])
+}
+
+// imageName is the annotation by which containerd and docker save give the whole name of an image,
+// while that of the specification has the tag only (containerd, images/annotations.go).
+const imageName = "io.containerd.image.name"
+
+// selected returns which of several images has a name, given the names of each. An empty name
+// selects the only image.
+func selected(name string, all [][]string) (int, error) {
+	var found []int
+	var choices []string
+	for i, names := range all {
+		names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
+		if len(names) > 0 {
+			choices = append(choices, names[0])
+		}
+		if name == "" || slices.ContainsFunc(names, func(n string) bool {
+			return n == name || strings.HasSuffix(n, ":"+name) || strings.HasSuffix(n, "/"+name)
+		}) {
+			found = append(found, i)
 		}
 	}
 	switch {
+	case len(found) == 1:
+		return found[0], nil
 	case len(found) == 0:
-		return nil, fmt.Errorf("%w: a manifest with the tag %q", ErrNotFound, tag)
-	case len(found) > 1:
-		return nil, fmt.Errorf("there are %d manifests; select one by its tag", len(found))
+		return 0, fmt.Errorf("%w: an image with the name %q; there are %s", ErrNotFound, name, cmp.Or(strings.Join(choices, ", "), "no names"))
 	}
-	return f.Manifest(ctx, found[0])
+	return 0, fmt.Errorf("%d images match; select one by its name: %s", len(found), cmp.Or(strings.Join(choices, ", "), "they have none"))
 }
 
 // Manifest implements Blobs.
 func (f *Files) Manifest(_ context.Context, d oci.Descriptor) (*oci.Manifest, error) {
-	if m := f.manifests[d.Digest]; m != nil {
-		return m, nil
-	}
 	if err := d.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("digest %q: %w", d.Digest, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,9 +84,59 @@ func TestArchivesThatAreNone(t *testing.T) {
 		"a link outside": entries(t, "c.json", "->/etc/passwd", "manifest.json", `[{"Config":"c.json"}]`),
 		"no JSON":        entries(t, "manifest.json", `[`),
 	} {
-		if f, err := archive(t, raw); err == nil {
-			t.Errorf("%s: taken", name)
+		f, err := archive(t, raw)
+		if err == nil {
+			_, err = f.Root(t.Context(), "")
 			f.Close()
+		}
+		if err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// One of several images is selected by its tag or its whole name, in all formats. Without a name,
+// there must be only one. An error lists the names.
+func TestSelectedImage(t *testing.T) {
+	manifest := func(layer string) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
+			`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`, digest.FromString(config), len(config), digest.FromString(layer), len(layer))
+	}
+	blob := func(text string) []string { return []string{"blobs/sha256/" + digest.FromString(text).Encoded(), text} }
+	one, two := manifest("one"), manifest("two")
+	described := func(raw, whole, tag string) string {
+		return fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d,"annotations":{"io.containerd.image.name":%q,"org.opencontainers.image.ref.name":%q}}`,
+			digest.FromString(raw), len(raw), whole, tag)
+	}
+	index := fmt.Sprintf(`{"schemaVersion":2,"manifests":[%s,%s]}`, described(one, "docker.io/team/a:1", "1"), described(two, "docker.io/team/b:2", "2"))
+	for format, raw := range map[string][]byte{
+		"old": entries(t, "c.json", config, "1/layer.tar", "one", "2/layer.tar", "two",
+			"manifest.json", `[{"Config":"c.json","RepoTags":["team/a:1","team/a:latest"],"Layers":["1/layer.tar"]},{"Config":"c.json","RepoTags":["team/b:2"],"Layers":["2/layer.tar"]}]`),
+		"OCI": entries(t, slices.Concat([]string{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`, "index.json", index}, blob(config), blob("one"), blob("two"), blob(one), blob(two))...),
+	} {
+		f, err := archive(t, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for name, layer := range map[string]string{"1": "one", "team/a:1": "one", "a:1": "one", "2": "two", "team/b:2": "two"} {
+			m, err := f.Root(t.Context(), name)
+			if err != nil || len(m.Layers) != 1 || m.Layers[0].Digest != digest.FromString(layer) {
+				t.Fatalf("%s, %s: %+v, %v", format, name, m, err)
+			}
+			r, err := f.Open(t.Context(), m.Layers[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || string(got) != layer {
+				t.Errorf("%s, %s: %q, %v", format, name, got, err)
+			}
+			r.Close()
+		}
+		for _, name := range []string{"", "3", "team/a", "team/a:2", "eam/a:1"} {
+			if m, err := f.Root(t.Context(), name); err == nil || !strings.Contains(err.Error(), "team/a:1") || !strings.Contains(err.Error(), "team/b:2") {
+				t.Errorf("%s, %q: %+v, %v", format, name, m, err)
+			}
 		}
 	}
 }

@@ -18,52 +18,62 @@ const savedFile = "manifest.json"
 
 // savedImage is one image in savedFile. Its layers are uncompressed.
 type savedImage struct {
-	Config string
-	Layers []string
+	Config   string
+	RepoTags []string
+	Layers   []string
 }
 
 // maxLayers bounds the layers of an image in an archive.
 const maxLayers = 1000
 
-// readSaved makes a manifest for an archive in the old format of docker save, which has no
-// manifest. The digest of the new manifest means nothing: docker push would make another manifest,
-// because it compresses the layers.
+// readSaved lists the images of an archive in the old format of docker save.
 func (f *Files) readSaved() error {
 	raw, err := f.document(savedFile)
 	if err != nil {
 		return err
 	}
-	var images []savedImage
-	if err := json.Unmarshal(raw, &images); err != nil {
+	if err := json.Unmarshal(raw, &f.saved); err != nil {
 		return fmt.Errorf("%s: %w", savedFile, err)
 	}
-	if len(images) != 1 {
-		return fmt.Errorf("the archive has %d images; save only one", len(images))
+	if len(f.saved) == 0 {
+		return errors.New("the archive has no images")
 	}
-	if len(images[0].Layers) > maxLayers {
-		return fmt.Errorf("more than %d layers", maxLayers)
+	return nil
+}
+
+// savedRoot makes a manifest for the image with a name in an archive in the old format of docker
+// save, which has no manifest. The digest of the new manifest means nothing: docker push would make
+// another manifest, because it compresses the layers.
+func (f *Files) savedRoot(name string) (*oci.Manifest, error) {
+	var all [][]string
+	for _, image := range f.saved {
+		all = append(all, image.RepoTags)
+	}
+	i, err := selected(name, all)
+	if err != nil {
+		return nil, err
+	}
+	image := f.saved[i]
+	if len(image.Layers) > maxLayers {
+		return nil, fmt.Errorf("more than %d layers", maxLayers)
 	}
 	f.blobs = map[digest.Digest]string{}
 	man := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Layers: []v1.Descriptor{}}
-	if man.Config, err = f.describe(images[0].Config, v1.MediaTypeImageConfig); err != nil {
-		return err
+	if man.Config, err = f.describe(image.Config, v1.MediaTypeImageConfig); err != nil {
+		return nil, err
 	}
-	for _, l := range images[0].Layers {
+	for _, l := range image.Layers {
 		d, err := f.describe(l, v1.MediaTypeImageLayer)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		man.Layers = append(man.Layers, d)
 	}
-	if raw, err = json.Marshal(man); err != nil {
-		return err
-	}
-	m, err := oci.ParseManifest(man.MediaType, raw)
+	raw, err := json.Marshal(man)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.manifests = map[digest.Digest]*oci.Manifest{m.Digest: m}
-	return nil
+	return oci.ParseManifest(man.MediaType, raw)
 }
 
 // describe returns a descriptor of a file.
