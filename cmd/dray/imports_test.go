@@ -208,7 +208,7 @@ var importable = map[string][]allowance{
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
 	"dray/cmd/dray/certificates": {
-		{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
+		{"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/reread", "files that change"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
 	},
 	"dray/cmd/dray/clients": {
 		{"dray/cmd/dray/config", "whom it lets in"}, {"dray/mirror/identity", "what lets them in"}, {"dray/mirror/proxied", "the proxies between"}, {prometheusClient, measures},

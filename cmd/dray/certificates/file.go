@@ -5,8 +5,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"time"
+
+	"dray/mirror/reread"
 )
 
 // NearEnd is the time before the end of a certificate's validity in which dray warns.
@@ -20,39 +21,46 @@ type File struct {
 	Path, Key string
 }
 
-// Current reads the file and returns the certificate that decides whether the file can be used at
-// the time now. For a listener, that is the first certificate in the file. While an authority is
-// being replaced, the file has its old and its new certificate. So for a file of authorities,
-// Current returns the certificate that ends last among those whose validity has begun. If no
-// validity has begun, it returns the certificate that ends last.
-func (f File) Current(now time.Time) (*x509.Certificate, error) {
-	text, err := os.ReadFile(f.Path)
-	if err != nil {
-		return nil, err
-	}
-	var best *x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+// parse returns the certificates in the content of the file. For a listener, the one that counts is
+// the first, so it must be right. Among authorities, those that can be parsed count.
+func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for block, rest := pem.Decode(texts[0]); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		switch {
-		case err != nil && f.Listener != "":
-			return nil, fmt.Errorf("%s: %w", f.Path, err)
-		case err != nil: // skip this certificate; the other authorities count
+		case err == nil:
+			all = append(all, cert)
 		case f.Listener != "":
-			return cert, nil
-		case best == nil || better(cert, best, now):
+			return nil, err
+		}
+		if f.Listener != "" {
+			break
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("the file contains no PEM certificate")
+	}
+	return all, nil
+}
+
+// current returns the certificate that decides whether the file is of use at the time now. For a
+// listener, that is the first certificate in the file. A file of authorities has an old and a new
+// one while the old one is being replaced. So for such a file current returns the certificate that
+// ends last among those that have begun.
+func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate {
+	best := all[0]
+	for _, cert := range all[1:] {
+		if f.Listener == "" && better(cert, best, now) {
 			best = cert
 		}
 	}
-	if best == nil {
-		return nil, fmt.Errorf("%s contains no PEM certificate", f.Path)
-	}
-	return best, nil
+	return best
 }
 
-// better reports whether [File.Current] prefers the authority a to b. It prefers an authority whose
+// better reports whether [File.current] prefers the authority a to b. It prefers an authority whose
 // validity has begun. If this does not decide, it prefers the authority that ends later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
@@ -61,13 +69,24 @@ func better(a, b *x509.Certificate, now time.Time) bool {
 	return a.NotAfter.After(b.NotAfter)
 }
 
-// Check returns an error if the file has no certificate that is valid at the time now and for
-// [NearEnd] after it.
+// Check reads the file. It returns an error if the file has no certificate that is valid at now and
+// for [NearEnd] after that.
 func (f File) Check(now time.Time) error {
-	cert, err := f.Current(now)
-	switch {
-	case err != nil:
+	value, err := reread.New(nil, f.parse, f.Path)
+	if err != nil {
+		return f.check(nil, err, now)
+	}
+	all, _ := value.Get()
+	return f.check(all, nil, now)
+}
+
+// check does the work of Check, given the certificates in the file, or why there are none.
+func (f File) check(all []*x509.Certificate, err error, now time.Time) error {
+	if err != nil {
 		return f.problem("cannot be used: %v", err)
+	}
+	cert := f.current(all, now)
+	switch {
 	case now.Before(cert.NotBefore):
 		return f.problem("of %s is not valid before %s, so %s until then", f.Path, date(cert.NotBefore), f.effect())
 	case now.After(cert.NotAfter):

@@ -2,25 +2,62 @@ package certificates
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/reread"
 )
 
-// Files are the files with certificates that the configuration names. Each metric and each check
-// reads them again, because operators replace them while dray runs.
+// Files are the files with certificates that the configuration names. Each is parsed again when it
+// has changed, because these files are replaced while dray runs.
 type Files struct {
-	files  []File
+	files  []*file
 	expiry *prometheus.Desc
+}
+
+// file is a File with its certificates.
+type file struct {
+	File
+	certificates atomic.Pointer[reread.Value[[]*x509.Certificate]] // nil until the file could be used
+}
+
+// get returns the certificates that the file has now.
+func (f *file) get() ([]*x509.Certificate, error) {
+	value := f.certificates.Load()
+	if value == nil {
+		var err error
+		if value, err = reread.New(nil, f.parse, f.Path); err != nil {
+			return nil, err
+		}
+		f.certificates.Store(value)
+	}
+	all, failure := value.Get()
+	if failure != nil {
+		return nil, failure.Err
+	}
+	return all, nil
+}
+
+// Check is [File.Check], but it parses the file only if the file has changed.
+func (f *file) Check(now time.Time) error {
+	all, err := f.get()
+	return f.check(all, err, now)
 }
 
 // NewFiles returns Files of the given files.
 func NewFiles(files []File) Files {
-	return Files{files, prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
+	c := Files{expiry: prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
 		"Time when the certificate of a listener expires, or the last to expire of those trusted for an upstream or for the tokens of an auth entry. A file that cannot be read has no value.",
 		[]string{"listener", "upstream", "auth"}, nil)}
+	for _, f := range files {
+		c.files = append(c.files, &file{File: f})
+	}
+	return c
 }
 
 // Empty reports whether there is no file.
@@ -32,8 +69,9 @@ func (c Files) Describe(ch chan<- *prometheus.Desc) { ch <- c.expiry }
 // Collect implements prometheus.Collector.
 func (c Files) Collect(ch chan<- prometheus.Metric) {
 	for _, f := range c.files {
-		if cert, err := f.Current(time.Now()); err == nil {
-			ch <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, float64(cert.NotAfter.Unix()), f.Listener, f.Upstream, f.Auth)
+		if all, err := f.get(); err == nil {
+			end := f.current(all, time.Now()).NotAfter
+			ch <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, float64(end.Unix()), f.Listener, f.Upstream, f.Auth)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package certificates
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -62,4 +63,33 @@ func TestCertificatesAreWatched(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A file is parsed once for each change, however often /readyz and the metrics are read. One that
+// is missing is looked for each time.
+func TestCertificatesAreParsedOnce(t *testing.T) {
+	dir := t.TempDir()
+	opts := options{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem"), force: true}
+	f := &file{File: File{Upstream: "hub", Path: opts.outCert, Key: "tls.ca_file"}}
+	if _, err := f.get(); err == nil {
+		t.Error("there is no file yet")
+	}
+	for _, made := range []time.Time{time.Now(), time.Now().AddDate(0, 0, 1)} {
+		if _, err := writeCertificate(opts, made); err != nil {
+			t.Fatal(err)
+		}
+		first, err := f.get()
+		if err != nil || len(first) != 1 || first[0].NotBefore.Day() != made.Add(-time.Hour).UTC().Day() {
+			t.Fatalf("%v, %v", first, err)
+		}
+		if again, err := f.get(); err != nil || again[0] != first[0] {
+			t.Errorf("parsed again: %v", err)
+		}
+	}
+	if err := os.Remove(opts.outCert); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Check(time.Now()); err == nil || !strings.Contains(err.Error(), "cannot be used") {
+		t.Errorf("a missing file: %v", err)
+	}
 }

@@ -67,7 +67,7 @@ func TestAuthoritiesBeforeTheirEnd(t *testing.T) {
 		{bundle(old), "expired on"},
 		{bundle(next), "is not valid before"},
 		{write(t, "ca.pem", "no certificate"), "contains no PEM certificate"},
-		{"/does/not/exist", "cannot be used: open /does/not/exist"},
+		{"/does/not/exist", "cannot be used: stat /does/not/exist"},
 	} {
 		err := certificates.File{Upstream: "b", Path: tc.path}.Check(now)
 		if (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
