@@ -101,7 +101,7 @@ var importable = map[string][]allowance{
 	"dray/mirror/reread":  {},
 	"dray/mirror/proxied": {{"github.com/pires/go-proxyproto", "the header of the PROXY protocol"}, {prometheusClient, measures}},
 	"dray/mirror/wire":    {{"dray/mirror/reread", "certificates are replaced"}, {"dray/mirror/proxied", "connections that proxies make for clients"}, {"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
-	"dray/mirror/route":   {{"dray/upstream/oci", "requests and references as values"}},
+	"dray/mirror/route":   {{"dray/mirror/pattern", "repositories that clients may name"}, {"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror/identity": {
 		{"dray/mirror/proxied", "clients behind proxies"}, {"dray/mirror/flight", "equal credentials are hashed once"}, {"dray/mirror/reread", "passwords and keys are replaced"}, {prometheusClient, measures},
 		{"dray/mirror/pattern", "repositories that a rule is for"}, {"dray/upstream/oci", "refusals are errors of the protocol"},

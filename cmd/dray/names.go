@@ -22,7 +22,10 @@ func routesOf(c config.Config, l config.Listener) *route.Table {
 	for _, name := range l.Upstreams {
 		for _, u := range c.Upstreams {
 			if u.Name == name {
-				r.Order = append(r.Order, route.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
+				r.Order = append(r.Order, route.Route{
+					Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace,
+					Allow: u.Repositories.Allow, Deny: u.Repositories.Deny,
+				})
 			}
 		}
 	}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 
 	"dray/upstream/ecrtest"
 )
@@ -22,4 +25,45 @@ func TestRegistryNameInAPath(t *testing.T) {
 	if n := s.ecr.Count(ecrtest.KindManifestGet) + s.ecr.Count(ecrtest.KindManifestHead); n > 0 {
 		t.Errorf("ECR was asked %d times", n)
 	}
+}
+
+// Repositories that an upstream excludes are neither pulled, nor pushed, nor mounted from, and no
+// registry hears of them. That holds for what the cache has, too.
+func TestExcludedRepositories(t *testing.T) {
+	dir := t.TempDir()
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{BlobMounting: true}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	img := seed(t, hub, "library/alpine", "3", 5000)
+	s := startBefore(t, ecr, hub, dir)
+	layer := layerOf(1, 3000)
+	d := digest.FromBytes(layer)
+	s.push("closed/app", "v1", layer)
+	s.want(200, "GET", "/v2/hub/alpine/manifests/3", nil)
+	s.stop()
+
+	s = startBefore(t, ecr, hub, dir,
+		"  push: true", "  push: true\n  repositories: {deny: [closed/*]}", "  prefixes: [hub]", "  prefixes: [hub]\n  repositories: {allow: [team/*]}")
+	<-ecr.Idle()
+	ecr.ResetCounters()
+	hub.ResetCounters()
+	for _, path := range []string{"manifests/v1", "blobs/" + d.String(), "tags/list", "referrers/" + d.String()} {
+		r := s.want(403, "GET", "/v2/closed/app/"+path, nil)
+		if !bytes.Contains(r.body, []byte("matches repositories.deny")) {
+			t.Errorf("%s: %s", path, r.body)
+		}
+	}
+	s.want(403, "POST", "/v2/closed/new/blobs/uploads/", nil)
+	s.want(403, "POST", "/v2/open/app/blobs/uploads/?mount="+d.String()+"&from=closed/app", nil)
+	for _, path := range []string{"/v2/hub/alpine/manifests/3", "/hub/v2/library/alpine/manifests/3", "/v2/hub/library/alpine/blobs/" + img.layer.String()} {
+		r := s.want(403, "GET", path, nil)
+		if !bytes.Contains(r.body, []byte("nothing in repositories.allow")) {
+			t.Errorf("%s: %s", path, r.body)
+		}
+	}
+	s.want(404, "GET", "/v2/open/app/blobs/"+d.String(), nil)
+	for _, e := range append(ecr.Log(), hub.Log()...) {
+		if strings.Contains(e.Path, "closed/") || strings.Contains(e.Path, "alpine") {
+			t.Errorf("%s %s", e.Method, e.Path)
+		}
+	}
+	s.push("open/app", "v1", layer)
 }

@@ -12,7 +12,9 @@ import (
 // name of dray or of an upstream's registry, with a prefix, or with the name of an upstream. A name
 // with none of these belongs to the first route. If the name has neither a tag nor a digest, the
 // tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown for
-// a registry that is neither dray nor an upstream, and if there is no route.
+// a registry that is neither dray nor an upstream, and if there is no route. It accepts
+// repositories that clients may not name, so that operators can list and remove what the cache has
+// of them.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {

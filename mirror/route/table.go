@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/mirror/pattern"
 	"dray/upstream/oci"
 )
 
@@ -20,6 +21,9 @@ type Route struct {
 	Prefixes []string
 	// DefaultNamespace is added to names without a slash: "library" at Docker Hub.
 	DefaultNamespace string
+	// Allow has patterns of the repositories that clients may name at the upstream; empty means all of
+	// them. Deny has patterns of exceptions.
+	Allow, Deny []string
 }
 
 // Table selects the upstream of a request. Matching does no I/O, and depends only on the table and
@@ -46,36 +50,64 @@ type Target struct {
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
 // after /v2/, a registry name after /v2/ unless ?ns= names another one, ?ns=, the Host header, the
-// first route. If the request has a path before /v2/ or a
-// namespace that no route has, the client means another registry. Then Match returns ErrNameUnknown
-// instead of a target at the first route. Without routes, it returns ErrNameUnknown, too.
+// first route. If the request has a path before /v2/ or a namespace that no route has, the client
+// means another registry. Then Match returns ErrNameUnknown instead of a target at the first route.
+// Without routes, it returns ErrNameUnknown, too. It returns ErrDenied for a repository that
+// clients may not name at the route.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
+	route, repo, err := r.find(host, q)
+	if err != nil {
+		return Target{}, err
+	}
+	t := r.target(route, repo)
+	if err := route.check(t.Repo); err != nil {
+		return Target{}, err
+	}
+	return t, nil
+}
+
+// find returns the route of a request, and its repository without prefix and default namespace.
+func (r *Table) find(host string, q oci.Request) (*Route, string, error) {
 	if len(r.Order) == 0 {
-		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")
+		return nil, "", oci.ErrNameUnknown.With("this listener has no upstream")
 	}
 	if q.Prefix != "" {
 		if route := r.byPrefix(q.Prefix); route != nil {
-			return r.target(route, q.Repo), nil
+			return route, q.Repo, nil
 		}
-		return Target{}, oci.ErrNameUnknown.With("no upstream has the path prefix %q", q.Prefix)
+		return nil, "", oci.ErrNameUnknown.With("no upstream has the path prefix %q", q.Prefix)
 	}
 	if route, repo := r.afterPrefix(q.Repo); route != nil {
-		return r.target(route, repo), nil
+		return route, repo, nil
 	}
 	named := q.Namespace != "" && !has(r.Own, q.Namespace)
 	if route, repo := r.afterHost(q.Repo); route != nil && (!named || route == r.byHost(q.Namespace)) {
-		return r.target(route, repo), nil
+		return route, repo, nil
 	}
 	if named {
 		if route := r.byHost(q.Namespace); route != nil {
-			return r.target(route, q.Repo), nil
+			return route, q.Repo, nil
 		}
-		return Target{}, oci.ErrNameUnknown.With("no upstream serves the registry %q", q.Namespace)
+		return nil, "", oci.ErrNameUnknown.With("no upstream serves the registry %q", q.Namespace)
 	}
 	if route := r.byHost(host); route != nil {
-		return r.target(route, q.Repo), nil
+		return route, q.Repo, nil
 	}
-	return r.target(&r.Order[0], q.Repo), nil
+	return &r.Order[0], q.Repo, nil
+}
+
+// check returns ErrDenied for a repository that clients may not name. It allows the base of the
+// API.
+func (route *Route) check(repo string) error {
+	switch {
+	case repo == "":
+		return nil
+	case pattern.Any(route.Deny, repo):
+		return oci.ErrDenied.With("dray does not serve %s of the upstream %s, because it matches repositories.deny of the upstream", repo, route.Upstream)
+	case len(route.Allow) > 0 && !pattern.Any(route.Allow, repo):
+		return oci.ErrDenied.With("dray does not serve %s of the upstream %s, because nothing in repositories.allow of the upstream matches it", repo, route.Upstream)
+	}
+	return nil
 }
 
 func (r *Table) target(route *Route, repo string) Target {
@@ -112,7 +144,7 @@ func (r *Table) At(upstream, repo string) (Target, bool) {
 	for i := range r.Order {
 		if r.Order[i].Upstream == upstream {
 			t := r.target(&r.Order[i], repo)
-			return t, t.Repo == repo
+			return t, t.Repo == repo && r.Order[i].check(repo) == nil
 		}
 	}
 	return Target{}, false

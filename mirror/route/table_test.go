@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"dray/upstream/oci"
@@ -65,6 +66,42 @@ func TestMatch(t *testing.T) {
 	}
 	if _, err := (&Table{}).Match("", oci.Request{Repo: "a"}); !errors.Is(err, oci.ErrNameUnknown) {
 		t.Errorf("without routes: %v", err)
+	}
+}
+
+// A route names what it allows and does not deny, however a client writes it.
+func TestAllowedRepositories(t *testing.T) {
+	routes := &Table{Order: []Route{
+		{Upstream: "ecr", Deny: []string{"secret*", "*/secret"}},
+		{Upstream: "hub", Hosts: []string{"docker.io"}, Prefixes: []string{"hub"}, DefaultNamespace: "library", Allow: []string{"library/*", "team/*"}, Deny: []string{"team/old"}},
+		{Upstream: "quay", Hosts: []string{"quay.io"}},
+	}}
+	for _, tc := range []struct {
+		q    oci.Request
+		want string // the upstream that the error names, or "" if there is none
+	}{
+		{oci.Request{Repo: "app"}, ""}, {oci.Request{Repo: "secret"}, "ecr"}, {oci.Request{Repo: "secret/x"}, "ecr"}, {oci.Request{Repo: "a/b/secret"}, "ecr"}, {oci.Request{Repo: "a/secrets"}, ""},
+		{oci.Request{}, ""}, {oci.Request{Prefix: "hub"}, ""},
+		{oci.Request{Repo: "hub/alpine"}, ""}, {oci.Request{Prefix: "hub", Repo: "library/alpine"}, ""}, {oci.Request{Repo: "alpine", Namespace: "docker.io"}, ""},
+		{oci.Request{Repo: "hub/team/app"}, ""}, {oci.Request{Repo: "hub/team/old"}, "hub"}, {oci.Request{Prefix: "hub", Repo: "team/old"}, "hub"},
+		{oci.Request{Repo: "team/old", Namespace: "docker.io"}, "hub"}, {oci.Request{Repo: "docker.io/team/old"}, "hub"}, {oci.Request{Repo: "docker.io/other/app"}, "hub"},
+		{oci.Request{Repo: "secret", Namespace: "quay.io"}, ""},
+	} {
+		got, err := routes.Match("", tc.q)
+		switch {
+		case tc.want == "" && (err != nil || got.Upstream == ""):
+			t.Errorf("%+v: %v", tc.q, err)
+		case tc.want != "" && (!errors.Is(err, oci.ErrDenied) || !strings.Contains(err.Error(), " of the upstream "+tc.want+", ") || got != Target{}):
+			t.Errorf("%+v: %+v, %v", tc.q, got, err)
+		}
+	}
+	for repo, want := range map[string]bool{"library/alpine": true, "team/old": false, "other/x": false} {
+		if _, ok := routes.At("hub", repo); ok != want {
+			t.Errorf("%s can be named: %t", repo, ok)
+		}
+	}
+	if target, _, err := routes.Resolve("hub/team/old"); err != nil || target.Repo != "team/old" {
+		t.Errorf("an operator cannot name what the cache has: %+v, %v", target, err)
 	}
 }
 

@@ -475,6 +475,10 @@ log: {format: xml}
 			"dray.yaml:1: upstreams[1].url: must not contain a user or a password",
 			"dray.yaml:1: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix",
 			"dray.yaml:2: listeners[0]: must be a map of keys and values"}},
+		{name: "patterns of repositories", file: "upstreams:\n- url: quay.io\n  repositories: {allow: [/team/*, team/*], deny: [Team/*, '']}\n", want: []string{
+			`dray.yaml:3: upstreams[0].repositories.allow[0]: "/team/*" matches no repository: names are lower case and do not begin with a slash`,
+			`dray.yaml:3: upstreams[0].repositories.deny[0]: "Team/*" matches no repository: names are lower case and do not begin with a slash`,
+			`dray.yaml:3: upstreams[0].repositories.deny[1]: "" matches no repository: names are lower case and do not begin with a slash`}},
 		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",

@@ -34,6 +34,8 @@ type Upstream struct {
 	// cache rule of ECR, or the project of Harbor: with `docker-hub`, dray asks for
 	// `library/alpine` as `docker-hub/library/alpine`.
 	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
+	// The repositories that clients may pull from this upstream, push to it and delete at it.
+	Repositories Repositories `yaml:"repositories,omitempty"`
 	// The credentials of dray at the upstream. For kind `ecr` the AWS SDK finds them, and this
 	// section is not allowed. Default: anonymous.
 	Credentials Credentials `yaml:"credentials,omitempty"`
@@ -105,6 +107,18 @@ type Upstream struct {
 // UsesAWS reports whether dray gets its credentials at the upstream from AWS.
 func (u Upstream) UsesAWS() bool {
 	return u.Kind == KindECR || u.Kind == KindECRPublic && (u.Credentials.AWS || u.RoleARN != "")
+}
+
+// Repositories bounds what clients can reach through dray. dray refuses a request for another
+// repository with 403, whoever the client is, and does not ask the registry. A client that uses
+// dray as a mirror then asks the registry itself, if it can reach it. In the patterns, `*` stands
+// for any characters, slashes included. They match names as they are at the registry, but without
+// `repository_prefix`, such as `library/alpine`.
+type Repositories struct {
+	// Patterns of the repositories that clients may name. Default: all.
+	Allow []string `yaml:"allow,omitempty"`
+	// Patterns of repositories that clients may not name, even if `allow` matches them. Default: none.
+	Deny []string `yaml:"deny,omitempty"`
 }
 
 // UpstreamLimits bounds what dray asks of a registry at a time. Requests that have to wait are sent

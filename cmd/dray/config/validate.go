@@ -186,6 +186,8 @@ func (u Upstream) validate(k *Report, path string) {
 	if u.Delete && !u.Push {
 		k.Add(path+".delete", "needs push: true")
 	}
+	patterns(k, path+".repositories.allow", u.Repositories.Allow)
+	patterns(k, path+".repositories.deny", u.Repositories.Deny)
 	u.Credentials.validate(k, path+".credentials", u.Kind)
 	u.validateAWS(k, path)
 	if u.Tags.Stale != 0 && u.Tags.Stale < u.Tags.Fresh {
@@ -343,11 +345,7 @@ func (r Rule) validate(k *Report, path string) {
 	if len(r.Repositories) == 0 {
 		k.Add(path+".repositories", "is missing; use * for all repositories")
 	}
-	for j, p := range r.Repositories {
-		if !repositoryPattern(p) {
-			k.Add(At(path+".repositories", j), "%q matches no repository: names are lower case and do not begin with a slash", p)
-		}
-	}
+	patterns(k, path+".repositories", r.Repositories)
 	if len(r.Actions) == 0 {
 		k.Add(path+".actions", "is missing; list one or more of pull, push, delete")
 	}
