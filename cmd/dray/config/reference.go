@@ -2,7 +2,8 @@ package config
 
 import _ "embed"
 
-// TestGenerated makes the pages from the types of the configuration and their comments.
+// TestGenerated writes reference.md, docs/config.md and example.yaml, from the types of the
+// configuration and their comments.
 //
 //go:generate go test -run=^TestGenerated . -update
 

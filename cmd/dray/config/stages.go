@@ -75,8 +75,8 @@ type ClamdCheck struct {
 	// The size of the largest file that dray sends to the daemon; a larger one is a finding. It
 	// must not exceed the daemon's `StreamMaxLength`. Default: `100MB`.
 	MaxFile Bytes `yaml:"max_file,omitempty"`
-	// The time after which dray scans a layer again at the next push, because new signatures may find
-	// malware in old layers. Default: `24h`.
+	// The longest time for which dray uses the result of a scan. After that time, it scans the layer
+	// again at the next push, because new signatures may find malware in old layers. Default: `24h`.
 	Rescan Duration `yaml:"rescan,omitempty"`
 }
 

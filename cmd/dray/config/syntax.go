@@ -42,8 +42,10 @@ var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 const maxShorter = 200
 
 // syntaxProblem describes the error err of the YAML library about a text. read is the number of
-// lines that the library had read. The line of the problem is the first line after which the text
-// is wrong, whatever follows. For a bracket or quote that is not closed, it opens there.
+// lines that the library had read. Of these, syntaxProblem leaves out the last ones for as long as
+// the library still returns this error: the last line that remains is the line of the problem. So a
+// bracket or quote that is not closed is reported at the line where it opens. After maxShorter
+// lines it stops, and takes the line that err names if that one is earlier.
 func syntaxProblem(file string, text []byte, read int, err error) Problem {
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	n := max(min(read, len(lines)), 1)
