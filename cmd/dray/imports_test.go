@@ -280,6 +280,7 @@ var testable = []allowance{
 	{"go.uber.org/goleak", "shows goroutines that were left behind"},
 	{prometheusClient, "reads metrics"},
 	{craneLibrary, "a client, and images, that somebody else wrote"},
+	{"golang.org/x/sys/unix", "listeners in the network of a client"},
 	{awsSDK, "the real SDK against the fake AWS"}, {"github.com/aws/smithy-go", "its errors"},
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},

@@ -27,8 +27,10 @@ type double struct {
 	*ecrtest.Running
 	host string // the name it is known by
 	ca   string // file with its certificate
-	aws  bool   // whether it is ECR, with its API
-	pool *x509.CertPool
+	// storage is the address to which it redirects for blobs.
+	storage string
+	aws     bool // whether it is ECR, with its API
+	pool    *x509.CertPool
 }
 
 // newDouble starts a registry with the manners of quirks, and a certificate for its real name.
@@ -59,7 +61,7 @@ func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecr
 	ended := make(chan error, 1)
 	go func() { ended <- storage.Serve(objects) }()
 	t.Cleanup(func() { _ = storage.Close(); <-ended })
-	return &double{Running: running, host: host, ca: cert, aws: quirks.Auth == ecrtest.AuthBasic, pool: pool(t, cert)}
+	return &double{Running: running, host: host, ca: cert, storage: objects.Addr().String(), aws: quirks.Auth == ecrtest.AuthBasic, pool: pool(t, cert)}
 }
 
 // upstream is what dray's configuration must say to find the double under the name of the registry

@@ -20,6 +20,8 @@ type machine struct {
 	dir         string // short, removed after the test
 	home        string
 	certificate string // file; dray's
+	// registries are those that dray setup configures; none: Docker Hub and Quay.
+	registries []string
 	// inside is what runs a command in the machine's network; none: the network of the test.
 	inside []string
 }
@@ -76,7 +78,14 @@ func (m *machine) setup(t testing.TB, client, version string) {
 }
 
 func (m *machine) setupCommand(client, version string) []string {
-	command := []string{built.dray, "setup", client, "--root", m.dir, "--url", "https://" + drayName, "--ca", m.certificate, "--registry", "docker.io", "--registry", "quay.io"}
+	registries := m.registries
+	if registries == nil {
+		registries = []string{"docker.io", "quay.io"}
+	}
+	command := []string{built.dray, "setup", client, "--root", m.dir, "--url", "https://" + drayName, "--ca", m.certificate}
+	for _, registry := range registries {
+		command = append(command, "--registry", registry)
+	}
 	if version != "" {
 		command = append(command, "--client-version", version)
 	}

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -111,6 +114,28 @@ func TestSetupKubernetes(t *testing.T) {
 	}
 }
 
+// TestSetupK3s pulls by the configuration of k3s. The client is the one with which k3s' relatives
+// fetch images of their own, and has k3s' library that reads the file.
+func TestSetupK3s(t *testing.T) {
+	wharfie := needLarge(t, "wharfie")
+	s := newStack(t, stackOptions{})
+	m := newMachine(t, s)
+	m.put("rancher/k3s/registries.yaml", []byte("mirrors:\n  quay.io: # the fallback is ours\n    endpoint: [\"https://quay.io\"]\n"))
+	m.setup(t, "k3s", "")
+	img := busybox(t, types.OCIManifestSchema1)
+	s.hub.push(t, "library/busybox:1", img)
+	s.quay.push(t, "org/busybox:1", img)
+	for _, ref := range []string{"docker.io/library/busybox:1", "quay.io/org/busybox:1"} {
+		row(t, "k3s", filepath.Base(wharfie), "pull "+ref+" by registries.yaml", func(t *testing.T) {
+			dir := filepath.Join(m.dir, strings.NewReplacer("/", "-", ":", "-").Replace(ref)) // a colon would separate two names
+			m.run(t, wharfie, "--private-registry", "/etc/rancher/k3s/registries.yaml", ref, dir)
+			if _, err := os.Stat(filepath.Join(dir, "bin/busybox")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestSetupDockerReload sets up a Docker that runs.
 func TestSetupDockerReload(t *testing.T) {
 	s := newStack(t, stackOptions{})
@@ -137,4 +162,56 @@ func TestSetupDockerReload(t *testing.T) {
 			t.Errorf("pulled %s, want %s", digest, digestOf(t, img))
 		}
 	})
+}
+
+// TestSetupCredentials pulls from a mirror that wants credentials, by the ways that dray setup
+// names. Podman and BuildKit send credentials only where they are asked for them.
+func TestSetupCredentials(t *testing.T) {
+	for _, challenge := range []bool{true, false} {
+		s := newStack(t, stackOptions{configure: func(config map[string]any) {
+			mirror := config["listeners"].([]any)[0].(map[string]any)
+			mirror["auth"], mirror["challenge"] = "builders", challenge
+		}})
+		img := busybox(t, types.OCIManifestSchema1)
+		pulls := func(t *testing.T, repo string, pull func() (string, error), can bool) {
+			t.Helper()
+			s.hub.push(t, "library/"+repo+":1", img)
+			if out, err := pull(); (err == nil) != can {
+				t.Errorf("challenge %t: %v\n%s", challenge, err, out)
+			}
+		}
+		t.Run("Podman", func(t *testing.T) {
+			m := newContainersMachine(t, s)
+			podman := []string{need(t, "podman"), "--root", filepath.Join(m.dir, "root"), "--runroot", filepath.Join(m.dir, "run"), "--storage-driver", "vfs",
+				"--cgroup-manager", "cgroupfs", "--events-backend", "none"}
+			write(t, filepath.Join(m.home, ".docker/config.json"), bytes.ReplaceAll(dockerAuth(), []byte(":5000"), nil))
+			pulls(t, "podman", func() (string, error) {
+				return m.try(t, append(podman, "pull", "--quiet", "docker.io/library/podman:1")...)
+			}, challenge)
+		})
+		t.Run("BuildKit", func(t *testing.T) {
+			b := startBuildKit(t, newMachine(t, s))
+			write(t, filepath.Join(b.home, ".docker/config.json"), bytes.ReplaceAll(dockerAuth(), []byte(":5000"), nil))
+			write(t, filepath.Join(b.context, "Dockerfile"), []byte("FROM buildkit:1\nCOPY Dockerfile /\n"))
+			pulls(t, "buildkit", func() (string, error) {
+				return b.try(t, append(b.client, "build", "--frontend", "dockerfile.v0", "--local", "context="+b.context, "--local", "dockerfile="+b.context,
+					"--output", "type=oci,dest="+filepath.Join(b.dir, "built.tar"))...)
+			}, challenge)
+		})
+		t.Run("containerd", func(t *testing.T) {
+			m := newMachine(t, s)
+			version := m.run(t, need(t, "containerd"), "--version")
+			m.setup(t, "containerd", version)
+			file := filepath.Join(m.dir, "etc/containerd/certs.d/docker.io/hosts.toml")
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			header := base64.StdEncoding.EncodeToString([]byte(pusher + ":" + password))
+			m.put("containerd/certs.d/docker.io/hosts.toml", fmt.Appendf(text, "\n[host.\"https://%s\".header]\n  Authorization = \"Basic %s\"\n", drayName, header))
+			m.setup(t, "containerd", version) // which leaves it as it is
+			c := startContainerd(t, m, need)
+			pulls(t, "containerd", func() (string, error) { c.pull(t, "docker.io/library/containerd:1"); return "", nil }, true)
+		})
+	}
 }

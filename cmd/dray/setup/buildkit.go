@@ -20,9 +20,7 @@ func buildkit(s setting) (plan, error) {
 		return s.buildkitMerge(old, found)
 	}})
 	p.notes = append(p.notes, "the builder inside the Docker daemon does not read this file; it uses registry-mirrors, which dray setup docker writes")
-	if s.mirror.auth {
-		p.notes = append(p.notes, "this listener wants credentials: BuildKit sends a mirror those of whoever builds, so run docker login "+s.mirror.host)
-	}
+	p.notes = append(p.notes, s.mirror.login("BuildKit sends a mirror those of whoever builds, so run docker login "+s.mirror.host)...)
 	return p, nil
 }
 

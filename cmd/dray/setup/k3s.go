@@ -21,9 +21,7 @@ func k3s(s setting) (plan, error) {
 	p := plan{apply: map[string]string{k3sRegistries: "systemctl restart k3s (k3s-agent on agents)"}, notes: s.mirror.plainHTTP()}
 	p.changes = append(s.mirror.certificate(k3sCertificate), install.Change{Path: k3sRegistries, Merge: s.k3sMerge})
 	p.notes = append(p.notes, "k3s has no setting for a dial time-out: if packets to the mirror are lost without an answer, a pull waits for 30 s at a time before it goes to the registry itself")
-	if s.mirror.auth {
-		p.notes = append(p.notes, "this listener wants credentials: add auth with username and password to configs."+s.mirror.host+" yourself, and let only root read the file")
-	}
+	p.notes = append(p.notes, s.mirror.login("add auth with username and password to configs."+s.mirror.host+" yourself, and let only root read the file")...)
 	return p, nil
 }
 

@@ -28,8 +28,8 @@ type mirror struct {
 	registries []registry
 	// plain says that image names without a registry mean Docker Hub.
 	plain bool
-	// auth says that clients need credentials.
-	auth bool
+	// auth says that clients need credentials, and challenge that the mirror asks for them.
+	auth, challenge bool
 }
 
 // registry is a registry whose content clients get from the mirror.
@@ -126,7 +126,7 @@ func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirr
 	if err != nil {
 		return mirror{}, nil, err
 	}
-	m.auth = l.Auth != "none"
+	m.auth, m.challenge = l.Auth != "none", l.Challenge
 	for i, name := range l.Upstreams {
 		for _, u := range cfg.Upstreams {
 			if u.Name == name && u.Kind != config.KindLocal {

@@ -76,6 +76,18 @@ func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 	return found, notes
 }
 
+// login is a note about how a client sends credentials to a mirror that wants some. The client
+// sends them in answer to a challenge.
+func (m mirror) login(how string) []string {
+	switch {
+	case !m.auth:
+		return nil
+	case !m.challenge:
+		how += "; clients send them only if they are asked, so also set challenge: true, and keep Docker away from this listener, because it answers with the password of Docker Hub"
+	}
+	return []string{"this listener wants credentials: " + how}
+}
+
 // loopback reports whether the mirror is on the client's own machine.
 func (m mirror) loopback() bool {
 	host := (&url.URL{Host: m.host}).Hostname()

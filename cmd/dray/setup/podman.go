@@ -21,10 +21,8 @@ func podman(s setting) (plan, error) {
 	p.changes = append(s.mirror.certificate("/etc/containers/certs.d/"+s.mirror.host+"/ca.crt"), install.Change{Path: podmanConfig, Merge: func(old []byte) ([]byte, error) {
 		return s.podmanMerge(old, found)
 	}})
-	p.notes = append(p.notes, "Podman goes to the registry itself if the mirror fails before Podman has the manifest; Podman 4 ends the pull if the mirror fails later")
-	if s.mirror.auth {
-		p.notes = append(p.notes, "this listener wants credentials: run podman login "+s.mirror.host+"; a password that is given for one pull, by --creds or by a pull secret of Kubernetes, is not sent to a mirror")
-	}
+	p.notes = append(p.notes, "Podman goes to the registry itself if the mirror fails before Podman has the manifest; if the mirror answers with errors later, Podman 4 ends the pull")
+	p.notes = append(p.notes, s.mirror.login("run podman login "+s.mirror.host+" (a password for one pull, by --creds or by a pull secret of Kubernetes, is not sent to a mirror)")...)
 	return p, nil
 }
 

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write golden files anew")
 // nothing is a machine without files.
 func nothing(m mirror, v string) setting {
 	version, _ := parseVersion(v)
-	return setting{mirror: m, version: version, dialTimeout: 500 * time.Millisecond,
+	return setting{mirror: m, version: version, dialTimeout: 200 * time.Millisecond,
 		read: func(string) ([]byte, error) { return nil, fs.ErrNotExist }, glob: func(string) []string { return nil }}
 }
 
@@ -79,7 +79,7 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-const hosts = "[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"500ms\"\n"
+const hosts = "[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"200ms\"\n"
 
 // TestMerges: what people have written stays, or the file is left alone.
 func TestMerges(t *testing.T) {
@@ -360,5 +360,28 @@ func TestCommand(t *testing.T) {
 	_, stderr, err := run("docker", "--write", "--root", root)
 	if err == nil || errors.Is(err, usage.Err) || !strings.Contains(stderr, "/etc/docker/daemon.json is left alone: it is not a JSON object") {
 		t.Errorf("a file with a comment: %v\n%s", err, stderr)
+	}
+}
+
+// TestVersionIsAsked: the client of this machine says which version it is.
+func TestVersionIsAsked(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	for script, want := range map[string]bool{"echo containerd github.com/containerd/containerd v2.2.0 abc": true, "echo v1.7.27": false, "exit 1": false, "": false} {
+		if script != "" {
+			if err := os.WriteFile(filepath.Join(dir, "containerd"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		cmd := Command(Options{Stdout: &out, Stderr: &bytes.Buffer{}})
+		cmd.SetArgs([]string{"containerd", "--url", "https://dray.example.com"})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "referrers"); got != want {
+			t.Errorf("%q: referrers %t, want %t", script, got, want)
+		}
+		_ = os.Remove(filepath.Join(dir, "containerd"))
 	}
 }

@@ -1,0 +1,239 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// death is a way in which a mirror is dead.
+type death string
+
+const (
+	alive    death = ""
+	stopped  death = "stopped"     // nobody listens at its address
+	silent   death = "black-holed" // packets to and from it are lost
+	frozen   death = "hangs"       // it accepts connections and says nothing
+	refusing death = "answers 503"
+)
+
+// mortal is at the address of dray in the network of a client. It hands every request to dray until
+// it dies, at once or at the first request for a blob. It can be born again.
+type mortal struct {
+	t     testing.TB
+	where network
+	addr  string // host:port
+	proxy *httputil.ReverseProxy
+	tls   *tls.Config
+
+	mu       sync.Mutex
+	way      death // how it is dead
+	dies     death // how it will die at the first request for a blob
+	server   *http.Server
+	listener net.Listener
+	held     []net.Conn    // that nobody serves
+	born     chan struct{} // closed at the next birth; requests that hang end then
+}
+
+// newMortal puts one before the mirror of a stack.
+func newMortal(t testing.TB, s *stack, where network, addr, key string) *mortal {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(s.certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mortal{t: t, where: where, addr: addr,
+		tls: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}}
+	m.proxy = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "https", Host: drayName})
+	m.proxy.Transport, m.proxy.ErrorLog = s.transport(t), log.New(io.Discard, "", 0)
+	m.proxy.FlushInterval = -1
+	m.bear()
+	t.Cleanup(func() { m.mu.Lock(); defer m.mu.Unlock(); m.end() })
+	return m
+}
+
+// bear has it live, after any death.
+func (m *mortal) bear() {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.server != nil {
+		m.end()
+	}
+	m.way, m.dies, m.born = alive, alive, make(chan struct{})
+	m.server = &http.Server{Handler: m, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: m.tls}
+	m.listener = m.where.listen(m.t, m.addr)
+	go func(server *http.Server, l net.Listener) { _ = server.ServeTLS(l, "", "") }(m.server, freezing{m.listener, m})
+}
+
+// end closes everything. m.mu is locked.
+func (m *mortal) end() {
+	if m.way == silent {
+		m.drop("-D")
+	}
+	close(m.born)
+	_ = m.listener.Close()
+	_ = m.server.Close()
+	for _, conn := range m.held {
+		_ = conn.Close()
+	}
+	m.server, m.held, m.way = nil, nil, alive
+}
+
+// die has it die now.
+func (m *mortal) die(way death) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.way = way
+	switch way {
+	case stopped:
+		_ = m.listener.Close()
+		_ = m.server.Close()
+	case silent:
+		m.drop("-I")
+	}
+}
+
+// dieAtBlob has it die at the first request for a blob, before it answers.
+func (m *mortal) dieAtBlob(way death) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dies = way
+}
+
+// drop inserts or deletes the rules by which packets are lost.
+func (m *mortal) drop(operation string) {
+	host, port, _ := net.SplitHostPort(m.addr)
+	for _, rule := range [][]string{{"-d", host, "--dport", port}, {"-s", host, "--sport", port}} {
+		command := slices.Concat(m.where.inside, []string{need(m.t, "iptables"), operation, "INPUT", "-p", "tcp"}, rule, []string{"-j", "DROP"})
+		if out, err := try(m.t, environment(), command...); err != nil {
+			m.t.Errorf("%s: %v\n%s", strings.Join(command, " "), err, out)
+		}
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	dies, born := m.dies, m.born
+	now := dies != alive && strings.Contains(r.URL.Path, "/blobs/")
+	if now {
+		m.dies = alive
+	}
+	m.mu.Unlock()
+	if now {
+		m.die(dies)
+	}
+	m.mu.Lock()
+	way := m.way
+	m.mu.Unlock()
+	switch way {
+	case alive:
+		m.proxy.ServeHTTP(w, r)
+	case refusing:
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"UNAVAILABLE","message":"unavailable"}]}`)
+	default:
+		if way != stopped {
+			<-born
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// freezing is a listener whose connections are held and not served while the mortal is frozen.
+type freezing struct {
+	net.Listener
+	m *mortal
+}
+
+// Accept implements net.Listener.
+func (f freezing) Accept() (net.Conn, error) {
+	for {
+		conn, err := f.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		f.m.mu.Lock()
+		freeze := f.m.way == frozen
+		if freeze {
+			f.m.held = append(f.m.held, conn)
+		}
+		f.m.mu.Unlock()
+		if !freeze {
+			return conn, nil
+		}
+	}
+}
+
+// network is one of newNetwork's.
+type network struct{ inside []string }
+
+// listen listens in the network. Its thread goes there and back: it must not end, because processes
+// that it has started would be stopped then.
+func (n network) listen(t testing.TB, addr string) net.Listener {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_, there, _ := strings.Cut(n.inside[1], "--net=")
+	var networks [2]*os.File
+	for i, path := range []string{"/proc/thread-self/ns/net", there} {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		networks[i] = f
+	}
+	if err := unix.Setns(int(networks[1].Fd()), unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if back := unix.Setns(int(networks[0].Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(back) // the thread is of no use any more
+	}
+	if err != nil {
+		t.Fatalf("listen at %s in the network of a client: %v", addr, err)
+	}
+	return l
+}
+
+// forward passes connections to an address of the network on to one of the test.
+func (n network) forward(t testing.TB, from, to string) {
+	t.Helper()
+	listener := n.listen(t, from)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				there, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer there.Close()
+				go func() { _, _ = io.Copy(there, conn); _ = there.Close() }()
+				_, _ = io.Copy(conn, there)
+			}()
+		}
+	}()
+}
