@@ -61,15 +61,23 @@ const (
 	fewOpenFiles   = 1024
 )
 
+// leastConnections is the lowest default bound of the connections of clients. With as few files,
+// some of their requests fail while all of them are in use.
+const leastConnections = 8
+
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
 
 // adminConnections is the number of connections that the admin listener may have. They do not count
 // towards the limit of the other listeners, so clients cannot use them up.
 const adminConnections = 32
 
+// otherFiles bounds the files that are open besides those of clients and pipes: listeners, stores,
+// the log, connections to services, and those of the admin listener.
+const otherFiles = adminConnections + 32
+
 // buildConnections bounds the connections of clients. A connection needs up to two files, and two
 // more while dray fetches content for its client. So the default bound is a quarter of the files
-// that dray may open.
+// that dray may open, without those that it needs otherwise.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {
@@ -78,7 +86,13 @@ func (g *graph) buildConnections(context.Context) error {
 	if files < leastOpenFiles {
 		return fmt.Errorf("at most %d files may be open, and dray needs %d or more; %s", files, leastOpenFiles, raiseOpenFiles)
 	}
-	n := cmp.Or(g.cfg.Limits.MaxConnections, files/4)
+	own := otherFiles
+	for _, l := range g.cfg.Listeners {
+		if l.Send == config.SendSplice && l.TLS.Certificate == "" {
+			own += wire.PipeFiles
+		}
+	}
+	n := cmp.Or(g.cfg.Limits.MaxConnections, max((files-own)/4, leastConnections))
 	if files < fewOpenFiles {
 		g.log.Warn(fmt.Sprintf("only %d files may be open, so dray serves %d connections at a time; %s", files, n, raiseOpenFiles))
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"dray/cmd/dray/config"
 	"dray/cmd/dray/program"
 	"dray/upstream/ecrtest"
 )
@@ -258,13 +259,20 @@ func TestFewOpenFiles(t *testing.T) {
 	}()
 	for _, test := range []struct {
 		files uint64
+		l     config.Listener
 		want  string
-	}{{50, "at most 50 files may be open, and dray needs 64 or more; raise"}, {200, "dray serves 50 connections at a time; raise"}} {
+	}{
+		{50, config.Listener{}, "at most 50 files may be open, and dray needs 64 or more; raise"},
+		{70, config.Listener{}, "dray serves 8 connections at a time; raise"},
+		{264, config.Listener{}, "dray serves 50 connections at a time; raise"},
+		{264, config.Listener{Send: config.SendSplice}, "dray serves 34 connections at a time; raise"},
+		{264, config.Listener{Send: config.SendSplice, TLS: config.ServerTLS{Certificate: "cert.pem"}}, "dray serves 50 connections at a time; raise"},
+	} {
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: test.files, Max: former.Max}); err != nil {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		g := &graph{log: slog.New(slog.NewTextHandler(&log, nil)), metrics: prometheus.NewRegistry()}
+		g := &graph{log: slog.New(slog.NewTextHandler(&log, nil)), metrics: prometheus.NewRegistry(), cfg: config.Config{Listeners: []config.Listener{test.l}}}
 		err := g.buildConnections(t.Context())
 		if text := fmt.Sprint(err, log.String()); !strings.Contains(text, test.want) {
 			t.Errorf("with %d: %s", test.files, text)

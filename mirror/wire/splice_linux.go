@@ -19,6 +19,10 @@ const (
 	maxPipes  = 32
 )
 
+// PipeFiles is the most files that the pipes of one [Server] take. They stay open when they are
+// idle.
+const PipeFiles = 2 * maxPipes
+
 // pipes are a pool of pipes. splice(2) moves bytes without copying them through this process, but
 // only from or to a pipe. So the bytes of a file pass through a pipe on their way to a connection.
 type pipes struct {

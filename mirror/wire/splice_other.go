@@ -4,6 +4,9 @@ package wire
 
 import "net"
 
+// PipeFiles is the most files that the pipes of one [Server] take.
+const PipeFiles = 0
+
 // pipes do nothing, because only Linux has splice(2).
 type pipes struct{}
 

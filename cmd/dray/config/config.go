@@ -308,7 +308,7 @@ type Limits struct {
 	// The most connections that clients may have together, without those to the admin listener. A
 	// client that comes when all are taken gets the place of the connection that has been idle
 	// longest. If no connection is idle, the client waits. Default: a quarter of the files that the
-	// process may have open.
+	// process may have open, without some that dray needs otherwise.
 	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
 	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.
