@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -168,6 +169,9 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 	case "docker-archive", "oci-archive":
 		files, err = local.OpenArchive(path)
 	default:
+		if form := fileForm(image); form != "" {
+			return nil, fmt.Errorf("%s is a file or directory of this machine; write %s:%[1]s, or the name of an image with its registry", image, form)
+		}
 		return openRemote(ctx, cfg, image)
 	}
 	if err != nil {
@@ -180,6 +184,19 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 		return nil, fmt.Errorf("%s: %w", image, err)
 	}
 	return o, nil
+}
+
+// fileForm returns the form in which a user has to name an archive or a layout, or "" if the path is
+// of neither. Directories often have the names of images, so only one with the file oci-layout is a
+// layout (image-spec, "OCI Image Layout Specification").
+func fileForm(path string) string {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		return "docker-archive"
+	}
+	if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
+		return "oci"
+	}
+	return ""
 }
 
 // splitName splits PATH:NAME, where both may contain colons, at the end of the longest PATH that

@@ -136,6 +136,8 @@ func TestCheckImage(t *testing.T) {
 		{"oci:DIR/good", exitFailed, []string{"--as"}},
 		{"oci:DIR/good --as elsewhere.example.com/app:1", exitFailed, []string{"is not a name of dray or of one of its upstreams"}},
 		{"docker-archive:DIR/good --checks team", exitFailed, nil},
+		{"DIR/good.tar --checks team", exitFailed, []string{"write docker-archive:/"}},
+		{"DIR/good --checks team", exitFailed, []string{"write oci:/"}},
 		{"", exitUsage, nil},
 	} {
 		t.Run(c.args, func(t *testing.T) {
