@@ -243,6 +243,10 @@ var importable = map[string][]allowance{
 		{"dray/mirror/queue", "pushes that must not be lost"}, {"dray/mirror/hosted", "repositories that must not be lost"},
 		{"golang.org/x/sys/unix", "the lock of a running dray"},
 	},
+	"dray/cmd/dray/backup": {
+		{"dray/cmd/dray/directories", "where everything is"}, {"dray/cache/disk", "files of blobs"}, {"dray/mirror/queue", "what pushes need"}, {"dray/mirror/hosted", "what repositories need"},
+		{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "subcommands"}, {goDigest, addresses},
+	},
 	"dray/cmd/dray/manual": {{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "what it describes"}},
 	"dray/cmd/dray/remote": { // nothing of what a mirror is made of
 		{"dray/cmd/dray/config", "where the admin listener is"}, {"dray/cmd/dray/ctl", "all its subcommands"}, {"dray/cmd/dray/program", "what the programs have in common"},
@@ -250,7 +254,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
-		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
+		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},

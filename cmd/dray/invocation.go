@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/directories"
 )
 
 // invocation is one run of the program: the streams, environment and flags that all subcommands
@@ -17,3 +18,9 @@ type invocation struct {
 
 // load makes the effective configuration of this run.
 func (in *invocation) load() (config.Config, error) { return load(in.configPath, in.environ) }
+
+// directories returns the directories that serve would use in this run.
+func (in *invocation) directories() (directories.Directories, error) {
+	cfg, err := in.load()
+	return directoriesOf(cfg), err
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dray/cmd/dray/backup"
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/ctl"
 	"dray/cmd/dray/manual"
@@ -24,6 +25,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
 	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certificates.Command(in.stdout), configCommand(in), program.VersionCommand(in.stdout), manual.Command())
 	root.AddCommand(setup.Command(setup.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load}))
+	root.AddCommand(backup.Commands(backup.Options{Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Directories: in.directories})...)
 	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load})...)
 	return root
 }

@@ -419,6 +419,7 @@ func TestCommandWords(t *testing.T) {
 		"queue --admin DRAY", "queue --admin NOBODY", "queue one", "queue retry", "queue retry x", "queue retry 1 --admin DRAY", "queue retry 1 --admin NOBODY",
 		"queue drop", "queue drop x", "queue drop 1 --admin DRAY", "queue drop 1 --admin NOBODY",
 		"stats --admin DRAY", "stats --admin NOBODY", "stats one", "stats --config BAD",
+		"backup", "backup DIR/backup --config GOOD", "backup DIR/absent/backup --config GOOD", "restore DIR/absent --config GOOD", "restore", "restore DIR/good.yaml --config GOOD",
 		"health --admin DRAY", "health --admin NOBODY", "health --admin DRAY --timeout 1ns", "health one",
 	} {
 		args := strings.Fields(strings.NewReplacer("DRAY", s.admin(), "NOBODY", nobody, "ABSENT", filepath.Join(dir, "absent"), "GOOD", good, "BAD", bad,

@@ -116,7 +116,7 @@ type State struct {
 	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), and
 	// of pins. dray creates it if it is missing. If it is not the cache's directory, dray moves what
 	// an earlier configuration kept there. The layers that queued pushes and hosted repositories need
-	// are in the cache. Default: the directory of the cache.
+	// are in the cache; `dray backup` copies them, too. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 

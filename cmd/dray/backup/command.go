@@ -1,0 +1,109 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/directories"
+	"dray/cmd/dray/usage"
+)
+
+// Options configure the subcommands.
+type Options struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Directories returns the directories that serve would use.
+	Directories func() (directories.Directories, error)
+}
+
+// Commands returns the subcommands.
+func Commands(o Options) []*cobra.Command { return []*cobra.Command{backup(o), restore(o)} }
+
+func backup(o Options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Copy queued pushes, hosted repositories and pins into a file",
+		Long: `backup copies what exists nowhere else into a file: the queue of pushes, hosted
+repositories and pins, with all layers that the first two need. dray may be
+running. "-" stands for standard output.
+
+The file contains images, so backup makes it readable for its owner alone.`,
+		Args: usage.Between(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			d, err := o.Directories()
+			if err != nil {
+				return err
+			}
+			sum, err := toFile(args[0], o.Stdout, func(w io.Writer) (Summary, error) { return Write(d, w) })
+			if err != nil {
+				return fmt.Errorf("backup: %w", err)
+			}
+			fmt.Fprintf(o.Stderr, "saved %d blobs (%d bytes) and %d lists\n", sum.Blobs, sum.Bytes, sum.Files)
+			if n := len(sum.Missing); n > 0 {
+				return fmt.Errorf("backup: the cache has lost %d blobs that queued pushes or hosted repositories need, such as %s; the backup has everything else", n, sum.Missing[0])
+			}
+			return nil
+		},
+	}
+}
+
+// toFile has write write to a file, which gets its name when it is whole.
+func toFile(name string, stdout io.Writer, write func(io.Writer) (Summary, error)) (Summary, error) {
+	if name == "-" {
+		return write(stdout)
+	}
+	temp := name + ".new"
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return Summary{}, err
+	}
+	sum, err := write(f)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(temp, name)
+	}
+	if err != nil {
+		return sum, errors.Join(err, os.Remove(temp))
+	}
+	return sum, nil
+}
+
+func restore(o Options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Put back what backup has saved",
+		Long: `restore puts the content of a backup into the directories of the configuration.
+dray must be stopped, and the state directory must have neither queued pushes nor
+hosted repositories. Run restore as the user that dray runs as. "-" stands for
+standard input.
+
+restore verifies the digest of each layer, and changes nothing if the backup is
+incomplete.`,
+		Args: usage.Between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := o.Directories()
+			if err != nil {
+				return err
+			}
+			from := o.Stdin
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return fmt.Errorf("restore: %w", err)
+				}
+				defer f.Close()
+				from = f
+			}
+			sum, err := Restore(cmd.Context(), d, from, slog.New(slog.NewTextHandler(o.Stderr, nil)))
+			if err != nil {
+				return fmt.Errorf("restore: %w", err)
+			}
+			fmt.Fprintf(o.Stderr, "restored %d blobs (%d bytes) and %d lists\n", sum.Blobs, sum.Bytes, sum.Files)
+			return nil
+		},
+	}
+}
