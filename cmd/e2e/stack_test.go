@@ -116,6 +116,7 @@ func (s *stack) configure(key string, opts stackOptions) {
 	write(s.t, htpasswd, fmt.Appendf(nil, "%s:%s\n", pusher, hash))
 	config["auth"].([]any)[0].(map[string]any)["htpasswd"] = map[string]any{"file": htpasswd}
 	config["cache"] = map[string]any{"directory": s.cache, "max_bytes": "8GiB", "min_free_bytes": "64MiB"}
+	config["state"] = map[string]any{"directory": filepath.Join(s.dir, "state")}
 	config["admin"] = map[string]any{"address": s.adminAddress()}
 	config["log"] = map[string]any{"level": "debug"}
 	if opts.configure != nil {
