@@ -116,7 +116,7 @@ func (l *Listener) serve(x *request.Request) error {
 			return err
 		}
 	}
-	return h(x)
+	return x.Explain(h(x))
 }
 
 // authorise identifies the caller and checks the rights that the request needs.

@@ -23,7 +23,7 @@ func routesOf(c config.Config, l config.Listener) *route.Table {
 		for _, u := range c.Upstreams {
 			if u.Name == name {
 				r.Order = append(r.Order, route.Route{
-					Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace,
+					Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace, NoDots: u.DockerHub(),
 					Allow: u.Repositories.Allow, Deny: u.Repositories.Deny,
 				})
 			}

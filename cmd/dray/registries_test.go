@@ -67,3 +67,34 @@ func TestExcludedRepositories(t *testing.T) {
 	}
 	s.push("open/app", "v1", layer)
 }
+
+// A name that looks like another registry's costs Docker Hub no request. An upstream that could
+// have such a repository is asked, and what it lacks is explained.
+func TestNameOfAnotherRegistry(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	<-s.ecr.Idle()
+	<-s.hub.Idle()
+	s.ecr.ResetCounters()
+	s.hub.ResetCounters()
+	const add = "for org/app of the registry quay.io, add quay.io to upstreams in the configuration of dray"
+	for _, tc := range []struct{ path, want string }{
+		{"/v2/hub/quay.io/org/app/manifests/1", "the upstream hub has no repository quay.io/org/app; " + add},
+		{"/hub/v2/quay.io/org/app/manifests/1", "the upstream hub has no repository quay.io/org/app; " + add},
+		{"/v2/quay.io/org/app/manifests/1?ns=docker.io", "the upstream hub has no repository quay.io/org/app; " + add},
+		{"/v2/quay.io/org/app/manifests/1", "does not exist in the registry with id '123456789012'; " + add},
+		{"/v2/aws/docker.io/org/app/manifests/1", "; for org/app of docker.io, leave out what is before docker.io in the name of the image"},
+	} {
+		if r := s.want(404, "GET", tc.path, nil); !bytes.Contains(r.body, []byte(tc.want)) {
+			t.Errorf("%s: %s", tc.path, r.body)
+		}
+	}
+	if hub, ecr := len(s.hub.Log()), s.ecr.Count(ecrtest.KindManifestGet); hub != 0 || ecr != 2 {
+		t.Errorf("Docker Hub got %d requests, ECR %d: %v", hub, ecr, s.hub.Sequence())
+	}
+	layer := layerOf(1, 2000)
+	s.push("quay.io/org/app", "1", layer)
+	s.want(200, "GET", "/v2/quay.io/org/app/manifests/1", nil)
+	if r := s.want(404, "GET", "/v2/quay.io/org/app/blobs/"+digest.FromString("x").String(), nil); bytes.Contains(r.body, []byte("upstreams")) {
+		t.Errorf("the repository exists: %s", r.body)
+	}
+}

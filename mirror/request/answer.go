@@ -113,6 +113,22 @@ func (x *Request) Deleted() error {
 // contentHeaders are the headers that describe content and must not describe an error.
 var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
+// Explain adds to the upstream's refusal of a manifest what to do if the client means another
+// registry. It returns any other error unchanged.
+func (x *Request) Explain(err error) error {
+	e, ok := errors.AsType[*oci.Error](err)
+	if !ok || x.Q.Kind != oci.KindManifest || x.Q.Write() {
+		return err
+	}
+	switch hint := x.Listener.Routes.Hint(x.Target); {
+	case hint == "":
+		return err
+	case e.Status == http.StatusNotFound, e.Status == http.StatusForbidden, e.Status == http.StatusUnauthorized:
+		return e.With("%s; %s", e.Message, hint)
+	}
+	return err
+}
+
 var errClientLeft = errors.New("the client disconnected")
 
 // Fail sends an error to the client, and returns the error to log. If the client seems to have

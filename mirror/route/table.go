@@ -21,6 +21,9 @@ type Route struct {
 	Prefixes []string
 	// DefaultNamespace is added to names without a slash: "library" at Docker Hub.
 	DefaultNamespace string
+	// NoDots says that the first part of a name with a slash has no dot at this registry. So a name
+	// that begins like the name of another registry cannot be there: Docker Hub.
+	NoDots bool
 	// Allow has patterns of the repositories that clients may name at the upstream; empty means all of
 	// them. Deny has patterns of exceptions.
 	Allow, Deny []string
@@ -52,8 +55,8 @@ type Target struct {
 // after /v2/, a registry name after /v2/ unless ?ns= names another one, ?ns=, the Host header, the
 // first route. If the request has a path before /v2/ or a namespace that no route has, the client
 // means another registry. Then Match returns ErrNameUnknown instead of a target at the first route.
-// Without routes, it returns ErrNameUnknown, too. It returns ErrDenied for a repository that
-// clients may not name at the route.
+// Without routes, it returns ErrNameUnknown, too, and for a name that cannot be at the route. It
+// returns ErrDenied for a repository that clients may not name at the route.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	route, repo, err := r.find(host, q)
 	if err != nil {
@@ -63,7 +66,23 @@ func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if err := route.check(t.Repo); err != nil {
 		return Target{}, err
 	}
+	if hint := r.Hint(t); hint != "" && route.NoDots {
+		return Target{}, oci.ErrNameUnknown.With("the upstream %s has no repository %s; %s", route.Upstream, t.Repo, hint)
+	}
 	return t, nil
+}
+
+// Hint returns what to do about a repository that is missing at its upstream, or "" if its name
+// does not begin like the name of another registry.
+func (r *Table) Hint(t Target) string {
+	host, rest, deep := strings.Cut(t.Repo, "/")
+	switch {
+	case !deep || !strings.Contains(host, "."):
+		return ""
+	case r.byHost(host) != nil:
+		return fmt.Sprintf("for %s of %s, leave out what is before %s in the name of the image", rest, host, host)
+	}
+	return fmt.Sprintf("for %s of the registry %s, add %s to upstreams in the configuration of dray, and to those of the listener if it lists them", rest, host, host)
 }
 
 // find returns the route of a request, and its repository without prefix and default namespace.
@@ -75,7 +94,7 @@ func (r *Table) find(host string, q oci.Request) (*Route, string, error) {
 		if route := r.byPrefix(q.Prefix); route != nil {
 			return route, q.Repo, nil
 		}
-		return nil, "", oci.ErrNameUnknown.With("no upstream has the path prefix %q", q.Prefix)
+		return nil, "", oci.ErrNameUnknown.With("no upstream of this listener has the path prefix %q; add it to prefixes of an upstream in the configuration of dray", q.Prefix)
 	}
 	if route, repo := r.afterPrefix(q.Repo); route != nil {
 		return route, repo, nil
@@ -88,7 +107,7 @@ func (r *Table) find(host string, q oci.Request) (*Route, string, error) {
 		if route := r.byHost(q.Namespace); route != nil {
 			return route, q.Repo, nil
 		}
-		return nil, "", oci.ErrNameUnknown.With("no upstream serves the registry %q", q.Namespace)
+		return nil, "", oci.ErrNameUnknown.With("no upstream of this listener serves the registry %q; add it to upstreams in the configuration of dray, and to those of the listener if it lists them", q.Namespace)
 	}
 	if route := r.byHost(host); route != nil {
 		return route, q.Repo, nil

@@ -105,6 +105,38 @@ func TestAllowedRepositories(t *testing.T) {
 	}
 }
 
+// A name that begins like that of a registry gets a text that says what to do.
+func TestNamesOfOtherRegistries(t *testing.T) {
+	routes := &Table{Order: []Route{
+		{Upstream: "hub", Hosts: []string{"docker.io"}, Prefixes: []string{"docker.io"}, DefaultNamespace: "library", NoDots: true},
+		{Upstream: "quay", Hosts: []string{"quay.io"}},
+		{Upstream: "ecr", Prefixes: []string{"aws"}},
+	}}
+	const add, shorten = "add ghcr.io to upstreams", "leave out what is before quay.io"
+	for _, tc := range []struct {
+		q         oci.Request
+		err, hint string
+	}{
+		{oci.Request{Repo: "ghcr.io/org/app"}, add, ""}, {oci.Request{Prefix: "docker.io", Repo: "ghcr.io/org/app"}, add, ""},
+		{oci.Request{Repo: "docker.io/ghcr.io/org/app"}, add, ""}, {oci.Request{Repo: "ghcr.io/org/app", Namespace: "docker.io"}, add, ""},
+		{oci.Request{Repo: "org/app", Namespace: "ghcr.io"}, "no upstream of this listener serves the registry", ""},
+		{oci.Request{Repo: "docker.io/quay.io/org/app"}, shorten, ""}, {oci.Request{Repo: "quay.io/org/app", Namespace: "docker.io"}, shorten, ""},
+		{oci.Request{Repo: "aws/ghcr.io/org/app"}, "", add}, {oci.Request{Repo: "aws/quay.io/org/app"}, "", shorten}, {oci.Request{Repo: "quay.io/ghcr.io/app"}, "", add},
+		{oci.Request{Repo: "org/app"}, "", ""}, {oci.Request{Repo: "ghcr.io"}, "", ""}, {oci.Request{Repo: "aws/org/app.v1"}, "", ""}, {oci.Request{}, "", ""},
+	} {
+		got, err := routes.Match("", tc.q)
+		if tc.err != "" {
+			if !errors.Is(err, oci.ErrNameUnknown) || !strings.Contains(err.Error(), tc.err) || got != (Target{}) {
+				t.Errorf("%+v: %+v, %v", tc.q, got, err)
+			}
+			continue
+		}
+		if hint := routes.Hint(got); err != nil || (hint == "") != (tc.hint == "") || !strings.Contains(hint, tc.hint) {
+			t.Errorf("%+v: hint %q, %v", tc.q, hint, err)
+		}
+	}
+}
+
 // FuzzMatchName: rights are given by name, so one name must mean one repository.
 func FuzzMatchName(f *testing.F) {
 	routes := &Table{Order: []Route{

@@ -298,6 +298,10 @@ func (u *Upstream) hosts() []string {
 	}
 }
 
+// DockerHub reports whether clients know the upstream as Docker Hub, whose namespaces have only
+// lower case letters and digits (https://docs.docker.com/accounts/create-account).
+func (u *Upstream) DockerHub() bool { return slices.Contains(u.Hosts, dockerHub) }
+
 // dockerHubNames returns the host names of Docker Hub. Clients use all of them.
 func dockerHubNames() []string {
 	return []string{dockerHub, dockerHubHost, "index.docker.io", "registry.hub.docker.com"}

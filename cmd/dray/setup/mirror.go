@@ -186,7 +186,7 @@ func registriesOf(u config.Upstream) (all []registry) {
 	if len(u.Prefixes) > 0 {
 		prefix = u.Prefixes[0]
 	}
-	if slices.Contains(u.Hosts, dockerHub) {
+	if u.DockerHub() {
 		return []registry{{name: dockerHub, prefix: cmp.Or(prefix, dockerHub)}}
 	}
 	for _, host := range u.Hosts {
