@@ -115,7 +115,7 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 	result := Result{Path: c.Path, State: LeftAlone}
 	current, info, err := p.current(c.Path)
 	if err != nil {
-		result.Reason = err.Error()
+		result.Reason = advise(err).Error()
 		return result, true
 	}
 	if content, err := c.Merge(current); current != nil && err == nil && (content == nil || bytes.Equal(content, current)) {
@@ -124,7 +124,7 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 	}
 	before, existed, err := r.before(c.Path, current)
 	if err != nil {
-		result.Reason = err.Error()
+		result.Reason = advise(err).Error()
 		return result, true
 	}
 	if !existed {
@@ -133,7 +133,7 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 	content, err := c.Merge(before)
 	switch {
 	case err != nil:
-		result.Reason = err.Error()
+		result.Reason = advise(err).Error()
 		return result, true
 	case content == nil && current == nil:
 		return result, false
@@ -145,7 +145,7 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 		return result, true
 	}
 	if err := p.replace(r, c.Path, before, current, content, info); err != nil {
-		result.Reason = err.Error()
+		result.Reason = advise(err).Error()
 		return result, true
 	}
 	result.State, result.Backup = Written, r.find(c.Path).Backup
@@ -184,7 +184,7 @@ func (p Place) undo(r *record, path string) Result {
 	result := Result{Path: path, State: LeftAlone}
 	current, info, err := p.current(path)
 	if err != nil {
-		result.Reason = err.Error()
+		result.Reason = advise(err).Error()
 		return result
 	}
 	e := r.find(path)
@@ -201,7 +201,7 @@ func (p Place) undo(r *record, path string) Result {
 		err = put(p.real(path), before, info)
 	}
 	if err != nil {
-		result.State, result.Reason = LeftAlone, err.Error()
+		result.State, result.Reason = LeftAlone, advise(err).Error()
 		return result
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
@@ -287,4 +287,12 @@ func (p Place) Glob(pattern string) []string {
 		found[i] = "/" + strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(p.Root)), "/")
 	}
 	return found
+}
+
+// advise adds to an error of the file system what to do about it, if that is clear.
+func advise(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run dray setup as root", err)
+	}
+	return err
 }

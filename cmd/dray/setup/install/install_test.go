@@ -3,6 +3,7 @@ package install
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -189,5 +190,25 @@ func TestLeftAlone(t *testing.T) {
 	}
 	if found := p.Glob("/etc/[bg]*d"); !slices.Equal(found, []string{"/etc/bad", "/etc/good"}) {
 		t.Errorf("glob: %v", found)
+	}
+}
+
+// TestAdvice: whoever may not write is told to be root.
+func TestAdvice(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "/etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	refused := fmt.Errorf("open /etc/x: %w", fs.ErrPermission)
+	results, err := Place{root, "c"}.Write([]Change{{"/etc/x", func([]byte) ([]byte, error) { return nil, refused }}})
+	if err != nil || len(results) != 1 || results[0].Reason != "open /etc/x: permission denied; run dray setup as root" {
+		t.Errorf("%+v, %v", results, err)
+	}
+	if os.Geteuid() == 0 {
+		return // who may write everywhere
+	}
+	_, err = Place{"/", "c"}.Write([]Change{line("/etc/dray-setup-test", "new")})
+	if err == nil || !strings.Contains(err.Error(), "run dray setup as root") {
+		t.Errorf("not as root: %v", err)
 	}
 }

@@ -49,7 +49,7 @@ func (p Place) record() (*record, error) {
 		err = json.Unmarshal(text, r)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the record of what dray setup has written: %w", err)
+		return nil, fmt.Errorf("the record of what dray setup has written: %w", advise(err))
 	}
 	return r, nil
 }
@@ -66,7 +66,7 @@ func (p Place) save(r *record) error {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("no record of what is to be written can be made: %w", err)
+		return fmt.Errorf("no record of what is to be written can be made: %w", advise(err))
 	}
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
