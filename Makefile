@@ -95,8 +95,8 @@ dockerBuild: ## build the container image; needs a Docker daemon but no network
 	@rm -rf bin/context
 
 # The container runs without any capability, as the user who runs make: only that user can read the private
-# key and ~/.aws. A profile can contain data that passes through dray, so port 6060 is published
-# to this host alone.
+# key and ~/.aws. Port 6060 gives health and metrics, to this host alone. The subcommands for
+# operators work in the container: docker exec $(CONTAINER) dray stats.
 dockerRun: variables ## run the container image
 	$(call must-exist,/)
 	@mkdir -p -m 0700 credentials # otherwise Docker creates it for root

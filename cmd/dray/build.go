@@ -236,11 +236,11 @@ func (g *graph) buildMirror(context.Context) (err error) {
 }
 
 func (g *graph) buildListeners(context.Context) error {
-	entries, err := clients.New(g.cfg.Auth, g.log)
-	if err != nil {
+	var err error
+	if g.access, err = clients.New(g.cfg.Auth, g.log); err != nil {
 		return err
 	}
-	g.register(entries.Collectors())
+	g.register(g.access.Collectors())
 	var log slog.Handler
 	if g.cfg.Log.Access {
 		log = logbuffer.Buffered(g.log)
@@ -260,7 +260,7 @@ func (g *graph) buildListeners(context.Context) error {
 				Listener: request.Listener{
 					Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
 					Policy: identity.Policy{
-						Role: identity.Role(l.Role), Access: entries.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
+						Role: identity.Role(l.Role), Access: g.access.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
 						Hosts: hostsOf(routes),
 					},
 				},

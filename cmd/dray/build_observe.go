@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 
 	"dray/cmd/dray/certificates"
+	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
-	"dray/cmd/dray/watched"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
@@ -68,10 +69,11 @@ func (g *graph) buildCertificates(context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the admin listener. None of its checks is critical ([admin.Check]): without an
-// upstream, a token or the facts, dray still serves content that it holds.
+// buildAdmin makes the admin listener, and the one for health and metrics alone. None of the checks
+// is critical ([admin.Check]): without an upstream, a token or the facts, dray still serves content
+// that it holds.
 func (g *graph) buildAdmin(context.Context) error {
-	if g.cfg.Admin.Address == config.AdminOff {
+	if g.cfg.Admin.Address == config.AdminOff && g.cfg.Admin.HealthAddress == "" {
 		return nil
 	}
 	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
@@ -88,15 +90,24 @@ func (g *graph) buildAdmin(context.Context) error {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
 	options := admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Hosts: g.cfg.Admin.Hosts, Logger: g.log}
-	if file := g.cfg.Admin.TokenFile; file != "" {
-		token, err := watched.Watching(g.log).Secret(file, "")
-		if err != nil {
-			return fmt.Errorf("admin.token_file: %w", err)
-		}
-		options.Token = func() string { return token().Reveal() }
+	var err error
+	if options.Operators, err = clients.Operators(g.cfg.Admin, g.access, g.log); err != nil {
+		return err
 	}
-	h := admin.NewHandler(options)
-	server, err := g.newServer(wire.ServerOptions{Connections: wire.NewConnections(adminConnections, g.log), Name: "admin", Setting: "admin.address or DRAY_ADMIN_ADDRESS", Address: g.cfg.Admin.Address, Handler: h})
+	if address := g.cfg.Admin.HealthAddress; address != "" {
+		if err := g.addAdmin("health", "admin.health_address", address, admin.NewHealth(options)); err != nil {
+			return err
+		}
+	}
+	if address := g.cfg.Admin.Address; address != config.AdminOff {
+		return g.addAdmin("admin", "admin.address or DRAY_ADMIN_ADDRESS", address, admin.NewHandler(options))
+	}
+	return nil
+}
+
+// addAdmin adds a server for operators. It has connections of its own.
+func (g *graph) addAdmin(name, setting, address string, h http.Handler) error {
+	server, err := g.newServer(wire.ServerOptions{Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
 	if err != nil {
 		return err
 	}

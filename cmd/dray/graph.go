@@ -15,6 +15,7 @@ import (
 	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/cmd/dray/certificates"
+	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/gate"
@@ -44,11 +45,17 @@ type graph struct {
 	mirror          *mirror.Mirror
 	notifyTransport *http.Transport // nil without notifications
 	inventory       *inventory.Inventory
-	servers         []*wire.Server
-	connections     *wire.Connections // those of clients; the admin listener has its own
-	certificates    certificates.Files
+	front
+	certificates certificates.Files
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
+}
+
+// front is what clients and operators connect to.
+type front struct {
+	servers     []*wire.Server
+	connections *wire.Connections // those of clients; the admin listener has its own
+	access      clients.Entries
 }
 
 // awsSession reads the configuration of the AWS SDK once. It sends no request to AWS: missing

@@ -163,7 +163,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror/admin/api": {{goDigest, addresses}},
 	"dray/mirror/admin": { // everything else through views of its own
-		{"dray/mirror/admin/api", "failures as it tells them"}, {"dray/mirror/identity", "which Host headers no page has"}, {prometheusClient, "it shows what is gathered"},
+		{"dray/mirror/admin/api", "failures as it tells them"}, {"dray/mirror/identity", "who may do what, and which Host headers no page has"}, {"dray/upstream/oci", "why somebody is refused"}, {prometheusClient, "it shows what is gathered"},
 	},
 	"dray/mirror/inventory": {
 		{"dray/mirror/admin/api", "what operators are shown"},
@@ -211,7 +211,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/reread", "files that change"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
 	},
 	"dray/cmd/dray/clients": {
-		{"dray/cmd/dray/config", "whom it lets in"}, {"dray/mirror/identity", "what lets them in"}, {"dray/mirror/proxied", "the proxies between"}, {prometheusClient, measures},
+		{"dray/cmd/dray/config", "whom it lets in"}, {"dray/cmd/dray/watched", "a token that is replaced"}, {"dray/mirror/identity", "what lets them in"}, {"dray/mirror/proxied", "the proxies between"}, {prometheusClient, measures},
 	},
 	"dray/cmd/dray/cgroup":    {},
 	"dray/cmd/dray/logbuffer": {},

@@ -139,6 +139,56 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// TestOperatorLogin: the rules of admin.auth say who may see and who may change, and health and
+// metrics have an address of their own.
+func TestOperatorLogin(t *testing.T) {
+	auth := usersOf(t, "{users: [alice], actions: [operate]}, {users: [bob], actions: [view]}")
+	s := startStack(t, t.TempDir(), "cache: {dir", auth+"\nadmin: {auth: people, health_address: '127.0.0.1:0'}\ncache: {dir")
+	seed(t, s.ecr, "team/app", "v1", 1<<10)
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	login := func(who string) string {
+		file := filepath.Join(t.TempDir(), "login")
+		if err := os.WriteFile(file, []byte(who+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for _, test := range []struct {
+		who         string
+		sees, pins  int // exit codes
+		because     string
+		credentials []string
+	}{
+		{"alice", exitOK, exitOK, "", []string{"--login-file", login("alice:wonderland")}},
+		{"bob", exitOK, exitFailed, `user "bob" may not operate`, []string{"--login-file", login("bob:builder")}},
+		{"carol", exitFailed, exitFailed, `user "carol" may not`, []string{"--login-file", login("carol:christmas")}},
+		{"alice with a wrong password", exitFailed, exitFailed, "invalid credentials", []string{"--login-file", login("alice:builder")}},
+		{"nobody", exitFailed, exitFailed, "authentication required", nil},
+		{"a file without a password", exitFailed, exitFailed, "USER:PASSWORD", []string{"--login-file", login("alice")}},
+	} {
+		if code, _, stderr := s.operator(append([]string{"ls"}, test.credentials...)...); code != test.sees || code != 0 && !strings.Contains(stderr, test.because) {
+			t.Errorf("%s sees: %d %s", test.who, code, stderr)
+		}
+		if code, _, stderr := s.operator(append([]string{"pin", "ecr/team/app:v1"}, test.credentials...)...); code != test.pins || code != 0 && !strings.Contains(stderr, test.because) {
+			t.Errorf("%s pins: %d %s", test.who, code, stderr)
+		}
+	}
+	health := httptest.NewServer(s.servers[len(s.servers)-2].Handler)
+	defer health.Close()
+	for path, want := range map[string]int{"/metrics": 200, "/readyz": 200, "/api/v1/stats": 404} {
+		resp, err := http.Get(health.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	if got := s.servers[len(s.servers)-2].Address; got != "127.0.0.1:0" {
+		t.Errorf("health is served on %s", got)
+	}
+}
+
 // TestOperatorToken: the subcommands show the token that the configuration names, and without it
 // they are refused.
 func TestOperatorToken(t *testing.T) {

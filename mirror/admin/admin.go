@@ -2,7 +2,7 @@ package admin
 
 import (
 	"cmp"
-	"crypto/subtle"
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -14,6 +14,7 @@ import (
 
 	"dray/mirror/admin/api"
 	"dray/mirror/identity"
+	"dray/upstream/oci"
 )
 
 // Options configure [NewHandler].
@@ -27,9 +28,8 @@ type Options struct {
 	// Hosts are the host names, without a port, under which the listener may be reached. It always
 	// accepts localhost and IP addresses.
 	Hosts []string
-	// Token returns the token that all requests need, except those for health and metrics. If Token is
-	// nil, no request needs a token.
-	Token func() string
+	// Operators says who may do more than read health and metrics.
+	Operators identity.Operators
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
 	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
@@ -51,6 +51,28 @@ func NewHandler(o Options) http.Handler {
 	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", text(index))
+	mountHealth(mux, o, log)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mount(mux, o.API, log)
+	return recovering(log, guard(o.Hosts, authorised(&o.Operators, log, mux)))
+}
+
+// NewHealth returns the handler of a listener that serves health and metrics alone. It takes
+// requests to any host name.
+func NewHealth(o Options) http.Handler {
+	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	mux := http.NewServeMux()
+	mountHealth(mux, o, log)
+	return recovering(log, mux)
+}
+
+// mountHealth adds the pages for which [open] is true.
+func mountHealth(mux *http.ServeMux, o Options, log *slog.Logger) {
 	mux.HandleFunc("GET /healthz", text("ok\n"))
 	mux.Handle("GET /readyz", &readiness{checks: o.Checks, timeout: cmp.Or(o.CheckTimeout, 2*time.Second)})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
@@ -59,14 +81,6 @@ func NewHandler(o Options) http.Handler {
 		ErrorLog:          gatherLog{log},
 		EnableOpenMetrics: true,
 	}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mount(mux, o.API, log)
-	return recovering(log, guard(o.Hosts, authorised(o.Token, mux)))
 }
 
 func text(s string) http.HandlerFunc {
@@ -91,22 +105,56 @@ func open(r *http.Request) bool {
 	return read && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics")
 }
 
-// authorised refuses requests without the token, if there is one.
-func authorised(token func() string, next http.Handler) http.Handler {
-	if token == nil {
-		return next
+// callerKey is the key of the operator's identity.Principal in the context of a request.
+type callerKey struct{}
+
+// actionOf returns the action that a request performs. Profiles can hold fragments of what passes
+// through dray, and take processor time.
+func actionOf(r *http.Request) identity.Action {
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if read && !strings.HasPrefix(r.URL.Path, "/debug/") {
+		return identity.View
 	}
+	return identity.Operate
+}
+
+// authorised refuses requests that the operator may not send.
+func authorised(operators *identity.Operators, log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		sent, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !open(r) && (!ok || subtle.ConstantTimeCompare([]byte(sent), []byte(token())) == 0) {
-			header(w)
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			refusal := api.Errorf(api.CodeUnauthorized, "the token is missing or wrong; send the one in admin.token_file as Authorization: Bearer")
-			_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has disconnected
+		if open(r) {
+			next.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		who, err := operators.Authorise(r, actionOf(r))
+		if err != nil {
+			why := oci.AsError(err)
+			if why.Status == http.StatusInternalServerError {
+				log.Warn("the credentials of an operator cannot be checked", "client", r.RemoteAddr, "error", err)
+			}
+			refuse(w, why)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 	})
+}
+
+// refuse answers a request that is refused.
+func refuse(w http.ResponseWriter, why *oci.Error) {
+	code := api.CodeUnavailable // the credentials cannot be checked now
+	switch why.Status {
+	case http.StatusUnauthorized:
+		code = api.CodeUnauthorized
+	case http.StatusForbidden:
+		code = api.CodeForbidden
+	case http.StatusInternalServerError:
+		code = api.CodeInternal
+	}
+	header(w)
+	for _, c := range why.Challenge {
+		w.Header().Add("WWW-Authenticate", c)
+	}
+	refusal := api.Errorf(code, "%s", why.Message)
+	_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has disconnected
 }
 
 // guard refuses requests that only a misled browser would send. The web page of an attacker can

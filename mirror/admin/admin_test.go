@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,8 @@ import (
 
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
+	"dray/mirror/identity"
+	"dray/upstream/oci"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -243,7 +246,7 @@ func TestHosts(t *testing.T) {
 func TestToken(t *testing.T) {
 	token := "one"
 	h := admin.NewHandler(admin.Options{
-		Gatherer: prometheus.NewRegistry(), Token: func() string { return token },
+		Gatherer: prometheus.NewRegistry(), Operators: identity.Operators{Token: func() string { return token }},
 		API: []admin.Endpoint{admin.Change("purge", func(context.Context, struct{}) (string, error) { return "purged", nil })},
 	})
 	request := func(method, path, authorization string) *httptest.ResponseRecorder {
@@ -275,6 +278,90 @@ func TestToken(t *testing.T) {
 	}
 	if token = "two"; request("GET", "/", "Bearer one").Code != 401 || request("GET", "/", "Bearer two").Code != 200 {
 		t.Error("the token was not replaced")
+	}
+}
+
+// byName recognises everybody by the name alone.
+type byName struct{}
+
+func (byName) Authenticate(r *http.Request, _ []identity.Need) (identity.Principal, error) {
+	name, _, ok := r.BasicAuth()
+	if !ok {
+		e := oci.ErrUnauthorized.WithStatus(http.StatusUnauthorized)
+		e.Challenge = []string{`Basic realm="dray"`}
+		return identity.Principal{}, e
+	}
+	if name == "nobody knows" {
+		return identity.Principal{}, errors.New("the password file cannot be read")
+	}
+	return identity.Principal{Name: name}, nil
+}
+
+// TestOperators: reading is one right, and changes and profiles are another. The log names who made
+// a change.
+func TestOperators(t *testing.T) {
+	var log bytes.Buffer
+	h := admin.NewHandler(admin.Options{
+		Gatherer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Operators: identity.Operators{Access: &identity.Access{Authenticator: byName{}, Rules: []identity.Rule{
+			{Users: []string{"viewer"}, Actions: []identity.Action{identity.View}}, {Users: []string{"operator"}, Actions: []identity.Action{identity.Operate}},
+		}}},
+		API: []admin.Endpoint{
+			admin.Change("purge", func(context.Context, struct{}) (string, error) { return "purged", nil }),
+			admin.Query("stats", func(context.Context, url.Values) (string, error) { return "few", nil }),
+		},
+	})
+	for _, test := range []struct {
+		method, path                 string
+		viewer, operator, nobody, no int // the status for each
+	}{
+		{"GET", "/", 200, 200, 401, 500},
+		{"GET", "/metrics", 200, 200, 200, 200},
+		{"GET", "/readyz", 200, 200, 200, 200},
+		{"GET", "/api/v1/stats", 200, 200, 401, 500},
+		{"GET", "/api/v1/none", 404, 404, 401, 500},
+		{"POST", "/api/v1/purge", 403, 200, 401, 500},
+		{"GET", "/debug/pprof/", 403, 200, 401, 500},
+		{"POST", "/debug/pprof/symbol", 403, 200, 401, 500},
+	} {
+		for user, want := range map[string]int{"viewer": test.viewer, "operator": test.operator, "": test.nobody, "nobody knows": test.no} {
+			r := httptest.NewRequest(test.method, test.path, strings.NewReader("{}"))
+			r.Host = "localhost"
+			r.Header.Set("Content-Type", "application/json")
+			if user != "" {
+				r.SetBasicAuth(user, "a password")
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != want {
+				t.Errorf("%s %s by %q: %d %s", test.method, test.path, user, w.Code, w.Body)
+			}
+			if asks := w.Header().Get("WWW-Authenticate") != ""; asks != (want == 401) {
+				t.Errorf("%s %s by %q: challenge %q", test.method, test.path, user, w.Header().Get("WWW-Authenticate"))
+			}
+			if strings.Contains(w.Body.String(), "password file") {
+				t.Errorf("%s %s by %q: the answer shows the cause: %s", test.method, test.path, user, w.Body)
+			}
+		}
+	}
+	if text := log.String(); !strings.Contains(text, "the password file cannot be read") || strings.Count(text, "did=purge") != 1 || !strings.Contains(text, "user=operator") {
+		t.Errorf("the log has %s", text)
+	}
+}
+
+// TestHealthAlone: the listener of health and metrics serves them under any name, and nothing else.
+func TestHealthAlone(t *testing.T) {
+	h := admin.NewHealth(admin.Options{
+		Gatherer:  prometheus.NewRegistry(),
+		Operators: identity.Operators{Token: func() string { return "a token" }},
+		API:       []admin.Endpoint{admin.Change("purge", func(context.Context, struct{}) (string, error) { return "purged", nil })},
+	})
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/": 404, "/api/v1/purge": 404, "/debug/pprof/": 404} {
+		for _, host := range []string{"dray.monitoring.svc:9090", "10.1.2.3", ""} {
+			if w := ask(h, "GET", path, host, "Authorization", "Bearer a token"); w.Code != want {
+				t.Errorf("%s of host %q: %d", path, host, w.Code)
+			}
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"net/url"
 
 	"dray/mirror/admin/api"
+	"dray/mirror/identity"
 )
 
 // maxRequestBytes bounds the body of a request to the API.
@@ -80,6 +81,9 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 		}
 		answer, err := do(r.Context(), q)
 		line := log.With("did", path, "with", string(body), "client", r.RemoteAddr)
+		if who, _ := r.Context().Value(callerKey{}).(identity.Principal); who.Name != "" {
+			line = line.With("user", who.Name)
+		}
 		if err != nil {
 			line.Info("operator", "error", err)
 			return err

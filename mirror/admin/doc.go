@@ -1,9 +1,8 @@
 // Package admin serves operators over HTTP: metrics, health, profiles and a JSON API.
 //
 // Invariants:
-//   - Everybody who reaches its listener may read health and metrics. For all else, the token of
-//     [Options] is needed, if there is one. By default there is none, and only this machine reaches
-//     the listener.
+//   - Everybody who reaches its listener may read health and metrics. [identity.Operators] decides
+//     about all else: reading is the action "view", and changes and profiles are "operate".
 //   - A web page in a browser on this machine must not reach the listener. A page could make its
 //     own host name resolve to this address. So requests to host names that are not configured are
 //     refused, except those for health and metrics. Requests that a browser marks as coming from

@@ -38,7 +38,11 @@ type Authenticator interface {
 func authorized(c auth.AccessController, r *http.Request, needs []Need) (Principal, error) {
 	want := make([]auth.Access, 0, len(needs))
 	for _, n := range needs {
-		want = append(want, auth.Access{Resource: auth.Resource{Type: "repository", Name: n.Repository}, Action: string(n.Action)})
+		what := auth.Resource{Type: "repository", Name: n.Repository}
+		if n.Action.ofOperators() {
+			what = auth.Resource{Type: "registry", Name: "admin"} // as the scope registry:catalog:* is written
+		}
+		want = append(want, auth.Access{Resource: what, Action: string(n.Action)})
 	}
 	g, err := c.Authorized(r, want...)
 	if err != nil {

@@ -67,31 +67,14 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	if !hasCredentials(r) && a.anonymously(needs) {
 		return Principal{}, p.refusePage(r)
 	}
-	who, err := p.authenticated(r, needs)
-	if err != nil && a.Failed != nil {
-		a.Failed(r, err)
-	}
-	return who, err
-}
-
-// authenticated is Authorise for a caller who has to be authenticated.
-func (p *Policy) authenticated(r *http.Request, needs []Need) (Principal, error) {
-	a := p.Access
-	if !hasCredentials(r) {
-		if p.Role == RoleMirror && !p.Challenge {
-			return Principal{}, oci.ErrDenied.With("this mirror requires credentials; log in first")
+	if !hasCredentials(r) && p.Role == RoleMirror && !p.Challenge {
+		err := oci.ErrDenied.With("this mirror requires credentials; log in first")
+		if a.Failed != nil {
+			a.Failed(r, err)
 		}
-	}
-	who, err := a.Authenticator.Authenticate(r, needs)
-	if err != nil {
 		return Principal{}, err
 	}
-	for _, n := range needs {
-		if !a.allows(who, n) {
-			return who, oci.ErrDenied.With("user %q may not %s %s", who.Name, n.Action, n.Repository)
-		}
-	}
-	return who, nil
+	return a.authorise(r, needs)
 }
 
 // mayWrite decides about pushes and deletions before authentication. Without an Access, it accepts

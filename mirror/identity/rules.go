@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"dray/mirror/pattern"
+	"dray/upstream/oci"
 )
 
 // Action is an action that rules grant.
@@ -17,6 +18,17 @@ const (
 	Delete Action = "delete"
 )
 
+// The actions of operators on the admin listener. They concern no repository.
+const (
+	// View is to see what dray holds and does.
+	View Action = "view"
+	// Operate is to change that, and to take profiles. It includes View.
+	Operate Action = "operate"
+)
+
+// ofOperators reports whether the action is one of the admin listener.
+func (a Action) ofOperators() bool { return a == View || a == Operate }
+
 // Rule grants actions on repositories.
 type Rule struct {
 	// Users are exact names; "*" means every authenticated user.
@@ -24,6 +36,7 @@ type Rule struct {
 	// Anonymous makes the rule apply to all clients, with or without credentials.
 	Anonymous bool
 	// Repositories are patterns for Need.Repository. "*" matches any characters, including slashes.
+	// They do not matter for View and Operate.
 	Repositories []string
 	Actions      []Action
 }
@@ -31,7 +44,8 @@ type Rule struct {
 // Access authenticates callers and grants rights to them.
 type Access struct {
 	Authenticator Authenticator
-	// Rules grant actions. Without rules, every authenticated caller may do everything.
+	// Rules grant actions. Without rules, every authenticated caller may pull, push and delete
+	// everything.
 	Rules []Rule
 	// Failed is called with each request that the Authenticator or the rules refuse, and with the
 	// error. It may be nil.
@@ -40,11 +54,14 @@ type Access struct {
 
 // allows reports whether the caller has a right.
 func (a *Access) allows(p Principal, n Need) bool {
-	return len(a.Rules) == 0 || slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.grants(p, n) })
+	return len(a.Rules) == 0 && !n.Action.ofOperators() || slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.grants(p, n) })
 }
 
 func (r Rule) grants(p Principal, n Need) bool {
 	who := r.Anonymous || p.Name != "" && (slices.Contains(r.Users, p.Name) || slices.Contains(r.Users, "*"))
+	if n.Action.ofOperators() {
+		return who && (slices.Contains(r.Actions, n.Action) || slices.Contains(r.Actions, Operate))
+	}
 	return who && slices.Contains(r.Actions, n.Action) && pattern.Any(r.Repositories, n.Repository)
 }
 
@@ -52,6 +69,36 @@ func (r Rule) grants(p Principal, n Need) bool {
 // are no needs or no rules.
 func (a *Access) anonymously(needs []Need) bool {
 	return len(needs) > 0 && len(a.Rules) > 0 && !slices.ContainsFunc(needs, func(n Need) bool { return !a.allows(Principal{}, n) })
+}
+
+// authorise returns the caller of a request, or an error if the caller lacks one of the rights.
+func (a *Access) authorise(r *http.Request, needs []Need) (Principal, error) {
+	if !hasCredentials(r) && a.anonymously(needs) {
+		return Principal{}, nil
+	}
+	who, err := a.authenticated(r, needs)
+	if err != nil && a.Failed != nil {
+		a.Failed(r, err)
+	}
+	return who, err
+}
+
+// authenticated is authorise for a caller who has to be authenticated.
+func (a *Access) authenticated(r *http.Request, needs []Need) (Principal, error) {
+	who, err := a.Authenticator.Authenticate(r, needs)
+	if err != nil {
+		return Principal{}, err
+	}
+	for _, n := range needs {
+		switch {
+		case a.allows(who, n):
+		case n.Action.ofOperators():
+			return who, oci.ErrDenied.With("user %q may not %s: no rule grants that action", who.Name, n.Action)
+		default:
+			return who, oci.ErrDenied.With("user %q may not %s %s", who.Name, n.Action, n.Repository)
+		}
+	}
+	return who, nil
 }
 
 // open reports whether some rule allows anonymous access. Then a client without credentials must

@@ -1,5 +1,5 @@
-// Package clients makes what recognises clients, and the proxies before them, from the
-// configuration.
+// Package clients makes what recognises clients and operators, and the proxies before them, from
+// the configuration.
 package clients
 
 import (
@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/identity"
 	"dray/mirror/proxied"
 )
@@ -60,6 +61,19 @@ func authenticatorOf(a config.Auth, log *slog.Logger) (identity.Authenticator, e
 	return identity.NewToken(identity.TokenOptions{
 		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
 	}, log)
+}
+
+// Operators returns who may use the admin listener.
+func Operators(a config.Admin, entries Entries, log *slog.Logger) (identity.Operators, error) {
+	o := identity.Operators{Access: entries.Of(a.Auth), LocalOnly: !a.LocalOnly()}
+	if a.TokenFile != "" {
+		token, err := watched.Watching(log).Secret(a.TokenFile, "")
+		if err != nil {
+			return o, fmt.Errorf("admin.token_file: %w", err)
+		}
+		o.Token = func() string { return token().Reveal() }
+	}
+	return o, nil
 }
 
 // Trust returns which proxies may name the clients of a listener.

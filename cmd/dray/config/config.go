@@ -215,7 +215,7 @@ type Auth struct {
 	Token Token `yaml:"token,omitempty"`
 	// The rights of clients. dray allows a request if any rule allows it. Without rules every
 	// recognised client may pull, push and delete everything, within what its token grants and what
-	// the upstreams allow.
+	// the upstreams allow. Only rules let clients use the admin listener.
 	Rules []Rule `yaml:"rules,omitempty"`
 }
 
@@ -248,21 +248,30 @@ type Rule struct {
 	Users []string `yaml:"users,omitempty"`
 	// If `true`, the rule also applies to clients without credentials.
 	Anonymous bool `yaml:"anonymous,omitempty"`
-	// Patterns of repository names; `*` stands for any characters, slashes included. Names at the
+	// Patterns of repository names, for `pull`, `push` and `delete`; `*` stands for any characters,
+	// slashes included. Names at the
 	// listener's first upstream are plain. At any other upstream, such as one with the prefix `hub`,
 	// they begin with its first prefix, or with its name if it has no prefix: `hub/library/alpine`.
-	Repositories []string `yaml:"repositories"`
-	// The actions that the rule grants: `pull`, `push`, `delete`. None of them includes another.
+	Repositories []string `yaml:"repositories,omitempty"`
+	// The actions that the rule grants: `pull`, `push` and `delete`, of which none includes another.
+	// For the admin listener: `view`, to see what dray holds and does, and `operate`, to change it and
+	// to take profiles, which includes `view`.
 	Actions []string `yaml:"actions"`
 }
 
 // Admin describes the listener for the people and programs that operate dray.
 type Admin struct {
-	// The address to listen on, or `off`. Without `token_file`, anybody who reaches it can empty the
-	// cache, and profiles can hold fragments of what passes through dray. So set `token_file`, or keep
-	// the listener where only operators of dray can reach it. `dray stats` and the other subcommands
-	// for operators find a running dray by this address. Default: `localhost:6060`.
+	// The address to listen on, or `off`. Without `auth` and `token_file`, dray refuses everything but
+	// health and metrics to other machines. On this machine, anybody can then empty the cache, and
+	// take profiles, which can hold fragments of what passes through dray. `dray stats` and the other
+	// subcommands for operators find a running dray by this address. Default: `localhost:6060`.
 	Address string `yaml:"address"`
+	// Another address to listen on, for health and metrics alone, such as `:9090`. Everybody who
+	// reaches it can read them, under any host name. Default: none; the admin listener has them, too.
+	HealthAddress string `yaml:"health_address,omitempty"`
+	// The name of the `auth` entry that recognises operators, or `none`. Its rules say who may `view`
+	// and who may `operate`. Default: `none`.
+	Auth string `yaml:"auth,omitempty"`
 	// The host names, without a port, that requests may have in their `Host` header, such as
 	// `dray.monitoring.svc`. dray always accepts addresses and `localhost`. Health and metrics are
 	// served under any name.
@@ -270,7 +279,8 @@ type Admin struct {
 	// A file with a token that requests must send, as `Authorization: Bearer TOKEN`. Health and
 	// metrics need none, so Prometheus can read metrics without the right to empty the cache. dray
 	// ignores white space around the token, and reads the file again when it changes. The subcommands
-	// for operators read the same file. Default: no token.
+	// for operators read the same file. The token allows everything, and is accepted beside `auth`.
+	// Default: no token.
 	TokenFile string `yaml:"token_file,omitempty"`
 }
 

@@ -431,10 +431,10 @@ upstreams: [{name: hub, url: docker.io}]
 			"dray.yaml:7: auth[2].htpasswd.file: is missing",
 			"dray.yaml:9: auth[2].rules[0]: applies to nobody; set users, or anonymous: true",
 			"dray.yaml:9: auth[2].rules[0].repositories: is missing; use * for all repositories",
-			"dray.yaml:9: auth[2].rules[0].actions: is missing; list one or more of pull, push, delete",
+			"dray.yaml:9: auth[2].rules[0].actions: is missing; list one or more of pull, push, delete, view, operate",
 			`dray.yaml:10: auth[2].rules[1].repositories[0]: "/a" matches no repository: names are lower case and do not begin with a slash`,
 			`dray.yaml:10: auth[2].rules[1].repositories[1]: "B" matches no repository: names are lower case and do not begin with a slash`,
-			`dray.yaml:10: auth[2].rules[1].actions[1]: "erase" is not one of pull, push, delete`,
+			`dray.yaml:10: auth[2].rules[1].actions[1]: "erase" is not one of pull, push, delete, view, operate`,
 			`dray.yaml:12: auth[3].token.realm: "tokens.example.com" is not an http or https URL`,
 			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
 			"dray.yaml:12: auth[3].token: set root_cert_bundle or jwks, so that dray can verify tokens",
@@ -479,6 +479,13 @@ log: {format: xml}
 			`dray.yaml:3: upstreams[0].repositories.allow[0]: "/team/*" matches no repository: names are lower case and do not begin with a slash`,
 			`dray.yaml:3: upstreams[0].repositories.deny[0]: "Team/*" matches no repository: names are lower case and do not begin with a slash`,
 			`dray.yaml:3: upstreams[0].repositories.deny[1]: "" matches no repository: names are lower case and do not begin with a slash`}},
+		{name: "operators", file: "auth:\n- {name: a, htpasswd: {file: /dev/null}, rules: [{users: [me], repositories: ['*'], actions: [pull]}]}\n- {name: b, htpasswd: {file: /dev/null}, rules: [{anonymous: true, actions: [view, operate]}, {users: [me], actions: [view, pull]}]}\nadmin: {auth: a, health_address: ':6060'}\nlisteners: [{auth: b}]\n", want: []string{
+			"dray.yaml:3: auth[1].rules[0].actions[1]: clients without credentials cannot get operate",
+			"dray.yaml:3: auth[1].rules[1].repositories: is missing; use * for all repositories",
+			"dray.yaml:4: admin.health_address: :6060 is already used by admin.address, where health and metrics are, too",
+			"dray.yaml:4: admin.auth: no rule of auth entry a grants view or operate, so nobody could use the admin listener; add one, such as {users: [me], actions: [operate]}"}},
+		{name: "operators that are not there", file: "admin: {auth: a, health_address: here}\n", want: []string{
+			`dray.yaml:1: admin.health_address: "here" is not host:port`, `dray.yaml:1: admin.auth: there is no auth entry named "a"`}},
 		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",

@@ -31,8 +31,8 @@ func (c Config) Notices() []string {
 		c.listenerNotices(l, add)
 	}
 	for _, a := range c.Auth {
-		if !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Auth == a.Name }) {
-			add("auth %s: no listener uses this entry; set auth: %[1]s for a listener.", a.Name)
+		if a.Name != c.Admin.Auth && !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Auth == a.Name }) {
+			add("auth %s: no listener uses this entry; set auth: %[1]s for a listener, or in admin.", a.Name)
 		}
 		a.usersNotice(add)
 	}
@@ -63,9 +63,7 @@ func (c Config) Notices() []string {
 	if c.Metadata.URL != "" && slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Role == RoleRegistry }) {
 		add("metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror.")
 	}
-	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) && c.Admin.TokenFile == "" {
-		add("admin: other machines can connect to %s. They can see pulls and pushes, take profiles, and empty the cache. Set admin.token_file, and they can only read health and metrics.", c.Admin.Address)
-	}
+	c.adminNotices(add)
 	if os.Geteuid() != 0 {
 		c.execNotices(add)
 	}

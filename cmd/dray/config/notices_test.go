@@ -154,7 +154,7 @@ func TestNotices(t *testing.T) {
 			"metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror."}},
 		{name: "pulls beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io}]\nmetadata: {url: 'redis://r:6379'}"},
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: eu-west-1, dimensions: image}", want: []string{
-			"admin: other machines can connect to :6060. They can see pulls and pushes, take profiles, and empty the cache. Set admin.token_file, and they can only read health and metrics.",
+			"admin: dray refuses everything but health and metrics to other machines that connect to :6060. Set admin.auth or admin.token_file to operate dray from there.",
 			"cloudwatch: dray publishes a metric for each image, up to 100 at a time, and Amazon charges for each."}},
 		{name: "regions that dray does not know", file: "upstreams: [{url: 123456789012.dkr.ecr.us-eats-1.amazonaws.com}, {url: 123456789012.dkr-ecr.eu-central-2.on.aws}]\ncloudwatch: {region: moon-base-1}", want: []string{
 			"upstream 123456789012.dkr.ecr.us-eats-1.amazonaws.com: this version of dray does not know the AWS region us-eats-1; did you mean us-east-1?",

@@ -342,18 +342,35 @@ func (r Rule) validate(k *Report, path string) {
 	if len(r.Users) == 0 && !r.Anonymous {
 		k.Add(path, "applies to nobody; set users, or anonymous: true")
 	}
-	if len(r.Repositories) == 0 {
+	if len(r.Repositories) == 0 && !r.forOperators() {
 		k.Add(path+".repositories", "is missing; use * for all repositories")
 	}
 	patterns(k, path+".repositories", r.Repositories)
 	if len(r.Actions) == 0 {
-		k.Add(path+".actions", "is missing; list one or more of pull, push, delete")
+		k.Add(path+".actions", "is missing; list one or more of %s", strings.Join(actions(), ", "))
 	}
 	for j, a := range r.Actions {
-		if a != "pull" && a != "push" && a != "delete" {
-			k.Add(At(path+".actions", j), "%q is not one of pull, push, delete", a)
+		if !slices.Contains(actions(), a) {
+			k.Add(At(path+".actions", j), "%q is not one of %s", a, strings.Join(actions(), ", "))
+		}
+		if a == actionOperate && r.Anonymous {
+			k.Add(At(path+".actions", j), "clients without credentials cannot get operate")
 		}
 	}
+}
+
+// The actions of operators.
+const (
+	actionView    = "view"
+	actionOperate = "operate"
+)
+
+// actions lists the actions that a rule can grant.
+func actions() []string { return []string{"pull", "push", "delete", actionView, actionOperate} }
+
+// forOperators reports whether the rule grants actions on the admin listener alone.
+func (r Rule) forOperators() bool {
+	return len(r.Actions) > 0 && !slices.ContainsFunc(r.Actions, func(a string) bool { return a != actionView && a != actionOperate })
 }
 
 // repositoryPattern reports whether a pattern can match the name of a repository.
@@ -371,19 +388,7 @@ func sameAddress(a, b string) bool {
 
 func (c Config) validateRest(k *Report) {
 	c.Cache.validate(k, "cache")
-	if c.Admin.Address != AdminOff {
-		checkAddress(k, "admin.address", c.Admin.Address)
-		for i, h := range c.Admin.Hosts {
-			if h == "" || strings.ContainsAny(h, ":/@* ") {
-				k.Add(At("admin.hosts", i), "%q is not a host name; write one without a scheme and port, such as dray.example.com", h)
-			}
-		}
-		for _, l := range c.Listeners {
-			if sameAddress(l.Address, c.Admin.Address) {
-				k.Add("admin.address", "%s is already used by listener %s", c.Admin.Address, l.Name)
-			}
-		}
-	}
+	c.validateAdmin(k)
 	if c.Metadata.URL == "" && (c.Metadata.Password != "" || c.Metadata.PasswordFile != "") {
 		k.Add("metadata.password", "needs url, because the bbolt file in the cache directory has no password")
 	}

@@ -24,6 +24,9 @@ func healthCommand(in Options) *cobra.Command {
 		if cfg, invalid = load(); invalid != nil {
 			cfg = config.Default(nil)
 		}
+		if cfg.Admin.Address == config.AdminOff && cfg.Admin.HealthAddress != "" {
+			cfg.Admin.Address = cfg.Admin.HealthAddress
+		}
 		return cfg, nil
 	}
 	timeout := 5 * time.Second

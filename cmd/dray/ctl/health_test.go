@@ -39,7 +39,9 @@ func TestHealth(t *testing.T) {
 		return admin.Check{Name: name, Critical: critical, Run: func(context.Context) error { return errors.New("no luck") }}
 	}
 	ready := func(checks ...admin.Check) http.Handler {
-		return admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry(), Checks: checks, Token: func() string { return "secret" }})
+		o := admin.Options{Gatherer: prometheus.NewRegistry(), Checks: checks}
+		o.Operators.Token = func() string { return "secret" }
+		return admin.NewHandler(o)
 	}
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })
 	hangs := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
@@ -76,5 +78,19 @@ func TestHealthWithoutConfiguration(t *testing.T) {
 	}
 	if _, err := healthAt(t, "--admin", "127.0.0.1:1"); !errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), "bogus") {
 		t.Errorf("with --admin: %v", err)
+	}
+}
+
+// TestHealthAddress: without an admin listener, health asks at the address of health and metrics.
+func TestHealthAddress(t *testing.T) {
+	server := httptest.NewServer(admin.NewHealth(admin.Options{Gatherer: prometheus.NewRegistry()}))
+	defer server.Close()
+	var out bytes.Buffer
+	cmd := healthCommand(Options{Stdout: &out, Stderr: &out, Load: func() (config.Config, error) {
+		return config.Config{Admin: config.Admin{Address: config.AdminOff, HealthAddress: strings.TrimPrefix(server.URL, "http://")}}, nil
+	}})
+	cmd.SetArgs(nil)
+	if err := cmd.ExecuteContext(t.Context()); err != nil || out.String() != "ready\n" {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

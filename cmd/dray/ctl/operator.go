@@ -43,6 +43,7 @@ func Commands(o Options) []*cobra.Command {
 type operator struct {
 	base   string      // http://host:port
 	token  auth.Secret // empty if dray requires no token
+	login  auth.Secret // user:password, or empty
 	client *http.Client
 	stdout io.Writer
 	stderr io.Writer // for messages that are not part of the answer
@@ -53,12 +54,17 @@ type operator struct {
 // do with an operator.
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
-	var address, tokenFile string
+	var address, tokenFile, loginFile string
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: admin.address of the configuration)")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the token of the admin listener (default: admin.token_file of the configuration; none with --admin)")
+	cmd.Flags().StringVar(&loginFile, "login-file", "", "file with USER:PASSWORD of an operator that admin.auth of the running dray recognises")
+	cmd.MarkFlagsMutuallyExclusive("token-file", "login-file")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := in.find(o, address, tokenFile); err != nil {
+			return err
+		}
+		if err := o.logIn(loginFile); err != nil {
 			return err
 		}
 		return do(cmd.Context(), o, args)
@@ -89,6 +95,23 @@ func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	}
 	o.base, err = adminURL(address)
 	return err
+}
+
+// logIn makes the operator send the user and the password in a file, in place of a token. An empty
+// name changes nothing.
+func (o *operator) logIn(file string) error {
+	if file == "" {
+		return nil
+	}
+	text, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return fmt.Errorf("login to the admin listener: %w", err)
+	}
+	if text = bytes.TrimSpace(text); !bytes.Contains(text, []byte(":")) {
+		return fmt.Errorf("login to the admin listener: %s does not have the form USER:PASSWORD", file)
+	}
+	o.token, o.login = "", auth.Secret(text)
+	return nil
 }
 
 func adminURL(address string) (string, error) {
@@ -186,6 +209,9 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	req.Header.Set("Accept", "application/json")
 	if method != http.MethodGet {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if user, password, ok := strings.Cut(o.login.Reveal(), ":"); ok {
+		req.SetBasicAuth(user, password)
 	}
 	if o.token != "" {
 		req.Header.Set("Authorization", "Bearer "+o.token.Reveal())

@@ -15,8 +15,8 @@ type Code string
 // The codes.
 const (
 	CodeInvalid      Code = "invalid"      // the request is invalid; 400
-	CodeUnauthorized Code = "unauthorized" // the token is missing or wrong; 401
-	CodeForbidden    Code = "forbidden"    // the request came from another site, or could have come from one; 403
+	CodeUnauthorized Code = "unauthorized" // the credentials are missing or wrong; 401
+	CodeForbidden    Code = "forbidden"    // the caller may not do this, or the request could have come from another site; 403
 	CodeNotFound     Code = "not_found"    // there is nothing with the given name; 404
 	CodeConflict     Code = "conflict"     // something prevents the request now, such as a pin or an operation under way; 409
 	CodeUnavailable  Code = "unavailable"  // a part of dray that the request needs does not work; 503

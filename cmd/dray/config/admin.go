@@ -1,0 +1,66 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// LocalOnly reports whether only this machine can connect to the admin listener.
+func (a Admin) LocalOnly() bool { return isLoopback(a.Address) }
+
+// validateAdmin adds the problems of the admin listener.
+func (c Config) validateAdmin(k *Report) {
+	a := c.Admin
+	if a.Address != AdminOff {
+		c.validateAdminAddress(k, "admin.address", a.Address)
+		for i, h := range a.Hosts {
+			if h == "" || strings.ContainsAny(h, ":/@* ") {
+				k.Add(At("admin.hosts", i), "%q is not a host name; write one without a scheme and port, such as dray.example.com", h)
+			}
+		}
+	}
+	if a.HealthAddress != "" {
+		c.validateAdminAddress(k, "admin.health_address", a.HealthAddress)
+		if sameAddress(a.HealthAddress, a.Address) {
+			k.Add("admin.health_address", "%s is already used by admin.address, where health and metrics are, too", a.HealthAddress)
+		}
+	}
+	if a.Auth == "" || a.Auth == noAuth {
+		return
+	}
+	i := slices.IndexFunc(c.Auth, func(e Auth) bool { return e.Name == a.Auth })
+	switch {
+	case i < 0:
+		k.Add("admin.auth", "there is no auth entry named %q", a.Auth)
+	case !slices.ContainsFunc(c.Auth[i].Rules, Rule.concernsOperators):
+		k.Add("admin.auth", "no rule of auth entry %s grants view or operate, so nobody could use the admin listener; add one, such as {users: [me], actions: [operate]}", a.Auth)
+	}
+}
+
+// validateAdminAddress adds the problems of an address of the admin listeners.
+func (c Config) validateAdminAddress(k *Report, path, address string) {
+	checkAddress(k, path, address)
+	for _, l := range c.Listeners {
+		if sameAddress(l.Address, address) {
+			k.Add(path, "%s is already used by listener %s", address, l.Name)
+		}
+	}
+}
+
+// concernsOperators reports whether the rule grants an action on the admin listener.
+func (r Rule) concernsOperators() bool {
+	return slices.Contains(r.Actions, actionView) || slices.Contains(r.Actions, actionOperate)
+}
+
+// adminNotices adds the notices about the admin listener.
+func (c Config) adminNotices(add func(format string, args ...any)) {
+	a := c.Admin
+	if a.Address == AdminOff || a.LocalOnly() {
+		return
+	}
+	if a.TokenFile == "" && (a.Auth == "" || a.Auth == noAuth) {
+		add("admin: dray refuses everything but health and metrics to other machines that connect to %s. Set admin.auth or admin.token_file to operate dray from there.", a.Address)
+		return
+	}
+	add("admin: operators send passwords and tokens to %s over plain HTTP.", a.Address)
+}

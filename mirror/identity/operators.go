@@ -1,0 +1,44 @@
+package identity
+
+import (
+	"crypto/subtle"
+	"net/http"
+	"strings"
+
+	"dray/upstream/oci"
+)
+
+// Operators decides who may use the admin listener. The zero value lets everybody do everything.
+type Operators struct {
+	// Access authenticates operators. Its rules grant them [View] and [Operate]. It may be nil.
+	Access *Access
+	// Token returns a token that allows everything to everybody who has it. It may be nil.
+	Token func() string
+	// LocalOnly refuses requests that were not made on this machine, if there is neither an Access nor
+	// a Token.
+	LocalOnly bool
+}
+
+// Authorise returns the operator who sent a request, or an error if this operator may not perform
+// the action. It is for View and Operate. The errors are those of [Policy.Authorise]. An operator
+// who sends the Token has no name.
+func (o *Operators) Authorise(r *http.Request, action Action) (Principal, error) {
+	if o.Token != nil {
+		sent, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if ok && subtle.ConstantTimeCompare([]byte(sent), []byte(o.Token())) == 1 {
+			return Principal{}, nil
+		}
+	}
+	if o.Access != nil {
+		return o.Access.authorise(r, []Need{{Action: action}})
+	}
+	if o.Token != nil {
+		e := oci.ErrUnauthorized.With("the token is missing or wrong; send the one in admin.token_file as Authorization: Bearer")
+		e.Challenge = []string{"Bearer"}
+		return Principal{}, e
+	}
+	if o.LocalOnly && !local(r) {
+		return Principal{}, oci.ErrDenied.With("requests from other machines are refused, except for health and metrics, until admin.auth or admin.token_file is configured")
+	}
+	return Principal{}, nil
+}
