@@ -186,9 +186,9 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 	return o, nil
 }
 
-// fileForm returns the form in which a user has to name an archive or a layout, or "" if the path is
-// of neither. Directories often have the names of images, so only one with the file oci-layout is a
-// layout (image-spec, "OCI Image Layout Specification").
+// fileForm returns the form in which a user has to name an archive or a layout, or "" if the path
+// is of neither. Directories often have the names of images, so only one with the file oci-layout
+// is a layout (image-spec, "OCI Image Layout Specification").
 func fileForm(path string) string {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return "docker-archive"
