@@ -153,9 +153,9 @@ func (g *graph) greetAll(ctx context.Context) {
 	}
 }
 
-// greet sends one request to each of the registries and logs the results. It logs a failure at the
-// given level. The first client then finds a connection and a token, and the operator learns of
-// problems before that client does. The result changes only what /readyz says. greet returns the
+// greet sends one request to each of the registries, so that the first client finds a connection
+// and a token, and the operator learns of problems before that client does. greet logs the results,
+// failures at the given level. The result changes only what /readyz says. greet returns the
 // registries whose request has failed.
 func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Level) []*registry {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)

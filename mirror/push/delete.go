@@ -140,8 +140,9 @@ func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool
 	return ""
 }
 
-// DeleteBlob forwards the deletion of a blob. It refuses if a queued push needs the blob. It waits
-// until the forward of a staged blob has ended, because its client was told that the blob is there.
+// DeleteBlob forwards the deletion of a blob. It refuses if a queued push needs the blob. If the
+// blob is staged, DeleteBlob waits until its forward has ended. Before that, the upstream might
+// answer that there is no such blob, although dray told the client that pushed it that there is.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err

@@ -77,8 +77,8 @@ func (r *Table) resolve(name string) (*Route, string) {
 	return &r.Order[0], name
 }
 
-// thisMachine reports whether a host, with or without a port, is this machine, and so can only be
-// dray: no upstream registry has such a name.
+// thisMachine reports whether a host, with or without a port, is localhost or a loopback address.
+// resolve takes such a host for dray, even if an upstream's registry has the same name.
 func thisMachine(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

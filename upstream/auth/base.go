@@ -109,8 +109,8 @@ func (t *Transport) askBase(ctx context.Context, s authorization) (*http.Respons
 	return resp, nil
 }
 
-// statusError returns the error for an answer of /v2/ with the status 401, 429, or 500 or above.
-// For a 401, the error matches ErrRefused. For any other status, it is nil.
+// statusError returns the error for the status of an answer of /v2/. For 401 the error matches
+// ErrRefused. For 429, and for 500 and above, it does not. All other statuses give no error.
 func statusError(status int) error {
 	switch {
 	case status == http.StatusUnauthorized:
