@@ -154,12 +154,18 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 }
 
 // replace writes a file. Before that, it makes the backup, and the entry in the record.
-func (p Place) replace(r *record, path string, before, current, content []byte, info fs.FileInfo) error {
-	e := r.find(path)
-	if e == nil {
-		e = &entry{Path: path}
-		r.Files = append(r.Files, e)
+func (p Place) replace(r *record, path string, before, current, content []byte, info fs.FileInfo) (err error) {
+	former := slices.Clone(r.Files)
+	defer func() {
+		if err != nil {
+			r.Files = former
+		}
+	}()
+	e := entry{Path: path}
+	if known := r.find(path); known != nil {
+		e = *known
 	}
+	r.Files = append(slices.DeleteFunc(slices.Clone(former), func(f *entry) bool { return f.Path == path }), &e)
 	e.Existed, e.Before, e.Content = before != nil, string(before), string(content)
 	if e.Existed && e.Backup == "" {
 		backup, err := p.backup(path, current, info)
@@ -168,7 +174,8 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 		}
 		e.Backup = backup
 	}
-	made, err := p.mkdir(filepath.Dir(path))
+	var made []string
+	made, err = p.mkdir(filepath.Dir(path))
 	r.Directories = append(r.Directories, made...)
 	if err != nil {
 		return err
@@ -249,8 +256,11 @@ func (p Place) backup(path string, content []byte, info fs.FileInfo) (string, er
 
 // mkdir makes a directory and its parents, and returns the new ones, the outermost first.
 func (p Place) mkdir(dir string) (made []string, err error) {
-	if _, err := os.Stat(p.real(dir)); err == nil || dir == "/" {
-		return nil, err
+	if dir == "/" {
+		return nil, os.MkdirAll(p.real(dir), 0o755)
+	}
+	if _, err := os.Stat(p.real(dir)); err == nil {
+		return nil, nil
 	}
 	if made, err = p.mkdir(filepath.Dir(dir)); err != nil {
 		return made, err

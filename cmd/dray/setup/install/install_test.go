@@ -71,7 +71,7 @@ func states(results []Result, err error) string {
 // TestWriteAndUndo: what was written goes away again, with the directories; a second call changes
 // nothing.
 func TestWriteAndUndo(t *testing.T) {
-	root := t.TempDir()
+	root := filepath.Join(t.TempDir(), "new", "root")
 	put1(t, root, "/etc/old", "a\nb\n")
 	before := tree(t, root)
 	p := Place{root, "c"}
@@ -210,5 +210,26 @@ func TestAdvice(t *testing.T) {
 	_, err = Place{"/", "c"}.Write([]Change{line("/etc/dray-setup-test", "new")})
 	if err == nil || !strings.Contains(err.Error(), "run dray setup as root") {
 		t.Errorf("not as root: %v", err)
+	}
+}
+
+// TestNewRoot: the root is made if it does not exist, and a file that cannot be written is not in
+// the record.
+func TestNewRoot(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "new", "root")
+	p := Place{root, "c"}
+	if got, want := states(p.Write([]Change{line("/etc/a", "new")})), "/etc/a written"; got != want {
+		t.Fatalf("write: %s, want %s", got, want)
+	}
+	put1(t, root, "/etc/x", "a file where a directory is needed\n")
+	results, err := p.Write([]Change{line("/etc/a", "new"), line("/etc/x/y/z", "new")})
+	if err != nil || len(results) != 2 || results[1].State != LeftAlone {
+		t.Errorf("%+v, %v", results, err)
+	}
+	if got, want := states(p.Undo()), "/etc/a removed"; got != want {
+		t.Errorf("undo: %s, want %s", got, want)
+	}
+	if left := tree(t, root); left["/etc/x"] == "" || len(left["/etc/a"]) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
