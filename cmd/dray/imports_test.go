@@ -213,7 +213,11 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/clients": {
 		{"dray/cmd/dray/config", "whom it lets in"}, {"dray/cmd/dray/watched", "a token that is replaced"}, {"dray/mirror/identity", "what lets them in"}, {"dray/mirror/proxied", "the proxies between"}, {prometheusClient, measures},
 	},
-	"dray/cmd/dray/cgroup":    {},
+	"dray/cmd/dray/cgroup": {},
+	"dray/cmd/dray/htpasswd": {
+		{"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/identity", "what a password file may have"}, {"github.com/spf13/cobra", "a subcommand"},
+		{"golang.org/x/crypto/bcrypt", "hashes passwords"}, {"golang.org/x/term", "a terminal shows no password"},
+	},
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
@@ -255,7 +259,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
-		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
+		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},

@@ -208,8 +208,8 @@ type Auth struct {
 	// The name by which a listener refers to this entry. It follows the rules for names of
 	// upstreams.
 	Name string `yaml:"name"`
-	// The users, with their bcrypt hashes, in a file of Apache's htpasswd (`htpasswd -B`; Debian
-	// has it in apache2-utils).
+	// The users, with their bcrypt hashes, in a file that `dray htpasswd` writes, or Apache's
+	// `htpasswd -B`.
 	HTPasswd HTPasswd `yaml:"htpasswd,omitempty"`
 	// The service whose bearer tokens dray accepts.
 	Token Token `yaml:"token,omitempty"`
