@@ -104,8 +104,12 @@ func (s *stack) configure(key string, opts stackOptions) {
 		listener["tls"] = map[string]any{"certificate": s.certificate, "private_key": key}
 	}
 	doubles := map[string]*double{"ecr": s.ecr, "docker.io": s.hub, "quay.io": s.quay}
-	for _, u := range config["upstreams"].([]any) {
-		upstream := u.(map[string]any)
+	upstreams := config["upstreams"].([]any)
+	for i, u := range upstreams {
+		if registry, short := u.(string); short {
+			upstreams[i] = map[string]any{"name": registry, "url": registry}
+		}
+		upstream := upstreams[i].(map[string]any)
 		maps.Copy(upstream, doubles[upstream["name"].(string)].upstream())
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
