@@ -157,7 +157,7 @@ func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].
 func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.push.Forward(ctx, e) }
 
-// Collectors returns the metrics of the front door and of its rooms.
+// Collectors returns the metrics of this package and of the rooms.
 func (m *Mirror) Collectors() []prometheus.Collector {
 	all := m.metrics.collectors()
 	for _, room := range []interface{ Collectors() []prometheus.Collector }{m.repos, m.keepAlive, m.verdicts, m.baseIndex, m.pull, m.push} {

@@ -16,12 +16,12 @@ import (
 	"unsafe"
 )
 
-// loader makes clients that need little CPU: the kernel discards bodies, and the clients do not
-// decrypt bodies over TLS. So they count the bytes, but do not verify them.
+// loader makes clients that need little CPU: the kernel discards bodies, and over TLS the clients
+// decrypt only the beginning of a body. So they count the bytes, but do not verify them.
 type loader struct {
 	trust *tls.Config
 	sink  []byte       // only its length matters; nothing is written into it
-	bytes atomic.Int64 // bytes of bodies; over TLS, bytes of cipher text
+	bytes atomic.Int64 // bytes of bodies; over TLS, mostly of cipher text
 	done  atomic.Int64 // number of complete answers
 }
 
@@ -175,8 +175,8 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 	}
 }
 
-// tlsSlack is how many bytes of a body the TLS layer may have buffered: a record of 16 KiB and some
-// more.
+// tlsSlack bounds what the TLS layer may have read of a body without passing it on: a record of
+// 16 KiB, and cipher text of the records after it.
 const tlsSlack = 64 << 10
 
 // body discards the body of an answer. As soon as a byte has arrived, it calls first().

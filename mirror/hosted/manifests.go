@@ -88,8 +88,8 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 }
 
 // complete returns an error if the repository lacks content that a manifest names. It also keeps
-// the manifest's blobs for Grace. The subject may be missing (spec 1.1, "Pushing Manifests with
-// Subject").
+// the manifest's blobs for Options.Grace. The subject may be missing (spec 1.1, "Pushing Manifests
+// with Subject").
 func (s *Store) complete(name string, m *manifest) error {
 	for _, b := range m.blobs {
 		if _, ok := s.renew(name, b.Digest); !ok {
@@ -102,8 +102,8 @@ func (s *Store) complete(name string, m *manifest) error {
 	return nil
 }
 
-// DeleteManifest implements upstream.Deleter. If only a tag is deleted, its manifest stays for
-// Options.Untagged.
+// DeleteManifest implements upstream.Deleter. If only a tag is deleted, its manifest stays until
+// it has not been used for Options.Untagged.
 func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
 	if s.contents.lookup(at.Name) == nil {
 		return nameUnknown(at.Name)

@@ -16,7 +16,7 @@ const (
 type Quirks struct {
 	Name string
 	Auth AuthScheme
-	// HostDecides finds the registry by the Host header and refuses names that are not ECR-shaped.
+	// HostDecides finds the registry by the Host header, and refuses host names that belong to none.
 	HostDecides bool
 	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
 	// roadmap#299).
@@ -144,8 +144,8 @@ func Hub() Quirks {
 	}
 }
 
-// Other returns the quirks of a registry other than ECR and Docker Hub. Its switches are the fields
-// of Dialect.
+// Other returns the quirks of a registry other than ECR and Docker Hub. Dialect has
+// switches for the ways in which such registries differ.
 func Other() Quirks {
 	q := Hub()
 	q.Name, q.RateLimitHeaders = "other", false

@@ -13,7 +13,7 @@ import (
 // Directories are the directories of one dray. State may be the same as Cache.
 type Directories struct {
 	Cache, State string
-	// Version is that of the program, for the files with the formats.
+	// Version is the version of this program. It is recorded with the format of a directory.
 	Version string
 }
 
@@ -23,13 +23,13 @@ func (d Directories) Content() string { return filepath.Join(d.Cache, "content")
 // Queue returns the directory of the queue's journal.
 func (d Directories) Queue() string { return filepath.Join(d.State, queueName) }
 
-// Hosted returns the directory of the lists of a hosted upstream, or, for "", of all of them.
+// Hosted returns the directory in which a hosted upstream lists the manifests and tags of its
+// repositories. For "", it returns the directory above those of all hosted upstreams.
 func (d Directories) Hosted(upstream string) string {
 	return filepath.Join(d.State, hostedName, upstream)
 }
 
-// Pins returns the directory that has the directory of the pins. It is empty if the pins are with
-// the blobs.
+// Pins returns the directory above that of the pins, or "" if the pins are with the blobs.
 func (d Directories) Pins() string {
 	if d.apart() {
 		return d.State
@@ -72,7 +72,8 @@ func (d Directories) Prepare(log *slog.Logger) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
-	// The file of the cache is the last: it says that the other one exists.
+	// The format of the cache is written last: from then on, belong refuses a state directory
+	// without a format.
 	for _, f := range []struct {
 		format
 		kind
@@ -135,7 +136,7 @@ type Held struct{ Pushes, Repositories int }
 // Any reports whether there is anything.
 func (h Held) Any() bool { return h.Pushes+h.Repositories > 0 }
 
-// String returns the numbers as words.
+// String returns both numbers, each with what it counts.
 func (h Held) String() string {
 	return fmt.Sprintf("%d queued pushes and %d hosted repositories", h.Pushes, h.Repositories)
 }

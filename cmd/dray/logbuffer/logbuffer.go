@@ -103,9 +103,9 @@ type logHandler struct {
 	buffered slog.Handler
 }
 
-// New returns the handler of a log, and the function end, which writes the buffered lines. format
-// makes a handler that writes lines to the given writer. That writer passes the lines on to w. Use
-// [Buffered] for lines that may be buffered.
+// New returns the handler of a log that is written to w, and the function end, which writes the
+// buffered lines. format makes a handler that writes lines to format's argument. Use [Buffered] for
+// lines that may be buffered.
 func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
 	to := &logBuffer{to: w}
 	return logHandler{format(to), format(bufferedLog{to})}, to.close

@@ -41,9 +41,9 @@ func (f *Files) readSaved() error {
 	return nil
 }
 
-// savedRoot makes a manifest for the image with a name in an archive in the old format of docker
-// save, which has no manifest. The digest of the new manifest means nothing: docker push would make
-// another manifest, because it compresses the layers.
+// savedRoot makes a manifest for the image that name selects, because the old format of docker save
+// stores none. The digest of the new manifest means nothing: docker push would make another
+// manifest, because it compresses the layers.
 func (f *Files) savedRoot(name string) (*oci.Manifest, error) {
 	var all [][]string
 	for _, image := range f.saved {

@@ -28,8 +28,8 @@ type facts struct {
 	Dropped class `json:"d,omitempty"`
 }
 
-// class is the importance of a record. If there is no room for all records, those of the highest
-// class are dropped first.
+// class says how important a record is: the lower the class, the more important. If there is no
+// room for all records, those of the highest class are dropped first.
 type class int
 
 const (
@@ -302,7 +302,7 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 	return pipeline.LayerResult{Facts: text}, err
 }
 
-// rank puts records about /etc/passwd before other records.
+// rank puts records about /etc/passwd before other records of their class.
 func (r record) rank() int {
 	switch {
 	case r.path == passwdPath || r.path == "etc" || r.path == "":
