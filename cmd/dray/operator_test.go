@@ -163,7 +163,7 @@ func TestOperatorLogin(t *testing.T) {
 		{"bob", exitOK, exitFailed, `user "bob" may not operate`, []string{"--login-file", login("bob:builder")}},
 		{"carol", exitFailed, exitFailed, `user "carol" may not`, []string{"--login-file", login("carol:christmas")}},
 		{"alice with a wrong password", exitFailed, exitFailed, "invalid credentials", []string{"--login-file", login("alice:builder")}},
-		{"nobody", exitFailed, exitFailed, "authentication required", nil},
+		{"nobody", exitFailed, exitFailed, "authentication required; show who you are with --login-file", nil},
 		{"a file without a password", exitFailed, exitFailed, "USER:PASSWORD", []string{"--login-file", login("alice")}},
 	} {
 		if code, _, stderr := s.operator(append([]string{"ls"}, test.credentials...)...); code != test.sees || code != 0 && !strings.Contains(stderr, test.because) {

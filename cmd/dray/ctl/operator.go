@@ -229,6 +229,9 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	if err := json.Unmarshal(text, &f); err != nil || f.Error == nil {
 		return nil, fmt.Errorf("%s answered %s: %.200s", o.base, resp.Status, bytes.TrimSpace(text))
 	}
+	if f.Error.Code == api.CodeUnauthorized && o.token == "" && o.login == "" {
+		return nil, fmt.Errorf("%w; show who you are with --login-file or --token-file", f.Error)
+	}
 	return nil, f.Error
 }
 
