@@ -1,9 +1,12 @@
 package jobs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/flight"
+	"dray/mirror/pipeline"
 	"dray/mirror/repository"
 	"dray/upstream/oci"
 )
@@ -35,8 +39,7 @@ const (
 	maxImageNames = 16
 	// maxImageChildren bounds the children of an index that are recorded under its name.
 	maxImageChildren = 512
-	// maxConfigBytes and maxImageLayers bound the images that are recorded.
-	maxConfigBytes = 4 << 20
+	// maxImageLayers bounds the layers of the images that are recorded.
 	maxImageLayers = 512
 )
 
@@ -169,13 +172,13 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 	if man.Config == nil || !oci.ImageConfig(man.Config.MediaType) {
 		return
 	}
-	raw, err := l.cache.Peek(ctx, man.Config.Digest, maxConfigBytes)
+	raw, err := l.cache.Peek(ctx, man.Config.Digest, pipeline.MaxConfigBytes)
 	if err != nil {
 		l.postpone(c)
 		return
 	}
 	layers := diffIDs(raw)
-	if len(layers) == 0 || len(layers) > maxImageLayers {
+	if len(layers) == 0 {
 		return
 	}
 	for _, n := range u.names {
@@ -197,22 +200,48 @@ func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	}
 }
 
-// diffIDs returns the diffIDs of a configuration. It returns none if one of them is invalid.
+// diffIDs returns the diffIDs of a configuration. It returns none if one of them is invalid, or if
+// there are more than maxImageLayers.
 func diffIDs(config []byte) []digest.Digest {
 	var c struct {
 		RootFS struct {
-			DiffIDs []digest.Digest `json:"diff_ids"`
+			DiffIDs layerNames `json:"diff_ids"`
 		} `json:"rootfs"`
 	}
 	if json.Unmarshal(config, &c) != nil {
 		return nil
 	}
-	for _, d := range c.RootFS.DiffIDs {
-		if d.Validate() != nil {
-			return nil
-		}
-	}
 	return c.RootFS.DiffIDs
+}
+
+// layerNames are diffIDs. They are decoded one by one, because a configuration may list millions of
+// short texts.
+type layerNames []digest.Digest
+
+// UnmarshalJSON reads a list of diffIDs, or null. It returns an error for an invalid diffID, and
+// for more than maxImageLayers.
+func (l *layerNames) UnmarshalJSON(list []byte) error {
+	*l = nil
+	texts := json.NewDecoder(bytes.NewReader(list))
+	if start, err := texts.Token(); err != nil || start == nil {
+		return err
+	} else if start != json.Delim('[') {
+		return errors.New("diff_ids is no list")
+	}
+	for texts.More() {
+		var d digest.Digest
+		if err := texts.Decode(&d); err != nil {
+			return err
+		}
+		if err := d.Validate(); err != nil {
+			return err
+		}
+		if len(*l) == maxImageLayers {
+			return fmt.Errorf("more than %d layers", maxImageLayers)
+		}
+		*l = append(*l, d)
+	}
+	return nil
 }
 
 // Collectors returns the metrics of the index.

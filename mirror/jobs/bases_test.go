@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"dray/cache/meta"
 	"dray/mirror"
 	"dray/mirror/mirrortest"
+	"dray/mirror/pipeline"
 	"dray/upstream/oci"
 )
 
@@ -53,6 +55,12 @@ func layersOf(t *testing.T, config []byte) []digest.Digest {
 // runnable puts an image with a configuration into the upstream, under a tag where one is given.
 func (h *fixture) runnable(repo, tag string, layers ...string) (*oci.Manifest, []byte) {
 	h.Helper()
+	return h.sized(repo, tag, 0, layers...)
+}
+
+// sized is runnable for an image whose configuration has at least size bytes.
+func (h *fixture) sized(repo, tag string, size int, layers ...string) (*oci.Manifest, []byte) {
+	h.Helper()
 	var diffs, descs []string
 	for _, l := range layers {
 		diffs = append(diffs, fmt.Sprintf("%q", digest.FromString(l)))
@@ -60,6 +68,7 @@ func (h *fixture) runnable(repo, tag string, layers ...string) (*oci.Manifest, [
 		h.Registry.HoldBlob(repo, []byte(l))
 	}
 	config := fmt.Appendf(nil, `{"os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}`, strings.Join(diffs, ","))
+	config = append(config, bytes.Repeat([]byte(" "), max(0, size-len(config)))...)
 	h.Registry.HoldBlob(repo, config)
 	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[%s]}`,
 		oci.MediaTypeOCIManifest, oci.MediaTypeOCIConfig, digest.FromBytes(config), len(config), strings.Join(descs, ",")))
@@ -144,6 +153,27 @@ func TestLearnsBases(t *testing.T) {
 				}
 				if n := h.Registry.Count("blob") + h.Registry.Count("manifest"); n != asked {
 					t.Errorf("learning asked the upstream %d times", n-asked)
+				}
+			})
+		})
+	}
+}
+
+// An image that the checks judge is recorded, however large its configuration is.
+func TestLearnsFromLargeConfiguration(t *testing.T) {
+	for name, c := range map[string]struct{ size, want int }{
+		"as large as the checks read": {pipeline.MaxConfigBytes, 1},
+		"one byte more":               {pipeline.MaxConfigBytes + 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, bases := learning(t)
+				_, config := h.sized("team/app", "v1", c.size, "layer")
+				h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
+				h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(config).String(), nil)
+				time.Sleep(10 * time.Minute)
+				if known, err := bases.Named(t.Context(), layersOf(t, config)); err != nil || len(known) != c.want {
+					t.Errorf("known are %v, %v, want %d", known, err, c.want)
 				}
 			})
 		})

@@ -123,11 +123,14 @@ type Contents interface {
 	Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, error)
 }
 
+// MaxConfigBytes bounds the configuration of an image. Podman and Skopeo take as much
+// (containers/image, image: iolimits).
+const MaxConfigBytes = 32 << 20
+
 // Bounds of an image as a document.
 const (
 	maxManifests  = 512
 	maxNesting    = 4
-	maxConfig     = 32 << 20 // as much as Podman and Skopeo take (containers/image, image: iolimits)
 	maxStatement  = 32 << 20
 	maxPredicate  = 1 << 20
 	maxStatements = 64
@@ -219,7 +222,7 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 // kindOf looks at their content.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
-	raw, err := a.read(ctx, d, maxConfig)
+	raw, err := a.read(ctx, d, MaxConfigBytes)
 	if err != nil {
 		return err
 	}

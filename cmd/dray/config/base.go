@@ -1,7 +1,8 @@
 package config
 
 // BaseCheck judges the image that another one is built on. dray knows a base image by its layers if
-// somebody pulled or pushed it through dray in the last 90 days, or if `images` lists it.
+// somebody pulled or pushed it through dray in the last 90 days, or if `images` lists it. It does
+// not learn an image of more than 512 layers, or with a configuration of more than 32 MiB.
 type BaseCheck struct {
 	// on_error: The answer to an image while dray cannot look up its base: `reject` or `warn`.
 	// Default: `reject`.
