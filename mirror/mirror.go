@@ -19,6 +19,7 @@ import (
 	"dray/mirror/push"
 	"dray/mirror/queue"
 	"dray/mirror/repository"
+	"dray/mirror/warming"
 	"dray/upstream/oci"
 )
 
@@ -77,6 +78,7 @@ type Mirror struct {
 	verdicts  *jobs.Verdicts
 	baseIndex *jobs.BaseIndex
 	pull      *pull.Puller
+	warm      *warming.Warmer
 	push      *push.Pusher
 	tasks     *flight.Tasks
 	log       *slog.Logger
@@ -115,6 +117,7 @@ func New(o Options) (*Mirror, error) {
 		Repositories: m.repos, Cache: o.Cache, Tags: o.Tags, Tasks: m.tasks, KeepAlive: m.keepAlive, BaseIndex: m.baseIndex,
 		Prefetch: o.Prefetch, OnPull: o.OnPull, Logger: m.log,
 	})
+	m.warm = warming.New(m.repos, m.pull, o.Cache)
 	m.push = push.New(push.Options{
 		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, BaseIndex: m.baseIndex,
 		Quotas: quotas, UploadExpiry: m.expiry, Logger: m.log,
@@ -156,6 +159,9 @@ func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(
 
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].
 func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.push.Forward(ctx, e) }
+
+// Warm returns the room that brings images into the cache before clients pull them.
+func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 
 // Collectors returns the metrics of this package and of the rooms.
 func (m *Mirror) Collectors() []prometheus.Collector {

@@ -366,6 +366,25 @@ func TestBudgetPrefetch(t *testing.T) {
 	}
 }
 
+func TestBudgetWarm(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	img := seed(t, s.ecr, "team/app", "v1", 300<<10)
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if code, _, stderr := s.warm("", "team/app:v1"); code != 0 {
+				t.Error(code, stderr)
+			}
+		})
+	}
+	wg.Wait()
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil, "Accept", strings.Join(oci.AnyManifest(), ", "))
+	for _, c := range img.manifest.Children() {
+		s.want(200, "GET", "/v2/team/app/blobs/"+c.Digest.String(), nil)
+	}
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1, "blob-get": 2, "s3-get": 2})
+}
+
 // held waits until the cache holds a blob.
 func held(t *testing.T, s *stack, d digest.Digest) {
 	t.Helper()

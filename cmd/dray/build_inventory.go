@@ -12,6 +12,7 @@ import (
 	"dray/mirror/admin/api"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
+	"dray/mirror/warming"
 	"dray/upstream/oci"
 )
 
@@ -20,7 +21,7 @@ const maxVictims = 10_000
 
 // inventoryAPI lists the endpoints that query and change the cache.
 func (g *graph) inventoryAPI() []admin.Endpoint {
-	o := inventoryOperator{g.inventory, namesOf(g.cfg)}
+	o := inventoryOperator{g.inventory, g.mirror.Warm(), namesOf(g.cfg)}
 	return []admin.Endpoint{
 		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[api.Image, error] {
 			return o.Images(ctx, params.Get("repository"))
@@ -34,13 +35,15 @@ func (g *graph) inventoryAPI() []admin.Endpoint {
 		}),
 		admin.Change("pin", o.pin),
 		admin.Change("unpin", o.unpin),
+		admin.Work("warm", o.warm),
 	}
 }
 
 // inventoryOperator parses the requests of operators, and passes them to the inventory.
 type inventoryOperator struct {
 	*inventory.Inventory
-	names names
+	warmer *warming.Warmer
+	names  names
 }
 
 func (o inventoryOperator) eviction(ctx context.Context, params url.Values) (api.Evicted, error) {
@@ -90,6 +93,14 @@ func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.Na
 		q.Name = n.String()
 	}
 	return q, withCode(o.Unpin(ctx, q.Name)) // also for a name that does not parse: its upstream may no longer be configured
+}
+
+func (o inventoryOperator) warm(ctx context.Context, q api.WarmRequest) iter.Seq2[api.Warmth, error] {
+	n, err := o.names.of(q.Name)
+	if err != nil {
+		return func(yield func(api.Warmth, error) bool) { yield(api.Warmth{}, err) }
+	}
+	return o.warmer.Warm(ctx, warming.Image{Name: n.String(), Upstream: n.Upstream, Repo: n.Repo, Reference: n.Reference}, q.Platforms)
 }
 
 // hostedImages yields the images of all hosted upstreams.

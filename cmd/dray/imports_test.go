@@ -23,12 +23,14 @@ const (
 )
 
 const (
-	prometheusClient = "github.com/prometheus/client_golang/prometheus"
-	goDigest         = "github.com/opencontainers/go-digest"
-	goCmp            = "github.com/google/go-cmp/cmp"
-	imageSpec        = "github.com/opencontainers/image-spec/specs-go/v1"
-	awsSDK           = "github.com/aws/aws-sdk-go-v2"
-	craneLibrary     = "github.com/google/go-containerregistry/pkg"
+	prometheusClient   = "github.com/prometheus/client_golang/prometheus"
+	goDigest           = "github.com/opencontainers/go-digest"
+	goCmp              = "github.com/google/go-cmp/cmp"
+	imageSpec          = "github.com/opencontainers/image-spec/specs-go/v1"
+	awsSDK             = "github.com/aws/aws-sdk-go-v2"
+	containerPlatforms = "github.com/containerd/platforms"
+	buildkitParser     = "github.com/moby/buildkit/frontend/dockerfile"
+	craneLibrary       = "github.com/google/go-containerregistry/pkg"
 )
 
 // importable lists the packages that each package of the module may import besides the standard
@@ -135,6 +137,11 @@ var importable = map[string][]allowance{
 		{"dray/cache/meta", "facts about tags"}, {"dray/upstream", "where manifests and lists come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/hashicorp/golang-lru/v2", "answers that are asked for again, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
+	"dray/mirror/warming": {
+		{"dray/mirror/pull", "finds and fetches as for clients"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/admin/api", "what operators are shown"},
+		{"dray/cache", "what is still held at the end"}, {"dray/upstream", "failures that pass"}, {"dray/upstream/oci", "manifests say what belongs together"},
+		{containerPlatforms, "which manifest of an index a client chooses"}, {imageSpec, "platforms"}, {goDigest, addresses}, {"golang.org/x/sync/errgroup", "blobs of one image"},
+	},
 	"dray/mirror/push": {
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/gate", "what has to be passed"},
 		{"dray/mirror/pipeline", "checks see what was pushed"}, {"dray/mirror/jobs", "observers of pushes"}, {"dray/mirror/pull", "manifests of an index that checks look at, and silent upstreams"},
@@ -144,7 +151,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together
 		{"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
-		{"dray/mirror/pull", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
+		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/cache", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
@@ -223,7 +230,12 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/watched": {
 		{"dray/mirror/reread", "files that change"}, {"dray/upstream", "the connections that trust the authorities"}, {"dray/upstream/auth", "passwords are credentials"},
 	},
+	"dray/cmd/dray/imagelist": {
+		{"github.com/distribution/reference", "whole names of images that files name short"},
+		{buildkitParser, "Dockerfiles, and the variables in them and in Compose files, as builds read them"}, {"go.yaml.in/yaml/v3", "files of Compose and Kubernetes"},
+	},
 	"dray/cmd/dray/ctl": {
+		{"dray/cmd/dray/imagelist", "images that files name"}, {containerPlatforms, "platforms as clients write them"}, {imageSpec, "platforms"}, {"golang.org/x/term", "what can show a progress bar"}, {"golang.org/x/sync/errgroup", "images that are warmed side by side"},
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},

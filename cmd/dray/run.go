@@ -27,6 +27,6 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certificates.Command(in.stdout), htpasswd.Command(in.stdin, in.stdout, in.stderr), configCommand(in), program.VersionCommand(in.stdout), manual.Command())
 	root.AddCommand(setup.Command(setup.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load}))
 	root.AddCommand(backup.Commands(backup.Options{Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Directories: in.directories})...)
-	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load})...)
+	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Environ: in.environ, Load: in.load})...)
 	return root
 }

@@ -421,6 +421,7 @@ func TestCommandWords(t *testing.T) {
 		"stats --admin DRAY", "stats --admin NOBODY", "stats one", "stats --config BAD",
 		"backup", "backup DIR/backup --config GOOD", "backup DIR/absent/backup --config GOOD", "restore DIR/absent --config GOOD", "restore", "restore DIR/good.yaml --config GOOD",
 		"health --admin DRAY", "health --admin NOBODY", "health --admin DRAY --timeout 1ns", "health one",
+		"warm --admin DRAY", "warm none:1 --admin DRAY", "warm none:1 --admin NOBODY", "warm a --platform a/b/c/d --admin DRAY", "warm -f ABSENT --admin DRAY", "warm -f BAD --admin DRAY",
 	} {
 		args := strings.Fields(strings.NewReplacer("DRAY", s.admin(), "NOBODY", nobody, "ABSENT", filepath.Join(dir, "absent"), "GOOD", good, "BAD", bad,
 			"PASS", pass, "FAIL", fail, "DIR", dir).Replace(c))

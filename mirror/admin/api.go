@@ -30,7 +30,8 @@ func asError(err error) *api.Error {
 	return e
 }
 
-// Endpoint is one endpoint of the API: create it with [Query], [List] or [Change].
+// Endpoint is one endpoint of the API: create it with [Query], [List], [Change]
+// or [Work].
 type Endpoint struct {
 	pattern string // for http.ServeMux
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
@@ -66,24 +67,16 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [api.Prefix]. All requests that change something use it. The
-// body is a JSON object, which may have only the fields of Q as members. do is called only for
-// requests that no page of another site can have sent: see [checkChange].
+// Change answers POST of a path below [api.Prefix]. All requests that change something use it, or
+// [Work]. The body is a JSON object, which may have only the fields of Q as members. do is called
+// only for requests that no page of another site can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
-		if err := checkChange(r); err != nil {
-			return err
-		}
-		var q Q
-		body, err := readJSON(r.Body, &q)
+		q, line, err := readChange[Q](log, path, r)
 		if err != nil {
 			return err
 		}
 		answer, err := do(r.Context(), q)
-		line := log.With("did", path, "with", string(body), "client", r.RemoteAddr)
-		if who, _ := r.Context().Value(callerKey{}).(identity.Principal); who.Name != "" {
-			line = line.With("user", who.Name)
-		}
 		if err != nil {
 			line.Info("operator", "error", err)
 			return err
@@ -91,6 +84,44 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 		line.Info("operator")
 		return sendJSON(w, http.StatusOK, answer)
 	}}
+}
+
+// Work is a [Change] that takes long. Its answer has the form of a [List]: each item says how far
+// the work has come, and is sent at once. The work ends when the client disconnects.
+func Work[Q, A any](path string, do func(ctx context.Context, q Q) iter.Seq2[A, error]) Endpoint {
+	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
+		q, line, err := readChange[Q](log, path, r)
+		if err != nil {
+			return err
+		}
+		line.Info("operator")
+		out := &listing{w: w}
+		for item, err := range do(r.Context(), q) {
+			if err == nil {
+				err = out.add(item)
+			}
+			if err != nil {
+				line.Info("operator", "error", err)
+				return out.end(err)
+			}
+			_ = http.NewResponseController(w).Flush() // fails only if the client has disconnected
+		}
+		return out.end(nil)
+	}}
+}
+
+// readChange checks and decodes the request for a change. It returns the logger for the line about
+// it.
+func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, line *slog.Logger, err error) {
+	if err := checkChange(r); err != nil {
+		return q, nil, err
+	}
+	body, err := readJSON(r.Body, &q)
+	line = log.With("did", path, "with", string(body), "client", r.RemoteAddr)
+	if who, _ := r.Context().Value(callerKey{}).(identity.Principal); who.Name != "" {
+		line = line.With("user", who.Name)
+	}
+	return q, line, err
 }
 
 // checkChange refuses requests that a web page could have made a browser send. For a page of

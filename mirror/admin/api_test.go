@@ -158,6 +158,96 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// TestWork: each item of work is sent before the next is asked for, an error follows the items, and
+// the work ends with the client.
+func TestWork(t *testing.T) {
+	step := make(chan struct{})
+	ended := make(chan error, 1)
+	var log bytes.Buffer
+	server := httptest.NewServer(admin.NewHandler(admin.Options{
+		Gatherer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		API: []admin.Endpoint{admin.Work("boil", func(ctx context.Context, w wish) iter.Seq2[wish, error] {
+			return func(yield func(wish, error) bool) {
+				if w.Name == "" {
+					yield(w, api.Errorf(api.CodeInvalid, "name is missing"))
+					return
+				}
+				for i := range w.Times {
+					if !yield(wish{w.Name, i}, nil) {
+						return
+					}
+					select {
+					case <-step:
+					case <-ctx.Done():
+						ended <- ctx.Err()
+						return
+					}
+				}
+				yield(w, api.Errorf(api.CodeUnavailable, "no more gas"))
+			}
+		})},
+	}))
+	defer server.Close()
+	post := func(ctx context.Context, body string, header ...string) *http.Response {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/api/v1/boil", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i+1 < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	resp := post(t.Context(), `{"name": "kettle", "times": 2}`, "Content-Type", isJSON)
+	var read bytes.Buffer
+	buf := make([]byte, 1<<10)
+	for i := range 2 {
+		for !strings.Contains(read.String(), fmt.Sprintf(`"times":%d`, i)) {
+			n, err := resp.Body.Read(buf)
+			if read.Write(buf[:n]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		step <- struct{}{}
+	}
+	_, _ = read.ReadFrom(resp.Body)
+	resp.Body.Close()
+	var answer struct {
+		Items []wish     `json:"items"`
+		Error *api.Error `json:"error"`
+	}
+	if err := json.Unmarshal(read.Bytes(), &answer); err != nil || len(answer.Items) != 2 || answer.Error == nil || answer.Error.Code != api.CodeUnavailable {
+		t.Errorf("%v %s", err, read.String())
+	}
+	for body, want := range map[string]int{`{}`: 400, `{"nam": "x"}`: 400} {
+		if resp := post(t.Context(), body, "Content-Type", isJSON); resp.StatusCode != want {
+			t.Errorf("%s: %d", body, resp.StatusCode)
+		} else {
+			resp.Body.Close()
+		}
+	}
+	resp = post(t.Context(), `{"name": "kettle", "times": 2}`, "Content-Type", isJSON, "Origin", "http://evil.example")
+	if resp.Body.Close(); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a page of another site: %d", resp.StatusCode)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	resp = post(ctx, `{"name": "kettle", "times": 2}`, "Content-Type", isJSON)
+	cancel()
+	resp.Body.Close()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	server.Client().CloseIdleConnections()
+	server.Close()
+	if n := strings.Count(log.String(), "did=boil"); n != 5 {
+		t.Errorf("%d lines: %s", n, log.String())
+	}
+}
+
 // TestChangeIsNotForPages: whatever a page of another site can make a browser send changes nothing.
 func TestChangeIsNotForPages(t *testing.T) {
 	const body = `{"name": "kettle"}`

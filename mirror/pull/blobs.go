@@ -2,13 +2,19 @@ package pull
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+
+	"github.com/opencontainers/go-digest"
 
 	"dray/cache"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/mirror/wire"
+	"dray/upstream"
 	"dray/upstream/oci"
 )
 
@@ -37,17 +43,82 @@ func (p *Puller) Blob(x *request.Request) error {
 	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
 		x.Source = fromOrigin // a small fetched blob may be on disk before Source is called
 	}
-	if at.Place == repository.Nowhere && !f.Answered() {
-		// The bytes were fetched for another repository, so this repository may lack the blob.
-		if at, err = r.LocateBlob(ctx, d, x.Need()); err == nil && at.Place == repository.Nowhere {
-			_, err = r.Confirm(ctx, d)
-		}
-		if err != nil {
-			return err
-		}
+	if err := p.confirmShared(ctx, r, d, x.Need(), at, f); err != nil {
+		return err
 	}
 	x.StopTimeout()
 	return x.Send(d, wire.Content{MediaType: octetStream, Size: content.Size(), Body: content, Arriving: !content.Held()})
+}
+
+// ErrNotKept is wrapped by the error for content that the cache did not store, or stores no more.
+var ErrNotKept = errors.New("the cache did not keep all of the image")
+
+// maxBrought bounds the blobs that all calls of Bring together fetch at a time.
+const maxBrought = 8
+
+// Bring brings a blob into the cache before a client asks for it, and makes it visible to the
+// repository. Its requests to the upstream yield to those of clients, until a client asks for the
+// blob. arrived is called with the number of bytes that have arrived. held says that the blob was
+// here already. The error wraps [ErrNotKept] if the cache does not store the blob.
+func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arrived func(n int)) (held bool, err error) {
+	select {
+	case p.brought <- struct{}{}:
+		defer func() { <-p.brought }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	ahead := p.prefetchers[r.Up.Name]
+	urgency := ahead.begin(b.Digest)
+	defer ahead.end(b.Digest)
+	at, err := r.LocateBlobBy(ctx, upstream.Call{Background: urgency}, b.Digest, repository.Serve)
+	if err != nil {
+		return false, err
+	}
+	if _, here := p.o.Cache.Stat(b.Digest); here && at.Place != repository.Nowhere {
+		return true, nil
+	}
+	f := r.Fetch(b.Digest, urgency)
+	content, err := f.Open(ctx, b.Size)
+	if err != nil {
+		if asked, ok := f.Asked(); ok {
+			r.NoBlob(b.Digest).Remember(ctx, asked, err)
+		}
+		return false, err
+	}
+	defer content.Close()
+	if _, err = io.Copy(stored{content, arrived}, content); err != nil {
+		return false, r.Up.Broken(err)
+	}
+	return false, p.confirmShared(ctx, r, b.Digest, repository.Serve, at, f)
+}
+
+// stored counts the bytes that a reader gives. It fails as soon as the cache passes them through
+// without storing them.
+type stored struct {
+	content *cache.Reader
+	arrived func(n int)
+}
+
+// Write implements io.Writer.
+func (s stored) Write(p []byte) (int, error) {
+	if s.content.Source() == cache.SourceDirect {
+		return 0, fmt.Errorf("%w: it passed a blob through uncached; the log says why", ErrNotKept)
+	}
+	s.arrived(len(p))
+	return len(p), nil
+}
+
+// confirmShared asks the upstream whether the repository has a blob that no place was known to have
+// and whose bytes were fetched for another repository.
+func (p *Puller) confirmShared(ctx context.Context, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
+	if at.Place != repository.Nowhere || f.Answered() {
+		return nil
+	}
+	at, err := r.LocateBlob(ctx, d, need)
+	if err == nil && at.Place == repository.Nowhere {
+		_, err = r.Confirm(ctx, d)
+	}
+	return err
 }
 
 // HeadBlob handles HEAD of a blob. The answer 200 promises that a push without the bytes of the

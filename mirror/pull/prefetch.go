@@ -79,13 +79,17 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records that a blob is being prefetched. The returned urgency is already raised if a client
-// is asking for the blob now. Otherwise, want raises it when a client asks.
+// begin records that a blob is being fetched before a client asks for it. The returned urgency is
+// already raised if a client is asking for the blob now. Otherwise, want raises it when a client
+// asks. Two fetches of a blob share their urgency, as they share the fetch in the cache.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
-	u := upstream.NewUrgency()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.running[d] = u
+	u := p.running[d]
+	if u == nil {
+		u = upstream.NewUrgency()
+		p.running[d] = u
+	}
 	if p.wanted[d] > 0 {
 		u.Raise()
 	}
@@ -100,9 +104,6 @@ func (p *prefetcher) end(d digest.Digest) {
 
 // want records that a client asks for a blob, until done is called.
 func (p *prefetcher) want(d digest.Digest) (done func()) {
-	if p.AtOnce == 0 {
-		return func() {}
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wanted[d]++

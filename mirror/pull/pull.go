@@ -38,6 +38,7 @@ type Options struct {
 type Puller struct {
 	finder
 	prefetchers map[string]*prefetcher // by upstream
+	brought     chan struct{}          // has an element for each blob that Bring is fetching
 	hot         hot
 	outages     *outages
 	stale       *prometheus.CounterVec
@@ -54,7 +55,7 @@ func New(o Options) *Puller {
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags and lists of referrers that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		prefetchers: map[string]*prefetcher{}, outages: newOutages(o.Tasks), hot: newHot(),
+		prefetchers: map[string]*prefetcher{}, brought: make(chan struct{}, maxBrought), outages: newOutages(o.Tasks), hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Answers from an old fact about a tag, a list of referrers, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
@@ -168,6 +169,24 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		p.hot.add(x, a)
 	}
 	return a, nil
+}
+
+// Newest returns the manifest that a tag means at its upstream, or will mean when a queued push has
+// been forwarded. It asks the upstream unless there is a fresh fact. Unlike a client, the caller
+// gets no old answer if the upstream fails, but the error.
+func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*repository.Manifest, error) {
+	accept := oci.AnyManifest()
+	if m := r.Queued(oci.Reference{Tag: name}, accept); m != nil {
+		return m, nil
+	}
+	a, err := p.byTag(ctx, tag{repo: r, name: name, accept: accept})
+	if err == nil {
+		err = a.stale
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.Manifest, nil
 }
 
 // ByDigest returns a manifest that is not known to be in the repository. If the cache has the bytes

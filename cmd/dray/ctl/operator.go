@@ -30,13 +30,15 @@ var ErrUnreachable = errors.New("cannot connect to dray: it is not running, or i
 // Options configure the subcommands.
 type Options struct {
 	Stdout, Stderr io.Writer
+	// Environ has the environment, in the form of os.Environ.
+	Environ []string
 	// Load returns the configuration that serve would use.
 	Load func() (config.Config, error)
 }
 
 // Commands returns the subcommands.
 func Commands(o Options) []*cobra.Command {
-	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o)}
+	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o), warmCommand(o)}
 }
 
 // operator is a client of the admin listener's API.
@@ -162,6 +164,35 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 	if err != nil {
 		return nil, err
 	}
+	items := []A{}
+	if err := eachItem(resp, func(item A) { items = append(items, item) }); err != nil {
+		return items, fmt.Errorf("the list from %s is incomplete: %w", o.base, err)
+	}
+	return items, nil
+}
+
+// work calls an [admin.Work], and calls each for every answer about its progress.
+func work[A any](ctx context.Context, o *operator, path string, q any, each func(A)) error {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	resp, err := o.send(ctx, http.MethodPost, path, body)
+	if err != nil {
+		return err
+	}
+	err = eachItem(resp, each)
+	if failed, ok := errors.AsType[*api.Error](err); ok {
+		return failed
+	}
+	if err != nil {
+		return fmt.Errorf("the answer of %s is incomplete: %w", o.base, err)
+	}
+	return nil
+}
+
+// eachItem reads a list, calls each for its items as they arrive, and closes the response.
+func eachItem[A any](resp *http.Response, each func(A)) error {
 	defer resp.Body.Close()
 	in := json.NewDecoder(resp.Body)
 	for in.More() { // skips the brace, "items" and the bracket
@@ -169,18 +200,14 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 			break
 		}
 	}
-	items := []A{}
 	for in.More() {
 		var item A
 		if err := in.Decode(&item); err != nil {
-			return items, fmt.Errorf("the answer of %s is incomplete: %w", o.base, err)
+			return err
 		}
-		items = append(items, item)
+		each(item)
 	}
-	if err := listEnd(in); err != nil {
-		return items, fmt.Errorf("the list from %s is incomplete: %w", o.base, err)
-	}
-	return items, nil
+	return listEnd(in)
 }
 
 // listEnd reads the end of a list. It returns the error that the server sent after the items, if
@@ -194,7 +221,10 @@ func listEnd(in *json.Decoder) error {
 			return fmt.Errorf("unexpected %v: %w", name, err)
 		}
 		failed := new(api.Error)
-		return errors.Join(in.Decode(failed), failed)
+		if err := in.Decode(failed); err != nil {
+			return err
+		}
+		return failed
 	}
 	_, err := in.Token()
 	return err

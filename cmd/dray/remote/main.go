@@ -28,6 +28,6 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	path := root.PersistentFlags().StringP("config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
 	load := func() (config.Config, error) { return config.Load(*path, environ) }
 	root.AddCommand(program.VersionCommand(stdout), manual.Command())
-	root.AddCommand(ctl.Commands(ctl.Options{Stdout: stdout, Stderr: stderr, Load: load})...)
+	root.AddCommand(ctl.Commands(ctl.Options{Stdout: stdout, Stderr: stderr, Environ: environ, Load: load})...)
 	return program.Run(ctx, root, args, stderr)
 }

@@ -1,0 +1,174 @@
+package imagelist
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+)
+
+// Image is an image that a file names.
+type Image struct {
+	// Name is the reference. From a list it is as written. From other files it is a whole name, such
+	// as docker.io/library/alpine:latest, because Docker and Kubernetes read short names so.
+	Name string
+	// Platform is the platform that the file asks for, such as linux/arm64; empty if it asks for none.
+	Platform string
+	// Line is where the file names the image first, from 1.
+	Line int
+}
+
+// Options set what the variables in files mean.
+type Options struct {
+	// Targets are the platforms that a Dockerfile is built for, such as linux/arm64. Its FROM is read
+	// for each. If there are none, it is read for Host, and its images have no platform but one that
+	// a FROM states.
+	Targets []string
+	// Host is the platform of this machine: BUILDPLATFORM in a Dockerfile.
+	Host string
+	// Arguments are the build arguments of a Dockerfile.
+	Arguments map[string]string
+	// Environment has the variables of YAML files, in the form of os.Environ.
+	Environment []string
+}
+
+// maxValue bounds the length of a value with variables, in bytes. Without a bound, values that
+// double the length of another would fill the memory.
+const maxValue = 4096
+
+// Read returns the images that a file names, each once, and the problems with others. Each problem
+// begins with its line. The content decides what kind of file it is.
+func Read(text []byte, o Options) (images []Image, problems []error) {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	f := &found{seen: map[Image]bool{}, said: map[string]bool{}}
+	switch kindOf(text) {
+	case dockerfile:
+		o.readDockerfile(text, f)
+	case list:
+		readList(text, f)
+	default:
+		o.readYAML(text, f)
+	}
+	return f.images, f.problems
+}
+
+type kind int
+
+const (
+	yamlFile kind = iota
+	list
+	dockerfile
+)
+
+var (
+	// instruction is what the first line of a Dockerfile can be (Dockerfile reference, "Format").
+	instruction = regexp.MustCompile(`^(?i:FROM|ARG)\s+\S`)
+	// listed is a line of a list: a reference, which neither begins like YAML nor ends like a key of
+	// it.
+	listed = regexp.MustCompile("^[^-\\s\"'{}\\[\\]%&*!|>?@`:,](\\S*[^\\s:])?(\\s+#.*)?$")
+)
+
+func kindOf(text []byte) kind {
+	first := true
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		if first && instruction.Match(line) {
+			return dockerfile
+		}
+		if !listed.Match(line) {
+			return yamlFile
+		}
+		first = false
+	}
+	return list
+}
+
+func readList(text []byte, f *found) {
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		if words := strings.Fields(line); len(words) > 0 && !strings.HasPrefix(words[0], "#") {
+			f.add(Image{Name: words[0], Line: n})
+		}
+	}
+}
+
+// found collects what a file names.
+type found struct {
+	images   []Image
+	problems []error
+	seen     map[Image]bool // without their lines
+	said     map[string]bool
+}
+
+func (f *found) add(i Image) {
+	key := Image{Name: i.Name, Platform: i.Platform}
+	if !f.seen[key] {
+		f.seen[key] = true
+		f.images = append(f.images, i)
+	}
+}
+
+// addName adds an image under its whole name.
+func (f *found) addName(name, platform string, line int) {
+	whole, err := reference.ParseDockerRef(name)
+	if err != nil {
+		f.problem(line, fmt.Errorf("image %q: %w", name, err))
+		return
+	}
+	f.add(Image{Name: whole.String(), Platform: platform, Line: line})
+}
+
+// problem records a problem, each once.
+func (f *found) problem(line int, err error) {
+	err = fmt.Errorf("line %d: %w", line, err)
+	if !f.said[err.Error()] {
+		f.said[err.Error()] = true
+		f.problems = append(f.problems, err)
+	}
+}
+
+// variables are the values of variables. It is a [shell.EnvGetter].
+type variables map[string]string
+
+// Get implements shell.EnvGetter.
+func (v variables) Get(name string) (string, bool) {
+	value, ok := v[name]
+	return value, ok
+}
+
+// Keys implements shell.EnvGetter.
+func (v variables) Keys() []string { return nil } // only its own errors read them
+
+var errLong = errors.New("a value is too long")
+
+// plainVariable is a variable without a default.
+var plainVariable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
+
+// expand replaces the variables in a word. how says how a missing variable can be given.
+func (v variables) expand(lex *shell.Lex, word, how string) (string, error) {
+	if len(word) > maxValue {
+		return "", errLong
+	}
+	r, err := lex.ProcessWordWithMatches(word, v)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range plainVariable.FindAllStringSubmatch(word, -1) {
+		name := m[1] + m[2]
+		if _, missing := r.Unmatched[name]; missing {
+			return "", fmt.Errorf("%s: the variable %s has no value; %s", word, name, fmt.Sprintf(how, name))
+		}
+	}
+	if len(r.Result) > maxValue {
+		return "", errLong
+	}
+	return r.Result, nil
+}
