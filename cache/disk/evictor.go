@@ -173,6 +173,13 @@ func (v *evictor) unlinkDropped() {
 	close(over)
 }
 
+// closeIdle closes the idle files of an entry whose file is no longer in blobs/.
+func (v *evictor) closeIdle(e *entry) {
+	if err := v.files.closeOf(e); err != nil {
+		v.log.Warn("cannot close blob that was removed", "digest", e.digest(), "error", err)
+	}
+}
+
 func (v *evictor) unlink(e *entry) error {
 	name := e.path()
 	if err := v.fault(OpUnlink, name); err != nil {

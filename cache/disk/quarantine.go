@@ -59,7 +59,7 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	e.unlinked.Store(true) // the entry is counted until its readers close it; trim counts the file
 	q.freeNameLocked(e.digest())
 	q.mu.Unlock()
-	q.closeIdle(e)
+	q.evictor.closeIdle(e)
 	now := time.Now()
 	q.changing <- struct{}{}
 	defer func() { <-q.changing }()

@@ -7,10 +7,3 @@ type resources struct {
 	m     *metrics
 	files *idleFiles
 }
-
-// closeIdle closes the idle files of an entry whose file is no longer in blobs/.
-func (r *resources) closeIdle(e *entry) {
-	if err := r.files.closeOf(e); err != nil {
-		r.log.Warn("cannot close blob that was removed", "digest", e.digest(), "error", err)
-	}
-}

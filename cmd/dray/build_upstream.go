@@ -122,7 +122,7 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), f
 	if err != nil {
 		return access{}, err
 	}
-	account, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, ExternalID: u.ExternalID, Endpoint: u.APIURL, Template: made})
+	account, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.RegistryHost(), RoleARN: u.RoleARN, ExternalID: u.ExternalID, Endpoint: u.APIURL, Template: made})
 	if err != nil {
 		return access{}, err
 	}
@@ -142,7 +142,7 @@ func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second, Hello: client.Hello})
 	retrying := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &repository.Upstream{
-		Name: u.Name, Registry: u.Host(), Public: slices.Concat(u.Hosts, []string{u.Host()})[0], RepositoryPrefix: u.RepositoryPrefix,
+		Name: u.Name, Registry: u.RegistryHost(), Public: slices.Concat(u.Hosts, []string{u.RegistryHost()})[0], RepositoryPrefix: u.RepositoryPrefix,
 		Source: retrying, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
 		Tags: repository.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
 		Split: cache.Split{

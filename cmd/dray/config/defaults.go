@@ -134,8 +134,8 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 // file has an upstream with the same host, the settings of that upstream stay, except those that
 // DRAY_ECR_ADDRESS and DRAY_ECR_CA_FILE override.
 func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
-	host := (&Upstream{URL: *e.ECRRegistry}).Host()
-	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Host() == host })
+	host := (&Upstream{URL: *e.ECRRegistry}).RegistryHost()
+	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.RegistryHost() == host })
 	if i < 0 {
 		u := Upstream{Name: "ecr", URL: *e.ECRRegistry, Kind: KindECR, Push: true}
 		if kindOf(host) == KindECRPublic { // it takes pushes only with credentials, which the file can ask for
@@ -205,7 +205,7 @@ func (c *Config) complete() {
 
 func (u *Upstream) complete() {
 	u.Name = u.name()
-	host := u.Host()
+	host := u.RegistryHost()
 	if !strings.Contains(u.URL, "://") && u.URL != "" {
 		u.URL = "https://" + u.URL
 	}
@@ -259,16 +259,16 @@ func (u *Upstream) completeLocal() {
 func (u *Upstream) name() string { return cmp.Or(u.Name, u.hostName()) }
 
 func (u *Upstream) hostName() string {
-	host := u.Host()
+	host := u.RegistryHost()
 	if host == dockerHubHost {
 		return dockerHub
 	}
 	return host
 }
 
-// Host returns the host of the URL, with the port if it has one. Every name of Docker Hub becomes
-// registry-1.docker.io. The host of a malformed URL is "".
-func (u *Upstream) Host() string {
+// RegistryHost returns the host of the URL, with the port if it has one. Every name of Docker Hub
+// becomes registry-1.docker.io. The host of a malformed URL is "".
+func (u *Upstream) RegistryHost() string {
 	raw := u.URL
 	if !strings.Contains(raw, "://") {
 		raw = "https://" + raw
@@ -288,7 +288,7 @@ func (u *Upstream) Host() string {
 // are none for a registry below a path, because other registries may be on the same host.
 func (u *Upstream) hosts() []string {
 	parsed, err := url.Parse(u.URL)
-	switch host := u.Host(); {
+	switch host := u.RegistryHost(); {
 	case host == dockerHubHost:
 		return dockerHubNames()
 	case host == "" || err == nil && parsed.Path != "":

@@ -47,7 +47,7 @@ func (c Config) Notices() []string {
 		if strings.HasPrefix(u.URL, "http://") && (u.UsesAWS() || u.Credentials.Username != "") && !isLoopback(u.dialAddress()) {
 			add("upstream %s: dray sends credentials to %s over plain HTTP.", u.Name, u.URL)
 		}
-		if name, err := host.Parse(u.Host()); u.Kind == KindECR && err == nil {
+		if name, err := host.Parse(u.RegistryHost()); u.Kind == KindECR && err == nil {
 			regionNotice("upstream "+u.Name, name.Region, add)
 		}
 		if u.RepositoryPrefix != "" {
@@ -143,7 +143,7 @@ func (u Upstream) dialAddress() string {
 	if u.Address != "" {
 		return u.Address
 	}
-	return u.Host()
+	return u.RegistryHost()
 }
 
 // isLoopback reports whether an address, with or without a port, can be reached from this machine

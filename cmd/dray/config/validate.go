@@ -263,8 +263,8 @@ func (u Upstream) validateAWS(k *Report, path string) {
 		u.validatePublic(k, path)
 		return
 	}
-	if u.URL != "" && kindOf(u.Host()) != KindECR {
-		k.Add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address", u.Host())
+	if u.URL != "" && kindOf(u.RegistryHost()) != KindECR {
+		k.Add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address", u.RegistryHost())
 	}
 	create, path := u.CreateRepositories, path+".create_repositories"
 	if m := create.TagMutability; m != "" && m != "MUTABLE" && m != "IMMUTABLE" {
@@ -448,7 +448,7 @@ func checkAddress(k *Report, path, value string) {
 // such a registry. Only the URLs of the registries of Amazon and Docker must not have a path.
 func (u *Upstream) checkURL(k *Report, path string) {
 	parsed, err := url.Parse(u.URL)
-	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.Host() != dockerHubHost
+	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.RegistryHost() != dockerHubHost
 	if !below {
 		checkBaseURL(k, path, u.URL)
 		return
