@@ -21,8 +21,8 @@ const maxColumns = 100 // a tab counts as one
 
 // The names of the rules.
 const (
-	ruleHeadless = "headless" // no sentence of a comment or document begins with a headless Who or What
-	ruleWords    = "words"    // none of the words that have no innocent use
+	ruleHeadless = "headless" // no sentence of a comment or document begins with Who or What, except questions
+	ruleWords    = "words"    // none of the unwanted words
 	ruleImports  = "imports"  // the standard library, then others, then dray/..., in blocks of their own
 	ruleWidth    = "width"    // comments, and prose in documents, have at most 100 columns
 )

@@ -39,8 +39,8 @@ type Options struct {
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
 	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. Attempts
-	// after which the Limiter pauses the operation do not count. For WriteBudget after the start of
-	// the write, another attempt may start. 0 means 5 attempts, and 5 minutes.
+	// after which the Limiter pauses the operation do not count. No attempt starts later than
+	// WriteBudget after the start of the write. 0 means 5 attempts, and 5 minutes.
 	WriteAttempts int
 	WriteBudget   time.Duration
 	// Logger receives each request, and the errors of writes that are tried again, at level debug. Nil
@@ -305,8 +305,8 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 
 // resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
 // the scheme and host from Base. So if a registry behind a proxy that ends TLS writes http
-// (distribution#123), the result has https. resolve refuses any other change from https to http. If
-// a registry leaves out the path of Base, resolve adds the path.
+// (distribution#123), the result has https. resolve refuses a change from https to http for all
+// other hosts. If a registry leaves out the path of Base, resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -108,8 +108,8 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// uselessHeads is how many manifests in a row HEAD must miss, and GET then find, until HEAD is no
-	// longer sent. One is not enough, because a manifest may be pushed between HEAD and GET.
+	// uselessHeads is how many manifests in a row HEAD must miss, and GET then find, before the client
+	// stops sending HEAD. One is not enough: a manifest may be pushed between HEAD and GET.
 	uselessHeads = 3
 	// headAgain is the time after which one HEAD is tried again.
 	headAgain = time.Hour

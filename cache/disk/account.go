@@ -182,7 +182,7 @@ func (a *account) inUse(e *entry) bool {
 // claims counts the reasons to keep a blob, whether or not the blob is held.
 type claims struct {
 	pinned   int // pins of operators that name the blob
-	received int // uploads that were committed as this blob and are not open any more, until Forget
+	received int // uploads that were committed as this blob, from Keep until Forget
 }
 
 // claim adds the numbers in more, which may be negative, to the claims of each blob. It needs mu.

@@ -74,8 +74,8 @@ func (v *evictor) noRoom(n, free int64) error {
 }
 
 // evict drops blobs that together have at least as many bytes as short says. If all blobs that may
-// be evicted have fewer bytes, evict drops none and returns false. The blob that needs the space
-// has the length coming. evict needs mu.
+// be evicted have fewer bytes, evict drops none and returns false. The parameter coming is the
+// length of the blob that needs the space. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }

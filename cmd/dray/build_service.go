@@ -12,7 +12,7 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// serviceOf returns a service with the URL, the headers and the key in its files.
+// serviceOf returns a service with the URL, the headers and the key that c or its files give.
 func serviceOf(c config.Service, files watched.Source) (webhook.Service, error) {
 	url, err := watched.Value(files, c.URLFile, parseURL, c.URL.Reveal())
 	if err != nil {

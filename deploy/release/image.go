@@ -78,7 +78,7 @@ func (r *release) rootfs(p platform) tree {
 	}
 	files.program("bin/dray", r.programs[p])
 	files.add("etc/ssl/certs/ca-certificates.crt", r.authorities)
-	files.add("etc/passwd", fmt.Appendf(nil, "dray:x:%d:%[1]d::/:/\n", nobody)) // for the one who looks at the process
+	files.add("etc/passwd", fmt.Appendf(nil, "dray:x:%d:%[1]d::/:/\n", nobody)) // gives the user of the process a name
 	files.add("usr/share/doc/dray/LICENSE", r.source("LICENSE"))
 	files.add("usr/share/doc/dray/"+noticesName, r.notices)
 	return files

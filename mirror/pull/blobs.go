@@ -122,10 +122,10 @@ func (p *Puller) confirmShared(ctx context.Context, r repository.Repo, d digest.
 }
 
 // HeadBlob handles HEAD of a blob. The answer 200 promises that a push without the bytes of the
-// blob will succeed. The blob is staged or queued, a fact says that the upstream has it, or the
-// upstream confirms it now. If the upstream does not answer, a held copy that is visible to the
-// repository is enough. A listener that takes no pushes answers 200 for every blob that it may
-// serve.
+// blob will succeed. So dray gives it if the blob is staged or queued, if a fact says that the
+// upstream has the blob, or if the upstream confirms it now. If the upstream does not answer, a
+// held copy that is visible to the repository is enough. A listener that takes no pushes answers
+// 200 for every blob that it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
 	ctx := x.WithTimeout(repository.LookupTimeout)

@@ -64,8 +64,8 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository
 	return nil, nil
 }
 
-// Recover sends the staged blobs of a former process to their upstreams, except those of
-// repositories with a gate.
+// Recover sends the staged blobs of a former process to their upstreams, unless the repository has
+// a gate. It also checks the manifests that could not simply wait again (waitAgain).
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(maxParallelBlobs)

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// Dialect holds the switches of a registry with the quirks of Other. Each switch is a way in which
-// some registries depart from the specification or from other registries. Its comment says which
-// registry does so, and where and when that was reported. If the date of a report is not known, the
-// comment gives the date on which the report was read, after "read". The zero value is a registry
-// that does none of this.
+// Dialect holds the switches of a registry with the quirks that [Other] returns. Each switch is a
+// way in which some registries depart from the specification or from other registries. Its comment
+// says which registry does so, and where and when that was reported. If the date of a report is not
+// known, the comment gives the date on which the report was read, after "read". The zero value is a
+// registry that does none of this.
 type Dialect struct {
 	Pages
 	Redirects
@@ -27,7 +27,7 @@ type Dialect struct {
 	// "user:repository" from that user. The refusal is a challenge, unless Open or TokenRefusal says
 	// otherwise.
 	Private []string
-	// Basic asks for the name and password of one of Users in place of a token (registries behind
+	// Basic asks for a name and password of [HubOptions].Users in place of a token (registries behind
 	// nginx).
 	Basic bool
 	// BasicFirst offers Basic, which leads nowhere, in a header line before the line of Bearer
@@ -42,7 +42,7 @@ type Dialect struct {
 	// Referrers.
 
 	// ReferrersStatus, if not 0, is the answer to every request for referrers: 406 at Artifactory
-	// (go-containerregistry#1962, 2024-06); 200 sends a page in HTML.
+	// (go-containerregistry#1962, 2024-06). With 200, the answer is a page in HTML.
 	ReferrersStatus int
 	// DigestTags treats the tag sha256-<hex> as the digest (registry.gitlab.com: oras-go#1396,
 	// 2026-09).
@@ -129,12 +129,12 @@ type Heads struct {
 	// NoDigests leaves Docker-Content-Digest out of answers to GET and HEAD of manifests (quay#1310,
 	// 2022-05).
 	NoDigests bool
-	// BlobHeadStatus, if not 0, is the answer to every HEAD of a blob (ECR Public: 401, roadmap#2671;
-	// others by analogy with HeadStatus, no report).
+	// BlobHeadStatus, if not 0, is the answer to every HEAD of a blob (ECR Public: 401,
+	// containers-roadmap#2671, 2025-09; other statuses: no report, by analogy with HeadStatus).
 	BlobHeadStatus int
 }
 
-// below serves the registry below Dialect.Path.
+// below returns a handler that serves the registry at Dialect.Path.
 func (s *Server) below(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := s.Dialect().Path
@@ -268,7 +268,7 @@ func (s *Server) redirectToken(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// refuseScopes refuses a token for a repository that the user may not see.
+// refuseScopes refuses a token for a repository that is hidden from the user or does not exist.
 func (s *Server) refuseScopes(user string, scopes []string) error {
 	status := s.Dialect().TokenRefusal
 	if status == 0 {

@@ -24,7 +24,7 @@ import (
 // newest is the format of the files that this program writes, and the newest one that it reads.
 const newest = 1
 
-// The names of entries. The directories of the state have their own names.
+// The names of entries. Files of the state have names that begin with a key of parts.
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"
@@ -82,9 +82,9 @@ func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	return b.sum, b.out.Close()
 }
 
-// collect writes the blobs that the state needs, and returns the files of the state. A blob that is
-// gone was perhaps forwarded or deleted meanwhile. So collect looks at the state again, until the
-// blobs that are gone are needed still.
+// collect writes the blobs that the state needs, and returns the files of the state. If a blob is
+// gone, its push was perhaps forwarded meanwhile, or its image deleted. So collect reads the state
+// again, until it needs no blob that is newly gone.
 func (b *writer) collect(temp string) (map[string][]byte, error) {
 	var gone map[digest.Digest]bool
 	for {
@@ -152,8 +152,8 @@ func (b *writer) snapshot() (map[string][]byte, error) {
 	return state, nil
 }
 
-// needs returns the blobs that the files of a state need. It puts the files into a directory, where
-// the packages that wrote them read them.
+// needs returns the blobs that the files of a state need. It writes the files to the directory
+// temp, where the packages queue and hosted read them.
 func (b *writer) needs(state map[string][]byte, temp string) ([]digest.Digest, error) {
 	if err := os.RemoveAll(temp); err != nil {
 		return nil, err

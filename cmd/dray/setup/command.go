@@ -111,7 +111,7 @@ type report struct {
 	Apply []string `json:"apply,omitempty"`
 }
 
-// printed is a file as a machine without files would have it.
+// printed is a file with the content that it gets if it does not exist yet.
 type printed struct {
 	Path    string `json:"path"`
 	Content string `json:"content"`
@@ -177,7 +177,7 @@ func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	return v, nil
 }
 
-// show adds the files of a plan to the report, as they are on a machine without files.
+// show adds the files of a plan to the report, as if none of them existed yet.
 func (r *report) show(p plan) error {
 	for _, c := range p.changes {
 		content, err := c.Merge(nil)

@@ -65,7 +65,7 @@ func (s setting) k3sMerge(old []byte) ([]byte, error) {
 func (s setting) k3sMirror(mirrors *yaml.Node, r registry) (added bool, err error) {
 	endpoint := s.mirror.url()
 	if r.byPath {
-		endpoint += "/" + r.prefix + "/v2" // for k3s, a path is the whole path
+		endpoint += "/" + r.prefix + "/v2" // k3s adds /v2 only to an endpoint without a path
 	}
 	of, err := edit.Child(mirrors, r.name, yaml.MappingNode)
 	if err != nil {

@@ -34,7 +34,7 @@ const (
 
 // Config holds the requirements.
 type Config struct {
-	// Provenance and SBOM are required for every image.
+	// Provenance and SBOM say which of the two every image must have.
 	Provenance, SBOM bool
 	// Builders and Sources are patterns in which * matches any characters. Each builder that the
 	// provenance names must match one of Builders, and each source repository one of Sources. An empty

@@ -88,7 +88,7 @@ func (r *record) find(path string) *entry {
 	return nil
 }
 
-// forget removes a file from the record, with the directories that were made for it and are empty.
+// forget removes a file from the record. It deletes the directories of the record that are empty.
 func (r *record) forget(p Place, path string) {
 	r.Files = slices.DeleteFunc(r.Files, func(e *entry) bool { return e.Path == path })
 	for _, dir := range slices.Backward(slices.Clone(r.Directories)) {
@@ -99,8 +99,8 @@ func (r *record) forget(p Place, path string) {
 }
 
 // before returns the content that a file would have if it had not been written, and whether the
-// file would exist. current is the present content. Lines that somebody has edited since then stay.
-// If those lines were written, or the result is not a file of this kind, there is an error.
+// file would exist. current is the present content. Lines that somebody else has edited stay. If
+// dray setup wrote such a line, or if the result is malformed, the error is errEdited.
 func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
 	e := r.find(path)
 	switch {
