@@ -53,7 +53,7 @@ func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
 	return nil
 }
 
-// read reads from the body. It returns ErrStalled if the body gives nothing for the time patience.
+// read reads from the body. If no bytes come within patience, read returns ErrStalled.
 func (a *answer) read(p []byte, patience time.Duration) (int, error) {
 	stop := a.stop
 	timer := time.AfterFunc(patience, func() { stop(ErrStalled) })

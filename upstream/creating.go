@@ -36,8 +36,8 @@ const (
 //
 // Until the registry has accepted a write to a repository, Creating sends only one write at a time
 // to it. So all layers of a first push cost one creation, and only one layer is sent again and
-// again until the registry finds the repository. A write with [Call.Existing] creates no repository
-// and fails with ErrRepositoryMissing.
+// again until the registry finds the repository. A write with [Call.Existing] creates no
+// repository. If the repository is missing, such a write fails with ErrRepositoryMissing.
 type Creating struct {
 	next    Sink
 	creator Creator
@@ -64,7 +64,7 @@ type repoState struct {
 type turn struct {
 	creations int     // creations so far
 	lead      *leader // the write's own lead; nil if the repository is known to exist
-	missing   error   // the error of a leader that found no repository at most missingFor ago
+	missing   error   // repoState.missing for a leader, or nil if it is older than missingFor
 }
 
 // leader is a write that the other writes to its repository wait for. err is set before done
@@ -195,9 +195,9 @@ func (c *Creating) giveUp(repo string) {
 }
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
-// the caller the leader, or waits for the current leader. If a write of the caller was refused,
-// seen is how many creations there were before that write, and otherwise -1. The error is that of
-// the leader's creation, or the cause of ctx.
+// the caller the leader, or waits for the current leader. If a write of the caller was refused, the
+// parameter seen is the number of creations before that write. Otherwise it is -1. The error is
+// that of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()

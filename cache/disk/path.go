@@ -35,8 +35,8 @@ func validPath(d digest.Digest) string {
 }
 
 // parsePath is the inverse of blobPath, for a path that is split into its directory and its last
-// part. It returns false for all other paths. It has to be fast, because it is called for each file
-// of a directory.
+// part. It returns false for a path that blobPath never returns. It has to be fast, because it is
+// called for each file of a directory.
 func parsePath(shard, name string) (k key, ok bool) {
 	alg, two, ok := strings.Cut(strings.TrimPrefix(shard, "blobs/"), "/")
 	if !ok || len(shard) != len("blobs/")+len(alg)+1+len(two) || len(two) != 2 || !strings.HasPrefix(name, two) {

@@ -99,7 +99,7 @@ func run() error {
 	return r.seal(*key)
 }
 
-// prepare completes the settings and empties the directory.
+// prepare completes the settings, reads the documents, and empties the output directory.
 func (r *release) prepare(authorities string) error {
 	makefile := string(r.source("Makefile"))
 	documented := regexp.MustCompile(`(?m)^PUBLISHED\s*\?=\s*(\S+)$`).FindStringSubmatch(makefile)
@@ -152,8 +152,8 @@ func (r *release) source(name string) []byte {
 	return body
 }
 
-// document adds the documents that match a pattern, with the address that is documented replaced by
-// the one of this release.
+// document adds the documents that match a pattern. It replaces the address documented in them by
+// the address of this release.
 func (r *release) document(pattern, documented string) error {
 	names, err := filepath.Glob(filepath.Join(r.root, pattern))
 	if err != nil {
@@ -274,7 +274,7 @@ func (r *release) archives() error {
 	return r.err
 }
 
-// extras adds what a machine needs that runs a mirror from an archive.
+// extras adds what a machine needs to run a mirror from an archive.
 func (r *release) extras(files tree) {
 	for name, body := range r.manual {
 		files.add("man/"+name, body)
@@ -303,7 +303,7 @@ func (r *release) tell() error {
 	return r.write("INSTALL.md", []byte(notes))
 }
 
-// seal writes the checksums, and signs them.
+// seal writes the checksums and, if there is a key, signs them.
 func (r *release) seal(key string) error {
 	sums, err := checksums(r.out)
 	if err != nil {

@@ -92,8 +92,8 @@ type repoDigest struct {
 	digest digest.Digest
 }
 
-// simulation is the content that would remain without some candidates: the uses of held digests,
-// the needs of the repositories' blobs, and for each blob the removed candidates that needed it.
+// simulation is the content that would remain without some candidates. It counts what is left of
+// hold.uses and member.needs. The map by has the removed candidates that needed a blob.
 type simulation struct {
 	uses  map[digest.Digest]int
 	needs map[repoDigest]int
@@ -151,8 +151,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags, and the manifests below it that no tag or other manifest
-// then leads to.
+// evict drops a manifest with its tags. Of the manifests below it, evict drops those that no tag or
+// other manifest leads to any more.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

@@ -20,7 +20,7 @@ type state struct {
 	tags      map[string]tag
 }
 
-// manifest is one manifest of a repository. Only the field used changes.
+// manifest is one manifest of a repository. Of its fields, only used changes.
 type manifest struct {
 	mediaType string
 	size      int64
@@ -52,8 +52,8 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns the earlier of noted and now. Content was pushed or used at the time noted. If
-// that time is in the future, a clock was ahead, and the content must not be kept until then.
+// notAfter returns the earlier of noted and now. The parameter noted is when content was pushed or
+// used. If it is in the future, a clock was ahead, and the content must not be kept until then.
 func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
@@ -72,9 +72,9 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether the state has the manifest d with the same needs as m. The needs of the same
-// bytes can differ. Under another media type they name other blobs, and foreign layers may have
-// been pushed meanwhile.
+// has reports whether the state has the manifest d, with the media type and the foreign layers of
+// m. If one of these differs, the same bytes may need other blobs: under another media type they
+// name others, and a client may have pushed foreign layers meanwhile.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -171,8 +171,8 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	return r
 }
 
-// with returns the references of a manifest whose bytes were parsed, with the foreign layers that
-// were pushed.
+// with returns the references of m, whose bytes have been parsed. Of the foreign layers, it
+// includes only those that were pushed.
 func (m *manifest) with(parsed *oci.Manifest) refs {
 	foreign := m.foreign
 	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })
@@ -219,7 +219,7 @@ func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return live
 }
 
-// rewind sets times of last use that are in the future, because the clock was ahead, back to now.
+// rewind moves times of last use from the future to now. They come from a clock that was ahead.
 func (st *state) rewind(now time.Time) {
 	for _, m := range st.manifests {
 		if used := m.used.Load(); used > now.Unix() {

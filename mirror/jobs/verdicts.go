@@ -75,8 +75,8 @@ func (v *Verdicts) Collectors() []prometheus.Collector { return []prometheus.Col
 func (v *Verdicts) Run(ctx context.Context) { v.queue.Run(ctx, v.attachOne) }
 
 // Attach queues a verdict to be attached to the image that ref means, which may still be on its
-// way to the upstream. It never blocks. A manifest with a subject, such as a signature, gets no
-// verdict of its own.
+// way to the upstream. It never blocks. If a manifest has a subject or a derived tag, as
+// signatures have, it gets no verdict of its own.
 func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Manifest, r *pipeline.Report) {
 	if r == nil || man.Subject != nil || oci.DerivedTag(ref.Tag) {
 		return

@@ -21,8 +21,8 @@ const anywhere = ""
 // upstream. It also returns the link of the digest, if any. A manifest of the repository must name
 // the digest, or the upstream must have confirmed that the repository has it. The digest must also
 // have come through the same upstream. A manifest alone proves nothing, because a client can push a
-// manifest that names any digest. Only an upstream that has accepted the manifest has checked that
-// it has the content.
+// manifest that names any digest. Whether the upstream has the content is checked only when the
+// upstream accepts the manifest.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
 	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {

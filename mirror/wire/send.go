@@ -119,8 +119,8 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b 
 // copying is faster.
 func (w *Response) byKernel() bool { return w.r.TLS == nil && !w.options.CopyFiles }
 
-// copyBody sends length bytes of the body, or all of it if length is -1. If byKernel allows it, the
-// kernel sends the parts that are in a file.
+// copyBody sends length bytes of the body, or all of it if length is -1. If the length is known and
+// byKernel allows it, the kernel sends the parts that are in a file.
 func (w *Response) copyBody(body io.Reader, length int64) (int64, error) {
 	p := w.pacedWriter()
 	if length >= 0 && w.byKernel() {

@@ -14,8 +14,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// pullThroughEvery is how long an image of a pull-through rule is served before the server asks
-// the upstream again.
+// pullThroughEvery is how long a tag of a pull-through rule is served before the server asks the
+// upstream again.
 const pullThroughEvery = 24 * time.Hour
 
 // pullThrough imports the manifest of a request from the upstream of the rule for the repository.

@@ -6,10 +6,10 @@ import (
 )
 
 // Switches hold the behaviour of ECR for which the evidence is missing or contradictory. A client
-// of the real service must work with any value. The comment of each field names its sources and
-// their dates, or after "read" when they were read. After "off:" it says what happens while the
-// switch is off. DefaultSwitches returns what the evidence speaks for or, without evidence, the
-// likelier value.
+// of the real service must work with any value. The comment of each field names its sources with
+// their dates. A date after "read" is when the source was read. The words after "off:" say what
+// happens while the switch is off. DefaultSwitches returns what the evidence speaks for or, without
+// evidence, the likelier value.
 type Switches struct {
 	// InvalidTokenStatus is the answer to a token that was never issued, or not for this region: 400
 	// according to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864,
@@ -84,11 +84,11 @@ type Switches struct {
 	// ManifestTooLargeStatus is the answer to a manifest over 4,194,304 bytes: 405 or 413 (the limit
 	// is in the ECR model; the answer has no source, 2026-11).
 	ManifestTooLargeStatus int `json:"manifestTooLargeStatus"`
-	// PageSizeStatus is the answer to n above 1000: 405 or 400 (go-containerregistry#681 shows only
-	// the text; read 2026-11).
+	// PageSizeStatus is the answer to an invalid n or cursor, such as n above 1000: 405 or 400
+	// (go-containerregistry#681 shows only the text; read 2026-11).
 	PageSizeStatus int `json:"pageSizeStatus"`
-	// CatalogPages sends _catalog in pages; off: all names are sent at once, and n is ignored (reports
-	// disagree, 2026-11).
+	// CatalogPages sends _catalog in pages; off: all names are sent at once, and a valid n is ignored
+	// (reports disagree, 2026-11).
 	CatalogPages bool `json:"catalogPages"`
 	// NoReferrersStatus is the answer to a request for referrers if there are none: 200 with an empty
 	// index, or 404 (no source, 2026-11).
@@ -135,12 +135,12 @@ type Switches struct {
 	// JSON of artifacts. ECR Public did so once (roadmap#2023, 2023-05); attestations of BuildKit
 	// (buildkit#6171, 2025-09) are still refused at private ECR.
 	RefuseInlineData bool `json:"refuseInlineData"`
-	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows oras
-	// with ECR (open source blog on OCI 1.1, 2024); the refused attestations of BuildKit
+	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows how to
+	// use oras with ECR (open source blog on OCI 1.1, 2024). But the refused attestations of BuildKit
 	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) embed it, too.
 	RefuseEmptyData bool `json:"refuseEmptyData"`
-	// TakeOddManifests takes manifests of a schemaVersion other than 1 and 2, indexes without
-	// manifests, and a Content-Type that contradicts mediaType; off: 405 (no source, 2026-11).
+	// TakeOddManifests takes manifests whose schemaVersion or Content-Type contradicts their media
+	// type, and indexes without manifests; off: 405 (no source, 2026-11).
 	TakeOddManifests bool `json:"takeOddManifests"`
 	// MetricLimitGzipped applies CloudWatch's limit of 1 MB to the body as sent; off: after
 	// decompression (no source, 2026-11).

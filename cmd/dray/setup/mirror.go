@@ -28,7 +28,7 @@ type mirror struct {
 	registries []registry
 	// plain says that image names without a registry mean Docker Hub.
 	plain bool
-	// auth says that clients need credentials, and challenge that the mirror asks for them.
+	// auth says that clients need credentials. challenge says that the mirror asks for them.
 	auth, challenge bool
 }
 
@@ -163,7 +163,7 @@ func (f mirrorFlags) choose(listeners []config.Listener) (config.Listener, error
 	return listeners[0], nil
 }
 
-// parseListener returns the URL by which clients reach a listener.
+// parseListener returns the mirror with the URL by which clients reach a listener.
 func parseListener(l config.Listener) (mirror, error) {
 	if l.ExternalURL != "" {
 		return parseURL(l.ExternalURL)
@@ -200,8 +200,8 @@ func registriesOf(u config.Upstream) (all []registry) {
 }
 
 // authorityOf returns what clients have to trust because of a listener's certificate. If this
-// system trusts the certificate, that is nothing. If it is its own authority, that is the
-// certificate. For any other certificate, authorityOf returns a note.
+// system trusts the certificate, they have to trust nothing more. If the certificate is its own
+// authority, they have to trust it. For any other certificate, authorityOf returns a note.
 func authorityOf(file string) (authority []byte, note string, err error) {
 	text, err := readAuthority(file)
 	if err != nil {

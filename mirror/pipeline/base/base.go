@@ -64,9 +64,9 @@ type Config struct {
 	Allowed []string
 	// Unknown lets images pass although their base is not known.
 	Unknown bool
-	// Scratch is the number of layers up to which an image without a known base passes, for images
-	// FROM scratch. Only the number of layers tells such an image from an image with an unknown base.
-	// 0 lets neither pass.
+	// Scratch is how many layers an image without a known base may have. It lets images FROM scratch
+	// pass: only the number of layers tells them from images with an unknown base. 0 lets none of
+	// these images pass.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must match
 	// one. They are not the patterns in Allowed, because builds also use images that are no bases,
@@ -217,9 +217,9 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 
 // mismatch returns the index of the first layer for which the manifest and the configuration
 // disagree, or -1. They disagree if only one of them has a layer with this index. They also
-// disagree if the walked content has another diffID, or an unknown diffID because the walk stopped.
-// Without this check, an image could claim the layers of an allowed base, because not all clients
-// refuse to unpack such an image.
+// disagree if the checks read the layer and found another diffID, or did not read it to its end.
+// Without this check, an image could claim the layers of an allowed base: not all clients refuse to
+// unpack such an image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {
