@@ -39,7 +39,7 @@ func (w *workers) serveDemands() {
 // It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
-		return 0 // each fetch may have more streams than this one has
+		return 0 // this fetch has fewer streams than every fetch may have
 	}
 	return w.Streams - 1
 }
@@ -48,7 +48,7 @@ func (w *workers) keep() int {
 // role. Pieces that readers wait for come first. But the hash needs the blob in order. If all
 // workers fetched only for readers, most hashing would come at the end. So the leader fetches in
 // order. While extra helpers serve the readers, the other helpers also fetch in order. When the
-// hash lags, extra helpers also fetch every other piece in order. claim needs mu.
+// hash lags, extra helpers fetch every second piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
 	demands, mark := w.g.waitedFor()
 	lags := w.g.lags()

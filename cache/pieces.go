@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// span is a part of a file. The byte at offset from belongs to it, the byte at offset to does not.
+// span is the part [from, to) of a file.
 type span struct{ from, to int64 }
 
 // pieces are the parts of a blob that nobody fetches yet, sorted by offset. No two overlap.

@@ -16,10 +16,10 @@ type Split struct {
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
 	// takes no slot. Streams for waiting readers leave enough slots for another fetch to begin.
 	Slots *Slots
-	// Part is an [Origin] for the bytes between two offsets. Bytes that it sends after these are
+	// Part is an [Origin] for the bytes between two offsets. Any bytes after the second offset are
 	// ignored. A call for the part at offset 0 may wait as long as an Origin may. A call for another
 	// part should fail fast. After each refusal the fetch goes on with fewer streams. When no
-	// additional stream is left, it gets the missing bytes from its Origin.
+	// additional stream is left, the fetch gets the missing bytes from its Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 

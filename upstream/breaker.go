@@ -153,8 +153,8 @@ func (b *Breaker) State() (s BreakerState) {
 	return s
 }
 
-// Greeted records the result of a first request to the registry. Only State uses this result, until
-// the result of another request replaces it.
+// Greeted records the result of a first request to the registry. The result changes only what State
+// returns. The result of another request replaces it.
 func (b *Breaker) Greeted(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -298,8 +298,8 @@ func (b *Breaker) down(host string, c *circuit) bool {
 }
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
-// That is so if both these failures and recent failures of severalRepos repositories have gone on
-// for Lasting. If only one repository fails, the reason may be one bad object, and callers must
+// That is so if its failures have gone on for Lasting, and so have recent failures of severalRepos
+// repositories. If only one repository fails, the reason may be one bad object, and callers must
 // still get the other objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {

@@ -104,8 +104,8 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, err))
 }
 
-// unknownHost says in an error's text that the host of a request has no address, and what to do; ""
-// if that is not the cause of err.
+// unknownHost returns the end of an error's text if the cause of err is that a host has no address,
+// and otherwise "".
 func (o Options) unknownHost(err error) string {
 	name, ok := errors.AsType[*net.DNSError](err)
 	switch {

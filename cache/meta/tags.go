@@ -152,8 +152,8 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 	return nil
 }
 
-// SetNotFound records that the upstream, asked at the given time, had no such tag. The fact is kept
-// for the time window. If window is not positive, SetNotFound records nothing.
+// SetNotFound records that the upstream, asked at the given time, had no such tag. The parameter
+// window is how long the fact is kept. If window is not positive, SetNotFound records nothing.
 func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil
@@ -162,7 +162,7 @@ func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, windo
 }
 
 // Forget makes every fact about a tag invisible, for every Accept, including answers that are
-// still on their way. A push calls it before it records the new digest.
+// still on their way. A push calls Forget before it records the new digest.
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	if err := epochsOf(t.ledger).begin(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey()); err != nil {
 		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)

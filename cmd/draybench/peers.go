@@ -78,7 +78,7 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 		r.stop()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the rest of its work at the start is not measured
+	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the rest of the server's work at its start is not measured
 }
 
 func (r *running) stop() {
@@ -138,8 +138,8 @@ func (s site) write(name, text string) (string, error) {
 
 func drayPeer(path string) peer { return drayWith(path, drayConfig) }
 
-// drayWith returns the peer dray with the given configuration. Its only user is bench, whose
-// password is bench, too.
+// drayWith returns the peer dray with the given configuration. The configuration may refer to the
+// file users, where the only user is bench, with the password bench.
 func drayWith(path, config string) peer {
 	return peer{name: dray, path: path, launch: func(s site) ([][]string, error) {
 		_, err1 := s.write("users", "bench:$2a$04$0Rkoa1kaD3YQSYc34mcMOeJ4EKc/J9ir44qbe1qbxlv3s4ZskCvGq\n")

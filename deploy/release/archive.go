@@ -22,7 +22,7 @@ type file struct {
 	uid  int
 }
 
-// tree has files by name. The directories above them are added as archives are written.
+// tree has files by name. A tar archive also has the directories above them.
 type tree map[string]file
 
 func (t tree) add(name string, body []byte)     { t[name] = file{body: body, mode: 0o644} }
@@ -44,8 +44,8 @@ func (t tree) names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// tar returns the files as a tar archive, owned by root, with one time for all. prefix is put
-// before each name.
+// tar returns the files as a tar archive, with one time for all. The parameter prefix is put before
+// each name.
 func (t tree) tar(prefix string, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

@@ -108,8 +108,8 @@ func open(r *http.Request) bool {
 // callerKey is the key of the operator's identity.Principal in the context of a request.
 type callerKey struct{}
 
-// actionOf returns the action that a request performs. Profiles can hold fragments of what passes
-// through dray, and take processor time.
+// actionOf returns the action that a request performs. It is Operate also for profiles: they can
+// hold fragments of what passes through dray, and take processor time.
 func actionOf(r *http.Request) identity.Action {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if read && !strings.HasPrefix(r.URL.Path, "/debug/") {

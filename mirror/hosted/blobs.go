@@ -66,7 +66,7 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 	return s.take(ctx, d)
 }
 
-// source records the error of its reader, so that PutBlob can tell it from an error of the cache.
+// source records the error of its reader, so that ingest can tell it from an error of the cache.
 type source struct {
 	r   io.Reader
 	err error
@@ -80,8 +80,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StatBlob implements upstream.Source. A client may leave a blob that it finds here out of its
-// push, so the blob is kept for Grace.
+// StatBlob implements upstream.Source. A client that finds a blob here need not push it, so the
+// blob is kept for Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
 	if size, ok := s.renew(at.Name, d); ok {
 		return size, nil

@@ -3,6 +3,6 @@
 //
 // Events have the form of the distribution registry (its documentation, "Notifications"), so that
 // services for that registry understand them. Additional members have the data for which the form
-// has none. Each endpoint has a bounded backlog in memory, and gets the oldest event first. dray
-// sends an event again until the endpoint accepts it or refuses it for good, or until dray stops.
+// has no member. Each endpoint has a bounded backlog in memory, and gets the oldest event first.
+// dray repeats an event until the endpoint accepts it or refuses it for good, or until dray stops.
 package notify

@@ -28,13 +28,13 @@ type Options struct {
 	Proxies []netip.Prefix
 	// Protocol says that all connections from Proxies begin with a header of the PROXY protocol.
 	Protocol bool
-	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. Only this one is read, because a
-	// proxy that writes one of them passes on what a client wrote into the other.
+	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. The other header is not read: a
+	// proxy that does not write it passes on what a client wrote into it.
 	Header string
 	// HeaderTimeout is how long a proxy may take to send the header of the PROXY protocol; 0 means 10
 	// seconds.
 	HeaderTimeout time.Duration
-	// Logger gets at most one warning a minute about proxies that send no such header; nil discards.
+	// Logger gets at most one warning a minute about connections without a PROXY header; nil discards.
 	Logger *slog.Logger
 }
 

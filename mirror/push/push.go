@@ -31,8 +31,8 @@ type recovered struct {
 	blob *repository.Staged
 }
 
-// unjudged is a manifest of a former process that has to pass the checks of this one before it may
-// wait or be forwarded.
+// unjudged is a manifest of a former process. It has to pass the checks of this process before it
+// may wait or be forwarded.
 type unjudged struct {
 	gatedPush
 	kept io.Closer

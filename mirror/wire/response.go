@@ -10,7 +10,7 @@ import (
 type Options struct {
 	// Stall is how long a client may go without sending or taking a byte.
 	Stall time.Duration
-	// CopyFiles sends files by copying them through this process instead of by the kernel.
+	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
 }
 
@@ -50,8 +50,8 @@ func (w *Response) Received() int64 { return w.received }
 // Break marks the answer as impossible to complete.
 func (w *Response) Break() { w.broken = true }
 
-// Broken reports whether the answer cannot be completed. Only a cut connection can tell the client
-// so.
+// Broken reports whether the answer cannot be completed. The connection then has to be cut, because
+// nothing else tells the client.
 func (w *Response) Broken() bool { return w.broken }
 
 // begin records the status of an answer that has not started yet.

@@ -69,7 +69,7 @@ type Options struct {
 	Bandwidth Bandwidth
 	// Hub are the settings of a registry with Bearer tokens.
 	Hub HubOptions
-	// Dialect is the dialect of a registry with the quirks of Other at the start.
+	// Dialect is the dialect at the start, for a registry with the quirks of Other.
 	Dialect Dialect
 }
 

@@ -52,7 +52,7 @@ The file contains images, so backup makes it readable for its owner alone.`,
 	}
 }
 
-// toFile has write write to a file, which gets its name when it is whole.
+// toFile calls write with a file, which gets its name only when it is complete.
 func toFile(name string, stdout io.Writer, write func(io.Writer) (Summary, error)) (Summary, error) {
 	if name == "-" {
 		return write(stdout)

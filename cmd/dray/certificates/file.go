@@ -21,8 +21,8 @@ type File struct {
 	Path, Key string
 }
 
-// parse returns the certificates in the content of the file. For a listener, the one that counts is
-// the first, so it must be right. Among authorities, those that can be parsed count.
+// parse returns the certificates in the content of the file. For a listener, parse reads only the
+// first, and fails if that cannot be parsed. For authorities, it skips those that cannot be parsed.
 func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for block, rest := pem.Decode(texts[0]); block != nil; block, rest = pem.Decode(rest) {
@@ -46,10 +46,10 @@ func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// current returns the certificate that decides whether the file is of use at the time now. For a
-// listener, that is the first certificate in the file. A file of authorities has an old and a new
-// one while the old one is being replaced. So for such a file current returns the certificate that
-// ends last among those that have begun.
+// current returns the certificate that decides whether the file is of use now. For a listener, that
+// is the first certificate in the file. While an authority is being replaced, its file has the old
+// certificate and the new one. So for authorities, current returns the certificate that ends last
+// among those whose validity has begun.
 func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate {
 	best := all[0]
 	for _, cert := range all[1:] {

@@ -17,7 +17,7 @@ type kind struct {
 	newest, oldest int
 }
 
-// Directories without a file are from before there were numbers, and are read as format 1.
+// A directory without a .format file is from before there were numbers, and is read as format 1.
 var (
 	cacheFormat = kind{"cache", 1, 1}
 	stateFormat = kind{"state", 1, 1}
@@ -26,11 +26,11 @@ var (
 // file returns the name of the file with the format.
 func (k kind) file() string { return k.name + ".format" }
 
-// format is the content of that file. Its number is 0 if there is no file.
+// format is the content of the file that kind.file names. Number is 0 if there is no such file.
 type format struct {
 	Number int    `json:"format"`
 	By     string `json:"by"`              // the version of dray that first wrote this number
-	Other  string `json:"other,omitempty"` // the directory of the other kind, if it is not this one
+	Other  string `json:"other,omitempty"` // the directory of the other kind, if the two are not the same
 }
 
 // readFormat reads the format of a directory. It returns an error if this program cannot use the
@@ -59,8 +59,8 @@ func readFormat(dir string, k kind) (format, error) {
 	return f, nil
 }
 
-// write writes the newest format if the directory does not have it, or if the other directory is
-// another one now.
+// write writes the newest format if the directory does not have it, or if the directory of the
+// other kind has moved.
 func (f format) write(k kind, dir, other, version string) error {
 	if same(dir, other) {
 		other = ""

@@ -63,7 +63,7 @@ type Config struct {
 	MemoryBytes int64
 	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
-	// Directory for the layouts. Empty means the system's directory for temporary files, or /tmp if
+	// Directory holds the layouts. Empty means the system's directory for temporary files, or /tmp if
 	// the user of the program may not enter that directory.
 	Directory string
 	// UID and GID are those of the program. If this process runs as root, 0 means Nobody. Otherwise 0

@@ -48,8 +48,8 @@ func (f *TOML) Get(path ...string) any {
 	return v
 }
 
-// Insert adds a section, which is text with tables of its own. It goes before the first table whose
-// path begins with the key before, or at the end if there is no such table.
+// Insert adds a section, which is text with tables of its own. The section goes in front of the
+// first table whose path begins with the given key, or at the end if there is no such table.
 func (f *TOML) Insert(section, before string) error {
 	added, err := decodeTOML([]byte(section))
 	if err != nil {
@@ -139,7 +139,7 @@ func (f *TOML) Prepend(table []string, key, element string) error {
 	return f.add(found, table, key+" = ["+strconv.Quote(element)+"]", want)
 }
 
-// add puts a line with a new key into a table. If the table does not exist, add puts it at the end.
+// add puts a line with a new key into a table. If there is no such table, add appends one.
 func (f *TOML) add(found []item, table []string, line string, want map[string]any) error {
 	if len(table) == 0 {
 		at := 0
@@ -195,7 +195,7 @@ func (f *TOML) with(table []string, key string, value any) (map[string]any, erro
 	return want, nil
 }
 
-// replace changes the text if the new text has the content want.
+// replace changes the text, or returns errTouched if the new text would not decode to want.
 func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	text := slices.Concat(f.text[:from], []byte(by), f.text[to:])
 	doc, err := decodeTOML(text)
@@ -206,7 +206,7 @@ func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	return nil
 }
 
-// combine adds a document to another document. It joins lists. No other key may be in both.
+// combine adds more to doc. It merges tables and joins lists. No other key may be in both.
 func combine(doc, more map[string]any) error {
 	for key, value := range more {
 		switch old := doc[key].(type) {
