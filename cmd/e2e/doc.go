@@ -1,5 +1,5 @@
 // Package e2e tests the built dray binary with the clients that people use: Docker, Podman, Skopeo,
-// containerd, BuildKit and go-containerregistry. It has tests only.
+// containerd, BuildKit and go-containerregistry, and with nginx before it. It has tests only.
 //
 // Invariants:
 //   - dray is a process of its own, configured with deploy/dray.yaml. The registries behind it are

@@ -8,14 +8,15 @@ import (
 	"testing"
 )
 
-// need returns the path of a client, or skips. Daemons may be outside a user's PATH. Clients built
-// from the Go module proxy are in the cache directory, with the version in the name.
+// need returns the path of a program, or skips. Daemons may be outside a user's PATH. The cache
+// directory has programs taken out of Debian's packages, and clients built from the Go module
+// proxy. The names of the latter contain the version.
 func need(t testing.TB, command string) string {
 	t.Helper()
 	if path, err := exec.LookPath(command); err == nil {
 		return path
 	}
-	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", filepath.Join(cacheDir(t), "bin")} {
 		if path, err := exec.LookPath(filepath.Join(dir, command)); err == nil {
 			return path
 		}
