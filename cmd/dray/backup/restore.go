@@ -34,6 +34,7 @@ func Restore(ctx context.Context, d directories.Directories, from io.Reader, log
 	if err := errors.Join(owned(d.Cache), owned(d.State)); err != nil {
 		return Summary{}, err
 	}
+	d.Restoring = true
 	if err := d.Prepare(log); err != nil {
 		return Summary{}, err
 	}

@@ -15,6 +15,8 @@ type Directories struct {
 	Cache, State string
 	// Version is the version of this program. It is recorded with the format of a directory.
 	Version string
+	// Restoring says that the state is about to be restored, so it may be empty.
+	Restoring bool
 }
 
 // Content returns the directory of the blobs.
@@ -100,7 +102,7 @@ func (d Directories) belong(cache, state format) error {
 	if !d.apart() {
 		return nil
 	}
-	if state.Number == 0 && cache.Other != "" && same(cache.Other, d.State) {
+	if !d.Restoring && state.Number == 0 && cache.Other != "" && same(cache.Other, d.State) {
 		return fmt.Errorf("the cache in %s was used with the state in %s, which is now empty or another one; mount the state that was used before, or restore a backup; to begin with an empty state, delete %s",
 			d.Cache, d.State, filepath.Join(d.Cache, cacheFormat.file()))
 	}

@@ -221,6 +221,8 @@ func TestBelongTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, d, "was used with the state in "+d.State+", which is now empty or another one")
+	restoring := Directories{Cache: d.Cache, State: d.State, Restoring: true}
+	mustPrepare(t, restoring)
 	if err := os.RemoveAll(d.State); err != nil {
 		t.Fatal(err)
 	}
