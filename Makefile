@@ -95,8 +95,8 @@ dockerBuild: ## build the container image; needs a Docker daemon but no network
 	@rm -rf bin/context
 
 # The container runs without any capability, as the user who runs make: only that user can read the private
-# key and ~/.aws. Port 6060 gives health and metrics, to this host alone. The subcommands for
-# operators work in the container: docker exec $(CONTAINER) dray stats.
+# key and ~/.aws. Port 6060 lets everybody operate dray, and a profile can contain data that passes through
+# dray, so the port is published to this host alone.
 dockerRun: variables ## run the container image
 	$(call must-exist,/)
 	@mkdir -p -m 0700 credentials # otherwise Docker creates it for root
@@ -105,7 +105,7 @@ dockerRun: variables ## run the container image
 	  -p $(PORT):$(PORT) -p 127.0.0.1:6060:6060 \
 	  -v "$$PWD/credentials:/credentials:ro" $(if $(wildcard $(HOME)/.aws),-v "$$HOME/.aws:/.aws:ro") -v $(VOLUME):/cache \
 	  $(in-container) -e REGION="$(REGION)" -e REGISTRY="$(REGISTRY)" -e ECR_REGISTRY="$(ECR_REGISTRY)" -e PORT=$(PORT) \
-	  -e DRAY_ADMIN_ADDRESS=0.0.0.0:6060 $(pass-on) $(IMAGE)
+	  -e DRAY_ADMIN_ADDRESS=0.0.0.0:6060 -e DRAY_ADMIN_ALLOW_ANONYMOUS=true $(pass-on) $(IMAGE)
 
 variables: ## fail if a variable is missing that `run` and `dockerRun` need
 	@missing="$(strip $(foreach name,REGION REGISTRY ECR_REGISTRY,$(if $($(name)),,$(name))))"; \

@@ -65,7 +65,7 @@ func authenticatorOf(a config.Auth, log *slog.Logger) (identity.Authenticator, e
 
 // Operators returns who may use the admin listener.
 func Operators(a config.Admin, entries Entries, log *slog.Logger) (identity.Operators, error) {
-	o := identity.Operators{Access: entries.Of(a.Auth), LocalOnly: !a.LocalOnly()}
+	o := identity.Operators{Access: entries.Of(a.Auth), LocalOnly: !a.LocalOnly() && !a.AllowAnonymous}
 	if a.TokenFile != "" {
 		token, err := watched.Watching(log).Secret(a.TokenFile, "")
 		if err != nil {

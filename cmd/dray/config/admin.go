@@ -8,6 +8,9 @@ import (
 // LocalOnly reports whether only this machine can connect to the admin listener.
 func (a Admin) LocalOnly() bool { return isLoopback(a.Address) }
 
+// anonymous reports whether dray cannot know who operates it.
+func (a Admin) anonymous() bool { return a.TokenFile == "" && (a.Auth == "" || a.Auth == noAuth) }
+
 // validateAdmin adds the problems of the admin listener.
 func (c Config) validateAdmin(k *Report) {
 	a := c.Admin
@@ -24,6 +27,9 @@ func (c Config) validateAdmin(k *Report) {
 		if sameAddress(a.HealthAddress, a.Address) {
 			k.Add("admin.health_address", "%s is already used by admin.address, where health and metrics are, too", a.HealthAddress)
 		}
+	}
+	if a.AllowAnonymous && !a.anonymous() {
+		k.Add("admin.allow_anonymous", "contradicts admin.auth and admin.token_file; remove it or them")
 	}
 	if a.Auth == "" || a.Auth == noAuth {
 		return
@@ -58,7 +64,11 @@ func (c Config) adminNotices(add func(format string, args ...any)) {
 	if a.Address == AdminOff || a.LocalOnly() {
 		return
 	}
-	if a.TokenFile == "" && (a.Auth == "" || a.Auth == noAuth) {
+	if a.anonymous() && a.AllowAnonymous {
+		add("admin: every client that can connect to %s can operate dray and take profiles.", a.Address)
+		return
+	}
+	if a.anonymous() {
 		add("admin: dray refuses everything but health and metrics to other machines that connect to %s. Set admin.auth or admin.token_file to operate dray from there.", a.Address)
 		return
 	}

@@ -272,6 +272,10 @@ type Admin struct {
 	// The name of the `auth` entry that recognises operators, or `none`. Its rules say who may `view`
 	// and who may `operate`. Default: `none`.
 	Auth string `yaml:"auth,omitempty"`
+	// If `true`, anybody who can connect may do everything without `auth` and `token_file`, also from
+	// other machines. It is for a container whose port is published to its host alone: there, requests
+	// of the host come from another address.
+	AllowAnonymous bool `yaml:"allow_anonymous,omitempty"`
 	// The host names, without a port, that requests may have in their `Host` header, such as
 	// `dray.monitoring.svc`. dray always accepts addresses and `localhost`. Health and metrics are
 	// served under any name.

@@ -91,6 +91,7 @@ func (e *Environment) override(cfg *Config, origins map[string]string) {
 	set(&cfg.Metadata.URL, e.MetadataURL, origins, "metadata.url", "DRAY_METADATA_URL")
 	set(&cfg.Metadata.Password, e.MetadataPassword, origins, "metadata.password", "DRAY_METADATA_PASSWORD")
 	set(&cfg.Admin.Address, e.AdminAddress, origins, "admin.address", "DRAY_ADMIN_ADDRESS")
+	set(&cfg.Admin.AllowAnonymous, e.AdminAllowAnonymous, origins, "admin.allow_anonymous", "DRAY_ADMIN_ALLOW_ANONYMOUS")
 	set(&cfg.Log.Level, e.LogLevel, origins, "log.level", "DRAY_LOG_LEVEL")
 	set(&cfg.Log.Format, e.LogFormat, origins, "log.format", "DRAY_LOG_FORMAT")
 	set(&cfg.Log.Access, e.LogAccess, origins, "log.access", "DRAY_LOG_ACCESS")

@@ -54,6 +54,8 @@ type Environment struct {
 	MetadataPassword *auth.Secret `env:"DRAY_METADATA_PASSWORD"`
 	// The address of the admin listener, or `off`.
 	AdminAddress *string `env:"DRAY_ADMIN_ADDRESS"`
+	// If `true`, anybody who can connect to the admin listener may do everything.
+	AdminAllowAnonymous *bool `env:"DRAY_ADMIN_ALLOW_ANONYMOUS"`
 	// The lowest level that dray writes to the log.
 	LogLevel *LogLevel `env:"DRAY_LOG_LEVEL"`
 	// The format of the log.

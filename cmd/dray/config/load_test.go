@@ -182,7 +182,7 @@ log: {level: warn, access: false}
 `)
 	cfg, err := Load(path, []string{"ECR_REGISTRY=" + testRegistry, "REGISTRY=https://new.example.com", "DRAY_CACHE_MAX_BYTES=1TiB",
 		"DRAY_METADATA_URL=redis://other:6379/1", "DRAY_METADATA_PASSWORD=hush", "DRAY_LOG_LEVEL=debug", "DRAY_LOG_ACCESS=true",
-		"DRAY_ALLOW_ANONYMOUS_PUSH=true", "DRAY_ADMIN_ADDRESS=off", "DRAY_ECR_ADDRESS=127.0.0.1:4443"})
+		"DRAY_ALLOW_ANONYMOUS_PUSH=true", "DRAY_ADMIN_ADDRESS=off", "DRAY_ADMIN_ALLOW_ANONYMOUS=true", "DRAY_ECR_ADDRESS=127.0.0.1:4443"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ log: {level: warn, access: false}
 	if diff := cmp.Diff([]string{"hub", "quay", "ecr"}, back.Upstreams); diff != "" {
 		t.Error(diff)
 	}
-	if front.ExternalURL != "https://new.example.com" || !front.AllowAnonymousPush || front.PushLocalOnly() || back.Role != RoleMirror {
+	if front.ExternalURL != "https://new.example.com" || !front.AllowAnonymousPush || !cfg.Admin.AllowAnonymous || front.PushLocalOnly() || back.Role != RoleMirror {
 		t.Errorf("listeners %+v %+v", front, back)
 	}
 	if ecr.Address != "127.0.0.1:4443" || ecr.Kind != KindECR || cfg.Upstreams[0].Tags.Fresh != 0 || cfg.Upstreams[0].Tags.NotFound == 0 {
@@ -484,8 +484,8 @@ log: {format: xml}
 			"dray.yaml:3: auth[1].rules[1].repositories: is missing; use * for all repositories",
 			"dray.yaml:4: admin.health_address: :6060 is already used by admin.address, where health and metrics are, too",
 			"dray.yaml:4: admin.auth: no rule of auth entry a grants view or operate, so nobody could use the admin listener; add one, such as {users: [me], actions: [operate]}"}},
-		{name: "operators that are not there", file: "admin: {auth: a, health_address: here}\n", want: []string{
-			`dray.yaml:1: admin.health_address: "here" is not host:port`, `dray.yaml:1: admin.auth: there is no auth entry named "a"`}},
+		{name: "operators that are not there", file: "admin: {auth: a, health_address: here, allow_anonymous: true}\n", want: []string{
+			`dray.yaml:1: admin.health_address: "here" is not host:port`, `dray.yaml:1: admin.allow_anonymous: contradicts admin.auth and admin.token_file; remove it or them`, `dray.yaml:1: admin.auth: there is no auth entry named "a"`}},
 		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",

@@ -156,6 +156,8 @@ func TestNotices(t *testing.T) {
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: eu-west-1, dimensions: image}", want: []string{
 			"admin: dray refuses everything but health and metrics to other machines that connect to :6060. Set admin.auth or admin.token_file to operate dray from there.",
 			"cloudwatch: dray publishes a metric for each image, up to 100 at a time, and Amazon charges for each."}},
+		{name: "admin without names", file: "admin: {address: ':6060', allow_anonymous: true}", want: []string{
+			"admin: every client that can connect to :6060 can operate dray and take profiles."}},
 		{name: "regions that dray does not know", file: "upstreams: [{url: 123456789012.dkr.ecr.us-eats-1.amazonaws.com}, {url: 123456789012.dkr-ecr.eu-central-2.on.aws}]\ncloudwatch: {region: moon-base-1}", want: []string{
 			"upstream 123456789012.dkr.ecr.us-eats-1.amazonaws.com: this version of dray does not know the AWS region us-eats-1; did you mean us-east-1?",
 			"cloudwatch: this version of dray does not know the AWS region moon-base-1. Look whether it exists."}},
