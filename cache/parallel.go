@@ -36,11 +36,11 @@ type workers struct {
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched, except the first one
-	turn     bool   // changes with each piece of an extra helper, so that it can take every other piece in order
+	turn     bool   // true for every other piece of extra helpers: taken in order if the hash lags
 	limited  bool   // no more helpers start
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error
-	changed  chan struct{} // closed when one of these fields changes
+	changed  chan struct{} // closed to wake the workers that wait
 }
 
 // begin returns the workers for x. If the blob is known to be large enough, and a slot is free,
@@ -161,7 +161,7 @@ func (w *workers) lead(x *fetch) error {
 	}
 }
 
-// help fetches pieces, beginning with p, until there are no more for its role or an origin refuses.
+// help fetches pieces, beginning with p, until there are no more for its role or a fetch fails.
 func (w *workers) help(r role, p span) {
 	defer w.helperDone(r)
 	for {

@@ -178,8 +178,8 @@ func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why 
 	})
 }
 
-// The method with calls the function work with the entry of a blob, to which it holds a reference.
-// The entry may be suspect. The string what names the work in errors.
+// The method with passes the entry of a blob to the function work, and holds a reference to the
+// entry meanwhile. The entry may be suspect. The string what names the work in errors.
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {

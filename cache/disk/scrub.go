@@ -22,7 +22,7 @@ const (
 	scrubPiece     = 256 << 10             // bytes read at a time
 	scrubSaveEvery = time.Minute           // how often the position is saved
 	slowRead       = 20 * time.Millisecond // a piece that takes longer was read from a busy disk
-	slowFactor     = 10                    // after a slow read the scrubber waits this many times its duration
+	slowFactor     = 10                    // the pause after a slow read, as a multiple of its duration
 )
 
 // Scrub says how held blobs are verified again in the background.
@@ -37,9 +37,9 @@ type Scrub struct {
 // cursor is how far a pass has got. Each pass goes through the digests in the same order, so the
 // next blob is the one whose last verification is the longest ago.
 type cursor struct {
-	began time.Time     // of this pass
+	began time.Time     // when this pass began
 	after digest.Digest // the digest that was verified last; empty at the beginning of a pass
-	ended time.Time     // of the previous pass; zero if there was none
+	ended time.Time     // when the previous pass ended; zero if there was none
 }
 
 // scrubber verifies held blobs, in one pass after another.
@@ -70,7 +70,7 @@ func (s *scrubber) run() {
 	s.save()
 }
 
-// sleep waits for pause. It returns false when ctx has ended.
+// sleep waits for the given time. It returns false when ctx has ended.
 func (s *scrubber) sleep(pause time.Duration) bool {
 	if pause > 0 {
 		select {

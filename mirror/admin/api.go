@@ -68,8 +68,8 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 }
 
 // Change answers POST of a path below [api.Prefix]. All requests that change something use it, or
-// [Work]. The body is a JSON object, which may have only the fields of Q as members. do is called
-// only for requests that no page of another site can have sent: see [checkChange].
+// [Work]. The body is a JSON object, which may have only the fields of Q as members. The function
+// do is called only for requests that no page of another site can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		q, line, err := readChange[Q](log, path, r)
@@ -224,7 +224,7 @@ func (l *listing) begin() string {
 	return "{\"items\": [\n"
 }
 
-// end completes the answer, or returns err if nothing was sent.
+// end completes the answer. If err came before the first item, end sends nothing and returns err.
 func (l *listing) end(err error) error {
 	if err != nil && !l.begun {
 		return err

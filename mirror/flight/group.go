@@ -21,8 +21,8 @@ type Options struct {
 	Tasks *Tasks
 	// Timeout bounds each call.
 	Timeout time.Duration
-	// Detached says that a call continues when all its callers have left. If Detached is false, the
-	// call is then cancelled. So a client that often leaves and asks again does not cause many calls.
+	// Detached says that a call continues when all its callers have left. Otherwise the call is then
+	// cancelled, so that calls for which nobody waits do not pile up.
 	Detached bool
 }
 
@@ -95,8 +95,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait waits for calls that the function picks by their keys. It returns nil when none of these
-// calls is under way. If ctx ends first, Wait returns the cause of its end.
+// Wait returns nil once no call is under way whose key the given function accepts. If ctx ends
+// first, Wait returns the cause of its end.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()

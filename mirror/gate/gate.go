@@ -37,8 +37,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within is how long a client that gives up a request after 30 s waits for a verdict; 0 means 20
-	// s.
+	// Within bounds the wait for a verdict if dray answers the client within 25 s, as it does for
+	// containerd; 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
 	OnTimeout pipeline.OnError

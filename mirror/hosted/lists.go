@@ -14,7 +14,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// pageSize is the length of a page if the client gives none.
+// pageSize is the length of a page, unless the client gives another one for tags.
 const pageSize = 1000
 
 // Tags implements upstream.Lister. The tags are in lexical order (see compareTags), and the tag

@@ -242,8 +242,8 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob is longer than the limit most, or if
-// the document gets longer than maxDocument.
+// read reads a whole blob. It returns a TooLarge if the blob exceeds the limit (most), or if the
+// document exceeds maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
@@ -340,7 +340,7 @@ func (i *Image) Place(m *Manifest) Place {
 	return p
 }
 
-// LayerPlace returns the place of a layer of m. The index of the layer counts from 0.
+// LayerPlace returns the place of m.Layers[layer].
 func (i *Image) LayerPlace(m *Manifest, layer int) Place {
 	p := i.Place(m)
 	p.Layer, p.Number, p.Of = m.Layers[layer].Digest, layer+1, len(m.Layers)
@@ -365,7 +365,7 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// Check validates a document that was read from JSON, and replaces null annotations by empty ones.
+// Check validates a document read from JSON, and makes null annotations of its manifests empty.
 func (i *Image) Check() error {
 	if len(i.Manifests) == 0 {
 		return errors.New("the document has no manifests")
@@ -433,8 +433,8 @@ func (m *Manifest) unpacks() bool {
 	return !slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return !l.unpacks() })
 }
 
-// unpacks reports whether a runtime may unpack the layer. A runtime may unpack every layer that was
-// not walked.
+// unpacks reports whether a runtime may unpack the layer. For a layer that was not walked, it says
+// yes.
 func (l *LayerView) unpacks() bool {
 	return !l.Seen || l.Format != FormatOther || l.encrypted()
 }

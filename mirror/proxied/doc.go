@@ -5,5 +5,5 @@
 //     a header. From anybody else, these mean nothing.
 //   - The client is the last address on the way that is not trusted: a client can invent all
 //     addresses before its own, but not the one that the first trusted proxy saw.
-//   - Requests that came through a trusted proxy are marked for [Peer], whatever address they have.
+//   - [Peer] recognises each request from a trusted proxy, whichever client the request names.
 package proxied

@@ -16,7 +16,7 @@ const (
 	// probePause is the time between two questions to a silent upstream.
 	probePause = 5 * time.Second
 	// outageMemory is how long dray still asks a silent upstream after the last question of a client.
-	// It is longer than the time between the pushes of one pipeline.
+	// It is longer than the time between the pushes of one CI run.
 	outageMemory = 10 * time.Minute
 )
 
@@ -88,8 +88,8 @@ func (o *outages) begin(name string, probe func(context.Context) error, why erro
 	}
 }
 
-// watch asks a silent upstream until it answers, until no client has asked for the time
-// outageMemory, or until ctx ends. Then the upstream is no longer silent.
+// watch asks a silent upstream until it answers, until no client has asked within outageMemory, or
+// until ctx ends. Then the upstream is no longer silent.
 func (o *outages) watch(ctx context.Context, name string) {
 	defer func() {
 		o.mu.Lock()
@@ -118,8 +118,8 @@ func (o *outages) watch(ctx context.Context, name string) {
 	}
 }
 
-// next returns the question with which a silent upstream is asked next, or nil if no client has
-// asked for the time outageMemory.
+// next returns the next question to a silent upstream, or nil if no client has asked within
+// outageMemory.
 func (o *outages) next(name string) func(context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -130,7 +130,7 @@ func (o *outages) next(name string) func(context.Context) error {
 	return s.probe
 }
 
-// still records why a silent upstream did not answer again.
+// still records why a silent upstream left one more question without an answer.
 func (o *outages) still(name string, why error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -20,7 +20,7 @@ import (
 // the client has been answered.
 const forwardTimeout = time.Hour
 
-// maxParallelBlobs is how many blobs of one manifest dray works on at a time.
+// maxParallelBlobs is how many blobs and child manifests one operation works on at a time.
 const maxParallelBlobs = 8
 
 // publisher publishes manifests, and puts them into the queue.
@@ -125,9 +125,9 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 	return nil
 }
 
-// ensure brings to the upstream the blobs that the manifest needs, and those of its children that
-// are waiting manifests. It returns the children that the upstream then has. It leaves out foreign
-// layers that no place has any more.
+// ensure brings to the upstream what the manifest needs: blobs, and children that are waiting
+// manifests. It returns the children that the upstream then has. Foreign layers that no place has
+// any more are left out.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))

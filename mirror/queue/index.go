@@ -62,9 +62,8 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository. The map holds has the release functions of its blobs.
-// If the index already holds a blob, the result extra has the new release function of the blob. The
-// caller has to call it.
+// enter appends an entry to its repository. The release functions of its blobs are in holds. If
+// the index has one for a blob already, the new one is in extra, and the caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

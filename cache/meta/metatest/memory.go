@@ -136,7 +136,7 @@ type Faulty struct {
 	calls map[string]int
 }
 
-// NewFaulty returns s, which works until Fail is called.
+// NewFaulty returns a Faulty on top of s. It works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
 // Fail makes every later call wait for the time delay, and then fail with err. If err is nil, the

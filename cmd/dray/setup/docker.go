@@ -29,7 +29,7 @@ func docker(s setting) (plan, error) {
 				return edit.PrependJSON(old, "registry-mirrors", mirror, sameURL)
 			}})
 		}
-		// Older versions do not read it, and the classic store never does.
+		// Docker before 29 does not read hosts.toml, and the classic store never does.
 		if !s.version.before(29, 0) {
 			p.changes = append(p.changes, s.hostsFile(dockerCerts, r, certificate, true))
 		}

@@ -24,8 +24,8 @@ import (
 // maxDocument is the maximum length of a document in a layout or an archive, in bytes.
 const maxDocument = 16 << 20
 
-// Files is an image in an archive, or in a directory that has the form of a layout (image-spec,
-// "OCI Image Layout Specification").
+// Files reads the images in an archive, or in a directory that has the form of a layout
+// (image-spec, "OCI Image Layout Specification").
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
@@ -202,8 +202,8 @@ func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
 	return f.Manifest(ctx, index.Manifests[i])
 }
 
-// imageName is the annotation by which containerd and docker save give the whole name of an image,
-// while that of the specification has the tag only (containerd, images/annotations.go).
+// imageName is the annotation for the whole name of an image, which containerd and Docker write
+// (containerd, images/annotations.go). The annotation of the specification has the tag only.
 const imageName = "io.containerd.image.name"
 
 // selected returns which of several images has a name, given the names of each. An empty name

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// PrependJSON puts element in front of the list called key. The list is in the JSON object text,
-// which may be empty. If there is no such list, PrependJSON adds it. If the list has the element
-// already, text is returned as it is. same reports whether two elements mean the same.
+// PrependJSON makes element the first of the list called key. The argument text is the JSON object
+// with the list, or is empty. If there is no such list, PrependJSON adds it. If the list has the
+// element already, text stays as it is. The function same compares two elements.
 func PrependJSON(text []byte, key, element string, same func(a, b string) bool) ([]byte, error) {
 	quoted, err := json.Marshal(element)
 	if err != nil {
