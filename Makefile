@@ -30,6 +30,7 @@ PREFIX        ?= /usr/local
 # The address at which images and packages are published. The README and the documents name the same, and
 # a release names the one that it is made with.
 PUBLISHED     ?= get.dray.example
+RELEASE       ?= bin/release
 
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD       := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X dray/cmd/dray/program.version=$(VERSION)"
@@ -76,8 +77,8 @@ build: ## build bin/dray and bin/fakeecr, the stand-in for ECR
 install: build ## copy bin/dray to PREFIX/bin
 	install -D -m 0755 bin/dray $(DESTDIR)$(PREFIX)/bin/dray
 
-release: ## write programs, packages and images to bin/release, for PUBLISHED, signed with KEY if that is set
-	go run ./deploy/release -version "$(VERSION)" -published "$(PUBLISHED)" $(if $(KEY),-key "$(KEY)")
+release: ## write programs, packages and images to RELEASE, for PUBLISHED, signed with KEY if that is set
+	go run ./deploy/release -out "$(RELEASE)" -version "$(VERSION)" -published "$(PUBLISHED)" $(if $(KEY),-key "$(KEY)")
 
 run: variables ## run dray from source
 	$(call must-exist,)

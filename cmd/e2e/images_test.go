@@ -148,10 +148,13 @@ func indexOf(t testing.TB, format types.MediaType, images ...v1.Image) v1.ImageI
 
 // debian is a tar file of a Debian system, made from the archive that this machine's own packages
 // come from, and kept for later runs.
-func debian(t testing.TB) string {
+func debian(t testing.TB) string { return debootstrapped(t, "debian") }
+
+// debootstrapped is debian with more packages, under a name of its own.
+func debootstrapped(t testing.TB, name string, packages ...string) string {
 	t.Helper()
 	const suite = "bookworm"
-	archive := filepath.Join(cacheDir(t), "debian-"+suite+".tar")
+	archive := filepath.Join(cacheDir(t), name+"-"+suite+".tar")
 	if _, err := os.Stat(archive); err == nil {
 		return archive
 	}
@@ -164,7 +167,7 @@ func debian(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	env := environment("DEBIAN_FRONTEND=noninteractive", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	run(t, env, debootstrap, "--variant=minbase", suite, filepath.Join(dir, "root"), mirror)
+	run(t, env, debootstrap, "--variant=minbase", "--include="+strings.Join(packages, ","), suite, filepath.Join(dir, "root"), mirror)
 	made := archive + ".new"
 	if err := os.MkdirAll(filepath.Dir(archive), 0o755); err != nil {
 		t.Fatal(err)
