@@ -40,7 +40,7 @@ type growing struct {
 	beyond      []span        // parts written after the first gap, sorted, no two adjacent
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
-	demands     []span        // what readers wait for after the first gap, the oldest first
+	demands     []span        // what readers wait for past the first missing byte, the oldest first
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if no reader waits
@@ -281,9 +281,9 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, 
 }
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
-// end. It returns io.EOF if there will never be any bytes at off. While it waits behind the first
-// gap, it has a demand for the bytes from off to until. If until <= off, the demand reaches to the
-// end of the file.
+// end. It returns io.EOF if there will never be any bytes at off. While off is past the first
+// missing byte, it has a demand for the bytes from off to until. If until <= off, the demand
+// reaches to the end of the file.
 func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

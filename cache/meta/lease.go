@@ -63,8 +63,8 @@ func (l *Lease) Join(o *Lease) {
 	l.marks = append(l.marks, o.marks...)
 }
 
-// cover adds a read that was answered with h. The stripe of the key is s, which had seen as many
-// writes before the read as writes says.
+// cover adds a read that was answered with h. The stripe of the key is s. The parameter writes is
+// the number of writes that s had seen before the read.
 func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	if l == nil {
 		return

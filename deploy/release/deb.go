@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// deb returns a Debian package: an ar archive of a version, the control files and the files
-// (deb(5)). control has no Installed-Size yet; scripts has the maintainer scripts by name, and
-// conffiles the names of the files that are the administrator's.
+// deb returns a Debian package (deb(5)). The parameter control is the control file, without
+// Installed-Size. The parameter scripts has the maintainer scripts by name, and conffiles has the
+// names of the files that belong to the administrator.
 func deb(control string, scripts map[string][]byte, conffiles []string, files tree, at time.Time) ([]byte, error) {
 	var sums strings.Builder
 	var bytesOf int64

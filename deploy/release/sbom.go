@@ -47,8 +47,8 @@ func goComponent(kind, name, version, sum string) component {
 }
 
 // materials returns the bill of materials of a program, in CycloneDX 1.6. It names the modules that
-// the Go linker recorded in the program. It has no serial number and no time, which the format
-// leaves out or in.
+// the Go linker recorded in the program. It has no serial number and no time: both are optional in
+// the format.
 func materials(version string, program []byte) ([]byte, error) {
 	info, err := buildinfo.Read(bytes.NewReader(program))
 	if err != nil {

@@ -242,9 +242,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts adds to the map leaving the manifests that its indexes refer to. A manifest stays if
-// one of its tags stays, or if an index that stays also refers to it. It also stays if the queue or
-// a pin keeps it.
+// followParts extends the map leaving by the manifests that indexes in it refer to. A manifest
+// stays if one of its tags stays, or if an index that stays also refers to it. It also stays if the
+// queue or a pin keeps it.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}

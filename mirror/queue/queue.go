@@ -70,7 +70,7 @@ type Entry struct {
 	Attempts int       `json:"attempts"`
 	// Next is when the next attempt is due. If it is zero, the attempt has been due since Accepted.
 	Next  time.Time `json:"next,omitzero"`
-	Error string    `json:"error,omitempty"` // of the last attempt, or the current error of the attempt under way
+	Error string    `json:"error,omitempty"` // of the last attempt, or of the attempt under way
 	// Overtaken says that the tag was pushed again later.
 	Overtaken bool `json:"overtaken,omitempty"`
 }

@@ -14,15 +14,15 @@ import (
 type Route struct {
 	// Upstream is the upstream's name.
 	Upstream string
-	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=,
-	// in the Host header, or where a prefix could be. In place of a prefix, a name needs a dot.
+	// Hosts are the registry names (host or host:port, lower case) that select the upstream: in ?ns=,
+	// in the Host header, or, if the name has a dot, in place of a prefix.
 	Hosts []string
 	// Prefixes are the paths, without outer slashes, that select the upstream, before or after /v2/.
 	Prefixes []string
 	// DefaultNamespace is added to names without a slash: "library" at Docker Hub.
 	DefaultNamespace string
-	// NoDots says that the first part of a name with a slash has no dot at this registry. So a name
-	// that begins like the name of another registry cannot be there: Docker Hub.
+	// NoDots says that at this registry, as at Docker Hub, the first part of a name with a slash has
+	// no dot. So a name that begins with the host of another registry cannot be there.
 	NoDots bool
 	// Allow has patterns of the repositories that clients may name at the upstream; empty means all of
 	// them. Deny has patterns of exceptions.
@@ -51,12 +51,12 @@ type Target struct {
 	Name string
 }
 
-// Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
-// after /v2/, a registry name after /v2/ unless ?ns= names another one, ?ns=, the Host header, the
-// first route. If the request has a path before /v2/ or a namespace that no route has, the client
-// means another registry. Then Match returns ErrNameUnknown instead of a target at the first route.
-// Without routes, it returns ErrNameUnknown, too, and for a name that cannot be at the route. It
-// returns ErrDenied for a repository that clients may not name at the route.
+// Match returns the target of a request. It tries, in this order: the path before /v2/; a prefix
+// after /v2/; a registry name after /v2/, unless ?ns= names another registry; ?ns=; the Host
+// header; the first route. If the request has a path before /v2/ or a namespace that no route has,
+// the client means another registry. Then Match returns ErrNameUnknown instead of a target at the
+// first route. It also returns ErrNameUnknown if there are no routes, or if the name cannot be at
+// the route. It returns ErrDenied for a repository that clients may not name at the route.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	route, repo, err := r.find(host, q)
 	if err != nil {

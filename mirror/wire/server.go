@@ -129,8 +129,8 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// remedy returns advice about an error from listening. The advice to set another address follows
-// it. Without a privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
+// remedy returns advice about an error from listening. Its caller then advises to set another
+// address. Without a privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
 func remedy(err error) string {
 	if errors.Is(err, syscall.EACCES) {
 		return "low ports need the capability CAP_NET_BIND_SERVICE: add it, or "

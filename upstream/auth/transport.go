@@ -121,7 +121,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		if next != nil && s.token.value != "" {
-			resp.StatusCode = http.StatusUnauthorized // some registries answer another status to a token that has ended
+			resp.StatusCode = http.StatusUnauthorized // some registries refuse an ended token with 400 or 403
 		}
 		return t.judged(req, resp, s)
 	}
@@ -320,8 +320,8 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// youngToken is the age up to which a token is taken to be valid, so that a refusal without a
-// challenge concerns the content. So refusals for content cost at most one new token in this time.
+// youngToken is the age up to which dray takes a token to be valid: a refusal without a challenge
+// then concerns the content. Such refusals cost at most one new token in this time.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough

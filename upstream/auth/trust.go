@@ -37,12 +37,12 @@ type trust struct {
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry has accepted c, and less time than within has passed since. If
-// c was refused and the pause after the refusal is not over, prove returns the error of that
-// refusal. Otherwise one caller calls ask, which shows c to the registry, while the other callers
-// wait. The argument suspect of ask says that c was refused before, or may have been. The parameter
-// doubt says that the caller has met a refusal that may be about c. If so, an earlier acceptance of
-// c counts only if c was suspect at that time, and only for confirmedFor.
+// prove returns nil if the registry has accepted c, and this acceptance is younger than the
+// parameter within. If c was refused and the pause after the refusal is not over, prove returns the
+// error of that refusal. Otherwise one caller calls ask, which shows c to the registry, while the
+// other callers wait. The argument suspect of ask says that c was refused before, or may have been.
+// The parameter doubt says that the caller has met a refusal that may be about c. If so, an earlier
+// acceptance of c counts only if c was suspect at that time, and only for confirmedFor.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)

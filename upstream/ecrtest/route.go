@@ -19,8 +19,8 @@ type call struct {
 	Session string
 }
 
-// parseCall parses the method and path; handlers parse the query. The name of a repository may
-// contain the words of routes, so the path is parsed from its end.
+// parseCall parses the method and path. Handlers parse the query, except for mount. The name of a
+// repository may contain the words of routes, so the path is parsed from its end.
 func parseCall(r *http.Request) call {
 	if r.URL.Path == "/token" || r.URL.Path == "/token/" {
 		return call{Kind: KindToken}

@@ -28,8 +28,8 @@ type reader struct {
 }
 
 // Restore puts a backup into directories without queued pushes and hosted repositories. It fails if
-// a process uses the directories. If it fails half way, the directories have no more than some
-// blobs that nobody needs.
+// a process uses the directories. If it fails before it has read the whole backup, it leaves at
+// most some blobs that nobody needs.
 func Restore(ctx context.Context, d directories.Directories, from io.Reader, log *slog.Logger) (_ Summary, err error) {
 	if err := errors.Join(owned(d.Cache), owned(d.State)); err != nil {
 		return Summary{}, err

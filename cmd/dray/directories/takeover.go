@@ -17,7 +17,7 @@ import (
 // part is something that belongs to the state and was in the cache's directory once.
 type part struct {
 	from, to string
-	// empty reports whether nothing would be lost with the directory from, or to.
+	// empty reports whether dir, which is from or to, can be removed without a loss.
 	empty func(dir string) (bool, error)
 }
 
@@ -40,10 +40,10 @@ func noFiles(dir string) (bool, error) {
 	return len(names) == 0, err
 }
 
-// takeOver moves to the state directory what is in the cache's directory. It does so in steps that
+// takeOver moves the parts that are in the cache's directory to the state directory, in steps that
 // may be interrupted: a part is copied under another name, synced, renamed, and then removed from
-// the cache's directory. If it is in both directories, it is either the copy of an interrupted
-// takeover, or an older program has used the cache's directory since. The latter is an error.
+// the cache's directory. If a part is in both directories, a takeover was interrupted, or an older
+// program has used the cache's directory since. In the second case, takeOver returns an error.
 func (d Directories) takeOver(log *slog.Logger) error {
 	var found []part
 	for _, p := range d.parts() {

@@ -1,5 +1,5 @@
-// Package shape decides by the parts of an image: its sizes, its number of layers, its
-// platforms and its media types.
+// Package shape judges an image by its sizes, its number of layers, its platforms and its media
+// types.
 package shape
 
 import (
@@ -13,7 +13,7 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// Name of the stage.
+// Name is the name of the stage.
 const Name = "shape"
 
 // version goes up whenever the same configuration lets other images pass than before.

@@ -76,8 +76,8 @@ func (p Place) Read(path string) ([]byte, error) {
 	return before, nil
 }
 
-// Write makes the changes. It also undoes its earlier changes to files that changes does not name.
-// The error is about the record. A problem with a file is in the result for that file.
+// Write makes the changes. It also undoes what an earlier Write did to other files. The error is
+// about the record. A problem with a file is in the result for that file.
 func (p Place) Write(changes []Change) ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -213,7 +213,7 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" {
-		_ = os.Remove(p.real(e.Backup)) // the file has the same content
+		_ = os.Remove(p.real(e.Backup)) // the file has its content again, unless somebody removed the file
 	}
 	r.forget(p, path)
 	return result
@@ -270,7 +270,7 @@ func (p Place) mkdir(dir string) (made []string, err error) {
 
 func (p Place) real(path string) string { return filepath.Join(p.Root, path) }
 
-// put writes a whole file at once, with the mode and the owner of the file that it replaces.
+// put writes a whole file at once, with the mode and the owner in info, if info is not nil.
 func put(path string, content []byte, info fs.FileInfo) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".dray-setup-")
 	if err != nil {
