@@ -48,8 +48,8 @@ func brokenBadOrigins() map[string]bad {
 	return all
 }
 
-// testBad checks byte for byte what readers of a bad origin see. It also checks that the cache
-// holds no such blob, and that the next reader is served.
+// testBad checks byte for byte what readers of a bad origin see. It also checks that the cache then
+// does not hold the blob, and that the next reader is served.
 func testBad(t *testing.T, c *cache.Cache, b bad, readers int) {
 	data := Random(20, size)
 	o := &Origin{Data: data, Plan: slices.Repeat([][]Fault{b.faults}, 8)}

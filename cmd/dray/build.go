@@ -61,8 +61,8 @@ const (
 	fewOpenFiles   = 1024
 )
 
-// leastConnections is the lowest default bound of the connections of clients. With as few files,
-// some of their requests fail while all of them are in use.
+// leastConnections is the lowest default bound of the connections of clients. If dray may open so
+// few files that this bound applies, some requests fail while all connections are in use.
 const leastConnections = 8
 
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
@@ -77,7 +77,7 @@ const otherFiles = adminConnections + 32
 
 // buildConnections bounds the connections of clients. A connection needs up to two files, and two
 // more while dray fetches content for its client. So the default bound is a quarter of the files
-// that dray may open, without those that it needs otherwise.
+// that dray may open and does not need for anything else.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {

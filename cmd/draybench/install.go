@@ -13,8 +13,8 @@ import (
 // distributionVersion is the release of distribution to compare with.
 const distributionVersion = "v3.1.2"
 
-// tools has the paths of the peers' programs. The path of a missing program is "". Missing has a
-// sentence about each missing program.
+// tools has the paths of dray and the programs that a run needs beside it. The path of a missing
+// program is "". Missing has a sentence about each missing program.
 type tools struct {
 	Dray, Distribution, Nginx string
 	FakeECR                   string // the stand-in for Amazon ECR, built from this tree
@@ -30,8 +30,8 @@ func toolDirectory() (string, error) {
 	return filepath.Join(cache, "dray-test", "bin"), err
 }
 
-// findTools builds dray from this tree and finds its peers. If install is set, it installs missing
-// peers into the directory of test tools.
+// findTools builds dray and fakeecr from this tree, and finds distribution and nginx. If install is
+// set, it installs what is missing of these two into the directory of test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}

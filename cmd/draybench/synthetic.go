@@ -186,7 +186,7 @@ func (c *cluster) pull(node int, i release) {
 	}
 }
 
-// collect drops about half of a node's blobs: those of images that the node does not run.
+// collect keeps at most about nodeLayers/2 blobs of a node: those of images that the node runs.
 func (c *cluster) collect(node int) {
 	keep := map[int32]bool{}
 	for len(keep) < nodeLayers/2 {

@@ -150,7 +150,7 @@ func fromJSON(line []byte) (entry, bool) {
 	return f.entry()
 }
 
-// fromText reads a line of dray's log as text. The method entry uses no quoted field, but fromText
+// fromText reads a line of dray's log as text. [fields.entry] uses no quoted field, but fromText
 // has to know where such a field ends.
 func fromText(line string) (entry, bool) {
 	f := fields{}

@@ -182,7 +182,7 @@ func (f *Fixture) Until(done func() bool) {
 		if done() {
 			return
 		}
-		<-time.After(5 * time.Millisecond) // the work belongs to the mirror and not to the test
+		<-time.After(5 * time.Millisecond) // nothing tells the test that the mirror's work is done
 	}
 	f.Fatal("the work in the background does not end")
 }

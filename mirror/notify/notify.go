@@ -79,7 +79,7 @@ type Source struct {
 
 // Outcome is a verdict without its findings, which may be many.
 type Outcome struct {
-	// Result is pass, reject, or unknown. It is unknown if only missing results rejected the push.
+	// Result is pass, reject, or unknown: rejected only because a stage gave no result.
 	Result   string `json:"result"`
 	Checks   string `json:"checks"`
 	Findings int    `json:"findings"`

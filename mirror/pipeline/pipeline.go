@@ -19,7 +19,7 @@ import (
 type Waiver struct {
 	// Repositories and Path are patterns in which * matches any characters. Empty matches all.
 	Repositories []string
-	// Stage, Rule and Fingerprint of the findings; empty matches any.
+	// Stage, Rule and Fingerprint are those of the findings; empty matches any.
 	Stage, Rule, Fingerprint string
 	Path                     string
 	// Reason is shown in reports.
@@ -30,7 +30,7 @@ type Waiver struct {
 
 // Options configure a Pipeline.
 type Options struct {
-	// Name of the pipeline, in metrics and reports.
+	// Name is the name of the pipeline in metrics and reports.
 	Name  string
 	Steps []Step
 	// Limits bound the walk of each layer. ArchiveMode is the mode of the findings of the walk itself,

@@ -33,7 +33,7 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	g := s.o.Checks.For(r)
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
 	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
-	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // no check looks at the blob before its manifest arrives
+	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // without a scan, checks read the blob only after its manifest has arrived
 		f.end(gate.ErrHeldBack)
 		return
 	}

@@ -64,8 +64,8 @@ func (p *Pusher) keep(ctx context.Context, gated gatedPush, until time.Time) (*c
 
 // waitAgain takes over a manifest that waited in a former process, and returns the keys of the
 // blobs that it needs. The index or tag that it waits for is judged with all its parts, so the
-// manifest can wait as before. Two exceptions are left to Recover: a referrer, which is not judged
-// with its subject, and a manifest that need not wait, because the gate is another one now.
+// manifest can wait as before. Recover checks two kinds of manifests instead: a referrer, which is
+// not judged with its subject, and a manifest that need not wait under the present gate.
 func (p *Pusher) waitAgain(k cache.Resumable, r receipt, repo repository.Repo, now time.Time) ([]repository.Key, error) {
 	if k.Blob == nil {
 		return nil, errors.New("the manifest was not acknowledged")

@@ -29,7 +29,7 @@ const (
 	LeaveToQueue
 	// Wait decides whether a push waits for a foreign layer, which clients need not send.
 	Wait
-	// Publish ensures that the upstream has the content before it gets the manifest that names it.
+	// Publish ensures that the upstream has the content before the manifest that names the content.
 	Publish
 	// Acknowledge ensures that the content is on stable storage here, or that the upstream confirms it
 	// now.
@@ -95,8 +95,8 @@ const (
 // Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is in bytes, -1 if it is not known. Even if Place is Nowhere, the size may be known from a
-	// manifest.
+	// Size is the size of a blob in bytes, -1 if it is not known. Even if Place is Nowhere, it may be
+	// known from a manifest.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered, Shared or Elsewhere. It is zero if an older version

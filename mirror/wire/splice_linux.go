@@ -19,8 +19,7 @@ const (
 	maxPipes  = 32
 )
 
-// PipeFiles is the most files that the pipes of one [Server] take. They stay open when they are
-// idle.
+// PipeFiles is the most files that the pipes of one [Server] take. An idle pipe stays open.
 const PipeFiles = 2 * maxPipes
 
 // pipes are a pool of pipes. splice(2) moves bytes without copying them through this process, but

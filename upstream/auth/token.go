@@ -74,10 +74,10 @@ type flight struct {
 
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
 // cached token is due for renewal. It also does so if the registry has just refused that token (the
-// parameter refused; empty for none). Meanwhile, other callers get the cached token, even a refused
-// one. A caller waits if the cache has no valid token, or if its own token was refused. The new
-// token is for the scopes in demanded, which a challenge has named. If demanded is nil, it is for
-// the scopes of the last request for key, at first those in the parameter scopes.
+// parameter refused; empty for none). Meanwhile, another caller gets the cached token, even a
+// refused one. It waits only if the cache has no valid token, or if its own token was refused. The
+// new token is for the scopes in demanded, which a challenge has named. If demanded is nil, it is
+// for the scopes of the last request for key, at first those in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()

@@ -68,7 +68,7 @@ func rates() []upstream.Rate {
 
 // Public returns the quirks of ECR Public, for callers with AWS credentials or without. The rates
 // of pulls are those on the page "Amazon ECR Public service quotas", which names no burst. An index
-// and the manifest of one platform count as two (aws/aws-lambda-web-adapter#429).
+// and the manifest of one platform count as two pulls (aws/aws-lambda-web-adapter#429).
 func Public(credentials bool) upstream.Quirks {
 	pulls := 1.0
 	if credentials {

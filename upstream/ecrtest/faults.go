@@ -157,7 +157,7 @@ func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take returns the plan of all faults for the request, whose blob the function blob returns.
+// take returns what the faults do to a request, and counts it. The function blob returns its blob.
 func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -284,7 +284,6 @@ func (p *plan) corrupted(b []byte, at int64) []byte {
 	return b
 }
 
-// waitUntil waits until ctx ends or the channel over is closed.
 func waitUntil(ctx context.Context, over <-chan struct{}) {
 	select {
 	case <-ctx.Done():

@@ -77,7 +77,7 @@ func change(name string, edited func([]byte) ([]byte, error)) (err error) {
 	return os.Rename(temporary.Name(), name)
 }
 
-// likeOld gives a file the mode and the owner of the file with a name, if there is one.
+// likeOld gives f the mode and the owner of the file called name, if that file exists.
 func likeOld(f *os.File, name string) error {
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {

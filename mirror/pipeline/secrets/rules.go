@@ -7,12 +7,10 @@ import (
 
 // Rule recognises one kind of credential.
 type Rule struct {
-	// ID in findings and waivers.
-	ID string
-	// Description of the credential, for people.
-	What string
-	// Literals are strings. Each credential of this kind contains one of these strings, or directly
-	// follows one.
+	// ID names the rule in findings and waivers.
+	ID   string
+	What string // describes the credential to people
+	// Literals are strings. Each credential of this kind contains or follows one of these strings.
 	Literals []string
 	// Fold ignores case in the literals.
 	Fold bool
@@ -171,8 +169,8 @@ func privateKey(p []byte, _, stop int) ([]byte, bool) {
 	return key, true
 }
 
-// urlPassword matches a URL that contains a password. People choose such passwords, so a password
-// could be guessed from a fingerprint. Therefore the URL without the password identifies it.
+// urlPassword matches a URL that contains a password, and returns the URL without the password.
+// People choose such passwords, so a fingerprint made of the password would let others guess it.
 func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 	n := graphic.run(p, stop, maxSecret)
 	authority := p[stop : stop+n]
