@@ -304,7 +304,7 @@ func (s *flights) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 	}
 }
 
-// finish gives the error of a failed flight to the readers, and counts it.
+// finish gives readers the error of a failed flight. It counts disk failures and wrong content.
 func (s *flights) finish(g *growing, d digest.Digest, err error) {
 	if err == nil {
 		return

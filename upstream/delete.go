@@ -20,7 +20,7 @@ func (c *Client) DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) err
 	return c.remove(ctx, repo, oci.Request{Kind: oci.KindBlob, Ref: oci.Reference{Digest: d}})
 }
 
-// remove sends one DELETE, with the retries of other writes. A 404 after an earlier attempt is
+// remove sends a DELETE, with the same retries as other writes. A 404 after an earlier attempt is
 // success, because that attempt may have deleted the content.
 func (c *Client) remove(ctx context.Context, repo Repo, q oci.Request) error {
 	q.Method, q.Repo = http.MethodDelete, repo.Name

@@ -322,7 +322,7 @@ func (p *permit) answered(status int, after time.Duration) {
 	p.bucket.pool.pump(now, p.l.resume)
 }
 
-// recordError stores the text of a refusal, which the errors of busy then have.
+// recordError stores the text of a refusal for the errors that busy returns.
 func (p *permit) recordError(message string) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
@@ -341,8 +341,8 @@ func (p *permit) release() {
 	})
 }
 
-// limiterMetrics are the metrics of a Limiter. They are labelled by operation; the list of
-// operations is fixed.
+// limiterMetrics are the metrics of a Limiter. The label operation can have only the names of a
+// fixed list.
 type limiterMetrics struct {
 	waits     *prometheus.HistogramVec
 	refusals  *prometheus.CounterVec

@@ -18,8 +18,8 @@ import (
 )
 
 // Ingest is a blob that is being written, either in order by Write, or in any order by WriteAt
-// followed by Advance. Only one goroutine calls Write, Advance and Commit. WriteAt, ReadAt, Size
-// and Abort may be called from any goroutine. The creator always calls Abort in the end.
+// followed by Advance. Only one goroutine calls Write, Advance and Commit. WriteAt, ReadAt, Size,
+// Reopen and Abort may be called from any goroutine. The creator always calls Abort in the end.
 type Ingest struct {
 	home      *ingests
 	name      string
@@ -36,7 +36,7 @@ type Ingest struct {
 
 	mu       sync.Mutex
 	ended    bool  // committed, aborted, suspended, or about to be
-	reserved int64 // bytes that account has reserved for it
+	reserved int64 // bytes of room that are reserved for the blob
 	occupied int64 // the part of reserved that the file system has allocated
 }
 
@@ -235,8 +235,8 @@ func (in *Ingest) grow(n int64) error {
 
 // Commit verifies the digest and the length, publishes the blob, and returns it open. It also
 // succeeds if the blob is already held. If Commit returns an error, such as ErrCorrupt or ErrSize,
-// nothing is published. ctx bounds only the wait for other calls that work on the same digest. Run
-// makes the bytes durable later.
+// nothing is published. ctx bounds only the wait for other calls that work on the same digest.
+// [Dir.Run] makes the bytes durable later.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	b, err := in.commit(ctx, dg)
 	if err != nil {
@@ -335,7 +335,7 @@ func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 }
 
 // publish moves the file to where readers look, by one rename. It does not sync the file. The write
-// permission marks the file as unsynced until Run has synced it.
+// permission marks the file as unsynced until [Dir.Run] has synced it.
 func (in *Ingest) publish(name string) error {
 	root := in.home.root
 	if err := in.home.fault(OpPublish, in.name); err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Listen returns a listener for connections that may begin with a header of the PROXY protocol,
-// version 1 or 2. Only connections from trusted proxies may, and they have to: the protocol forbids
-// to guess whether the header is there. Without Options.Protocol, Listen returns ln.
+// Listen returns a listener for the PROXY protocol, version 1 or 2. Every connection from a trusted
+// proxy has to begin with a header, and no other connection may: the protocol forbids to guess
+// whether the header is there. Without Options.Protocol, Listen returns ln.
 func (t *Trust) Listen(ln net.Listener) net.Listener {
 	if !t.o.Protocol {
 		return ln
@@ -53,8 +53,8 @@ type conn struct {
 	addr  net.Addr // of the client
 }
 
-// RemoteAddr implements net.Conn: it returns the client's address. If the proxy names none, because
-// the connection is its own, or sends no valid header, it returns that of the proxy.
+// RemoteAddr implements net.Conn. It returns the client's address. If the header is not valid or
+// names no client, RemoteAddr returns the proxy's address.
 func (c *conn) RemoteAddr() net.Addr {
 	c.once.Do(c.readHeader)
 	return c.addr
@@ -105,8 +105,8 @@ func (t *Trust) refused(peer net.Addr, err error) {
 	}
 }
 
-// ConnContext marks the requests of a connection from a trusted proxy for [Peer]. A wrapper of a
-// connection has to have the method NetConn, as that of crypto/tls has.
+// ConnContext marks the requests of a connection from a trusted proxy for [Peer]. A type that
+// wraps a connection needs the method NetConn, which tls.Conn has.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	for {
 		if from, ok := c.(*conn); ok {

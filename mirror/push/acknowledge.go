@@ -108,9 +108,9 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 }
 
 // heldBlobs returns the blobs that the queue has to hold for a push. Every other blob must be at
-// the upstream, which confirms this now or gets the blob from another mirror. A fact is not enough,
-// because no client can send the blob later. heldBlobs also calls ensureChild for the manifests of
-// an index.
+// the upstream: the upstream confirms this now, or has got the blob from another mirror. A fact is
+// not enough, because no client can send the blob later. heldBlobs also calls ensureChild for the
+// manifests of an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
@@ -142,9 +142,9 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 	return blobs, err
 }
 
-// ensureChild ensures that a manifest of an index is in the queue or at the upstream. The client
-// did not send the manifest. So if the upstream has lost it or does not answer, ensureChild puts
-// the copy that is held here into the queue.
+// ensureChild ensures that a manifest of an index is in the queue or at the upstream. If the
+// upstream has lost the manifest or does not answer, ensureChild puts the copy that is held here
+// into the queue, because no client can send the manifest later.
 func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Digest) error {
 	held := p.Repo.Held(ctx, d)
 	if held == nil {

@@ -97,7 +97,7 @@ type receipt struct {
 	Repository string `json:"repository"`
 	User       string `json:"user,omitempty"`
 	Owner      string `json:"owner"`
-	// Waiting is set for a manifest that waits for one that refers to it.
+	// Waiting is set if the bytes are those of a waiting manifest.
 	Waiting *waitingReceipt `json:"waiting,omitempty"`
 }
 

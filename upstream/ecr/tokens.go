@@ -23,7 +23,7 @@ const (
 	callTimeout = 20 * time.Second
 	// minSuspectAge is the age from which a refusal makes a token due for renewal.
 	minSuspectAge = 30 * time.Second
-	// firstWait and lastWait bound the wait after a failed call.
+	// firstWait and lastWait bound the wait after a failed call, before chance takes off up to half.
 	firstWait = time.Second
 	lastWait  = time.Minute
 )

@@ -22,7 +22,7 @@
 //
 // # Known differences
 //
-// In three ways it is kinder than ECR:
+// It differs from ECR in three ways:
 //
 //   - It never converts to schema 1, as ECR does for clients that accept nothing newer (ECR guide,
 //     image-manifest-formats). Clients that pull schema 1 by tag are gone.

@@ -67,7 +67,7 @@ func (r *Running) build(opts Options) error {
 	r.APIURL = "http://" + reachable(r.listeners[1].Addr().(*net.TCPAddr))
 	objectScheme := "http"
 	if opts.TLS == nil && opts.SelfSigned {
-		objectScheme = "https" // as S3 does, because clients do not follow a redirect from https to http
+		objectScheme = "https" // as S3 has; clients do not follow a redirect from https to http
 	}
 	r.ObjectsURL = objectScheme + "://" + reachable(r.listeners[2].Addr().(*net.TCPAddr))
 	r.ControlURL = "http://" + reachable(r.listeners[3].Addr().(*net.TCPAddr))

@@ -12,9 +12,9 @@ import (
 
 const podmanConfig = "/etc/containers/registries.conf.d/50-dray.conf"
 
-// podman plans a file of its own beside registries.conf. An entry there would replace the entry,
-// with its mirrors, that another file has for the same registry. So such a registry is left alone.
-// The format is that of containers-registries.conf(5).
+// podman plans a file of its own beside registries.conf. An entry in the new file would replace an
+// entry of another file for the same registry, with its mirrors. If there is such an entry, the new
+// file is not written. The format is that of containers-registries.conf(5).
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}
