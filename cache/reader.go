@@ -42,7 +42,7 @@ type Reader struct {
 	cancel     context.CancelFunc
 	pos        int64
 	sequential int64 // bytes read from 0 on without a gap
-	noReopen   bool  // Stretch has found that the file cannot be opened a second time
+	noReopen   bool  // Stretch has failed to open the file a second time, or to seek in it
 
 	mu          sync.Mutex // guards the fields below; leaf lock
 	at          bytesAt
@@ -94,8 +94,8 @@ func (r *Reader) Source() Source {
 // Held reports whether the bytes are those of a complete blob on disk.
 func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 
-// Until says that the caller will not read beyond offset end, unless it seeks. If readers wait at
-// more places in a blob than can be fetched at once, the bytes after end are fetched later.
+// Until says that the caller will not read beyond offset end, unless it seeks. While the reader
+// waits for bytes, the fetch of the blob prefers bytes before end to later ones.
 func (r *Reader) Until(end int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,7 +105,7 @@ func (r *Reader) Until(end int64) {
 	}
 }
 
-// minStretch is the least number of bytes of a fetch under way that is worth sending as a file.
+// minStretch is the least number of bytes for which Stretch returns the file of a fetch under way.
 const minStretch = 16 << 10
 
 // Stretch waits until there are bytes at the position of the reader. It returns a file whose offset
@@ -147,8 +147,8 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 }
 
 // Passed moves the reader past the n bytes of the last stretch that were sent. err is the error
-// that ended the sending, or nil. If the next byte can be read, the file is not the cause, and
-// Passed returns err. Otherwise it returns nil, and the next Read passes the blob through.
+// that ended the sending, or nil. If the file is the cause of err, the next byte cannot be read:
+// Passed then returns nil, and the next Read passes the blob through. Otherwise it returns err.
 func (r *Reader) Passed(n int64, err error) error {
 	r.advance(n)
 	if err == nil {
@@ -162,8 +162,8 @@ func (r *Reader) Passed(n int64, err error) error {
 	return err
 }
 
-// reopened returns the file of a fetch under way, with an offset of the reader's own. It is
-// closed with the reader.
+// reopened returns the file of a fetch under way, with an offset of the reader's own. Close closes
+// the file.
 func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	r.mu.Lock()
 	f := r.stretchFile
@@ -236,8 +236,8 @@ func (r *Reader) ended() error {
 	return context.Cause(r.ctx)
 }
 
-// failOver makes the reader pass the blob through from its position on. If it has read from byte
-// 0 without a gap, it still verifies the whole.
+// failOver makes the reader pass the blob through from its position on. If the reader has read from
+// byte 0 without a gap, the whole is still verified.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if why.reason == reasonRead { // the flight has counted failures of other reasons
 		r.degraded(why, r.blob.Digest)

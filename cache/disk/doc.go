@@ -23,7 +23,7 @@
 //     take
 //   - scanner: lists the directory once, and puts the blobs into the account
 //   - evictor: makes room, plans evictions, unlinks files
-//   - syncer: makes new blobs durable in groups and marks their files clean
+//   - syncer: makes new blobs durable in groups and takes the write permission from their files
 //   - checker: verifies the blobs that an unclean stop may have damaged
 //   - quarantine and scrubber: verify held blobs again, and set rotten ones aside
 //   - contents: the methods by which callers read and remove blobs

@@ -48,7 +48,7 @@ type Left struct {
 
 // CreateResumable is Create for an ingest of unknown length that outlives the process. The next
 // process gets the ingest and its note from Recover. The key consists of up to 100 letters, digits,
-// hyphens and underscores. No other ingest has the key. CreateResumable returns ErrKey for a
+// hyphens and underscores. No other ingest may have the key. CreateResumable returns ErrKey for a
 // malformed key, and for a note that is too long.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
@@ -91,8 +91,8 @@ func (in *Ingest) Suspend() error {
 	return in.file.Close()
 }
 
-// Keep keeps the blob as which an ingest was committed under a key from being evicted, until Forget
-// is called. The caller still has the blob open.
+// Keep protects the blob with the digest dg from eviction until Forget is called. The key is that
+// of the ingest that became this blob. The blob must still be on disk.
 func (s *ingests) Keep(key string, dg digest.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,7 +21,7 @@ type CachedOptions struct {
 	// Entries bounds the number of entries in memory; 0 means 65536.
 	Entries int
 	// Staleness is how long reads get an entry from memory before the store is asked again; 0 means 1
-	// second. Reads may notice an expiry, or a write of another process, this late.
+	// second. So reads may notice an expiry, or a write of another process, with this delay.
 	Staleness time.Duration
 	// OnError is how long, at most, reads get an entry of the store from memory while the store fails;
 	// 0 means 1 hour.

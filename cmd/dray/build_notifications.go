@@ -9,8 +9,8 @@ import (
 	"dray/mirror/notify"
 )
 
-// endpointOf returns the service that n, an entry of `notifications` in the configuration,
-// describes. files reads the secrets of the service.
+// endpointOf returns the service that an entry of `notifications` in the configuration describes.
+// The parameter files reads the secrets of the service.
 func endpointOf(n config.Notification, files watched.Source) (notify.Endpoint, error) {
 	service, err := serviceOf(n.Service, files)
 	return notify.Endpoint{Service: service, Name: n.Name, Timeout: n.Timeout.Std(), Backlog: n.Backlog}, err

@@ -30,7 +30,7 @@ func contenders() []contender {
 	}
 }
 
-// dirPolicy is dray's own policy.
+// dirPolicy is S3-FIFO as dray has it, with one pool of blobs or two.
 type dirPolicy struct {
 	trace *trace
 	dir   *disk.Simulation
@@ -41,7 +41,7 @@ func (p dirPolicy) request(at int) bool {
 	return p.dir.Request(o.digest, o.size)
 }
 
-// store has the contents of a cache and their sizes, for all policies but dray's and Belady's.
+// store has the contents of a cache and their sizes, for FIFO, LRU and SIEVE.
 type store struct {
 	trace          *trace
 	capacity, used int64

@@ -75,6 +75,6 @@ func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
 			}
 			return nil, fmt.Errorf("a %T, not one for ECDSA", key)
 		}
-		text = rest // the parameters of the curve
+		text = rest // skips the parameters of the curve
 	}
 }

@@ -101,8 +101,8 @@ func (a *Access) authenticated(r *http.Request, needs []Need) (Principal, error)
 	return who, nil
 }
 
-// open reports whether some rule allows anonymous access. Then a client without credentials must
-// not be refused at the base of the API.
+// open reports whether some rule allows anonymous access. If so, a client without credentials must
+// not be refused at the base of the API, /v2/.
 func (a *Access) open() bool {
 	return slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.Anonymous })
 }

@@ -171,7 +171,7 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 	return ok && json.Unmarshal(text, into) == nil
 }
 
-// Refuses reports whether the findings or unknowns of a layer reject every image with the layer.
+// Refuses reports whether the results for a layer already reject every image with the layer.
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	r := &Report{Repository: repo, At: time.Now().UTC()}
 	p.addScanned(s, Place{}, r)

@@ -14,9 +14,9 @@ import (
 type Stage interface {
 	// Name identifies the stage in reports, waivers and metrics.
 	Name() string
-	// Revision changes whenever the stage might judge the same bytes differently, for example because
-	// its code or its configuration changed. Results for layers are remembered under the revision. The
-	// function [Revision] makes a revision.
+	// Revision changes whenever the stage might give another result for the same layer, for example
+	// because its code or its configuration changed. Results for layers are remembered under the
+	// revision. The function [Revision] makes a revision.
 	Revision() string
 }
 
@@ -77,7 +77,7 @@ type Visitor interface {
 	// End ends the content of an entry that the visitor wanted.
 	End() error
 	// Close ends the layer. complete reports whether the walk reached the layer's end without an error
-	// of the visitor. If it did not, the result is not used.
+	// of the visitor. If complete is false, the result is not used.
 	Close(complete bool) (LayerResult, error)
 }
 
@@ -102,7 +102,7 @@ type Entry struct {
 	Capabilities bool
 }
 
-// Regular reports whether the entry is a file with content.
+// Regular reports whether the entry is a regular file: no directory, link or device.
 func (e *Entry) Regular() bool { return e.Type == '0' || e.Type == 0 }
 
 // LayerResult holds the findings of a stage in one layer. It is remembered by the layer's
@@ -137,12 +137,12 @@ type Step struct {
 	// visitor, and 0 means 1 minute. For names or an image, it is the time until CheckName or
 	// CheckImage returns, and 0 means 10 s.
 	Within time.Duration
-	// Key is the configuration key of Within, for texts. It is empty if there is none.
+	// Key is the configuration key of Within, for error messages. It is empty if there is none.
 	Key string
 }
 
-// slow returns the error for a stage that has taken longer than a time limit. of says what the
-// limit is for.
+// slow returns the error for a stage that has taken longer than a time limit. The parameter of says
+// what the limit is for, such as " for one layer".
 func (s Step) slow(limit time.Duration, of string) error {
 	if s.Key == "" {
 		return fmt.Errorf("%w: %v%s", errSlow, limit, of)

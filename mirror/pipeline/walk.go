@@ -35,7 +35,7 @@ type Limits struct {
 	// MaxBytes bounds a layer, in uncompressed bytes; 0 means 100 GiB.
 	MaxBytes int64
 	// MaxWindow bounds the window of a layer that is compressed with zstd, in bytes. 0 means 128
-	// MiB, as much as the zstd program takes.
+	// MiB, which is also the default limit of the zstd program.
 	MaxWindow int64
 }
 
@@ -53,7 +53,7 @@ func (l Limits) withDefaults() Limits {
 // ArchiveStage is the stage name in findings of the walk itself.
 const ArchiveStage = "archive"
 
-// walkVersion is part of the revision of the walk.
+// walkVersion goes up whenever the walk has other results for the same layer than before.
 const walkVersion = 4
 
 // ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
@@ -80,7 +80,7 @@ var unreadFormats = map[string]string{
 	FormatXZ: "compressed with xz", FormatLzip: "compressed with lzip", Format7z: "an archive of 7-Zip", FormatEROFS: "a file system of the form EROFS",
 }
 
-// magics are the first bytes of formats.
+// magics are the bytes by which detect recognises formats.
 var magics = []struct {
 	format string
 	at     int
@@ -102,8 +102,8 @@ type Archive struct {
 	Size         int64 `json:"size"`
 	Uncompressed int64 `json:"uncompressed"`
 	Entries      int   `json:"entries"`
-	// DiffID is the digest of the uncompressed archive, computed by the walk. It is empty for other
-	// formats, and if the walk stopped before the end.
+	// DiffID is the digest of the uncompressed archive, computed by the walk. It is empty if the walk
+	// did not read the blob as an archive, or stopped before the end.
 	DiffID digest.Digest `json:"diffID,omitempty"`
 }
 
@@ -460,7 +460,7 @@ func recovered(call func() error) (err error) {
 	return call()
 }
 
-// close ends the visitor's layer and returns its bounded result.
+// close ends the visitor's layer. It returns the result with at most MaxLayerFindings findings.
 func (s *participant) close(complete bool) (r LayerResult, err error) {
 	failed := s.err
 	s.err = nil

@@ -86,8 +86,8 @@ func windowOf(b *bufio.Reader) uint64 {
 type windowReader struct {
 	decoder *zstd.Decoder
 	most    int64
-	// later reports whether the window of the first frame is small, so that only a later frame can
-	// have a window above the limit most.
+	// later reports whether the window of the first frame is small. So only a later frame can have a
+	// window that is too large.
 	later   bool
 	release func()
 }

@@ -108,11 +108,10 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// conclude writes the result of an attempt to the journal, and then calls do, which changes the
-// index. The order matters: until the index changes, the entry counts as being forwarded. So no one
-// can retry or drop it and write a record that contradicts r. Run cannot return an error, and the
-// result stands even if the write fails. The journal is then behind, and is rewritten before any
-// further record.
+// conclude writes r, the result of an attempt, to the journal. Then it calls do, which changes the
+// index. Until the index changes, the entry counts as being forwarded, so nobody can retry or drop
+// the entry and write a record that contradicts r. The result stands even if the write fails. The
+// journal is then behind, and is rewritten before any further record.
 func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()

@@ -141,7 +141,7 @@ func (s *Server) createRepositoryCall(c apiCall) (any, error) {
 	return map[string]any{"repository": s.view(g, r)}, nil
 }
 
-// check checks the constraints of the model.
+// check returns the exception of ECR if the input breaks a constraint of the API.
 func (in createRepositoryInput) check() error {
 	if len(in.Name) < 2 || len(in.Name) > 256 || !anchoredName.MatchString(in.Name) {
 		return exception("InvalidParameterException", "Invalid parameter at 'repositoryName' failed to satisfy constraint: 'must satisfy regular expression '%s''", repositoryName)

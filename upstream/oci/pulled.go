@@ -28,8 +28,8 @@ func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	return m, err
 }
 
-// typeOf returns the media type of bytes that ParseManifest refuses. The type in the bytes counts
-// more than the declared type, because the digest covers the bytes.
+// typeOf returns the media type of bytes that ParseManifest refuses. It prefers types of manifests,
+// and then the type in the bytes to the declared type, because the digest covers the bytes.
 func typeOf(declared string, raw []byte) string {
 	own := membersOf(raw).MediaType
 	switch {
@@ -91,8 +91,8 @@ type signature struct {
 // signedPayload returns the part of a signed manifest of schema 1 that was signed, and that the
 // digest covers. The protected header of each signature says how many bytes of the manifest precede
 // the signatures, and contains the bytes that follow the signatures (distribution's specification
-// of schema 1, "Signed Manifests"). It returns nil if raw is no such manifest. It does not verify
-// signatures.
+// of schema 1, "Signed Manifests"). signedPayload returns nil if raw is no such manifest. It does
+// not verify signatures.
 func signedPayload(raw []byte) []byte {
 	var signed struct {
 		Signatures []signature `json:"signatures"`

@@ -1,5 +1,5 @@
-// Package clients makes what recognises clients and operators, and the proxies before them, from
-// the configuration.
+// Package clients builds from the configuration the parts that recognise clients, operators, and
+// the proxies before them.
 package clients
 
 import (

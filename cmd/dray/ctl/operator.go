@@ -99,8 +99,8 @@ func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	return err
 }
 
-// logIn makes the operator send the user and the password in a file, in place of a token. An empty
-// name changes nothing.
+// logIn reads a user and a password from a file. The operator then sends these in place of a token.
+// If the name of the file is empty, logIn changes nothing.
 func (o *operator) logIn(file string) error {
 	if file == "" {
 		return nil
@@ -171,7 +171,7 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 	return items, nil
 }
 
-// work calls an [admin.Work], and calls each for every answer about its progress.
+// work calls an [admin.Work], and passes every answer about its progress to the function each.
 func work[A any](ctx context.Context, o *operator, path string, q any, each func(A)) error {
 	body, err := json.Marshal(q)
 	if err != nil {
@@ -191,7 +191,7 @@ func work[A any](ctx context.Context, o *operator, path string, q any, each func
 	return nil
 }
 
-// eachItem reads a list, calls each for its items as they arrive, and closes the response.
+// eachItem passes the items of a list to the function each as they arrive. It closes the response.
 func eachItem[A any](resp *http.Response, each func(A)) error {
 	defer resp.Body.Close()
 	in := json.NewDecoder(resp.Body)

@@ -11,8 +11,8 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// Command returns the hidden subcommand that writes the pages of its root to a directory. Packages
-// are built with it.
+// Command returns the hidden subcommand that writes the pages of all commands to a directory. The
+// build of the packages uses it.
 func Command() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIRECTORY",
@@ -121,8 +121,8 @@ func options(b *strings.Builder, title, usages string) {
 	b.WriteString(".fi\n")
 }
 
-// escape makes text plain for man(7): no backslash and no hyphen is changed, and no line is taken
-// for a request.
+// escape makes a line of text plain for man(7), which then shows its backslashes and hyphens
+// unchanged and does not take the line for a request.
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {

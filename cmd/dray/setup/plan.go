@@ -76,8 +76,8 @@ func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 	return found, notes
 }
 
-// login is a note about how a client sends credentials to a mirror that wants some. The client
-// sends them in answer to a challenge.
+// login is a note about how a client gets its credentials, for a mirror that demands some. Clients
+// send credentials only in answer to a challenge.
 func (m mirror) login(how string) []string {
 	switch {
 	case !m.auth:

@@ -22,8 +22,8 @@ import (
 // Name of the stage.
 const Name = "runtime"
 
-// version goes up with every change of the verdicts for the same configuration, or of the facts
-// about layers.
+// version goes up whenever the same configuration lets other images pass than before, and with
+// every change of the facts about layers.
 const version = 2
 
 // Config holds the rules.
@@ -173,7 +173,7 @@ func (c *check) exposed() {
 	}
 }
 
-// addFromURL matches ADD with a URL, or a Git repository, as builders write it into the
+// addFromURL matches ADD of a URL or of a Git repository, in the form that builders write into the
 // history.
 var addFromURL = regexp.MustCompile(`(?:^|[\s)])ADD\s+(?:--\S+\s+)*(?:https?://|git@|git://|ssh://)`)
 
