@@ -64,7 +64,7 @@ help: ## list the targets
 	      /^[a-zA-Z-]+:.*## / { split($$0, t, /:.*## /); printf "  make %-20s %s\n", t[1], t[2] }' Makefile
 
 playtest: ## try dray with a stand-in for ECR, or with ECR itself if ECR_REGISTRY is set
-	go run ./cmd/playtest
+	@go build -o bin/playtest/ ./cmd/playtest && exec bin/playtest/playtest # go run would fail at Ctrl-C
 
 genSelfsigned: ## write a certificate for REGISTRY and localhost to ./credentials; FORCE=1 replaces an old one
 	@mkdir -p -m 0700 credentials

@@ -191,6 +191,9 @@ func TestListensWhereItsClientsAre(t *testing.T) {
 			if strings.Contains(next.String(), "WARNING: other machines") != tc.open {
 				t.Errorf("printed: %s", &next)
 			}
+			if strings.Contains(next.String(), "sudo mkdir") == (strings.HasPrefix(s.registry, "localhost") || strings.HasPrefix(s.registry, "127.")) {
+				t.Errorf("%s; printed: %s", s.registry, &next)
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -53,14 +54,18 @@ func (s *testbed) printNext(w io.Writer) {
 			"\nDRAY_ADDRESS=127.0.0.1:" + s.vars["PORT"] + " keeps them out."
 	}
 	certificate, registry := s.vars["TLS_CERTIFICATE"], s.registry
+	trust := ""
+	if !dockerTrusts(registry) {
+		trust = fmt.Sprintf(`
+  # Docker does not know the certificate yet:
+  sudo mkdir -p /etc/docker/certs.d/%[1]s && sudo cp %[2]s /etc/docker/certs.d/%[1]s/ca.crt
+`, registry, certificate)
+	}
 	fmt.Fprintf(w, `
 %s
 
 Everything is up: dray at https://%[2]s, its metrics at http://%[3]s/metrics. In another terminal:
-
-  # Docker trusts whatever is at localhost; under any other name it has to be told of the certificate:
-  sudo mkdir -p /etc/docker/certs.d/%[2]s && sudo cp %[4]s /etc/docker/certs.d/%[2]s/ca.crt
-
+%[7]s
   # pull through dray, and run dray out of dray:
   docker pull %[2]s/%[5]s:one && docker run --rm %[2]s/%[5]s:one
 
@@ -75,5 +80,15 @@ Everything is up: dray at https://%[2]s, its metrics at http://%[3]s/metrics. In
   curl -s http://%[3]s/metrics | grep ^dray_
 
   # what dray and the stand-in wrote: %[6]s
-`, about, registry, s.admin, certificate, repository, s.dir+"/*.log")
+`, about, registry, s.admin, certificate, repository, s.dir+"/*.log", trust)
+}
+
+// dockerTrusts reports whether Docker pulls from a registry, host:port, without knowing its
+// certificate: by default it does so from this machine ("dockerd", Insecure registries).
+func dockerTrusts(registry string) bool {
+	host, _, err := net.SplitHostPort(registry)
+	if err != nil {
+		host = registry
+	}
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }

@@ -202,7 +202,7 @@ func (s *testbed) startDray(ctx context.Context) error {
 	s.admin = s.vars["DRAY_ADMIN_ADDRESS"]
 	s.vars["DRAY_ADDRESS"] = net.JoinHostPort(s.listenAt(ctx), s.vars["PORT"])
 	if !isFree(s.vars["DRAY_ADDRESS"]) {
-		return fmt.Errorf("port %s is in use; try another: make -e PORT=5001 playtest", s.vars["PORT"])
+		return fmt.Errorf("port %s is in use, on macOS often by AirPlay Receiver; try another: make -e PORT=5001 playtest", s.vars["PORT"])
 	}
 	p, err := start(s.dir, s.drayBinary, environment(s.vars), "serve")
 	if err != nil {
