@@ -212,8 +212,8 @@ func (p Place) undo(r *record, path string) Result {
 		return result
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
-	if e.Backup != "" {
-		_ = os.Remove(p.real(e.Backup)) // the file has its content again, unless somebody removed the file
+	if e.Backup != "" && current != nil {
+		_ = os.Remove(p.real(e.Backup)) // the file has its content again
 	}
 	r.forget(p, path)
 	return result

@@ -108,6 +108,25 @@ func TestWriteAndUndo(t *testing.T) {
 	}
 }
 
+// TestUndoOfARemovedFile: the former content of a file that somebody has removed stays.
+func TestUndoOfARemovedFile(t *testing.T) {
+	root := t.TempDir()
+	put1(t, root, "/etc/old", "a\n")
+	p := Place{root, "c"}
+	if got, want := states(p.Write([]Change{line("/etc/old", "new")})), "/etc/old written"; got != want {
+		t.Fatalf("write: %s, want %s", got, want)
+	}
+	if err := os.Remove(filepath.Join(root, "/etc/old")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := states(p.Undo()), "/etc/old removed"; got != want {
+		t.Errorf("undo: %s, want %s", got, want)
+	}
+	if left := tree(t, root); left["/etc/old.before-dray"] != "a\n" {
+		t.Errorf("after undo: %v", left)
+	}
+}
+
 // TestWriteOther: with other changes, what was written before does not stay.
 func TestWriteOther(t *testing.T) {
 	root := t.TempDir()
