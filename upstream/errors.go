@@ -55,8 +55,8 @@ func (e storageError) refuses() bool {
 	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
 }
 
-// Refused reports whether an error is a refusal of the content that another try would not change.
-// The status of such an error is a 4xx, and the error is not Transient.
+// Refused reports whether an error says that the content is refused, and that another try would be
+// refused, too. The status of such an error is a 4xx, and the error is not Transient.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*oci.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500 && !Transient(err)
@@ -143,7 +143,8 @@ func mismatch(registry string, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }
 
-// unusable returns e with the status and cause of an answer that must not be used.
+// unusable makes e the error for an answer that must not be used: its status becomes 502, and its
+// cause ErrCorrupt with the given cause.
 func unusable(e *oci.Error, cause error) error {
 	return e.WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, cause))
 }

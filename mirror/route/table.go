@@ -35,7 +35,7 @@ type Table struct {
 	// Own are the host names under which clients reach dray itself. ?ns= with such a name has no
 	// effect.
 	Own []string
-	// Order has the routes. A name without a host or prefix uses the first route.
+	// Order has the routes. The first one gets the requests in which nothing selects a route.
 	Order []Route
 }
 
@@ -46,8 +46,8 @@ type Target struct {
 	Repo string
 	// Name is the only name that rights refer to, whatever form the client used. For the listener's
 	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo.
-	// If Repo at the first route could be read as a name at another route, Name begins with the
-	// label of the first route, too.
+	// If Repo at the first route begins with the label of any route and a slash, the label of the
+	// first route and a slash are put before it. Otherwise, Name would look like one at that route.
 	Name string
 }
 
@@ -85,7 +85,8 @@ func (r *Table) Hint(t Target) string {
 	return fmt.Sprintf("for %s of the registry %s, add %s to upstreams in the configuration of dray, and to those of the listener if it lists them", rest, host, host)
 }
 
-// find returns the route of a request, and its repository without prefix and default namespace.
+// find returns the route of a request, and the name of the repository as it is in the request after
+// the prefix or host: the default namespace is not added yet.
 func (r *Table) find(host string, q oci.Request) (*Route, string, error) {
 	if len(r.Order) == 0 {
 		return nil, "", oci.ErrNameUnknown.With("this listener has no upstream")

@@ -33,7 +33,7 @@ func Private() upstream.Quirks {
 	return upstream.Quirks{
 		RefusesEmptyBlobs:       true, // aws/containers-roadmap#1074; EmptyUploadException of the API
 		MissingRepositoryCloses: true, // aws/containers-roadmap#1970
-		NoUploadCancel:          true, // the API has no call to end an upload
+		NoUploadCancel:          true, // the API has no call to cancel an upload
 		ImmutableTagAlways:      true, // ImageAlreadyExistsException of the API
 		MaxPage:                 1000, // API reference, ListImages, maxResults
 		Rates:                   rates(),

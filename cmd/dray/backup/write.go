@@ -24,7 +24,8 @@ import (
 // newest is the format of the files that this program writes, and the newest one that it reads.
 const newest = 1
 
-// The names of entries. Files of the state have names that begin with a key of parts.
+// The names of entries. A file of the state is named after its directory, by the name that the
+// function parts gives it: "queue/journal".
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"
@@ -55,7 +56,7 @@ type writer struct {
 }
 
 // Write writes a backup. A process may be using the directories. The backup then has the state of
-// one moment, and every blob that this state needs.
+// one moment, and every blob that this state needs, except those in Summary.Missing.
 func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	b := &writer{d: d, out: tar.NewWriter(w), written: map[digest.Digest]bool{}}
 	if err := b.object(headName, head{newest, d.Version}); err != nil {
@@ -84,7 +85,8 @@ func Write(d directories.Directories, w io.Writer) (Summary, error) {
 
 // collect writes the blobs that the state needs, and returns the files of the state. If a blob is
 // gone, its push was perhaps forwarded meanwhile, or its image deleted. So collect reads the state
-// again, until it needs no blob that is newly gone.
+// again. A blob that the state still needs then is lost. collect ends when every blob that is gone
+// was gone the time before, too.
 func (b *writer) collect(temp string) (map[string][]byte, error) {
 	var gone map[digest.Digest]bool
 	for {

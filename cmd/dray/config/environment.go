@@ -25,7 +25,7 @@ type Environment struct {
 	Registry *string `env:"REGISTRY"`
 	// The port of the first listener.
 	Port *Port `env:"PORT"`
-	// The AWS region of CloudWatch. Without it dray publishes nothing.
+	// The AWS region of CloudWatch. Without it, dray sends no pull counts to CloudWatch.
 	Region *string `env:"REGION"`
 
 	// The configuration file; `--config` overrides it.
@@ -40,7 +40,7 @@ type Environment struct {
 	ECRCAFile *string `env:"DRAY_ECR_CA_FILE"`
 	// The directory of the cache.
 	CacheDirectory *string `env:"DRAY_CACHE_DIRECTORY"`
-	// The directory of what exists nowhere else.
+	// The directory of the queue of pushes, the lists of hosted repositories, and the pins.
 	StateDirectory *string `env:"DRAY_STATE_DIRECTORY"`
 	// The most bytes on disk.
 	CacheMaxBytes *Bytes `env:"DRAY_CACHE_MAX_BYTES"`

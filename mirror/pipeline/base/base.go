@@ -41,7 +41,7 @@ const (
 type Known struct {
 	// Name is written in full: "docker.io/library/debian:bookworm".
 	Name string
-	// Upstream names the upstream that has the image; empty for an image of the configuration.
+	// Upstream names the upstream that has the image; empty for an image of Config.Images.
 	Upstream string
 }
 
@@ -52,7 +52,7 @@ type Catalogue interface {
 	Named(ctx context.Context, layers []digest.Digest) ([]Known, error)
 }
 
-// Image is a known image of the configuration.
+// Image is a known image that dray's configuration lists.
 type Image struct {
 	Name    string
 	DiffIDs []digest.Digest
