@@ -46,9 +46,10 @@ func (p *policy) clock() *clock {
 }
 
 // pool is S3-FIFO (https://s3fifo.com), with queues that are measured in bytes. A new blob waits in
-// the short queue. When it becomes the oldest blob there, it moves to the main queue if it has been
-// hit, and is evicted otherwise. A blob that has a ghost when it is stored goes to the main queue
-// at once. In the main queue, each hit spares a blob once.
+// the short queue. When a victim is needed and the short queue has at least its share of the pool's
+// bytes, its oldest blob moves to the main queue if it has been hit, and is evicted otherwise. A
+// blob that has a ghost when it is stored goes to the main queue at once. In the main queue, each
+// hit spares a blob once.
 type pool struct {
 	fresh, main *fifo // the short queue and the main queue
 	ghosts      *ghosts

@@ -8,15 +8,15 @@ import (
 // Lease says how long an answer that was made of several reads may be used again without reading.
 // It is valid while a [Cached] would answer each of these reads from memory. It ends when this
 // process writes anything that could change one of the answers. The zero value, nil, and a Lease
-// without reads are not valid. A Lease is never valid if the store failed during a read or [Except]
-// answered a read. It is not valid either if a read had to repeat a write that the store had
-// refused.
+// without reads are not valid. A Lease is never valid if the store failed during a read, or if a
+// read was about an upstream whose facts an [Except] does not keep. It is not valid either if a
+// read found that the store had refused a write of the same key, and sent this write again.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any
 // goroutine may call Valid.
 type Lease struct {
-	until   time.Time // the earliest end of all reads
+	until   time.Time // when the first of the answers expires
 	revoked bool
 	marks   []mark
 }

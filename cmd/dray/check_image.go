@@ -44,7 +44,8 @@ IMAGE is one of
   NAME                         an image in a registry, named as for "docker pull"
                                through dray
 
-TAG, or a repository with a tag such as team/app:1.2, selects one of several images.
+TAG selects one of several images. It may also be a repository with a tag, such
+as team/app:1.2.
 
 --as sets the name that you want to push the image as. It decides which checks
 apply, and the rules for names examine it.
@@ -62,7 +63,7 @@ and with 1 if it could not be checked.`,
 		},
 	}
 	cmd.Flags().StringVar(&c.as, "as", "", "name and tag that you want to push the image as")
-	cmd.Flags().StringVar(&c.checks, "checks", "", "name of the checks (default: the checks for the upstream and repository of --as)")
+	cmd.Flags().StringVar(&c.checks, "checks", "", "name of the checks (default: those that apply to the name in --as or, without --as, to IMAGE)")
 	cmd.Flags().BoolVar(&c.json, "json", false, "print the report as JSON")
 	cmd.Flags().BoolVar(&c.view, "view", false, "print the document that rules examine, and run no checks")
 	return cmd
@@ -187,8 +188,8 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 }
 
 // fileForm returns the form in which a user has to name an archive or a layout, or "" if the path
-// is of neither. Directories often have the names of images, so only one with the file oci-layout
-// is a layout (image-spec, "OCI Image Layout Specification").
+// is of neither. A directory is a layout only if it has the file oci-layout (image-spec, "OCI Image
+// Layout Specification"), because a directory often has the same name as an image in a registry.
 func fileForm(path string) string {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return "docker-archive"
@@ -237,7 +238,7 @@ func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, 
 	g := &graph{cfg: cfg, log: slog.New(slog.DiscardHandler)}
 	u := cfg.Upstreams[slices.IndexFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Name == target.Upstream })]
 	if u.Kind == config.KindLocal {
-		return nil, fmt.Errorf("%s: an upstream of kind local exists only in a running dray; name the image as dray serves it, with the host name of dray", image)
+		return nil, fmt.Errorf("%s: an upstream of kind local exists only in a running dray; pull the image through dray, and check an archive of it", image)
 	}
 	reg, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
 	if err != nil {

@@ -19,7 +19,7 @@ func workloads() []workload {
 	return []workload{
 		{"cluster", "1,500 repositories, 300 nodes that store images, new versions, moving pods", func(n int, seed uint64) *trace { return clusterTrace(n, seed, false) }},
 		{"+ci+scan", "the same, with builds that are pulled once or twice, and now and then a scan of all", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
-		{"irm", "independent requests (Zipf 0.9); one in seven objects is requested only once", independentTrace},
+		{"irm", "independent requests (Zipf 0.9); one in seven is the only one for its object", independentTrace},
 	}
 }
 
@@ -186,7 +186,8 @@ func (c *cluster) pull(node int, i release) {
 	}
 }
 
-// collect keeps at most about nodeLayers/2 blobs of a node: those of images that the node runs.
+// collect removes the blobs of a node that are in none of the images that the node runs. To choose
+// these images, it draws one after the other until they have nodeLayers/2 blobs or more.
 func (c *cluster) collect(node int) {
 	keep := map[int32]bool{}
 	for len(keep) < nodeLayers/2 {

@@ -58,7 +58,7 @@ const (
 	Forwarding State = "forwarding"
 	Failed     State = "failed" // refused by the registry; waits for an operator to retry or drop it
 
-	dropping State = "dropping" // withdrawn, until Withdrawal.Done or Restore
+	dropping State = "dropping" // taken out by a Withdrawal, whose Done or Restore was not called yet
 )
 
 // Entry is a push in the queue.
@@ -69,8 +69,10 @@ type Entry struct {
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
 	// Next is when the next attempt is due. If it is zero, the attempt has been due since Accepted.
-	Next  time.Time `json:"next,omitzero"`
-	Error string    `json:"error,omitempty"` // of the last attempt, or of the attempt under way
+	Next time.Time `json:"next,omitzero"`
+	// Error is the error of the last attempt. During an attempt, it may say why the attempt makes no
+	// progress (see SetError).
+	Error string `json:"error,omitempty"`
 	// Overtaken says that the tag was pushed again later.
 	Overtaken bool `json:"overtaken,omitempty"`
 }

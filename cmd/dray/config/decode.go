@@ -31,8 +31,9 @@ type defaulted interface{ setDefaults() }
 // shorthand is implemented by sections that a single text can stand for.
 type shorthand interface{ setText(text string) }
 
-// ReadYAML reads the text of a file with one YAML document into the struct that to points to. It
-// returns all problems. A key that the struct does not have is a problem, too.
+// ReadYAML reads the text of a file with one YAML document into a struct. The parameter to is a
+// pointer to the struct. ReadYAML returns all problems. A key that the struct does not have is a
+// problem, too.
 func ReadYAML(file string, text []byte, to any) error {
 	return decodeYAML(file, text, to).problems.err()
 }
