@@ -55,8 +55,9 @@ type writer struct {
 	sum     Summary
 }
 
-// Write writes a backup. A process may be using the directories. The backup then has the state of
-// one moment, and every blob that this state needs, except those in Summary.Missing.
+// Write writes a backup. A process may be using the directories. Each file of the state is then as
+// it was at some moment of the call. The backup has every blob that these files need, except those
+// in Summary.Missing.
 func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	b := &writer{d: d, out: tar.NewWriter(w), written: map[digest.Digest]bool{}}
 	if err := b.object(headName, head{newest, d.Version}); err != nil {
