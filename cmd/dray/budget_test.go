@@ -369,6 +369,7 @@ func TestBudgetPrefetch(t *testing.T) {
 func TestBudgetWarm(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	img := seed(t, s.ecr, "team/app", "v1", 300<<10)
+	s.admin() // before several goroutines need it
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {

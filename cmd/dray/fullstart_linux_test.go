@@ -136,7 +136,7 @@ func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
 // clients meet it.
 func TestStartOnAReadOnlyDisk(t *testing.T) {
 	path := mounted(t, syscall.MS_RDONLY, "")
-	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}}, slog.New(slog.DiscardHandler))
+	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}, State: config.State{Directory: path}}, slog.New(slog.DiscardHandler))
 	if g != nil || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("got %v", err)
 	}
