@@ -32,7 +32,7 @@ func (s *idleFiles) take(e *entry) *os.File {
 	defer s.mu.Unlock()
 	for i := len(s.files) - 1; i >= 0; i-- {
 		if f := s.files[i]; f.entry == e {
-			s.files = append(s.files[:i], s.files[i+1:]...)
+			s.files = slices.Delete(s.files, i, i+1)
 			return f.file
 		}
 	}
@@ -71,15 +71,19 @@ func (s *idleFiles) closeAll() error {
 }
 
 func (s *idleFiles) closeIf(unused func(idleFile) bool) error {
-	var err error
+	var closing []*os.File
 	s.mu.Lock()
 	s.files = slices.DeleteFunc(s.files, func(f idleFile) bool {
 		if !unused(f) {
 			return false
 		}
-		err = errors.Join(err, f.file.Close())
+		closing = append(closing, f.file)
 		return true
 	})
 	s.mu.Unlock()
+	var err error
+	for _, f := range closing {
+		err = errors.Join(err, f.Close())
+	}
 	return err
 }
