@@ -32,7 +32,7 @@ func (s *idleFiles) take(e *entry) *os.File {
 	defer s.mu.Unlock()
 	for i := len(s.files) - 1; i >= 0; i-- {
 		if f := s.files[i]; f.entry == e {
-			s.files = slices.Delete(s.files, i, i+1)
+			s.files = append(s.files[:i], s.files[i+1:]...)
 			return f.file
 		}
 	}
