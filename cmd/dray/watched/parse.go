@@ -52,18 +52,18 @@ func Headers(values map[string]auth.Secret) (http.Header, error) {
 
 // ParseHeaders reads a file that has one header in each line, as "Name: value".
 func ParseHeaders(text []byte) (http.Header, error) {
-	values := map[string]auth.Secret{}
+	h := http.Header{}
 	for n, line := range settings(text) {
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || !headerName.MatchString(name) || control.MatchString(value) {
 			return nil, fmt.Errorf("has a line that is not a header as Name: value, line %d", n) // without the line, which may be a secret
 		}
-		values[name] = auth.Secret(strings.TrimSpace(value))
+		h.Set(name, strings.TrimSpace(value))
 	}
-	if len(values) == 0 {
+	if len(h) == 0 {
 		return nil, errors.New("has no header")
 	}
-	return Headers(values)
+	return h, nil
 }
 
 // ParseVariables reads a file that has one variable in each line, as NAME=value.
