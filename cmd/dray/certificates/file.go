@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"dray/mirror/reread"
 )
 
 // NearEnd is the time before the end of a certificate's validity in which dray warns.
@@ -72,29 +70,7 @@ func better(a, b *x509.Certificate, now time.Time) bool {
 // Check reads the file. It returns an error if the file has no certificate that is valid at now and
 // for [NearEnd] after that.
 func (f File) Check(now time.Time) error {
-	value, err := reread.New(nil, f.parse, f.Path)
-	if err != nil {
-		return f.check(nil, err, now)
-	}
-	all, _ := value.Get()
-	return f.check(all, nil, now)
-}
-
-// check does the work of Check, given the certificates in the file, or why there are none.
-func (f File) check(all []*x509.Certificate, err error, now time.Time) error {
-	if err != nil {
-		return f.problem("cannot be used: %v", err)
-	}
-	cert := f.current(all, now)
-	switch {
-	case now.Before(cert.NotBefore):
-		return f.problem("of %s is not valid before %s, so %s until then", f.Path, date(cert.NotBefore), f.effect())
-	case now.After(cert.NotAfter):
-		return f.problem("of %s expired on %s, so %s; replace the file, and dray reads it again by itself", f.Path, date(cert.NotAfter), f.effect())
-	case cert.NotAfter.Sub(now) <= NearEnd:
-		return f.problem("of %s expires on %s; replace the file before, and dray reads it again by itself", f.Path, date(cert.NotAfter))
-	}
-	return nil
+	return (&file{File: f}).Check(now)
 }
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

@@ -43,10 +43,22 @@ func (f *file) get() ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// Check is [File.Check], but it parses the file only if the file has changed.
+// Check does the work of [File.Check]. It parses the file only if the file has changed.
 func (f *file) Check(now time.Time) error {
 	all, err := f.get()
-	return f.check(all, err, now)
+	if err != nil {
+		return f.problem("cannot be used: %v", err)
+	}
+	cert := f.current(all, now)
+	switch {
+	case now.Before(cert.NotBefore):
+		return f.problem("of %s is not valid before %s, so %s until then", f.Path, date(cert.NotBefore), f.effect())
+	case now.After(cert.NotAfter):
+		return f.problem("of %s expired on %s, so %s; replace the file, and dray reads it again by itself", f.Path, date(cert.NotAfter), f.effect())
+	case cert.NotAfter.Sub(now) <= NearEnd:
+		return f.problem("of %s expires on %s; replace the file before, and dray reads it again by itself", f.Path, date(cert.NotAfter))
+	}
+	return nil
 }
 
 // NewFiles returns Files of the given files.
