@@ -116,7 +116,7 @@ func (r *release) prepare(authorities string) error {
 	if err := r.asOf(); err != nil {
 		return err
 	}
-	for _, pages := range []string{"README.md", "docs/*.md", "docs/decisions/*.md", "deploy/README.md", "deploy/dray.yaml", "deploy/clients/*/*", "deploy/clients/*/*/*", "deploy/iam/*"} {
+	for _, pages := range []string{"README.md", "docs/*.md", "docs/decisions/*.md", "deploy/README.md", "deploy/dray.yaml", "deploy/iam/*"} {
 		if err := r.document(pages, documented[1]); err != nil {
 			return err
 		}

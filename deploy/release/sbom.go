@@ -5,6 +5,7 @@ import (
 	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,14 +98,9 @@ func (r *release) thirdParties() ([]byte, error) {
 			}
 		}
 	}
-	var modules []string
-	for m := range dirs {
-		modules = append(modules, m)
-	}
-	slices.Sort(modules)
 	var b bytes.Buffer
 	b.WriteString("dray contains the following modules, under these licences.\n")
-	for _, m := range modules {
+	for _, m := range slices.Sorted(maps.Keys(dirs)) {
 		entries, err := os.ReadDir(dirs[m])
 		if err != nil {
 			return nil, err
