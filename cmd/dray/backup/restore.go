@@ -163,11 +163,7 @@ func (r *reader) place() error {
 			return err
 		}
 	}
-	f, err := os.Open(r.d.State)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return directories.Sync(r.d.State)
 }
 
 // owned returns an error if root restores into a directory of another user, who could not read what

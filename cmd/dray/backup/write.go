@@ -2,7 +2,7 @@ package backup
 
 import (
 	"archive/tar"
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -119,10 +119,7 @@ func (b *writer) collect(temp string) (map[string][]byte, error) {
 
 // parts returns the directories of the state by their names in the backup.
 func parts(d directories.Directories) map[string]string {
-	pins := filepath.Join(d.Content(), "pins")
-	if apart := d.Pins(); apart != "" {
-		pins = filepath.Join(apart, "pins")
-	}
+	pins := filepath.Join(cmp.Or(d.Pins(), d.Content()), "pins")
 	return map[string]string{"queue": d.Queue(), "hosted": d.Hosted(""), "pins": pins}
 }
 
@@ -247,6 +244,6 @@ func (b *writer) entry(name string, text []byte) error {
 	if err := b.out.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(text))}); err != nil {
 		return err
 	}
-	_, err := io.Copy(b.out, bytes.NewReader(text))
+	_, err := b.out.Write(text)
 	return err
 }

@@ -87,17 +87,23 @@ func writeSynced(path string, body []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(body)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if err = fill(f, body); err == nil {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(path+".new"))
 	}
-	return syncDirectory(filepath.Dir(path))
+	return Sync(filepath.Dir(path))
 }
 
-func syncDirectory(dir string) error {
+// fill writes a file, syncs it and closes it.
+func fill(f *os.File, body []byte) error {
+	_, err := f.Write(body)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// Sync syncs a directory. When it returns nil, the names in the directory survive a power cut.
+func Sync(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -114,7 +114,7 @@ func (p part) move() error {
 	if err := os.Rename(temp, p.to); err != nil {
 		return err
 	}
-	if err := syncDirectory(filepath.Dir(p.to)); err != nil {
+	if err := Sync(filepath.Dir(p.to)); err != nil {
 		return err
 	}
 	return os.RemoveAll(p.from)
@@ -160,7 +160,7 @@ func sameFiles(a, b string) (bool, error) {
 
 // copyTree copies all files below a directory, with their modification times, and syncs them.
 func copyTree(from, to string) error {
-	dirs := []string{to}
+	var dirs []string
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func copyTree(from, to string) error {
 	})
 	for _, dir := range dirs {
 		if err == nil {
-			err = syncDirectory(dir)
+			err = Sync(dir)
 		}
 	}
 	return err
@@ -192,7 +192,11 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(to, body); err != nil {
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := fill(f, body); err != nil {
 		return err
 	}
 	return os.Chtimes(to, info.ModTime(), info.ModTime()) // the age of a pin
