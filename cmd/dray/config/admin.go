@@ -55,7 +55,7 @@ func (c Config) validateAdminAddress(k *Report, path, address string) {
 
 // concernsOperators reports whether the rule grants an action on the admin listener.
 func (r Rule) concernsOperators() bool {
-	return slices.Contains(r.Actions, actionView) || slices.Contains(r.Actions, actionOperate)
+	return slices.ContainsFunc(r.Actions, ofOperators)
 }
 
 // adminNotices adds the notices about the admin listener.

@@ -368,9 +368,12 @@ const (
 // actions lists the actions that a rule can grant.
 func actions() []string { return []string{"pull", "push", "delete", actionView, actionOperate} }
 
+// ofOperators reports whether an action is one on the admin listener.
+func ofOperators(action string) bool { return action == actionView || action == actionOperate }
+
 // forOperators reports whether the rule grants actions on the admin listener alone.
 func (r Rule) forOperators() bool {
-	return len(r.Actions) > 0 && !slices.ContainsFunc(r.Actions, func(a string) bool { return a != actionView && a != actionOperate })
+	return len(r.Actions) > 0 && !slices.ContainsFunc(r.Actions, func(a string) bool { return !ofOperators(a) })
 }
 
 // repositoryPattern reports whether a pattern can match the name of a repository.
