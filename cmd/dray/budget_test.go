@@ -11,17 +11,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	awsecr "github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/opencontainers/go-digest"
 
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 )
 
-// The tests of this file are the request budgets of docs/design.md, one for each
-// line that concerns one node: the exact number of requests that dray sends.
+// The tests TestBudget... are the request budgets of docs/design.md, one for each line that
+// concerns one node: the exact number of requests that dray sends. Those of pushes are in
+// budget_push_test.go.
 
 type kinds = map[ecrtest.Kind]int64
 
@@ -131,86 +129,6 @@ func TestBudgetQuotaReserve(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Amazon ECR sees a pull of what clients pull here: one GET an interval, and none without a pull or
-// after a restart.
-func TestBudgetKeepAlive(t *testing.T) {
-	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
-	dir, edits := t.TempDir(), []string{"keep_alive: 0s", "keep_alive: 500ms"}
-	s := startBefore(t, ecr, hub, dir, edits...)
-	seed(t, ecr, "team/app", "v1", 1<<10)
-	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	spent(t, ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1})
-	before, _ := ecr.Image("team/app", "v1")
-	for range 3 {
-		s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	}
-	for i := 0; ecr.Count("manifest-get") == 0 && i < 500; i++ {
-		<-time.After(10 * time.Millisecond)
-	}
-	if after, _ := ecr.Image("team/app", "v1"); !after.LastPull.After(before.LastPull) {
-		t.Errorf("the last pull was recorded at %v and then at %v", before.LastPull, after.LastPull)
-	}
-	<-time.After(700 * time.Millisecond)
-	s.stop()
-	spent(t, ecr, kinds{"manifest-get": 1})
-	s = startBefore(t, ecr, hub, dir, edits...)
-	<-time.After(100 * time.Millisecond)
-	s.stop()
-	if n := ecr.Count("manifest-get"); n != 0 {
-		t.Errorf("%d touches after a restart", n)
-	}
-}
-
-// A rule of ECR that deletes what nobody pulls spares an image that clients get from the cache, as
-// long as dray shows that it is in use.
-func TestKeepAliveSparesImagesFromRules(t *testing.T) {
-	for every, spared := range map[string]bool{"500ms": true, "0s": false} {
-		s := startBefore(t, ecrtest.Start(t, ecrtest.Options{TokenLife: 1000 * time.Hour}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), "keep_alive: 0s", "keep_alive: "+every)
-		seed(t, s.ecr, "team/app", "v1", 1<<10)
-		unpulledGo(t, s.ecr, "team/app", 7)
-		pull := func() { s.want(200, "GET", "/v2/team/app/manifests/v1", nil) }
-		pull()
-		for range 3 {
-			s.ecr.Advance(5 * 24 * time.Hour)
-			s.ecr.ResetCounters()
-			pull()
-			if spared {
-				s.eventually("ECR is shown that the image is in use", func() bool { return s.ecr.Count("manifest-get") > 0 })
-			}
-		}
-		if _, there := s.ecr.Image("team/app", "v1"); there != spared {
-			t.Errorf("keep_alive %s: the image is at ECR: %t", every, there)
-		}
-		s.stop()
-	}
-}
-
-// unpulledGo sets a rule by which ECR deletes what was not pulled for some days.
-func unpulledGo(t *testing.T, r *ecrtest.Running, repo string, days int) {
-	t.Helper()
-	text := fmt.Sprintf(`{"rules":[{"rulePriority":1,"description":"what nobody pulls","selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":%d},"action":{"type":"expire"}}]}`, days)
-	api := awsecr.NewFromConfig(aws.Config{Region: "eu-west-1", Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", "")},
-		func(o *awsecr.Options) { o.BaseEndpoint = &r.APIURL })
-	if _, err := api.PutLifecyclePolicy(t.Context(), &awsecr.PutLifecyclePolicyInput{RepositoryName: &repo, LifecyclePolicyText: &text}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// An image that clients pull here and that ECR has archived is told of once for each keep_alive.
-func TestKeepAliveTellsOfArchivedImages(t *testing.T) {
-	log := &recording{}
-	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), "keep_alive: 0s", "keep_alive: 500ms")
-	img := seed(t, s.ecr, "team/app", "v1", 1<<10)
-	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	s.ecr.Archive("team/app", "v1", true)
-	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	s.eventually("the image is told of", func() bool {
-		text := log.String()
-		at := strings.Index(text, "does not have an image any more")
-		return at >= 0 && strings.Contains(text[at:], "upstream=ecr repository=team/app digest="+img.manifest.Digest.String()+" tag=v1")
-	})
 }
 
 func TestBudgetTagWhileTheUpstreamIsDown(t *testing.T) {
@@ -498,107 +416,4 @@ func TestBudgetToken(t *testing.T) {
 	if n := s.hub.Count(ecrtest.KindToken); n != 1 {
 		t.Errorf("%d tokens for one host and scope", n)
 	}
-}
-
-func TestBudgetPush(t *testing.T) {
-	s := startStack(t, t.TempDir())
-	s.ecr.CreateRepository("team/app")
-	layers := [][]byte{bytes.Repeat([]byte("a"), 700<<10), bytes.Repeat([]byte("b"), 11<<20)}
-	m := s.push("team/app", "v1", layers...)
-	// b new blobs: b uploads (start, one body, close) + 1 manifest.
-	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "upload-start": 3, "upload-patch": 3, "upload-put": 3, "manifest-put": 1})
-
-	// The pushed image is a hit: by tag, by digest, every blob.
-	for _, ref := range []string{"v1", m.Digest.String()} {
-		if r := s.want(200, "GET", "/v2/team/app/manifests/"+ref, nil, "Accept", oci.MediaTypeOCIManifest); !bytes.Equal(r.body, m.Raw) {
-			t.Errorf("manifest %s differs", ref)
-		}
-	}
-	for _, l := range layers {
-		if r := s.want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(l).String(), nil); !bytes.Equal(r.body, l) {
-			t.Error("a layer differs")
-		}
-	}
-	spent(t, s.ecr, kinds{})
-
-	// An identical image: no blob, at most one manifest request.
-	for _, l := range append(layers, imageConfig) {
-		s.want(200, "HEAD", "/v2/team/app/blobs/"+digest.FromBytes(l).String(), nil)
-	}
-	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
-	spent(t, s.ecr, kinds{"manifest-put": 1})
-
-	img, ok := s.ecr.Image("team/app", "v1")
-	if !ok || !bytes.Equal(img.Raw, m.Raw) {
-		t.Error("ECR does not have the manifest byte for byte")
-	}
-}
-
-func TestBudgetFirstPushToANewRepository(t *testing.T) {
-	sw := ecrtest.DefaultSwitches()
-	sw.CreationDelay = 0
-	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
-	s.push("brand/new", "v1", []byte("one layer"))
-	// + 1 refused request + 1 CreateRepository.
-	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 3, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
-
-	s = startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), checked("")...)
-	if r := s.pushImage("brand/new", "v1", newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "b")))); r.StatusCode != 201 {
-		t.Fatalf("%s %s", r.Status, r.body)
-	}
-	// + 1 refused request before the verdict, 1 after it + 1 CreateRepository.
-	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 4, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
-
-	// ECR finds the repository after a second: + 1 refused request after 0.1, 0.3 and 0.7 s.
-	s = startStack(t, t.TempDir())
-	s.push("brand/new", "v1", []byte("one layer"))
-	<-s.ecr.Idle()
-	if n := s.ecr.Count("CreateRepository"); n != 1 {
-		t.Errorf("%d calls of CreateRepository, want 1", n)
-	}
-	if n := s.ecr.Count(ecrtest.KindUploadStart); n < 4 || n > 7 {
-		t.Errorf("%d starts of uploads, want 3 and some until ECR finds the repository", n)
-	}
-}
-
-// A client that asks by HEAD where pushes are taken may be about to push, so the registry has to
-// have confirmed the manifest lately.
-func TestBudgetHeadBeforeAPush(t *testing.T) {
-	s, img := warm(t)
-	head := func() {
-		t.Helper()
-		for range 3 {
-			s.want(200, "HEAD", "/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
-		}
-	}
-	head()
-	spent(t, s.ecr, kinds{})
-
-	s, img = warm(t, "fresh: 1h", "fresh: 0s")
-	head()
-	spent(t, s.ecr, kinds{"manifest-head": 3})
-	s.want(200, "GET", "/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
-	spent(t, s.ecr, kinds{})
-
-	s, img = warm(t, "fresh: 1h", "fresh: 0s", "{name: main,", "{name: main, role: mirror,")
-	head()
-	spent(t, s.ecr, kinds{})
-}
-
-// The first client that asks what to push finds out that the registry is silent. The next ones cost
-// nothing until dray asks again, some seconds later.
-func TestBudgetHeadDuringAnOutage(t *testing.T) {
-	s := startStack(t, t.TempDir(), acknowledging...)
-	s.ecr.AddFault(ecrtest.Fault{Close: true, Count: -1})
-	absent := digest.FromString("absent").String()
-	s.want(404, "HEAD", "/v2/team/app/blobs/"+absent, nil)
-	<-s.ecr.Idle()
-	s.ecr.ResetCounters()
-	for range 10 {
-		s.want(404, "HEAD", "/v2/team/app/blobs/"+absent, nil)
-		s.want(404, "HEAD", "/v2/team/app/manifests/"+absent, nil)
-		s.want(404, "HEAD", "/v2/team/app/manifests/v1", nil)
-		s.want(202, "POST", "/v2/team/app/blobs/uploads/?from=team/base&mount="+absent, nil)
-	}
-	spent(t, s.ecr, kinds{})
 }
