@@ -249,9 +249,9 @@ type Rule struct {
 	// If `true`, the rule also applies to clients without credentials.
 	Anonymous bool `yaml:"anonymous,omitempty"`
 	// Patterns of repository names, for `pull`, `push` and `delete`; `*` stands for any characters,
-	// slashes included. Names at the
-	// listener's first upstream are plain. At any other upstream, such as one with the prefix `hub`,
-	// they begin with its first prefix, or with its name if it has no prefix: `hub/library/alpine`.
+	// slashes included. Names at the listener's first upstream are plain. At any other upstream, such
+	// as one with the prefix `hub`, they begin with its first prefix, or with its name if it has no
+	// prefix: `hub/library/alpine`.
 	Repositories []string `yaml:"repositories,omitempty"`
 	// The actions that the rule grants: `pull`, `push` and `delete`, of which none includes another.
 	// For the admin listener: `view`, to see what dray holds and does, and `operate`, to change it and

@@ -72,7 +72,7 @@ func originOf(path string, origins map[string]string) string {
 	return ""
 }
 
-// readSecrets reads passwords and keys from their files and variables.
+// readSecrets reads passwords from their files and variables.
 func (c *Config) readSecrets(vars map[string]string) Problems {
 	var problems Problems
 	fromFile := func(path, file string, to *auth.Secret) {

@@ -88,7 +88,6 @@ func ofUser(notices ...string) []string {
 	return notices
 }
 
-// The size of the file system is compared with what the cache may take and has to leave.
 func TestContainerNotices(t *testing.T) {
 	local, err := Load("", nil)
 	if err != nil {
@@ -111,6 +110,7 @@ func TestContainerNotices(t *testing.T) {
 	}
 }
 
+// The size of the file system is compared with what the cache may take and has to leave.
 func TestDiskNotices(t *testing.T) {
 	cfg := Config{Cache: Cache{Directory: filepath.Join(t.TempDir(), "not", "there"), MaxBytes: 50 << 30, MinFreeBytes: 1 << 30}}
 	for total, want := range map[Bytes]string{
