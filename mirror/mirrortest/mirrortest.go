@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -211,11 +212,15 @@ func (f *Fixture) Want(status int, method, path string, body []byte, headers ...
 	return w
 }
 
-// Image returns the manifest of an image with one layer.
-func Image(t testing.TB, layer []byte) *oci.Manifest {
+// Image returns the manifest of an image.
+func Image(t testing.TB, layers ...[]byte) *oci.Manifest {
 	t.Helper()
-	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`, oci.MediaTypeOCIManifest, digest.FromBytes(layer), len(layer))
-	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
+	var all []string
+	for _, l := range layers {
+		all = append(all, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromBytes(l), len(l)))
+	}
+	raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"layers":[%s]}`, oci.MediaTypeOCIManifest, strings.Join(all, ","))
+	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,11 +228,13 @@ func Image(t testing.TB, layer []byte) *oci.Manifest {
 }
 
 // Hold adds an image to the registry.
-func (f *Fixture) Hold(repo, tag string, layer []byte) *oci.Manifest {
+func (f *Fixture) Hold(repo, tag string, layers ...[]byte) *oci.Manifest {
 	f.Helper()
-	m := Image(f, layer)
+	m := Image(f, layers...)
 	f.Registry.HoldManifest(repo, tag, m)
-	f.Registry.HoldBlob(repo, layer)
+	for _, l := range layers {
+		f.Registry.HoldBlob(repo, l)
+	}
 	return m
 }
 

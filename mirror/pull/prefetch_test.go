@@ -20,30 +20,6 @@ import (
 	"dray/upstream/oci"
 )
 
-// gated is a source whose blobs wait, and are counted.
-type gated struct {
-	upstream.Source
-	gate chan struct{}
-
-	mu         sync.Mutex
-	open, most int
-}
-
-func (g *gated) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.BlobStream, error) {
-	g.mu.Lock()
-	g.open++
-	g.most = max(g.most, g.open)
-	g.mu.Unlock()
-	select {
-	case <-g.gate:
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	g.open--
-	g.mu.Unlock()
-	return g.Source.Blob(ctx, r)
-}
-
 // fetchedAhead waits until so many blobs have been fetched ahead.
 func (h *fixture) fetchedAhead(n float64) {
 	h.Helper()
@@ -51,34 +27,21 @@ func (h *fixture) fetchedAhead(n float64) {
 }
 
 // prefetching is a fixture that fetches ahead through a gate.
-func prefetching(t *testing.T, p pull.Prefetch) (*fixture, *gated) {
+func prefetching(t *testing.T, p pull.Prefetch) (*fixture, *mirrortest.Gated) {
 	h := &fixture{Fixture: mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) {
 		o.Prefetch = map[string]pull.Prefetch{"up": p}
 	}})}
-	g := &gated{Source: h.Registry, gate: make(chan struct{})}
-	h.Upstream.Source = g
-	return h, g
+	return h, h.Gate()
 }
 
-// layered puts an image of layers into the upstream, of which it lacks those that are absent.
-func (h *fixture) layered(repo, tag string, layers []string, absent ...string) *oci.Manifest {
+// layered puts an image of layers into the upstream.
+func (h *fixture) layered(repo, tag string, layers []string) *oci.Manifest {
 	h.Helper()
-	var descs []string
+	var all [][]byte
 	for _, l := range layers {
-		descs = append(descs, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromString(l), len(l)))
+		all = append(all, []byte(l))
 	}
-	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"layers":[%s]}`, strings.Join(descs, ",")))
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.Registry.HoldManifest(repo, tag, m)
-	for _, l := range layers {
-		h.Registry.HoldBlob(repo, []byte(l))
-	}
-	for _, l := range absent {
-		h.Registry.DropBlob(repo, digest.FromString(l))
-	}
-	return m
+	return h.Hold(repo, tag, all...)
 }
 
 // Prefetching is bounded; clients join it, and nothing is asked for twice.
@@ -88,7 +51,7 @@ func TestPrefetchBounded(t *testing.T) {
 	layers := []string{"a", "b", "c", "d", "e", "f", "g", "a", large}
 	h.layered("team/app", "v1", layers)
 	h.Want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
-	if g.most != 0 {
+	if g.Most() != 0 {
 		t.Error("a HEAD fetches blobs")
 	}
 	for range 3 {
@@ -96,11 +59,11 @@ func TestPrefetchBounded(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("a").String(), nil) })
-	close(g.gate)
+	g.Open()
 	wg.Wait()
 	h.Until(func() bool { return h.Registry.Count("blob") >= 7 })
-	if g.most > 3+1 {
-		t.Errorf("%d blobs at once", g.most)
+	if most := g.Most(); most > 3+1 {
+		t.Errorf("%d blobs at once", most)
 	}
 	if n := h.Registry.Count("blob"); n != 7 {
 		t.Errorf("%d requests for 7 small layers", n)
@@ -118,16 +81,15 @@ func TestPrefetchBounded(t *testing.T) {
 func TestPrefetchOfWhatIsNotThere(t *testing.T) {
 	h, g := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	h.Upstream.Tags.NotFound = time.Hour
-	close(g.gate)
-	h.layered("team/app", "v1", []string{"there", "not there"}, "not there")
+	g.Open()
+	h.layered("team/app", "v1", []string{"there", "not there"})
+	h.Registry.DropBlob("team/app", digest.FromString("not there"))
 	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	h.fetchedAhead(2)
-	g.mu.Lock()
-	g.most = 0
-	g.mu.Unlock()
+	asked := g.Asked()
 	h.Want(404, "GET", "/v2/team/app/blobs/"+digest.FromString("not there").String(), nil)
 	h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("there").String(), nil)
-	if g.most != 0 {
+	if g.Asked() != asked {
 		t.Error("the upstream was asked again")
 	}
 }
@@ -194,7 +156,7 @@ func TestPrefetchIsForWhoPulls(t *testing.T) {
 // A manifest with thousands of layers causes no thousands of requests, and no thousands of facts.
 func TestPrefetchOfManyLayers(t *testing.T) {
 	h, g := prefetching(t, pull.Prefetch{MaxLayer: 1 << 20, AtOnce: 8})
-	close(g.gate)
+	g.Open()
 	var layers []string
 	for i := range 1500 {
 		layers = append(layers, fmt.Sprint("layer ", i))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -221,44 +220,14 @@ func TestWarmNotKept(t *testing.T) {
 	wants(t, err, api.CodeUnavailable, "did not keep")
 }
 
-// gated is a source whose blobs wait, and are counted.
-type gated struct {
-	upstream.Source
-	gate chan struct{}
-
-	mu         sync.Mutex
-	open, most int
-}
-
-func (g *gated) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.BlobStream, error) {
-	g.mu.Lock()
-	g.open++
-	g.most = max(g.most, g.open)
-	g.mu.Unlock()
-	select {
-	case <-g.gate:
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	g.open--
-	g.mu.Unlock()
-	return g.Source.Blob(ctx, r)
-}
-
 // layered puts an image with so many layers into the upstream.
 func (h *fixture) layered(repo, tag string, layers int) {
 	h.Helper()
-	var descs []string
-	for i := range layers {
-		l := fmt.Sprintf("%s-%d", tag, i)
-		descs = append(descs, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromString(l), len(l)))
-		h.Registry.HoldBlob(repo, []byte(l))
+	all := make([][]byte, layers)
+	for i := range all {
+		all[i] = fmt.Appendf(nil, "%s-%d", tag, i)
 	}
-	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"layers":[%s]}`, strings.Join(descs, ",")))
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.Registry.HoldManifest(repo, tag, m)
+	h.Hold(repo, tag, all...)
 }
 
 // down is a source that fails.
@@ -294,8 +263,7 @@ func TestWarmOutage(t *testing.T) {
 // A client can pull meanwhile, and the work ends with its context.
 func TestWarmBounded(t *testing.T) {
 	h := newFixture(t)
-	g := &gated{Source: h.Registry, gate: make(chan struct{})}
-	h.Upstream.Source = g
+	g := h.Gate()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	const images = 3
@@ -306,19 +274,14 @@ func TestWarmBounded(t *testing.T) {
 			done <- err
 		}()
 	}
-	open := func() int {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return g.open
-	}
-	h.Until(func() bool { return open() == 8 })
+	h.Until(func() bool { return g.Waiting() == 8 })
 	cancel()
 	for range images {
 		wants(t, <-done, api.CodeInternal, context.Canceled.Error())
 	}
-	close(g.gate)
-	if g.most != 8 {
-		t.Errorf("%d blobs were fetched at a time", g.most)
+	g.Open()
+	if most := g.Most(); most != 8 {
+		t.Errorf("%d blobs were fetched at a time", most)
 	}
 	h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("2-9").String(), nil)
 }
