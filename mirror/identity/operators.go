@@ -29,8 +29,11 @@ func (o *Operators) Authorise(r *http.Request, action Action) (Principal, error)
 			return Principal{}, nil
 		}
 	}
-	if o.Access != nil {
-		return o.Access.authorise(r, []Need{{Action: action}})
+	if a, needs := o.Access, []Need{{Action: action}}; a != nil {
+		if !hasCredentials(r) && a.anonymously(needs) {
+			return Principal{}, nil
+		}
+		return a.authorise(r, needs)
 	}
 	if o.Token != nil {
 		e := oci.ErrUnauthorized.With("the token is missing or wrong; send the one in admin.token_file as Authorization: Bearer")

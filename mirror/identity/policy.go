@@ -105,8 +105,10 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 // (DNS rebinding). A page can also write the headers of a proxy. So a request whose connection
 // comes from this machine counts, whichever client they name.
 func (p *Policy) refusePage(r *http.Request) error {
-	here := ClientAddr(r).IsLoopback() || proxied.AddrOf(proxied.Peer(r)).IsLoopback()
-	if !here || !fromBrowser(r) || KnownHost(p.Hosts, r.Host) {
+	if !fromBrowser(r) || KnownHost(p.Hosts, r.Host) {
+		return nil
+	}
+	if here := ClientAddr(r).IsLoopback() || proxied.AddrOf(proxied.Peer(r)).IsLoopback(); !here {
 		return nil
 	}
 	return oci.ErrDenied.With("a browser may not read by the host name %q; if it is a name of this listener, set its external_url", r.Host)

@@ -71,11 +71,9 @@ func (a *Access) anonymously(needs []Need) bool {
 	return len(needs) > 0 && len(a.Rules) > 0 && !slices.ContainsFunc(needs, func(n Need) bool { return !a.allows(Principal{}, n) })
 }
 
-// authorise returns the caller of a request, or an error if the caller lacks one of the rights.
+// authorise authenticates the caller of a request. It returns the caller, or an error if the
+// credentials are missing or wrong, or if the caller lacks one of the rights.
 func (a *Access) authorise(r *http.Request, needs []Need) (Principal, error) {
-	if !hasCredentials(r) && a.anonymously(needs) {
-		return Principal{}, nil
-	}
 	who, err := a.authenticated(r, needs)
 	if err != nil && a.Failed != nil {
 		a.Failed(r, err)
@@ -83,7 +81,7 @@ func (a *Access) authorise(r *http.Request, needs []Need) (Principal, error) {
 	return who, err
 }
 
-// authenticated is authorise for a caller who has to be authenticated.
+// authenticated is authorise without the call of Failed.
 func (a *Access) authenticated(r *http.Request, needs []Need) (Principal, error) {
 	who, err := a.Authenticator.Authenticate(r, needs)
 	if err != nil {
