@@ -139,7 +139,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror/warming": {
 		{"dray/mirror/pull", "finds and fetches as for clients"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/admin/api", "what operators are shown"},
-		{"dray/cache", "what is still held at the end"}, {"dray/upstream", "failures that pass"}, {"dray/upstream/oci", "manifests say what belongs together"},
+		{"dray/cache", "what is still held at the end"}, {"dray/upstream/oci", "manifests say what belongs together"},
 		{containerPlatforms, "which manifest of an index a client chooses"}, {imageSpec, "platforms"}, {goDigest, addresses}, {"golang.org/x/sync/errgroup", "blobs of one image"},
 	},
 	"dray/mirror/push": {

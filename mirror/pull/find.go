@@ -2,7 +2,6 @@ package pull
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -228,8 +227,7 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 		f.o.Repositories.Recorded(f.o.Tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))
 		return nil, err
 	}
-	failing := upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
-	if old == nil || !failing || meta.Age(asked, fact.CheckedAt) > t.repo.Up.Tags.Stale {
+	if old == nil || !NotAnswered(err) || meta.Age(asked, fact.CheckedAt) > t.repo.Up.Tags.Stale {
 		return nil, err
 	}
 	a := *old

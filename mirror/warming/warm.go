@@ -20,7 +20,6 @@ import (
 	"dray/mirror/admin/api"
 	"dray/mirror/pull"
 	"dray/mirror/repository"
-	"dray/upstream"
 	"dray/upstream/oci"
 )
 
@@ -92,7 +91,7 @@ func withCode(err error) error {
 	switch {
 	case oci.NotFound(err), errors.Is(err, errNoPlatform):
 		code = api.CodeNotFound
-	case upstream.Transient(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, pull.ErrNotKept):
+	case pull.NotAnswered(err), errors.Is(err, pull.ErrNotKept):
 		code = api.CodeUnavailable
 	}
 	return api.Errorf(code, "%v", err)
