@@ -103,6 +103,7 @@ type job struct {
 	repo      repository.Repo
 	ref       oci.Reference
 	platforms []v1.Platform
+	walked    map[digest.Digest]bool // the manifests that walk has seen
 
 	mu    sync.Mutex // guards the fields below
 	at    api.Warmth
@@ -122,7 +123,8 @@ func (w *Warmer) job(i Image, on []string) (*job, error) {
 		return nil, api.Errorf(api.CodeInvalid, "platform: %v", err)
 	}
 	return &job{
-		Warmer: w, repo: w.repos.Repo(up, i.Repo), ref: i.Reference, platforms: parsed, at: api.Warmth{Name: i.Name}, named: map[digest.Digest]bool{},
+		Warmer: w, repo: w.repos.Repo(up, i.Repo), ref: i.Reference, platforms: parsed, walked: map[digest.Digest]bool{},
+		at: api.Warmth{Name: i.Name}, named: map[digest.Digest]bool{},
 	}, nil
 }
 
@@ -197,8 +199,14 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 	return j.pull.ByDigest(ctx, j.repo, d)
 }
 
-// walk counts a manifest and all below it that is wanted, and returns the blobs.
+// walk counts a manifest and all below it that is wanted, and returns the blobs. It walks each
+// manifest only once, because several indexes that list the same indexes would multiply the work at
+// each level.
 func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blobs []oci.Child, err error) {
+	if j.walked[m.Digest] {
+		return nil, nil
+	}
+	j.walked[m.Digest] = true
 	man, err := m.Parse()
 	if err != nil {
 		return nil, err

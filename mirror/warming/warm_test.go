@@ -152,6 +152,42 @@ func TestWarmNoPlatform(t *testing.T) {
 	}
 }
 
+// TestWarmSharedIndexes: indexes that list the same indexes do not multiply the work.
+func TestWarmSharedIndexes(t *testing.T) {
+	h := newFixture(t)
+	const wide, levels = 10, 3
+	below := []*oci.Manifest{h.Hold("team/app", "", layerAt("app", 0))}
+	index := func(tag, name string) *oci.Manifest {
+		var entries []string
+		for _, m := range below {
+			entries = append(entries, fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, m.MediaType, m.Digest, len(m.Raw)))
+		}
+		m, err := oci.ParseManifest(oci.MediaTypeOCIIndex, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s],"annotations":{"name":%q}}`,
+			oci.MediaTypeOCIIndex, strings.Join(entries, ","), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Registry.HoldManifest("team/app", tag, m)
+		return m
+	}
+	for level := range levels {
+		var all []*oci.Manifest
+		for i := range wide {
+			all = append(all, index("", fmt.Sprint(level, i)))
+		}
+		below = all
+	}
+	index("v1", "root")
+	at, err := h.warm("team/app", "v1")
+	if want := 1 + levels*wide + 2; err != nil || at.Parts != want || at.HeldParts != want {
+		t.Errorf("%+v, %v, want %d parts", at, err, want)
+	}
+	const entries = wide + (levels-1)*wide*wide + wide // of all indexes
+	if n := h.Facts.Calls("get"); n > 4*entries {
+		t.Errorf("%d facts were read about %d entries", n, entries)
+	}
+}
+
 // TestWarmThenPull: a client that pulls a warmed image waits for nothing from the registry, and
 // warming again costs nothing while the tag is fresh.
 func TestWarmThenPull(t *testing.T) {
