@@ -222,10 +222,11 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/cgroup": {},
 	"dray/cmd/dray/htpasswd": {
-		{"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/identity", "what a password file may have"}, {"github.com/spf13/cobra", "a subcommand"},
+		{"dray/cmd/dray/replace", "a password file keeps its owner"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/identity", "what a password file may have"}, {"github.com/spf13/cobra", "a subcommand"},
 		{"golang.org/x/crypto/bcrypt", "hashes passwords"}, {"golang.org/x/term", "a terminal shows no password"},
 	},
 	"dray/cmd/dray/logbuffer": {},
+	"dray/cmd/dray/replace":   {},
 	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
 		{"dray/mirror/reread", "files that change"}, {"dray/upstream", "the connections that trust the authorities"}, {"dray/upstream/auth", "passwords are credentials"},
@@ -248,6 +249,7 @@ var importable = map[string][]allowance{
 		{"github.com/pelletier/go-toml/v2", "what a TOML file means, and where its tables are"}, {"go.yaml.in/yaml/v3", "YAML with its comments"},
 	},
 	"dray/cmd/dray/setup/install": {
+		{"dray/cmd/dray/replace", "files of clients keep their owner"},
 		{"github.com/aymanbagabas/go-udiff", "shows changes, and takes them out of a file that was edited since"},
 		{"github.com/pelletier/go-toml/v2", "what is left of a file is still TOML"}, {"go.yaml.in/yaml/v3", "or YAML"},
 	},

@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"dray/cmd/dray/replace"
 )
 
 // hashOf returns the hash of a password for a password file.
@@ -46,10 +47,10 @@ func edit(text []byte, user, hash string) (changed []byte, found bool) {
 	return append(changed, line...), found
 }
 
-// change replaces a file by what edited makes of its content. Readers see either the old file or
-// the new one. The new file has the mode and the owner of the old one. Without an old one, only its
-// owner can read it. A symbolic link stays, and the file that it names is replaced.
-func change(name string, edited func([]byte) ([]byte, error)) (err error) {
+// change replaces a file by what edited makes of its content, in one step. If there was no file,
+// only the owner of the new one can read it. A symbolic link stays, and the file that it names is
+// replaced.
+func change(name string, edited func([]byte) ([]byte, error)) error {
 	if at, err := filepath.EvalSymlinks(name); err == nil {
 		name = at
 	}
@@ -60,36 +61,12 @@ func change(name string, edited func([]byte) ([]byte, error)) (err error) {
 	if text, err = edited(text); err != nil {
 		return err
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(name), ".htpasswd-*") // with mode 0600
-	if err != nil {
-		return err
+	old, err := os.Stat(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = replace.File(name, text, old, 0o600)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temporary.Name()) // it has no password, only hashes
-		}
-	}()
-	_, err = temporary.Write(text)
-	err = errors.Join(err, likeOld(temporary, name), temporary.Sync(), temporary.Close())
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return os.Rename(temporary.Name(), name)
-}
-
-// likeOld gives f the mode and the owner of the file called name, if that file exists.
-func likeOld(f *os.File, name string) error {
-	info, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if old, ok := info.Sys().(*syscall.Stat_t); ok && (int(old.Uid) != os.Geteuid() || int(old.Gid) != os.Getegid()) {
-		if err := f.Chown(int(old.Uid), int(old.Gid)); err != nil {
-			return err
-		}
-	}
-	return f.Chmod(info.Mode().Perm())
+	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
+
+	"dray/cmd/dray/replace"
 )
 
 // Place is where the files of one client are.
@@ -272,22 +274,7 @@ func (p Place) real(path string) string { return filepath.Join(p.Root, path) }
 
 // put writes a whole file at once, with the mode and the owner in info, if info is not nil.
 func put(path string, content []byte, info fs.FileInfo) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".dray-setup-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails after the file was renamed
-	mode := fs.FileMode(0o644)
-	if info != nil {
-		mode = info.Mode().Perm()
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode))
-	err = errors.Join(err, giveTo(f, info))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return replace.File(path, content, info, 0o644)
 }
 
 // Glob returns the paths of files below the root that a pattern matches.

@@ -13,6 +13,8 @@ import (
 	"github.com/aymanbagabas/go-udiff"
 	"github.com/pelletier/go-toml/v2"
 	"go.yaml.in/yaml/v3"
+
+	"dray/cmd/dray/replace"
 )
 
 // Records is the directory with the records, seen from the root. Records hold whole configuration
@@ -72,10 +74,7 @@ func (p Place) save(r *record) error {
 	if err != nil {
 		return err
 	}
-	if err := put(file, text, nil); err != nil {
-		return err
-	}
-	return os.Chmod(file, 0o600)
+	return replace.File(file, text, nil, 0o600)
 }
 
 // find returns the entry of a file, or nil.

@@ -1,0 +1,39 @@
+// Package replace replaces files in one step, and keeps their mode and owner.
+package replace
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// File replaces a file, or creates it, so that readers see either the old content or the new one.
+// The new file has the mode and the owner of old. If old is nil, it has the given mode, and belongs
+// to the user of this process. If path is a symbolic link, the link is replaced.
+func File(path string, text []byte, old fs.FileInfo, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".dray-*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails after the file was renamed
+	_, err = f.Write(text)
+	if old != nil {
+		mode = old.Mode().Perm()
+		err = errors.Join(err, giveTo(f, old))
+	}
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// giveTo gives a file to the owner of the file that it replaces.
+func giveTo(f *os.File, old fs.FileInfo) error {
+	stat, ok := old.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return f.Chown(int(stat.Uid), int(stat.Gid))
+}
