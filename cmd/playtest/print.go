@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -55,7 +54,9 @@ func (s *testbed) printNext(w io.Writer) {
 	}
 	certificate, registry := s.vars["TLS_CERTIFICATE"], s.registry
 	trust := ""
-	if !dockerTrusts(registry) {
+	// By default, Docker needs no certificate for a registry of this machine ("dockerd", Insecure
+	// registries).
+	if !isLoopback(registry) {
 		trust = fmt.Sprintf(`
   # Docker does not know the certificate yet:
   sudo mkdir -p /etc/docker/certs.d/%[1]s && sudo cp %[2]s /etc/docker/certs.d/%[1]s/ca.crt
@@ -81,14 +82,4 @@ Everything is up: dray at https://%[2]s, its metrics at http://%[3]s/metrics. In
 
   # what dray and the stand-in wrote: %[6]s
 `, about, registry, s.admin, certificate, repository, s.dir+"/*.log", trust)
-}
-
-// dockerTrusts reports whether Docker pulls from a registry, host:port, without knowing its
-// certificate: by default it does so from this machine ("dockerd", Insecure registries).
-func dockerTrusts(registry string) bool {
-	host, _, err := net.SplitHostPort(registry)
-	if err != nil {
-		host = registry
-	}
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }

@@ -234,10 +234,16 @@ func (s *testbed) listenAt(ctx context.Context) string {
 }
 
 // isOpen reports whether other machines can connect to dray.
-func (s *testbed) isOpen() bool {
-	host, _, _ := net.SplitHostPort(s.vars["DRAY_ADDRESS"])
-	ip := net.ParseIP(host)
-	return host != "localhost" && (ip == nil || !ip.IsLoopback())
+func (s *testbed) isOpen() bool { return !isLoopback(s.vars["DRAY_ADDRESS"]) }
+
+// isLoopback reports whether an address, with or without a port, is localhost or an IP address of
+// the loopback interface.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // waitForDray sends requests until dray answers.
