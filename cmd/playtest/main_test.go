@@ -246,7 +246,7 @@ func TestFailuresAreExplained(t *testing.T) {
 		{"no dray", "/nowhere/dray", fakeecr, "0", "/nowhere/dray: no such file"},
 		{"no certificate", script(t, "echo no luck; exit 1"), fakeecr, "0", "make a certificate: exit status 1: no luck"},
 		{"no stand-in", dray, script(t, "echo who am I >&2; exit 1"), "0", "who am I"},
-		{"port in use", dray, fakeecr, port, "port " + port + " is in use; try another: make -e PORT=5001 playtest"},
+		{"port in use", dray, fakeecr, port, "port " + port + " is in use, on macOS often by AirPlay Receiver; try another: make -e PORT=5001 playtest"},
 		{"dray ends", script(t, `[ "$1" = cert ] && exec `+dray+` "$@"; echo giving up >&2; exit 3`), fakeecr, "0", "it ended: exit status 3\ngiving up"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
