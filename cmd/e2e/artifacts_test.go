@@ -24,10 +24,7 @@ func TestRegctl(t *testing.T) {
 		return run(t, env, append([]string{tool}, args...)...)
 	}
 	registry := s.registryAddress()
-	ca, err := os.ReadFile(s.certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca := read(t, s.certificate)
 	do(t, "registry", "set", "--skip-check", "--cacert", string(ca), "--blob-chunk", "1048576", "--blob-max", "2097152", registry)
 	do(t, "registry", "login", "--skip-check", "--user", pusher, "--pass", password, registry)
 	s.ecr.push(t, "regctl/app:1", randomImage(t, types.OCIManifestSchema1, 1, 1000))

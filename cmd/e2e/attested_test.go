@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -154,10 +153,7 @@ func (a *signedImage) requests(t testing.TB, s *stack, from int) (all []string) 
 // log is what dray has logged so far.
 func (s *stack) log(t testing.TB) []byte {
 	t.Helper()
-	log, err := os.ReadFile(s.dray.logFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := read(t, s.dray.logFile)
 	return log
 }
 

@@ -127,10 +127,7 @@ func TestConformance(t *testing.T) {
 // listed reads the list: a name on each line, comments above them.
 func listed(t *testing.T) (names []string) {
 	t.Helper()
-	text, err := os.ReadFile(listOfECR)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := read(t, listOfECR)
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			names = append(names, line)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,10 +42,7 @@ func TestSkopeo(t *testing.T) {
 	row(t, "Skopeo", version, "copy from Docker Hub through the mirror", func(t *testing.T) {
 		dir := filepath.Join(m.dir, "pulled")
 		copies(t, "docker://docker.io/library/busybox:1", "dir:"+dir)
-		manifest, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		manifest := read(t, filepath.Join(dir, "manifest.json"))
 		if want, _ := img.RawManifest(); string(manifest) != string(want) {
 			t.Errorf("copied the manifest\n%s\nwant\n%s", manifest, want)
 		}
@@ -58,10 +54,7 @@ func TestSkopeo(t *testing.T) {
 	})
 	row(t, "Skopeo", version, "copy all platforms of an image", func(t *testing.T) {
 		copies(t, "--all", "docker://docker.io/library/multi:1", "dir:"+filepath.Join(m.dir, "multi"))
-		manifest, err := os.ReadFile(filepath.Join(m.dir, "multi", "manifest.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		manifest := read(t, filepath.Join(m.dir, "multi", "manifest.json"))
 		if want, _ := s.hub.Image("library/multi", "1"); string(manifest) != string(want.Raw) {
 			t.Errorf("copied the index\n%s\nwant\n%s", manifest, want.Raw)
 		}

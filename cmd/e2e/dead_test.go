@@ -101,15 +101,7 @@ func newPatient(t *testing.T, s *stack, name string, number int, command func(t 
 	const hub, quay = "127.0.0.2", "127.0.0.3"
 	mirror := fmt.Sprintf("127.0.1.%d", number)
 	m.put("hosts", []byte("127.0.0.1 localhost\n"+mirror+" "+drayName+"\n"+hub+" docker.io registry-1.docker.io index.docker.io\n"+quay+" quay.io\n"))
-	var trusted []byte
-	for _, file := range []string{s.hub.ca, s.quay.ca} {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		trusted = append(trusted, pem...)
-	}
-	m.put("ssl/certs/ca-certificates.crt", trusted)
+	m.put("ssl/certs/ca-certificates.crt", slices.Concat(read(t, s.hub.ca), read(t, s.quay.ca)))
 	n := network{newNetwork(t, staticBusybox(t), mirror)}
 	m.inside = n.inside
 	for from, to := range map[string]string{hub + ":443": s.hub.RegistryAddr, quay + ":443": s.quay.RegistryAddr, s.hub.storage: s.hub.storage, s.quay.storage: s.quay.storage} {
@@ -258,10 +250,7 @@ func (d *deathTable) add(p *patient, way death, o outcome) {
 // check compares the table of the page with what was found, or writes it.
 func (d *deathTable) check(t *testing.T, file string) {
 	t.Helper()
-	page, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, file)
 	before, rest, ok := bytes.Cut(page, []byte(d.begins))
 	table, after, ok2 := bytes.Cut(rest, []byte(tableEnds))
 	if !ok || !ok2 {

@@ -68,10 +68,7 @@ func TestIAMPolicies(t *testing.T) {
 		}
 		slices.Sort(actions[file])
 	}
-	readme, err := os.ReadFile("../../deploy/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme := read(t, "../../deploy/README.md")
 	var explained []string
 	for _, m := range regexp.MustCompile("(?m)^\\| `((?:ecr|cloudwatch|signer):[A-Za-z]+)` \\|").FindAllSubmatch(readme, -1) {
 		explained = append(explained, string(m[1]))
@@ -93,10 +90,7 @@ func TestIAMPolicies(t *testing.T) {
 // TestSystemdUnit asks systemd what it thinks of the unit.
 func TestSystemdUnit(t *testing.T) {
 	analyze := need(t, "systemd-analyze")
-	unit, err := os.ReadFile("../../deploy/systemd/dray.service")
-	if err != nil {
-		t.Fatal(err)
-	}
+	unit := read(t, "../../deploy/systemd/dray.service")
 	file := filepath.Join(t.TempDir(), "dray.service")
 	write(t, file, []byte(strings.ReplaceAll(string(unit), "/usr/local/bin/dray", built.dray)))
 	if out, err := try(t, environment(), analyze, "verify", "--man=no", file); err != nil || out != "" {
@@ -116,10 +110,7 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, environment(), need(t, "systemd-sysusers"), "--root="+root, users)
-	passwd, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	passwd := read(t, filepath.Join(root, "etc/passwd"))
 	if !strings.HasPrefix(string(passwd), "dray:") {
 		t.Errorf("systemd-sysusers made %q", passwd)
 	}
@@ -127,10 +118,7 @@ func TestSystemdUnit(t *testing.T) {
 
 // TestDocumentedFiles compares docs/clients.md with the files that dray setup prints.
 func TestDocumentedFiles(t *testing.T) {
-	page, err := os.ReadFile("../../docs/clients.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, "../../docs/clients.md")
 	shown := map[string]bool{}
 	for _, block := range strings.Split(string(page), "```")[1:] {
 		if kind, text, _ := strings.Cut(block, "\n"); kind != "" {
@@ -165,10 +153,7 @@ func TestDeployedConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", filepath.Join(dir, "cert.pem"), "--out-key", filepath.Join(dir, "privkey.pem"))
 	write(t, filepath.Join(dir, "htpasswd"), []byte("ci:$2a$04$PPvBFbeANsYCuTbUjj4ZTOdHTFXhbXdhRVbfs6Yh9rpRsDzyNr3eW\n"))
-	config, err := os.ReadFile("../../deploy/dray.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := read(t, "../../deploy/dray.yaml")
 	text := strings.NewReplacer("/etc/dray/", dir+"/", "/var/cache/dray", dir+"/cache").Replace(string(config))
 	write(t, filepath.Join(dir, "dray.yaml"), []byte(text))
 	run(t, environment(), built.dray, "check", "--config", filepath.Join(dir, "dray.yaml"))

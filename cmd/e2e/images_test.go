@@ -25,10 +25,7 @@ import (
 // busybox is an image that runs: the static busybox of Debian and links to it.
 func busybox(t testing.TB, format types.MediaType) v1.Image {
 	t.Helper()
-	binary, err := os.ReadFile(staticBusybox(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := read(t, staticBusybox(t))
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	add := func(h tar.Header, content []byte) {

@@ -51,10 +51,7 @@ func machineAt(t testing.TB, ip, certificateFile string) *machine {
 	nobody := "127.0.0.127"
 	m.put("hosts", []byte("127.0.0.1 localhost\n"+ip+" "+drayName+"\n"+
 		nobody+" docker.io registry-1.docker.io index.docker.io auth.docker.io quay.io "+ecrName+"\n"))
-	certificate, err := os.ReadFile(certificateFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	certificate := read(t, certificateFile)
 	m.put("dray/cert.pem", certificate)
 	for _, client := range []string{"docker", "containers"} { // of the mirror, dray setup has clients trust
 		m.put(filepath.Join(client, "certs.d", drayName+":5000", "ca.crt"), certificate)

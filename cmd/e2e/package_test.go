@@ -86,7 +86,7 @@ func (b *booted) put(from, to string) {
 // documented runs the commands in docs/install.md from a text on, up to the next heading.
 func (b *booted) documented(from string) {
 	b.t.Helper()
-	_, section, found := strings.Cut(string(mustRead(b.t, "../../docs/install.md")), from)
+	_, section, found := strings.Cut(string(read(b.t, "../../docs/install.md")), from)
 	section, _, _ = strings.Cut(section, "\n### ")
 	n := 0
 	for line := range strings.Lines(section) {
@@ -126,7 +126,7 @@ func checkPackage(t *testing.T, deb string) {
 	b := boot(t)
 	b.put(deb, "root/dray.deb")
 	b.put(needBuilt(t, "crane"), "usr/local/bin/crane")
-	write(t, filepath.Join(b.root, "root/image.tar"), mustRead(t, (&machine{t: t, dir: shortDir(t)}).archive(t, "team/app:1", busybox(t, types.DockerManifestSchema2))))
+	write(t, filepath.Join(b.root, "root/image.tar"), read(t, (&machine{t: t, dir: shortDir(t)}).archive(t, "team/app:1", busybox(t, types.DockerManifestSchema2))))
 
 	t.Log("install, and start without configuration")
 	b.run("apt-get install -y /root/dray.deb")
@@ -160,7 +160,7 @@ func checkPackage(t *testing.T, deb string) {
 	unpacked := filepath.Join(shortDir(t), "newer")
 	run(t, environment(), need(t, "dpkg-deb"), "--raw-extract", deb, unpacked)
 	control := filepath.Join(unpacked, "DEBIAN/control")
-	write(t, control, []byte(strings.Replace(string(mustRead(t, control)), "Version: "+releaseVersion, "Version: 9.0.0", 1)))
+	write(t, control, []byte(strings.Replace(string(read(t, control)), "Version: "+releaseVersion, "Version: 9.0.0", 1)))
 	run(t, environment(), need(t, "dpkg-deb"), "--build", "-Zgzip", unpacked, filepath.Join(b.root, "root/newer.deb"))
 	for _, step := range []string{"apt-get install -y /root/newer.deb", "apt-get install -y --allow-downgrades /root/dray.deb"} {
 		before := b.run("systemctl show -p MainPID dray")
@@ -197,13 +197,4 @@ func checkPackage(t *testing.T, deb string) {
 	b.refused("apt-get purge -y dray", "has repositories that exist nowhere else")
 	b.run("rm -r /var/lib/dray/hosted && apt-get purge -y dray")
 	b.run("test ! -e /var/lib/dray && test ! -e /var/cache/dray && test ! -e /etc/dray")
-}
-
-func mustRead(t testing.TB, file string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }

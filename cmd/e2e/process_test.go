@@ -208,3 +208,12 @@ func write(t testing.TB, name string, content []byte) {
 		t.Fatal(err)
 	}
 }
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}

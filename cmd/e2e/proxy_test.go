@@ -19,10 +19,7 @@ import (
 func TestNginx(t *testing.T) {
 	program, tool := need(t, "nginx"), need(t, "regctl")
 	_, version, _ := strings.Cut(filepath.Base(tool), "-")
-	page, err := os.ReadFile("../../docs/proxies.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, "../../docs/proxies.md")
 	lines := regexp.MustCompile("(?s)```nginx\n(.*?)```\n\nThe listener behind it has `(.*?)` and\n`(.*?)`").FindStringSubmatch(string(page))
 	if lines == nil {
 		t.Fatal("docs/proxies.md has no lines for nginx and for the listener behind it")
@@ -49,10 +46,7 @@ func TestNginx(t *testing.T) {
 	img := randomImage(t, types.OCIManifestSchema1, 1, 24<<20)
 	s.ecr.push(t, "nginx/pulled:1", img)
 	env := environment("HOME="+s.dir, "REGCTL_CONFIG="+filepath.Join(s.dir, "regctl.json"))
-	ca, err := os.ReadFile(certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca := read(t, certificate)
 	do := func(t *testing.T, args ...string) {
 		t.Helper()
 		run(t, env, append([]string{tool}, args...)...)

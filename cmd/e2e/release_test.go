@@ -81,10 +81,7 @@ func sameFilesIn(t *testing.T, a, b string) {
 		if e.Name() == "SHA256SUMS.sig" || e.Name() == "dray.pub" {
 			continue
 		}
-		one, err := os.ReadFile(filepath.Join(a, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
+		one := read(t, filepath.Join(a, e.Name()))
 		if two, err := os.ReadFile(filepath.Join(b, e.Name())); err != nil || !bytes.Equal(one, two) {
 			t.Errorf("%s differs, %v", e.Name(), err)
 		}
@@ -93,10 +90,7 @@ func sameFilesIn(t *testing.T, a, b string) {
 
 // checkRelease verifies a release as docs/install.md says.
 func checkRelease(t *testing.T, dir string) {
-	page, err := os.ReadFile("../../docs/install.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, "../../docs/install.md")
 	_, steps, found := strings.Cut(string(page), "compare it. Then:\n\n```console\n")
 	steps, _, end := strings.Cut(steps, "\n```")
 	if !found || !end {
@@ -110,10 +104,7 @@ func checkRelease(t *testing.T, dir string) {
 	if err := os.Remove(filepath.Join(dir, "SHA256SUMS.bin")); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "dray_"+releaseVersion+".cdx.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := read(t, filepath.Join(dir, "dray_"+releaseVersion+".cdx.json"))
 	var bill struct {
 		BOMFormat    string
 		SerialNumber string

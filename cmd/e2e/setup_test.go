@@ -203,10 +203,7 @@ func TestSetupCredentials(t *testing.T) {
 			version := m.run(t, need(t, "containerd"), "--version")
 			m.setup(t, "containerd", version)
 			file := filepath.Join(m.dir, "etc/containerd/certs.d/docker.io/hosts.toml")
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := read(t, file)
 			header := base64.StdEncoding.EncodeToString([]byte(pusher + ":" + password))
 			m.put("containerd/certs.d/docker.io/hosts.toml", fmt.Appendf(text, "\n[host.\"https://%s\".header]\n  Authorization = \"Basic %s\"\n", drayName, header))
 			m.setup(t, "containerd", version) // which leaves it as it is

@@ -86,10 +86,7 @@ func newStack(t testing.TB, opts stackOptions) *stack {
 // configure writes deploy/dray.yaml with the addresses of this stack.
 func (s *stack) configure(key string, opts stackOptions) {
 	s.t.Helper()
-	deployed, err := os.ReadFile("../../deploy/dray.yaml")
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	deployed := read(s.t, "../../deploy/dray.yaml")
 	var config map[string]any
 	if err := yaml.Unmarshal(deployed, &config); err != nil {
 		s.t.Fatal(err)
@@ -221,10 +218,7 @@ func dockerAuth() []byte {
 
 func pool(t testing.TB, file string) *x509.CertPool {
 	t.Helper()
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pem := read(t, file)
 	p := x509.NewCertPool()
 	if !p.AppendCertsFromPEM(pem) {
 		t.Fatalf("%s holds no certificate", file)
