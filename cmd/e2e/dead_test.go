@@ -108,7 +108,7 @@ func newPatient(t *testing.T, s *stack, name string, number int, command func(t 
 		n.forward(t, from, to)
 	}
 	p := &patient{t: t, name: name, number: number, m: m, s: s}
-	p.mirror = newMortal(t, s, n, net.JoinHostPort(mirror, "443"), filepath.Join(s.dir, "privkey.pem"))
+	p.mirror = newMortal(t, s, n, net.JoinHostPort(mirror, "443"))
 	p.command = command(t, m)
 	return p
 }

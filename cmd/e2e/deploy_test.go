@@ -151,7 +151,7 @@ func TestDocumentedFiles(t *testing.T) {
 // names.
 func TestDeployedConfiguration(t *testing.T) {
 	dir := t.TempDir()
-	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", filepath.Join(dir, "cert.pem"), "--out-key", filepath.Join(dir, "privkey.pem"))
+	makeCertificate(t, dir, drayName)
 	write(t, filepath.Join(dir, "htpasswd"), []byte("ci:$2a$04$PPvBFbeANsYCuTbUjj4ZTOdHTFXhbXdhRVbfs6Yh9rpRsDzyNr3eW\n"))
 	config := read(t, "../../deploy/dray.yaml")
 	text := strings.NewReplacer("/etc/dray/", dir+"/", "/var/cache/dray", dir+"/cache").Replace(string(config))

@@ -37,8 +37,7 @@ type double struct {
 func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecrtest.Options)) *double {
 	t.Helper()
 	dir := shortDir(t)
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	run(t, environment(), built.dray, "cert", "--host", host, "--host", "localhost", "--out-cert", cert, "--out-key", key)
+	cert, key := makeCertificate(t, dir, host, "localhost")
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)

@@ -21,11 +21,11 @@ func TestContainerImage(t *testing.T) {
 	needRoot(t)
 	const ip = "192.0.2.1"
 	dir := shortDir(t)
-	cert, key := filepath.Join(dir, "credentials/cert.pem"), filepath.Join(dir, "credentials/privkey.pem")
-	if err := os.Mkdir(filepath.Join(dir, "credentials"), 0o700); err != nil {
+	credentials := filepath.Join(dir, "credentials") // where make looks for the files
+	if err := os.Mkdir(credentials, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", cert, "--out-key", key)
+	cert, _ := makeCertificate(t, credentials, drayName)
 	m := machineAt(t, ip, cert)
 	tool := staticBusybox(t)
 	m.inside = newNetwork(t, tool, ip)

@@ -50,9 +50,9 @@ type mortal struct {
 }
 
 // newMortal puts one before the mirror of a stack.
-func newMortal(t testing.TB, s *stack, where network, addr, key string) *mortal {
+func newMortal(t testing.TB, s *stack, where network, addr string) *mortal {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(s.certificate, key)
+	pair, err := tls.LoadX509KeyPair(s.certificate, s.key)
 	if err != nil {
 		t.Fatal(err)
 	}

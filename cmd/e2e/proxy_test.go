@@ -35,8 +35,7 @@ func TestNginx(t *testing.T) {
 		}
 		delete(listener, "tls") // nginx speaks it
 	}})
-	certificate, key := filepath.Join(s.dir, "front.pem"), filepath.Join(s.dir, "front-key.pem")
-	run(t, environment(), built.dray, "cert", "--host", ip, "--out-cert", certificate, "--out-key", key)
+	certificate, key := makeCertificate(t, shortDir(t), ip)
 	n := startNginx(t, program, front, replaceAll(t, lines[1], map[string]string{
 		"127.0.0.1:5000": s.registryAddress(), "listen 443": "listen " + front, "registry.example.com": ip,
 		"/etc/ssl/registry.pem": certificate, "/etc/ssl/registry.key": key,

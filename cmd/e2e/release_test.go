@@ -127,9 +127,7 @@ func checkRelease(t *testing.T, dir string) {
 // checkReleasedImage loads the image into Docker and runs it as docs/install.md says.
 func checkReleasedImage(t *testing.T, archive string) {
 	const ip = "192.0.2.1"
-	dir := shortDir(t)
-	cert := filepath.Join(dir, "cert.pem")
-	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", cert, "--out-key", filepath.Join(dir, "key.pem"))
+	cert, _ := makeCertificate(t, shortDir(t), drayName)
 	m := machineAt(t, ip, cert)
 	tool := staticBusybox(t)
 	m.inside = newNetwork(t, tool, ip)

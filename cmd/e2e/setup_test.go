@@ -48,9 +48,7 @@ func TestSetupUndo(t *testing.T) {
 // setupMachine is a machine of which only the files matter.
 func setupMachine(t *testing.T) *machine {
 	t.Helper()
-	dir := shortDir(t)
-	cert := filepath.Join(dir, "cert.pem")
-	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", cert, "--out-key", filepath.Join(dir, "key.pem"))
+	cert, _ := makeCertificate(t, shortDir(t), drayName)
 	return machineAt(t, "127.0.0.1", cert)
 }
 

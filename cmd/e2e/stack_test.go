@@ -50,6 +50,7 @@ type stack struct {
 	ecr, hub, quay *double
 
 	certificate string // file; dray's, which also is its own authority
+	key         string // file
 	configFile  string
 	cache       string // directory
 	dray        *process
@@ -69,14 +70,12 @@ func newStack(t testing.TB, opts stackOptions) *stack {
 	t.Helper()
 	s := &stack{t: t, dir: shortDir(t), ip: nextIP()}
 	s.cache = filepath.Join(s.dir, "cache")
-	s.certificate = filepath.Join(s.dir, "cert.pem")
-	key := filepath.Join(s.dir, "privkey.pem")
-	run(t, environment(), built.dray, "cert", "--host", drayName, "--host", s.ip, "--out-cert", s.certificate, "--out-key", key)
+	s.certificate, s.key = makeCertificate(t, s.dir, drayName, s.ip)
 	s.trust = pool(t, s.certificate)
 	s.ecr = newDouble(t, ecrtest.ECR(), ecrName, opts.doubles)
 	s.hub = newDouble(t, ecrtest.Hub(), "registry-1.docker.io", opts.doubles)
 	s.quay = newDouble(t, ecrtest.Hub(), "quay.io", opts.doubles)
-	s.configure(key, opts)
+	s.configure(opts)
 	if !opts.stopped {
 		s.start()
 	}
@@ -84,7 +83,7 @@ func newStack(t testing.TB, opts stackOptions) *stack {
 }
 
 // configure writes deploy/dray.yaml with the addresses of this stack.
-func (s *stack) configure(key string, opts stackOptions) {
+func (s *stack) configure(opts stackOptions) {
 	s.t.Helper()
 	deployed := read(s.t, "../../deploy/dray.yaml")
 	var config map[string]any
@@ -98,7 +97,7 @@ func (s *stack) configure(key string, opts stackOptions) {
 		if opts.byAddress {
 			listener["external_url"] = "https://" + listener["address"].(string)
 		}
-		listener["tls"] = map[string]any{"certificate": s.certificate, "private_key": key}
+		listener["tls"] = map[string]any{"certificate": s.certificate, "private_key": s.key}
 	}
 	doubles := map[string]*double{"ecr": s.ecr, "docker.io": s.hub, "quay.io": s.quay}
 	upstreams := config["upstreams"].([]any)
@@ -214,6 +213,19 @@ func (s *stack) sameBytes(t testing.TB, ref string) {
 // dockerAuth is a config.json with the password for the registry listener.
 func dockerAuth() []byte {
 	return fmt.Appendf(nil, `{"auths":{"%s:5000":{"auth":"%s"}}}`, drayName, base64.StdEncoding.EncodeToString([]byte(pusher+":"+password)))
+}
+
+// makeCertificate has dray cert make a certificate for hosts in a directory, and returns the files
+// of the certificate and its key.
+func makeCertificate(t testing.TB, dir string, hosts ...string) (certificate, key string) {
+	t.Helper()
+	certificate, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "privkey.pem")
+	command := []string{built.dray, "cert", "--out-cert", certificate, "--out-key", key}
+	for _, host := range hosts {
+		command = append(command, "--host", host)
+	}
+	run(t, environment(), command...)
+	return certificate, key
 }
 
 func pool(t testing.TB, file string) *x509.CertPool {

@@ -19,8 +19,7 @@ func TestDockerTrust(t *testing.T) {
 	needRoot(t)
 	const ip = "192.0.2.1"
 	dir := shortDir(t)
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "privkey.pem")
-	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", cert, "--out-key", key)
+	cert, key := makeCertificate(t, dir, drayName)
 	m := machineAt(t, ip, cert)
 	tool := staticBusybox(t)
 	m.inside = newNetwork(t, tool, ip)
