@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"net"
@@ -250,14 +249,12 @@ func (d *deathTable) add(p *patient, way death, o outcome) {
 // check compares the table of the page with what was found, or writes it.
 func (d *deathTable) check(t *testing.T, file string) {
 	t.Helper()
-	page := read(t, file)
-	before, rest, ok := bytes.Cut(page, []byte(d.begins))
-	table, after, ok2 := bytes.Cut(rest, []byte(tableEnds))
-	if !ok || !ok2 {
-		t.Fatalf("%s has no table after %s", file, d.begins)
+	before, table, after, err := cutTable(file, d.begins)
+	if err != nil {
+		t.Fatal(err)
 	}
 	said := map[string]map[death]outcome{}
-	for line := range strings.Lines(string(table)) {
+	for line := range strings.Lines(table) {
 		cells := strings.Split(strings.Trim(line, "| \n"), "|")
 		row := strings.TrimSpace(cells[0])
 		if len(cells) != len(deaths)+1 || row == "Client" || strings.HasPrefix(row, "--") {
@@ -272,7 +269,7 @@ func (d *deathTable) check(t *testing.T, file string) {
 		for row, found := range d.found {
 			said[row] = found
 		}
-		if err := os.WriteFile(file, slices.Concat(before, []byte(d.begins), []byte(printDeaths(said)), []byte(tableEnds), after), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(before+printDeaths(said)+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return

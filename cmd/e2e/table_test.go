@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,16 +27,11 @@ type tableRow struct {
 // checkTable compares the table with the results; update writes them into it instead. Unless all
 // tests ran, missing results are allowed.
 func (r *results) checkTable(file string, update, all bool) error {
-	page, err := os.ReadFile(file)
+	before, table, after, err := cutTable(file, tableBegins)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(page, []byte(tableBegins))
-	table, after, ok2 := bytes.Cut(rest, []byte(tableEnds))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no table of clients", file)
-	}
-	said := parseTable(string(table))
+	said := parseTable(table)
 	found := r.table()
 	if update {
 		for client, row := range found {
@@ -47,7 +41,7 @@ func (r *results) checkTable(file string, update, all bool) error {
 			}
 			said[client] = row
 		}
-		return os.WriteFile(file, slices.Concat(before, []byte(tableBegins), []byte(printTable(said)), []byte(tableEnds), after), 0o644)
+		return os.WriteFile(file, []byte(before+printTable(said)+after), 0o644)
 	}
 	var errs []error
 	for client, row := range found {
@@ -59,6 +53,21 @@ func (r *results) checkTable(file string, update, all bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// cutTable cuts a page before and after the rows of the table that lies between the line begins and
+// tableEnds.
+func cutTable(file, begins string) (before, table, after string, err error) {
+	page, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", "", err
+	}
+	before, rest, ok := strings.Cut(string(page), begins)
+	table, after, ok2 := strings.Cut(rest, tableEnds)
+	if !ok || !ok2 {
+		return "", "", "", fmt.Errorf("%s has no table after %s", file, begins)
+	}
+	return before + begins, table, tableEnds + after, nil
 }
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
