@@ -45,9 +45,20 @@ func startBuildKit(t *testing.T, m *machine) *buildkit {
 
 // build is the command that builds what lies in the context directory and pushes it.
 func (b *buildkit) build(ref string, more ...string) []string {
+	return append(b.buildTo("type=image,name="+drayName+":5000/"+ref+",push=true"), more...)
+}
+
+// buildTo is the command that builds what lies in the context directory.
+func (b *buildkit) buildTo(output string) []string {
 	return slices.Concat(b.client, []string{"build", "--frontend", "dockerfile.v0", "--progress", "plain",
-		"--local", "context=" + b.context, "--local", "dockerfile=" + b.context,
-		"--output", "type=image,name=" + drayName + ":5000/" + ref + ",push=true"}, more)
+		"--local", "context=" + b.context, "--local", "dockerfile=" + b.context, "--output", output})
+}
+
+// pullCommand is the command that builds on an image, and so pulls it.
+func (b *buildkit) pullCommand(t testing.TB, ref string) []string {
+	t.Helper()
+	write(t, filepath.Join(b.context, "Dockerfile"), []byte("FROM "+ref+"\nCOPY Dockerfile /\n"))
+	return b.buildTo("type=oci,dest=" + filepath.Join(b.dir, "built.tar"))
 }
 
 func TestBuildKit(t *testing.T) {

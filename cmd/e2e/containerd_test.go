@@ -65,7 +65,11 @@ func (c *containerd) run(t testing.TB, args ...string) string {
 // pull gets an image by way of the hosts.toml files.
 func (c *containerd) pull(t testing.TB, ref string, args ...string) {
 	t.Helper()
-	c.run(t, slices.Concat([]string{"images", "pull", "--snapshotter", "native", "--hosts-dir", "/etc/containerd/certs.d"}, c.local, args, []string{ref})...)
+	c.run(t, c.pullArgs(ref, args...)...)
+}
+
+func (c *containerd) pullArgs(ref string, more ...string) []string {
+	return slices.Concat([]string{"images", "pull", "--snapshotter", "native", "--hosts-dir", "/etc/containerd/certs.d"}, c.local, more, []string{ref})
 }
 
 // access are the flags by which ctr trusts dray and logs in.

@@ -90,12 +90,18 @@ func TestSkopeo(t *testing.T) {
 	})
 }
 
+// podmanCommand is what runs Podman with a store of its own.
+func podmanCommand(t testing.TB, m *machine) []string {
+	t.Helper()
+	// vfs works on every file system; nothing is run, so no cgroup is needed.
+	return []string{need(t, "podman"), "--root", filepath.Join(m.dir, "root"), "--runroot", filepath.Join(m.dir, "run"), "--storage-driver", "vfs",
+		"--cgroup-manager", "cgroupfs", "--events-backend", "none"}
+}
+
 func TestPodman(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	m := newContainersMachine(t, s)
-	// vfs works on every file system; nothing is run, so no cgroup is needed.
-	podman := []string{need(t, "podman"), "--root", filepath.Join(m.dir, "root"), "--runroot", filepath.Join(m.dir, "run"), "--storage-driver", "vfs",
-		"--cgroup-manager", "cgroupfs", "--events-backend", "none"}
+	podman := podmanCommand(t, m)
 	do := func(t *testing.T, args ...string) string { t.Helper(); return m.run(t, append(podman, args...)...) }
 	version := m.run(t, podman[0], "--version")
 

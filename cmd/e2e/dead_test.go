@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,19 +47,12 @@ var deathClients = []struct {
 	{"containerd 2", containerdPull(needBuilt)},
 	{"BuildKit", func(t *testing.T, m *machine) func(string) []string {
 		b := startBuildKit(t, m)
-		return func(ref string) []string {
-			write(t, filepath.Join(b.context, "Dockerfile"), []byte("FROM "+ref+"\nCOPY Dockerfile /\n"))
-			return slices.Concat(b.client, []string{"build", "--frontend", "dockerfile.v0", "--local", "context=" + b.context, "--local", "dockerfile=" + b.context,
-				"--output", "type=oci,dest=" + filepath.Join(m.dir, "built.tar")})
-		}
+		return func(ref string) []string { return b.pullCommand(t, ref) }
 	}},
 	{"Podman", func(t *testing.T, m *machine) func(string) []string {
 		m.setup(t, "podman", "")
-		path := need(t, "podman")
-		return func(ref string) []string {
-			return []string{path, "--root", filepath.Join(m.dir, "root"), "--runroot", filepath.Join(m.dir, "run"), "--storage-driver", "vfs",
-				"--cgroup-manager", "cgroupfs", "--events-backend", "none", "pull", "--quiet", ref}
-		}
+		podman := podmanCommand(t, m)
+		return func(ref string) []string { return slices.Concat(podman, []string{"pull", "--quiet", ref}) }
 	}},
 }
 
@@ -73,7 +65,7 @@ func containerdPull(find func(testing.TB, string) string) func(t *testing.T, m *
 		m.setup(t, "containerd", m.run(t, find(t, "containerd"), "--version"))
 		c := startContainerd(t, m, find)
 		return func(ref string) []string {
-			return slices.Concat([]string{c.client, "--address", c.socket, "images", "pull", "--snapshotter", "native", "--hosts-dir", "/etc/containerd/certs.d"}, c.local, []string{ref})
+			return slices.Concat([]string{c.client, "--address", c.socket}, c.pullArgs(ref))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -141,6 +142,18 @@ func indexOf(t testing.TB, format types.MediaType, images ...v1.Image) v1.ImageI
 			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: []string{"amd64", "arm64", "s390x"}[i]}}})
 	}
 	return index
+}
+
+// saveImage puts an image into a file as docker save does.
+func saveImage(t testing.TB, file, ref string, img v1.Image) {
+	t.Helper()
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tarball.WriteToFile(file, tag, img); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // debian is a tar file of a Debian system, made from the archive that this machine's own packages

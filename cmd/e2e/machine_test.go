@@ -7,9 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 // machine is the view that a client has: this machine with another /etc, in a mount namespace of
@@ -89,17 +87,11 @@ func (m *machine) setupCommand(client, version string) []string {
 	return command
 }
 
-// archive puts an image into a file as docker save does, and returns the name of the file.
+// archive is a file with an image; see saveImage.
 func (m *machine) archive(t testing.TB, ref string, img v1.Image) string {
 	t.Helper()
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(m.dir, "load.tar")
-	if err := tarball.WriteToFile(file, tag, img); err != nil {
-		t.Fatal(err)
-	}
+	saveImage(t, file, ref, img)
 	return file
 }
 

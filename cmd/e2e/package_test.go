@@ -126,7 +126,7 @@ func checkPackage(t *testing.T, deb string) {
 	b := boot(t)
 	b.put(deb, "root/dray.deb")
 	b.put(needBuilt(t, "crane"), "usr/local/bin/crane")
-	write(t, filepath.Join(b.root, "root/image.tar"), read(t, (&machine{t: t, dir: shortDir(t)}).archive(t, "team/app:1", busybox(t, types.DockerManifestSchema2))))
+	saveImage(t, filepath.Join(b.root, "root/image.tar"), "team/app:1", busybox(t, types.DockerManifestSchema2))
 
 	t.Log("install, and start without configuration")
 	b.run("apt-get install -y /root/dray.deb")

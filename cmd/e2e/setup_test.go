@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -150,11 +151,12 @@ func TestSetupDockerReload(t *testing.T) {
 		if err := d.process.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(time.Minute); !strings.Contains(d.run(t, "info", "--format", "{{.RegistryConfig.Mirrors}}"), drayName); time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("Docker does not know the mirror")
+		d.process.await("the mirror", func(context.Context) error {
+			if out := d.run(t, "info", "--format", "{{.RegistryConfig.Mirrors}}"); !strings.Contains(out, drayName) {
+				return errors.New(out)
 			}
-		}
+			return nil
+		})
 		d.run(t, "pull", "busybox:1")
 		if _, digest := d.image(t, "busybox:1"); digest != digestOf(t, img) {
 			t.Errorf("pulled %s, want %s", digest, digestOf(t, img))
@@ -180,21 +182,15 @@ func TestSetupCredentials(t *testing.T) {
 		}
 		t.Run("Podman", func(t *testing.T) {
 			m := newContainersMachine(t, s)
-			podman := []string{need(t, "podman"), "--root", filepath.Join(m.dir, "root"), "--runroot", filepath.Join(m.dir, "run"), "--storage-driver", "vfs",
-				"--cgroup-manager", "cgroupfs", "--events-backend", "none"}
 			write(t, filepath.Join(m.home, ".docker/config.json"), bytes.ReplaceAll(dockerAuth(), []byte(":5000"), nil))
 			pulls(t, "podman", func() (string, error) {
-				return m.try(t, append(podman, "pull", "--quiet", "docker.io/library/podman:1")...)
+				return m.try(t, append(podmanCommand(t, m), "pull", "--quiet", "docker.io/library/podman:1")...)
 			}, challenge)
 		})
 		t.Run("BuildKit", func(t *testing.T) {
 			b := startBuildKit(t, newMachine(t, s))
 			write(t, filepath.Join(b.home, ".docker/config.json"), bytes.ReplaceAll(dockerAuth(), []byte(":5000"), nil))
-			write(t, filepath.Join(b.context, "Dockerfile"), []byte("FROM buildkit:1\nCOPY Dockerfile /\n"))
-			pulls(t, "buildkit", func() (string, error) {
-				return b.try(t, append(b.client, "build", "--frontend", "dockerfile.v0", "--local", "context="+b.context, "--local", "dockerfile="+b.context,
-					"--output", "type=oci,dest="+filepath.Join(b.dir, "built.tar"))...)
-			}, challenge)
+			pulls(t, "buildkit", func() (string, error) { return b.try(t, b.pullCommand(t, "buildkit:1")...) }, challenge)
 		})
 		t.Run("containerd", func(t *testing.T) {
 			m := newMachine(t, s)
