@@ -93,7 +93,7 @@ func newPatient(t *testing.T, s *stack, name string, number int, command func(t 
 	mirror := fmt.Sprintf("127.0.1.%d", number)
 	m.put("hosts", []byte("127.0.0.1 localhost\n"+mirror+" "+drayName+"\n"+hub+" docker.io registry-1.docker.io index.docker.io\n"+quay+" quay.io\n"))
 	m.put("ssl/certs/ca-certificates.crt", slices.Concat(read(t, s.hub.ca), read(t, s.quay.ca)))
-	n := network{newNetwork(t, staticBusybox(t), mirror)}
+	n := newNetwork(t, staticBusybox(t), mirror)
 	m.inside = n.inside
 	for from, to := range map[string]string{hub + ":443": s.hub.RegistryAddr, quay + ":443": s.quay.RegistryAddr, s.hub.storage: s.hub.storage, s.quay.storage: s.quay.storage} {
 		n.forward(t, from, to)
@@ -116,20 +116,20 @@ const (
 )
 
 // pull pulls an image of ten layers that the client has not seen.
-func (p *patient) pull(t *testing.T, d *double, host string) outcome {
-	t.Helper()
+func (p *patient) pull(d *double, host string) outcome {
+	p.t.Helper()
 	p.pulls++
 	ref := fmt.Sprintf("library/client%d-%d:1", p.number, p.pulls)
-	d.push(t, ref, randomImage(t, types.DockerManifestSchema2, 10, 20_000))
-	limited := slices.Concat([]string{need(t, "timeout"), "--kill-after=5", strconv.Itoa(int(pullLimit.Seconds()))}, p.command(host+"/"+ref))
+	d.push(p.t, ref, randomImage(p.t, types.DockerManifestSchema2, 10, 20_000))
+	limited := slices.Concat([]string{need(p.t, "timeout"), "--kill-after=5", strconv.Itoa(int(pullLimit.Seconds()))}, p.command(host+"/"+ref))
 	began := time.Now()
-	out, err := p.m.try(t, limited...)
+	out, err := p.m.try(p.t, limited...)
 	took := time.Since(began)
 	switch {
 	case took > pullLimit:
 		return outcome{word: tooLong}
 	case err != nil:
-		t.Logf("%s: the pull of %s fails after %v: %v\n%s", p.name, ref, took, err, out)
+		p.t.Logf("%s: the pull of %s fails after %v: %v\n%s", p.name, ref, took, err, out)
 		return outcome{word: fails}
 	}
 	return outcome{more: max(took-p.plain, 0)}
@@ -137,35 +137,34 @@ func (p *patient) pull(t *testing.T, d *double, host string) outcome {
 
 // best repeats a pull that should take little time, and returns the shortest, because the machine
 // of the test has other work.
-func (p *patient) best(t *testing.T, pull func() outcome) outcome {
-	t.Helper()
-	best := pull()
+func best(pull func() outcome) outcome {
+	shortest := pull()
 	for range 2 {
-		if best.word == "" && best.more < 300*time.Millisecond {
+		if shortest.word == "" && shortest.more < 300*time.Millisecond {
 			break
 		}
-		if o := pull(); o.word == "" && (best.word != "" || o.more < best.more) {
-			best = o
+		if o := pull(); o.word == "" && (shortest.word != "" || o.more < shortest.more) {
+			shortest = o
 		}
 	}
-	return best
+	return shortest
 }
 
 // sick pulls while the mirror is dead, or dies after it has sent the manifest.
-func (p *patient) sick(t *testing.T, way death, later bool) outcome {
-	t.Helper()
+func (p *patient) sick(way death, later bool) outcome {
+	p.t.Helper()
 	p.mirror.bear()
 	if later {
 		p.mirror.dieAtBlob(way)
 	} else {
 		p.mirror.die(way)
 	}
-	o := p.pull(t, p.s.hub, "docker.io")
+	o := p.pull(p.s.hub, "docker.io")
 	if later {
 		p.mirror.mu.Lock()
 		defer p.mirror.mu.Unlock()
 		if p.mirror.way != way {
-			t.Errorf("%s asked the mirror for no blob", p.name)
+			p.t.Errorf("%s asked the mirror for no blob", p.name)
 		}
 	}
 	return o
@@ -201,13 +200,13 @@ func TestDeadMirror(t *testing.T) {
 					alone.Lock()
 					defer alone.Unlock()
 					p := newPatient(t, s, c.name, i+1, c.command)
-					p.plain = p.best(t, func() outcome { return p.pull(t, s.quay, "quay.io") }).more
-					if o := p.best(t, func() outcome { return p.sick(t, alive, false) }); o.word != "" {
+					p.plain = best(func() outcome { return p.pull(s.quay, "quay.io") }).more
+					if o := best(func() outcome { return p.sick(alive, false) }); o.word != "" {
 						t.Fatalf("the pull %s while the mirror is alive", o.word)
 					}
 					for _, table := range tables {
 						for _, way := range []death{stopped, refusing} {
-							table.add(p, way, p.best(t, func() outcome { return p.sick(t, way, table.later) }))
+							table.add(p, way, best(func() outcome { return p.sick(way, table.later) }))
 						}
 					}
 					return p
@@ -215,7 +214,7 @@ func TestDeadMirror(t *testing.T) {
 				for _, table := range tables {
 					for _, way := range []death{silent, frozen} {
 						if long {
-							table.add(p, way, p.sick(t, way, table.later))
+							table.add(p, way, p.sick(way, table.later))
 						}
 					}
 				}

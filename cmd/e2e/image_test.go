@@ -28,7 +28,7 @@ func TestContainerImage(t *testing.T) {
 	cert, _ := makeCertificate(t, credentials, drayName)
 	m := machineAt(t, ip, cert)
 	tool := staticBusybox(t)
-	m.inside = newNetwork(t, tool, ip)
+	m.inside = newNetwork(t, tool, ip).inside
 	d := startDocker(t, m, "--bip=198.51.100.1/24")
 	ecr := startFakeECR(t, m.inside, ip, dir)
 

@@ -98,7 +98,11 @@ func (m *mortal) end() {
 func (m *mortal) die(way death) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.way = way
+	m.dieLocked(way)
+}
+
+func (m *mortal) dieLocked(way death) {
+	m.way, m.dies = way, alive
 	switch way {
 	case stopped:
 		_ = m.listener.Close()
@@ -129,17 +133,10 @@ func (m *mortal) drop(operation string) {
 // ServeHTTP implements http.Handler.
 func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
-	dies, born := m.dies, m.born
-	now := dies != alive && strings.Contains(r.URL.Path, "/blobs/")
-	if now {
-		m.dies = alive
+	if m.dies != alive && strings.Contains(r.URL.Path, "/blobs/") {
+		m.dieLocked(m.dies)
 	}
-	m.mu.Unlock()
-	if now {
-		m.die(dies)
-	}
-	m.mu.Lock()
-	way := m.way
+	way, born := m.way, m.born
 	m.mu.Unlock()
 	switch way {
 	case alive:
@@ -181,18 +178,14 @@ func (f freezing) Accept() (net.Conn, error) {
 	}
 }
 
-// network is one of newNetwork's.
-type network struct{ inside []string }
-
 // listen listens in the network. Its thread goes there and back: it must not end, because processes
 // that it has started would be stopped then.
 func (n network) listen(t testing.TB, addr string) net.Listener {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	_, there, _ := strings.Cut(n.inside[1], "--net=")
 	var networks [2]*os.File
-	for i, path := range []string{"/proc/thread-self/ns/net", there} {
+	for i, path := range []string{"/proc/thread-self/ns/net", n.file} {
 		f, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)

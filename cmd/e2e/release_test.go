@@ -130,7 +130,7 @@ func checkReleasedImage(t *testing.T, archive string) {
 	cert, _ := makeCertificate(t, shortDir(t), drayName)
 	m := machineAt(t, ip, cert)
 	tool := staticBusybox(t)
-	m.inside = newNetwork(t, tool, ip)
+	m.inside = newNetwork(t, tool, ip).inside
 	d := startDocker(t, m, "--bip=198.51.100.1/24")
 	d.run(t, "load", "--input", archive)
 	image := publishedAt + "/dray:" + releaseVersion

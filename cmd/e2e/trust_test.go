@@ -22,7 +22,7 @@ func TestDockerTrust(t *testing.T) {
 	cert, key := makeCertificate(t, dir, drayName)
 	m := machineAt(t, ip, cert)
 	tool := staticBusybox(t)
-	m.inside = newNetwork(t, tool, ip)
+	m.inside = newNetwork(t, tool, ip).inside
 
 	ecr := startFakeECR(t, m.inside, "127.0.0.1", dir)
 	env := environment(append(ecr.variables(), "HOME="+dir, "TLS_CERTIFICATE="+cert, "TLS_PRIVATE_KEY="+key, "REGISTRY="+drayName+":5000",
@@ -53,9 +53,15 @@ func TestDockerTrust(t *testing.T) {
 	})
 }
 
-// newNetwork makes a network namespace with one address besides that of the loopback interface, and
-// returns what runs a command in it. It lasts as long as the test.
-func newNetwork(t *testing.T, busybox, ip string) []string {
+// network is a network namespace.
+type network struct {
+	file   string   // by which it is entered
+	inside []string // what runs a command in it
+}
+
+// newNetwork makes a network namespace with one address besides that of the loopback interface. It
+// lasts as long as the test.
+func newNetwork(t *testing.T, busybox, ip string) network {
 	t.Helper()
 	script := fmt.Sprintf(`"$0" ip link set lo up && "$0" ip address add %s/32 dev lo && echo up && exec "$0" sleep 3600`, ip)
 	p := start(t, "network", environment(), need(t, "unshare"), "--net", "/bin/sh", "-c", script, busybox)
@@ -65,7 +71,8 @@ func newNetwork(t *testing.T, busybox, ip string) []string {
 		}
 		return nil
 	})
-	return []string{need(t, "nsenter"), fmt.Sprintf("--net=/proc/%d/ns/net", p.cmd.Process.Pid)}
+	file := fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid)
+	return network{file, []string{need(t, "nsenter"), "--net=" + file}}
 }
 
 // awaitReady waits until the dray in the machine's network is ready, asking at the address where
