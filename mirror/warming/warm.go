@@ -103,7 +103,7 @@ type job struct {
 	repo      repository.Repo
 	ref       oci.Reference
 	platforms []v1.Platform
-	walked    map[digest.Digest]bool // the manifests that walk has seen
+	walked    map[digest.Digest]int // the smallest depth with which walk was called for a manifest
 
 	mu    sync.Mutex // guards the fields below
 	at    api.Warmth
@@ -123,7 +123,7 @@ func (w *Warmer) job(i Image, on []string) (*job, error) {
 		return nil, api.Errorf(api.CodeInvalid, "platform: %v", err)
 	}
 	return &job{
-		Warmer: w, repo: w.repos.Repo(up, i.Repo), ref: i.Reference, platforms: parsed, walked: map[digest.Digest]bool{},
+		Warmer: w, repo: w.repos.Repo(up, i.Repo), ref: i.Reference, platforms: parsed, walked: map[digest.Digest]int{},
 		at: api.Warmth{Name: i.Name}, named: map[digest.Digest]bool{},
 	}, nil
 }
@@ -199,14 +199,15 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 	return j.pull.ByDigest(ctx, j.repo, d)
 }
 
-// walk counts a manifest and all below it that is wanted, and returns the blobs. It walks each
-// manifest only once, because several indexes that list the same indexes would multiply the work at
-// each level.
+// walk counts a manifest and all below it that is wanted, and returns the blobs. depth is how many
+// more levels of manifests may follow. walk skips a manifest that it has walked with the same depth
+// or a smaller one: otherwise, indexes that list the same indexes would multiply the work at each
+// level.
 func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blobs []oci.Child, err error) {
-	if j.walked[m.Digest] {
+	if least, ok := j.walked[m.Digest]; ok && least <= depth {
 		return nil, nil
 	}
-	j.walked[m.Digest] = true
+	j.walked[m.Digest] = depth
 	man, err := m.Parse()
 	if err != nil {
 		return nil, err

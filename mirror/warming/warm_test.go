@@ -152,32 +152,36 @@ func TestWarmNoPlatform(t *testing.T) {
 	}
 }
 
+// listing puts an index of manifests into the upstream. Its name distinguishes it from other
+// indexes of the same manifests.
+func (h *fixture) listing(repo, tag, name string, below ...*oci.Manifest) *oci.Manifest {
+	h.Helper()
+	var entries []string
+	for _, m := range below {
+		entries = append(entries, fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, m.MediaType, m.Digest, len(m.Raw)))
+	}
+	m, err := oci.ParseManifest(oci.MediaTypeOCIIndex, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s],"annotations":{"name":%q}}`,
+		oci.MediaTypeOCIIndex, strings.Join(entries, ","), name))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.Registry.HoldManifest(repo, tag, m)
+	return m
+}
+
 // TestWarmSharedIndexes: indexes that list the same indexes do not multiply the work.
 func TestWarmSharedIndexes(t *testing.T) {
 	h := newFixture(t)
 	const wide, levels = 10, 3
 	below := []*oci.Manifest{h.Hold("team/app", "", layerAt("app", 0))}
-	index := func(tag, name string) *oci.Manifest {
-		var entries []string
-		for _, m := range below {
-			entries = append(entries, fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, m.MediaType, m.Digest, len(m.Raw)))
-		}
-		m, err := oci.ParseManifest(oci.MediaTypeOCIIndex, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s],"annotations":{"name":%q}}`,
-			oci.MediaTypeOCIIndex, strings.Join(entries, ","), name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.Registry.HoldManifest("team/app", tag, m)
-		return m
-	}
 	for level := range levels {
 		var all []*oci.Manifest
 		for i := range wide {
-			all = append(all, index("", fmt.Sprint(level, i)))
+			all = append(all, h.listing("team/app", "", fmt.Sprint(level, i), below...))
 		}
 		below = all
 	}
-	index("v1", "root")
+	h.listing("team/app", "v1", "root", below...)
 	at, err := h.warm("team/app", "v1")
 	if want := 1 + levels*wide + 2; err != nil || at.Parts != want || at.HeldParts != want {
 		t.Errorf("%+v, %v, want %d parts", at, err, want)
@@ -185,6 +189,27 @@ func TestWarmSharedIndexes(t *testing.T) {
 	const entries = wide + (levels-1)*wide*wide + wide // of all indexes
 	if n := h.Facts.Calls("get"); n > 4*entries {
 		t.Errorf("%d facts were read about %d entries", n, entries)
+	}
+}
+
+// TestWarmNested: indexes that are nested too deep are an error, also if they are listed at a
+// higher level as well.
+func TestWarmNested(t *testing.T) {
+	h := newFixture(t)
+	chain := []*oci.Manifest{h.Hold("team/app", "", layerAt("app", 0))}
+	for i := range 4 {
+		chain = append(chain, h.listing("team/app", "", fmt.Sprint(i), chain[i]))
+	}
+	h.listing("team/app", "fits", "root", chain[3])
+	if at, err := h.warm("team/app", "fits"); err != nil || at.HeldParts != 6 {
+		t.Errorf("%+v, %v", at, err)
+	}
+	h.listing("team/app", "deep", "root", chain[4])
+	h.listing("team/app", "both", "root", chain[1], chain[4])
+	for _, tag := range []string{"deep", "both"} {
+		if _, err := h.warm("team/app", tag); err == nil || !strings.Contains(err.Error(), "nested more than 4 deep") {
+			t.Errorf("%s: %v", tag, err)
+		}
 	}
 }
 
