@@ -482,7 +482,9 @@ func TestSplitRatio(t *testing.T) {
 	})
 }
 
-// TestSplitMemory bounds what a fetch in parts allocates, whatever the size of the blob.
+// TestSplitMemory bounds what a fetch in parts allocates, whatever the size of the blob. A buffer
+// for each of the 48 parts would be 12 MiB. With the race detector, sync.Pool drops a quarter of
+// the buffers at random, so that the bound is halfway to that.
 func TestSplitMemory(t *testing.T) {
 	c, _ := cachetest.Start(t, cache.Options{}, disk.Options{})
 	o := &cachetest.Origin{Data: cachetest.Random(30, 48<<20)}
@@ -497,7 +499,7 @@ func TestSplitMemory(t *testing.T) {
 	if err != nil || n != int64(len(o.Data)) {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
-	if grown := after.TotalAlloc - before.TotalAlloc; grown > 6<<20 {
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 9<<20 {
 		t.Errorf("%d MiB allocated for a blob of 48 MiB", grown>>20)
 	}
 }
