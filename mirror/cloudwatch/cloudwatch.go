@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -123,7 +122,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) collect(at time.Time) {
 	increases, err := p.reader.read()
 	if err != nil {
-		p.note(fmt.Errorf("read the counters: %w", err))
+		p.o.Logger.Warn("reading the counters for CloudWatch failed; their increases are published when it succeeds", "error", err)
 	}
 	for _, i := range increases {
 		p.pending = append(p.pending, i.datum(at))

@@ -37,15 +37,15 @@ type warmProgress struct {
 
 func newWarmProgress(o *operator, images int) *warmProgress {
 	return &warmProgress{
-		stdout: o.stdout, stderr: o.stderr, bar: !o.json && isTerminal(o.stderr), json: o.json, began: time.Now(), total: images,
+		stdout: o.stdout, stderr: o.stderr, bar: !o.json && os.Getenv("TERM") != "dumb" && isTerminal(o.stderr), json: o.json, began: time.Now(), total: images,
 		images: map[string]api.Warmth{},
 	}
 }
 
-// isTerminal reports whether a stream is a terminal that can draw over a line.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
-	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // problem prints a problem with what a file names.

@@ -126,7 +126,7 @@ func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirr
 	if err != nil {
 		return mirror{}, nil, err
 	}
-	m.auth, m.challenge = l.Auth != "none", l.Challenge
+	m.auth, m.challenge = l.Auth != "none", l.Challenge || l.Role == config.RoleRegistry
 	for i, name := range l.Upstreams {
 		for _, u := range cfg.Upstreams {
 			if u.Name == name && u.Kind != config.KindLocal {

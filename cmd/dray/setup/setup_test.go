@@ -266,6 +266,8 @@ func TestMirror(t *testing.T) {
 		"a registry twice":         {"bad", mirrorFlags{url: "https://d", registries: []string{"a", "a"}}, "", "named twice"},
 		"a bad configuration":      {"cash: 1\n", mirrorFlags{}, "", "no configuration is needed if you set --url"},
 		"credentials wanted there": {"listeners: [{address: \"127.0.0.1:1\", auth: a}]\nauth: [{name: a, htpasswd: {file: CERT}}]\n", mirrorFlags{}, "http://127.0.0.1:1 docker.io=docker.io plain auth", ""},
+		"credentials asked for":    {"listeners: [{address: \"127.0.0.1:1\", auth: a, challenge: true}]\nauth: [{name: a, htpasswd: {file: CERT}}]\n", mirrorFlags{}, "http://127.0.0.1:1 docker.io=docker.io plain auth challenge", ""},
+		"credentials of pushers":   {"listeners: [{address: \"127.0.0.1:1\", role: registry, auth: a}]\nauth: [{name: a, htpasswd: {file: CERT}}]\nupstreams: [{url: \"https://quay.io\", push: true}]\n", mirrorFlags{}, "http://127.0.0.1:1 quay.io=quay.io auth challenge", ""},
 	} {
 		load := func() (config.Config, error) {
 			file := filepath.Join(t.TempDir(), "dray.yaml")
@@ -299,6 +301,9 @@ func TestMirror(t *testing.T) {
 		}
 		if m.auth {
 			got += " auth"
+		}
+		if m.challenge {
+			got += " challenge"
 		}
 		if m.authority != nil {
 			got += " certificate"
