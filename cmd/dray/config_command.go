@@ -12,7 +12,7 @@ import (
 func configCommand(in *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print the reference or an example of the configuration",
+		Short: "Print the reference, an example or a schema of the configuration",
 		Args:  usage.NoArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -26,6 +26,11 @@ func configCommand(in *invocation) *cobra.Command {
 		Short: "Print an example configuration with all defaults and their meaning",
 		Args:  usage.NoArguments,
 		RunE:  func(*cobra.Command, []string) error { return in.page(config.Example) },
+	}, &cobra.Command{
+		Use:   "schema",
+		Short: "Print a JSON Schema of the configuration file, for editors",
+		Args:  usage.NoArguments,
+		RunE:  func(*cobra.Command, []string) error { return in.page(config.Schema) },
 	})
 	return cmd
 }

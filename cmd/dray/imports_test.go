@@ -305,6 +305,7 @@ var testable = []allowance{
 	{"golang.org/x/sys/unix", "listeners in the network of a client"},
 	{awsSDK, "the real SDK against the fake AWS"}, {"github.com/aws/smithy-go", "its errors"},
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
+	{"github.com/santhosh-tekuri/jsonschema/v6", "reads the schema of the configuration"},
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},

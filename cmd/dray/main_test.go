@@ -76,16 +76,20 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
+// fullConfiguration is testdata/full.yaml with files that exist, and what puts their names back.
+func fullConfiguration(t *testing.T) (text string, back *strings.Replacer) {
+	t.Helper()
 	password := write(t, "password", "from-a-file\n")
 	htpasswd := write(t, "htpasswd", "ci:$2y$05$"+strings.Repeat("a", 53)+"\n")
 	cert, key := keyPair(t)
-	file, err := os.ReadFile("testdata/full.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	names := strings.NewReplacer("$PASSWORD_FILE", password, "$HTPASSWD", htpasswd, "$CERT", cert, "$KEY", key)
-	path := write(t, "dray.yaml", names.Replace(string(file)))
+	return names.Replace(read(t, "testdata/full.yaml")),
+		strings.NewReplacer(password, "$PASSWORD_FILE", htpasswd, "$HTPASSWD", cert, "$CERT", key, "$KEY")
+}
+
+func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
+	text, back := fullConfiguration(t)
+	path := write(t, "dray.yaml", text)
 	environ := []string{"QUAY_PASSWORD=from-the-environment", "DRAY_METADATA_PASSWORD=redis-secret", "DRAY_CONFIG=" + path}
 
 	code, stdout, stderr := runDray(t, environ, "check")
@@ -100,7 +104,6 @@ func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 	if n := strings.Count(stdout, "[redacted]"); n != 3 {
 		t.Errorf("%d redacted secrets, want 3", n)
 	}
-	back := strings.NewReplacer(password, "$PASSWORD_FILE", htpasswd, "$HTPASSWD", cert, "$CERT", key, "$KEY")
 	golden(t, "testdata/full.golden.yaml", back.Replace(stdout))
 	golden(t, "testdata/full.notices", stderr)
 }

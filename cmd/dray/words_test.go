@@ -396,7 +396,7 @@ func TestCommandWords(t *testing.T) {
 		}
 		return path
 	}
-	good := file("good.yaml", "upstreams: [{url: ghcr.io}]\nchecks: [{name: gate, metadata: {mode: enforce, required: [{key: owner}]}}]\n")
+	good := file("good.yaml", "cache: {directory: "+filepath.Join(dir, "cache")+"}\nupstreams: [{url: ghcr.io}]\nchecks: [{name: gate, metadata: {mode: enforce, required: [{key: owner}]}}]\n")
 	bad := file("bad.yaml", "cash: 1\n")
 	file("bare.json", `{"manifests": [{"kind": "image"}]}`)
 	pass := file("pass.yaml", "tests: [{image: bare.json, findings: [metadata/required]}]\n")
@@ -409,7 +409,7 @@ func TestCommandWords(t *testing.T) {
 		"policy", "policy test", "policy test ABSENT --config GOOD", "policy test PASS --config GOOD", "policy test FAIL --config GOOD", "policy test PASS --config BAD",
 		"cert --out-cert DIR/cert --out-key DIR/key", "cert --out-cert DIR/cert --out-key DIR/key", "cert one", "cert --host a/b --out-cert DIR/c --out-key DIR/k",
 		"setup", "setup one", "setup docker --url http://localhost", "setup docker --url nonsense", "setup docker --config BAD", "setup docker --write --undo",
-		"config", "config reference", "config example", "config one",
+		"config", "config reference", "config example", "config schema", "config one",
 		"version", "version one",
 		"ls --admin DRAY", "ls --admin NOBODY", "ls --admin nonsense", "ls none/* --admin DRAY", "ls one two", "ls one --blobs", "ls --config BAD",
 		"purge --admin DRAY", "purge none:1 --admin DRAY", "purge none:1 --admin NOBODY", "purge --repository none/* --admin DRAY",

@@ -227,7 +227,7 @@ func (r *release) ask(program, dir string) error {
 	return nil
 }
 
-// describe gathers licences and writes the bill of materials.
+// describe gathers licences, and writes the bill of materials and the schema of the configuration.
 func (r *release) describe() (err error) {
 	if r.notices, err = r.thirdParties(); err != nil {
 		return err
@@ -236,7 +236,9 @@ func (r *release) describe() (err error) {
 	if err != nil {
 		return err
 	}
-	return r.write(fmt.Sprintf("dray_%s.cdx.json", r.version), append(bill, '\n'))
+	return errors.Join(
+		r.write(fmt.Sprintf("dray_%s.cdx.json", r.version), append(bill, '\n')),
+		r.write(fmt.Sprintf("dray_%s.schema.json", r.version), r.source("cmd/dray/config/schema.json")))
 }
 
 // archives writes an archive for each platform.

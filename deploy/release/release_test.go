@@ -223,7 +223,7 @@ func TestFilesAreExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"_amd64.deb", "_linux_amd64.tar.gz", "_darwin_*.tar.gz", "_windows_*.zip", "_image.tar", "_image_amd64.tar", ".cdx.json", "SHA256SUMS.sig", "dray.pub"} {
+	for _, want := range []string{"_amd64.deb", "_linux_amd64.tar.gz", "_darwin_*.tar.gz", "_windows_*.zip", "_image.tar", "_image_amd64.tar", ".cdx.json", ".schema.json", "SHA256SUMS.sig", "dray.pub"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("docs/install.md does not explain %s", want)
 		}

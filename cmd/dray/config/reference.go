@@ -2,8 +2,8 @@ package config
 
 import _ "embed"
 
-// TestGenerated writes reference.md, docs/config.md and example.yaml, from the types of the
-// configuration and their comments.
+// TestGenerated writes reference.md, docs/config.md, example.yaml and schema.json, from the types
+// of the configuration and their comments.
 //
 //go:generate go test -run=^TestGenerated . -update
 
@@ -17,3 +17,8 @@ var Reference string
 //
 //go:embed example.yaml
 var Example string
+
+// Schema is the JSON Schema of a configuration file, draft 2020-12.
+//
+//go:embed schema.json
+var Schema string

@@ -50,6 +50,7 @@ func TestGenerated(t *testing.T) {
 	golden(t, "reference.md", reference)
 	golden(t, "../../../docs/config.md", reference)
 	golden(t, "example.yaml", all.example(t))
+	golden(t, "schema.json", all.schema(t))
 }
 
 // TestReferenceIsComplete: every key has prose, and every type of texts the list of its words.
@@ -262,6 +263,9 @@ dray starts without any configuration. To change what it does, set environment v
 YAML file and name it with ` + "`--config` or `DRAY_CONFIG`" + `. The environment overrides the file. dray
 refuses keys that are not listed here. ` + "`dray check`" + ` prints the effective configuration with secrets
 redacted, or everything that is wrong with it. ` + "`dray config example`" + ` prints a file to start from.
+` + "`dray config schema > dray.schema.json`" + ` writes a JSON Schema, with which editors explain keys and
+find mistakes. Editors with yaml-language-server use it if the file begins with the line
+` + "`# yaml-language-server: $schema=dray.schema.json`" + `.
 
 A **size** is a whole number of bytes, with an optional unit: ` + "`200GiB`, `500MB`, `4096`" + `. A
 **duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never written in the file
