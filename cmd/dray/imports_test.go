@@ -50,6 +50,10 @@ var importable = map[string][]allowance{
 		{goDigest, addresses}, {prometheusClient, measures},
 		{"golang.org/x/sys/unix", "fallocate, linkat and the other calls that make a blob appear whole"},
 	},
+	"dray/cache/fleet": {
+		{goDigest, addresses},
+	},
+	"dray/cache/fleet/fleettest": {{"dray/cache/fleet", "the suite of its leases"}, {goDigest, addresses}},
 	"dray/cache/memory": {
 		{"github.com/hashicorp/golang-lru/v2/simplelru", "the order of use"}, {goDigest, addresses},
 	},
@@ -61,7 +65,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cache/meta/metatest": {{"dray/cache/meta", "the suite of its stores"}, {goCmp, judges}},
 	"dray/cache/meta/redis": {
-		{"dray/cache/meta", "the contract it fulfils"}, {"github.com/redis/go-redis/v9", "the shared database, here alone"},
+		{"dray/cache/meta", "the contract it fulfils"}, {"dray/cache/fleet", "the contract of leases"}, {goDigest, addresses}, {"github.com/redis/go-redis/v9", "the shared database, here alone"},
 	},
 	"dray/upstream/oci": {
 		{"github.com/distribution/distribution/v3/manifest/manifestlist", "a manifest type of Docker"},
@@ -309,7 +313,7 @@ var testable = []allowance{
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
-	{"dray/mirror/admin", "the API that operators ask"}, {"dray/mirror/queue", "a journal that a package reads"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
+	{"dray/mirror/admin", "the API that operators ask"}, {"dray/mirror/queue", "a journal that a package reads"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"}, {"dray/cache/fleet/fleettest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
 	{throughTheDoor, "a mirror before a registry in memory"}, {"dray/mirror/fixture", "a log and a file that change meanwhile"},
 }

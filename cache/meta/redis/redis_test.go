@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"dray/cache/fleet/fleettest"
 	"dray/cache/meta"
 	"dray/cache/meta/metatest"
 	"dray/cache/meta/redis"
@@ -80,6 +81,7 @@ func TestSuiteCluster(t *testing.T) {
 		})
 	}
 	suite(t, "redis+cluster://"+one.Addr, func(s meta.Store) meta.Store { return s })
+	fleettest.Suite(t, func(t *testing.T) fleettest.Store { return leasesIn(t, "redis+cluster://"+one.Addr, one, two) })
 }
 
 func clusterArgs(t *testing.T) []string {

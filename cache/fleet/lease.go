@@ -1,0 +1,61 @@
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// LeaseTTL is how long a lease lasts without renewal.
+	LeaseTTL = 10 * time.Second
+	// RenewEvery is how often a member renews its leases.
+	RenewEvery = 3 * time.Second
+)
+
+// Member is one mirror of a fleet.
+type Member struct {
+	// ID is random, and lasts as long as the state directory. Two members have different ones, even at
+	// the same address.
+	ID string `json:"id"`
+	// Address is host:port of the listener for other members. An address from a store is not trusted
+	// until the member there has proved to know the secret.
+	Address string `json:"address"`
+	// Zone is the name of the zone in which the member runs; it may be empty.
+	Zone string `json:"zone,omitempty"`
+	// Version is the version of the program, for people.
+	Version string `json:"version,omitempty"`
+	// Protocol is the number of the protocol that the member speaks.
+	Protocol int `json:"protocol"`
+}
+
+// Lease says which member fetches a blob, or has just fetched it.
+type Lease struct {
+	Digest digest.Digest
+	Holder string // the ID of the member
+	// Address is that of the member.
+	Address string
+	// Generation grows each time another member, or the same one again, takes the lease. It also grows
+	// if the store has lost everything in between.
+	Generation int64
+}
+
+// Leases is a store of leases. Its clock alone decides when a lease expires. All methods may be
+// called concurrently. Each reports a failure at once, without a second attempt.
+type Leases interface {
+	// Take takes the lease of a blob for a member if it is free, if it is of the member already, or if
+	// its generation is failed, which the caller has seen fail. It returns the lease as it then is,
+	// which may be that of another member. A failed of 0 means none.
+	Take(ctx context.Context, d digest.Digest, m Member, failed int64) (Lease, error)
+	// Renew extends the leases that a member holds by LeaseTTL, and restores those that the store has
+	// lost. It returns the digests of those that another member has taken. Renew also records that the
+	// member is alive, even if it holds no lease.
+	Renew(ctx context.Context, m Member, held []Lease) (lost []digest.Digest, err error)
+	// Release gives up leases. It leaves alone those that have another generation by now.
+	Release(ctx context.Context, held []Lease) error
+	// Leave forgets that a member is alive.
+	Leave(ctx context.Context, id string) error
+	// Members returns the members that are alive, in the order of their IDs.
+	Members(ctx context.Context) ([]Member, error)
+}

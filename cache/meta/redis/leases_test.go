@@ -1,0 +1,91 @@
+package redis_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache/fleet"
+	"dray/cache/fleet/fleettest"
+	"dray/cache/meta/metatest"
+	"dray/cache/meta/redis"
+)
+
+// leasesIn returns the leases in a Redis at a URL, and a way to look at them in its servers.
+func leasesIn(t *testing.T, url string, servers ...*metatest.RedisServer) fleettest.Store {
+	t.Helper()
+	// The long timeout is for machines under load; the suite bounds nothing.
+	store := open(t, redis.Options{URL: url, Timeout: 10 * time.Second})
+	do := func(words ...string) (answer string) { // of the last server that does not refer to another
+		for _, s := range servers {
+			if a := s.Do(words...); !strings.HasPrefix(a, "-MOVED") {
+				answer = a
+			}
+		}
+		return answer
+	}
+	do("FLUSHALL")
+	key := func(d digest.Digest) string { return "dray:{fleet}:lease:" + string(d) }
+	return fleettest.Store{
+		Leases: store.Leases(),
+		Flush:  func() { do("FLUSHALL") },
+		Expire: func(d digest.Digest) { do("PEXPIRE", key(d), "0") },
+		TTL: func(d digest.Digest) int64 {
+			ms, _ := strconv.ParseInt(strings.Trim(do("PTTL", key(d)), ":\r\n"), 10, 64)
+			return ms
+		},
+	}
+}
+
+func TestLeases(t *testing.T) {
+	server := metatest.StartRedis(t)
+	fleettest.Suite(t, func(t *testing.T) fleettest.Store { return leasesIn(t, "redis://"+server.Addr, server) })
+}
+
+// TestLeasesAway has Redis away: each call fails, and works again when Redis is back.
+func TestLeasesAway(t *testing.T) {
+	server := metatest.StartRedis(t)
+	s := leasesIn(t, "redis://"+server.Addr, server)
+	m := fleet.Member{ID: "one", Address: "127.0.0.1:1"}
+	server.Kill()
+	if _, err := s.Take(t.Context(), digest.FromString("x"), m, 0); err == nil {
+		t.Error("Take succeeded without Redis")
+	}
+	if _, err := s.Renew(t.Context(), m, nil); err == nil {
+		t.Error("Renew succeeded without Redis")
+	}
+	server.Start()
+	server.Eventually("a lease", func() bool {
+		l, err := s.Take(t.Context(), digest.FromString("x"), m, 0)
+		return err == nil && l.Holder == "one"
+	})
+}
+
+// TestLeasesForeign finds something else under the keys of leases and members.
+func TestLeasesForeign(t *testing.T) {
+	server := metatest.StartRedis(t)
+	s := leasesIn(t, "redis://"+server.Addr, server)
+	m := fleet.Member{ID: "one", Address: "127.0.0.1:1"}
+	d := digest.FromString("x")
+	for _, key := range []string{"dray:{fleet}:lease:" + string(d), "dray:{fleet}:members"} {
+		server.Do("SET", key, "text")
+	}
+	if _, err := s.Take(t.Context(), d, m, 0); err == nil {
+		t.Error("took a lease that is no hash")
+	}
+	if _, err := s.Renew(t.Context(), m, nil); err == nil {
+		t.Error("renewed among members that are no hash")
+	}
+	server.Do("FLUSHALL")
+	server.Do("HSET", "dray:{fleet}:lease:"+string(d), "m", "two", "a", "127.0.0.1:2", "g", "later")
+	if l, err := s.Take(t.Context(), d, m, 0); err == nil {
+		t.Errorf("a lease without a number: %+v", l)
+	}
+	server.Do("HSET", "dray:{fleet}:members", "two", "no member")
+	if all, err := s.Members(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("got %v, %v", all, err)
+	}
+}
