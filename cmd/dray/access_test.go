@@ -74,7 +74,7 @@ func (s *stack) from(address, method, path string, body []byte, headers ...strin
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	s.servers[0].Handler.ServeHTTP(w, r)
+	s.servers[0].ServeHTTP(w, r)
 	return got{w.Result(), w.Body.Bytes()}
 }
 

@@ -160,7 +160,7 @@ func TestAccessLogKeepsSendfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &counting{Listener: plain}
-	server := &http.Server{Handler: s.servers[0].Handler}
+	server := &http.Server{Handler: s.servers[0]}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	defer func() {

@@ -27,20 +27,27 @@ import (
 	"dray/cmd/dray/directories"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
+	"dray/cmd/dray/reload"
 	"dray/cmd/dray/watched"
 	"dray/mirror"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
+	"dray/mirror/proxied"
 	"dray/mirror/request"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
 )
 
 // build makes the parts of the program in the order of their dependencies. It opens no listener and
-// starts nothing. The caller closes the graph. If build returns an error, it has closed the graph
-// itself.
-func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, error) {
+// starts nothing. Reloads take configurations from source. The caller closes the graph. If build
+// returns an error, it has closed the graph itself.
+func build(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
+	g.reloads = reload.New(reload.Options{
+		Source: source, Running: cfg, Apply: g.reconfigure, Logger: log,
+		Check: func(c config.Config) error { return c.Check(checkParts) },
+	})
+	g.register(g.reloads.Collectors())
 	for _, step := range []func(context.Context) error{g.buildConnections, g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCertificates, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -241,30 +248,15 @@ func (g *graph) buildListeners(context.Context) error {
 		return err
 	}
 	g.register(g.access.Collectors())
-	var log slog.Handler
-	if g.cfg.Log.Access {
-		log = logbuffer.Buffered(g.log)
-	}
 	for i, l := range g.cfg.Listeners {
 		setting := config.At("listeners", i) + ".address"
 		if i == 0 {
 			setting += ", DRAY_ADDRESS or PORT"
 		}
-		routes := routesOf(g.cfg, l)
-		trust := clients.Trust(l, g.cfg.Limits, g.log)
+		trust := proxied.New(clients.Trust(l, g.cfg.Limits, g.log))
 		server, err := g.newServer(wire.ServerOptions{
 			Connections: g.connections, Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
-			Trust: trust,
-			Handler: trust.Handler(&mirror.Listener{
-				Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
-				Listener: request.Listener{
-					Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
-					Policy: identity.Policy{
-						Role: identity.Role(l.Role), Access: g.access.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
-						Hosts: hostsOf(routes),
-					},
-				},
-			}),
+			Trust: trust, Handler: trust.Handler(g.listenerOf(g.cfg, l, g.access)),
 		})
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
@@ -273,4 +265,23 @@ func (g *graph) buildListeners(context.Context) error {
 		g.servers = append(g.servers, server)
 	}
 	return nil
+}
+
+// listenerOf returns the handler of a listener, without the proxies that it trusts.
+func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.Entries) *mirror.Listener {
+	var log slog.Handler
+	if cfg.Log.Access {
+		log = logbuffer.Buffered(g.log)
+	}
+	routes := routesOf(cfg, l)
+	return &mirror.Listener{
+		Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
+		Listener: request.Listener{
+			Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
+			Policy: identity.Policy{
+				Role: identity.Role(l.Role), Access: access.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
+				Hosts: hostsOf(routes),
+			},
+		},
+	}
 }

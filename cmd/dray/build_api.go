@@ -9,14 +9,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"dray/cache"
+	"dray/cmd/dray/config"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 )
 
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
-// part of dray adds its endpoints in a method of its own.
-func (g *graph) endpoints() []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI(), g.queueAPI())
+// part of dray adds its endpoints in a method of its own. cfg is the configuration in force.
+func (g *graph) endpoints(cfg config.Config) []admin.Endpoint {
+	return slices.Concat(g.statsAPI(), g.inventoryAPI(namesOf(cfg)), g.queueAPI(), g.reloadAPI())
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {

@@ -20,8 +20,8 @@ import (
 const maxVictims = 10_000
 
 // inventoryAPI lists the endpoints that query and change the cache.
-func (g *graph) inventoryAPI() []admin.Endpoint {
-	o := inventoryOperator{g.inventory, g.mirror.Warm(), namesOf(g.cfg)}
+func (g *graph) inventoryAPI(n names) []admin.Endpoint {
+	o := inventoryOperator{g.inventory, g.mirror.Warm(), n}
 	return []admin.Endpoint{
 		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[api.Image, error] {
 			return o.Images(ctx, params.Get("repository"))

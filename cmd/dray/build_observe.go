@@ -69,15 +69,29 @@ func (g *graph) buildCertificates(context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the admin listener, and the one for health and metrics alone. None of the checks
-// is critical ([admin.Check]): without an upstream, a token or the facts, dray still serves content
-// that it holds.
-func (g *graph) buildAdmin(context.Context) error {
-	if g.cfg.Admin.Address == config.AdminOff && g.cfg.Admin.HealthAddress == "" {
-		return nil
+// buildAdmin makes the admin listener, and the one for health and metrics alone.
+func (g *graph) buildAdmin(context.Context) (err error) {
+	options, err := g.adminOptions(g.cfg, g.access)
+	if err != nil {
+		return err
 	}
+	if address := g.cfg.Admin.HealthAddress; address != "" {
+		if g.health, err = g.addAdmin("health", "admin.health_address", address, admin.NewHealth(options)); err != nil {
+			return err
+		}
+	}
+	if address := g.cfg.Admin.Address; address != config.AdminOff {
+		g.admin, err = g.addAdmin("admin", "admin.address or DRAY_ADMIN_ADDRESS", address, admin.NewHandler(options))
+	}
+	return err
+}
+
+// adminOptions returns what operators find at the admin listener. None of the checks is critical
+// ([admin.Check]): without an upstream, a token or the facts, dray still serves content that it
+// holds.
+func (g *graph) adminOptions(cfg config.Config, access clients.Entries) (admin.Options, error) {
 	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
-	if slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
+	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
 		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
 	}
 	if _, runs := g.background["queue"]; runs {
@@ -89,30 +103,18 @@ func (g *graph) buildAdmin(context.Context) error {
 	for _, r := range g.registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
-	options := admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Hosts: g.cfg.Admin.Hosts, Logger: g.log}
-	var err error
-	if options.Operators, err = clients.Operators(g.cfg.Admin, g.access, g.log); err != nil {
-		return err
-	}
-	if address := g.cfg.Admin.HealthAddress; address != "" {
-		if err := g.addAdmin("health", "admin.health_address", address, admin.NewHealth(options)); err != nil {
-			return err
-		}
-	}
-	if address := g.cfg.Admin.Address; address != config.AdminOff {
-		return g.addAdmin("admin", "admin.address or DRAY_ADMIN_ADDRESS", address, admin.NewHandler(options))
-	}
-	return nil
+	operators, err := clients.Operators(cfg.Admin, access, g.log)
+	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
 // addAdmin adds a server for operators. It has connections of its own.
-func (g *graph) addAdmin(name, setting, address string, h http.Handler) error {
+func (g *graph) addAdmin(name, setting, address string, h http.Handler) (*wire.Server, error) {
 	server, err := g.newServer(wire.ServerOptions{Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	g.servers = append(g.servers, server)
-	return nil
+	return server, nil
 }
 
 // healthy returns an error if the last request to the registry failed, or if dray could not get a

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/reload"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 )
@@ -136,7 +137,7 @@ func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
 // clients meet it.
 func TestStartOnAReadOnlyDisk(t *testing.T) {
 	path := mounted(t, syscall.MS_RDONLY, "")
-	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}, State: config.State{Directory: path}}, slog.New(slog.DiscardHandler))
+	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}, State: config.State{Directory: path}}, reload.Source{}, slog.New(slog.DiscardHandler))
 	if g != nil || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("got %v", err)
 	}

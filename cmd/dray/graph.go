@@ -17,6 +17,7 @@ import (
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/reload"
 	"dray/mirror"
 	"dray/mirror/gate"
 	"dray/mirror/hosted"
@@ -29,7 +30,8 @@ import (
 
 // graph is the whole program, built and not yet running.
 type graph struct {
-	cfg             config.Config
+	cfg             config.Config // the one in force; reloads replace it
+	reloads         *reload.Reloader
 	log             *slog.Logger
 	metrics         *prometheus.Registry
 	disk            *disk.Dir
@@ -53,7 +55,9 @@ type graph struct {
 
 // front is what clients and operators connect to.
 type front struct {
-	servers     []*wire.Server
+	servers     []*wire.Server    // those of clients, in the order of the configuration, and then the others
+	admin       *wire.Server      // nil if it is off
+	health      *wire.Server      // nil unless health and metrics have an address of their own
 	connections *wire.Connections // those of clients; the admin listener has its own
 	access      clients.Entries
 }

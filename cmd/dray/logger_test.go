@@ -16,7 +16,7 @@ import (
 func TestLoggerHoldsBack(t *testing.T) {
 	for _, format := range []config.LogFormat{config.LogText, config.LogJSON} {
 		var out bytes.Buffer
-		log, end := newLogger(config.Log{Format: format}, &out)
+		log, end := newLogger(format, slog.LevelInfo, &out)
 		late := slog.New(logbuffer.Buffered(log))
 		late.Info("first")
 		if out.Len() > 0 {

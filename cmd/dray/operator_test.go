@@ -20,7 +20,7 @@ import (
 func (s *stack) admin() string {
 	s.Helper()
 	if s.adminURL == "" {
-		server := httptest.NewServer(s.servers[len(s.servers)-1].Handler)
+		server := httptest.NewServer(s.graph.admin)
 		s.Cleanup(server.Close)
 		s.adminURL = server.URL
 	}
@@ -173,7 +173,7 @@ func TestOperatorLogin(t *testing.T) {
 			t.Errorf("%s pins: %d %s", test.who, code, stderr)
 		}
 	}
-	health := httptest.NewServer(s.servers[len(s.servers)-2].Handler)
+	health := httptest.NewServer(s.health)
 	defer health.Close()
 	for path, want := range map[string]int{"/metrics": 200, "/readyz": 200, "/api/v1/stats": 404} {
 		resp, err := http.Get(health.URL + path)
@@ -184,7 +184,7 @@ func TestOperatorLogin(t *testing.T) {
 			t.Errorf("%s: %s", path, resp.Status)
 		}
 	}
-	if got := s.servers[len(s.servers)-2].Address; got != "127.0.0.1:0" {
+	if got := s.health.Address; got != "127.0.0.1:0" {
 		t.Errorf("health is served on %s", got)
 	}
 }

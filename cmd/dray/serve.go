@@ -25,6 +25,7 @@ import (
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
+	"dray/cmd/dray/reload"
 	"dray/cmd/dray/usage"
 )
 
@@ -32,7 +33,8 @@ func serveCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the mirror",
-		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. It ignores SIGHUP.
+		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. On SIGHUP it reads the
+configuration file again: see dray reload.
 
 Without any configuration it mirrors Docker Hub on 127.0.0.1:5000. If
 ECR_REGISTRY is set, names without a registry go to that registry, and dray
@@ -44,33 +46,16 @@ and exits.`,
 			if err != nil {
 				return err
 			}
-			log, end := newLogger(cfg.Log, in.stderr)
+			level := new(slog.LevelVar)
+			level.Set(cfg.Log.Level.Level())
+			log, end := newLogger(cfg.Log.Format, level, in.stderr)
 			defer end()
 			logStart(cfg, in.notices(cfg), log)
 			if limit := cgroup.MemoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for memory that the runtime does not count
 			}
-			defer ignoreHangups(log)()
-			return serve(cmd.Context(), cfg, log)
+			return serve(cmd.Context(), cfg, reload.Source{Load: in.load, Notices: in.notices, Level: level}, log)
 		},
-	}
-}
-
-// ignoreHangups makes the process log SIGHUP and go on, until stop is called. systemctl reload,
-// logrotate and a closed terminal send this signal, which by default ends a process at once.
-func ignoreHangups(log *slog.Logger) (stop func()) {
-	hangups, done := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer close(done)
-		for range hangups {
-			log.Warn("SIGHUP is ignored; restart dray to use a changed configuration (files with certificates, keys and passwords are read again by themselves)")
-		}
-	}()
-	return func() {
-		signal.Stop(hangups)
-		close(hangups)
-		<-done
 	}
 }
 
@@ -78,11 +63,11 @@ func ignoreHangups(log *slog.Logger) (stop func()) {
 // also silences logrus, the process-wide log to which distribution's authentication writes. The
 // lines of logrus have another format, and repeat errors that dray gets from the authentication
 // anyway.
-func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
+func newLogger(format config.LogFormat, level slog.Leveler, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
-		o := &slog.HandlerOptions{Level: l.Level.Level()}
-		if l.Format == config.LogJSON {
+		o := &slog.HandlerOptions{Level: level}
+		if format == config.LogJSON {
 			return slog.NewJSONHandler(w, o)
 		}
 		return slog.NewTextHandler(w, o)
@@ -107,13 +92,18 @@ func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 }
 
 // serve runs the program until ctx ends or a part of the program fails. It stops the servers before
-// the parts that they use.
-func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
-	g, err := build(ctx, cfg, log)
+// the parts that they use. On SIGHUP it reloads the configuration. A closed terminal sends this
+// signal, too, and by default it ends a process at once.
+func serve(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (err error) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // one that arrives during the start waits for its end
+	defer signal.Stop(hangups)
+	g, err := build(ctx, cfg, source, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
+	defer context.AfterFunc(ctx, g.reloads.Stop)()
 
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -127,7 +117,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 		})
 	}
 	background.Go(func() error { g.greetAll(inner); return nil })
+	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)
+	g.reloads.Stop()
 	stop()
 	return errors.Join(err, background.Wait())
 }

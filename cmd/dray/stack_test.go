@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/reload"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 )
@@ -28,6 +29,8 @@ type stack struct {
 	testing.TB
 	*graph
 	ecr, hub *ecrtest.Running
+	path     string // the configuration
+	level    slog.LevelVar
 	url      string
 	adminURL string       // empty until somebody asks for it
 	client   *http.Client // nil: a plain one
@@ -89,7 +92,8 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 	setenv(t, "AWS_REGION", "eu-west-1")
 	setenv(t, "AWS_ENDPOINT_URL_ECR", s.ecr.APIURL)
 	setenv(t, "AWS_ENDPOINT_URL_CLOUDWATCH", s.ecr.APIURL)
-	cfg, err := load(s.file(dir, edits...), nil)
+	s.path = s.file(dir, edits...)
+	cfg, err := load(s.path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +103,12 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 func (s *stack) launch(cfg config.Config, log io.Writer) {
 	s.Helper()
 	var err error
-	s.graph, err = build(s.Context(), cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.level.Set(slog.LevelDebug)
+	source := reload.Source{
+		Load:    func() (config.Config, error) { return load(s.path, nil) },
+		Notices: config.Config.Notices, Level: &s.level,
+	}
+	s.graph, err = build(s.Context(), cfg, source, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: &s.level})))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -128,7 +137,7 @@ func (s *stack) run() {
 			}
 		})
 	}
-	front := httptest.NewServer(s.servers[0].Handler)
+	front := httptest.NewServer(s.servers[0])
 	s.url = front.URL
 	s.stop = sync.OnceFunc(func() {
 		front.Close()

@@ -124,7 +124,7 @@ func TestTLSGathers(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	layer := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
 	m := s.push("team/app", "v1", layer)
-	url, client, wires := serveTLS(t, s.servers[0].Handler)
+	url, client, wires := serveTLS(t, s.servers[0])
 	for i, test := range []struct {
 		path string
 		want []byte
@@ -187,7 +187,7 @@ func TestTLSStall(t *testing.T) {
 	s := startStack(t, t.TempDir(), "cache: {", "limits: {stall_timeout: 200ms}\ncache: {")
 	layer := bytes.Repeat([]byte("0123456789abcdef"), 24<<20/16)
 	s.push("team/app", "v1", layer)
-	url, _, wires := serveTLS(t, s.servers[0].Handler)
+	url, _, wires := serveTLS(t, s.servers[0])
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
 	if err != nil {
 		t.Fatal(err)

@@ -20,23 +20,20 @@ const (
 // by reason.
 type Failures struct{ counted *prometheus.CounterVec }
 
-// NewFailures returns a Failures for the auth entries with these names. All counters are at 0.
-func NewFailures(names []string) *Failures {
-	f := &Failures{prometheus.NewCounterVec(prometheus.CounterOpts{
+// NewFailures returns a Failures without entries.
+func NewFailures() *Failures {
+	return &Failures{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_auth_failures_total",
 		Help: "Requests of clients that an auth entry turned down, by reason: no credentials (clients usually begin like that), " +
 			"refused (wrong credentials), not allowed (no rule grants it), not checked (too many passwords wait for their check, or the password file cannot be used).",
 	}, []string{"auth", "reason"})}
-	for _, name := range names {
-		for _, reason := range []string{noCredentials, refused, notAllowed, notChecked} {
-			f.counted.WithLabelValues(name, reason) // start at 0, so that the first failure is an increase
-		}
-	}
-	return f
 }
 
 // Of returns a function that counts the failures of one auth entry.
 func (f *Failures) Of(name string) func(r *http.Request, err error) {
+	for _, reason := range []string{noCredentials, refused, notAllowed, notChecked} {
+		f.counted.WithLabelValues(name, reason) // start at 0, so that the first failure is an increase
+	}
 	return func(r *http.Request, err error) { f.counted.WithLabelValues(name, reasonOf(r, err)).Inc() }
 }
 

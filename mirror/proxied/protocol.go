@@ -10,19 +10,14 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Listen returns a listener for the PROXY protocol, version 1 or 2. Every connection from a trusted
-// proxy has to begin with a header, and no other connection may: the protocol forbids to guess
-// whether the header is there. Without Options.Protocol, Listen returns ln.
-func (t *Trust) Listen(ln net.Listener) net.Listener {
-	if !t.o.Protocol {
-		return ln
-	}
-	return listener{ln, t}
-}
+// Listen returns a listener for the PROXY protocol, version 1 or 2. It calls trust for each
+// connection. With Options.Protocol, every connection from a trusted proxy has to begin with a
+// header, and no other connection may: the protocol forbids to guess whether the header is there.
+func Listen(ln net.Listener, trust func() *Trust) net.Listener { return listener{ln, trust} }
 
 type listener struct {
 	net.Listener
-	trust *Trust
+	trust func() *Trust
 }
 
 // Accept implements net.Listener. It does not wait for the header.
@@ -32,10 +27,11 @@ func (l listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	tcp, ok := c.(*net.TCPConn)
-	if !ok || !l.trust.trusts(AddrOf(c.RemoteAddr().String())) {
+	trust := l.trust()
+	if !ok || !trust.o.Protocol || !trust.trusts(AddrOf(c.RemoteAddr().String())) {
 		return c, nil
 	}
-	return &conn{TCPConn: tcp, trust: l.trust, in: bufio.NewReaderSize(tcp, bufferBytes)}, nil
+	return &conn{TCPConn: tcp, trust: trust, in: bufio.NewReaderSize(tcp, bufferBytes)}, nil
 }
 
 // bufferBytes is the size of the buffer for a header. The longest header of version 1 has to fit,

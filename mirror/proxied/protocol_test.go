@@ -37,7 +37,7 @@ func serving(t testing.TB, trust *Trust) string {
 		})),
 	}
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(trust.Listen(ln)) }()
+	go func() { done <- server.Serve(Listen(ln, func() *Trust { return trust })) }()
 	t.Cleanup(func() {
 		_ = server.Close()
 		if err := <-done; err != http.ErrServerClosed {

@@ -38,9 +38,15 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Trust says whose word about the client's address a listener takes.
+// Trust says whose word about the client's address a listener takes. It does not change: see
+// [Trust.With].
 type Trust struct {
-	o      Options
+	o Options
+	*refusals
+}
+
+// refusals has what is known of the connections that were closed.
+type refusals struct {
 	failed prometheus.Counter
 
 	mu     sync.Mutex
@@ -49,13 +55,18 @@ type Trust struct {
 
 // New returns a Trust.
 func New(o Options) *Trust {
+	return (&Trust{refusals: &refusals{failed: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "dray_proxy_protocol_failures_total", ConstLabels: prometheus.Labels{"listener": o.Listener},
+		Help: "Connections from trusted proxies that dray closed because they did not begin with a valid header of the PROXY protocol.",
+	})}}).With(o)
+}
+
+// With returns a Trust with other options and the same metrics.
+func (t *Trust) With(o Options) *Trust {
 	o.Header = cmp.Or(o.Header, ForwardedFor)
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 10*time.Second)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
-	return &Trust{o: o, failed: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "dray_proxy_protocol_failures_total", ConstLabels: prometheus.Labels{"listener": o.Listener},
-		Help: "Connections from trusted proxies that dray closed because they did not begin with a valid header of the PROXY protocol.",
-	})}
+	return &Trust{o: o, refusals: t.refusals}
 }
 
 // Collectors returns the metrics.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,19 +35,27 @@ type ServerOptions struct {
 	// Connections bounds the connections of clients; nil means no bound.
 	Connections *Connections
 	// Trust says which proxies may name the clients of connections, by the PROXY protocol; nil means
-	// none.
+	// none, for as long as the server exists. [Server.Replace] replaces Trust and Handler.
 	Trust   *proxied.Trust
 	Handler http.Handler
 	Logger  *slog.Logger
 }
 
-// Server is an HTTP server on one address.
+// Server is an HTTP server on one address. As an http.Handler, it does what its present handler
+// does.
 type Server struct {
 	ServerOptions
+	front  atomic.Pointer[front]
 	server *http.Server
 	pipes  *pipes // nil if files are not spliced
 	// handshakes counts nothing without TLS.
 	handshakes *handshakes
+}
+
+// front is the part of a server that may be replaced.
+type front struct {
+	trust   *proxied.Trust
+	handler http.Handler
 }
 
 // NewServer returns a server that does not listen yet. It loads the certificate, and returns an
@@ -54,8 +63,9 @@ type Server struct {
 // certificate when its file changes.
 func NewServer(o ServerOptions) (*Server, error) {
 	s := &Server{ServerOptions: o, handshakes: newHandshakes(o.Name, o.Logger)}
+	s.front.Store(&front{o.Trust, o.Handler})
 	s.server = &http.Server{
-		Addr: o.Address, Handler: o.Handler,
+		Addr: o.Address, Handler: s,
 		ReadHeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout,
 		MaxHeaderBytes: headerBytes,
 		ConnContext:    connContext,
@@ -80,6 +90,16 @@ func NewServer(o ServerOptions) (*Server, error) {
 	s.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	s.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return s, nil
+}
+
+// Replace gives later requests another handler, and later connections another Trust. Those under
+// way go on with the former ones. trust must have the metrics of the former Trust: see
+// [proxied.Trust.With].
+func (s *Server) Replace(h http.Handler, trust *proxied.Trust) { s.front.Store(&front{trust, h}) }
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.front.Load().handler.ServeHTTP(w, r)
 }
 
 // headerBytes bounds the header of a request.
@@ -150,7 +170,7 @@ func (s *Server) wrap(ln net.Listener) net.Listener {
 // configured so. The PROXY protocol is below both.
 func (s *Server) transported(ln net.Listener) net.Listener {
 	if s.Trust != nil {
-		ln = s.Trust.Listen(ln)
+		ln = proxied.Listen(ln, func() *proxied.Trust { return s.front.Load().trust })
 	}
 	if s.pipes != nil {
 		return s.pipes.through(ln)

@@ -14,34 +14,55 @@ import (
 	"dray/mirror/proxied"
 )
 
-// Entries are the entries of auth in the configuration.
+// Entries are the entries of auth in the configuration. They do not change: see [Entries.With].
 type Entries struct {
-	access   map[string]*identity.Access
+	entries  map[string]entry
 	failures *identity.Failures
+}
+
+type entry struct {
+	config.Auth
+	access *identity.Access
 }
 
 // New makes the entries. An error names the entry.
 func New(auth []config.Auth, log *slog.Logger) (Entries, error) {
-	names := make([]string, len(auth))
-	for i, a := range auth {
-		names[i] = a.Name
-	}
-	e := Entries{access: map[string]*identity.Access{}, failures: identity.NewFailures(names)}
+	return Entries{failures: identity.NewFailures()}.With(auth, log)
+}
+
+// With makes other entries that have the same metrics. An entry that recognises clients like the
+// former one of its name knows the passwords that were right.
+func (e Entries) With(auth []config.Auth, log *slog.Logger) (Entries, error) {
+	next := Entries{entries: map[string]entry{}, failures: e.failures}
 	for _, a := range auth {
-		authenticator, err := authenticatorOf(a, log)
+		authenticator, err := e.authenticator(a, log)
 		if err != nil {
 			return Entries{}, fmt.Errorf("auth %s: %w", a.Name, err)
 		}
-		e.access[a.Name] = &identity.Access{Authenticator: authenticator, Rules: rulesOf(a.Rules), Failed: e.failures.Of(a.Name)}
+		next.entries[a.Name] = entry{a, &identity.Access{Authenticator: authenticator, Rules: rulesOf(a.Rules), Failed: e.failures.Of(a.Name)}}
 	}
-	return e, nil
+	return next, nil
+}
+
+// authenticator returns the authenticator of an entry: the former one, if it is for the same file
+// or token service.
+func (e Entries) authenticator(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
+	if former, ok := e.entries[a.Name]; ok && former.HTPasswd == a.HTPasswd && former.Token == a.Token {
+		return former.access.Authenticator, nil
+	}
+	if a.HTPasswd.File != "" {
+		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, log)
+	}
+	return identity.NewToken(identity.TokenOptions{
+		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
+	}, log)
 }
 
 // Collectors returns the metrics of the entries.
 func (e Entries) Collectors() []prometheus.Collector { return e.failures.Collectors() }
 
 // Of returns the access of the entry with a name, or nil if there is none.
-func (e Entries) Of(name string) *identity.Access { return e.access[name] }
+func (e Entries) Of(name string) *identity.Access { return e.entries[name].access }
 
 func rulesOf(configured []config.Rule) []identity.Rule {
 	rules := make([]identity.Rule, len(configured))
@@ -52,15 +73,6 @@ func rulesOf(configured []config.Rule) []identity.Rule {
 		}
 	}
 	return rules
-}
-
-func authenticatorOf(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
-	if a.HTPasswd.File != "" {
-		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, log)
-	}
-	return identity.NewToken(identity.TokenOptions{
-		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
-	}, log)
 }
 
 // Operators returns who may use the admin listener.
@@ -76,8 +88,8 @@ func Operators(a config.Admin, entries Entries, log *slog.Logger) (identity.Oper
 	return o, nil
 }
 
-// Trust returns which proxies may name the clients of a listener.
-func Trust(l config.Listener, limits config.Limits, log *slog.Logger) *proxied.Trust {
+// Trust returns the settings that say which proxies may name the clients of a listener.
+func Trust(l config.Listener, limits config.Limits, log *slog.Logger) proxied.Options {
 	o := proxied.Options{
 		Listener: l.Name, Protocol: l.ProxyProtocol, Header: string(l.ForwardedHeader),
 		HeaderTimeout: limits.ReadHeaderTimeout.Std(), Logger: log,
@@ -85,5 +97,5 @@ func Trust(l config.Listener, limits config.Limits, log *slog.Logger) *proxied.T
 	for _, n := range l.TrustedProxies {
 		o.Proxies = append(o.Proxies, n.Prefix)
 	}
-	return proxied.New(o)
+	return o
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"dray/cmd/dray/config/changes"
 	"dray/upstream/auth"
 )
 
@@ -271,6 +272,10 @@ A **size** is a whole number of bytes, with an optional unit: ` + "`200GiB`, `50
 **duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never written in the file
 itself: another file or an environment variable holds it.
 
+The column **Changes** says when dray applies another value in the file: at a **reload**, by
+` + "`dray reload`" + ` or SIGHUP, or only at a **restart**. For a list of sections it is about entries that
+are added or removed.
+
 ## Environment
 `
 
@@ -292,10 +297,10 @@ func (p prose) reference(t *testing.T) string {
 // stand in the file.
 func (p prose) section(t *testing.T, b *strings.Builder, path string, section reflect.Type) {
 	t.Helper()
-	b.WriteString("\n| Key | Takes | Meaning |\n|---|---|---|\n")
+	b.WriteString("\n| Key | Takes | Changes | Meaning |\n|---|---|---|---|\n")
 	keys := p.keys(t, section, "yaml")
 	for _, k := range keys {
-		fmt.Fprintf(b, "| `%s` | %s | %s |\n", k.name, typeWords(t, k.typ), k.doc)
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.name, typeWords(t, k.typ), whenChanged(join(path, k.name), k.typ), k.doc)
 	}
 	for _, k := range keys {
 		inner, ok := sectionOf(k.typ)
@@ -312,6 +317,18 @@ func (p prose) section(t *testing.T, b *strings.Builder, path string, section re
 		fmt.Fprintf(b, "\n### `%s`\n\n%s\n", at, p.introduction(t, subject, inner))
 		p.section(t, b, at, inner)
 	}
+}
+
+// whenChanged says when another value of a key applies. It says nothing of a section: its keys do.
+func whenChanged(key string, typ reflect.Type) string {
+	_, isSection := sectionOf(typ)
+	switch {
+	case isSection && typ.Kind() != reflect.Slice:
+		return ""
+	case changes.AtOnce(key):
+		return "reload"
+	}
+	return "restart"
 }
 
 // introduction is the comment of a type as the introduction of its section, with subject in place

@@ -15,6 +15,14 @@ import (
 // Validator adds the problems of a completed configuration to k.
 type Validator func(c Config, k *Report)
 
+// Check returns the problems of a completed configuration, as Load does, but without origins. It
+// does not look whether the files that it names exist.
+func (c Config) Check(validators ...Validator) error {
+	k := &Report{}
+	c.validate(k, validators)
+	return k.problems.err()
+}
+
 // validate adds all problems of a completed configuration, and those that the validators find. Only
 // the validators may open files.
 func (c Config) validate(k *Report, validators []Validator) {

@@ -1,0 +1,173 @@
+// Package changes compares a configuration with the running one, and says which keys change at a
+// reload.
+package changes
+
+import (
+	"encoding"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"dray/upstream/auth"
+)
+
+// atOnce says for keys whether a reload applies a new value. Keys below a key are like it, unless
+// the table says otherwise. A key that is not in the table needs a restart. For a list of sections,
+// it also says whether entries can be added and removed.
+var atOnce = map[string]bool{
+	"listeners[].role":                 true,
+	"listeners[].upstreams":            true,
+	"listeners[].external_url":         true,
+	"listeners[].auth":                 true,
+	"listeners[].challenge":            true,
+	"listeners[].trusted_proxies":      true,
+	"listeners[].forwarded_header":     true,
+	"listeners[].proxy_protocol":       true,
+	"listeners[].allow_anonymous_push": true,
+	"listeners[].answer_within":        true,
+	"upstreams[].hosts":                true,
+	"upstreams[].prefixes":             true,
+	"upstreams[].default_namespace":    true,
+	"upstreams[].repositories":         true,
+	"auth":                             true,
+	"admin.auth":                       true,
+	"admin.allow_anonymous":            true,
+	"admin.hosts":                      true,
+	"admin.token_file":                 true,
+	"log.level":                        true,
+	"log.access":                       true,
+}
+
+// Keys returns the keys for which the table says something, in no order.
+func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
+
+// namedLists are the lists whose entries have unique names.
+var namedLists = []string{"listeners", "upstreams", "checks", "auth"}
+
+// AtOnce reports whether a reload applies a new value of a key. The key has the form of the
+// reference, such as listeners[].auth. For a list of sections, AtOnce reports whether a reload adds
+// and removes entries.
+func AtOnce(key string) bool {
+	for at := key; at != ""; at = strings.TrimSuffix(at[:max(strings.LastIndexAny(at, ".["), 0)], ".") {
+		if now, ok := atOnce[at]; ok {
+			return now
+		}
+	}
+	return false
+}
+
+// Merged is what a reload makes of two configurations of type C.
+type Merged[C any] struct {
+	// Config has the values of the file where a reload applies them, and the running ones elsewhere.
+	Config C
+	// Changed are the keys with another value in Config than in the running configuration. Pending are
+	// those that have another value in the file than in Config. An entry of a list is shown by its
+	// name, as in upstreams[hub].hosts.
+	Changed, Pending []string
+}
+
+// Merge returns what a reload makes of the running configuration and the one in the file. C is a
+// struct whose tags are the keys.
+func Merge[C any](running, file C) Merged[C] {
+	m := merger{}
+	m.section("", "", reflect.ValueOf(&running).Elem(), reflect.ValueOf(file))
+	return Merged[C]{Config: running, Changed: m.changed, Pending: m.pending}
+}
+
+// merger compares two configurations by the tags of their types.
+type merger struct{ changed, pending []string }
+
+// differs records that the value at a path differs, and reports whether the new value applies.
+func (m *merger) differs(path, key string) bool {
+	if AtOnce(key) {
+		m.changed = append(m.changed, path)
+		return true
+	}
+	m.pending = append(m.pending, path)
+	return false
+}
+
+// section merges the section next into the section into, which is at path.
+func (m *merger) section(path, key string, into, next reflect.Value) {
+	for i := range into.NumField() {
+		f := into.Type().Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch file := next.FieldByName(f.Name + "File"); {
+		case options == "inline":
+			m.section(path, key, into.Field(i), next.Field(i))
+		case f.Type == reflect.TypeFor[auth.Secret]() && file.IsValid() && file.String() != "":
+			into.Field(i).Set(next.Field(i)) // the content of a file that is read again by itself
+		default:
+			m.value(join(path, name), join(key, name), into.Field(i), next.Field(i))
+		}
+	}
+}
+
+// value merges the value next into the value into, which is at path.
+func (m *merger) value(path, key string, into, next reflect.Value) {
+	switch {
+	case slices.Contains(namedLists, key):
+		m.entries(path, key, into, next)
+	case into.Kind() == reflect.Struct && !isText(into):
+		m.section(path, key, into, next)
+	case !equal(into, next) && m.differs(path, key):
+		into.Set(next)
+	}
+}
+
+// entries merges the entries of a list with names. It keeps the order of those that were there:
+// nothing depends on it.
+func (m *merger) entries(path, key string, into, next reflect.Value) {
+	merged := reflect.MakeSlice(into.Type(), 0, next.Len())
+	for _, running := range into.Seq2() {
+		at := path + "[" + nameOf(running) + "]"
+		if file, ok := find(next, nameOf(running)); ok {
+			entry := reflect.New(running.Type()).Elem()
+			entry.Set(running)
+			m.section(at, key+"[]", entry, file)
+			merged = reflect.Append(merged, entry)
+		} else if !m.differs(at, key) {
+			merged = reflect.Append(merged, running)
+		}
+	}
+	for _, file := range next.Seq2() {
+		if _, ok := find(into, nameOf(file)); !ok && m.differs(path+"["+nameOf(file)+"]", key) {
+			merged = reflect.Append(merged, file)
+		}
+	}
+	into.Set(merged)
+}
+
+func nameOf(entry reflect.Value) string { return entry.FieldByName("Name").String() }
+
+// find returns the entry of a list that has a name.
+func find(list reflect.Value, name string) (entry reflect.Value, ok bool) {
+	for _, e := range list.Seq2() {
+		if nameOf(e) == name {
+			return e, true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+// equal compares two values. An empty list equals a missing one.
+func equal(a, b reflect.Value) bool {
+	if k := a.Kind(); (k == reflect.Slice || k == reflect.Map) && a.Len() == 0 && b.Len() == 0 {
+		return true
+	}
+	return reflect.DeepEqual(a.Interface(), b.Interface())
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// isText reports whether a value has the form of a text in the file.
+func isText(v reflect.Value) bool {
+	_, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
+	return ok
+}

@@ -1,0 +1,49 @@
+package changes
+
+import (
+	"fmt"
+	"testing"
+
+	"dray/upstream/auth"
+)
+
+type file struct {
+	Auth []entry `yaml:"auth"`
+	Log  log     `yaml:"log"`
+	More more    `yaml:",inline"`
+}
+
+type entry struct {
+	Name  string   `yaml:"name"`
+	Rules []string `yaml:"rules"`
+}
+
+type log struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+type more struct {
+	KeyFile string      `yaml:"key_file"`
+	Key     auth.Secret `yaml:"key"`
+}
+
+// TestMerge: what the table lists applies, and the rest stays; the arguments stay as they are.
+func TestMerge(t *testing.T) {
+	running := file{Auth: []entry{{"a", []string{"x"}}, {"b", nil}}, Log: log{"info", "text"}, More: more{Key: "1"}}
+	next := file{Auth: []entry{{"c", nil}, {"a", []string{"y"}}}, Log: log{"debug", "json"}, More: more{Key: "2"}}
+	got := Merge(running, next)
+	if text := fmt.Sprintf("%+v", got.Config); text != "{Auth:[{Name:a Rules:[y]} {Name:c Rules:[]}] Log:{Level:debug Format:text} More:{KeyFile: Key:[redacted]}}" || got.Config.More.Key != "1" {
+		t.Error(text)
+	}
+	if text := fmt.Sprint(got.Changed, got.Pending); text != "[auth[a].rules auth[b] auth[c] log.level] [log.format key]" {
+		t.Error(text)
+	}
+	if text := fmt.Sprint(running.Auth, next.Auth); text != "[{a [x]} {b []}] [{c []} {a [y]}]" {
+		t.Errorf("the arguments are changed: %s", text)
+	}
+	next.More.KeyFile, running.More.KeyFile = "f", "f"
+	if got = Merge(running, next); got.Config.More.Key != "2" || fmt.Sprint(got.Pending) != "[log.format]" {
+		t.Errorf("the content of a file: %+v, %q", got.Config.More, got.Pending)
+	}
+}

@@ -1,0 +1,17 @@
+package api
+
+// ReloadRequest asks for a reload of the configuration. It has no parameters.
+type ReloadRequest struct{}
+
+// Reloaded is what a reload of the configuration did. Keys are those of the configuration, with the
+// names of entries, as in upstreams[hub].hosts. An entry that was added or removed is shown without
+// a key.
+type Reloaded struct {
+	// Changed are the keys whose new values are now in force.
+	Changed []string `json:"changed"`
+	// Pending are the keys whose values in the file differ from those in force. They take effect at
+	// the next start.
+	Pending []string `json:"pending"`
+	// Notices warn about settings that are valid but seldom intended. Only new ones are listed.
+	Notices []string `json:"notices,omitempty"`
+}
