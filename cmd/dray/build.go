@@ -28,6 +28,7 @@ import (
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/reload"
+	"dray/cmd/dray/routes"
 	"dray/cmd/dray/watched"
 	"dray/mirror"
 	"dray/mirror/identity"
@@ -273,14 +274,14 @@ func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.
 	if cfg.Log.Access {
 		log = logbuffer.Buffered(g.log)
 	}
-	routes := routesOf(cfg, l)
+	table := routes.Of(cfg, l)
 	return &mirror.Listener{
 		Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
 		Listener: request.Listener{
-			Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
+			Name: l.Name, Routes: table, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
 			Policy: identity.Policy{
 				Role: identity.Role(l.Role), Access: access.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
-				Hosts: hostsOf(routes),
+				Hosts: routes.Hosts(table),
 			},
 		},
 	}

@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/routes"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 )
@@ -17,7 +18,7 @@ import (
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force.
 func (g *graph) endpoints(cfg config.Config) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI(namesOf(cfg)), g.queueAPI(), g.reloadAPI())
+	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI())
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"dray/cache/disk"
+	"dray/cmd/dray/routes"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 	"dray/mirror/inventory"
@@ -20,7 +21,7 @@ import (
 const maxVictims = 10_000
 
 // inventoryAPI lists the endpoints that query and change the cache.
-func (g *graph) inventoryAPI(n names) []admin.Endpoint {
+func (g *graph) inventoryAPI(n routes.Names) []admin.Endpoint {
 	o := inventoryOperator{g.inventory, g.mirror.Warm(), n}
 	return []admin.Endpoint{
 		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[api.Image, error] {
@@ -43,7 +44,7 @@ func (g *graph) inventoryAPI(n names) []admin.Endpoint {
 type inventoryOperator struct {
 	*inventory.Inventory
 	warmer *warming.Warmer
-	names  names
+	names  routes.Names
 }
 
 func (o inventoryOperator) eviction(ctx context.Context, params url.Values) (api.Evicted, error) {
@@ -71,7 +72,7 @@ func (o inventoryOperator) purge(ctx context.Context, q api.PurgeRequest) (api.P
 	sel := inventory.Selection{Pattern: q.Repository, Force: q.Force, DryRun: q.DryRun}
 	if q.Name != "" {
 		var err error
-		if sel.Name, err = o.names.of(q.Name); err != nil {
+		if sel.Name, err = o.names.Parse(q.Name); err != nil {
 			return api.Purged{}, err
 		}
 	}
@@ -80,7 +81,7 @@ func (o inventoryOperator) purge(ctx context.Context, q api.PurgeRequest) (api.P
 }
 
 func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin, error) {
-	n, err := o.names.of(q.Name)
+	n, err := o.names.Parse(q.Name)
 	if err != nil {
 		return api.Pin{}, err
 	}
@@ -89,14 +90,14 @@ func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin,
 }
 
 func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.NameRequest, error) {
-	if n, err := o.names.of(q.Name); err == nil {
+	if n, err := o.names.Parse(q.Name); err == nil {
 		q.Name = n.String()
 	}
 	return q, withCode(o.Unpin(ctx, q.Name)) // also for a name that does not parse: its upstream may no longer be configured
 }
 
 func (o inventoryOperator) warm(ctx context.Context, q api.WarmRequest) iter.Seq2[api.Warmth, error] {
-	n, err := o.names.of(q.Name)
+	n, err := o.names.Parse(q.Name)
 	if err != nil {
 		return func(yield func(api.Warmth, error) bool) { yield(api.Warmth{}, err) }
 	}

@@ -17,6 +17,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/program"
+	"dray/cmd/dray/routes"
 	"dray/cmd/dray/usage"
 	"dray/cmd/dray/watched"
 	"dray/mirror/pattern"
@@ -117,7 +118,7 @@ func (c imageCheck) run(ctx context.Context, cfg config.Config, image string, ou
 
 // pushedAs resolves a name as a push through dray would.
 func pushedAs(c config.Config, name string) (pipeline.Name, error) {
-	target, ref, err := namesOf(c).routes.Resolve(name)
+	target, ref, err := routes.NamesOf(c).Resolve(name)
 	if err != nil {
 		return pipeline.Name{}, fmt.Errorf("%s: %s", name, oci.AsError(err).Message)
 	}
@@ -231,7 +232,7 @@ func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, erro
 // openRemote resolves the name of an image, and opens the image at its upstream with the
 // credentials that dray has for that upstream.
 func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, error) {
-	target, ref, err := namesOf(cfg).routes.Resolve(image)
+	target, ref, err := routes.NamesOf(cfg).Resolve(image)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", image, oci.AsError(err).Message)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/routes"
 	"dray/cmd/dray/watched"
 	"dray/mirror/identity"
 	"dray/mirror/notify"
@@ -80,7 +81,7 @@ func checkECR(u config.Upstream, k *config.Report, path string) {
 
 func checkRoutes(c config.Config, k *config.Report) {
 	for i, l := range c.Listeners {
-		if err := routesOf(c, l).Check(); err != nil {
+		if err := routes.Of(c, l).Check(); err != nil {
 			k.Add(config.At("listeners", i)+".upstreams", "repositories would have ambiguous names in the rules of auth: %v", err)
 		}
 	}

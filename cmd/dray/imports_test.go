@@ -232,8 +232,12 @@ var importable = map[string][]allowance{
 		{"golang.org/x/crypto/bcrypt", "hashes passwords"}, {"golang.org/x/term", "a terminal shows no password"},
 	},
 	"dray/cmd/dray/logbuffer": {},
-	"dray/cmd/dray/replace":   {},
-	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
+	"dray/cmd/dray/routes": {
+		{"dray/cmd/dray/config", "which upstreams there are"}, {"dray/mirror/route", "finds one of them"}, {"dray/mirror/inventory", "what operators name"},
+		{"dray/mirror/admin/api", "what they are told"}, {"dray/upstream/oci", "references"},
+	},
+	"dray/cmd/dray/replace": {},
+	"dray/cmd/dray/usage":   {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
 		{"dray/mirror/reread", "files that change"}, {"dray/upstream", "the connections that trust the authorities"}, {"dray/upstream/auth", "passwords are credentials"},
 	},
@@ -280,7 +284,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
-		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/watched", "files that are read again"},
+		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},
 		{"github.com/spf13/cobra", "subcommands"},

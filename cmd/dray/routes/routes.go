@@ -1,4 +1,5 @@
-package main
+// Package routes makes from the configuration what finds the repository that somebody names.
+package routes
 
 import (
 	"net"
@@ -13,8 +14,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// routesOf makes the routes of a listener, in the order of its upstreams.
-func routesOf(c config.Config, l config.Listener) *route.Table {
+// Of makes the routes of a listener, in the order of its upstreams.
+func Of(c config.Config, l config.Listener) *route.Table {
 	r := &route.Table{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
 		r.Own = []string{u.Host}
@@ -32,8 +33,8 @@ func routesOf(c config.Config, l config.Listener) *route.Table {
 	return r
 }
 
-// hostsOf returns the host names, without ports, by which clients know a listener.
-func hostsOf(r *route.Table) (hosts []string) {
+// Hosts returns the host names, without ports, by which clients know a listener.
+func Hosts(r *route.Table) (hosts []string) {
 	all := slices.Clone(r.Own)
 	for _, o := range r.Order {
 		all = append(all, o.Hosts...)
@@ -44,17 +45,17 @@ func hostsOf(r *route.Table) (hosts []string) {
 	return hosts
 }
 
-// names parses the names that operators give to images.
-type names struct{ routes *route.Table }
+// Names parses the names that operators give to images.
+type Names struct{ *route.Table }
 
-// namesOf returns a parser of names for the upstreams of all listeners. A name that gives no
+// NamesOf returns a parser of names for the upstreams of all listeners. A name that gives no
 // upstream belongs to the first upstream of the first listener. A name may begin with any host name
 // or address of dray.
-func namesOf(c config.Config) names {
+func NamesOf(c config.Config) Names {
 	r := &route.Table{}
 	var order []string
 	for _, l := range c.Listeners {
-		lr := routesOf(c, l)
+		lr := Of(c, l)
 		r.Own = append(r.Own, lr.Own...)
 		if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
 			r.Own = append(r.Own, l.Address)
@@ -66,10 +67,11 @@ func namesOf(c config.Config) names {
 			}
 		}
 	}
-	return names{r}
+	return Names{r}
 }
 
-func (n names) of(text string) (inventory.Name, error) {
+// Parse returns the image that a text names. Its errors have a code of the API.
+func (n Names) Parse(text string) (inventory.Name, error) {
 	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
 		d, err := oci.ParseDigest(text)
 		if err != nil {
@@ -77,7 +79,7 @@ func (n names) of(text string) (inventory.Name, error) {
 		}
 		return inventory.Name{Reference: oci.Reference{Digest: d}}, nil
 	}
-	target, ref, err := n.routes.Resolve(text)
+	target, ref, err := n.Resolve(text)
 	if err != nil {
 		return inventory.Name{}, api.Errorf(api.CodeInvalid, "%s", oci.AsError(err).Message)
 	}
