@@ -251,10 +251,11 @@ var importable = map[string][]allowance{
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},
 	"dray/cmd/dray/setup": {
-		{"dray/cmd/dray/setup/edit", "changes to files that people edit"}, {"dray/cmd/dray/setup/install", "files that are put into place"},
+		{"dray/cmd/dray/setup/edit", "changes to files that people edit"}, {"dray/cmd/dray/setup/install", "files that are put into place"}, {"dray/cmd/dray/setup/nodes", "what it needs in a cluster"},
 		{"dray/cmd/dray/config", "the mirror is a listener of the configuration"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"github.com/spf13/cobra", "a subcommand"}, {"go.yaml.in/yaml/v3", "the file of k3s is YAML"},
 	},
+	"dray/cmd/dray/setup/nodes": {{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "a subcommand"}},
 	"dray/cmd/dray/setup/edit": {
 		{"github.com/pelletier/go-toml/v2", "what a TOML file means, and where its tables are"}, {"go.yaml.in/yaml/v3", "YAML with its comments"},
 	},

@@ -408,7 +408,7 @@ func TestCommandWords(t *testing.T) {
 		"check-image", "check-image oci:ABSENT --config GOOD", "check-image oci:ABSENT --config BAD",
 		"policy", "policy test", "policy test ABSENT --config GOOD", "policy test PASS --config GOOD", "policy test FAIL --config GOOD", "policy test PASS --config BAD",
 		"cert --out-cert DIR/cert --out-key DIR/key", "cert --out-cert DIR/cert --out-key DIR/key", "cert one", "cert --host a/b --out-cert DIR/c --out-key DIR/k",
-		"setup", "setup one", "setup docker --url http://localhost", "setup docker --url nonsense", "setup docker --config BAD", "setup docker --write --undo",
+		"setup", "setup one", "setup docker --url http://localhost", "setup docker --url nonsense", "setup docker --config BAD", "setup docker --write --undo", "setup nodes", "setup nodes --hold one",
 		"config", "config reference", "config example", "config schema", "config one",
 		"version", "version one",
 		"ls --admin DRAY", "ls --admin NOBODY", "ls --admin nonsense", "ls none/* --admin DRAY", "ls one two", "ls one --blobs", "ls --config BAD",

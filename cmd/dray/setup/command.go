@@ -16,6 +16,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/setup/install"
+	"dray/cmd/dray/setup/nodes"
 	"dray/cmd/dray/usage"
 )
 
@@ -33,6 +34,7 @@ type flags struct {
 	dialTimeout       time.Duration
 	root              string
 	write, undo, json bool
+	hostsOnly         bool // of containerd
 }
 
 // Command returns the subcommand setup.
@@ -66,6 +68,7 @@ somebody has edited other lines since.`,
 	for _, c := range clients {
 		cmd.AddCommand(c.command(o, &f))
 	}
+	cmd.AddCommand(nodes.Command(o.Stdout, o.Stderr))
 	set := cmd.PersistentFlags()
 	set.StringVar(&f.url, "url", "", "URL of the mirror (default: external_url or address of a listener)")
 	set.StringVar(&f.listener, "listener", "", "listener of the configuration that is the mirror (default: the first with role mirror, otherwise the first)")
@@ -81,7 +84,7 @@ somebody has edited other lines since.`,
 }
 
 func (c client) command(o Options, f *flags) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   c.name,
 		Short: c.about,
 		Args:  usage.NoArguments,
@@ -96,6 +99,10 @@ func (c client) command(o Options, f *flags) *cobra.Command {
 			return r.failure()
 		},
 	}
+	if c.flags != nil {
+		c.flags(cmd, f)
+	}
+	return cmd
 }
 
 // report is what setup has found or done.
@@ -133,7 +140,7 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := setting{mirror: m, dialTimeout: f.dialTimeout}
+	s := setting{mirror: m, dialTimeout: f.dialTimeout, hostsOnly: f.hostsOnly}
 	if s.version, err = c.version(cmd, f); err != nil {
 		return nil, err
 	}

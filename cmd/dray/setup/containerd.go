@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/setup/edit"
 	"dray/cmd/dray/setup/install"
 )
@@ -18,6 +20,10 @@ const (
 	containerdConfig = "/etc/containerd/config.toml"
 	containerdCerts  = "/etc/containerd/certs.d/"
 )
+
+func containerdFlags(cmd *cobra.Command, f *flags) {
+	cmd.Flags().BoolVar(&f.hostsOnly, "hosts-only", false, "leave config.toml alone, so that containerd need not restart")
+}
 
 // containerd plans a hosts.toml for each registry, where containerd looks for them.
 func containerd(s setting) (plan, error) {
@@ -30,7 +36,11 @@ func containerd(s setting) (plan, error) {
 	for _, r := range s.mirror.registries {
 		p.changes = append(p.changes, s.hostsFile(containerdCerts, r, certificate, s.version.from(2, 2)))
 	}
-	p.changes = append(p.changes, install.Change{Path: containerdConfig, Merge: s.criConfig})
+	if s.hostsOnly {
+		p.notes = append(p.notes, "Kubernetes reads these files only if the CRI plugin of containerd has config_path = "+strconv.Quote(strings.TrimSuffix(containerdCerts, "/"))+" in "+containerdConfig+", or if containerd is 2.3 or later")
+	} else {
+		p.changes = append(p.changes, install.Change{Path: containerdConfig, Merge: s.criConfig})
+	}
 	if !s.version.from(2, 2) {
 		p.notes = append(p.notes, "the files let dray answer pulls but no questions about referrers, because containerd before 2.2 refuses a file with that word; if all nodes have 2.2 or later, set --client-version 2.2")
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/setup/install"
 )
 
@@ -15,6 +17,8 @@ type setting struct {
 	mirror      mirror
 	version     version // of the client
 	dialTimeout time.Duration
+	// hostsOnly leaves out the main configuration file of containerd.
+	hostsOnly bool
 	// read returns the content that a file of the client's machine would have without dray setup.
 	read func(path string) ([]byte, error)
 	// glob returns the paths of the files of that machine that a pattern matches.
@@ -37,14 +41,16 @@ type client struct {
 	// program is the name of the program that tells the client's version.
 	program string
 	plan    func(s setting) (plan, error)
+	// flags adds flags that only this client has. It may be nil.
+	flags func(cmd *cobra.Command, f *flags)
 }
 
 var clients = []client{
-	{"docker", "Docker: daemon.json, and hosts.toml for the containerd image store", "dockerd", docker},
-	{"containerd", "containerd and Kubernetes: hosts.toml for each registry", "containerd", containerd},
-	{"k3s", "k3s: registries.yaml", "k3s", k3s},
-	{"buildkit", "BuildKit and buildx: buildkitd.toml", "buildkitd", buildkit},
-	{"podman", "Podman, Buildah, Skopeo and CRI-O: a file of registries.conf.d", "podman", podman},
+	{"docker", "Docker: daemon.json, and hosts.toml for the containerd image store", "dockerd", docker, nil},
+	{"containerd", "containerd and Kubernetes: hosts.toml for each registry", "containerd", containerd, containerdFlags},
+	{"k3s", "k3s: registries.yaml", "k3s", k3s, nil},
+	{"buildkit", "BuildKit and buildx: buildkitd.toml", "buildkitd", buildkit, nil},
+	{"podman", "Podman, Buildah, Skopeo and CRI-O: a file of registries.conf.d", "podman", podman, nil},
 }
 
 // certificate returns the change that makes a client trust the mirror. If clients trust it already,

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/setup/install"
 	"dray/cmd/dray/usage"
 )
 
@@ -206,6 +208,24 @@ func TestParseVersion(t *testing.T) {
 		v, _ := parseVersion(tc.version)
 		if v.before(2, 2) != tc.before || v.from(2, 2) != tc.from {
 			t.Errorf("%q: before 2.2: %t, from 2.2: %t", tc.version, v.before(2, 2), v.from(2, 2))
+		}
+	}
+}
+
+// TestHostsOnly: containerd's own configuration is left alone, and a note says what it needs.
+func TestHostsOnly(t *testing.T) {
+	s := nothing(mirror{scheme: "http", host: "127.0.0.1:5000", registries: []registry{{name: "docker.io"}, {name: "quay.io"}}}, "1.7")
+	for _, only := range []bool{true, false} {
+		s.hostsOnly = only
+		p, err := containerd(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.ContainsFunc(p.changes, func(c install.Change) bool { return c.Path == containerdConfig }); got == only || len(p.changes) < 2 {
+			t.Errorf("hosts only %t: %d changes, of config.toml: %t", only, len(p.changes), got)
+		}
+		if got := strings.Contains(strings.Join(p.notes, "\n"), `config_path = "/etc/containerd/certs.d"`); got != only {
+			t.Errorf("hosts only %t: notes %q", only, p.notes)
 		}
 	}
 }
