@@ -1,5 +1,5 @@
-// Command release makes everything that is published of a version: programs, packages, images, and
-// what one needs to check them. `make release` runs it.
+// Command release makes everything that is published of a version: programs, packages, images, the
+// Helm chart, and what one needs to check them. `make release` runs it.
 //
 // Every file but the signature depends only on the sources, the toolchain and the certificate
 // authorities that this machine trusts: two runs make the same bytes. The only time in the files is

@@ -59,6 +59,7 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
+	documented            string // the address that documents name in place of published
 	summary               string // what dray is, in a line
 	at                    time.Time
 	root, out             string
@@ -91,7 +92,7 @@ func run() error {
 	if err := r.prepare(*authorities); err != nil {
 		return err
 	}
-	for _, step := range []func() error{r.build, r.describe, r.archives, r.packages, func() error { return r.images(mirrors()) }, r.tell} {
+	for _, step := range []func() error{r.build, r.describe, r.archives, r.packages, func() error { return r.images(mirrors()) }, r.chart, r.tell} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -102,11 +103,12 @@ func run() error {
 // prepare completes the settings, reads the documents, and empties the output directory.
 func (r *release) prepare(authorities string) error {
 	makefile := string(r.source("Makefile"))
-	documented := regexp.MustCompile(`(?m)^PUBLISHED\s*\?=\s*(\S+)$`).FindStringSubmatch(makefile)
-	if r.err != nil || documented == nil {
+	published := regexp.MustCompile(`(?m)^PUBLISHED\s*\?=\s*(\S+)$`).FindStringSubmatch(makefile)
+	if r.err != nil || published == nil {
 		return errors.Join(r.err, errors.New("the Makefile does not set PUBLISHED"))
 	}
-	r.published = cmp.Or(r.published, documented[1])
+	r.documented = published[1]
+	r.published = cmp.Or(r.published, r.documented)
 	r.maintainer = cmp.Or(r.maintainer, "The maintainers of dray <dray@"+r.published+">")
 	r.summary = "Caching mirror for container registries that forwards pushes to Amazon ECR"
 	var err error
@@ -117,7 +119,7 @@ func (r *release) prepare(authorities string) error {
 		return err
 	}
 	for _, pages := range []string{"README.md", "docs/*.md", "docs/decisions/*.md", "deploy/README.md", "deploy/dray.yaml", "deploy/iam/*"} {
-		if err := r.document(pages, documented[1]); err != nil {
+		if err := r.document(pages); err != nil {
 			return err
 		}
 	}
@@ -154,7 +156,7 @@ func (r *release) source(name string) []byte {
 
 // document adds the documents that match a pattern. It replaces the address documented in them by
 // the address of this release.
-func (r *release) document(pattern, documented string) error {
+func (r *release) document(pattern string) error {
 	names, err := filepath.Glob(filepath.Join(r.root, pattern))
 	if err != nil {
 		return err
@@ -167,7 +169,7 @@ func (r *release) document(pattern, documented string) error {
 		if err != nil {
 			return err
 		}
-		text := strings.ReplaceAll(string(r.source(name)), documented, r.published)
+		text := strings.ReplaceAll(string(r.source(name)), r.documented, r.published)
 		r.documents[filepath.ToSlash(name)] = []byte(text)
 	}
 	return r.err
@@ -300,7 +302,7 @@ func (r *release) packages() error {
 
 // tell writes the notes of the release: how to install it.
 func (r *release) tell() error {
-	notes := strings.ReplaceAll(string(r.documents["docs/install.md"]), "\nReplace `VERSION` below by the version, such as `1.2.0`.", "")
+	notes := strings.ReplaceAll(string(r.documents["docs/install.md"]), " Replace `VERSION` below by the version, such as `1.2.0`.", "")
 	notes = strings.ReplaceAll(strings.ReplaceAll(notes, "VERSION", r.version), "](../", "](")
 	return r.write("INSTALL.md", []byte(notes))
 }

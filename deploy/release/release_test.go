@@ -201,7 +201,7 @@ func TestPublishedAddress(t *testing.T) {
 		t.Fatal("the Makefile does not set PUBLISHED")
 	}
 	host, _, _ := strings.Cut(address[1], "/")
-	for _, file := range []string{"README.md", "docs/install.md"} {
+	for _, file := range []string{"README.md", "docs/install.md", "deploy/helm/values.yaml"} {
 		text, err := os.ReadFile("../../" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -223,10 +223,36 @@ func TestFilesAreExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"_amd64.deb", "_linux_amd64.tar.gz", "_darwin_*.tar.gz", "_windows_*.zip", "_image.tar", "_image_amd64.tar", ".cdx.json", ".schema.json", "SHA256SUMS.sig", "dray.pub"} {
+	for _, want := range []string{"_amd64.deb", "_linux_amd64.tar.gz", "_darwin_*.tar.gz", "_windows_*.zip", "_image.tar", "_image_amd64.tar", "dray-VERSION.tgz", ".cdx.json", ".schema.json", "SHA256SUMS.sig", "dray.pub"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("docs/install.md does not explain %s", want)
 		}
+	}
+}
+
+// TestChart: the chart of a release names its version and its image.
+func TestChart(t *testing.T) {
+	for version, want := range map[string]string{"1.2.0": "1.2.0", "v1.2.0-rc.1": "1.2.0-rc.1", "v1.2.0-4-gabc1234-dirty": "1.2.0-4-gabc1234-dirty",
+		"0123abc": "0.0.0-g0123abc", "unknown": "0.0.0-gunknown", "1.02.0": "0.0.0-g1-02-0"} {
+		r := &release{root: "../..", out: t.TempDir(), version: version, documented: "get.dray.example", published: "registry.example.com/all", at: at}
+		if err := r.chart(); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(r.out, "dray-"+want+".tgz")
+		read := func(name string) string {
+			out, err := command(t, "tar", "-xzOf", file, "dray/"+name)
+			if err != nil {
+				t.Fatalf("%s: %v %s", version, err, out)
+			}
+			return out
+		}
+		if text := read("Chart.yaml"); !strings.Contains(text, "\nversion: "+want+"\n") || !strings.Contains(text, "\nappVersion: \""+version+"\"\n") {
+			t.Errorf("%s: %s", version, text)
+		}
+		if text := read("values.yaml"); !strings.Contains(text, "repository: registry.example.com/all/dray\n") || strings.Contains(text, "get.dray") {
+			t.Errorf("%s: the image is not that of the release", version)
+		}
+		read("templates/_pod.tpl")
 	}
 }
 
