@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,12 +106,12 @@ type fakeECR struct {
 	ready   struct{ Registry, RegistryHost, API, Control string }
 }
 
-// startFakeECR runs the program at an address of a network; see newNetwork.
-func startFakeECR(t *testing.T, inside []string, ip, dir string) *fakeECR {
+// startFakeECR runs the program at an address of a network, with further flags; see newNetwork.
+func startFakeECR(t *testing.T, inside []string, ip, dir string, flags ...string) *fakeECR {
 	t.Helper()
 	f := &fakeECR{}
 	file := filepath.Join(dir, "fakeecr.json")
-	argv := append(inside, built.fakeecr, "--ready-file", file, "--registry", ip+":0", "--api", ip+":0", "--objects", ip+":0")
+	argv := slices.Concat(inside, []string{built.fakeecr, "--ready-file", file, "--registry", ip + ":0", "--api", ip + ":0", "--objects", ip + ":0"}, flags)
 	f.process = start(t, "fakeecr", environment(), argv[0], argv[1:]...)
 	f.process.await(file, func(context.Context) error {
 		line, err := os.ReadFile(file)

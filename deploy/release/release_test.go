@@ -201,7 +201,7 @@ func TestPublishedAddress(t *testing.T) {
 		t.Fatal("the Makefile does not set PUBLISHED")
 	}
 	host, _, _ := strings.Cut(address[1], "/")
-	for _, file := range []string{"README.md", "docs/install.md", "deploy/helm/values.yaml"} {
+	for _, file := range []string{"README.md", "docs/install.md", "deploy/helm/values.yaml", "deploy/compose/compose.yaml"} {
 		text, err := os.ReadFile("../../" + file)
 		if err != nil {
 			t.Fatal(err)
