@@ -101,7 +101,7 @@ dockerBuild: ## build the container image; needs a Docker daemon but no network
 dockerRun: variables ## run the container image
 	$(call must-exist,/)
 	@mkdir -p -m 0700 credentials # otherwise Docker creates it for root
-	docker run --rm --name $(CONTAINER) $(if $(CI),,-it) \
+	docker run --rm --name $(CONTAINER) --stop-timeout 45 $(if $(CI),,-it) \
 	  --user "$$(id -u):$$(id -g)" --cap-drop ALL --security-opt no-new-privileges --read-only \
 	  -p $(PORT):$(PORT) -p 127.0.0.1:6060:6060 \
 	  -v "$$PWD/credentials:/credentials:ro" $(if $(wildcard $(HOME)/.aws),-v "$$HOME/.aws:/.aws:ro") -v $(VOLUME):/cache \

@@ -25,6 +25,7 @@ import (
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/directories"
+	"dray/cmd/dray/listening"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/reload"
@@ -43,7 +44,7 @@ import (
 // starts nothing. Reloads take configurations from source. The caller closes the graph. If build
 // returns an error, it has closed the graph itself.
 func build(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (*graph, error) {
-	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
+	g := &graph{cfg: cfg, log: log, front: front{listeners: &listening.Listeners{Pause: cfg.Limits.ShutdownPause.Std(), Log: log}}, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
 	g.reloads = reload.New(reload.Options{
 		Source: source, Running: cfg, Apply: g.reconfigure, Logger: log,
 		Check: func(c config.Config) error { return c.Check(checkParts) },

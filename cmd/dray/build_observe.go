@@ -86,11 +86,11 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 	return err
 }
 
-// adminOptions returns what operators find at the admin listener. None of the checks is critical
-// ([admin.Check]): without an upstream, a token or the facts, dray still serves content that it
-// holds.
+// adminOptions returns what operators find at the admin listener. Only one check is critical
+// ([admin.Check]), namely that dray is not stopping: without an upstream, a token or the facts, it
+// still serves content that it holds.
 func (g *graph) adminOptions(cfg config.Config, access clients.Entries) (admin.Options, error) {
-	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
+	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
 		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
 	}
@@ -107,13 +107,15 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries) (admin.O
 	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
+// adminGrace is the time that requests of operators have to end when those of clients have ended.
+const adminGrace = 2 * time.Second
+
 // addAdmin adds a server for operators. It has connections of its own.
 func (g *graph) addAdmin(name, setting, address string, h http.Handler) (*wire.Server, error) {
-	server, err := g.newServer(wire.ServerOptions{Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
+	server, err := g.newServer(wire.ServerOptions{Grace: adminGrace, Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
 	if err != nil {
 		return nil, err
 	}
-	g.servers = append(g.servers, server)
 	return server, nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/listening"
 	"dray/cmd/dray/reload"
 	"dray/mirror"
 	"dray/mirror/gate"
@@ -55,9 +57,10 @@ type graph struct {
 
 // front is what clients and operators connect to.
 type front struct {
-	servers     []*wire.Server    // those of clients, in the order of the configuration, and then the others
-	admin       *wire.Server      // nil if it is off
-	health      *wire.Server      // nil unless health and metrics have an address of their own
+	servers     []*wire.Server // those of clients, in the order of the configuration
+	admin       *wire.Server   // nil if it is off
+	health      *wire.Server   // nil unless health and metrics have an address of their own
+	listeners   *listening.Listeners
 	connections *wire.Connections // those of clients; the admin listener has its own
 	access      clients.Entries
 }
@@ -90,7 +93,7 @@ func awsLog(log *slog.Logger) func(*awsconfig.LoadOptions) error {
 // newServer makes a server with the settings that all listeners share.
 func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
 	limits := g.cfg.Limits
-	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace, o.Logger = limits.ReadHeaderTimeout.Std(), limits.IdleTimeout.Std(), limits.ShutdownGrace.Std(), g.log
+	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace, o.Logger = limits.ReadHeaderTimeout.Std(), limits.IdleTimeout.Std(), cmp.Or(o.Grace, limits.ShutdownGrace.Std()), g.log
 	return wire.NewServer(o)
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"os"
 	"strings"
@@ -30,7 +29,7 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	if args := os.Getenv(asDray); args != "" {
-		os.Exit(run(context.Background(), strings.Fields(args), os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(untilSignal(strings.Fields(args)))
 	}
 	goleak.VerifyTestMain(quiet{m})
 }

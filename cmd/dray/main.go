@@ -19,8 +19,13 @@ func main() {
 		os.Exit(code)
 	}
 	scanner.HideProcess()
+	os.Exit(untilSignal(os.Args[1:]))
+}
+
+// untilSignal runs the program with the environment and the streams of the process. SIGINT and
+// SIGTERM end its context.
+func untilSignal(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	defer stop()
+	return run(ctx, args, os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 }

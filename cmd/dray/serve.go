@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,17 +22,21 @@ import (
 
 	"dray/cmd/dray/cgroup"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/listening"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/reload"
 	"dray/cmd/dray/usage"
+	"dray/mirror/wire"
 )
 
 func serveCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the mirror",
-		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. On SIGHUP it reads the
+		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. Then /readyz fails,
+and after limits.shutdown_pause and limits.shutdown_grace serve ends. A second
+signal ends the pause and interrupts requests. On SIGHUP serve reads the
 configuration file again: see dray reload.
 
 Without any configuration it mirrors Docker Hub on 127.0.0.1:5000. If
@@ -176,30 +179,20 @@ func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Le
 	return failed
 }
 
-// serveAll opens all listeners before it serves any, so that no client gets an answer if the start
-// fails. It returns when a server fails or either context ends. inner is the context of the
-// background parts, and ends when one of these parts fails.
+// serveAll serves until ctx ends and dray has stopped in steps, until a server fails, or until
+// inner, the context of the background parts, ends because one of them has failed.
 func (g *graph) serveAll(ctx, inner context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(inner, cancel)()
-	var listening []net.Listener
-	for _, server := range g.servers {
-		ln, err := server.Listen(ctx)
-		if err != nil {
-			for _, l := range listening {
-				_ = l.Close()
-			}
-			return err
-		}
-		listening = append(listening, ln)
-	}
-	running, ctx := errgroup.WithContext(ctx)
-	for i, server := range g.servers {
-		g.log.Info("listening", "listener", server.Name, "address", listening[i].Addr().String(), "tls", server.Certificate != "")
-		running.Go(func() error { return server.Serve(ctx, listening[i]) })
-	}
-	err := running.Wait()
+	err := g.listeners.Serve(ctx, inner, present(g.servers...), present(g.health, g.admin))
 	g.log.Info("stopped")
 	return err
+}
+
+// present returns the servers that are not nil.
+func present(servers ...*wire.Server) (all []listening.Server) {
+	for _, s := range servers {
+		if s != nil {
+			all = append(all, s)
+		}
+	}
+	return all
 }

@@ -182,15 +182,20 @@ func (s *Server) transported(ln net.Listener) net.Listener {
 }
 
 // Serve answers requests from ln until ctx ends, and closes ln. Then it waits up to Grace for the
-// requests under way, and returns nil. It returns an error if the server fails earlier.
+// requests under way, and returns nil. It returns nil at once after Interrupt, and an error if the
+// server fails earlier.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.pipes != nil {
 		defer s.pipes.close()
 	}
+	s.Logger.Info("listening", "listener", s.Name, "address", ln.Addr().String(), "tls", s.Certificate != "")
 	done := make(chan error, 1)
 	go func() { done <- s.server.Serve(s.wrap(ln)) }()
 	select {
 	case err := <-done:
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
 		return fmt.Errorf("listener %s: %w", s.Name, err)
 	case <-ctx.Done():
 	}
@@ -205,3 +210,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	return nil
 }
+
+// Interrupt closes the listener and all connections. So it ends the requests under way.
+func (s *Server) Interrupt() { _ = s.server.Close() }

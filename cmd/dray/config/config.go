@@ -334,7 +334,13 @@ type Limits struct {
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// The time for which dray leaves an idle connection open. Default: `2m`.
 	IdleTimeout Duration `yaml:"idle_timeout"`
-	// The time that running requests have to end when you stop dray. Default: `30s`.
+	// The time for which dray goes on serving when you stop it, while `/readyz` already answers 503.
+	// Behind a load balancer, set a little more than what it needs to notice that, unless a `preStop`
+	// of Kubernetes waits already. Without one, a pause only makes each restart longer. Default: `0s`.
+	ShutdownPause Duration `yaml:"shutdown_pause"`
+	// The time that running requests have to end when you stop dray, after `shutdown_pause`. A second
+	// signal ends both times at once. The program that stops dray, such as Docker, must wait longer
+	// than both together. Default: `30s`.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
 }
 

@@ -63,7 +63,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- /* dray.stopSeconds is what a dray needs to stop without breaking a push. */ -}}
 {{- define "dray.stopSeconds" -}}
 {{- $grace := include "dray.seconds" (dig "limits" "shutdown_grace" "30s" .Values.config) | int -}}
-{{- add .Values.preStopSeconds $grace 15 -}}
+{{- $pause := include "dray.seconds" (dig "limits" "shutdown_pause" "0s" .Values.config) | int -}}
+{{- add .Values.preStopSeconds $pause $grace 15 -}}
 {{- end -}}
 
 {{- /* dray.persistent is "true" if the disk outlives pods and nodes. */ -}}
@@ -131,7 +132,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- $least := include "dray.stopSeconds" . | int -}}
 {{- if and (not (kindIs "invalid" .Values.terminationGracePeriodSeconds)) (lt (int .Values.terminationGracePeriodSeconds) $least) -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d, and dray may need %d seconds to stop: leave it out, or lower config.limits.shutdown_grace" (int .Values.terminationGracePeriodSeconds) $least) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, and dray may need %d seconds to stop: leave it out, or lower config.limits.shutdown_pause or shutdown_grace" (int .Values.terminationGracePeriodSeconds) $least) -}}
 {{- end -}}
 {{- if and (ne .Values.nodes.mode "off") (not (include "dray.nodesURL" .)) -}}
 {{- fail "nodes.url is not set: give the URL by which the nodes reach dray, which is not the name of a Service, or use kind DaemonSet with hostPort" -}}

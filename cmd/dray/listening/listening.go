@@ -1,0 +1,135 @@
+// Package listening serves the listeners of a program, and stops them in steps: the program says
+// that it is stopping, goes on serving for a while, and then ends.
+package listening
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Server answers on one address. It is a wire.Server, except in tests.
+type Server interface {
+	// Listen opens the address.
+	Listen(ctx context.Context) (net.Listener, error)
+	// Serve answers requests from ln until ctx ends, closes ln, and waits for the requests under way,
+	// but not longer than its grace.
+	Serve(ctx context.Context, ln net.Listener) error
+	// Interrupt ends the requests under way at once.
+	Interrupt()
+}
+
+// Listeners serves clients, and operators besides. Its methods may be called concurrently.
+type Listeners struct {
+	// Pause is the time between the request to stop and the closing of the listeners for clients.
+	Pause time.Duration
+	// Again returns a context that ends when the program is asked once more to stop. If it is nil, a
+	// second SIGINT or SIGTERM asks.
+	Again func() (context.Context, context.CancelFunc)
+	Log   *slog.Logger
+
+	stopping atomic.Bool
+}
+
+// Ready returns an error from the moment at which the program is asked to stop. Load balancers find
+// it in /readyz, and send requests elsewhere while dray still serves those that come.
+func (l *Listeners) Ready(context.Context) error {
+	if l.stopping.Load() {
+		return errors.New("dray is stopping")
+	}
+	return nil
+}
+
+// Serve opens all listeners before it serves any, so that no client gets an answer if the start
+// fails. It returns when a server fails, when inner ends, or when dray has stopped after the end of
+// ctx. The servers of operators end last.
+func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Server) error {
+	listening, err := listen(ctx, append(clients[:len(clients):len(clients)], operators...))
+	if err != nil {
+		return err
+	}
+	running, fail := context.WithCancel(inner)
+	defer fail()
+	base := context.WithoutCancel(ctx)
+	front, closeFront := start(base, fail, clients, listening)
+	back, closeBack := start(base, fail, operators, listening[len(clients):])
+	defer closeBack()
+	defer closeFront()
+	select {
+	case <-running.Done(): // a part has failed; a pause would only hide it
+		l.stopping.Store(true)
+	case <-ctx.Done():
+		again, forget := l.again()
+		defer forget()
+		defer context.AfterFunc(again, func() {
+			l.Log.Warn("asked again to stop; interrupting requests")
+			for _, s := range clients {
+				s.Interrupt()
+			}
+		})()
+		l.pause(running, again)
+	}
+	closeFront()
+	err = front.Wait()
+	closeBack()
+	return errors.Join(err, back.Wait())
+}
+
+// listen opens all servers, or none.
+func listen(ctx context.Context, servers []Server) (all []net.Listener, err error) {
+	for _, s := range servers {
+		ln, err := s.Listen(ctx)
+		if err != nil {
+			for _, l := range all {
+				_ = l.Close()
+			}
+			return nil, err
+		}
+		all = append(all, ln)
+	}
+	return all, nil
+}
+
+// start serves. A server that fails calls fail. stop makes the servers close their listeners.
+func start(ctx context.Context, fail func(), servers []Server, on []net.Listener) (group *errgroup.Group, stop func()) {
+	group = &errgroup.Group{}
+	ctx, stop = context.WithCancel(ctx)
+	for i, s := range servers {
+		group.Go(func() error {
+			err := s.Serve(ctx, on[i])
+			if err != nil {
+				fail()
+			}
+			return err
+		})
+	}
+	return group, stop
+}
+
+// pause says that dray is stopping, and waits until the pause is over.
+func (l *Listeners) pause(running, again context.Context) {
+	l.stopping.Store(true)
+	l.Log.Info("stopping", "pause", l.Pause)
+	over := time.NewTimer(l.Pause)
+	defer over.Stop()
+	select {
+	case <-over.C:
+	case <-again.Done():
+	case <-running.Done():
+	}
+}
+
+func (l *Listeners) again() (context.Context, context.CancelFunc) {
+	if l.Again != nil {
+		return l.Again()
+	}
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+}
