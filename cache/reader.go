@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,6 @@ type Reader struct {
 	blob       Blob
 	origin     Origin
 	ctx        context.Context
-	cancel     context.CancelFunc
 	pos        int64
 	sequential int64 // bytes read from 0 on without a gap
 	noReopen   bool  // Stretch has failed to open the file a second time, or to seek in it
@@ -47,6 +47,7 @@ type Reader struct {
 	mu          sync.Mutex // guards the fields below; leaf lock
 	at          bytesAt
 	source      Source
+	cancel      context.CancelFunc // ends ctx; nil while the bytes are held, because reading them does not wait
 	closed      bool
 	stretchFile *os.File // the file of a fetch under way, opened a second time by Stretch
 }
@@ -73,8 +74,10 @@ func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, at bytesAt,
 	if !b.Ahead {
 		f.m.opens.WithLabelValues(string(source)).Inc()
 	}
-	r := &Reader{fetcher: f, blob: b, origin: origin, at: at, source: source}
-	r.ctx, r.cancel = context.WithCancel(ctx)
+	r := &Reader{fetcher: f, blob: b, origin: origin, ctx: ctx, at: at, source: source}
+	if source != SourceMemory && source != SourceDisk {
+		r.ctx, r.cancel = context.WithCancel(ctx)
+	}
 	return r
 }
 
@@ -113,8 +116,8 @@ const minStretch = 16 << 10
 // the caller calls Passed. If the file is nil, the caller must use Read: the bytes are in no file,
 // or too few have arrived. Errors are those of Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
-	if r.ctx.Err() != nil {
-		return nil, 0, r.ended()
+	if err := r.ended(); err != nil {
+		return nil, 0, err
 	}
 	var f *os.File
 	var err error
@@ -203,8 +206,8 @@ func (r *Reader) current() (bytesAt, Source) {
 
 // Read implements io.Reader.
 func (r *Reader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, r.ended()
+	if err := r.ended(); err != nil {
+		return 0, err
 	}
 	at, _ := r.current()
 	if size := at.total(); size > 0 && r.pos >= size {
@@ -214,26 +217,30 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	n, err := at.readAt(r.ctx, p, r.pos)
-	if why, ok := errors.AsType[*localError](err); ok && r.ctx.Err() == nil {
+	if why, ok := errors.AsType[*localError](err); ok && r.ended() == nil {
 		if at, err = r.failOver(at, why); err == nil {
 			n, err = at.readAt(r.ctx, p, r.pos)
 		}
 	}
-	if err != nil && err != io.EOF && r.ctx.Err() != nil {
-		err = r.ended()
-	}
 	r.advance(int64(n))
+	if err != nil && err != io.EOF {
+		err = cmp.Or(r.ended(), err)
+	}
 	return n, err
 }
 
-// ended returns the reason why the reader ended.
+// ended returns the reason why the reader ended, or nil.
 func (r *Reader) ended() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	closed := r.closed
+	r.mu.Unlock()
+	if closed {
 		return ErrClosed
 	}
-	return context.Cause(r.ctx)
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	return nil
 }
 
 // failOver makes the reader pass the blob through from its position on. If the reader has read from
@@ -256,6 +263,9 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	closed := r.closed
 	if !closed {
 		r.at, r.source = d, SourceDirect
+		if r.cancel == nil {
+			r.ctx, r.cancel = context.WithCancel(r.ctx)
+		}
 	}
 	r.mu.Unlock()
 	if closed {
@@ -298,13 +308,15 @@ func (r *Reader) Wait() error {
 // nothing.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	closed, at, stretchFile := r.closed, r.at, r.stretchFile
+	closed, at, cancel, stretchFile := r.closed, r.at, r.cancel, r.stretchFile
 	r.closed = true
 	r.mu.Unlock()
 	if closed {
 		return nil
 	}
-	r.cancel()
+	if cancel != nil {
+		cancel()
+	}
 	if stretchFile != nil {
 		return errors.Join(stretchFile.Close(), at.close())
 	}

@@ -75,33 +75,40 @@ func (c *client) ReadFrom(r io.Reader) (int64, error) {
 
 const dockerAccept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*"
 
-func benchmarkHit(b *testing.B, path func(m, layer digest.Digest) string) {
+func benchmarkHit(b *testing.B, status int, path func(m, layer digest.Digest) string, lines ...string) {
 	h := withMemory(b, meta.CachedOptions{})
 	layer := bytes.Repeat([]byte("layer"), 300_000)
 	m := h.Hold("team/app", "v1", layer)
 	h.Pull("team/app", "v1", m, layer)
 	r := httptest.NewRequestWithContext(b.Context(), "GET", path(m.Digest, digest.FromBytes(layer)), http.NoBody)
 	r.Header.Set("Accept", dockerAccept)
+	for i := 0; i < len(lines); i += 2 {
+		r.Header.Set(lines[i], lines[i+1])
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		c := &client{header: http.Header{}}
 		h.Listener.ServeHTTP(c, r)
-		if c.status != 200 || c.bytes == 0 {
+		if c.status != status || c.bytes == 0 {
 			b.Fatalf("%d, %d bytes", c.status, c.bytes)
 		}
 	}
 }
 
 func BenchmarkHitManifestByTag(b *testing.B) {
-	benchmarkHit(b, func(digest.Digest, digest.Digest) string { return "/v2/team/app/manifests/v1" })
+	benchmarkHit(b, 200, func(digest.Digest, digest.Digest) string { return "/v2/team/app/manifests/v1" })
 }
 
 func BenchmarkHitManifestByDigest(b *testing.B) {
-	benchmarkHit(b, func(m, _ digest.Digest) string { return "/v2/team/app/manifests/" + m.String() })
+	benchmarkHit(b, 200, func(m, _ digest.Digest) string { return "/v2/team/app/manifests/" + m.String() })
 }
 
 func BenchmarkHitBlob(b *testing.B) {
-	benchmarkHit(b, func(_, layer digest.Digest) string { return "/v2/team/app/blobs/" + layer.String() })
+	benchmarkHit(b, 200, func(_, layer digest.Digest) string { return "/v2/team/app/blobs/" + layer.String() })
+}
+
+func BenchmarkHitRange(b *testing.B) {
+	benchmarkHit(b, 206, func(_, layer digest.Digest) string { return "/v2/team/app/blobs/" + layer.String() }, "Range", "bytes=400000-1399999")
 }
 
 // atHome is a fixture whose facts are read once an hour, with an image that is hot.

@@ -66,10 +66,7 @@ type Request struct {
 	// size is in bytes, and negative if unknown.
 	digest digest.Digest
 	size   int64
-	// timer ends the context of WithTimeout when the answer is late. Close ends that context with
-	// cancel. Both are nil if WithTimeout was not called.
-	timer  *time.Timer
-	cancel context.CancelCauseFunc
+	wait   wait
 }
 
 // New returns a request that came through a listener. The caller must close it.
@@ -96,28 +93,20 @@ func isID(s string) bool {
 	return 0 < len(s) && len(s) <= 128
 }
 
-var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
-
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once
 // for each request. If StopTimeout is not called within the time bound, the context ends with
 // errTimeout. The bound is for the header, for which clients wait 30 s. For a body, clients wait as
 // long as it takes. The context also ends with the request, so no handler has to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
-	ctx, cancel := context.WithCancelCause(x.R.Context())
-	x.timer, x.cancel = time.AfterFunc(bound, func() { cancel(errTimeout) }), cancel
-	return ctx
+	x.wait.Context, x.wait.until = x.R.Context(), time.Now().Add(bound)
+	return &x.wait
 }
 
 // StopTimeout lifts the bound of WithTimeout. Handlers call it when the header is about to be sent.
-func (x *Request) StopTimeout() { x.timer.Stop() }
+func (x *Request) StopTimeout() { x.wait.lift() }
 
 // Close releases the timer and the context of the request.
-func (x *Request) Close() {
-	if x.timer != nil {
-		x.timer.Stop()
-		x.cancel(nil)
-	}
-}
+func (x *Request) Close() { x.wait.end() }
 
 // Route parses the request and finds its upstream and repository.
 func (x *Request) Route() (err error) {

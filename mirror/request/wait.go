@@ -1,0 +1,95 @@
+package request
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"dray/upstream/oci"
+)
+
+var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
+
+// wait is the context of [Request.WithTimeout]. Most answers come from the cache, and nothing waits
+// for them. So the context that ends early, and its timer, are made when they are first needed.
+type wait struct {
+	context.Context // of the http.Request
+	until           time.Time
+
+	mu     sync.Mutex // guards the fields below
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	lifted bool // there is no bound any more
+	ended  bool // the request has ended
+}
+
+// Done implements context.Context.
+func (w *wait) Done() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.make()
+	return w.ctx.Done()
+}
+
+// Err implements context.Context.
+func (w *wait) Err() error { return w.current().Err() }
+
+// Value implements context.Context.
+func (w *wait) Value(key any) any { return w.current().Value(key) }
+
+// current returns a context that has ended if w has.
+func (w *wait) current() context.Context {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended || !w.lifted && time.Until(w.until) <= 0 {
+		w.make()
+	}
+	if w.ctx == nil {
+		return w.Context
+	}
+	return w.ctx
+}
+
+// make makes ctx if there is none. It needs mu.
+func (w *wait) make() {
+	if w.ctx != nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(w.Context)
+	w.ctx, w.cancel = ctx, cancel
+	left := time.Until(w.until)
+	switch {
+	case w.ended:
+		cancel(nil)
+	case w.lifted:
+	case left <= 0:
+		cancel(errTimeout)
+	default:
+		w.timer = time.AfterFunc(left, func() { cancel(errTimeout) })
+	}
+}
+
+// lift lifts the bound.
+func (w *wait) lift() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lifted = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+// end ends the context.
+func (w *wait) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lifted, w.ended = true, true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	if w.cancel != nil {
+		w.cancel(nil)
+	}
+}
