@@ -79,6 +79,7 @@ func TestProxyProtocol(t *testing.T) {
 				}
 			}
 			if !secure {
+				s.pipes.drained(t) // the client may have the last byte before its pipe is back
 				if s.pipes.counted() != 2*4<<20 {
 					t.Errorf("%d bytes were spliced", s.pipes.counted())
 				}
