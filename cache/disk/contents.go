@@ -255,10 +255,11 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 // openFile returns a file of an entry, idle or newly opened, and its length in bytes. It closes an
 // idle file that another program has removed.
 func (c *contents) openFile(e *entry, name string) (*os.File, int64, error) {
+	var info syscall.Stat_t
 	if f := c.files.take(e); f != nil {
-		info, err := f.Stat()
-		if err == nil && info.Sys().(*syscall.Stat_t).Nlink > 0 {
-			return f, info.Size(), nil
+		err := syscall.Fstat(int(f.Fd()), &info) // without the allocation of f.Stat
+		if err == nil && info.Nlink > 0 {
+			return f, info.Size, nil
 		}
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, 0, err
@@ -268,11 +269,10 @@ func (c *contents) openFile(e *entry, name string) (*os.File, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+	if err := syscall.Fstat(int(f.Fd()), &info); err != nil {
+		return nil, 0, errors.Join(os.NewSyscallError("fstat", err), f.Close())
 	}
-	return f, info.Size(), nil
+	return f, info.Size, nil
 }
 
 // touch records a use as the modification time of the file. So the next process knows the order of

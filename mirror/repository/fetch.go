@@ -21,6 +21,7 @@ import (
 type Fetch struct {
 	repo   Repo
 	digest digest.Digest
+	split  cache.Split
 	// ahead is the urgency of a prefetch, which is raised when a client waits for the blob. It is nil
 	// if the fetch is not a prefetch.
 	ahead *upstream.Urgency
@@ -40,9 +41,9 @@ func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 // Open opens the blob in the cache. If the cache does not hold the blob, the upstream is asked.
 // size is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
-	split := f.repo.Up.Split
-	split.Part = f.part
-	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &split, Ahead: f.ahead != nil}
+	f.split = f.repo.Up.Split
+	f.split.Part = f.part
+	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &f.split, Ahead: f.ahead != nil}
 	r, err := f.repo.store.o.Cache.Open(ctx, blob, f.whole)
 	if err != nil {
 		return nil, f.repo.Up.Broken(err)

@@ -44,12 +44,15 @@ type Stretches interface {
 	Passed(sent int64, err error) error
 }
 
+// inBytes is the value of Accept-Ranges that all answers share.
+var inBytes = []string{"bytes"}
+
 // Send answers GET and HEAD for content. The answer is the whole content, a range of it, or "not
 // modified". It may return [oci.ErrRangeInvalid] or an error of the body before the answer has
 // begun ([Response.Started]). If sending the body fails, it marks the answer as broken.
 func (w *Response) Send(c Content) error {
 	h := w.Header()
-	h.Set("Etag", c.ETag)
+	h["Etag"] = []string{c.ETag}
 	if matches(w.r.Header.Get("If-None-Match"), c.ETag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -64,7 +67,7 @@ func (w *Response) Send(c Content) error {
 	part, status := oci.Range{Length: c.Size}, http.StatusOK
 	if c.Size >= 0 {
 		if !c.Small {
-			h.Set("Accept-Ranges", "bytes")
+			h["Accept-Ranges"] = inBytes
 		}
 		// Ranges are for GET alone (RFC 9110, 14.2).
 		if ir := w.r.Header.Get("If-Range"); w.r.Method == http.MethodGet && (ir == "" || ir == c.ETag) {
@@ -84,12 +87,14 @@ func (w *Response) Send(c Content) error {
 // sendPart sends the header with a status, and the part of the body.
 func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	h := w.Header()
-	h.Set("Content-Type", c.MediaType)
+	values := [...]string{c.MediaType, strconv.FormatInt(part.Length, 10), ""} // the lines share one allocation
+	h["Content-Type"] = values[:1:1]
 	if c.Size >= 0 {
-		h.Set("Content-Length", strconv.FormatInt(part.Length, 10))
+		h["Content-Length"] = values[1:2:2]
 	}
 	if status == http.StatusPartialContent {
-		h.Set("Content-Range", part.ContentRange(c.Size))
+		values[2] = part.ContentRange(c.Size)
+		h["Content-Range"] = values[2:]
 	}
 	if w.r.Method == http.MethodHead {
 		w.WriteHeader(status)

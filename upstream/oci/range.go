@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -11,7 +10,9 @@ type Range struct{ Start, Length int64 }
 
 // ContentRange returns the Content-Range header for r of a body of size bytes.
 func (r Range) ContentRange(size int64) string {
-	return fmt.Sprintf("bytes %d-%d/%d", r.Start, r.Start+r.Length-1, size)
+	b := strconv.AppendInt(append(make([]byte, 0, 70), "bytes "...), r.Start, 10)
+	b = strconv.AppendInt(append(b, '-'), r.Start+r.Length-1, 10)
+	return string(strconv.AppendInt(append(b, '/'), size, 10))
 }
 
 // ParseRange parses a Range header (RFC 9110, 14.2) for a body of size bytes. It returns false if
