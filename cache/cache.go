@@ -128,6 +128,33 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
+// Holding says where the bytes of a blob are.
+type Holding struct {
+	// Size is the length of the blob in bytes; -1 if none of the places has the blob.
+	Size int64
+	// InMemory says that memory holds the blob.
+	InMemory bool
+	// Disk describes the blob on disk; nil if it is not there.
+	Disk *disk.Info
+	// Arriving says that a fetch of the blob is under way. Open joins that fetch.
+	Arriving bool
+}
+
+// Held reports whether Open needs no fetch, unless the blob turns out to be damaged.
+func (h Holding) Held() bool { return h.InMemory || h.Disk != nil }
+
+// Inspect returns where a blob is. Inspect is no use of the blob: it changes no order of eviction.
+func (c *Cache) Inspect(d digest.Digest) Holding {
+	h := Holding{Size: -1, Arriving: c.flights.has(d)}
+	if p, ok := c.memory.Peek(d); ok {
+		h.InMemory, h.Size = true, int64(len(p))
+	}
+	if info, ok := c.disk.Lookup(d); ok {
+		h.Disk, h.Size = &info, info.Size
+	}
+	return h
+}
+
 // Retain keeps a blob that is on disk from being evicted until release is called. Once Retain has
 // returned nil, the blob is on stable storage. Retain returns ErrNotFound if the disk does not hold
 // the blob; see [disk.Dir.Retain].

@@ -96,6 +96,13 @@ func (s *flights) number() int {
 	return len(s.byDigest)
 }
 
+// has reports whether the fetch of a digest is under way.
+func (s *flights) has(d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byDigest[d] != nil
+}
+
 // open joins the flight of a blob, or starts it. It returns a reader as soon as the origin has
 // answered.
 func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {

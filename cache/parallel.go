@@ -47,7 +47,7 @@ type workers struct {
 // begin takes slots and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
-	if !w.worthSplitting(x.size) {
+	if !w.worthwhile(x.size) {
 		return w
 	}
 	if w.helpers = s.Slots.take(w.helpersFor(x.size)); w.helpers == 0 {
@@ -65,10 +65,6 @@ func (s *Split) begin(x *fetch) *workers {
 	return w
 }
 
-func (w *workers) worthSplitting(size int64) bool {
-	return w.Split != nil && w.Streams > 1 && size >= w.Threshold && size > w.Piece
-}
-
 func (w *workers) helpersFor(size int64) int {
 	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
 }
@@ -76,7 +72,7 @@ func (w *workers) helpersFor(size int64) int {
 // decide reports whether the blob is fetched in parts, now that the origin has answered. If the
 // size was not known before, x has asked for the whole blob, and is now limited to the first piece.
 func (w *workers) decide(x *fetch) bool {
-	if x.end < 0 && !x.whole && w.worthSplitting(x.size) {
+	if x.end < 0 && !x.whole && w.worthwhile(x.size) {
 		if w.helpers = w.Slots.take(w.helpersFor(x.size)); w.helpers > 0 {
 			x.end = w.Piece
 		}

@@ -23,6 +23,20 @@ type Split struct {
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 
+// Requests returns how many requests the fetch of a blob of this size takes, if the origin serves
+// ranges, refuses none and breaks off none, and no reader waits for the middle of the blob.
+func (s *Split) Requests(size int64) int {
+	if !s.worthwhile(size) {
+		return 1
+	}
+	return int((size + s.Piece - 1) / s.Piece)
+}
+
+// worthwhile reports whether a blob of this size is fetched in parts.
+func (s *Split) worthwhile(size int64) bool {
+	return s != nil && s.Streams > 1 && size >= s.Threshold && size > s.Piece
+}
+
 // Slots bounds the streams of several fetches together.
 type Slots struct{ free chan struct{} }
 

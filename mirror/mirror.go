@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/explain"
 	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/jobs"
@@ -72,6 +73,7 @@ type Options struct {
 
 // Mirror is everything that the listeners share: the rooms that handle requests.
 type Mirror struct {
+	cache     *cache.Cache
 	repos     *repository.Store
 	checks    *gate.Checks
 	keepAlive *jobs.KeepAlive
@@ -96,7 +98,7 @@ const judgeWithin = time.Hour
 // goroutine.
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
-		tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
+		cache: o.Cache, tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
 		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(), pushes: pushHealth{steps: map[pushStep]*failures{}},
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
@@ -162,6 +164,12 @@ func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.pu
 
 // Warm returns the room that brings images into the cache before clients pull them.
 func (m *Mirror) Warm() *warming.Warmer { return m.warm }
+
+// Explainer returns the room that explains names. o has everything but what the rooms share.
+func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
+	o.Repositories, o.Pull, o.Cache = m.repos, m.pull, m.cache
+	return explain.New(o)
+}
 
 // Collectors returns the metrics of this package and of the rooms.
 func (m *Mirror) Collectors() []prometheus.Collector {

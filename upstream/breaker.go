@@ -245,36 +245,61 @@ func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	own := b.repos[p.repo.Name]
-	if own != nil && (host != registryHost || !p.held && !b.spreads(own)) {
+	j := b.judge(p.repo.Name, host, p.held, now)
+	if j.refusing != nil {
+		return nil, b.refusal(j.refusing, j.text, j.args...)
+	}
+	for _, c := range j.probed {
+		p.probe(c, now)
+	}
+	if j.doubtful != nil {
+		j.doubtful.asking = true
+	}
+	p.hosts = append(p.hosts, host)
+	return j.doubtful, nil
+}
+
+// judgement is what a Breaker decides about one question to one host.
+type judgement struct {
+	refusing *circuit // the reason for a refusal; nil if the question may be sent
+	text     string   // of the refusal, with args
+	args     []any
+	probed   []*circuit // circuits that let only this question through
+	doubtful *circuit   // the registry's, if Hello has to be called first
+}
+
+// judge decides about a question without changing anything; b.mu is held. held says that the caller
+// has an older answer.
+func (b *Breaker) judge(repo, host string, held bool, now time.Time) (j judgement) {
+	own := b.repos[repo]
+	if own != nil && (host != registryHost || !held && !b.spreads(own)) {
 		own = nil
 	}
 	if own != nil && now.Before(own.next) {
-		return nil, b.refusal(own, "the upstream registry %s fails for the repository %s", b.o.Name, p.repo.Name)
+		return judgement{refusing: own, text: "the upstream registry %s fails for the repository %s", args: []any{b.o.Name, repo}}
 	}
 	if c := b.hosts[host]; c != nil {
 		down := b.down(host, c)
-		if refused := down || p.held && c.unanswered > 0; refused {
+		if refused := down || held && c.unanswered > 0; refused {
 			if now.Before(c.next) || c.asking {
-				what := "the upstream registry %s does not answer"
+				j.refusing, j.text, j.args = c, "the upstream registry %s does not answer", []any{b.o.Name}
 				if host != registryHost {
-					what = "the storage of the upstream registry %s does not answer"
+					j.text = "the storage of the upstream registry %s does not answer"
 				}
-				return nil, b.refusal(c, what, b.o.Name)
+				return j
 			}
-			p.probe(c, now)
+			j.probed = append(j.probed, c)
 		}
 		hello := host == registryHost && b.o.Hello != nil
 		doubt := (c.unanswered > 0 || len(c.repos) >= severalRepos) && b.lasts(c) && !c.asking
 		if hello && (down || doubt) {
-			c.asking, doubtful = true, c
+			j.doubtful = c
 		}
 	}
 	if own != nil {
-		p.probe(own, now)
+		j.probed = append(j.probed, own)
 	}
-	p.hosts = append(p.hosts, host)
-	return doubtful, nil
+	return j
 }
 
 // probe makes the question the one attempt that a circuit lets through; b.mu is held.

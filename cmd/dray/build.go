@@ -275,15 +275,17 @@ func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.
 	if cfg.Log.Access {
 		log = logbuffer.Buffered(g.log)
 	}
+	return &mirror.Listener{Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy, Listener: requestsOf(cfg, l, access)}
+}
+
+// requestsOf returns what the requests of a listener need.
+func requestsOf(cfg config.Config, l config.Listener, access clients.Entries) request.Listener {
 	table := routes.Of(cfg, l)
-	return &mirror.Listener{
-		Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
-		Listener: request.Listener{
-			Name: l.Name, Routes: table, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
-			Policy: identity.Policy{
-				Role: identity.Role(l.Role), Access: access.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
-				Hosts: routes.Hosts(table),
-			},
+	return request.Listener{
+		Name: l.Name, Routes: table, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
+		Policy: identity.Policy{
+			Role: identity.Role(l.Role), Access: access.Of(l.Auth), Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
+			Hosts: routes.Hosts(table),
 		},
 	}
 }

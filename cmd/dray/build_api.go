@@ -4,21 +4,20 @@ import (
 	"context"
 	"net/url"
 	"slices"
-	"time"
 
-	dto "github.com/prometheus/client_model/go"
-
-	"dray/cache"
+	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/routes"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
+	"dray/mirror/explain"
 )
 
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
-// part of dray adds its endpoints in a method of its own. cfg is the configuration in force.
-func (g *graph) endpoints(cfg config.Config) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI())
+// part of dray adds its endpoints in a method of its own. cfg is the configuration in force, and
+// access has its entries of auth.
+func (g *graph) endpoints(cfg config.Config, access clients.Entries) []admin.Endpoint {
+	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access))
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {
@@ -30,55 +29,19 @@ func (g *graph) statsAPI() []admin.Endpoint {
 	}
 }
 
-// statsOf sums the counters that dray stats shows.
-func statsOf(families []*dto.MetricFamily) api.Stats {
-	s := api.Stats{Fetched: map[string]int64{}, Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			n, label := int64(m.GetCounter().GetValue()), labelsOf(m)
-			switch f.GetName() {
-			case "dray_response_bytes_total":
-				up := s.Upstreams[label["upstream"]]
-				if up == nil {
-					up = map[string]int64{}
-					s.Upstreams[label["upstream"]] = up
-				}
-				up[label["source"]] += n
-				s.SentBytes += n
-			case "process_start_time_seconds":
-				s.Started = time.Unix(int64(m.GetGauge().GetValue()), 0).UTC()
-			case "dray_upstream_received_bytes_total":
-				s.Fetched[label["upstream"]] += n
-				s.FetchedBytes += n
-			case "dray_cache_received_bytes_total":
-				s.ReceivedBytes += n
-			case "dray_cache_opens_total":
-				s.Opens[label["source"]] += n
-			case "dray_requests_total":
-				if get := label["method"] == "GET"; get && (label["kind"] == "manifest" || label["kind"] == "blob") {
-					s.Requests += n
-				}
-			}
-		}
+func (g *graph) explainAPI(cfg config.Config, access clients.Entries) []admin.Endpoint {
+	o := explain.Options{Hosted: g.hostedImages, Registries: map[string]explain.Registry{}}
+	for _, l := range cfg.Listeners {
+		requests := requestsOf(cfg, l, access)
+		o.Listeners = append(o.Listeners, explain.Listener{Listener: &requests, Own: routes.Own(l, requests.Routes)})
 	}
-	s.SavedBytes = s.SentBytes - s.FetchedBytes
-	if s.SentBytes > 0 {
-		s.SavedRatio = float64(s.SavedBytes) / float64(s.SentBytes)
+	for _, r := range g.registries {
+		o.Registries[r.Name] = explain.Registry{Breaker: r.breaker, Limiter: r.limiter, Client: r.client}
 	}
-	var readers int64
-	for _, n := range s.Opens {
-		readers += n
-	}
-	if readers > 0 {
-		s.HitRatio = float64(s.Opens[string(cache.SourceMemory)]+s.Opens[string(cache.SourceDisk)]) / float64(readers)
-	}
-	return s
-}
-
-func labelsOf(m *dto.Metric) map[string]string {
-	out := map[string]string{}
-	for _, l := range m.GetLabel() {
-		out[l.GetName()] = l.GetValue()
-	}
-	return out
+	e := g.mirror.Explainer(o)
+	return []admin.Endpoint{admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {
+		return e.Explain(ctx, explain.Query{
+			Name: params.Get("name"), Listener: params.Get("listener"), User: params.Get("as"), Platforms: params["platform"], Accept: params["accept"],
+		})
+	})}
 }

@@ -104,7 +104,7 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries) (admin.O
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
 	operators, err := clients.Operators(cfg.Admin, access, g.log)
-	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
+	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, access), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
 // adminGrace is the time that requests of operators have to end when those of clients have ended.

@@ -29,6 +29,7 @@ import (
 // stops, for health checks, and for metrics.
 type registry struct {
 	*repository.Upstream
+	client     *upstream.Client
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless the credentials come from AWS
@@ -76,7 +77,7 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	r.hello = client.Hello
+	r.client, r.hello = client, client.Hello
 	r.assemble(u, client, as.creator, log)
 	if u.Delete {
 		if as.deleter == nil {

@@ -146,6 +146,12 @@ var importable = map[string][]allowance{
 		{"dray/cache", "what is still held at the end"}, {"dray/upstream/oci", "manifests say what belongs together"},
 		{containerPlatforms, "which manifest of an index a client chooses"}, {imageSpec, "platforms"}, {goDigest, addresses}, {"golang.org/x/sync/errgroup", "blobs of one image"},
 	},
+	"dray/mirror/explain": { // what pulls do, told beforehand by the parts that do it
+		{"dray/mirror/pull", "what a pull would find"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/warming", "which manifest of an index a client chooses"},
+		{"dray/mirror/route", "which repository a name means"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/request", "listeners"}, {"dray/mirror/inventory", "blobs as operators see them"}, {"dray/mirror/admin/api", "what operators are shown"},
+		{"dray/cache", "where bytes are"}, {"dray/upstream", "what would be sent, and what is refused"}, {"dray/upstream/oci", "names, and manifests"},
+		{containerPlatforms, "platforms as operators write them"}, {imageSpec, "platforms"}, {goDigest, addresses},
+	},
 	"dray/mirror/push": {
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/gate", "what has to be passed"},
 		{"dray/mirror/pipeline", "checks see what was pushed"}, {"dray/mirror/jobs", "observers of pushes"}, {"dray/mirror/pull", "manifests of an index that checks look at, and silent upstreams"},
@@ -155,7 +161,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together
 		{"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
-		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
+		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/cache", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},

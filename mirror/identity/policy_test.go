@@ -193,3 +193,47 @@ func TestPolicyWithAccess(t *testing.T) {
 		}
 	}
 }
+
+// named is an Authenticator that takes every password.
+type named struct{}
+
+func (named) Authenticate(r *http.Request, _ []Need) (Principal, error) {
+	user, _, ok := r.BasicAuth()
+	if !ok {
+		return Principal{}, oci.ErrUnauthorized
+	}
+	return Principal{Name: user}, nil
+}
+
+// Explain says about a caller what Authorise decides about the caller's request.
+func TestPolicyExplains(t *testing.T) {
+	rules := []Rule{
+		{Users: []string{"alice"}, Repositories: []string{"team/*"}, Actions: []Action{Pull, Push}},
+		{Anonymous: true, Repositories: []string{"public/*"}, Actions: []Action{Pull}},
+		{Users: []string{"*"}, Repositories: []string{"*"}, Actions: []Action{Delete}},
+	}
+	for name, access := range map[string]*Access{"no access": nil, "no rules": {Authenticator: named{}}, "rules": {Authenticator: named{}, Rules: rules}} {
+		for _, p := range []Policy{{Role: RoleMirror}, {Role: RoleRegistry}, {Role: RoleRegistry, AllowAnonymousPush: true}, {Role: RoleMirror, Challenge: true}} {
+			p.Access = access
+			for _, user := range []string{"", "alice", "bob"} {
+				for _, need := range []Need{{Pull, "team/app"}, {Push, "team/app"}, {Delete, "team/app"}, {Pull, "public/app"}, {Push, "public/app"}} {
+					for from, here := range map[string]bool{"127.0.0.1:1": true, "192.0.2.1:1": false} {
+						r := httptest.NewRequestWithContext(t.Context(), "GET", "/v2/", http.NoBody)
+						r.RemoteAddr = from
+						if user != "" {
+							r.SetBasicAuth(user, "any")
+						}
+						_, err := p.Authorise(r, need)
+						g := p.Explain(Principal{Name: user}, need)
+						if allowed := g.Allowed && (here || !g.OnlyHere); allowed != (err == nil) || g.Why == "" {
+							t.Errorf("%s, %+v, user %q, %v from %s: %v, but explained as %+v", name, p, user, need, from, err, g)
+						}
+						if g.Rule >= 0 && !rules[g.Rule].grants(Principal{Name: user}, need) {
+							t.Errorf("user %q, %v: rule %d does not grant that", user, need, g.Rule)
+						}
+					}
+				}
+			}
+		}
+	}
+}

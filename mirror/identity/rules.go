@@ -54,7 +54,12 @@ type Access struct {
 
 // allows reports whether the caller has a right.
 func (a *Access) allows(p Principal, n Need) bool {
-	return len(a.Rules) == 0 && !n.Action.ofOperators() || slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.grants(p, n) })
+	return len(a.Rules) == 0 && !n.Action.ofOperators() || a.granting(p, n) >= 0
+}
+
+// granting returns the index of the first rule that grants a right to the caller, or -1.
+func (a *Access) granting(p Principal, n Need) int {
+	return slices.IndexFunc(a.Rules, func(r Rule) bool { return r.grants(p, n) })
 }
 
 func (r Rule) grants(p Principal, n Need) bool {

@@ -61,7 +61,8 @@ type Hosted struct {
 	Tags           []string // sorted
 }
 
-func blobOf(i disk.Info) api.Blob {
+// BlobOf describes a blob on disk for operators.
+func BlobOf(i disk.Info) api.Blob {
 	b := api.Blob{
 		Digest: i.Digest, Size: i.Size, LastUse: i.LastUse.UTC(), Hits: i.Hits, Pool: "large",
 		Proven: i.Proven, Open: i.Open, Pinned: i.Pinned, Unverified: i.Suspect,
@@ -77,7 +78,7 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 	return func(yield func(api.Blob, error) bool) {
 		going := true
 		err := v.Disk.List(ctx, func(i disk.Info) bool {
-			going = yield(blobOf(i), nil)
+			going = yield(BlobOf(i), nil)
 			return going
 		})
 		if err != nil && going {
@@ -100,7 +101,7 @@ func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]api.Victim,
 func victims(all []disk.Victim, err error) ([]api.Victim, error) {
 	out := make([]api.Victim, len(all))
 	for i, a := range all {
-		out[i] = api.Victim{Blob: blobOf(a.Info), Reason: api.Reason(a.Reason)}
+		out[i] = api.Victim{Blob: BlobOf(a.Info), Reason: api.Reason(a.Reason)}
 	}
 	if err != nil {
 		return out, fmt.Errorf("eviction: %w", err)

@@ -297,3 +297,91 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 	f.o.KeepAlive.Touched(ctx, r, "", man)
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
+
+// Outlook is what a GET of a manifest would find now, if the upstream answers.
+type Outlook struct {
+	// Manifest is the manifest that is here and that the client gets, unless the upstream says that it
+	// has changed. It is nil if none is known.
+	Manifest *repository.Manifest
+	// Source is where the answer comes from, as X-Cache says it: cache, updating or origin.
+	Source string
+	// Fact is the newest fact about the tag; nil if there is none, or for a digest.
+	Fact *meta.TagFact
+	// Place is where a manifest by digest is.
+	Place repository.Place
+	// Asks says that the upstream is asked, and Question how. Held says that an older answer is at
+	// hand, which may be served for a tag if the upstream fails (MayServeOld). Background says that
+	// the client does not wait.
+	Asks             bool
+	Question         upstream.Question
+	Held, Background bool
+	MayServeOld      bool
+	// HeldUp says why the question in the background would not be sent now; it is empty if it would
+	// be.
+	HeldUp string
+	// Records says that facts about the children of the manifest are recorded with the answer.
+	Records bool
+	// Absent is the recorded "not found" that the client gets; nil if there is none.
+	Absent error
+}
+
+// Foresee returns what a GET of a tag or digest would find. It asks no upstream, uses no content
+// and changes no fact. need is [repository.Serve] or [repository.ServePusher]. named says that a
+// manifest of the repository will name the digest by then.
+func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, named bool, need repository.Need) Outlook {
+	if ref.ByDigest() {
+		return foreseeDigest(ctx, r, ref, accept, named, need)
+	}
+	t := tag{repo: r, name: ref.Tag, accept: accept}
+	if m := r.Queued(ref, accept); m != nil {
+		return Outlook{Manifest: m, Source: fromCache, Place: repository.InQueue}
+	}
+	now := time.Now()
+	o := Outlook{Fact: newestFact(ctx, f.o.Tags, t), Source: fromOrigin}
+	if o.Fact == nil {
+		return o.asking(upstream.GetManifest)
+	}
+	if o.Fact.NotFound {
+		if o.Absent = r.Up.Absent(meta.AbsentFact{CheckedAt: o.Fact.CheckedAt, Reason: o.Fact.Reason}); o.Absent != nil {
+			return o
+		}
+		return o.asking(upstream.GetManifest)
+	}
+	o.Manifest = repository.Foresight{Repo: r, Named: named}.Peek(ctx, o.Fact.Digest)
+	switch {
+	case o.Manifest == nil:
+		return o.asking(upstream.GetManifest)
+	case meta.Age(now, o.Fact.CheckedAt) < r.Up.Tags.Fresh:
+		o.Source = fromCache
+		return o
+	case f.mayUpdate(t, o.Fact):
+		o.Source, o.Background = fromUpdating, true
+		o.HeldUp = f.refreshes.heldUp(t.key(), now)
+	default:
+		o.Source = fromCache // a HEAD that finds the tag unchanged
+		o.MayServeOld = meta.Age(now, o.Fact.CheckedAt) <= r.Up.Tags.Stale
+	}
+	o.Held = true
+	return o.asking(upstream.DescribeManifest)
+}
+
+func foreseeDigest(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, named bool, need repository.Need) (o Outlook) {
+	foresight := repository.Foresight{Repo: r, Named: named}
+	at, err := foresight.Manifest(ctx, ref.Digest, accept, need)
+	o.Place, o.Manifest, o.Source, o.Absent = at.Place, at.Manifest, fromCache, err
+	if err != nil || at.Manifest != nil {
+		return o
+	}
+	if o.Manifest = foresight.PeekAt(ctx, ref.Digest, ""); o.Manifest != nil {
+		man, err := o.Manifest.Parse()
+		o.Records = err == nil && repository.Records(man)
+		return o.asking(upstream.DescribeManifest)
+	}
+	o.Source = fromOrigin
+	return o.asking(upstream.GetManifest)
+}
+
+func (o Outlook) asking(q upstream.Question) Outlook {
+	o.Asks, o.Question = true, q
+	return o
+}

@@ -38,12 +38,32 @@ func newRefreshes() *refreshes {
 func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running[k] || now.Before(r.notBefore[k]) || len(r.running) >= maxRefreshes {
+	if r.whyNot(k, now) != "" {
 		return false
 	}
 	r.running[k] = true
 	delete(r.notBefore, k)
 	return true
+}
+
+// heldUp says why begin would return false for a tag now. It is empty if begin would return true.
+func (r *refreshes) heldUp(k meta.TagKey, now time.Time) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.whyNot(k, now)
+}
+
+// whyNot is heldUp for a caller that holds mu.
+func (r *refreshes) whyNot(k meta.TagKey, now time.Time) string {
+	switch {
+	case r.running[k]:
+		return "such a question is under way"
+	case now.Before(r.notBefore[k]):
+		return "the last such question failed a moment ago"
+	case len(r.running) >= maxRefreshes:
+		return "too many such questions are under way"
+	}
+	return ""
 }
 
 // refuse records that the upstream refused to confirm the fact with this CheckedAt.
@@ -102,8 +122,7 @@ func (r *refreshes) putOff(k meta.TagKey) {
 // waits if the tag did not exist or the list was empty. Amazon ECR signs an image some time after
 // its push, so the list may have an entry by now.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
-	policy, key := t.repo.Up.Tags, t.key()
-	if fact == nil || fact.NotFound || policy.Fresh <= 0 || meta.Age(time.Now(), fact.CheckedAt) >= policy.Fresh+policy.Revalidate || f.refreshes.isRefused(key, fact.CheckedAt) {
+	if !f.mayUpdate(t, fact) {
 		return nil
 	}
 	m := f.held(ctx, t, fact.Digest)
@@ -112,6 +131,14 @@ func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.Tag
 	}
 	f.startRefresh(t)
 	return &answer{Manifest: m, source: fromUpdating}
+}
+
+// mayUpdate reports whether a fact that is not fresh may be served while the upstream is asked in
+// the background.
+func (f *finder) mayUpdate(t tag, fact *meta.TagFact) bool {
+	policy := t.repo.Up.Tags
+	return fact != nil && !fact.NotFound && policy.Fresh > 0 && meta.Age(time.Now(), fact.CheckedAt) < policy.Fresh+policy.Revalidate &&
+		!f.refreshes.isRefused(t.key(), fact.CheckedAt)
 }
 
 // startRefresh starts to refresh a tag in the background, unless that is under way or has failed a

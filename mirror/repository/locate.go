@@ -349,3 +349,95 @@ func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 // LookupTimeout bounds a deletion, and the questions to an upstream before the answer to a pull
 // begins. Clients wait 30 s for the header of an answer.
 const LookupTimeout = 25 * time.Second
+
+// Foresight looks where the content of a repository is, without a request to the upstream, a use of
+// the content, or a change of a fact.
+type Foresight struct {
+	Repo
+	// Named says that a manifest of the repository will name the content by the time that a client
+	// asks for it.
+	Named bool
+}
+
+// Blob returns what LocateBlob would find if a client asked for a blob now. need is Serve or
+// ServePusher. If Place is Shared, the upstream has not confirmed the blob: it would be asked. The
+// error is the upstream's last "not found", while it is believed.
+func (r Foresight) Blob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
+	size := int64(-1)
+	for _, place := range orders[need].blobs {
+		var at Location
+		var ok bool
+		var err error
+		switch place {
+		case Visible:
+			var link meta.LinkFact
+			link, ok = r.link(ctx, d)
+			at.Size = link.Size
+		case Shared:
+			h := r.store.o.Cache.Inspect(d)
+			at.Size, ok = h.Size, h.Held()
+		default: // these places ask nobody
+			at, ok, err = blobAt(ctx, upstream.Call{}, r.Repo, d, place)
+		}
+		if ok || err != nil {
+			at.Place = place
+			return at, err
+		}
+		if at.Size > 0 {
+			size = at.Size
+		}
+	}
+	return Location{Size: size}, nil
+}
+
+// Manifest returns what LocateManifest would find if a client asked for a manifest by digest
+// now. need is Serve or ServePusher. The error is the upstream's last "not found", while it is
+// believed.
+func (r Foresight) Manifest(ctx context.Context, d digest.Digest, accept []string, need Need) (Location, error) {
+	for _, place := range orders[need].manifests {
+		var at Location
+		var ok bool
+		var err error
+		if place == Held {
+			at.Manifest = r.Peek(ctx, d)
+			ok = at.Manifest != nil
+		} else { // these places ask nobody
+			at, ok, err = manifestAt(ctx, r.Repo, d, accept, place)
+		}
+		if ok || err != nil {
+			at.Place = place
+			return at, err
+		}
+	}
+	return Location{Size: -1}, nil
+}
+
+// Peek returns the manifest that Held would return, or nil.
+func (r Foresight) Peek(ctx context.Context, d digest.Digest) *Manifest {
+	link, visible := r.link(ctx, d)
+	if !visible || link.Kind != meta.KindManifest {
+		return nil
+	}
+	return r.PeekAt(ctx, d, link.MediaType)
+}
+
+// PeekAt returns a manifest whose bytes are here, through whichever repository they came, or nil.
+func (r Foresight) PeekAt(ctx context.Context, d digest.Digest, mediaType string) *Manifest {
+	raw, err := r.store.o.Cache.Peek(ctx, d, oci.MaxManifestBytes)
+	if err != nil {
+		return nil
+	}
+	man, _ := oci.ReadManifest(mediaType, raw) // a manifest that cannot be read names no children
+	man.Digest = d
+	return ManifestOf(man)
+}
+
+// link is lookUp, as if a manifest that names the digest were recorded if Named is set.
+func (r Foresight) link(ctx context.Context, d digest.Digest) (meta.LinkFact, bool) {
+	link, visible, err := lookUp(ctx, r.store.o.Visibility, r.Repo, d)
+	if err == nil || !r.Named {
+		return link, visible
+	}
+	link, err = r.store.o.Visibility.Get(ctx, r.Up.Name, anywhere, d)
+	return link, err == nil
+}

@@ -144,6 +144,12 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	s.Recorded(s.o.Presence.Add(ctx, r.Up.Name, r.Name, held...))
 }
 
+// Records reports whether facts about the children of a manifest are recorded when the upstream has
+// sent or confirmed the manifest.
+func Records(man *oci.Manifest) bool {
+	return man.Keepable() && len(Children(man)) <= maxRecorded
+}
+
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. The parameter children has the children that the push waited for.
 // StorePushed forgets the old meaning of the tag before it records the new one, so that an answer

@@ -16,22 +16,54 @@ import (
 // repositories that clients may not name, so that operators can list and remove what the cache has
 // of them.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
+	m, err := r.Explain(name)
+	return m.Target, m.Reference, err
+}
+
+// Rule is the part of a table that selects the route of a name.
+type Rule string
+
+// The rules, in the order in which they are tried.
+const (
+	ByPrefix Rule = "prefix"   // the name begins with a prefix of the route
+	ByHost   Rule = "host"     // the name begins with a host name of the route
+	ByName   Rule = "upstream" // the name begins with the name of the upstream
+	First    Rule = "first"    // nothing in the name selects a route
+)
+
+// Meaning is what a name means, and why.
+type Meaning struct {
+	Target
+	oci.Reference
+	// Rule selected the route. Word is what the rule found in the name: a prefix, a host name or the
+	// name of an upstream. It is empty for First.
+	Rule Rule
+	Word string
+	// Refusal is the error that clients get for the repository, because they may not name it; nil if
+	// they may.
+	Refusal error
+}
+
+// Explain is Resolve that also says why.
+func (r *Table) Explain(name string) (Meaning, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {
-		return Target{}, ref, err
+		return Meaning{Reference: ref}, err
 	}
 	if len(r.Order) == 0 {
-		return Target{}, ref, oci.ErrNameUnknown.With("no upstream is configured")
+		return Meaning{Reference: ref}, oci.ErrNameUnknown.With("no upstream is configured")
 	}
-	route, rest := r.resolve(repo)
-	if route == nil {
+	f := r.resolve(repo)
+	if f.route == nil {
 		host, _, _ := strings.Cut(repo, "/")
-		return Target{}, ref, oci.ErrNameUnknown.With("%q is not a name of dray or of one of its upstreams; write %s/NAME, or set external_url of the listener if this is dray's own name", host, r.Order[0].Upstream)
+		return Meaning{Reference: ref}, oci.ErrNameUnknown.With("%q is not a name of dray or of one of its upstreams; write %s/NAME, or set external_url of the listener if this is dray's own name", host, r.Order[0].Upstream)
 	}
-	if err := oci.CheckRepo(rest); err != nil {
-		return Target{}, ref, err
+	if err := oci.CheckRepo(f.rest); err != nil {
+		return Meaning{Reference: ref}, err
 	}
-	return r.target(route, rest), ref, nil
+	m := Meaning{Target: r.target(f.route, f.rest), Reference: ref, Rule: f.rule, Word: f.word}
+	m.Refusal = r.refuse(f.route, m.Target)
+	return m, nil
 }
 
 // splitName splits a name into the repository, and the tag or digest.
@@ -51,9 +83,16 @@ func splitName(name string) (repo string, ref oci.Reference, err error) {
 	return repo, ref, err
 }
 
-// resolve returns the route of a name, and the rest of the name, which is the repository at that
-// route. The route is nil if the name begins with an unknown host.
-func (r *Table) resolve(name string) (*Route, string) {
+// found is the route of a name, and the rule and the word of the name that select it. rest is the
+// rest of the name: the repository at the route.
+type found struct {
+	route      *Route
+	rest, word string
+	rule       Rule
+}
+
+// resolve returns the route of a name. The route is nil if the name begins with an unknown host.
+func (r *Table) resolve(name string) found {
 	first, rest, deep := strings.Cut(name, "/")
 	foreign := deep && (strings.ContainsAny(first, ".:") || first == "localhost")
 	if foreign && (has(r.Own, first) || thisMachine(first)) {
@@ -61,20 +100,20 @@ func (r *Table) resolve(name string) (*Route, string) {
 		first, rest, deep = strings.Cut(name, "/")
 	}
 	if route, rest := r.afterPrefix(name); route != nil {
-		return route, rest
+		return found{route, rest, strings.TrimSuffix(name, "/"+rest), ByPrefix}
 	}
 	if route, rest := r.afterHost(name); route != nil {
-		return route, rest
+		return found{route, rest, first, ByHost}
 	}
 	if foreign {
-		return r.byHost(first), rest
+		return found{r.byHost(first), rest, first, ByHost}
 	}
 	for i := range r.Order {
 		if deep && r.Order[i].Upstream == first {
-			return &r.Order[i], rest
+			return found{&r.Order[i], rest, first, ByName}
 		}
 	}
-	return &r.Order[0], name
+	return found{&r.Order[0], name, "", First}
 }
 
 // thisMachine reports whether a host, with or without a port, is localhost or a loopback address.

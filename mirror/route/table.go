@@ -63,13 +63,21 @@ func (r *Table) Match(host string, q oci.Request) (Target, error) {
 		return Target{}, err
 	}
 	t := r.target(route, repo)
-	if err := route.check(t.Repo); err != nil {
+	if err := r.refuse(route, t); err != nil {
 		return Target{}, err
 	}
-	if hint := r.Hint(t); hint != "" && route.NoDots {
-		return Target{}, oci.ErrNameUnknown.With("the upstream %s has no repository %s; %s", route.Upstream, t.Repo, hint)
-	}
 	return t, nil
+}
+
+// refuse returns the error for a target that clients may not name, or that cannot be at the route.
+func (r *Table) refuse(route *Route, t Target) error {
+	if err := route.check(t.Repo); err != nil {
+		return err
+	}
+	if hint := r.Hint(t); hint != "" && route.NoDots {
+		return oci.ErrNameUnknown.With("the upstream %s has no repository %s; %s", route.Upstream, t.Repo, hint)
+	}
+	return nil
 }
 
 // Hint returns what to do about a repository that is missing at its upstream, or "" if its name

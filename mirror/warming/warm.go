@@ -32,8 +32,8 @@ const (
 	tellEvery = 200 * time.Millisecond
 )
 
-// errNoPlatform is wrapped by the error for an index that lacks a platform.
-var errNoPlatform = errors.New("the image has no manifest for the platform")
+// ErrNoPlatform is wrapped by the error of [Choose] for an index that lacks a platform.
+var ErrNoPlatform = errors.New("the image has no manifest for the platform")
 
 // Image names an image of an upstream.
 type Image struct {
@@ -89,7 +89,7 @@ func withCode(err error) error {
 	}
 	code := api.CodeInternal
 	switch {
-	case oci.NotFound(err), errors.Is(err, errNoPlatform):
+	case oci.NotFound(err), errors.Is(err, ErrNoPlatform):
 		code = api.CodeNotFound
 	case pull.NotAnswered(err), errors.Is(err, pull.ErrNotKept):
 		code = api.CodeUnavailable
@@ -215,7 +215,7 @@ func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blob
 	j.name(m.Digest, int64(len(m.Raw)), true)
 	children := repository.Children(man)
 	if man.Index() {
-		if children, err = choose(children, j.platforms); err != nil {
+		if children, err = Choose(children, j.platforms); err != nil {
 			return nil, err
 		}
 	}
@@ -259,10 +259,10 @@ func (j *job) name(d digest.Digest, size int64, held bool) bool {
 	return true
 }
 
-// choose returns the manifests of an index that clients on the platforms pull: for each platform
-// the best match, as containerd and Docker choose it. A manifest without a platform suits every
-// client for which there is no match.
-func choose(children []oci.Child, on []v1.Platform) ([]oci.Child, error) {
+// Choose returns the manifests of an index that clients on the platforms pull: for each platform
+// the best match, as containerd and Docker choose it, or all manifests if there is no platform. A
+// manifest without a platform suits every client for which there is no match.
+func Choose(children []oci.Child, on []v1.Platform) ([]oci.Child, error) {
 	if len(on) == 0 {
 		return children, nil
 	}
@@ -281,7 +281,7 @@ func choose(children []oci.Child, on []v1.Platform) ([]oci.Child, error) {
 			best = slices.DeleteFunc(slices.Clone(children), func(c oci.Child) bool { return c.Platform != nil })
 		}
 		if len(best) == 0 {
-			return nil, fmt.Errorf("%w %s; it has %s", errNoPlatform, platforms.Format(p), platformsOf(children))
+			return nil, fmt.Errorf("%w %s; it has %s", ErrNoPlatform, platforms.Format(p), platformsOf(children))
 		}
 		chosen = append(chosen, best...)
 	}

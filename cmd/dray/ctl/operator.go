@@ -38,7 +38,7 @@ type Options struct {
 
 // Commands returns the subcommands.
 func Commands(o Options) []*cobra.Command {
-	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o), reloadCommand(o), warmCommand(o)}
+	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o), reloadCommand(o), warmCommand(o), explainCommand(o)}
 }
 
 // operator is a client of the admin listener's API.

@@ -56,10 +56,7 @@ func NamesOf(c config.Config) Names {
 	var order []string
 	for _, l := range c.Listeners {
 		lr := Of(c, l)
-		r.Own = append(r.Own, lr.Own...)
-		if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
-			r.Own = append(r.Own, l.Address)
-		}
+		r.Own = append(r.Own, Own(l, lr)...)
 		for _, route := range lr.Order {
 			if !slices.Contains(order, route.Upstream) {
 				order = append(order, route.Upstream)
@@ -68,6 +65,15 @@ func NamesOf(c config.Config) Names {
 		}
 	}
 	return Names{r}
+}
+
+// Own returns the host names and addresses by which clients reach a listener with these routes.
+func Own(l config.Listener, r *route.Table) []string {
+	own := slices.Clone(r.Own)
+	if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
+		own = append(own, l.Address)
+	}
+	return own
 }
 
 // Parse returns the image that a text names. Its errors have a code of the API.

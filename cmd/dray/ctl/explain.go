@@ -1,0 +1,314 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/usage"
+	"dray/mirror/admin/api"
+	"dray/upstream/oci"
+)
+
+func explainCommand(in Options) *cobra.Command {
+	params := url.Values{}
+	var listener, as string
+	var accept []string
+	var f warmFlags
+	cmd := in.operate(&cobra.Command{
+		Use:   "explain NAME",
+		Short: "Say what a running dray knows about an image, and what a pull would do",
+		Long: `explain says, for the name of an image as clients write it,
+
+  which repository of which upstream it means, and why
+  what a caller may do there, and which rule decides
+  what the tag means, when the upstream said so, and how long that is believed
+  where each part of the image is: in memory, on disk, in the queue, nowhere
+  which requests to the upstream the next pull would cost, and how many bytes
+  whether the upstream is asked at present, its rates and its quota
+
+explain sends no request to the upstream, does not count as a use of the image,
+and changes nothing that dray knows. The requests are those of a client that has
+no part of the image and asks by GET, if the upstream answers, what it
+answered before is still true, and no other client asks meanwhile. Of an image
+for several platforms, they are those for one: Linux on the processor of this
+machine, unless --platform says otherwise. Requests for tokens and for lists of
+referrers are not counted, and redirects are not counted separately.`,
+		Example: "  dray explain docker.io/library/alpine:3\n  dray explain --as ci team/app:1.2 --platform linux/arm64",
+		Args:    usage.Between(1, 1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		on, err := f.targets()
+		if err != nil {
+			return err
+		}
+		params.Set("name", args[0])
+		for name, value := range map[string]string{"listener": listener, "as": as} {
+			if value != "" {
+				params.Set(name, value)
+			}
+		}
+		params["platform"], params["accept"] = on, accept
+		return show(ctx, o, "explain", params, explained)
+	})
+	cmd.Flags().StringVar(&as, "as", "", "user whose rights to explain (default: a client without credentials)")
+	cmd.Flags().StringVar(&listener, "listener", "", "name of the listener that the client uses (default: the first one that has the name)")
+	cmd.Flags().StringSliceVar(&f.platforms, "platform", nil, "platforms of the client, such as linux/arm64, or all (default: linux on this machine's processor)")
+	cmd.Flags().StringSliceVar(&accept, "accept", nil, "media types that the client accepts (default: those of containerd)")
+	return cmd
+}
+
+// explained writes an explanation in sentences, and its lists as tables.
+func explained(w io.Writer, e api.Explanation) {
+	fmt.Fprintln(w, e.Name)
+	section(w, "Route", routeText(e.Route))
+	explainedRights(w, e.Caller)
+	if e.Tag != nil {
+		section(w, "Tag", tagText(*e.Tag, e.Time))
+	}
+	explainedParts(w, e)
+	explainedPull(w, e.Pull)
+	if e.Upstream != nil {
+		explainedUpstream(w, e)
+	}
+}
+
+func section(w io.Writer, title string, sentences ...string) {
+	fmt.Fprintf(w, "\n%s\n", title)
+	for _, s := range sentences {
+		fmt.Fprintf(w, "  %s\n", s)
+	}
+}
+
+func routeText(r api.ExplainedRoute) string {
+	why := "nothing in the name selects another upstream"
+	switch r.Rule {
+	case "prefix":
+		why = fmt.Sprintf("the name begins with %s, a prefix of the upstream", r.Word)
+	case "host":
+		why = fmt.Sprintf("the name begins with %s, a host of the upstream", r.Word)
+	case "upstream":
+		why = "the name begins with the name of the upstream"
+	}
+	text := fmt.Sprintf("Through the listener %s, this is the repository %s of the upstream %s (%s), because %s.", r.Listener, r.Repository, r.Upstream, r.Registry, why)
+	if r.Remote != r.Repository {
+		text += fmt.Sprintf(" The registry calls it %s.", r.Remote)
+	}
+	if r.BuildCaches {
+		text += " It stores the build caches that are pushed under the name."
+	}
+	if r.Refused != "" {
+		text += " Clients get an error: " + r.Refused + "."
+	}
+	return text
+}
+
+func explainedRights(w io.Writer, c api.ExplainedCaller) {
+	who := "a client without credentials"
+	if c.User != "" {
+		who = "the user " + c.User
+	}
+	section(w, "Rights of "+who+" in "+c.Repository)
+	for _, r := range c.Rights {
+		state := "denied"
+		switch {
+		case r.OnlyHere:
+			state = "allowed here"
+		case r.Allowed:
+			state = "allowed"
+		}
+		why := r.Why
+		if r.Rule != nil {
+			why = fmt.Sprintf("by rule %d of auth", *r.Rule+1)
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", r.Action, state, why)
+	}
+}
+
+func tagText(t api.ExplainedTag, now time.Time) string {
+	until := func(at time.Time) string { return fmt.Sprintf("for %s more", about(at.Sub(now))) }
+	said := fmt.Sprintf("It means %s, as the upstream said %s ago.", t.Digest, about(now.Sub(t.Asked)))
+	old := " If the upstream fails, it is not served any more."
+	if t.Stale.After(now) {
+		old = " If the upstream fails, it is served " + until(t.Stale) + "."
+	}
+	switch t.State {
+	case api.TagHosted:
+		if t.Digest == "" {
+			return "dray stores no such tag."
+		}
+		return fmt.Sprintf("It means %s, which is stored in dray alone.", t.Digest)
+	case api.TagQueued:
+		return fmt.Sprintf("It means %s, a push that has not been forwarded to the upstream yet.", t.Digest)
+	case api.TagFresh:
+		return said + " dray serves that without a question " + until(t.Fresh) + "." + old
+	case api.TagUpdating:
+		return said + " dray serves that at once and asks the upstream in the background, " + until(t.Updating) + "." + old
+	case api.TagStale:
+		return said + " That is not fresh any more, so a client waits for the upstream." + old
+	case api.TagLost:
+		return said + " Its manifest is not here any more, so a client waits for the upstream."
+	case api.TagAbsent:
+		return fmt.Sprintf("The upstream said %s ago that there is no such tag (%s). dray repeats that %s.", about(now.Sub(t.Asked)), t.Reason, until(t.Absent))
+	case api.TagExpired:
+		if t.Digest == "" {
+			return fmt.Sprintf("The upstream said %s ago that there is no such tag. dray does not rely on that any more.", about(now.Sub(t.Asked)))
+		}
+		return said + " dray does not rely on that any more."
+	}
+	return "dray does not know what it means: no client with these media types has asked for it, or the answer was forgotten."
+}
+
+func explainedParts(w io.Writer, e api.Explanation) {
+	section(w, "Parts")
+	if len(e.Parts) == 0 {
+		fmt.Fprintln(w, "  none are known")
+		return
+	}
+	fmt.Fprintln(w, "  KIND\tDIGEST\tSIZE\tWHERE\tLAST USE\tSTATE")
+	for _, p := range e.Parts {
+		used := "-"
+		if p.Blob != nil {
+			used = day(p.Blob.LastUse)
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\n", strings.TrimSpace(p.Kind+" "+p.Platform), shortOr(p), known(p.Size), places(p), used, stateOfPart(p))
+	}
+}
+
+func shortOr(p api.ExplainedPart) string {
+	if p.Digest == "" {
+		return "unknown"
+	}
+	return oci.Short(p.Digest)
+}
+
+func known(n int64) string {
+	if n < 0 {
+		return "unknown"
+	}
+	return size(n)
+}
+
+func places(p api.ExplainedPart) string {
+	if len(p.Where) == 0 {
+		return "nowhere"
+	}
+	return strings.Join(p.Where, ", ")
+}
+
+// stateOfPart says what else matters about a part.
+func stateOfPart(p api.ExplainedPart) string {
+	var s []string
+	add := func(is bool, text string) {
+		if is {
+			s = append(s, text)
+		}
+	}
+	if b := p.Blob; b != nil {
+		add(b.Unverified, "to be verified")
+		add(!b.Unverified, "verified")
+		add(b.Pinned, "pinned")
+		add(b.Open, "open")
+	}
+	add(p.Shared, "not confirmed for this repository")
+	add(p.Absent != "", "not found at the upstream")
+	add(p.Unavailable, "unavailable")
+	add(p.Unknown && p.Absent == "", "its parts are unknown")
+	if len(s) == 0 {
+		return "-"
+	}
+	return strings.Join(s, ", ")
+}
+
+func explainedPull(w io.Writer, p api.ExplainedPull) {
+	text := map[api.Serving]string{
+		api.ServeCache:    "The client gets the manifest that is here.",
+		api.ServeUpdating: "The client gets the manifest that is here, while dray asks the upstream in the background.",
+		api.ServeOrigin:   "The client gets the manifest from the upstream.",
+		api.ServeConfirm:  "The client gets the manifest that is here, if the upstream confirms it. If the tag has moved, dray fetches what it means now.",
+		api.ServeStale:    "The client gets the old manifest, because the upstream is not asked: " + p.Why + ".",
+		api.ServeAbsent:   "The client gets \"not found\": " + p.Why + ".",
+		api.ServeRefused:  "The client gets an error: " + p.Why + ".",
+		api.ServeDown:     "The client gets an error, because the upstream is not asked: " + p.Why + ".",
+	}[p.Serves]
+	section(w, "Next pull", text)
+	if p.Count == 0 && !p.Open {
+		fmt.Fprintln(w, "  It costs no request to the upstream.")
+		return
+	}
+	bytes := size(p.Bytes)
+	if p.Open || slices.ContainsFunc(p.Requests, func(q api.ExplainedRequest) bool { return q.Bytes < 0 }) {
+		bytes = "at least " + bytes
+	}
+	fmt.Fprintf(w, "  It costs %s to the upstream, which sends %s:\n", counted(p.Count, "request"), bytes)
+	for _, q := range p.Requests {
+		path := q.Path
+		if q.Count > 1 {
+			path = fmt.Sprintf("%s (%d parts)", path, q.Count)
+		}
+		why := q.Why
+		if q.Background {
+			why += "; no client waits for it"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", q.Method, path, known(q.Bytes), why)
+	}
+	if p.Open {
+		fmt.Fprintln(w, "  More may follow: not all parts of the image are known.")
+	}
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func explainedUpstream(w io.Writer, e api.Explanation) {
+	u := e.Upstream
+	text := "dray asks it."
+	switch {
+	case u.Down != "":
+		text = fmt.Sprintf("dray does not ask it for %s: %s.", about(u.Until.Sub(e.Time)), u.Down)
+	case u.Failures > 0:
+		text = fmt.Sprintf("dray asks it, although %s in a row failed.", counted(u.Failures, "question"))
+	}
+	if u.Last != "" {
+		text += " The last error: " + u.Last
+	}
+	section(w, "Upstream "+e.Route.Upstream, text)
+	for _, o := range u.Operations {
+		if o.PerSecond == 0 && o.Waiting == 0 && o.Paused.IsZero() {
+			continue // nothing limits it
+		}
+		limit := "no limit"
+		if o.PerSecond > 0 {
+			limit = fmt.Sprintf("%.4g a second", o.PerSecond)
+		}
+		if !o.Paused.IsZero() {
+			limit += fmt.Sprintf(", paused for %s: %s", about(o.Paused.Sub(e.Time)), o.Last)
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%d waiting\n", o.Name, limit, o.Waiting)
+	}
+	if q := u.Quota; q != nil {
+		fmt.Fprintf(w, "  %d of %d pulls were left %s ago.%s\n", q.Remaining, q.Limit, about(e.Time.Sub(q.Asked)), map[bool]string{true: " They are left to clients."}[q.Reserved])
+	}
+}
+
+// about formats a duration roughly.
+func about(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	}
+	return fmt.Sprintf("%.0f days", d.Hours()/24)
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"dray/cache"
+	"dray/mirror/admin/api"
+)
+
+// statsOf sums the counters that dray stats shows.
+func statsOf(families []*dto.MetricFamily) api.Stats {
+	s := api.Stats{Fetched: map[string]int64{}, Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			n, label := int64(m.GetCounter().GetValue()), labelsOf(m)
+			switch f.GetName() {
+			case "dray_response_bytes_total":
+				up := s.Upstreams[label["upstream"]]
+				if up == nil {
+					up = map[string]int64{}
+					s.Upstreams[label["upstream"]] = up
+				}
+				up[label["source"]] += n
+				s.SentBytes += n
+			case "process_start_time_seconds":
+				s.Started = time.Unix(int64(m.GetGauge().GetValue()), 0).UTC()
+			case "dray_upstream_received_bytes_total":
+				s.Fetched[label["upstream"]] += n
+				s.FetchedBytes += n
+			case "dray_cache_received_bytes_total":
+				s.ReceivedBytes += n
+			case "dray_cache_opens_total":
+				s.Opens[label["source"]] += n
+			case "dray_requests_total":
+				if get := label["method"] == "GET"; get && (label["kind"] == "manifest" || label["kind"] == "blob") {
+					s.Requests += n
+				}
+			}
+		}
+	}
+	s.SavedBytes = s.SentBytes - s.FetchedBytes
+	if s.SentBytes > 0 {
+		s.SavedRatio = float64(s.SavedBytes) / float64(s.SentBytes)
+	}
+	var readers int64
+	for _, n := range s.Opens {
+		readers += n
+	}
+	if readers > 0 {
+		s.HitRatio = float64(s.Opens[string(cache.SourceMemory)]+s.Opens[string(cache.SourceDisk)]) / float64(readers)
+	}
+	return s
+}
+
+func labelsOf(m *dto.Metric) map[string]string {
+	out := map[string]string{}
+	for _, l := range m.GetLabel() {
+		out[l.GetName()] = l.GetValue()
+	}
+	return out
+}

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Explanation says what dray knows about an image, and what a pull of it would do now.
+type Explanation struct {
+	// Name is the name of the image with its upstream.
+	Name string `json:"name"`
+	// Time is when dray looked. Everything below may have changed since.
+	Time   time.Time       `json:"time"`
+	Route  ExplainedRoute  `json:"route"`
+	Caller ExplainedCaller `json:"caller"`
+	// Tag says what the tag means. It is nil if the name has a digest.
+	Tag *ExplainedTag `json:"tag,omitempty"`
+	// Digest is that of the manifest that the name means, as far as dray knows.
+	Digest digest.Digest   `json:"digest,omitempty"`
+	Parts  []ExplainedPart `json:"parts"`
+	Pull   ExplainedPull   `json:"pull"`
+	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
+	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
+}
+
+// ExplainedRoute says which repository a name means, and why.
+type ExplainedRoute struct {
+	Listener string `json:"listener"`
+	Upstream string `json:"upstream"`
+	// Registry is the registry's own name, and Remote the name of the repository there.
+	Registry   string `json:"registry"`
+	Repository string `json:"repository"`
+	Remote     string `json:"remote"`
+	// Rule is what selected the upstream: prefix, host, upstream (its name) or first (nothing in the
+	// name selects one). Word is the part of the name that the rule matched.
+	Rule string `json:"rule"`
+	Word string `json:"word,omitempty"`
+	// BuildCaches is set if the repository stores the build cache that was pushed under the name.
+	BuildCaches bool `json:"build_caches,omitempty"`
+	// Refused is why clients may not name the repository.
+	Refused string `json:"refused,omitempty"`
+}
+
+// ExplainedCaller says what a caller may do.
+type ExplainedCaller struct {
+	// User is empty for a caller without credentials.
+	User string `json:"user,omitempty"`
+	// Repository is the name that rules refer to.
+	Repository string           `json:"repository"`
+	Rights     []ExplainedRight `json:"rights"`
+}
+
+// ExplainedRight is the decision about one right.
+type ExplainedRight struct {
+	Action  string `json:"action"`
+	Allowed bool   `json:"allowed"`
+	// OnlyHere says that only clients on the machine of dray have the right.
+	OnlyHere bool `json:"only_here,omitempty"`
+	// Rule is the index of the rule of auth that grants the right, from 0.
+	Rule *int `json:"rule,omitempty"`
+	// Why is a clause.
+	Why string `json:"why"`
+}
+
+// Freshness says what the fact about a tag is good for.
+type Freshness string
+
+// The states of a fact about a tag.
+const (
+	TagUnknown  Freshness = "unknown"  // there is no fact
+	TagQueued   Freshness = "queued"   // a push of the tag has not been forwarded yet
+	TagFresh    Freshness = "fresh"    // it is the answer
+	TagUpdating Freshness = "updating" // it is the answer, and the upstream is asked in the background
+	TagStale    Freshness = "stale"    // it is the answer only if the upstream fails
+	TagExpired  Freshness = "expired"  // it is no answer any more
+	TagLost     Freshness = "lost"     // its manifest is not here any more
+	TagAbsent   Freshness = "absent"   // the upstream said "not found", which is believed
+	TagHosted   Freshness = "hosted"   // the tag is stored in dray alone
+)
+
+// ExplainedTag says what a tag means, for a client that accepts certain media types.
+type ExplainedTag struct {
+	State Freshness `json:"state"`
+	// Digest is the last known meaning of the tag.
+	Digest digest.Digest `json:"digest,omitempty"`
+	// Asked is when the upstream was asked.
+	Asked time.Time `json:"asked,omitzero"`
+	// Fresh, Updating and Stale are until when the answer is served without a question, while the
+	// upstream is asked in the background, and while the upstream fails.
+	Fresh    time.Time `json:"fresh_until,omitzero"`
+	Updating time.Time `json:"updating_until,omitzero"`
+	Stale    time.Time `json:"stale_until,omitzero"`
+	// Absent is until when a "not found" is believed, and Reason what the upstream said.
+	Absent time.Time `json:"absent_until,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// ExplainedPart is a manifest or a blob of an image.
+type ExplainedPart struct {
+	// Kind is index, manifest, config or layer.
+	Kind      string        `json:"kind"`
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"media_type,omitempty"`
+	Platform  string        `json:"platform,omitempty"`
+	// Size is in bytes, and -1 if it is not known.
+	Size int64 `json:"size"`
+	// Where lists the places that have the bytes: memory, disk, queue, staging, arriving (a fetch of
+	// them is under way). It is empty if no place has them.
+	Where []string `json:"where"`
+	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
+	// repository.
+	Shared bool `json:"shared,omitempty"`
+	// Absent is what the upstream said when it had no such content. It is empty if that is not
+	// believed.
+	Absent string `json:"absent,omitempty"`
+	// Blob describes the bytes on disk.
+	Blob *Blob `json:"blob,omitempty"`
+	// Unknown says that the manifest is not here, so that the parts below it are not known.
+	Unknown bool `json:"unknown,omitempty"`
+	// Unavailable says that the upstream would be needed, and is not asked, because it fails.
+	Unavailable bool `json:"unavailable,omitempty"`
+	// Requests counts the requests to the upstream that a pull of this part would cost.
+	Requests int `json:"requests"`
+}
+
+// Serving says what a pull would get.
+type Serving string
+
+// The results of a pull.
+const (
+	ServeCache    Serving = "cache"       // what is here
+	ServeUpdating Serving = "updating"    // what is here, while the upstream is asked in the background
+	ServeOrigin   Serving = "origin"      // what the upstream answers
+	ServeConfirm  Serving = "confirmed"   // what is here, if the upstream confirms it
+	ServeStale    Serving = "stale"       // what is here, because the upstream fails
+	ServeAbsent   Serving = "not found"   // the last "not found" of the upstream
+	ServeRefused  Serving = "refused"     // an error: the caller may not pull, or not name the repository
+	ServeDown     Serving = "unavailable" // an error: the upstream is not asked, because it fails
+)
+
+// ExplainedPull says what the next pull would get, and what it would cost. It supposes a client
+// that has no part of the image, that gets each part once, and an upstream that answers as it did
+// before.
+type ExplainedPull struct {
+	Serves Serving `json:"serves"`
+	// Why is a sentence, if the pull is refused or fails.
+	Why string `json:"why,omitempty"`
+	// Platforms are those of the client; none means all.
+	Platforms []string `json:"platforms,omitempty"`
+	// Requests are the requests to the upstream. Each may take a redirect, and a token may cost
+	// requests of its own.
+	Requests []ExplainedRequest `json:"requests"`
+	// Count is the number of requests, and Bytes the number of bytes that the upstream would send.
+	Count int   `json:"count"`
+	Bytes int64 `json:"bytes"`
+	// Open says that further requests depend on answers: the parts of the image are not known yet.
+	Open bool `json:"open,omitempty"`
+}
+
+// ExplainedRequest is a request to an upstream.
+type ExplainedRequest struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	// Count is the number of such requests. It is above 1 for a blob that is fetched in parts.
+	Count int `json:"count"`
+	// Bytes is what they bring; -1 if it is not known.
+	Bytes int64 `json:"bytes"`
+	// Background says that no client waits for the answer.
+	Background bool `json:"background,omitempty"`
+	// Why is a clause.
+	Why string `json:"why"`
+}
+
+// ExplainedUpstream is the state of an upstream.
+type ExplainedUpstream struct {
+	// Down is why the upstream is not asked now. It is empty if it is asked. Until is when it is asked
+	// again.
+	Down  string    `json:"down,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+	// Failures counts questions in a row that failed, and Last is the last error.
+	Failures int    `json:"failures"`
+	Last     string `json:"last,omitempty"`
+	// Operations are the rates of the requests of pulls. Quota is nil if the registry states none.
+	Operations []ExplainedOperation `json:"operations"`
+	Quota      *ExplainedQuota      `json:"quota,omitempty"`
+}
+
+// ExplainedOperation is the rate of one kind of request.
+type ExplainedOperation struct {
+	Name string `json:"name"`
+	// PerSecond is the present limit of requests per second, and Ceiling the usual one; 0 means none.
+	PerSecond float64 `json:"per_second"`
+	Ceiling   float64 `json:"ceiling"`
+	// Waiting counts the requests that wait.
+	Waiting int `json:"waiting"`
+	// Paused is until when no request is sent; it is zero if there is no pause.
+	Paused time.Time `json:"paused_until,omitzero"`
+	Last   string    `json:"last,omitempty"`
+}
+
+// ExplainedQuota is the quota of pulls that a registry states.
+type ExplainedQuota struct {
+	Limit     int `json:"limit"`
+	Remaining int `json:"remaining"`
+	// Seconds is the length of the window in which the registry counts; 0 if it is not known.
+	Seconds float64   `json:"seconds"`
+	Source  string    `json:"source,omitempty"`
+	Asked   time.Time `json:"asked"`
+	// Reserved says that what remains is left to clients.
+	Reserved bool `json:"reserved,omitempty"`
+}

@@ -1,0 +1,122 @@
+package upstream
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"dray/upstream/oci"
+)
+
+// Admission is what a Breaker would do with a question to the registry.
+type Admission struct {
+	// Refusal, if not empty, is the reason for which the question would not be sent. Until is when a
+	// question will be let through again, and Last is the newest failure.
+	Refusal string
+	Until   time.Time
+	Last    error
+	// Hello says that the registry would get a GET of /v2/ first.
+	Hello bool
+}
+
+// Foresee returns what the Breaker would do now with a question about a repository. held says that
+// the caller has an older answer ([Breaker.Held]). Foresee changes nothing.
+func (b *Breaker) Foresee(repo string, held bool) Admission {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j := b.judge(repo, registryHost, held, time.Now())
+	if j.refusing != nil {
+		return Admission{Refusal: fmt.Sprintf(j.text, j.args...), Until: j.refusing.next, Last: j.refusing.last}
+	}
+	return Admission{Hello: j.doubtful != nil}
+}
+
+// OperationState describes the requests of one operation to the registry itself.
+type OperationState struct {
+	// Name is the name of the operation, as in metrics.
+	Name string
+	// Ceiling is the highest rate, and PerSecond the present one, in requests per second; 0 means that
+	// no limit is known.
+	Ceiling, PerSecond float64
+	// Waiting counts the requests that wait.
+	Waiting int
+	// PausedUntil is when requests are sent again. It is in the past if there is no pause.
+	PausedUntil time.Time
+	// LastError is the text of the registry's last refusal, if requests were refused lately.
+	LastError string
+}
+
+// Reads returns the state of the operations that pulls consist of.
+func (l *Limiter) Reads() (all []OperationState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, class := range []Class{ManifestGet, ManifestHead, BlobGet, BlobHead} {
+		s := OperationState{Name: l.operation("", class), Ceiling: l.rates[class].PerSecond}
+		if slices.ContainsFunc(all, func(o OperationState) bool { return o.Name == s.Name }) {
+			continue // the registry counts several classes together
+		}
+		s.PerSecond = s.Ceiling
+		if b := l.buckets[bucketKey{"", s.Name}]; b != nil {
+			s.Waiting, s.PausedUntil, s.LastError = b.foreground.Size()+b.background.Size(), b.pausedUntil, b.lastError
+			if b.tokens != nil {
+				s.PerSecond = float64(b.tokens.Limit())
+			}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// QuotaState is the quota of pulls, as the registry stated it.
+type QuotaState struct {
+	Limit, Remaining int
+	// Window is the time in which the registry counts pulls; 0 if it is not known.
+	Window time.Duration
+	// Source is the address or the account whose pulls the registry counts; it may be empty.
+	Source string
+	// ObservedAt is when the registry stated this.
+	ObservedAt time.Time
+	// Reserved says that the remaining pulls are left to clients: background work gets no manifests.
+	Reserved bool
+}
+
+// Quota returns the registry's quota. ok is false if the registry has stated none.
+func (l *Limiter) Quota() (s QuotaState, ok bool) {
+	low := l.quota.low(time.Now())
+	l.quota.mu.Lock()
+	defer l.quota.mu.Unlock()
+	q := l.quota
+	return QuotaState{q.limit, q.remaining, q.window, q.source, q.observedAt, low}, !q.observedAt.IsZero()
+}
+
+// Question is a kind of call of a [Source].
+type Question int
+
+// The questions.
+const (
+	GetManifest      Question = iota // Source.Manifest
+	DescribeManifest                 // Source.StatManifest
+	GetBlob                          // Source.Blob
+	DescribeBlob                     // Source.StatBlob
+)
+
+// RequestOf returns the request by which a client would begin to answer a question, as a method and
+// the path at the registry. If HEAD is of no use, a GET follows it.
+func RequestOf(c *Client, q Question, repo Repo, ref oci.Reference) (method, path string) {
+	kind, method := oci.KindManifest, http.MethodGet
+	switch q {
+	case DescribeManifest:
+		if c.heads.worthwhile(time.Now()) {
+			method = http.MethodHead
+		}
+	case GetBlob:
+		kind = oci.KindBlob
+	case DescribeBlob:
+		kind = oci.KindBlob
+		if !c.o.Quirks.BlobHeadUnsupported {
+			method = http.MethodHead
+		}
+	}
+	return method, c.url(oci.Request{Method: method, Kind: kind, Repo: repo.Name, Ref: ref}).Path
+}
