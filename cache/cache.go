@@ -46,7 +46,7 @@ func New(opts Options) *Cache {
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	c.objects = &objects{c.resources, memory.New(cmp.Or(opts.MemoryBytes, 64<<20))}
 	c.together = newTogether(c.resources)
-	c.fetcher = &fetcher{c.resources, cmp.Or(opts.StallTimeout, 30*time.Second), cmp.Or(opts.MaxResumes, 5)}
+	c.fetcher = &fetcher{c.resources, cmp.Or(opts.StallTimeout, 30*time.Second), cmp.Or(opts.MaxResumes, 5), c.Open}
 	c.flights = newFlights(c.fetcher, opts.Abandon)
 	c.m = newMetrics(c.flights.number, c.memory.Size)
 	return c

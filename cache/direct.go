@@ -178,6 +178,7 @@ func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
 	}
 	if d.check != nil && !d.check.Verified() {
 		d.m.corrupt.WithLabelValues("direct").Inc()
+		d.blob.ended(ErrCorrupt)
 		return 0, ErrCorrupt
 	}
 	d.done = true

@@ -46,6 +46,10 @@ func (e *localError) Unwrap() error { return e.err }
 // reasonRead is the reason of a localError for bytes that could not be read from the cache.
 const reasonRead = "read"
 
+// reasonAgain is the reason of a localError for wrong bytes of one of the places that an origin
+// asks; see [Observer]. It is not a failure of the cache, so it is not counted as one.
+const reasonAgain = "again"
+
 // local makes a localError of an error of the disk. The parameter reason names the step that
 // failed. ErrFull and ErrTooLarge have their own reasons.
 func local(reason string, err error) *localError {

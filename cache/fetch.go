@@ -24,6 +24,7 @@ type fetcher struct {
 	*resources
 	stall      time.Duration // how long an origin may give nothing
 	maxResumes int
+	open       func(context.Context, Blob, Origin) (*Reader, error) // Cache.Open
 }
 
 // fetch reads one blob from its origin. If the origin breaks off, the fetch asks again for the

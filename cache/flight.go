@@ -128,7 +128,10 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 		f.reading = true
 		return s.reader(ctx, b, origin, growingBytes{growing: f.file}, f.source), nil
 	case f.file != nil && f.file.failure() != nil: // the flight has failed, and all users of its file have left
-		if _, ours := errors.AsType[*localError](f.file.failure()); ours {
+		switch why, ours := errors.AsType[*localError](f.file.failure()); {
+		case ours && why.reason == reasonAgain:
+			return nil, errLookAgain
+		case ours:
 			return s.passThrough(ctx, b, origin, nil)
 		}
 		return nil, f.file.failure()
@@ -243,7 +246,7 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 		err = s.publish(file, in, b.Digest)
 	}
 	s.countUnread(file, err)
-	s.finish(file, b.Digest, err)
+	s.finish(f, b, err)
 	if err := file.leave(); err != nil {
 		s.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}
@@ -312,17 +315,23 @@ func (s *flights) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 }
 
 // finish gives readers the error of a failed flight. It counts disk failures and wrong content.
-func (s *flights) finish(g *growing, d digest.Digest, err error) {
+func (s *flights) finish(f *flight, b Blob, err error) {
+	g, again := f.file, b.ended(err)
 	if err == nil {
 		return
 	}
 	if why, ok := errors.AsType[*localError](err); ok {
-		s.degraded(why, d) // before readers learn of it
+		s.degraded(why, b.Digest) // before readers learn of it
 		g.fail(why)
 		return
 	}
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrSize) {
 		s.m.corrupt.WithLabelValues("origin").Inc()
 	}
-	g.fail(fmt.Errorf("fetch %s: %w", d, err))
+	if again {
+		s.remove(f) // readers that go on must not find this flight
+		g.fail(&localError{reasonAgain, err})
+		return
+	}
+	g.fail(fmt.Errorf("fetch %s: %w", b.Digest, err))
 }

@@ -21,6 +21,21 @@ type Blob struct {
 	// counted as an open. The first reader that joins the fetch has [SourceOrigin], as if that
 	// reader had started it.
 	Ahead bool
+	// Observer is told how the fetch that this caller started has ended. It may be nil.
+	Observer Observer
+}
+
+// Observer is told of the end of a fetch.
+type Observer interface {
+	// Ended is called before readers learn of the end: with nil if the blob is on disk and verified,
+	// otherwise with the reason. A true result says that the reason concerns only one of the places
+	// that the origin asks. Readers then go on with their own origins instead of failing. Ended is
+	// also called if a fetch that is not cached has the wrong digest. It returns at once.
+	Ended(reason error) (again bool)
+}
+
+func (b Blob) ended(reason error) (again bool) {
+	return b.Observer != nil && b.Observer.Ended(reason)
 }
 
 // Stream is the answer of an origin.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -243,14 +244,70 @@ func (r *Reader) ended() error {
 	return nil
 }
 
+// rejoin makes the reader go on with a new fetch of the blob, which it starts or joins like any
+// other caller. The bytes of old were wrong somewhere. It returns ErrCorrupt if the bytes that the
+// reader has given are not those of the new fetch. It cannot know that about a reader of a range.
+func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
+	again, err := r.open(r.ctx, r.blob, r.origin)
+	if err != nil {
+		return nil, err
+	}
+	if err := again.follow(r, old); err != nil {
+		return nil, errors.Join(err, again.Close())
+	}
+	at, source := again.current()
+	r.mu.Lock()
+	closed, file := r.closed, r.stretchFile
+	if !closed {
+		r.at, r.source, r.stretchFile = at, source, nil
+	}
+	r.mu.Unlock()
+	if closed {
+		return nil, errors.Join(ErrClosed, again.Close())
+	}
+	if file != nil {
+		err = file.Close()
+	}
+	if err := errors.Join(err, old.close()); err != nil {
+		r.log.Warn("cannot close blob", "digest", r.blob.Digest, "error", err)
+	}
+	return at, nil
+}
+
+// follow moves the reader to the position of another one. If that has read from byte 0 without a
+// gap, the bytes that it read from old have to be the same here.
+func (r *Reader) follow(other *Reader, old bytesAt) error {
+	if was, now := old.total(), r.Size(); was >= 0 && now >= 0 && was != now {
+		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)
+	}
+	if other.pos != other.sequential {
+		_, err := r.Seek(other.pos, io.SeekStart)
+		return err
+	}
+	sum, want := sha256.New(), sha256.New()
+	if _, err := io.CopyN(sum, r, other.pos); err != nil {
+		return noEOF(err)
+	}
+	if _, err := io.Copy(want, io.NewSectionReader(old.raw(), 0, other.pos)); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), want.Sum(nil)) {
+		return fmt.Errorf("fetch %s: %w", r.blob.Digest, ErrCorrupt)
+	}
+	return nil
+}
+
 // failOver makes the reader pass the blob through from its position on. If the reader has read from
 // byte 0 without a gap, the whole is still verified.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
+	if why.reason == reasonAgain {
+		return r.rejoin(old)
+	}
 	if why.reason == reasonRead { // the flight has counted failures of other reasons
 		r.degraded(why, r.blob.Digest)
 	}
 	r.m.opens.WithLabelValues(string(SourceDirect)).Inc()
-	d := &directBytes{fetcher: r.fetcher, blob: Blob{Digest: r.blob.Digest, Size: old.total()}, origin: r.origin, off: r.pos, at: r.pos}
+	d := &directBytes{fetcher: r.fetcher, blob: Blob{Digest: r.blob.Digest, Size: old.total(), Observer: r.blob.Observer}, origin: r.origin, off: r.pos, at: r.pos}
 	if r.pos == r.sequential {
 		d.replay(old)
 	}
