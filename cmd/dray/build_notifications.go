@@ -34,7 +34,7 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 	if err != nil {
 		return nil, err
 	}
-	g.notifyTransport = transport
+	g.transports = append(g.transports, transport)
 	g.register(n.Collectors())
 	g.background["notifications"] = n.Run
 	return n.Emit, nil

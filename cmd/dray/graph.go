@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go/logging"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,23 +32,23 @@ import (
 
 // graph is the whole program, built and not yet running.
 type graph struct {
-	cfg             config.Config // the one in force; reloads replace it
-	reloads         *reload.Reloader
-	log             *slog.Logger
-	metrics         *prometheus.Registry
-	disk            *disk.Dir
-	cache           *cache.Cache
-	store           *meta.Guarded
-	session         *ecr.Session // nil if no upstream gets credentials from AWS
-	registries      []*registry
-	hosted          []*hosted.Store
-	baseImages      *meta.BaseImages        // nil if no check has a base stage
-	queue           *queue.Queue            // always empty if no upstream acknowledges locally and no earlier run left a queue
-	upstreams       []*repository.Upstream  // registries and hosted repositories
-	gates           map[string][]*gate.Gate // by upstream
-	mirror          *mirror.Mirror
-	notifyTransport *http.Transport // nil without notifications
-	inventory       *inventory.Inventory
+	cfg        config.Config // the one in force; reloads replace it
+	reloads    *reload.Reloader
+	log        *slog.Logger
+	metrics    *prometheus.Registry
+	disk       *disk.Dir
+	cache      *cache.Cache
+	store      *meta.Guarded
+	session    *ecr.Session // nil if no upstream gets credentials from AWS
+	registries []*registry
+	hosted     []*hosted.Store
+	baseImages *meta.BaseImages        // nil if no check has a base stage
+	queue      *queue.Queue            // always empty if no upstream acknowledges locally and no earlier run left a queue
+	upstreams  []*repository.Upstream  // registries and hosted repositories
+	gates      map[string][]*gate.Gate // by upstream
+	mirror     *mirror.Mirror
+	transports []interface{ CloseIdleConnections() } // those that belong to no registry
+	inventory  *inventory.Inventory
 	front
 	certificates certificates.Files
 	// background has the functions that run until the program stops, by name.
@@ -65,13 +65,22 @@ type front struct {
 	access      clients.Entries
 }
 
-// awsSession reads the configuration of the AWS SDK once. It sends no request to AWS: missing
+// awsConfiguration reads the configuration of the AWS SDK. It sends no request to AWS: missing
 // credentials show at the first request and in /readyz.
+func awsConfiguration(ctx context.Context, log *slog.Logger) (aws.Config, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsLog(log))
+	if err != nil {
+		return cfg, fmt.Errorf("AWS configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+// awsSession makes the session with ECR once, from the configuration of the AWS SDK.
 func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	if g.session == nil {
-		cfg, err := awsconfig.LoadDefaultConfig(ctx, awsLog(g.log))
+		cfg, err := awsConfiguration(ctx, g.log)
 		if err != nil {
-			return nil, fmt.Errorf("AWS configuration: %w", err)
+			return nil, err
 		}
 		g.session = ecr.NewSession(cfg, g.log)
 	}
@@ -108,8 +117,8 @@ func (g *graph) close() error {
 	for _, r := range g.registries {
 		r.transport.CloseIdleConnections()
 	}
-	if g.notifyTransport != nil {
-		g.notifyTransport.CloseIdleConnections()
+	for _, t := range g.transports {
+		t.CloseIdleConnections()
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())

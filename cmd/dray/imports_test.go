@@ -54,6 +54,11 @@ var importable = map[string][]allowance{
 		{goDigest, addresses},
 	},
 	"dray/cache/fleet/fleettest": {{"dray/cache/fleet", "the suite of its leases"}, {goDigest, addresses}},
+	"dray/cache/s3": {
+		{"dray/cache", "the contract it fulfils"}, {awsSDK, "the API of S3"}, {"github.com/aws/smithy-go/transport/http", "the status of its answers"},
+		{"github.com/hashicorp/golang-lru/v2/simplelru", "what the bucket has, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
+	},
+	"dray/cache/s3/s3test": {}, // nothing of dray: it judges dray
 	"dray/cache/memory": {
 		{"github.com/hashicorp/golang-lru/v2/simplelru", "the order of use"}, {goDigest, addresses},
 	},

@@ -27,7 +27,7 @@ program.
 // described has everything switched on that counts something.
 var described = []string{
 	"  push: true\n", "  push: true\n  checks: [gate]\n  acknowledge: local\n",
-	"upstreams:\n", "notifications: [{url: 'http://127.0.0.1:1'}]\ncloudwatch: {region: eu-west-1, dimensions: image}\n" +
+	"upstreams:\n", "bucket: {url: s3://shared}\nnotifications: [{url: 'http://127.0.0.1:1'}]\ncloudwatch: {region: eu-west-1, dimensions: image}\n" +
 		"checks:\n- {name: gate, names: {mode: enforce, forbidden_tags: [latest]}}\nupstreams:\n- {name: builds, kind: local, prefixes: [builds]}\n",
 }
 

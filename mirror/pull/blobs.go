@@ -43,6 +43,9 @@ func (p *Puller) Blob(x *request.Request) error {
 	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
 		x.Source = fromOrigin // a small fetched blob may be on disk before Source is called
 	}
+	if f.FromTier() && !f.Answered() {
+		x.Source = fromBucket
+	}
 	if err := p.confirmShared(ctx, r, d, x.Need(), at, f); err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ type answer struct {
 const (
 	fromCache  = "cache"
 	fromOrigin = "origin"
+	// fromBucket marks content whose bytes came from the tier of its upstream.
+	fromBucket = "bucket"
 	// fromStale marks an old answer that is sent because the upstream failed. fromUpdating marks an
 	// old answer that is sent while the upstream is asked in the background.
 	fromStale    = "stale"
@@ -173,7 +175,7 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 			old = &answer{Manifest: m, source: fromCache}
 		}
 	}
-	man, err := f.newer(ctx, how, t, old)
+	man, source, err := f.newer(ctx, how, t, old)
 	if err != nil {
 		return f.staleIfError(ctx, t, old, fact, asked, err)
 	}
@@ -190,33 +192,48 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 		f.storeList(ctx, t, man)
 	} else {
 		t.repo.Store(ctx, man, repository.Children(man))
-		f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
+		if source == fromOrigin {
+			f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
+		}
 	}
 	f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
-	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
+	return &answer{Manifest: repository.ManifestOf(man), source: source}, nil
 }
 
-// newer asks the upstream for a tag or list, and returns nil, nil if the answer is still the old
-// one.
-func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
+// newer asks the upstream for a tag or list, and returns a nil manifest if the answer is still the
+// old one. source says where the bytes of the manifest came from. With a tier, whose manifests cost
+// the upstream nothing but a HEAD, newer asks by HEAD even if there is no old answer.
+func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
-		return f.newerList(ctx, how, t, old)
+		man, err = f.newerList(ctx, how, t, old)
+		return man, fromOrigin, err
 	}
-	ref, remote := oci.Reference{Tag: t.name}, t.repo.Remote().With(how)
-	if old == nil {
-		return t.repo.Up.Source.Manifest(ctx, remote, ref, t.accept)
+	ref, remote, from := oci.Reference{Tag: t.name}, t.repo.Remote().With(how), t.repo.Up.Source
+	if old != nil {
+		from = t.repo.Up.OneTry()
 	}
-	once := t.repo.Up.OneTry()
-	d, err := once.StatManifest(ctx, remote, ref, t.accept)
-	if err != nil || d.Digest == old.Digest {
-		return nil, err
+	if old != nil || t.repo.Up.Tier != nil {
+		d, err := t.repo.Up.OneTry().StatManifest(ctx, remote, ref, t.accept)
+		switch {
+		case old != nil && (err != nil || d.Digest == old.Digest), oci.NotFound(err):
+			return nil, "", err
+		case err == nil && d.Data != nil:
+			return readManifest(d, d.Data), fromOrigin, nil
+		case err == nil && t.repo.Up.Tier != nil:
+			if raw, err := f.o.Repositories.Bytes(ctx, t.repo.Up, d.Digest); err == nil {
+				return readManifest(d, raw), fromBucket, nil
+			}
+		}
 	}
-	if d.Data != nil {
-		man, _ := oci.ReadManifest(d.MediaType, d.Data) // a manifest that cannot be read names no children
-		man.Digest = d.Digest                           // the registry may use another algorithm
-		return man, nil
-	}
-	return once.Manifest(ctx, remote, ref, t.accept)
+	man, err = from.Manifest(ctx, remote, ref, t.accept)
+	return man, fromOrigin, err
+}
+
+// readManifest reads a manifest that the upstream has described.
+func readManifest(d oci.Descriptor, raw []byte) *oci.Manifest {
+	man, _ := oci.ReadManifest(d.MediaType, raw) // a manifest that cannot be read names no children
+	man.Digest = d.Digest                        // the registry may use another algorithm
+	return man
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
@@ -278,7 +295,7 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 
 func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	ref := oci.Reference{Digest: d}
-	if raw, err := f.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes); err == nil {
+	if raw, err := f.o.Repositories.Bytes(ctx, r.Up, d); err == nil {
 		desc, err := r.Up.Source.StatManifest(ctx, r.Remote(), ref, accept)
 		if err != nil {
 			return nil, err

@@ -179,8 +179,14 @@ func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
 		return
 	}
 	ahead, began := p.prefetchers[r.Up.Name], time.Now()
-	f := r.Fetch(b.Digest, ahead.begin(b.Digest))
+	urgency := ahead.begin(b.Digest)
 	defer ahead.end(b.Digest)
+	if r.Up.Tier != nil { // which may have the blob, if the upstream confirms that the repository has it
+		if _, err := r.LocateBlobBy(ctx, upstream.Call{Background: urgency}, b.Digest, repository.Serve); err != nil {
+			return
+		}
+	}
+	f := r.Fetch(b.Digest, urgency)
 	content, err := f.Open(ctx, b.Size)
 	_, asked := f.Asked()
 	if err == nil {

@@ -183,7 +183,7 @@ func (f *finder) refresh(ctx context.Context, t tag) bool {
 		}
 	case a.stale != nil:
 		result, err = "failed", a.stale
-	case a.source == fromOrigin:
+	case a.source == fromOrigin, a.source == fromBucket:
 		result = "moved"
 	}
 	f.refreshed.WithLabelValues(t.repo.Up.Name, result).Inc()

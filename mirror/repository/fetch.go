@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,23 +31,29 @@ type Fetch struct {
 	// answered is set when the upstream has begun to return the blob, which confirms that it has the
 	// blob.
 	answered atomic.Bool
+	tier     tierUse
 }
 
 // Fetch returns the fetch of a blob, and sends no request yet. ahead is the urgency of a prefetch.
 // It is nil if a client waits for the blob from the beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
-	return &Fetch{repo: r, digest: d, ahead: ahead}
+	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}}
 }
 
-// Open opens the blob in the cache. If the cache does not hold the blob, the upstream is asked.
-// size is in bytes, -1 if it is not known.
+// Open opens the blob in the cache. If the cache does not hold the blob, the tier is asked, if the
+// blob is visible to the repository, and then the upstream. size is in bytes, -1 if it is not
+// known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	f.split = f.repo.Up.Split
 	f.split.Part = f.part
-	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &f.split, Ahead: f.ahead != nil}
+	f.tier.size = size
+	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &f.split, Ahead: f.ahead != nil, Observer: f}
 	r, err := f.repo.store.o.Cache.Open(ctx, blob, f.whole)
 	if err != nil {
 		return nil, f.repo.Up.Broken(err)
+	}
+	if r.Held() {
+		f.repo.Up.keep(f.digest, r.Size())
 	}
 	return r, nil
 }
@@ -64,6 +71,9 @@ func (f *Fetch) Answered() bool { return f.answered.Load() }
 
 // whole is the [cache.Origin] of the fetch.
 func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
+	if s, ok := f.fromTier(ctx, from, 0); ok {
+		return s, nil
+	}
 	return f.get(ctx, f.repo.Up.Source, from, 0)
 }
 
@@ -71,6 +81,9 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 // asks for the whole blob. For later parts it makes a single attempt, so as not to ask a throttled
 // upstream again.
 func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
+	if s, ok := f.fromTier(ctx, from, to); ok {
+		return s, nil
+	}
 	if from > 0 {
 		return f.get(ctx, f.repo.Up.OneTry(), from, to)
 	}
@@ -94,6 +107,89 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 		f.repo.confirmed(ctx, f.digest, -1) // the size is not verified yet
 	}
 	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip}, nil
+}
+
+// tierUse is what one fetch does with the [cache.Tier] of its upstream.
+type tierUse struct {
+	size  int64       // the size that the blob should have; -1 if it is not known
+	asked sync.Once   // guards the decision whether the tier may be asked
+	left  atomic.Bool // the tier is not asked, or no longer: it may not be, or failed
+	given atomic.Bool // the tier has given bytes
+}
+
+// fromTier opens the bytes [from, to) of the blob in the tier. ok is false if the upstream has to
+// be asked instead: the tier fails or lacks the blob, or the blob is not visible to the repository,
+// so that only the upstream can say whether the repository has it. One failure ends the use of the
+// tier by this fetch, so that nobody waits for it twice.
+func (f *Fetch) fromTier(ctx context.Context, from, to int64) (s cache.Stream, ok bool) {
+	tier := f.repo.Up.Tier
+	if tier == nil {
+		return s, false
+	}
+	f.tier.asked.Do(func() {
+		if _, visible, _ := f.repo.visible(ctx, f.digest); !visible {
+			f.tier.left.Store(true)
+		}
+	})
+	if f.tier.left.Load() {
+		return s, false
+	}
+	s, err := tier.Open(ctx, f.digest, from, to)
+	if err != nil {
+		f.tier.left.Store(true)
+		return s, false
+	}
+	if f.tier.size >= 0 && s.Size >= 0 && s.Size != f.tier.size {
+		f.tier.left.Store(true)
+		tier.Wrong(f.digest)
+		_ = s.Body.Close() // nothing was read
+		return s, false
+	}
+	f.tier.given.Store(true)
+	s.Body = &tierBody{s.Body, &f.tier.left}
+	return s, true
+}
+
+// FromTier reports whether the tier has begun to return the blob to this fetch.
+func (f *Fetch) FromTier() bool { return f.tier.given.Load() }
+
+// tierBody is the body of an answer of a tier. When it breaks off, the fetch asks the upstream for
+// the rest.
+type tierBody struct {
+	io.ReadCloser
+	left *atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *tierBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.left.Store(true)
+	}
+	return n, err
+}
+
+// Ended implements [cache.Observer]. If some of the bytes came from the tier and the whole is
+// wrong, the upstream alone is asked once more.
+func (f *Fetch) Ended(reason error) (again bool) {
+	switch {
+	case f.repo.Up.Tier == nil:
+		return false
+	case reason == nil:
+		size, _ := f.repo.store.o.Cache.Stat(f.digest)
+		f.repo.Up.keep(f.digest, size)
+		return false
+	case !f.tier.given.Load() || !wrongBytes(reason):
+		return false
+	}
+	f.tier.left.Store(true)
+	f.tier.given.Store(false)
+	f.repo.Up.Tier.Wrong(f.digest)
+	return true
+}
+
+func wrongBytes(err error) bool {
+	return errors.Is(err, cache.ErrCorrupt) || errors.Is(err, cache.ErrSize)
 }
 
 // OpenHere opens a blob that is held here. It never asks the upstream.

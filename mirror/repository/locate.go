@@ -78,8 +78,8 @@ const (
 	Confirmed
 	// Answered: as Confirmed, but a failed request is not repeated.
 	Answered
-	// Shared: its bytes are held here through another repository. The upstream was asked now and
-	// has it in this repository, too.
+	// Shared: its bytes are held here through another repository, or the tier has them. The upstream
+	// was asked now and has it in this repository, too.
 	Shared
 	// Arriving: another mirror on the same store of facts has got it from a client, and is sending it
 	// to the upstream.
@@ -245,7 +245,8 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 		}
 		return Location{Size: size, When: asked}, err == nil, err
 	case Shared:
-		if _, here := s.o.Cache.Stat(d); here {
+		_, here := s.o.Cache.Stat(d)
+		if here || r.Up.Tier != nil && r.NoBlob(d).Err(ctx) == nil && r.Up.Tier.Has(ctx, d) {
 			asked := time.Now()
 			size, err := r.Confirm(ctx, d)
 			return Location{Size: size, When: asked}, err == nil, err

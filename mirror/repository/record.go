@@ -122,6 +122,7 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
 		s.o.Logger.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}
+	r.Up.keep(man.Digest, int64(len(man.Raw)))
 	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
 	children := childLinks(confirmed)
 	for i, c := range children {
@@ -159,6 +160,11 @@ func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manif
 	s := r.store
 	r.Store(ctx, man, children)
 	r.recordSeen(ctx, childLinks(children)...)
+	for _, c := range children {
+		if size, held := s.o.Cache.Stat(c.Digest); held {
+			r.Up.keep(c.Digest, size)
+		}
+	}
 	r.ForgetReference(ctx, oci.Reference{Digest: man.Digest})
 	forgetReferrers(ctx, r, man)
 	if ref.Tag != "" {

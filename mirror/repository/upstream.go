@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -42,6 +44,9 @@ type Upstream struct {
 	// Split has the settings for fetching large blobs in parts. [Fetch] sets its Part. With the zero
 	// value, every blob is fetched by one request.
 	Split cache.Split
+	// Tier is another place that has bytes of this upstream's content, asked before the upstream. Nil
+	// means that there is none.
+	Tier cache.Tier
 }
 
 // TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
@@ -82,6 +87,13 @@ func (u *Upstream) OneTry() upstream.Source {
 		return u.Source
 	}
 	return u.Once
+}
+
+// keep lets the tier have content that the upstream has, and that is held here.
+func (u *Upstream) keep(d digest.Digest, size int64) {
+	if u.Tier != nil {
+		u.Tier.Keep(d, size)
+	}
 }
 
 // Remote returns a repository's name at the upstream.

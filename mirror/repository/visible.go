@@ -2,10 +2,13 @@ package repository
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/cache"
 	"dray/cache/meta"
 	"dray/upstream/oci"
 )
@@ -46,17 +49,18 @@ func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest
 	return link, err == nil, nil
 }
 
-// Held returns a manifest that is in the cache and visible to the repository, or nil.
+// Held returns a manifest that is visible to the repository and in the cache or the tier, or nil.
 func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	lease := &meta.Lease{}
 	link, visible, err := lookUp(ctx, r.store.o.Visibility.Under(lease), r, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
 		return nil
 	}
-	raw, err := r.store.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes)
+	raw, err := r.store.Bytes(ctx, r.Up, d)
 	if err != nil {
 		return nil
 	}
+	r.Up.keep(d, int64(len(raw)))
 	return &Manifest{Raw: raw, Digest: d, MediaType: link.MediaType, Lease: lease}
 }
 
@@ -92,4 +96,47 @@ func (m *Manifest) Parse() (*oci.Manifest, error) {
 // ManifestOf converts a parsed manifest to a Manifest without a lease.
 func ManifestOf(man *oci.Manifest) *Manifest {
 	return &Manifest{Raw: man.Raw, Digest: man.Digest, MediaType: man.MediaType}
+}
+
+// Bytes returns a manifest from the cache, or from the tier of an upstream. That the bytes are
+// there says nothing about a repository: a fact has to make the manifest visible, or the upstream
+// has to confirm it.
+func (s *Store) Bytes(ctx context.Context, up *Upstream, d digest.Digest) ([]byte, error) {
+	raw, err := s.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes)
+	if err == nil || up.Tier == nil {
+		return raw, err
+	}
+	from := tierManifest{up.Tier, d}
+	content, err := s.o.Cache.Open(ctx, cache.Blob{Digest: d, Size: -1, Via: "tier", Observer: from}, from.open)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	raw, err = io.ReadAll(io.LimitReader(content, oci.MaxManifestBytes+1))
+	if err == nil && len(raw) > oci.MaxManifestBytes {
+		err = cache.ErrTooLarge
+	}
+	return raw, err
+}
+
+// tierManifest fetches a manifest from a tier alone. Several callers share the fetch.
+type tierManifest struct {
+	tier   cache.Tier
+	digest digest.Digest
+}
+
+func (m tierManifest) open(ctx context.Context, from int64) (cache.Stream, error) {
+	s, err := m.tier.Open(ctx, m.digest, from, 0)
+	if err == nil && s.Size > oci.MaxManifestBytes {
+		return cache.Stream{}, errors.Join(cache.ErrTooLarge, s.Body.Close())
+	}
+	return s, err
+}
+
+// Ended implements [cache.Observer].
+func (m tierManifest) Ended(reason error) (again bool) {
+	if wrongBytes(reason) {
+		m.tier.Wrong(m.digest)
+	}
+	return false
 }

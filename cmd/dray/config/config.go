@@ -28,6 +28,8 @@ type Config struct {
 	// upstreams again. It also forgets the base images that it has seen (see the `base` stage) and the
 	// images that `keep_alive` covers, until clients pull or push them again.
 	Metadata Metadata `yaml:"metadata"`
+	// The bucket that several mirrors share. See [bucket.md](bucket.md).
+	Bucket Bucket `yaml:"bucket"`
 	// The ways to recognise clients. A listener names the one that it uses.
 	Auth []Auth `yaml:"auth,omitempty"`
 	// The listener for metrics, health, profiles, and the subcommands that ask a running dray.
@@ -200,6 +202,35 @@ type Metadata struct {
 	Password auth.Secret `yaml:"password,omitempty"`
 	// The text that dray puts before every key in Redis. Default: `dray:`.
 	KeyPrefix string `yaml:"key_prefix"`
+}
+
+// Bucket names a bucket of Amazon S3, or of a store with the same API. dray copies to it what it
+// fetches from upstreams, and asks it before it asks them. Mirrors that share a bucket need not
+// share anything else.
+type Bucket struct {
+	// The bucket, as `s3://name` or `s3://name/prefix`. dray uses keys that begin with `cache/`, after
+	// the prefix. Default: no bucket.
+	URL string `yaml:"url"`
+	// The AWS region of the bucket. Default: that of the AWS configuration of the machine.
+	Region string `yaml:"region,omitempty"`
+	// The URL of a store that is not Amazon S3, such as `https://minio.example.com:9000`. Default:
+	// Amazon S3.
+	Endpoint string `yaml:"endpoint,omitempty"`
+	// If `true`, requests have the name of the bucket in their path, as most other stores need it.
+	// Default: `false`.
+	PathStyle bool `yaml:"path_style,omitempty"`
+	// The role that dray assumes for the bucket. Default: dray uses the credentials that the AWS SDK
+	// finds.
+	RoleARN string `yaml:"role_arn,omitempty"`
+	// The key of AWS KMS that encrypts what dray writes. Default: the encryption of the bucket.
+	KMSKey string `yaml:"kms_key,omitempty"`
+	// The time within which the bucket has to begin each answer, and to go on with it. After that, and
+	// for bodies that are very slow, dray asks the upstream. Default: `2s`.
+	Timeout Duration `yaml:"timeout"`
+	// The age at which the lifecycle of the bucket deletes an object. dray writes an object again at
+	// three quarters of this age if clients still ask for it. With `0`, objects do not expire.
+	// Default: `30d`.
+	MaxAge Duration `yaml:"max_age"`
 }
 
 // Auth recognises clients, by a password file or by tokens of a token service, and says what each

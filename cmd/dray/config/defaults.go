@@ -38,6 +38,7 @@ func Default(environ []string) Config {
 		},
 		Queue:    Queue{MaxPushes: 10_000, ReportAfter: Duration(5 * time.Minute)},
 		Metadata: Metadata{KeyPrefix: "dray:"},
+		Bucket:   Bucket{Timeout: Duration(2 * time.Second), MaxAge: Duration(30 * 24 * time.Hour)},
 		Admin:    Admin{Address: "localhost:6060"},
 		CloudWatch: CloudWatch{
 			Namespace: "Custom/ecr_reverse_proxy", Metric: "ECRImagePulls",

@@ -67,6 +67,9 @@ func (c Config) Notices() []string {
 	if os.Geteuid() != 0 {
 		c.execNotices(add)
 	}
+	if c.Bucket.Endpoint == "" {
+		regionNotice("bucket", c.Bucket.Region, add)
+	}
 	regionNotice("cloudwatch", c.CloudWatch.Region, add)
 	if c.CloudWatch.Region != "" && c.CloudWatch.Dimensions != DimensionsNone {
 		add("cloudwatch: dray publishes a metric for each %s, up to %d at a time, and Amazon charges for each.", c.CloudWatch.Dimensions, c.CloudWatch.MaxSeries)

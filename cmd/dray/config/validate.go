@@ -399,6 +399,7 @@ func sameAddress(a, b string) bool {
 
 func (c Config) validateRest(k *Report) {
 	c.Cache.validate(k, "cache")
+	c.Bucket.validate(k, "bucket")
 	c.validateAdmin(k)
 	if c.Metadata.URL == "" && (c.Metadata.Password != "" || c.Metadata.PasswordFile != "") {
 		k.Add("metadata.password", "needs url, because the bbolt file in the cache directory has no password")

@@ -1,0 +1,90 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	// tolerated is how many requests in a row may fail before the breaker opens.
+	tolerated = 3
+	// firstPause is how long the breaker stays open. The pause doubles with each failed attempt after
+	// it, up to longestPause.
+	firstPause   = 5 * time.Second
+	longestPause = time.Minute
+)
+
+// breaker stops requests to a bucket that fails, so that nobody waits for it in vain. After a pause
+// it lets one request through, whose result decides.
+type breaker struct {
+	what   string // for the log: what cannot be done with the bucket
+	bucket string
+	log    *slog.Logger
+
+	mu       sync.Mutex // guards the fields below
+	failures int
+	pause    time.Duration // 0 while the breaker is closed
+	until    time.Time     // the end of the pause
+	trying   bool          // the request after the pause is under way
+}
+
+// allow reports whether a request may be sent. If so, its result must be given to done.
+func (b *breaker) allow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pause == 0 {
+		return true
+	}
+	if b.trying || time.Now().Before(b.until) {
+		return false
+	}
+	b.trying = true
+	return true
+}
+
+// open reports whether the breaker is open.
+func (b *breaker) open() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pause > 0
+}
+
+// wait waits until the breaker may let a request through, or ctx ends.
+func (b *breaker) wait(ctx context.Context) {
+	b.mu.Lock()
+	left := max(time.Until(b.until), time.Second/10)
+	b.mu.Unlock()
+	select {
+	case <-time.After(left):
+	case <-ctx.Done():
+	}
+}
+
+// done takes the result of an allowed request. context.Canceled means that the caller gave up,
+// which says nothing about the bucket.
+func (b *breaker) done(err error) {
+	b.mu.Lock()
+	was := b.pause
+	b.trying = false
+	switch {
+	case err == nil:
+		b.failures, b.pause = 0, 0
+	case errors.Is(err, context.Canceled):
+	default:
+		if b.failures++; b.failures >= tolerated {
+			b.pause = min(max(2*b.pause, firstPause), longestPause)
+			b.until = time.Now().Add(b.pause)
+		}
+	}
+	now := b.pause
+	b.mu.Unlock()
+	switch {
+	case was == 0 && now > 0:
+		b.log.Warn("the bucket cannot be "+b.what+"; dray works without it until it answers again", "bucket", b.bucket, "error", err)
+	case was > 0 && now == 0:
+		b.log.Info("the bucket can be "+b.what+" again", "bucket", b.bucket)
+	}
+}

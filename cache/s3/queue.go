@@ -1,0 +1,69 @@
+package s3
+
+import (
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// item is a blob that waits to be written.
+type item struct {
+	digest digest.Digest
+	size   int64
+	tries  int // that failed
+}
+
+// queue has the blobs that wait to be written, each once.
+type queue struct {
+	waiting chan item
+
+	mu sync.Mutex
+	in map[digest.Digest]bool // waiting, or being written
+}
+
+func newQueue(n int) *queue {
+	return &queue{waiting: make(chan item, n), in: map[digest.Digest]bool{}}
+}
+
+// add puts a blob into the queue. It returns false if the queue is full.
+func (q *queue) add(i item) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.in[i.digest] {
+		return true
+	}
+	return q.put(i)
+}
+
+// again puts a blob back that was taken out of the queue. It returns false if the queue is full.
+func (q *queue) again(i item) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.put(i)
+}
+
+// put needs mu.
+func (q *queue) put(i item) bool {
+	select {
+	case q.waiting <- i:
+		q.in[i.digest] = true
+		return true
+	default:
+		delete(q.in, i.digest)
+		return false
+	}
+}
+
+// finished says that a blob is no longer being written.
+func (q *queue) finished(d digest.Digest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.in, d)
+}
+
+// length returns the number of blobs that wait or are being written.
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.in)
+}

@@ -1,0 +1,290 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache"
+)
+
+const (
+	// partSize is the size of a part of a large object, in bytes. With it, a blob of 1 GiB takes 67
+	// requests. A larger blob than maxParts of them has larger parts
+	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
+	partSize = 16 << 20
+	maxParts = 10_000
+	// writeTime bounds one request that writes, and abortTime the one that gives up a large object.
+	writeTime = 2 * time.Minute
+	abortTime = 2 * time.Second
+	// maxTries is how often a blob is written before it is given up.
+	maxTries = 3
+	// absentForWrites is how long a blob is written without another question to the bucket after one
+	// did not find it. A fetch from an upstream takes that long, seldom more.
+	absentForWrites = time.Minute
+)
+
+var (
+	// errRotten says that the bytes on disk do not have their digest.
+	errRotten = errors.New("the bytes on disk do not have their digest")
+	// errConflict says that another mirror is writing the same object.
+	errConflict = errors.New("the object is being written by another mirror")
+)
+
+// Keep implements [cache.Tier].
+func (b *Bucket) Keep(d digest.Digest, size int64) {
+	if at := b.seen.get(d); at.present() && !b.aging(at.written) {
+		return
+	}
+	if !b.queue.add(item{digest: d, size: size}) {
+		b.m.dropped.WithLabelValues(droppedFull).Inc()
+	}
+}
+
+// aging reports whether an object that was written at a time has to be written again before the
+// bucket's lifecycle deletes it.
+func (b *Bucket) aging(written time.Time) bool {
+	return b.o.MaxAge > 0 && time.Since(written) > b.o.MaxAge/4*3
+}
+
+// Run writes what Keep was called for, until ctx ends. It then gives up what it is writing, and
+// returns nil.
+func (b *Bucket) Run(ctx context.Context) error {
+	var writers sync.WaitGroup
+	for range b.o.Writers {
+		writers.Go(func() { b.write(ctx) })
+	}
+	writers.Wait()
+	return nil
+}
+
+// write writes one blob after another. While the breaker is open, it waits.
+func (b *Bucket) write(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case i := <-b.queue.waiting:
+			for !b.writes.allow() {
+				if b.writes.wait(ctx); ctx.Err() != nil {
+					return
+				}
+			}
+			b.one(ctx, i)
+		}
+	}
+}
+
+// one writes one blob, or puts it back into the queue if that fails.
+func (b *Bucket) one(ctx context.Context, i item) {
+	err := b.copy(ctx, i)
+	reason := ""
+	switch {
+	case err == nil, errors.Is(err, errConflict):
+		b.writes.done(nil)
+	case errors.Is(err, cache.ErrNotFound):
+		b.writes.done(context.Canceled) // nothing was sent
+		reason = droppedEvicted
+	case errors.Is(err, errRotten):
+		b.writes.done(context.Canceled)
+		reason = droppedRotten
+	case ctx.Err() != nil:
+		b.writes.done(context.Canceled)
+		return
+	default:
+		b.writes.done(err)
+	}
+	if err != nil {
+		b.seen.set(i.digest, sighting{}) // a lost answer may have been a success
+	}
+	if err == nil || reason != "" {
+		b.queue.finished(i.digest)
+	} else if i.tries++; i.tries >= maxTries {
+		b.queue.finished(i.digest)
+		reason = droppedFailed
+	} else if !b.queue.again(i) {
+		reason = droppedFull
+	}
+	if reason != "" {
+		b.m.dropped.WithLabelValues(reason).Inc()
+		b.o.Logger.Debug("blob not written to the bucket", "digest", i.digest, "reason", reason, "error", err)
+	}
+}
+
+// copy copies a blob from disk to the bucket, unless it is there.
+func (b *Bucket) copy(ctx context.Context, i item) error {
+	content, err := b.o.Content(i.digest)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	replace, needed, err := b.needed(ctx, i.digest, content.Size())
+	if err != nil || !needed {
+		return err
+	}
+	if err := verify(content, i.digest); err != nil {
+		return err
+	}
+	var unless *string
+	if !replace {
+		unless = aws.String("*")
+	}
+	if content.Size() <= partSize {
+		err = b.put(ctx, i.digest, content, unless)
+	} else {
+		err = b.putParts(ctx, i.digest, content, unless)
+	}
+	if err == nil {
+		b.seen.set(i.digest, sighting{written: time.Now()})
+	}
+	return err
+}
+
+// needed reports whether a blob has to be written, and whether it replaces an object. It asks the
+// bucket unless the answer is known.
+func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (replace, needed bool, err error) {
+	at := b.seen.get(d)
+	switch {
+	case at.wrong:
+		return true, true, nil
+	case !at.absent.IsZero() && time.Since(at.absent) < absentForWrites:
+		return false, true, nil
+	case !at.present():
+		if at.written, err = b.stat(ctx, d); errors.Is(err, cache.ErrNotFound) {
+			return false, true, nil
+		} else if err != nil {
+			return false, false, err
+		}
+	}
+	return true, b.aging(at.written), nil
+}
+
+// verify returns errRotten if the content does not have the digest. Other mirrors would have to
+// find that out.
+func verify(content Content, d digest.Digest) error {
+	v := d.Verifier()
+	if _, err := io.Copy(v, io.NewSectionReader(content, 0, content.Size())); err != nil {
+		return err
+	}
+	if !v.Verified() {
+		return errRotten
+	}
+	return nil
+}
+
+// put writes a small object by one request.
+func (b *Bucket) put(ctx context.Context, d digest.Digest, content Content, unless *string) error {
+	ctx, cancel := within(ctx, writeTime)
+	defer cancel()
+	in := &s3.PutObjectInput{
+		Bucket: &b.o.Bucket, Key: b.o.key(d), IfNoneMatch: unless,
+		Body: io.NewSectionReader(content, 0, content.Size()), ContentLength: aws.Int64(content.Size()),
+	}
+	if b.o.KMSKey != "" {
+		in.ServerSideEncryption, in.SSEKMSKeyId, in.BucketKeyEnabled = types.ServerSideEncryptionAwsKms, &b.o.KMSKey, aws.Bool(true)
+	}
+	_, err := b.api.PutObject(ctx, in, repeated)
+	return b.written(ctx, d, opPut, content.Size(), err)
+}
+
+// written counts a request that writes n bytes, and returns its result: nil if the object is there,
+// because another mirror has written it.
+func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int64, err error) error {
+	switch status := statusOf(err); {
+	case err == nil:
+		b.m.requests.WithLabelValues(op, resultOK).Inc()
+		b.m.written.Add(float64(n))
+		return nil
+	case status == http.StatusPreconditionFailed:
+		b.m.requests.WithLabelValues(op, resultExists).Inc()
+		return nil
+	case status == http.StatusConflict:
+		b.m.requests.WithLabelValues(op, resultExists).Inc()
+		return errConflict
+	}
+	b.m.requests.WithLabelValues(op, resultFailed).Inc()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("%s %s in bucket %s: %w", op, d, b.o.Bucket, err)
+}
+
+// putParts writes a large object in parts. If it fails, it removes the parts. Parts that it cannot
+// remove are left to the bucket's lifecycle.
+func (b *Bucket) putParts(ctx context.Context, d digest.Digest, content Content, unless *string) error {
+	begin := &s3.CreateMultipartUploadInput{Bucket: &b.o.Bucket, Key: b.o.key(d)}
+	if b.o.KMSKey != "" {
+		begin.ServerSideEncryption, begin.SSEKMSKeyId, begin.BucketKeyEnabled = types.ServerSideEncryptionAwsKms, &b.o.KMSKey, aws.Bool(true)
+	}
+	limited, cancel := within(ctx, writeTime)
+	made, err := b.api.CreateMultipartUpload(limited, begin, repeated)
+	err = b.written(limited, d, opCreate, 0, err)
+	cancel()
+	if err != nil {
+		return err
+	}
+	if err = b.parts(ctx, d, content, unless, made.UploadId); err == nil {
+		return nil
+	}
+	ctx, cancel = within(context.WithoutCancel(ctx), abortTime)
+	defer cancel()
+	_, failed := b.api.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.o.Bucket, Key: b.o.key(d), UploadId: made.UploadId})
+	_ = b.written(ctx, d, opAbort, 0, failed) // only counted: the lifecycle removes the parts, too
+	if errors.Is(err, errExists) {
+		return nil
+	}
+	return err
+}
+
+// errExists says that another mirror has finished the same object first.
+var errExists = errors.New("the object exists")
+
+// parts sends the parts of a large object, and completes it.
+func (b *Bucket) parts(ctx context.Context, d digest.Digest, content Content, unless, upload *string) error {
+	size := content.Size()
+	step := max(int64(partSize), (size+maxParts-1)/maxParts)
+	var done []types.CompletedPart
+	for from := int64(0); from < size; from += step {
+		n := min(step, size-from)
+		tag, err := b.part(ctx, d, io.NewSectionReader(content, from, n), upload, int32(len(done)+1))
+		if err != nil {
+			return err
+		}
+		done = append(done, tag)
+	}
+	ctx, cancel := within(ctx, writeTime)
+	defer cancel()
+	_, err := b.api.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: &b.o.Bucket, Key: b.o.key(d), UploadId: upload, IfNoneMatch: unless,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
+	}, repeated)
+	exists := statusOf(err) == http.StatusPreconditionFailed
+	if err := b.written(ctx, d, opComplete, 0, err); err != nil {
+		return err
+	}
+	if exists {
+		return errExists
+	}
+	return nil
+}
+
+func (b *Bucket) part(ctx context.Context, d digest.Digest, r *io.SectionReader, upload *string, number int32) (types.CompletedPart, error) {
+	ctx, cancel := within(ctx, writeTime)
+	defer cancel()
+	out, err := b.api.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: &b.o.Bucket, Key: b.o.key(d), UploadId: upload, PartNumber: &number, Body: r, ContentLength: aws.Int64(r.Size()),
+	}, repeated)
+	if err := b.written(ctx, d, opPart, r.Size(), err); err != nil {
+		return types.CompletedPart{}, err
+	}
+	return types.CompletedPart{ETag: out.ETag, PartNumber: &number}, nil
+}
