@@ -33,7 +33,7 @@ func TestCompose(t *testing.T) {
 	d := startDocker(t, m, "--bip=198.51.100.1/26", "--default-address-pool=base=198.51.100.64/26,size=28")
 	hub := startFakeECR(t, m.inside, ip, dir, "--hub", "--seed", "library/app:1")
 
-	env := append(m.env(), "DOCKER_HOST="+d.socket, "DRAY_VERSION=1.2.3", "HOME="+dir)
+	env := append(m.env(), "DOCKER_HOST="+d.socket, "DRAY_TAG=1.2.3", "HOME="+dir)
 	for _, cache := range []string{"GOCACHE", "GOMODCACHE"} {
 		env = append(env, cache+"="+run(t, environment(), need(t, "go"), "env", cache))
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,15 +20,14 @@ import (
 )
 
 // api answers each question for a DaemonSet with the next of some answers, and repeats the last.
-func api(t *testing.T, answers ...string) (account string, asked *int) {
+func api(t *testing.T, answers ...string) (account string, asked *atomic.Int64) {
 	t.Helper()
-	asked = new(int)
+	asked = new(atomic.Int64)
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/apis/apps/v1/namespaces/dray/daemonsets/undo" || r.Header.Get("Authorization") != "Bearer secret" {
 			t.Errorf("asked for %s with %q", r.URL.Path, r.Header.Get("Authorization"))
 		}
-		answer := answers[min(*asked, len(answers)-1)]
-		*asked++
+		answer := answers[min(int(asked.Add(1))-1, len(answers)-1)]
 		if status, found := map[string]int{"403": 403, "500": 500, "429": 429}[answer]; found {
 			w.WriteHeader(status)
 			return
@@ -88,8 +88,8 @@ func TestWait(t *testing.T) {
 			if err == nil && !strings.HasSuffix(out.String(), "nodes are done\n") {
 				t.Errorf("printed %q", out.String())
 			}
-			if *asked != tc.asked {
-				t.Errorf("asked %d times, want %d", *asked, tc.asked)
+			if got := asked.Load(); got != int64(tc.asked) {
+				t.Errorf("asked %d times, want %d", got, tc.asked)
 			}
 		})
 	}
