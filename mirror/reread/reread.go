@@ -103,6 +103,9 @@ func (v *Value[T]) load() (*state[T], error) {
 		if s.read[i], err = os.Stat(path); err != nil {
 			return nil, err
 		}
+		if s.read[i].Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0 {
+			return nil, fmt.Errorf("%s: is a pipe or a socket, where a read can wait forever; write the content to a file", path)
+		}
 		if texts[i], err = os.ReadFile(path); err != nil {
 			return nil, err
 		}

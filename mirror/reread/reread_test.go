@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,28 @@ func TestGet(t *testing.T) {
 			t.Errorf("%d changes were told, want 3:\n%s", n, log.String())
 		}
 	})
+}
+
+// TestPipe: a pipe, from which nobody could read, is refused at the start and later.
+func TestPipe(t *testing.T) {
+	pipe, path := filepath.Join(t.TempDir(), "pipe"), filepath.Join(t.TempDir(), "a")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(nil, pair, pipe, pipe); err == nil || !strings.Contains(err.Error(), pipe+": is a pipe") {
+		t.Errorf("at the start: %v", err)
+	}
+	fixture.Replace(t, path, "1")
+	v, err := New(nil, pair, path, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(pipe, path); err != nil {
+		t.Fatal(err)
+	}
+	if got, failure := v.Get(); got != "1 1" || failure == nil || !strings.Contains(failure.Err.Error(), "is a pipe") {
+		t.Errorf("later: %q, %v", got, failure)
+	}
 }
 
 // A file that cannot be used at the start is an error that names it.
