@@ -262,6 +262,11 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},
+	"dray/cmd/dray/doctor": {
+		{"dray/cmd/dray/config", "what is checked"}, {"dray/cmd/dray/certificates", "certificates near their end"}, {"dray/cmd/dray/cgroup", "how much memory there is"}, {"dray/cmd/dray/ctl", "how a running dray is"},
+		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"dray/mirror/wire", "how many files may be open"},
+		{"github.com/spf13/cobra", "a subcommand"}, {"golang.org/x/sys/unix", "kinds of file systems"},
+	},
 	"dray/cmd/dray/setup": {
 		{"dray/cmd/dray/setup/edit", "changes to files that people edit"}, {"dray/cmd/dray/setup/install", "files that are put into place"}, {"dray/cmd/dray/setup/nodes", "what it needs in a cluster"},
 		{"dray/cmd/dray/config", "the mirror is a listener of the configuration"}, {"dray/cmd/dray/usage", "arguments that are refused"},
@@ -296,7 +301,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
-		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
+		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},

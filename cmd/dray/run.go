@@ -24,7 +24,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 func rootCommand(in *invocation) *cobra.Command {
 	root := program.Root("A caching mirror for container registries that forwards pushes to Amazon ECR", in.stdin, in.stdout, in.stderr)
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
-	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certificates.Command(in.stdout), htpasswd.Command(in.stdin, in.stdout, in.stderr), configCommand(in), program.VersionCommand(in.stdout), manual.Command())
+	root.AddCommand(serveCommand(in), checkCommand(in), doctorCommand(in), checkImageCommand(in), policyCommand(in), certificates.Command(in.stdout), htpasswd.Command(in.stdin, in.stdout, in.stderr), configCommand(in), program.VersionCommand(in.stdout), manual.Command())
 	root.AddCommand(setup.Command(setup.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load}))
 	root.AddCommand(backup.Commands(backup.Options{Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Directories: in.directories})...)
 	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Environ: in.environ, Load: in.load})...)

@@ -244,3 +244,22 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.client.Close() })
 	return s.closeErr
 }
+
+// Server returns the version of Redis and its policy of eviction. Either is empty if Redis does not
+// tell it to this user.
+func (s *Store) Server(ctx context.Context) (version, policy string, err error) {
+	info, err := s.client.Info(ctx, "server", "memory").Result()
+	if err != nil {
+		return "", "", translate(err)
+	}
+	for line := range strings.Lines(info) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name {
+		case "redis_version":
+			version = value
+		case "maxmemory_policy":
+			policy = value
+		}
+	}
+	return version, policy, nil
+}

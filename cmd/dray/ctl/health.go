@@ -54,25 +54,44 @@ running with an earlier configuration.`,
 	return cmd
 }
 
-// health prints what /readyz answers. It returns an error if dray is not ready.
-func (o *operator) health(ctx context.Context) error {
+// Readiness asks a running dray how it is. address is that of its admin listener.
+func Readiness(ctx context.Context, address string) (api.Readiness, error) {
+	base, err := adminURL(address)
+	if err != nil {
+		return api.Readiness{}, err
+	}
+	o := &operator{base: base, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	r, _, err := o.readiness(ctx)
+	return r, err
+}
+
+// readiness returns what /readyz answers. No operator needs credentials for that.
+func (o *operator) readiness(ctx context.Context) (r api.Readiness, status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.base+"/readyz", nil)
 	if err != nil {
-		return err
+		return r, 0, err
 	}
 	resp, err := o.client.Do(req)
 	if err != nil {
-		return o.requestError(err)
+		return r, 0, o.requestError(err)
 	}
 	defer resp.Body.Close()
-	var r api.Readiness
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&r); err != nil || r.Status == "" {
-		return fmt.Errorf("%s answered %s, which is no answer of dray; is another program listening there?", o.base, resp.Status)
+		return r, 0, fmt.Errorf("%s answered %s, which is no answer of dray; is another program listening there?", o.base, resp.Status)
+	}
+	return r, resp.StatusCode, nil
+}
+
+// health prints what /readyz answers. It returns an error if dray is not ready.
+func (o *operator) health(ctx context.Context) error {
+	r, status, err := o.readiness(ctx)
+	if err != nil {
+		return err
 	}
 	if err := o.print(r, func(w io.Writer) { healthTable(w, r) }); err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if status != http.StatusOK {
 		return fmt.Errorf("%s is %s", o.base, r.Status)
 	}
 	return nil

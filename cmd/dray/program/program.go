@@ -34,7 +34,7 @@ func exitCodes() string {
 		Failed:      "error; see standard error",
 		Usage:       "usage error",
 		Unreachable: "no running dray could be reached",
-		Rejected:    "the image would be rejected, or a policy test failed",
+		Rejected:    "the image would be rejected, or a policy test or a check of doctor failed",
 	} {
 		fmt.Fprintf(&b, "  %d  %s\n", code, meaning)
 	}

@@ -1,0 +1,169 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/certificates"
+	"dray/cmd/dray/cgroup"
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/ctl"
+	"dray/cmd/dray/program"
+	"dray/cmd/dray/usage"
+	"dray/mirror/admin/api"
+	"dray/mirror/wire"
+)
+
+// Options are what the doctor looks at, and by which means.
+type Options struct {
+	Stdout  io.Writer
+	Environ []string
+	// Load returns the configuration that serve would use, and Notices the notices about it.
+	Load    func() (config.Config, error)
+	Notices func(config.Config) []string
+	// Registries returns the upstreams, made as serve makes them.
+	Registries func(context.Context, config.Config) ([]Registry, error)
+	// Redis asks the Redis of the configuration. Identity asks AWS whom it takes dray for.
+	Redis    func(context.Context, config.Config) (Facts, error)
+	Identity func(context.Context) (string, error)
+}
+
+// Command returns the subcommand.
+func Command(o Options) *cobra.Command {
+	var asJSON bool
+	bound, address := 10*time.Second, ""
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look for what can keep dray from working on this machine",
+		Long: `doctor reads the configuration as serve does, and checks what dray needs: the
+configuration and its notices, the disk of the cache, certificates, limits of this
+machine, Redis, the identity at AWS, the listeners, and each registry: that it can
+be reached and trusted, that it accepts dray's credentials, and that the clocks
+agree. If a dray is running, doctor also asks it how it is.
+
+Run it as the user of dray and with the same environment. doctor sends each
+registry one HEAD and the GET by which clients introduce themselves, and writes one
+small file to the cache directory, which it removes again. It tries no right that
+would change something at a registry.
+
+Each line begins with a sign: √ is fine, ‼ a warning, × a failure, and ? was not
+found out, which is no failure. A hint says what to do. The exit code is 0 if there
+is no failure, and 4 otherwise.`,
+		Args: usage.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			checks, end := o.checks(cmd.Context(), address)
+			r := Run(cmd.Context(), checks, bound)
+			end()
+			if err := o.print(r, asJSON); err != nil {
+				return err
+			}
+			if r.Failures > 0 {
+				return program.ErrRejected
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().DurationVar(&bound, "timeout", bound, "longest time for one check")
+	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener of the running dray (default: admin.address of the configuration)")
+	return cmd
+}
+
+// checks returns the checks for the configuration. If the configuration is invalid, that is the
+// only finding. end closes the connections that the checks opened.
+func (o Options) checks(ctx context.Context, address string) (all []Check, end func()) {
+	cfg, err := o.Load()
+	if err != nil {
+		return []Check{{"configuration", "configuration.valid", func(context.Context) Finding {
+			return failed("mend what dray check prints", "%v", err)
+		}}}, func() {}
+	}
+	all = []Check{
+		{"configuration", "configuration.valid", func(context.Context) Finding { return ok("the configuration is valid") }},
+		{"configuration", "configuration.notices", func(context.Context) Finding { return notices(o.Notices(cfg)) }},
+		{"machine", "machine.files", func(context.Context) Finding { return openFiles(wire.OpenFiles) }},
+		{"machine", "machine.memory", func(context.Context) Finding { return memory(cgroup.MemoryLimit(os.DirFS("/")), cfg.Cache) }},
+		{"machine", "machine.proxy", func(context.Context) Finding { return proxies(o.Environ) }},
+	}
+	all = append(all, directory(cfg.Cache)...)
+	if files := certificates.NewFiles(cfg.CertificateFiles()); !files.Empty() {
+		all = append(all, Check{"listeners", "listeners.certificates", func(ctx context.Context) Finding {
+			if err := files.Check(ctx); err != nil {
+				return failed("replace the certificate; dray reads it again by itself", "%v", err)
+			}
+			return ok("the certificates are valid")
+		}})
+	}
+	for _, l := range cfg.Listeners {
+		all = append(all, listener(l))
+	}
+	if cfg.Metadata.URL != "" {
+		all = append(all, redis(func(ctx context.Context) (Facts, error) { return o.Redis(ctx, cfg) }))
+	}
+	for _, u := range cfg.Upstreams {
+		if u.UsesAWS() {
+			all = append(all, identity(o.Identity))
+			break
+		}
+	}
+	registries, err := o.Registries(ctx, cfg)
+	if err != nil {
+		all = append(all, Check{"registries", "registries", func(context.Context) Finding {
+			return failed("mend the configuration of the upstream", "%v", err)
+		}})
+	}
+	for _, r := range registries {
+		all = append(all, r.checks()...)
+	}
+	if address == "" {
+		address = cfg.Admin.Address
+	}
+	if address != config.AdminOff {
+		all = append(all, running(func(ctx context.Context) (api.Readiness, error) { return ctl.Readiness(ctx, address) }))
+	}
+	return all, func() {
+		for _, r := range registries {
+			r.Transport.CloseIdleConnections()
+		}
+	}
+}
+
+func notices(all []string) Finding {
+	if len(all) == 0 {
+		return ok("there are no notices about the configuration")
+	}
+	return warning("a notice is about a setting that is valid and seldom intended", "%s", strings.Join(all, " "))
+}
+
+// print writes the findings by category, one in a line, each with its hint.
+func (o Options) print(r Report, asJSON bool) error {
+	if asJSON {
+		out := json.NewEncoder(o.Stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(r)
+	}
+	signs := map[Status]string{OK: "√", Warning: "‼", Failed: "×", Unknown: "?"}
+	category := ""
+	for _, f := range r.Findings {
+		if f.Category != category {
+			if category != "" {
+				fmt.Fprintln(o.Stdout)
+			}
+			category = f.Category
+			fmt.Fprintln(o.Stdout, category)
+		}
+		fmt.Fprintf(o.Stdout, "%s %s (%s)\n", signs[f.Status], f.Text, f.ID)
+		if f.Hint != "" {
+			fmt.Fprintf(o.Stdout, "    %s\n", f.Hint)
+		}
+	}
+	_, err := fmt.Fprintf(o.Stdout, "\n%d failures, %d warnings\n", r.Failures, r.Warnings)
+	return err
+}

@@ -1,0 +1,101 @@
+// Package doctor looks for what can keep dray from working on this machine, and says what to do.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Status is the result of a check.
+type Status string
+
+// The states.
+const (
+	OK      Status = "ok"
+	Warning Status = "warning" // dray works, but not as well as it could, or not for long
+	Failed  Status = "failed"  // something does not work
+	Unknown Status = "unknown" // the check could not be made, or was not tried; this is no failure
+)
+
+// Finding is what a check found.
+type Finding struct {
+	// Category groups findings. ID names what was looked at; it does not change between versions.
+	Category string `json:"category"`
+	ID       string `json:"id"`
+	Status   Status `json:"status"`
+	// Text says what was found, and Hint what to do about it. Hint is empty if Status is OK.
+	Text string `json:"text"`
+	Hint string `json:"hint,omitempty"`
+}
+
+// Check is one check.
+type Check struct {
+	Category, ID string
+	// Run looks, and returns what it found. It sets neither Category nor ID. It returns soon after ctx
+	// ends.
+	Run func(ctx context.Context) Finding
+}
+
+// Report has the findings of a run, in the order of the checks.
+type Report struct {
+	Findings []Finding `json:"findings"`
+	Warnings int       `json:"warnings"`
+	Failures int       `json:"failures"`
+}
+
+// Run makes all checks at once. A check that takes longer than the bound counts as failed.
+func Run(ctx context.Context, checks []Check, bound time.Duration) Report {
+	r := Report{Findings: make([]Finding, len(checks))}
+	var all sync.WaitGroup
+	for i, c := range checks {
+		all.Go(func() { r.Findings[i] = c.within(ctx, bound) })
+	}
+	all.Wait()
+	for _, f := range r.Findings {
+		switch f.Status {
+		case Warning:
+			r.Warnings++
+		case Failed:
+			r.Failures++
+		}
+	}
+	return r
+}
+
+// within runs a check, and does not wait for it longer than the bound.
+func (c Check) within(ctx context.Context, bound time.Duration) Finding {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	done := make(chan Finding, 1)
+	go func() { done <- c.Run(ctx) }()
+	var f Finding
+	select {
+	case f = <-done:
+	case <-ctx.Done():
+		select {
+		case f = <-done: // it ended with the context
+		case <-time.After(time.Second):
+			f = failed("try again with a longer --timeout", "no result within %s", bound)
+		}
+	}
+	f.Category, f.ID = c.Category, c.ID
+	return f
+}
+
+func ok(text string, args ...any) Finding {
+	return Finding{Status: OK, Text: fmt.Sprintf(text, args...)}
+}
+
+func warning(hint, text string, args ...any) Finding {
+	return Finding{Status: Warning, Hint: hint, Text: fmt.Sprintf(text, args...)}
+}
+
+func failed(hint, text string, args ...any) Finding {
+	return Finding{Status: Failed, Hint: hint, Text: fmt.Sprintf(text, args...)}
+}
+
+func unknown(hint, text string, args ...any) Finding {
+	return Finding{Status: Unknown, Hint: hint, Text: fmt.Sprintf(text, args...)}
+}

@@ -1,0 +1,162 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"dray/cmd/dray/config"
+)
+
+const (
+	// slowSync is how long it may take to sync a small file. Slower disks delay pushes that are
+	// acknowledged from here.
+	slowSync = 100 * time.Millisecond
+	// fewInodes is how many files a cache of many images needs at least.
+	fewInodes = 100_000
+)
+
+// directory returns the checks of the cache directory.
+func directory(c config.Cache) []Check {
+	at := func(id string, run func(dir string, s space) Finding) Check {
+		return Check{"disk", "disk." + id, func(context.Context) Finding {
+			dir, err := existing(c.Directory)
+			if err != nil {
+				return failed("set another directory with cache.directory", "%s: %v", c.Directory, err)
+			}
+			s, err := spaceOf(dir)
+			if err != nil {
+				return unknown("", "%s: %v", dir, err)
+			}
+			return run(dir, s)
+		}}
+	}
+	return []Check{
+		at("space", func(dir string, s space) Finding {
+			free, least := config.Bytes(s.free>>20<<20), c.MinFreeBytes // in whole MiB
+			if free <= least {
+				return failed("make room on the disk, or lower cache.min_free_bytes; dray caches nothing and refuses pushes meanwhile", "%v are free on the disk of %s, and cache.min_free_bytes is %v", free, dir, least)
+			}
+			return ok("%v are free on the disk of %s", free, dir)
+		}),
+		at("inodes", func(dir string, s space) Finding {
+			switch {
+			case s.files == 0:
+				return ok("the file system of %s has no fixed number of files", dir)
+			case s.freeFiles < fewInodes:
+				return warning("remove files, or make a file system with more inodes", "the file system of %s has room for only %d more files", dir, s.freeFiles)
+			}
+			return ok("the file system of %s has room for %d more files", dir, s.freeFiles)
+		}),
+		at("kind", func(dir string, s space) Finding {
+			switch s.kind {
+			case "":
+				return ok("%s is on a local disk", dir)
+			case "tmpfs":
+				return warning("use a disk: the cache would be lost at each restart, and takes memory", "%s is in memory (tmpfs)", dir)
+			}
+			return warning("use a local disk for cache.directory", "%s is on %s, which may be slow, or lack what dray needs of a disk", dir, s.kind)
+		}),
+		{"disk", "disk.sync", func(context.Context) Finding { return syncTime(c.Directory) }},
+	}
+}
+
+// existing returns a directory, or the nearest one above it that exists.
+func existing(dir string) (string, error) {
+	for {
+		info, err := os.Stat(dir)
+		switch {
+		case err == nil && info.IsDir():
+			return dir, nil
+		case err == nil:
+			return "", errors.New("not a directory")
+		case !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir:
+			return "", err
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// syncTime measures how long it takes to sync a small file in the cache directory.
+func syncTime(dir string) Finding {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return unknown("dray serve creates it", "%s does not exist yet", dir)
+	}
+	f, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return failed("run dray doctor as the user of dray, or give that user the directory", "dray cannot write to its cache directory: %v", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	_, err = f.Write(make([]byte, 4096))
+	began := time.Now()
+	if err = errors.Join(err, f.Sync()); err != nil {
+		return failed("look at the disk", "%s: %v", dir, err)
+	}
+	return syncFinding(dir, time.Since(began))
+}
+
+func syncFinding(dir string, took time.Duration) Finding {
+	if took > slowSync {
+		return warning("use a faster disk if clients push with acknowledge: local", "a sync of %s took %s", dir, took.Round(time.Millisecond))
+	}
+	return ok("a sync of %s took %s", dir, took.Round(time.Microsecond))
+}
+
+// openFiles says whether dray may open enough files.
+func openFiles(limit func() (int, error)) Finding {
+	n, err := limit()
+	switch {
+	case err != nil:
+		return unknown("", "limit of open files: %v", err)
+	case n < 1024:
+		return warning("raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n", "only %d files may be open", n)
+	}
+	return ok("%d files may be open", n)
+}
+
+// memory compares the memory that dray may use with what the cache keeps there.
+func memory(limit int64, c config.Cache) Finding {
+	switch {
+	case limit == 0:
+		return ok("nothing limits the memory of this process")
+	case limit < 2*int64(c.MemoryBytes):
+		return warning("raise the limit, or lower cache.memory_bytes", "the memory of this process is limited to %v, and cache.memory_bytes is %v", config.Bytes(limit), c.MemoryBytes)
+	}
+	return ok("the memory of this process is limited to %v", config.Bytes(limit))
+}
+
+// proxies says through which proxies dray connects. Requests to registries go through them. Their
+// passwords are left out.
+func proxies(environ []string) Finding {
+	var set []string
+	for _, v := range environ {
+		name, value, _ := strings.Cut(v, "=")
+		upper := strings.ToUpper(name)
+		if value == "" || upper != "HTTP_PROXY" && upper != "HTTPS_PROXY" && upper != "NO_PROXY" {
+			continue
+		}
+		if upper != "NO_PROXY" {
+			u, err := url.Parse(value)
+			if err != nil || u.Host == "" { // net/http takes a host and port for a URL, too
+				u, err = url.Parse("http://" + value)
+			}
+			if err != nil || u.Host == "" {
+				return failed("write a URL, such as http://proxy.example:3128", "%s is no URL", name)
+			}
+			value = u.Redacted()
+		}
+		set = append(set, name+"="+value)
+	}
+	if len(set) == 0 {
+		return ok("no proxy is set")
+	}
+	slices.Sort(set)
+	return ok("requests to registries heed %s", strings.Join(set, ", "))
+}

@@ -1,0 +1,184 @@
+package doctor
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"dray/cmd/dray/config"
+	"dray/mirror/admin/api"
+)
+
+// mostSkew is how far the clock of this machine may be from that of a registry. AWS refuses
+// signatures that are 5 minutes off ("Signature Version 4", Eliminating skew).
+const (
+	mostSkew = 5 * time.Minute
+	someSkew = 30 * time.Second
+)
+
+// Registry is an upstream, as the doctor asks it.
+type Registry struct {
+	Name string
+	// Address is the address of the registry, up to /v2/.
+	Address string
+	// Transport is the upstream's own: it trusts the same authorities, and dials the same address.
+	Transport interface {
+		http.RoundTripper
+		CloseIdleConnections()
+	}
+	// Hello sends the request by which clients find out whether they may use the registry, with dray's
+	// credentials.
+	Hello func(ctx context.Context) error
+}
+
+// answered is what a registry answers to one HEAD.
+type answered struct {
+	*http.Response
+	took time.Duration
+	err  error
+}
+
+// checks returns the checks of a registry. Two of them look at the same answer.
+func (r Registry) checks() []Check {
+	id := "registry." + r.Name + "."
+	var once sync.Once
+	var a answered
+	on := func(look func(answered) Finding) func(context.Context) Finding {
+		return func(ctx context.Context) Finding {
+			once.Do(func() {
+				began := time.Now()
+				a.Response, a.err = r.head(ctx)
+				a.took = time.Since(began)
+			})
+			return look(a)
+		}
+	}
+	return []Check{
+		{"registries", id + "reachable", on(r.reachable)},
+		{"registries", id + "credentials", r.credentials},
+		{"registries", id + "clock", on(r.clock)},
+	}
+}
+
+// head sends one HEAD without credentials, and follows no redirect.
+func (r Registry) head(ctx context.Context) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.Address, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := r.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	return resp, resp.Body.Close()
+}
+
+func (r Registry) reachable(a answered) Finding {
+	switch {
+	case a.err != nil:
+		return failed("look at the name in url, the network, the proxy, and the authorities that dray trusts (tls.ca_file)", "the registry of the upstream %s cannot be reached: %v", r.Name, a.err)
+	case a.StatusCode >= http.StatusInternalServerError:
+		return failed("wait, or look at the registry: dray serves what it holds meanwhile", "the registry of the upstream %s answers %s", r.Name, a.Status)
+	}
+	return ok("the registry of the upstream %s answers within %s", r.Name, a.took.Round(time.Millisecond))
+}
+
+func (r Registry) credentials(ctx context.Context) Finding {
+	if err := r.Hello(ctx); err != nil {
+		return failed("look at credentials of the upstream, or at those that the AWS SDK finds", "the upstream %s cannot be used: %v", r.Name, err)
+	}
+	return ok("the upstream %s accepts dray; rights on its repositories were not tried", r.Name)
+}
+
+func (r Registry) clock(a answered) Finding {
+	if a.err != nil {
+		return unknown("", "the registry of the upstream %s does not tell the time, because it cannot be reached", r.Name)
+	}
+	theirs, err := http.ParseTime(a.Header.Get("Date"))
+	if err != nil {
+		return unknown("", "the registry of the upstream %s does not tell the time", r.Name)
+	}
+	switch skew := time.Since(theirs).Abs().Round(time.Second); {
+	case skew >= mostSkew:
+		return failed("set the clock, for example by chrony or systemd-timesyncd", "the clock of this machine is %s from that of the upstream %s", skew, r.Name)
+	case skew >= someSkew:
+		return warning("set the clock, for example by chrony or systemd-timesyncd", "the clock of this machine is %s from that of the upstream %s", skew, r.Name)
+	}
+	return ok("the clock agrees with that of the upstream %s", r.Name)
+}
+
+// Facts describes the Redis with the facts.
+type Facts struct {
+	Version, Policy string
+	Took            time.Duration // of one command
+}
+
+func redis(ask func(context.Context) (Facts, error)) Check {
+	return Check{"facts", "facts.redis", func(ctx context.Context) Finding {
+		f, err := ask(ctx)
+		switch {
+		case err != nil:
+			return failed("look at metadata.url and at Redis; without it, dray asks upstreams more often", "Redis does not answer: %v", err)
+		case f.Policy != "" && f.Policy != "noeviction":
+			return warning("set maxmemory-policy noeviction: other policies drop facts and leases at any time", "Redis %s evicts by %s", f.Version, f.Policy)
+		case f.Took > 20*time.Millisecond:
+			return warning("use a Redis that is nearer", "Redis %s answers within %s", f.Version, f.Took.Round(time.Millisecond))
+		}
+		return ok("Redis %s answers within %s", f.Version, f.Took.Round(time.Microsecond))
+	}}
+}
+
+// identity says whom AWS takes dray for.
+func identity(who func(context.Context) (string, error)) Check {
+	return Check{"AWS", "aws.identity", func(ctx context.Context) Finding {
+		arn, err := who(ctx)
+		if err != nil {
+			return failed("look at the environment, the profile or the role of this machine", "AWS does not say who dray is: %v", err)
+		}
+		return ok("dray is %s", arn)
+	}}
+}
+
+// listener says whether something listens at the address of a listener.
+func listener(l config.Listener) Check {
+	return Check{"listeners", "listener." + l.Name, func(ctx context.Context) Finding {
+		address := l.Address
+		if host, port, err := net.SplitHostPort(address); err == nil {
+			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+				address = net.JoinHostPort("localhost", port)
+			}
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return warning("start dray", "nothing listens at %s: %v", l.Address, err)
+		}
+		_ = conn.Close() // nothing was sent
+		return ok("something listens at %s", l.Address)
+	}}
+}
+
+// running says what a running dray knows of itself.
+func running(ready func(context.Context) (api.Readiness, error)) Check {
+	return Check{"dray", "dray.ready", func(ctx context.Context) Finding {
+		r, err := ready(ctx)
+		if err != nil {
+			return unknown("start dray, or set --admin", "%v", err)
+		}
+		var problems []string
+		for _, c := range r.Checks {
+			if c.OK != nil && !*c.OK {
+				problems = append(problems, c.Name+": "+c.Error)
+			}
+		}
+		switch r.Status {
+		case api.Ready:
+			return ok("the running dray is ready")
+		case api.Degraded:
+			return warning("docs/operating.md says what each check means", "the running dray is degraded: %v", strings.Join(problems, "; "))
+		}
+		return failed("docs/operating.md says what each check means", "the running dray is not ready: %v", strings.Join(problems, "; "))
+	}}
+}

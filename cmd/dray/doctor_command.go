@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/doctor"
+	"dray/cmd/dray/watched"
+	"dray/upstream/ecr"
+)
+
+// doctorCommand gives the doctor the parts that serve would use.
+func doctorCommand(in *invocation) *cobra.Command {
+	return doctor.Command(doctor.Options{
+		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
+		Registries: doctoredRegistries, Redis: doctoredRedis,
+		Identity: func(ctx context.Context) (string, error) {
+			cfg, err := awsconfig.LoadDefaultConfig(ctx, awsLog(slog.New(slog.DiscardHandler)))
+			if err != nil {
+				return "", err
+			}
+			return ecr.Identity(ctx, cfg)
+		},
+	})
+}
+
+// doctoredRegistries makes the clients of all registries. Nothing renews their tokens.
+func doctoredRegistries(ctx context.Context, cfg config.Config) (all []doctor.Registry, err error) {
+	quiet := slog.New(slog.DiscardHandler)
+	g := &graph{log: quiet}
+	for _, u := range cfg.Upstreams {
+		if u.Kind == config.KindLocal {
+			continue
+		}
+		r, failed := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, quiet)
+		if failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		all = append(all, doctor.Registry{Name: u.Name, Address: strings.TrimSuffix(u.URL, "/") + "/v2/", Transport: r.transport, Hello: r.hello})
+	}
+	return all, err
+}
+
+// doctoredRedis asks the Redis of a configuration for its version and its policy of eviction.
+func doctoredRedis(ctx context.Context, cfg config.Config) (doctor.Facts, error) {
+	store, err := openRedis(cfg.Metadata, watched.Watching(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return doctor.Facts{}, err
+	}
+	defer store.Close()
+	if _, _, err := store.Server(ctx); err != nil { // connects
+		return doctor.Facts{}, err
+	}
+	began := time.Now()
+	version, policy, err := store.Server(ctx)
+	return doctor.Facts{Version: version, Policy: policy, Took: time.Since(began)}, err
+}
