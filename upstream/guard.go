@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"time"
 
@@ -19,15 +20,18 @@ var (
 )
 
 // wrappedSource is a Source that calls next through the function do. That function may repeat the
-// call, and may change the Repo of the call.
+// call, and may change the context and the Repo of the call.
 type wrappedSource struct {
 	next Source
-	do   func(ctx context.Context, repo Repo, ask func(Repo) error) error
+	do   func(ctx context.Context, repo Repo, ask question) error
 }
+
+// question is one call of a Source.
+type question func(context.Context, Repo) error
 
 // Manifest implements Source.
 func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (m *oci.Manifest, err error) {
-	err = a.do(ctx, repo, func(repo Repo) (err error) {
+	err = a.do(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
 		m, err = a.next.Manifest(ctx, repo, ref, accept)
 		return err
 	})
@@ -36,7 +40,7 @@ func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Referenc
 
 // StatManifest implements Source.
 func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (d oci.Descriptor, err error) {
-	err = a.do(ctx, repo, func(repo Repo) (err error) {
+	err = a.do(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
 		d, err = a.next.StatManifest(ctx, repo, ref, accept)
 		return err
 	})
@@ -45,7 +49,7 @@ func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Refe
 
 // Blob implements Source.
 func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err error) {
-	err = a.do(ctx, r.Repo, func(repo Repo) (err error) {
+	err = a.do(ctx, r.Repo, func(ctx context.Context, repo Repo) (err error) {
 		r.Repo = repo
 		s, err = a.next.Blob(ctx, r)
 		return err
@@ -55,7 +59,7 @@ func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, e
 
 // StatBlob implements Source.
 func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size int64, err error) {
-	err = a.do(ctx, repo, func(repo Repo) (err error) {
+	err = a.do(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
 		size, err = a.next.StatBlob(ctx, repo, d)
 		return err
 	})
@@ -65,8 +69,8 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 // Source returns next behind the breaker, for callers without an older answer. Such callers are
 // refused while the host that they need is considered down.
 func (b *Breaker) Source(next Source) Source {
-	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
-		return b.do(ctx, repo, false, ask)
+	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
+		return b.do(ctx, repo, false, func(repo Repo) error { return ask(ctx, repo) })
 	}}
 }
 
@@ -78,12 +82,48 @@ const heldWait = time.Second
 // BreakerOptions.Probe has passed. Their requests wait in a queue no longer than heldWait.
 // Background work keeps its own bound, backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {
-	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
+	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {
 			if !repo.inBackground() {
 				repo.maxWait = heldWait
 			}
-			return ask(repo)
+			return ask(ctx, repo)
+		})
+	}}
+}
+
+const (
+	// yieldingWait bounds how long a request waits in a queue if its caller can ask another registry.
+	yieldingWait = 3 * time.Second
+	// yieldAfter bounds the whole time until the registry has answered such a caller. After that, the
+	// other registry has most of the 30 s for which clients wait.
+	yieldAfter = 8 * time.Second
+)
+
+// Yielding returns next behind the breaker, for callers that can ask another registry. They are
+// refused when callers with an older answer are (see [Breaker.Held]). Their requests wait in a
+// queue no longer than yieldingWait. A question that has no answer after yieldAfter ends with
+// ErrUnreachable. Background work has neither bound. Do not wrap the result in a Retry.
+func (b *Breaker) Yielding(next Source) Source {
+	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
+		return b.do(ctx, repo, true, func(repo Repo) error {
+			if repo.Background != nil {
+				return ask(ctx, repo)
+			}
+			repo.maxWait = yieldingWait
+			asked, cancel := context.WithCancel(ctx) // the body of a blob is read after the call
+			late := time.AfterFunc(yieldAfter, cancel)
+			err := ask(asked, repo)
+			inTime := late.Stop()
+			if err == nil {
+				return nil
+			}
+			cancel()
+			if inTime || ctx.Err() != nil {
+				return err
+			}
+			e := oci.ErrUnavailable.With("the upstream registry %s did not answer within %v", b.o.Name, yieldAfter)
+			return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded))
 		})
 	}}
 }

@@ -57,14 +57,14 @@ func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collec
 
 // retried calls ask until a repetition would not change the result, or until the budget is
 // spent.
-func (r *Retry) retried(ctx context.Context, repo Repo, ask func(Repo) error) error {
+func (r *Retry) retried(ctx context.Context, repo Repo, ask question) error {
 	end := time.Now().Add(r.o.Budget)
 	var last error // error of the previous attempt
 	for n := 0; ; n++ {
 		if n > 0 {
 			repo.maxWait, repo.before = time.Until(end), n
 		}
-		err := ask(repo)
+		err := ask(ctx, repo)
 		if last != nil && errors.Is(err, ErrBusy) {
 			return last
 		}
