@@ -185,7 +185,7 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 // attributes returns the attributes of a request's log line. No credential is among them: the line
 // has the user's name, but neither the query nor a header that has credentials.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
-	a := append(make([]slog.Attr, 0, 21),
+	a := append(make([]slog.Attr, 0, 22),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
 		slog.String("method", x.R.Method), slog.String("kind", string(x.Q.Kind)),
 		slog.Int("status", x.W.Status()), slog.Int64("bytes", x.W.Sent()), slog.Duration("took", took))
@@ -201,6 +201,9 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	optional("request_id", x.ID)
 	optional("user", x.Caller.Name)
 	optional("upstream", x.Target.Upstream)
+	if x.Instead.Up != nil {
+		optional("instead_of", x.Instead.Up.Name)
+	}
 	optional("repository", x.Target.Repo)
 	optional("reference", x.Q.Ref.String())
 	content, size := x.Content()

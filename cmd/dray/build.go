@@ -224,6 +224,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		g.register(transit.Collectors())
 	}
 	g.routeBuildCaches()
+	routes.ConnectFallbacks(g.cfg, g.upstreams)
 	onEvent, err := g.buildNotifier()
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -143,8 +142,8 @@ func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second, Hello: client.Hello})
 	retrying := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &repository.Upstream{
-		Name: u.Name, Registry: u.RegistryHost(), Public: slices.Concat(u.Hosts, []string{u.RegistryHost()})[0], RepositoryPrefix: u.RepositoryPrefix,
-		Source: retrying, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
+		Name: u.Name, Registry: u.RegistryHost(), Public: u.PublicName(), RepositoryPrefix: u.RepositoryPrefix,
+		Source: retrying, Once: r.breaker.Held(client), Yielding: r.breaker.Yielding(client), Lister: r.breaker.Lister(client),
 		Tags: repository.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
 		Split: cache.Split{
 			Threshold: int64(u.ParallelFill.Threshold), Piece: int64(u.ParallelFill.Piece), Streams: u.ParallelFill.Streams,

@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/routes"
 	"dray/cmd/dray/usage"
 )
 
@@ -38,7 +39,7 @@ standard error and exits with code 1.`,
 
 // notices returns the notices about the environment and the configuration.
 func (in *invocation) notices(cfg config.Config) []string {
-	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices(), cfg.ContainerNotices(in.environ), cfg.DiskNotices())
+	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices(), routes.FallbackNotices(cfg), cfg.ContainerNotices(in.environ), cfg.DiskNotices())
 }
 
 // printConfig writes the configuration as YAML. The types of secrets redact their values.

@@ -23,6 +23,7 @@ func checkParts(c config.Config, k *config.Report) {
 		}
 		checkECR(u, k, config.At("upstreams", i)+".create_repositories")
 	}
+	routes.CheckFallbacks(c, k)
 	for i, ch := range c.Checks {
 		path := config.At("checks", i)
 		for j, w := range ch.Webhooks {

@@ -140,7 +140,12 @@ var importable = map[string][]allowance{
 		{"dray/mirror/repository", "for which repository"}, {"dray/mirror/route", "which one it means"}, {"dray/mirror/wire", "its answer"},
 		{"dray/upstream/oci", "what was asked for"}, {goDigest, addresses},
 	},
+	"dray/mirror/fallback": {
+		{"dray/mirror/request", "what is answered"}, {"dray/mirror/repository", "who has the content"}, {"dray/mirror/identity", "who may push"},
+		{"dray/upstream/oci", "manifests name what follows"}, {goDigest, addresses}, {prometheusClient, measures},
+	},
 	"dray/mirror/pull": {
+		{"dray/mirror/fallback", "who answers"},
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/jobs", "observers of pulls"}, {"dray/mirror/identity", "who may push"},
 		{"dray/mirror/flight", "one question for all who wait for it"}, {"dray/mirror/wire", "bodies"}, {"dray/cache", "where bytes come from"},
 		{"dray/cache/meta", "facts about tags"}, {"dray/upstream", "where manifests and lists come from"}, {"dray/upstream/oci", "what clients speak"},
@@ -246,7 +251,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/routes": {
 		{"dray/cmd/dray/config", "which upstreams there are"}, {"dray/mirror/route", "finds one of them"}, {"dray/mirror/inventory", "what operators name"},
-		{"dray/mirror/admin/api", "what they are told"}, {"dray/upstream/oci", "references"},
+		{"dray/mirror/admin/api", "what they are told"}, {"dray/mirror/repository", "upstreams that answer for others"}, {"dray/upstream/oci", "references"},
 	},
 	"dray/cmd/dray/replace": {},
 	"dray/cmd/dray/usage":   {{"github.com/spf13/cobra", "subcommands"}},

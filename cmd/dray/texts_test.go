@@ -21,7 +21,7 @@ const logger = `(log/slog|\(\*log/slog\.Logger\))\.`
 // reaches none of these by itself is of the kind whose path matches its file.
 var textKinds = []struct{ kind, name, path string }{
 	{kind: "help", name: `^github\.com/spf13/cobra\.Command\.|^\(\*github\.com/spf13/pflag\.FlagSet\)\.`},
-	{kind: "errors", name: `^errors\.New$|^fmt\.Errorf$`, path: `^cmd/dray/(config|certificates)/|^upstream/|^cache/`},
+	{kind: "errors", name: `^errors\.New$|^fmt\.Errorf$`, path: `^cmd/dray/(config|certificates|routes)/|^upstream/|^cache/`},
 	{kind: "notices", path: `^cmd/dray/config/notices`},
 	{kind: "answers to clients", name: `^\(\*dray/upstream/oci\.Error\)\.With$|^dray/mirror/admin/api\.Errorf$`, path: `^mirror/`},
 	{kind: "findings", path: `^mirror/pipeline/`},

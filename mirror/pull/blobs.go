@@ -24,6 +24,10 @@ const octetStream = "application/octet-stream"
 func (p *Puller) Blob(x *request.Request) error {
 	x.Divert()
 	ctx := x.WithTimeout(repository.LookupTimeout)
+	return p.lender.InTurn(ctx, x, func() error { return p.blob(ctx, x) })
+}
+
+func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	r, d := x.Repo, x.Q.Ref.Digest
 	at, err := r.LocateBlob(ctx, d, x.Need())
 	if err != nil {
@@ -50,6 +54,7 @@ func (p *Puller) Blob(x *request.Request) error {
 		return err
 	}
 	x.StopTimeout()
+	p.lender.Mark(x)
 	return x.Send(d, wire.Content{MediaType: octetStream, Size: content.Size(), Body: content, Arriving: !content.Held()})
 }
 
@@ -132,6 +137,10 @@ func (p *Puller) confirmShared(ctx context.Context, r repository.Repo, d digest.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
 	ctx := x.WithTimeout(repository.LookupTimeout)
+	return p.lender.InTurn(ctx, x, func() error { return p.headBlob(ctx, x) })
+}
+
+func (p *Puller) headBlob(ctx context.Context, x *request.Request) error {
 	r, d := x.Repo, x.Q.Ref.Digest
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
 	if err != nil {

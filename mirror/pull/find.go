@@ -56,6 +56,7 @@ type question struct {
 	// confirm is set if the upstream is asked for a manifest by digest although the manifest is held
 	// here.
 	confirm bool
+	after   time.Time // as in tag
 }
 
 // tag is a tag that a client asks for, or a list of referrers.
@@ -67,6 +68,9 @@ type tag struct {
 	// subject, if not empty, says that the client asks for the manifests that refer to this digest.
 	// Then the field name is the fallback tag of the digest.
 	subject digest.Digest
+	// after is when the upstream answered last whose fallback is asked. A fact of the fallback that is
+	// older does not count. It is zero if no upstream has a fallback here.
+	after time.Time
 }
 
 func (t tag) key() meta.TagKey {
@@ -108,7 +112,7 @@ func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer,
 // fresh fact.
 func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	key := t.key()
-	return f.questions.Do(ctx, question{repo: t.repo, reference: t.name, accept: key.Accept}, func(ctx context.Context) (*answer, error) {
+	return f.questions.Do(ctx, question{repo: t.repo, reference: t.name, accept: key.Accept, after: t.after}, func(ctx context.Context) (*answer, error) {
 		// The answer to another question may have arrived since the caller looked.
 		return f.freshOrAsk(ctx, upstream.Call{}, t)
 	})
@@ -124,6 +128,15 @@ func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (*ans
 
 // newestFact returns the newest fact that is valid for the client's Accept lines, or nil.
 func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
+	fact := anyFact(ctx, tags, t)
+	if fact == nil || fact.CheckedAt.Before(t.after) {
+		return nil
+	}
+	return fact
+}
+
+// anyFact is newestFact without the bound that the field after of a tag sets.
+func anyFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	key := t.key()
 	fact, err := tags.Get(ctx, key)
 	key.Accept = repository.PushedAccept
@@ -208,7 +221,7 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 		man, err = f.newerList(ctx, how, t, old)
 		return man, fromOrigin, err
 	}
-	ref, remote, from := oci.Reference{Tag: t.name}, t.repo.Remote().With(how), t.repo.Up.Source
+	ref, remote, from := oci.Reference{Tag: t.name}, t.repo.Remote().With(how), t.repo.Up.ForPulls()
 	if old != nil {
 		from = t.repo.Up.OneTry()
 	}
@@ -296,7 +309,7 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	ref := oci.Reference{Digest: d}
 	if raw, err := f.o.Repositories.Bytes(ctx, r.Up, d); err == nil {
-		desc, err := r.Up.Source.StatManifest(ctx, r.Remote(), ref, accept)
+		desc, err := r.Up.ForPulls().StatManifest(ctx, r.Remote(), ref, accept)
 		if err != nil {
 			return nil, err
 		}
@@ -305,7 +318,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 		r.Store(ctx, man, repository.Children(man))
 		return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
 	}
-	man, err := r.Up.Source.Manifest(ctx, r.Remote(), ref, accept)
+	man, err := r.Up.ForPulls().Manifest(ctx, r.Remote(), ref, accept)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package pull
 
 import (
+	"context"
 	"encoding/json"
 	"net/url"
 	"slices"
 	"strconv"
 
+	"dray/mirror/fallback"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/upstream"
@@ -27,6 +29,12 @@ func (p *Puller) Tags(x *request.Request) error {
 		query.Set("last", x.Q.Last)
 	}
 	ctx := x.WithTimeout(repository.LookupTimeout)
+	return p.lender.InTurn(ctx, x, func() error { return p.tags(ctx, x, query) })
+}
+
+func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values) error {
+	ctx, cancel := fallback.Patience(ctx, x.Repo)
+	defer cancel()
 	x.Source = fromOrigin
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
 	if err != nil && len(x.Repo.QueuedTags()) > 0 {
@@ -49,6 +57,7 @@ func (p *Puller) Tags(x *request.Request) error {
 	if list.Tags == nil { // some registries send null, which some clients cannot read
 		list.Tags = []string{}
 	}
+	p.warn(x)
 	list.Name = x.Q.Repo
 	body, err := json.Marshal(list)
 	if err != nil {

@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/fallback"
 	"dray/mirror/flight"
 	"dray/mirror/jobs"
 	"dray/mirror/repository"
@@ -43,6 +45,7 @@ type Puller struct {
 	outages     *outages
 	stale       *prometheus.CounterVec
 	prefetched  *prometheus.CounterVec
+	lender      *fallback.Lender
 }
 
 // New returns a Puller without hot answers.
@@ -55,7 +58,7 @@ func New(o Options) *Puller {
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags and lists of referrers that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		prefetchers: map[string]*prefetcher{}, brought: make(chan struct{}, maxBrought), outages: newOutages(o.Tasks), hot: newHot(),
+		prefetchers: map[string]*prefetcher{}, brought: make(chan struct{}, maxBrought), outages: newOutages(o.Tasks), hot: newHot(), lender: fallback.New(o.Repositories.Upstreams()),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Answers from an old fact about a tag, a list of referrers, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
@@ -70,12 +73,16 @@ func New(o Options) *Puller {
 
 // Collectors returns the metrics of pulls.
 func (p *Puller) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{p.stale, p.refreshed, p.prefetched}
+	return append(p.lender.Collectors(), p.stale, p.refreshed, p.prefetched)
 }
 
 // Manifest handles GET and HEAD of a manifest.
 func (p *Puller) Manifest(x *request.Request) error {
 	x.Divert()
+	return p.lender.InTurn(x.R.Context(), x, func() error { return p.manifest(x) })
+}
+
+func (p *Puller) manifest(x *request.Request) error {
 	r := x.Repo
 	a, err := p.find(x, x.R.Header.Values("Accept"))
 	if err != nil {
@@ -84,15 +91,17 @@ func (p *Puller) Manifest(x *request.Request) error {
 	x.Source, x.Stale = a.source, a.stale
 	p.o.BaseIndex.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
 	p.warn(x)
+	p.lender.Lend(x, a.Manifest)
 	if x.R.Method == http.MethodGet {
 		p.prefetchImage(r, a.Manifest)
 	}
 	return p.pulled(x, a, x.SendManifest(a.Manifest))
 }
 
-// warn marks an old answer by Warning headers (RFC 7234, 5.5.1 and 5.5.2). RFC 9111 dropped them,
-// but clients and people know them.
+// warn marks an old answer, and one of a fallback, by Warning headers (RFC 7234, 5.5.1, 5.5.2 and
+// 5.5.6). RFC 9111 dropped them, but clients and people know them.
 func (p *Puller) warn(x *request.Request) {
+	p.lender.Mark(x)
 	if x.Stale == nil && x.Source != fromUpdating {
 		return
 	}
@@ -137,7 +146,7 @@ func imageBlobs(m *repository.Manifest) (blobs []digest.Digest) {
 func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	ctx, r, ref := x.R.Context(), x.Repo, x.Q.Ref
 	if !ref.ByDigest() {
-		t := tag{repo: r, name: ref.Tag, accept: accept}
+		t := p.tagOf(x, accept)
 		a, err := p.tagAtHand(ctx, t, !x.AsksToPush())
 		switch {
 		case err != nil:
@@ -145,7 +154,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		case a == nil:
 			return p.ask(x, accept)
 		case a.source != fromUpdating:
-			p.hot.add(x, a)
+			p.keepHot(x, a)
 		}
 		return a, nil
 	}
@@ -164,11 +173,38 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	switch at.Place {
 	case repository.Recent:
 		a.until = at.When.Add(r.Up.Tags.Fresh)
-		p.hot.add(x, a)
+		p.keepHot(x, a)
 	case repository.Held:
-		p.hot.add(x, a)
+		p.keepHot(x, a)
 	}
 	return a, nil
+}
+
+// tagOf returns the tag that a request for a manifest asks for.
+func (p *Puller) tagOf(x *request.Request, accept []string) tag {
+	t := tag{repo: x.Repo, name: x.Q.Ref.Tag, accept: accept}
+	t.after = p.lastAnswer(x.R.Context(), x, t)
+	return t
+}
+
+// lastAnswer returns when the upstream that the client asked for last said what a tag means, if a
+// fallback is asked now, and otherwise zero.
+func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time.Time {
+	if x.Instead.Up == nil {
+		return time.Time{}
+	}
+	t.repo = x.Instead
+	if fact := anyFact(ctx, f.o.Tags, t); fact != nil && !fact.NotFound {
+		return fact.CheckedAt
+	}
+	return time.Time{}
+}
+
+// keepHot caches an answer, unless a fallback gave it: the next client asks the upstream again.
+func (p *Puller) keepHot(x *request.Request, a *answer) {
+	if x.Instead.Up == nil {
+		p.hot.add(x, a)
+	}
 }
 
 // Newest returns the manifest that a tag means at its upstream, or will mean when a queued push has

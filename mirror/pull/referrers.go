@@ -15,6 +15,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/fallback"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/upstream"
@@ -79,18 +80,27 @@ func (p *Puller) Referrers(x *request.Request) error {
 	if err != nil {
 		return oci.ErrPaginationInvalid.Because(err)
 	}
-	if len(page) > 0 {
-		return p.referrersPage(x, page)
-	}
+	bounded := x.WithTimeout(repository.LookupTimeout)
+	return p.lender.InTurn(bounded, x, func() error {
+		if len(page) > 0 {
+			return p.referrersPage(bounded, x, page)
+		}
+		return p.referrers(bounded, x)
+	})
+}
+
+// referrers answers with a whole list. bounded is for requests that no other client shares.
+func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
 	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
+	t.after = p.lastAnswer(ctx, x, t)
 	a, err := p.remembered(ctx, t, true)
 	if a == nil && err == nil {
 		a, err = p.byTag(ctx, t)
 	}
 	switch {
 	case errors.Is(err, errLongList):
-		return p.referrersPage(x, nil)
+		return p.referrersPage(bounded, x, nil)
 	case err != nil && len(queued) > 0:
 		a = &answer{Manifest: &repository.Manifest{Raw: emptyList}, source: fromCache} // answer with the queued referrers alone
 	case err != nil:
@@ -103,13 +113,15 @@ func (p *Puller) Referrers(x *request.Request) error {
 	x.Source, x.Stale = a.source, a.stale
 	x.W.Header().Set("X-Cache", a.source)
 	p.warn(x)
+	p.lender.LendListed(x, a.Digest, list)
 	return sendReferrers(x, list, queued, nil)
 }
 
 // referrersPage passes on one page of a list, and remembers nothing. page is the query of the page,
 // nil for the first one.
-func (p *Puller) referrersPage(x *request.Request, page url.Values) error {
-	ctx := x.WithTimeout(repository.LookupTimeout)
+func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url.Values) error {
+	ctx, cancel := fallback.Patience(ctx, x.Repo)
+	defer cancel()
 	x.Source = fromOrigin
 	got, err := x.Repo.Up.Lister.Referrers(ctx, x.Repo.Remote(), x.Q.Ref.Digest, page)
 	if err != nil {
@@ -119,6 +131,8 @@ func (p *Puller) referrersPage(x *request.Request, page url.Values) error {
 	if err != nil {
 		return err
 	}
+	p.warn(x)
+	p.lender.LendListed(x, digest.FromBytes(got.Body), list)
 	return sendReferrers(x, list, nil, got.Next)
 }
 
@@ -260,7 +274,7 @@ func (f *finder) list(ctx context.Context, how upstream.Call, t tag) (all []json
 // fallbackList reads a list of referrers from the tag that stands for it at a registry without the
 // referrers call (spec, "Listing Referrers").
 func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]json.RawMessage, error) {
-	byTag := tag{repo: t.repo, name: t.name, accept: []string{oci.MediaTypeOCIIndex}}
+	byTag := tag{repo: t.repo, name: t.name, accept: []string{oci.MediaTypeOCIIndex}, after: t.after}
 	if m := t.repo.Queued(oci.Reference{Tag: byTag.name}, byTag.accept); m != nil {
 		return descriptors(t.repo, m.Raw)
 	}

@@ -2,7 +2,6 @@ package pull
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"dray/mirror/identity"
 	"dray/mirror/repository"
 	"dray/mirror/request"
-	"dray/upstream"
 	"dray/upstream/oci"
 )
 
@@ -40,15 +38,13 @@ func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, mi
 	return v, err
 }
 
-// NotAnswered reports whether the error means that the upstream did not say if it has the content.
-func NotAnswered(err error) bool {
-	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
-}
+// NotAnswered is [repository.NotAnswered].
+func NotAnswered(err error) bool { return repository.NotAnswered(err) }
 
 // ask asks the upstream for a manifest.
 func (p *Puller) ask(x *request.Request, accept []string) (*answer, error) {
 	repo, ref, confirm := x.Repo, x.Q.Ref, x.AsksToPush()
-	t := tag{repo: repo, name: ref.Tag, accept: accept}
+	t := p.tagOf(x, accept)
 	ask := func(ctx context.Context) (*answer, error) {
 		switch {
 		case !ref.ByDigest():

@@ -74,7 +74,10 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 	if s, ok := f.fromTier(ctx, from, 0); ok {
 		return s, nil
 	}
-	return f.get(ctx, f.repo.Up.Source, from, 0)
+	if f.answered.Load() {
+		return f.get(ctx, f.repo.Up.Source, from, 0) // it has to go on here: no fallback can answer any more
+	}
+	return f.get(ctx, f.repo.Up.ForPulls(), from, 0)
 }
 
 // part is the Part of a [cache.Split]. If the registry refuses the range of the first part, part
@@ -87,9 +90,9 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 	if from > 0 {
 		return f.get(ctx, f.repo.Up.OneTry(), from, to)
 	}
-	s, err := f.get(ctx, f.repo.Up.Source, 0, to)
+	s, err := f.get(ctx, f.repo.Up.ForPulls(), 0, to)
 	if errors.Is(err, oci.ErrRangeInvalid) {
-		s, err = f.get(ctx, f.repo.Up.Source, 0, 0)
+		s, err = f.get(ctx, f.repo.Up.ForPulls(), 0, 0)
 		s.Whole = true
 	}
 	return s, err

@@ -65,7 +65,11 @@ func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 // Ask asks the upstream for the size of a blob, in bytes, and records that the upstream has the
 // blob.
 func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
-	size, err := r.Up.Source.StatBlob(ctx, r.Remote().With(how), d)
+	source := r.Up.Source
+	if r.Up.Sink == nil {
+		source = r.Up.ForPulls() // otherwise a push may depend on the answer
+	}
+	size, err := source.StatBlob(ctx, r.Remote().With(how), d)
 	if err == nil {
 		r.RecordAtTarget(ctx, d, size)
 	}

@@ -25,6 +25,9 @@ type Upstream struct {
 	Source upstream.Source
 	// Once reads with a single attempt: see [Upstream.OneTry]. Nil means Source.
 	Once upstream.Source
+	// Yielding reads for clients that another upstream can serve as well: see [Upstream.ForPulls]. Nil
+	// means Source.
+	Yielding upstream.Source
 	// Sink takes pushes. If it is nil, dray refuses pushes.
 	Sink upstream.Sink
 	// AcknowledgeLocally says that dray answers a push when it is on stable storage here and in the
@@ -39,6 +42,8 @@ type Upstream struct {
 	// BuildCaches names the upstream that stores the build caches pushed to this upstream. Nil means
 	// that build caches are stored like images.
 	BuildCaches *BuildCaches
+	// Fallbacks are asked in this order when the upstream does not answer a pull.
+	Fallbacks []Fallback
 	// Tags sets how long answers about tags are believed.
 	Tags TagPolicy
 	// Split has the settings for fetching large blobs in parts. [Fetch] sets its Part. With the zero
@@ -47,6 +52,8 @@ type Upstream struct {
 	// Tier is another place that has bytes of this upstream's content, asked before the upstream. Nil
 	// means that there is none.
 	Tier cache.Tier
+	// followed says that this is a fallback, and that another one follows.
+	followed bool
 }
 
 // TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
@@ -96,6 +103,18 @@ func (u *Upstream) keep(d digest.Digest, size int64) {
 	}
 }
 
+// Yields reports whether another upstream is asked if this one does not answer.
+func (u *Upstream) Yields() bool { return u.followed || len(u.Fallbacks) > 0 }
+
+// ForPulls returns the source for the pulls of clients: Yielding if the upstream yields. Questions
+// about pushes go to Source.
+func (u *Upstream) ForPulls() upstream.Source {
+	if u.Yielding == nil || !u.Yields() {
+		return u.Source
+	}
+	return u.Yielding
+}
+
 // Remote returns a repository's name at the upstream.
 func (u *Upstream) Remote(repo string) upstream.Repo {
 	return upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, repo)}
@@ -104,6 +123,14 @@ func (u *Upstream) Remote(repo string) upstream.Repo {
 func (u *Upstream) check() error {
 	if u.Name == "" || u.Source == nil || u.Lister == nil {
 		return fmt.Errorf("mirror: upstream %q is incomplete", u.Name)
+	}
+	for _, f := range u.Fallbacks {
+		switch {
+		case f.To == nil || f.To.Source == nil || f.To.Lister == nil || f.To.Sink != nil || f.To.Deleter != nil:
+			return fmt.Errorf("mirror: upstream %q: a fallback is missing, or takes pushes", u.Name)
+		case f.To.Name == u.Name:
+			return fmt.Errorf("mirror: upstream %q is a fallback of itself", u.Name)
+		}
 	}
 	if u.BuildCaches == nil {
 		return nil

@@ -57,6 +57,9 @@ type Request struct {
 	ID string
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
+	// Instead is the repository that the client asked for, if a fallback answers from Repo. Otherwise
+	// it has no upstream.
+	Instead repository.Repo
 	// Stale is the error of the upstream if an old answer was sent because of that error; nil
 	// otherwise.
 	Stale error
@@ -134,6 +137,19 @@ func (x *Request) Divert() {
 	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
 		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
 	}
+}
+
+// Turn makes a repository at a fallback answer the request, or again the one that the client asked
+// for. The rights of the client do not depend on that.
+func (x *Request) Turn(to repository.Repo) {
+	named := x.Repo
+	if x.Instead.Up != nil {
+		named = x.Instead
+	}
+	if x.Instead = (repository.Repo{}); to != named {
+		x.Instead = named
+	}
+	x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
 }
 
 // Need returns the purpose of a pull. On a listener that takes pushes, clients also see the content

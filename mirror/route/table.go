@@ -37,6 +37,8 @@ type Table struct {
 	Own []string
 	// Order has the routes. The first one gets the requests in which nothing selects a route.
 	Order []Route
+	// Others has the upstreams that no name selects here. Clients may reach them as fallbacks.
+	Others []Route
 }
 
 // Target is the result of matching a request.
@@ -176,6 +178,18 @@ func (r *Table) At(upstream, repo string) (Target, bool) {
 		}
 	}
 	return Target{}, false
+}
+
+// Serves reports whether clients may have a repository of an upstream, by whatever name.
+func (r *Table) Serves(upstream, repo string) bool {
+	for _, all := range [][]Route{r.Order, r.Others} {
+		for i := range all {
+			if all[i].Upstream == upstream {
+				return all[i].check(repo) == nil
+			}
+		}
+	}
+	return false
 }
 
 // Check returns an error if the labels of two routes are equal, or if one is a leading path of the

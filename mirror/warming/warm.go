@@ -179,12 +179,18 @@ func (j *job) run(ctx context.Context) error {
 	return j.kept()
 }
 
-// root returns the manifest that the reference means now.
-func (j *job) root(ctx context.Context) (*repository.Manifest, error) {
-	if j.ref.ByDigest() {
-		return j.manifest(ctx, j.ref.Digest)
-	}
-	return j.pull.Newest(ctx, j.repo, j.ref.Tag)
+// root returns the manifest that the reference means now. If a fallback of the upstream has to
+// answer, all of the image comes from there.
+func (j *job) root(ctx context.Context) (m *repository.Manifest, err error) {
+	err = repository.InTurn(ctx, j.repo, j.ref.Digest, nil, func(r repository.Repo) (err error) {
+		if j.repo = r; j.ref.ByDigest() {
+			m, err = j.manifest(ctx, j.ref.Digest)
+		} else {
+			m, err = j.pull.Newest(ctx, r, j.ref.Tag)
+		}
+		return err
+	})
+	return m, err
 }
 
 // manifest returns a manifest by digest, as a pull does.

@@ -229,7 +229,7 @@ func (u *Upstream) complete() {
 	if host == dockerHubHost {
 		u.DefaultNamespace = cmp.Or(u.DefaultNamespace, "library")
 	}
-	if len(u.Hosts) == 0 {
+	if u.Hosts == nil {
 		u.Hosts = u.hosts()
 	}
 	if u.Kind != KindECR || !u.Push {
@@ -259,6 +259,9 @@ func (u *Upstream) completeLocal() {
 // name returns the configured name. If there is none, it returns the host of the URL, which is
 // docker.io for Docker Hub.
 func (u *Upstream) name() string { return cmp.Or(u.Name, u.hostName()) }
+
+// PublicName returns how the full names of the registry's images begin, such as docker.io.
+func (u *Upstream) PublicName() string { return slices.Concat(u.Hosts, []string{u.hostName()})[0] }
 
 func (u *Upstream) hostName() string {
 	host := u.RegistryHost()

@@ -30,6 +30,7 @@ func enums() []enum {
 		enumOf(ForwardedFor, Forwarded),
 		enumOf(CreateAll, CreateDryRun, CreateOff),
 		enumOf(KindOCI, KindECR, KindECRPublic, KindLocal),
+		enumOf(FallbackOnFailure, FallbackOnNotFound),
 		enumOf(WriteBackNever, WriteBackAsync),
 		enumOf(AcknowledgeUpstream, AcknowledgeLocal),
 		enumOf(WhenFullEvict, WhenFullRefuse),

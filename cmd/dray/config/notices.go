@@ -121,7 +121,10 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 	}
 	var private []string
 	for _, u := range c.Upstreams {
-		if slices.Contains(l.Upstreams, u.Name) && (u.UsesAWS() || u.Credentials.Username != "") {
+		served := slices.ContainsFunc(c.Upstreams, func(n Upstream) bool {
+			return slices.Contains(l.Upstreams, n.Name) && (n.Name == u.Name || fallsBack(n.Fallbacks, u.Name))
+		})
+		if served && (u.UsesAWS() || u.Credentials.Username != "") {
 			private = append(private, u.Name)
 		}
 	}

@@ -161,6 +161,8 @@ func TestNotices(t *testing.T) {
 		{name: "regions that dray does not know", file: "upstreams: [{url: 123456789012.dkr.ecr.us-eats-1.amazonaws.com}, {url: 123456789012.dkr-ecr.eu-central-2.on.aws}]\ncloudwatch: {region: moon-base-1}", want: []string{
 			"upstream 123456789012.dkr.ecr.us-eats-1.amazonaws.com: this version of dray does not know the AWS region us-eats-1; did you mean us-east-1?",
 			"cloudwatch: this version of dray does not know the AWS region moon-base-1. Look whether it exists."}},
+		{name: "a fallback exposes", file: "listeners: [{address: ':81', upstreams: [ghcr.io]}]\nupstreams: [{url: ghcr.io, fallbacks: [own]}, {name: own, url: r.example.com, credentials: {username: u, password_env: P}}]", want: []string{
+			"listener :81: every client that can connect to :81 can pull, without a password, all images that dray's credentials can read from own."}},
 		{name: "programs that see what dray sees", file: "checks: [{name: c, exec: [{mode: enforce, command: [/bin/true]}, {command: [/bin/false]}]}]", want: ofUser(
 			"checks c: dray does not run as root, so /bin/true runs as the user of dray. It sees none of dray's variables, but it can read dray's files, such as keys and passwords, and kill dray.")},
 	} {
@@ -174,5 +176,20 @@ func TestNotices(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// An upstream that no host name selects says so. Otherwise it has the names of its registry.
+func TestNoHosts(t *testing.T) {
+	cfg, err := Load(write(t, "dray.yaml", "upstreams: [{name: a, url: r.example.com, hosts: [docker.io]}, {url: docker.io, hosts: []}]"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := cfg.Upstreams[1]; len(u.Hosts) > 0 || u.PublicName() != "docker.io" {
+		t.Errorf("%q, %s", u.Hosts, u.PublicName())
+	}
+	const want = `host "docker.io" is already used by upstreams[0]`
+	if _, err := Load(write(t, "dray.yaml", "upstreams: [{name: a, url: r.example.com, hosts: [docker.io]}, docker.io]"), nil); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("without hosts: []: %v", err)
 	}
 }

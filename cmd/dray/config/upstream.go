@@ -20,7 +20,7 @@ type Upstream struct {
 	// The host names that select this upstream, in the `Host` header or in `?ns=`. A host name with a
 	// dot and without a port also selects it like a prefix: with `quay.io`, clients can pull
 	// `<dray>/quay.io/org/app`. Default: the host of `url`. The default of Docker Hub is its four
-	// names; a registry below a path has no default.
+	// names; a registry below a path has no default. With `[]`, no host name selects the upstream.
 	Hosts []string `yaml:"hosts"`
 	// The path prefixes that select this upstream. With `hub`, dray accepts both
 	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and
@@ -36,6 +36,8 @@ type Upstream struct {
 	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
 	// The repositories that clients may pull from this upstream, push to it and delete at it.
 	Repositories Repositories `yaml:"repositories,omitempty"`
+	// Other upstreams that dray asks for pulls, in this order, when this one does not answer.
+	Fallbacks []Fallback `yaml:"fallbacks,omitempty"`
 	// The credentials of dray at the upstream. For kind `ecr` the AWS SDK finds them, and this
 	// section is not allowed. Default: anonymous.
 	Credentials Credentials `yaml:"credentials,omitempty"`

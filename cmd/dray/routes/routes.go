@@ -30,6 +30,11 @@ func Of(c config.Config, l config.Listener) *route.Table {
 			}
 		}
 	}
+	for _, u := range c.Upstreams {
+		if !slices.Contains(l.Upstreams, u.Name) {
+			r.Others = append(r.Others, route.Route{Upstream: u.Name, Allow: u.Repositories.Allow, Deny: u.Repositories.Deny})
+		}
+	}
 	return r
 }
 

@@ -1,0 +1,36 @@
+package config
+
+import "slices"
+
+// Fallback names another upstream that dray asks for a pull if this upstream does not answer: it
+// cannot be reached, answers 429 or a status of 500 or above, refuses dray's credentials, or has
+// done so a moment ago. An entry can be just the name. dray asks for the repository of the same
+// name, below the `repository_prefix` of the fallback, with the fallback's credentials. The rights
+// of a client depend on the upstream that it names, whichever answers. dray gets nothing from a
+// fallback whose `repositories` exclude the repository. An upstream with fallbacks is asked once,
+// for 8 s at most. If it said less than `tags.stale` ago what a tag means, dray serves that and
+// asks no fallback. Pushes never go to a fallback. docs/operating.md has examples.
+type Fallback struct {
+	// The name of the other upstream. It must not have fallbacks itself, nor the kind `local`.
+	Name string `yaml:"upstream"`
+	// With `failure`, dray asks the fallback if an upstream before it does not answer. With
+	// `not_found`, dray also asks it for what they do not have. Default: `failure`.
+	On FallbackOn `yaml:"on,omitempty"`
+}
+
+// setText makes the entry one that has only a name.
+func (f *Fallback) setText(text string) { f.Name = text }
+
+// FallbackOn says when a fallback is asked.
+type FallbackOn string
+
+// The reasons to ask a fallback.
+const (
+	FallbackOnFailure  FallbackOn = "failure"
+	FallbackOnNotFound FallbackOn = "not_found" // and on a failure
+)
+
+// fallsBack reports whether an upstream is one of the fallbacks.
+func fallsBack(on []Fallback, name string) bool {
+	return slices.ContainsFunc(on, func(f Fallback) bool { return f.Name == name })
+}
