@@ -57,7 +57,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help release bench playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak crashloop clean install
+.PHONY: help release bench first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak crashloop clean install
 
 help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -138,6 +138,9 @@ soak: ## pull, push, purge and kill -9 dray for SOAKTIME, and verify every byte;
 
 crashloop: ## kill dray ROUNDS times during pushes, with acknowledge: upstream and with acknowledge: local
 	go test -count=1 -v -timeout 60m ./cmd/dray -run '^TestCrashLoop$$' -crash-rounds $(ROUNDS)
+
+first-pull: ## time the steps from the package to the first cached pull, on a Debian that is booted for it
+	DRAY_REQUIRE_CLIENTS=1 go test ./cmd/e2e -count=1 -v -run 'TestRelease/first_pull' | grep -v '^=== '
 
 bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; use an idle machine
 	go run ./cmd/draybench -install -out docs/benchmarks.md

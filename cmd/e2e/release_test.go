@@ -58,6 +58,7 @@ func TestRelease(t *testing.T) {
 	})
 	t.Run("checksums, signature and bill of materials", func(t *testing.T) { checkRelease(t, first) })
 	t.Run("package", func(t *testing.T) { checkPackage(t, filepath.Join(first, "dray_"+releaseVersion+"_amd64.deb")) })
+	t.Run("first pull", func(t *testing.T) { checkFirstPull(t, filepath.Join(first, "dray_"+releaseVersion+"_amd64.deb")) })
 	t.Run("image", func(t *testing.T) {
 		checkReleasedImage(t, filepath.Join(first, "dray_"+releaseVersion+"_image_amd64.tar"))
 	})
