@@ -1,7 +1,9 @@
 package repository
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -441,4 +443,76 @@ func (r Foresight) link(ctx context.Context, d digest.Digest) (meta.LinkFact, bo
 	}
 	link, err = r.store.o.Visibility.Get(ctx, r.Up.Name, anywhere, d)
 	return link, err == nil
+}
+
+// entry is a place to ask for the content of a repository.
+type entry struct {
+	repo Repo
+	// notFound says that the entry is asked although those before it say "not found".
+	notFound bool
+}
+
+// InTurn calls ask for the repository r. If its upstream does not answer, InTurn calls ask for the
+// repository of the same name at each fallback of the upstream, until one has the content. d is the
+// digest that is asked for, empty if that is a tag or a list. If may is not nil, InTurn leaves out
+// the fallbacks for which may returns false. InTurn returns nil if ask did. If no call of ask
+// succeeded, the error is the first one that says nothing about the content, because then nobody
+// knows that there is no such content. Otherwise it is that of r.
+func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
+	if len(r.Up.Fallbacks) == 0 {
+		return ask(r)
+	}
+	var own, silent error
+	borrowed := false
+	for i, e := range entries(ctx, r, d, may) {
+		borrowed = borrowed || e.repo != r && i == 0
+		if i > 0 && !e.notFound && silent == nil {
+			continue
+		}
+		err := ask(e.repo)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case NotAnswered(err):
+			silent = cmp.Or(silent, err)
+		case e.repo == r && !borrowed && !oci.NotFound(err):
+			return err // a refusal is an answer
+		}
+		if e.repo == r {
+			own = err
+		}
+	}
+	return cmp.Or(silent, own)
+}
+
+// NotAnswered reports whether the error means that the upstream did not say if it has the content.
+func NotAnswered(err error) bool {
+	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// entries returns the places to ask for a digest, in order. The repository is the first, unless it
+// is not known to have the digest and a fallback has lent that. The lender of a manifest is asked
+// first for all that the manifest names, which the others may not have.
+func entries(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool) []entry {
+	all := []entry{{repo: r}}
+	known := d == ""
+	if !known {
+		_, known, _ = r.visible(ctx, d)
+	}
+	for _, f := range r.Up.Fallbacks {
+		if may != nil && !may(f.To) {
+			continue
+		}
+		e := entry{Repo{Up: f.To, Name: r.Name, store: r.store}, f.NotFound}
+		if !known && lent(ctx, e.repo, r, d) {
+			known = true
+			for i := range all {
+				all[i].notFound = true
+			}
+			all = append([]entry{e}, all...)
+			continue
+		}
+		all = append(all, e)
+	}
+	return all
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -345,4 +346,28 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 		return nil
 	}
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
+}
+
+// borrower is the name under which the facts about a fallback remember what was lent to another
+// upstream's repository. It is not the name of a repository, because it has a space.
+func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
+
+// lent reports whether a fallback has lent a digest to a repository.
+func lent(ctx context.Context, from, to Repo, d digest.Digest) bool {
+	_, err := to.store.o.Visibility.Get(ctx, from.Up.Name, borrower(to), d)
+	return err == nil
+}
+
+// Lend remembers that a fallback has answered for a repository with the manifest m, or with a list
+// of manifests. So requests for what the answer names go to that fallback, although they name the
+// other repository, and even after its upstream has recovered. The fact makes nothing visible.
+func Lend(ctx context.Context, from, to Repo, m digest.Digest, names []oci.Child) {
+	links := append(childLinks(names), meta.Link{Digest: m})
+	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, from, to, l.Digest) }) {
+		return
+	}
+	for i := range links {
+		links[i].LinkFact = meta.LinkFact{Size: -1, Kind: meta.KindBlob} // listings of images leave out blobs
+	}
+	to.store.Recorded(to.store.o.Visibility.Add(ctx, from.Up.Name, borrower(to), links...))
 }

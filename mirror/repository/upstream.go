@@ -87,6 +87,27 @@ func (u *Upstream) TakesBuildCache(man *oci.Manifest) bool {
 	return u.BuildCaches != nil && man.BuildCache()
 }
 
+// Fallback is an upstream that dray asks in place of another one, whose name clients use. A client
+// needs no rights but those for that name.
+type Fallback struct {
+	// To is what [Upstream.Reading] returns for the upstream to ask. It has the same name, so facts
+	// and bytes are the same whatever name clients use.
+	To *Upstream
+	// NotFound says that To is also asked for what the upstreams before it do not have. Otherwise it
+	// is asked only if one of them does not answer.
+	NotFound bool
+}
+
+// Reading returns the upstream as a fallback of another one. It takes no pushes, and content of
+// pushes to it that are under way is not in its repositories. last says that no other fallback
+// follows, so that a failed request is worth repeating.
+func (u *Upstream) Reading(last bool) *Upstream {
+	r := *u
+	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
+	r.followed = !last
+	return &r
+}
+
 // OneTry returns a source that makes a single attempt, or Source if there is none. It is for
 // requests that dray can do without, for example because it has an older answer.
 func (u *Upstream) OneTry() upstream.Source {
