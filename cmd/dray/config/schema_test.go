@@ -44,6 +44,8 @@ var needs = map[reflect.Type]object{
 	},
 	reflect.TypeFor[Credentials]():         {"dependentRequired": object{"password_file": []string{"username"}, "password_env": []string{"username"}}},
 	reflect.TypeFor[BuildCache]():          {"dependentRequired": object{"write_back": []string{"to"}}},
+	reflect.TypeFor[Fallback]():            {"required": []string{"upstream"}},
+	reflect.TypeFor[Bucket]():              {"required": []string{"url"}},
 	reflect.TypeFor[Auth]():                {"required": []string{"name"}},
 	reflect.TypeFor[HTPasswd]():            {"required": []string{"file"}},
 	reflect.TypeFor[Token]():               {"required": []string{"realm", "service", "issuer"}},
