@@ -109,16 +109,24 @@ const maxLooks = 3
 // OpenHeld is Open without a fetch. It returns ErrNotFound if neither memory nor disk holds the
 // blob.
 func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
-	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
-	if p, ok := c.memory.Get(d); ok {
-		return c.fetcher.reader(ctx, Blob{Digest: d, Size: int64(len(p))}, none, memoryBytes(p), SourceMemory), nil
+	return c.openHeld(ctx, Blob{Digest: d})
+}
+
+func (c *Cache) openHeld(ctx context.Context, b Blob) (*Reader, error) {
+	if p, ok := c.memory.Get(b.Digest); ok {
+		b.Size = int64(len(p))
+		return c.fetcher.reader(ctx, b, notHere, memoryBytes(p), SourceMemory), nil
 	}
-	blob, err := c.disk.Open(ctx, d)
+	blob, err := c.disk.Open(ctx, b.Digest)
 	if err != nil {
 		return nil, err
 	}
-	return c.fetcher.reader(ctx, Blob{Digest: d, Size: blob.Size()}, none, diskBytes{blob}, SourceDisk), nil
+	b.Size = blob.Size()
+	return c.fetcher.reader(ctx, b, notHere, diskBytes{blob}, SourceDisk), nil
 }
+
+// notHere is the [Origin] of a reader that starts no fetch. It always fails.
+func notHere(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
 
 // Stat returns the length of a blob in bytes, and whether memory or disk holds the blob.
 func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {

@@ -111,6 +111,12 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 		s.degraded(&localError{"closed", ErrClosed}, b.Digest)
 		return s.passThrough(ctx, b, origin, nil)
 	}
+	return s.wait(ctx, b, origin, f)
+}
+
+// wait returns a reader for a member as soon as the origin of its flight has answered. It ends the
+// membership.
+func (s *flights) wait(ctx context.Context, b Blob, origin Origin, f *member) (*Reader, error) {
 	defer s.leave(f)
 	select {
 	case <-f.ready:
@@ -144,12 +150,7 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 func (s *flights) join(b Blob, origin Origin) *member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f := s.byDigest[b.Digest]; f != nil {
-		f.waiting++
-		m := &member{flight: f, source: SourceFlight, beforeFile: f.file == nil}
-		if f.ahead && !b.Ahead {
-			m.source, f.ahead = SourceOrigin, false
-		}
+	if m := s.joinLocked(b); m != nil {
 		return m
 	}
 	if s.closed {
@@ -159,6 +160,21 @@ func (s *flights) join(b Blob, origin Origin) *member {
 	s.byDigest[b.Digest] = f
 	s.running.Go(func() { s.run(f, b, origin) })
 	return &member{flight: f, source: SourceOrigin, beforeFile: true}
+}
+
+// joinLocked makes the caller a member of the flight of a digest, or returns nil if there is none.
+// It needs mu.
+func (s *flights) joinLocked(b Blob) *member {
+	f := s.byDigest[b.Digest]
+	if f == nil {
+		return nil
+	}
+	f.waiting++
+	m := &member{flight: f, source: SourceFlight, beforeFile: f.file == nil}
+	if f.ahead && !b.Ahead {
+		m.source, f.ahead = SourceOrigin, false
+	}
+	return m
 }
 
 // deliver gives the file to the waiting callers, and counts each as a user of it.
@@ -224,12 +240,14 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	if f.err = x.begin(); f.err != nil {
 		x.close()
 		s.remove(f) // a caller that looks again must not find this flight
+		b.ended(f.err)
 		close(f.ready)
 		return
 	}
 	in, err := s.create(x.size)
 	if err != nil {
 		x.end = -1
+		b.ended(err)
 		s.fail(f, x, local("create", err))
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
+	"dray/cache/fleet"
 	"dray/cache/meta"
 	"dray/mirror/explain"
 	"dray/mirror/flight"
@@ -26,7 +27,9 @@ import (
 
 // Options configure a Mirror.
 type Options struct {
-	Cache      *cache.Cache
+	Cache *cache.Cache
+	// Fleet is nil unless this mirror fetches blobs together with others.
+	Fleet      *fleet.Fleet
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
@@ -105,7 +108,7 @@ func New(o Options) (*Mirror, error) {
 	o.Queue = cmp.Or(o.Queue, queue.Empty())
 	var err error
 	m.repos, err = repository.NewStore(repository.Options{
-		Upstreams: o.Upstreams, Cache: o.Cache, Tags: o.Tags, Visibility: o.Visibility, Presence: o.Presence, Transit: o.Transit, Queue: o.Queue,
+		Upstreams: o.Upstreams, Cache: o.Cache, Fleet: o.Fleet, Tags: o.Tags, Visibility: o.Visibility, Presence: o.Presence, Transit: o.Transit, Queue: o.Queue,
 		Staged: repository.NewStaging(m.expiry, quotas.Refund), Tasks: m.tasks, Logger: m.log,
 	})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/disk"
+	"dray/cache/fleet"
 	"dray/cache/meta"
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/clients"
@@ -101,6 +102,9 @@ func (g *graph) buildConnections(context.Context) error {
 			own += wire.PipeFiles
 		}
 	}
+	if g.cfg.Fleet.On(g.cfg.Metadata) {
+		own += fleet.Files
+	}
 	n := cmp.Or(g.cfg.Limits.MaxConnections, max((files-own)/4, leastConnections))
 	if files < fewOpenFiles {
 		g.log.Warn(fmt.Sprintf("only %d files may be open, so dray serves %d connections at a time; %s", files, n, raiseOpenFiles))
@@ -179,6 +183,13 @@ func (g *graph) buildMetadata(context.Context) error {
 			return fmt.Errorf("metadata: %w", err)
 		}
 		store = r
+		if g.member, err = openMember(g.cfg, r.Leases(), g.cache, g.log); err != nil {
+			return err
+		}
+		if g.member != nil {
+			g.background["fleet"] = g.member.Run
+			g.register(g.member.Collectors())
+		}
 	} else {
 		b, err := bolt.Open(bolt.Options{Path: filepath.Join(g.cfg.Cache.Directory, "facts.db"), Logger: g.log})
 		if err != nil {
@@ -230,7 +241,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Fleet: g.member.Part(), Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})

@@ -2,9 +2,14 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 
+	"dray/cache"
+	"dray/cache/fleet"
 	"dray/cache/meta/redis"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/member"
+	"dray/cmd/dray/program"
 	"dray/cmd/dray/watched"
 )
 
@@ -16,4 +21,17 @@ func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	return redis.Open(redis.Options{URL: m.URL.Reveal(), Prefix: m.KeyPrefix, Password: func() string { return password().Reveal() }})
+}
+
+// fleetPatience is how long this dray waits for other members of its fleet. Tests on slow machines
+// change it.
+var fleetPatience fleet.Patience
+
+// openMember makes this dray a member of a fleet, or returns nil if the configuration has none.
+func openMember(cfg config.Config, leases fleet.Leases, c *cache.Cache, log *slog.Logger) (*member.Member, error) {
+	m, err := member.New(member.Options{Config: cfg, Leases: leases, Cache: c, Version: program.Version(), Patience: fleetPatience, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	return m, nil
 }

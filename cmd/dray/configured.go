@@ -1,6 +1,7 @@
 package main
 
 import (
+	"dray/cache/fleet"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/routes"
 	"dray/cmd/dray/watched"
@@ -55,6 +56,9 @@ func checkParts(c config.Config, k *config.Report) {
 		} else {
 			_ = store.Close()
 		}
+	}
+	if c.Fleet.On(c.Metadata) {
+		checkFile(k, "fleet.secret_file", c.Fleet.SecretFile, fleet.ParseKeys)
 	}
 	if k.Sound() { // otherwise checkRoutes would report wrong and duplicate names again
 		checkRoutes(c, k)

@@ -19,6 +19,7 @@ import (
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/listening"
+	"dray/cmd/dray/member"
 	"dray/cmd/dray/reload"
 	"dray/mirror"
 	"dray/mirror/gate"
@@ -55,7 +56,7 @@ type graph struct {
 	background map[string]func(context.Context) error
 }
 
-// front is what clients and operators connect to.
+// front is what clients, operators and other members of a fleet connect to.
 type front struct {
 	servers     []*wire.Server // those of clients, in the order of the configuration
 	admin       *wire.Server   // nil if it is off
@@ -63,6 +64,7 @@ type front struct {
 	listeners   *listening.Listeners
 	connections *wire.Connections // those of clients; the admin listener has its own
 	access      clients.Entries
+	member      *member.Member // nil without a fleet
 }
 
 // awsConfiguration reads the configuration of the AWS SDK. It sends no request to AWS: missing

@@ -51,7 +51,7 @@ var importable = map[string][]allowance{
 		{"golang.org/x/sys/unix", "fallocate, linkat and the other calls that make a blob appear whole"},
 	},
 	"dray/cache/fleet": {
-		{goDigest, addresses},
+		{"dray/cache", "what members give each other, and get"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/cache/fleet/fleettest": {{"dray/cache/fleet", "the suite of its leases"}, {goDigest, addresses}},
 	"dray/cache/s3": {
@@ -120,7 +120,7 @@ var importable = map[string][]allowance{
 		{"github.com/hashicorp/golang-lru/v2", "passwords that were wrong, bounded"}, {"golang.org/x/crypto/bcrypt", "compares passwords with hashes"},
 	},
 	"dray/mirror/repository": {
-		{"dray/cache", "where bytes are"}, {"dray/cache/meta", "where facts are"}, {"dray/mirror/queue", "content that is still to be forwarded"},
+		{"dray/cache", "where bytes are"}, {"dray/cache/fleet", "other mirrors that have bytes"}, {"dray/cache/meta", "where facts are"}, {"dray/mirror/queue", "content that is still to be forwarded"},
 		{"dray/mirror/flight", "one question for all who wait for it"}, {"dray/upstream", "what confirms content, and gives it"},
 		{"dray/upstream/oci", "manifests say what belongs together"},
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
@@ -174,7 +174,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
-		{"dray/cache", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
+		{"dray/cache", "given to the rooms"}, {"dray/cache/fleet", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
 	},
 	"dray/mirror/fixture": {},
 	"dray/mirror/mirrortest": {
@@ -249,6 +249,9 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/listening": {{"golang.org/x/sync/errgroup", "servers run together"}},
 	"dray/cmd/dray/logbuffer": {},
+	"dray/cmd/dray/member": {
+		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
+	},
 	"dray/cmd/dray/routes": {
 		{"dray/cmd/dray/config", "which upstreams there are"}, {"dray/mirror/route", "finds one of them"}, {"dray/mirror/inventory", "what operators name"},
 		{"dray/mirror/admin/api", "what they are told"}, {"dray/mirror/repository", "upstreams that answer for others"}, {"dray/upstream/oci", "references"},
@@ -307,7 +310,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
-		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/watched", "files that are read again"},
+		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},
 		{"github.com/spf13/cobra", "subcommands"},

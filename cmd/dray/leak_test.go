@@ -5,9 +5,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"dray/cache/fleet"
 	"dray/mirror/pipeline/scanner"
 )
 
@@ -23,12 +25,23 @@ func (q quiet) Run() int {
 // asDray makes the test program a dray with these arguments, which tests can kill.
 const asDray = "DRAY_TEST_AS_DRAY"
 
+// asPatient makes such a dray wait this long for a member of its fleet to say that it is alive, and
+// longer for connections and Redis. So it does not take a slow machine for one that has failed.
+const asPatient = "DRAY_TEST_PATIENCE"
+
 // TestMain fails when a goroutine of a whole dray outlives it.
 func TestMain(m *testing.M) {
 	if code, was := scanner.Supervise(os.Args); was {
 		os.Exit(code)
 	}
 	if args := os.Getenv(asDray); args != "" {
+		if text := os.Getenv(asPatient); text != "" {
+			long, err := time.ParseDuration(text)
+			if err != nil {
+				panic(err)
+			}
+			fleetPatience = fleet.Patience{Dial: 2 * time.Minute, Store: 2 * time.Minute, Answer: long}
+		}
 		os.Exit(untilSignal(strings.Fields(args)))
 	}
 	goleak.VerifyTestMain(quiet{m})

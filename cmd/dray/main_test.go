@@ -82,9 +82,10 @@ func fullConfiguration(t *testing.T) (text string, back *strings.Replacer) {
 	password := write(t, "password", "from-a-file\n")
 	htpasswd := write(t, "htpasswd", "ci:$2y$05$"+strings.Repeat("a", 53)+"\n")
 	cert, key := keyPair(t)
-	names := strings.NewReplacer("$PASSWORD_FILE", password, "$HTPASSWD", htpasswd, "$CERT", cert, "$KEY", key)
+	fleetSecret := write(t, "fleet", "from-a-file-of-the-fleet-with-32-characters\n")
+	names := strings.NewReplacer("$FLEET_SECRET", fleetSecret, "$PASSWORD_FILE", password, "$HTPASSWD", htpasswd, "$CERT", cert, "$KEY", key)
 	return names.Replace(read(t, "testdata/full.yaml")),
-		strings.NewReplacer(password, "$PASSWORD_FILE", htpasswd, "$HTPASSWD", cert, "$CERT", key, "$KEY")
+		strings.NewReplacer(fleetSecret, "$FLEET_SECRET", password, "$PASSWORD_FILE", htpasswd, "$HTPASSWD", cert, "$CERT", key, "$KEY")
 }
 
 func TestCheckPrintsEffectiveConfiguration(t *testing.T) {

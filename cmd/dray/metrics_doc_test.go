@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache/fleet"
 )
 
 const metricsPage = `# Metrics
@@ -70,6 +73,9 @@ func metricsOf(t *testing.T, r prometheus.Collector) map[string]string {
 func TestMetricsAreDocumented(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
 	rows := metricsOf(t, s.metrics)
+	members := prometheus.NewRegistry() // a fleet needs a Redis, which the stack does not have
+	members.MustRegister(fleet.New(fleet.Options{Cache: s.cache}).Collectors()...)
+	maps.Copy(rows, metricsOf(t, members))
 	var names []string
 	for name := range rows {
 		names = append(names, name)

@@ -182,7 +182,11 @@ func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Le
 // serveAll serves until ctx ends and dray has stopped in steps, until a server fails, or until
 // inner, the context of the background parts, ends because one of them has failed.
 func (g *graph) serveAll(ctx, inner context.Context) error {
-	err := g.listeners.Serve(ctx, inner, present(g.servers...), present(g.health, g.admin))
+	clients := present(g.servers...)
+	if g.member != nil {
+		clients = append(clients, g.member)
+	}
+	err := g.listeners.Serve(ctx, inner, clients, present(g.health, g.admin))
 	g.log.Info("stopped")
 	return err
 }

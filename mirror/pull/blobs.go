@@ -47,7 +47,11 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
 		x.Source = fromOrigin // a small fetched blob may be on disk before Source is called
 	}
-	if f.FromTier() && !f.Answered() {
+	switch {
+	case f.Answered():
+	case f.FromMember():
+		x.Source = fromMember
+	case f.FromTier():
 		x.Source = fromBucket
 	}
 	if err := p.confirmShared(ctx, r, d, x.Need(), at, f); err != nil {

@@ -31,6 +31,8 @@ const (
 	fromOrigin = "origin"
 	// fromBucket marks content whose bytes came from the tier of its upstream.
 	fromBucket = "bucket"
+	// fromMember marks content whose bytes came from another member of a fleet.
+	fromMember = "member"
 	// fromStale marks an old answer that is sent because the upstream failed. fromUpdating marks an
 	// old answer that is sent while the upstream is asked in the background.
 	fromStale    = "stale"

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cache"
+	"dray/cache/fleet"
 	"dray/upstream"
 	"dray/upstream/oci"
 )
@@ -32,17 +33,21 @@ type Fetch struct {
 	// blob.
 	answered atomic.Bool
 	tier     tierUse
+	// share is this mirror's part if the mirrors of a fleet fetch the blob together, otherwise nil.
+	share *fleet.Share
+	// given is set when another member has begun to give the blob to this fetch.
+	given atomic.Bool
 }
 
 // Fetch returns the fetch of a blob, and sends no request yet. ahead is the urgency of a prefetch.
 // It is nil if a client waits for the blob from the beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
-	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}}
+	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d)}
 }
 
-// Open opens the blob in the cache. If the cache does not hold the blob, the tier is asked, if the
-// blob is visible to the repository, and then the upstream. size is in bytes, -1 if it is not
-// known.
+// Open opens the blob in the cache. If the cache does not hold the blob, another member of the
+// fleet is asked, if one fetches it, then the tier, if the blob is visible to the repository, and
+// then the upstream. size is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	f.split = f.repo.Up.Split
 	f.split.Part = f.part
@@ -69,8 +74,14 @@ func (f *Fetch) Asked() (at time.Time, ok bool) {
 // Answered reports whether the upstream has begun to return the blob to this fetch.
 func (f *Fetch) Answered() bool { return f.answered.Load() }
 
+// FromMember reports whether another mirror of the fleet has begun to give the blob to this fetch.
+func (f *Fetch) FromMember() bool { return f.given.Load() }
+
 // whole is the [cache.Origin] of the fetch.
 func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
+	if s, ok, err := f.fromMember(ctx, from); ok || err != nil {
+		return s, err
+	}
 	if s, ok := f.fromTier(ctx, from, 0); ok {
 		return s, nil
 	}
@@ -84,6 +95,11 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 // asks for the whole blob. For later parts it makes a single attempt, so as not to ask a throttled
 // upstream again.
 func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
+	if from == 0 { // later parts are fetched only if no member gives the blob
+		if s, ok, err := f.fromMember(ctx, 0); ok || err != nil {
+			return s, err
+		}
+	}
 	if s, ok := f.fromTier(ctx, from, to); ok {
 		return s, nil
 	}
@@ -96,6 +112,30 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 		s.Whole = true
 	}
 	return s, err
+}
+
+// fromMember opens the blob, from an offset to its end, at another mirror of the fleet that has it
+// or fetches it. ok is false if the upstream is to be asked. The bytes of a member say nothing
+// about this repository. So the blob must be visible here, or the upstream must confirm it now. If
+// the upstream refuses, the result is that refusal.
+func (f *Fetch) fromMember(ctx context.Context, from int64) (s cache.Stream, ok bool, err error) {
+	if s, ok = f.share.Open(ctx, from, f.tier.size); !ok {
+		return cache.Stream{}, false, nil
+	}
+	_, visible, _ := f.repo.visible(ctx, f.digest)
+	if !visible {
+		_, err = f.repo.Confirm(ctx, f.digest)
+	}
+	if err == nil {
+		f.given.Store(true)
+		return s, true, nil
+	}
+	s.Body.Close() // nobody needs the error of a body that was given up
+	if refused := oci.AsError(err); oci.NotFound(err) || refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden {
+		return cache.Stream{}, false, err
+	}
+	f.share.Unconfirmed()
+	return cache.Stream{}, false, nil
 }
 
 // get opens the bytes [from, to) of the blob. If to is 0, the bytes reach to the end of the blob.
@@ -172,9 +212,14 @@ func (b *tierBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Ended implements [cache.Observer]. If some of the bytes came from the tier and the whole is
-// wrong, the upstream alone is asked once more.
+// Ended implements [cache.Observer]. If some of the bytes came from the tier or from other members,
+// and the whole is wrong, what gave them is not asked once more.
 func (f *Fetch) Ended(reason error) (again bool) {
+	again = f.share.Ended(reason)
+	return f.tierEnded(reason) || again
+}
+
+func (f *Fetch) tierEnded(reason error) (again bool) {
 	switch {
 	case f.repo.Up.Tier == nil:
 		return false

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
+	"dray/cache/fleet"
 	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/queue"
@@ -23,8 +24,10 @@ import (
 
 // Options are the parts of a Store.
 type Options struct {
-	Upstreams  []*Upstream
-	Cache      *cache.Cache
+	Upstreams []*Upstream
+	Cache     *cache.Cache
+	// Fleet is nil unless this mirror fetches blobs together with others.
+	Fleet      *fleet.Fleet
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence

@@ -15,7 +15,7 @@ func (a Admin) anonymous() bool { return a.TokenFile == "" && (a.Auth == "" || a
 func (c Config) validateAdmin(k *Report) {
 	a := c.Admin
 	if a.Address != AdminOff {
-		c.validateAdminAddress(k, "admin.address", a.Address)
+		c.validateOwnAddress(k, "admin.address", a.Address)
 		for i, h := range a.Hosts {
 			if h == "" || strings.ContainsAny(h, ":/@* ") {
 				k.Add(At("admin.hosts", i), "%q is not a host name; write one without a scheme and port, such as dray.example.com", h)
@@ -23,7 +23,7 @@ func (c Config) validateAdmin(k *Report) {
 		}
 	}
 	if a.HealthAddress != "" {
-		c.validateAdminAddress(k, "admin.health_address", a.HealthAddress)
+		c.validateOwnAddress(k, "admin.health_address", a.HealthAddress)
 		if sameAddress(a.HealthAddress, a.Address) {
 			k.Add("admin.health_address", "%s is already used by admin.address, where health and metrics are, too", a.HealthAddress)
 		}
@@ -43,8 +43,8 @@ func (c Config) validateAdmin(k *Report) {
 	}
 }
 
-// validateAdminAddress adds the problems of an address of the admin listeners.
-func (c Config) validateAdminAddress(k *Report, path, address string) {
+// validateOwnAddress adds the problems of an address of the admin listeners.
+func (c Config) validateOwnAddress(k *Report, path, address string) {
 	checkAddress(k, path, address)
 	for _, l := range c.Listeners {
 		if sameAddress(l.Address, address) {

@@ -30,6 +30,8 @@ type Config struct {
 	Metadata Metadata `yaml:"metadata"`
 	// The bucket that several mirrors share. See [bucket.md](bucket.md).
 	Bucket Bucket `yaml:"bucket"`
+	// The other drays with which this one fetches layers together.
+	Fleet Fleet `yaml:"fleet,omitempty"`
 	// The ways to recognise clients. A listener names the one that it uses.
 	Auth []Auth `yaml:"auth,omitempty"`
 	// The listener for metrics, health, profiles, and the subcommands that ask a running dray.

@@ -183,6 +183,7 @@ func (c *Config) complete() {
 	c.State.Directory = cmp.Or(c.State.Directory, c.Cache.Directory)
 	c.Queue.MaxBytes = cmp.Or(c.Queue.MaxBytes, c.Cache.MaxBytes/4)
 	c.Limits.MaxUploadBytesPerClient = cmp.Or(c.Limits.MaxUploadBytesPerClient, c.Cache.MaxBytes/2)
+	c.Fleet.applyDefaults()
 	if len(c.Upstreams) == 0 {
 		c.Upstreams = []Upstream{hub()}
 	}

@@ -63,6 +63,7 @@ func (c Config) Notices() []string {
 	if c.Metadata.URL != "" && slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Role == RoleRegistry }) {
 		add("metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror.")
 	}
+	c.fleetNotices(add)
 	c.adminNotices(add)
 	if os.Geteuid() != 0 {
 		c.execNotices(add)

@@ -52,6 +52,7 @@ func (c Config) validate(k *Report, validators []Validator) {
 		}
 	}
 	c.Queue.validate(k)
+	c.validateFleet(k)
 	c.validateNotifications(k)
 	c.validateRest(k)
 	c.validateQuotas(k)

@@ -1,0 +1,354 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache"
+)
+
+// Protocol is the number of the protocol that this version speaks. Members whose numbers differ by
+// one work together.
+const Protocol = 1
+
+const (
+	// maxFollowers bounds the members that read one blob from this one.
+	maxFollowers = 8
+	// maxLeases bounds the leases of one member. Beyond it, blobs are fetched without a lease.
+	maxLeases = 4096
+	// finishedFor is how long a member shows that it has a blob that it has fetched.
+	finishedFor = 10 * time.Minute
+	// banFor is how long a member that gave wrong bytes is not asked, and how long a blob that was
+	// wrong is fetched from the registry alone.
+	banFor = 10 * time.Minute
+	// storePause is how long the store is not asked after it has failed.
+	storePause = 2 * time.Second
+)
+
+// Patience says how long a member waits for another one, and for the store of leases.
+type Patience struct {
+	// Dial bounds the time until there is a connection; 0 means 1 s.
+	Dial time.Duration
+	// Stall is how long a stream may give nothing before the other member is asked what it has; 0
+	// means 2 s.
+	Stall time.Duration
+	// Answer bounds the time until that question is answered; 0 means 500 ms. A member that does not
+	// answer it counts as dead.
+	Answer time.Duration
+	// Store bounds one question to the store of leases; 0 means 300 ms.
+	Store time.Duration
+}
+
+func (p Patience) withDefaults() Patience {
+	return Patience{cmp.Or(p.Dial, time.Second), cmp.Or(p.Stall, 2*time.Second), cmp.Or(p.Answer, 500*time.Millisecond), cmp.Or(p.Store, 300*time.Millisecond)}
+}
+
+// Options are the parts of a fleet.
+type Options struct {
+	// Self is this member. Protocol 0 means [Protocol].
+	Self   Member
+	Leases Leases
+	// Cache has what other members may read.
+	Cache *cache.Cache
+	// Keys returns the keys that are valid now.
+	Keys     func() *Keys
+	Patience Patience
+	Logger   *slog.Logger
+}
+
+// Fleet is this member's part in a fleet. All methods may be called concurrently.
+type Fleet struct {
+	o      Options
+	log    *slog.Logger
+	m      *metrics
+	client *http.Client
+	// interrupted ends when Interrupt is called.
+	interrupted context.Context
+	interrupt   context.CancelFunc
+
+	mu        sync.Mutex // guards the fields below
+	held      map[digest.Digest]*lease
+	following map[digest.Digest]position // what this member reads from others
+	readers   map[digest.Digest]map[string]int
+	banned    map[string]time.Time        // members, until when
+	alone     map[digest.Digest]time.Time // blobs that are fetched from the registry alone, until when
+	storeAt   time.Time                   // the store is not asked before
+	leaving   bool
+	changed   chan struct{} // has an entry if leases are to be released
+}
+
+// lease is a lease of this member.
+type lease struct {
+	Lease
+	finished time.Time // zero while the blob is being fetched
+	over     bool      // to be released
+}
+
+// position says how far a flight is from the registry. One follows only who is nearer, so that no
+// two members wait for each other.
+type position struct {
+	generation int64
+	hop        int // 0: holds the lease, or fetches without one
+}
+
+// nearer reports whether p is nearer to the registry than q, or belongs to a newer generation.
+func (p position) nearer(q position) bool {
+	return p.generation > q.generation || p.generation == q.generation && p.hop < q.hop
+}
+
+// New returns this member's part in a fleet. It asks nobody yet.
+func New(o Options) *Fleet {
+	o.Self.Protocol = cmp.Or(o.Self.Protocol, Protocol)
+	o.Patience = o.Patience.withDefaults()
+	f := &Fleet{
+		o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+		held: map[digest.Digest]*lease{}, following: map[digest.Digest]position{}, readers: map[digest.Digest]map[string]int{},
+		banned: map[string]time.Time{}, alone: map[digest.Digest]time.Time{}, changed: make(chan struct{}, 1),
+	}
+	f.m = newMetrics(f)
+	f.interrupted, f.interrupt = context.WithCancel(context.Background())
+	dialer := net.Dialer{Timeout: o.Patience.Dial}
+	f.client = &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, TLSClientConfig: clientTLS(o.Keys), TLSHandshakeTimeout: 2 * o.Patience.Dial,
+			TLSNextProto:       map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1 costs less for large bodies
+			DisableCompression: true, MaxIdleConnsPerHost: maxFollowers, IdleConnTimeout: time.Minute,
+		},
+	}
+	return f
+}
+
+// Collectors returns the metrics of the fleet.
+func (f *Fleet) Collectors() []prometheus.Collector { return f.m.collectors() }
+
+// Members returns the members that are alive, as the store knows them.
+func (f *Fleet) Members(ctx context.Context) ([]Member, error) { return f.o.Leases.Members(ctx) }
+
+// Run renews the leases of this member, and releases those that are over, until ctx ends. Then it
+// releases all of them.
+func (f *Fleet) Run(ctx context.Context) error {
+	defer f.client.CloseIdleConnections()
+	tick := time.NewTicker(RenewEvery)
+	defer tick.Stop()
+	f.renew(ctx)
+	for {
+		select {
+		case <-tick.C:
+			f.release(ctx)
+			f.renew(ctx)
+		case <-f.changed:
+			f.release(ctx)
+		case <-ctx.Done():
+			f.leave(context.WithoutCancel(ctx))
+			return nil
+		}
+	}
+}
+
+// leave takes no more leases, and gives all up. Members that read from this one can read on.
+func (f *Fleet) leave(ctx context.Context) {
+	f.mu.Lock()
+	f.leaving = true
+	for _, l := range f.held {
+		l.over = true
+	}
+	f.mu.Unlock()
+	f.release(ctx)
+	ctx, cancel := context.WithTimeout(ctx, f.o.Patience.Store)
+	defer cancel()
+	if err := f.o.Leases.Leave(ctx, f.o.Self.ID); err != nil {
+		f.log.Debug("fleet: cannot leave", "error", err)
+	}
+}
+
+// renew extends the leases. Those that another member has taken are forgotten: the fetch goes on,
+// and costs bytes.
+func (f *Fleet) renew(ctx context.Context) {
+	f.mu.Lock()
+	if f.leaving {
+		f.mu.Unlock()
+		return
+	}
+	var all []Lease
+	for _, l := range f.held {
+		if !l.over {
+			all = append(all, l.Lease)
+		}
+	}
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
+	defer cancel()
+	lost, err := f.o.Leases.Renew(ctx, f.o.Self, all)
+	f.storeAnswered(err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range lost {
+		delete(f.held, d)
+	}
+}
+
+// release gives up the leases that are over: those of fetches that ended, of blobs that are gone,
+// and of blobs that were fetched long ago. If the store fails, they expire by themselves.
+func (f *Fleet) release(ctx context.Context) {
+	var over []Lease
+	f.mu.Lock()
+	for d, l := range f.held {
+		if _, whole := f.o.Cache.Stat(d); whole && l.finished.IsZero() {
+			l.finished = time.Now()
+		}
+		if _, here := f.o.Cache.Progress(d, 0); l.over || !here || !l.finished.IsZero() && time.Since(l.finished) >= finishedFor {
+			over = append(over, l.Lease)
+			delete(f.held, d)
+		}
+	}
+	f.mu.Unlock()
+	if len(over) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
+	defer cancel()
+	if err := f.o.Leases.Release(ctx, over); err != nil {
+		f.log.Debug("fleet: cannot release leases", "leases", len(over), "error", err)
+	}
+}
+
+var errStore = errors.New("the store of leases did not answer a moment ago")
+
+// take takes the lease of a blob, or returns that of another member. It does not ask a store that
+// failed a moment ago.
+func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease, error) {
+	f.mu.Lock()
+	wait := time.Now().Before(f.storeAt)
+	f.mu.Unlock()
+	if wait {
+		return Lease{}, errStore
+	}
+	bounded, cancel := context.WithTimeout(ctx, f.o.Patience.Store)
+	defer cancel()
+	l, err := f.o.Leases.Take(bounded, d, f.o.Self, failed)
+	if ctx.Err() == nil {
+		f.storeAnswered(err)
+	}
+	if err != nil {
+		return Lease{}, err
+	}
+	if l.Holder == f.o.Self.ID {
+		f.mu.Lock()
+		f.held[d] = &lease{Lease: l}
+		delete(f.following, d)
+		f.mu.Unlock()
+	}
+	return l, nil
+}
+
+// storeAnswered notes whether the store has answered. It logs each change.
+func (f *Fleet) storeAnswered(err error) {
+	f.mu.Lock()
+	was := f.storeAt.IsZero()
+	if err == nil {
+		f.storeAt = time.Time{}
+	} else {
+		f.storeAt = time.Now().Add(storePause)
+	}
+	f.mu.Unlock()
+	switch {
+	case err != nil && was:
+		f.log.Warn("the leases of the fleet cannot be read, so this member fetches blobs for itself", "error", err)
+	case err == nil && !was:
+		f.log.Info("the leases of the fleet can be read again")
+	}
+}
+
+// mayTake reports whether this member may take one more lease, and is to work with others on a
+// blob.
+func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
+	_, flying := f.o.Cache.Progress(d, 0)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	until, wrong := f.alone[d]
+	if wrong && time.Now().After(until) {
+		delete(f.alone, d)
+		wrong = false
+	}
+	now := f.held[d]
+	switch {
+	case wrong:
+		return aloneDigest, false
+	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero(): // nobody could read the bytes from here
+		return aloneUncached, false // another fetch has the lease, or none is for all readers
+	case len(f.held) >= maxLeases:
+		return aloneLeases, false
+	}
+	return "", true
+}
+
+// ended notes the end of a fetch under a lease.
+func (f *Fleet) ended(l Lease, reason error) {
+	f.mu.Lock()
+	if now := f.held[l.Digest]; now != nil && now.Generation == l.Generation {
+		if now.finished = time.Now(); reason != nil {
+			now.over = true
+		}
+	}
+	f.mu.Unlock()
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wrong notes that the bytes of a blob did not have its digest. The members are those that gave the
+// bytes; if there is only one, and it gave all, it is banned.
+func (f *Fleet) wrong(d digest.Digest, members []string, all bool) {
+	until := time.Now().Add(banFor)
+	f.mu.Lock()
+	forget(f.alone)
+	f.alone[d] = until
+	ban := all && len(members) == 1
+	if ban {
+		forget(f.banned)
+		f.banned[members[0]] = until
+	}
+	f.mu.Unlock()
+	if ban {
+		f.m.bans.Inc()
+		f.log.Error("a member of the fleet gave wrong bytes and is not asked for ten minutes; look whether its disk and memory are sound", "member", members[0], "digest", d)
+		return
+	}
+	f.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
+}
+
+// maxRemembered bounds the members and blobs that gave or had wrong bytes.
+const maxRemembered = 1024
+
+// forget removes what is over. If there is too much left, it removes any one.
+func forget[K comparable](m map[K]time.Time) {
+	for k, until := range m {
+		if time.Now().After(until) {
+			delete(m, k)
+		}
+	}
+	for k := range m {
+		if len(m) < maxRemembered {
+			return
+		}
+		delete(m, k)
+	}
+}
+
+func (f *Fleet) isBanned(member string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.banned[member])
+}

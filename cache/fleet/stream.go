@@ -1,0 +1,265 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache"
+)
+
+var (
+	errProtocol = errors.New("the member speaks another protocol")
+	errFull     = errors.New("the member has too many followers")
+	errBanned   = errors.New("the member gave wrong bytes a moment ago")
+	errDead     = errors.New("the member does not answer")
+	errAddress  = errors.New("the lease has no address of another member")
+	errBehind   = errors.New("the member has more bytes than it sends")
+)
+
+// congested is how many bytes a member may have that its silent stream does not bring.
+const congested = 4 << 20
+
+// fullError is an errFull with the members that read from the full one.
+type fullError struct{ followers []string }
+
+func (e *fullError) Error() string { return errFull.Error() }
+func (e *fullError) Unwrap() error { return errFull }
+
+// request asks a member for a blob.
+type request struct {
+	lease   Lease
+	address string
+	digest  digest.Digest
+	from    int64
+	most    int64    // the length of the blob as far as it is known, or negative
+	at      position // of the member that asks
+}
+
+// url returns the URL of the blob at the member.
+func (q request) url(from int64) string {
+	u := url.URL{Scheme: "https", Host: q.address, Path: blobPath + string(q.digest), RawQuery: "from=" + strconv.FormatInt(from, 10)}
+	return u.String()
+}
+
+// send sends a request with the headers of this member.
+func (f *Fleet) send(ctx context.Context, method string, q request, from int64) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, q.url(from), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set(headerProtocol, strconv.Itoa(f.o.Self.Protocol))
+	r.Header.Set(headerMember, f.o.Self.ID)
+	r.Header.Set(headerAddress, f.o.Self.Address)
+	r.Header.Set(headerGeneration, strconv.FormatInt(q.lease.Generation, 10))
+	return f.client.Do(r)
+}
+
+// open sends a request and waits for the beginning of the answer. While there is none, it asks the
+// member now and then whether it is alive: a member waits for its registry, which may take long.
+func (f *Fleet) open(ctx context.Context, q request) (*stream, error) {
+	s := &stream{f: f, q: q}
+	s.ctx, s.stop = context.WithCancelCause(ctx)
+	s.off.Store(q.from)
+	s.watch()
+	resp, err := f.send(s.ctx, http.MethodGet, q, q.from)
+	s.unwatch()
+	if err == nil {
+		err = s.begin(resp)
+	}
+	if err != nil {
+		if cause := context.Cause(s.ctx); cause != nil && ctx.Err() == nil {
+			err = cause
+		}
+		s.end(err)
+		return nil, err
+	}
+	return s, nil
+}
+
+// stream is the body of an answer of another member. While it gives nothing, it asks the member
+// what that has, and ends with an error if the member is dead or does not send what it has.
+type stream struct {
+	f      *Fleet
+	q      request
+	body   io.ReadCloser // nil before the answer
+	size   int64
+	at     position // of the member that answers
+	member string
+	zone   string
+
+	share  *Share // the fields share, lease and holder are set by Share.follow
+	lease  Lease
+	holder bool
+
+	ctx      context.Context
+	stop     context.CancelCauseFunc
+	off      atomic.Int64
+	mu       sync.Mutex // guards the fields below
+	timer    *time.Timer
+	waiting  bool           // the timer may ask
+	asking   sync.WaitGroup // the question under way
+	reported bool
+}
+
+// begin takes the answer of the member.
+func (s *stream) begin(resp *http.Response) error {
+	s.body = resp.Body
+	h := resp.Header
+	theirs, err := strconv.Atoi(h.Get(headerProtocol))
+	switch {
+	case resp.StatusCode == http.StatusUpgradeRequired, err != nil, !s.f.speaks(theirs):
+		s.f.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
+			"member", h.Get(headerMember), "address", s.q.address, "protocol", h.Get(headerProtocol), "own_protocol", s.f.o.Self.Protocol)
+		return errProtocol
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		return &fullError{strings.FieldsFunc(h.Get(headerFollowers), func(r rune) bool { return r == ',' })}
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("the member answered %s", resp.Status)
+	}
+	s.member, s.zone = h.Get(headerMember), h.Get(headerZone)
+	size, err1 := strconv.ParseInt(h.Get(headerSize), 10, 64)
+	generation, err2 := strconv.ParseInt(h.Get(headerGeneration), 10, 64)
+	hop, err3 := strconv.Atoi(h.Get(headerHop))
+	s.size, s.at = max(size, -1), position{generation, hop}
+	switch {
+	case errors.Join(err1, err2, err3) != nil || s.member == "" || hop < 0:
+		return errors.New("the answer of the member lacks a header")
+	case s.f.isBanned(s.member):
+		return errBanned
+	case !s.at.nearer(s.q.at):
+		return errors.New("the member is not nearer to the registry")
+	case s.size < s.q.from && s.size >= 0, s.q.most >= 0 && s.size > s.q.most:
+		return fmt.Errorf("the member has %d bytes of the blob, which cannot be right", s.size)
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	s.watch()
+	n, err := s.body.Read(p)
+	s.unwatch()
+	if n > 0 {
+		if s.off.Add(int64(n)) == s.q.from+int64(n) {
+			s.share.gave(s.member)
+		}
+		zone := "same"
+		if s.zone != s.f.o.Self.Zone {
+			zone = "other"
+		}
+		s.f.m.received.WithLabelValues(zone).Add(float64(n))
+	}
+	if err == io.EOF && s.size >= 0 && s.off.Load() < s.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil && err != io.EOF {
+		if cause := context.Cause(s.ctx); cause != nil {
+			err = cause
+		}
+		s.report(err)
+	}
+	return n, err
+}
+
+// report tells the share once that the stream has broken off, unless the reader has given it up.
+func (s *stream) report(err error) {
+	s.mu.Lock()
+	reported := s.reported
+	s.reported = true
+	s.mu.Unlock()
+	if !reported && !errors.Is(err, context.Canceled) {
+		blame := !errors.Is(err, errBehind) && !errors.Is(err, cache.ErrStalled)
+		s.share.streamEnded(s.lease, s.holder, blame)
+	}
+}
+
+// Close ends the stream.
+func (s *stream) Close() error {
+	s.end(context.Canceled)
+	return nil
+}
+
+// end ends the stream, and waits for a question that is under way.
+func (s *stream) end(why error) {
+	s.unwatch()
+	s.stop(why)
+	if s.body != nil {
+		_ = s.body.Close() // nobody needs the error of a body that was given up
+	}
+	s.asking.Wait()
+}
+
+// watch has the member asked after each Patience.Stall, until unwatch is called.
+func (s *stream) watch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = true
+	if s.timer == nil {
+		s.timer = time.AfterFunc(s.f.o.Patience.Stall, s.ask)
+		return
+	}
+	s.timer.Reset(s.f.o.Patience.Stall)
+}
+
+func (s *stream) unwatch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = false
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// ask asks the member what it has. It ends the stream if the member does not answer, has lost the
+// blob, or has much more than it sends. Otherwise the registry is slow, and the stream waits on.
+func (s *stream) ask() {
+	s.mu.Lock()
+	if !s.waiting {
+		s.mu.Unlock()
+		return
+	}
+	s.asking.Add(1)
+	defer s.asking.Done()
+	s.mu.Unlock()
+	off := s.off.Load()
+	ready, err := s.f.progress(s.ctx, s.q, off)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.waiting || s.off.Load() != off {
+		return // bytes have come meanwhile
+	}
+	switch {
+	case err != nil:
+		s.stop(errDead)
+	case ready > congested:
+		s.stop(errBehind)
+	default:
+		s.timer.Reset(s.f.o.Patience.Stall)
+	}
+}
+
+// progress asks a member how many bytes of a blob it has at an offset.
+func (f *Fleet) progress(ctx context.Context, q request, off int64) (ready int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, f.o.Patience.Answer)
+	defer cancel()
+	resp, err := f.send(ctx, http.MethodHead, q, off)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("the member answered %s", resp.Status)
+	}
+	return strconv.ParseInt(resp.Header.Get(headerReady), 10, 64)
+}

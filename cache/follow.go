@@ -1,0 +1,60 @@
+package cache
+
+import (
+	"context"
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Follow returns a reader of a blob that is held, or that a fetch under way brings. It starts no
+// fetch: if there is none, it returns ErrNotFound. It waits until the origin has answered, and
+// returns the origin's error. Neither the call nor its reader counts as an open. The bytes of a
+// reader that is not [Reader.Held] are not verified before the last one.
+func (c *Cache) Follow(ctx context.Context, d digest.Digest) (*Reader, error) {
+	b := Blob{Digest: d, Size: -1, Ahead: true}
+	for range maxLooks {
+		r, err := c.openHeld(ctx, b)
+		if !errors.Is(err, ErrNotFound) {
+			return r, err
+		}
+		if r, err = c.flights.follow(ctx, b); !errors.Is(err, errLookAgain) {
+			return r, err
+		}
+	}
+	return nil, ErrNotFound
+}
+
+// follow joins the flight of a blob. It returns ErrNotFound if there is none.
+func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
+	s.mu.Lock()
+	m := s.joinLocked(b)
+	s.mu.Unlock()
+	if m == nil {
+		return nil, ErrNotFound
+	}
+	b.Via = m.via // the refusal of its origin is the answer
+	return s.wait(ctx, b, notHere, m)
+}
+
+// Progress returns how many bytes of a blob can be read at an offset without waiting. It returns
+// false if the blob is not held and no fetch brings it.
+func (c *Cache) Progress(d digest.Digest, off int64) (n int64, ok bool) {
+	if size, held := c.Stat(d); held {
+		return max(size-off, 0), true
+	}
+	c.flights.mu.Lock()
+	defer c.flights.mu.Unlock()
+	f := c.flights.byDigest[d]
+	if f == nil || f.file == nil {
+		return 0, f != nil
+	}
+	return f.file.progress(off)
+}
+
+// progress returns how many bytes can be read at an offset. It returns false after a failure.
+func (g *growing) progress(off int64) (n int64, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(g.readableEnd(off)-off, 0), g.err == nil
+}

@@ -1,0 +1,65 @@
+package config
+
+import "net"
+
+// Fleet makes this dray a member of a fleet: several drays on one Redis that fetch each layer from
+// its registry once. See [fleet.md](fleet.md). Without this section, or without `metadata.url`,
+// dray works for itself.
+type Fleet struct {
+	// The address on which dray serves the other members, and nobody else, as `host:port`. It always
+	// speaks TLS 1.3. Default: none, which means no fleet.
+	Address string `yaml:"address,omitempty"`
+	// The address by which the other members reach this one, as `host:port`. Default: `address`, if
+	// that names a host.
+	Advertise string `yaml:"advertise,omitempty"`
+	// The file with the secret of the fleet, the same for all members: at least 32 random characters,
+	// such as `openssl rand -base64 32` prints. dray derives keys from it and never sends it. To
+	// replace the secret, add the new one as a second line in the file of each member, then swap the
+	// lines, then remove the old one. dray reads the file again when it changes.
+	SecretFile string `yaml:"secret_file,omitempty"`
+	// The name of the zone in which this member runs, for the metrics of bytes between members.
+	// Default: none.
+	Zone string `yaml:"zone,omitempty"`
+}
+
+// On reports whether this dray is a member of a fleet. It cannot be one without a Redis.
+func (f Fleet) On(m Metadata) bool { return f.Address != "" && m.URL != "" }
+
+func (f *Fleet) applyDefaults() {
+	if host, _, err := net.SplitHostPort(f.Address); f.Advertise == "" && err == nil && namesHost(host) {
+		f.Advertise = f.Address
+	}
+}
+
+// namesHost reports whether others can reach a host by this name.
+func namesHost(host string) bool {
+	ip := net.ParseIP(host)
+	return host != "" && (ip == nil || !ip.IsUnspecified())
+}
+
+func (c Config) validateFleet(k *Report) {
+	f := c.Fleet
+	if f == (Fleet{}) {
+		return
+	}
+	if f.Address == "" {
+		k.Add("fleet.address", "is missing; set the address on which this dray serves the other members, such as :5443")
+		return
+	}
+	c.validateOwnAddress(k, "fleet.address", f.Address)
+	switch host, _, err := net.SplitHostPort(f.Advertise); {
+	case f.Advertise == "":
+		k.Add("fleet.advertise", "is missing, and address names no host; set the host:port by which the other members reach this one")
+	case err != nil || !namesHost(host):
+		k.Add("fleet.advertise", "%q is not a host:port that others can reach", f.Advertise)
+	}
+	if f.SecretFile == "" {
+		k.Add("fleet.secret_file", "is missing; set a file with at least 32 random characters, the same for all members")
+	}
+}
+
+func (c Config) fleetNotices(add func(format string, args ...any)) {
+	if c.Fleet.Address != "" && c.Metadata.URL == "" {
+		add("fleet: has no effect without metadata.url. The members of a fleet find each other through a Redis.")
+	}
+}

@@ -1,0 +1,90 @@
+// Package member makes this dray a member of a fleet.
+package member
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"dray/cache"
+	"dray/cache/fleet"
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
+)
+
+// Options are what a member is made of.
+type Options struct {
+	Config config.Config
+	Leases fleet.Leases
+	Cache  *cache.Cache
+	// Version is that of the program.
+	Version  string
+	Patience fleet.Patience
+	Logger   *slog.Logger
+}
+
+// Member is this dray in its fleet.
+type Member struct {
+	*fleet.Fleet
+	address string
+	log     *slog.Logger
+}
+
+// New returns the member, which asks nobody yet, or nil if the configuration has no fleet. It reads
+// the secret, and the ID of this member, which it creates in the state directory at the first
+// start.
+func New(o Options) (*Member, error) {
+	c := o.Config.Fleet
+	if !c.On(o.Config.Metadata) {
+		return nil, nil
+	}
+	keys, err := watched.Value(watched.Watching(o.Logger), c.SecretFile, fleet.ParseKeys, nil)
+	if err != nil {
+		return nil, fmt.Errorf("secret_file: %w", err)
+	}
+	id, err := identity(filepath.Join(o.Config.State.Directory, "fleet-id"))
+	if err != nil {
+		return nil, fmt.Errorf("the ID of this member: %w", err)
+	}
+	return &Member{fleet.New(fleet.Options{
+		Self:   fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version},
+		Leases: o.Leases, Cache: o.Cache, Keys: keys, Patience: o.Patience, Logger: o.Logger,
+	}), c.Address, o.Logger}, nil
+}
+
+// Part returns this dray's part in the fleet, or nil without one. m may be nil.
+func (m *Member) Part() *fleet.Fleet {
+	if m == nil {
+		return nil
+	}
+	return m.Fleet
+}
+
+// Listen listens for other members.
+func (m *Member) Listen(ctx context.Context) (net.Listener, error) {
+	ln, err := fleet.Listen(ctx, m.address)
+	if err == nil {
+		m.log.Info("listening for the fleet", "address", ln.Addr().String())
+	}
+	return ln, err
+}
+
+// identity returns the ID in a file, which it creates if it is missing or empty.
+func identity(file string) (string, error) {
+	text, err := os.ReadFile(filepath.Clean(file))
+	if id := strings.TrimSpace(string(text)); id != "" {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	id := rand.Text()
+	return id, os.WriteFile(file, []byte(id+"\n"), 0o600)
+}
