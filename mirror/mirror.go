@@ -40,17 +40,7 @@ type Options struct {
 	LastPulls *meta.LastPulls
 	// BaseImages, when not nil, records the layers of the images that clients pull and push.
 	BaseImages *meta.BaseImages
-	Upstreams  []*repository.Upstream
-	// Gates are the checks of pushes, by the name of their upstream. The first gate with a pattern
-	// that matches the repository applies. If none matches, a push is forwarded unchecked.
-	Gates map[string][]*gate.Gate
-	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
-	// upstream.
-	Prefetch map[string]pull.Prefetch
-	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
-	// upstream. Such a request shows the upstream that the image is in use, although clients pull it
-	// from dray. 0 means that none are sent.
-	KeepAlive map[string]time.Duration
+	Replaceable
 	// Queue stores the pushes to upstreams that acknowledge locally, and calls [Mirror.Forward] for
 	// each. It may be nil if there is no such upstream.
 	Queue *queue.Queue
@@ -72,6 +62,21 @@ type Options struct {
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.
 	ClientStall time.Duration
+}
+
+// Replaceable are the options that [Mirror.Replace] replaces.
+type Replaceable struct {
+	Upstreams []*repository.Upstream
+	// Gates are the checks of pushes, by the name of their upstream. The first gate with a pattern
+	// that matches the repository applies. If none matches, a push is forwarded unchecked.
+	Gates map[string][]*gate.Gate
+	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
+	// upstream.
+	Prefetch map[string]pull.Prefetch
+	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
+	// upstream. Such a request shows the upstream that the image is in use, although clients pull it
+	// from dray. 0 means that none are sent.
+	KeepAlive map[string]time.Duration
 }
 
 // Mirror is everything that the listeners share: the rooms that handle requests.
@@ -129,6 +134,20 @@ func New(o Options) (*Mirror, error) {
 	})
 	m.handlers = m.table()
 	return m, nil
+}
+
+// Replace replaces upstreams and their settings while the Mirror works. Requests under way go on
+// with the former ones. Pushes that have begun go on, too, if an upstream has the same name. After
+// an error, nothing has changed. Replace must not be called concurrently.
+func (m *Mirror) Replace(o Replaceable) error {
+	if err := m.repos.Replace(o.Upstreams); err != nil {
+		return err
+	}
+	m.checks.Replace(o.Gates)
+	m.pull.Replace(o.Prefetch)
+	m.push.Count()
+	m.keepAlive.Replace(o.KeepAlive)
+	return nil
 }
 
 // Run does the background work until ctx ends: it forwards the blobs that an earlier process left,

@@ -33,6 +33,7 @@ import (
 	"dray/cmd/dray/routes"
 	"dray/cmd/dray/watched"
 	"dray/mirror"
+	"dray/mirror/flight"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
 	"dray/mirror/proxied"
@@ -45,7 +46,8 @@ import (
 // starts nothing. Reloads take configurations from source. The caller closes the graph. If build
 // returns an error, it has closed the graph itself.
 func build(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (*graph, error) {
-	g := &graph{cfg: cfg, log: log, front: front{listeners: &listening.Listeners{Pause: cfg.Limits.ShutdownPause.Std(), Log: log}}, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
+	g := &graph{cfg: cfg, log: log, front: front{listeners: &listening.Listeners{Pause: cfg.Limits.ShutdownPause.Std(), Log: log}}, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}, changing: flight.NewTasks()}
+	g.background["changing"] = func(ctx context.Context) error { <-ctx.Done(); g.changing.Stop(); return nil }
 	g.reloads = reload.New(reload.Options{
 		Source: source, Running: cfg, Apply: g.reconfigure, Logger: log,
 		Check: func(c config.Config) error { return c.Check(checkParts) },
@@ -205,16 +207,12 @@ func (g *graph) buildMetadata(context.Context) error {
 }
 
 func (g *graph) buildUpstreams(ctx context.Context) error {
-	for _, u := range g.cfg.Upstreams {
-		if u.Kind == config.KindLocal {
-			continue
-		}
-		r, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
-		if err != nil {
-			return err
-		}
-		g.registries = append(g.registries, r)
-		g.upstreams = append(g.upstreams, r.Upstream)
+	next, fresh, err := g.sourcesOf(g.cfg, func() (*ecr.Session, error) { return g.awsSession(ctx) })
+	if err != nil {
+		return err
+	}
+	g.sources = next
+	for _, r := range fresh {
 		g.register(r.collectors)
 	}
 	if g.session != nil {
@@ -234,14 +232,12 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		transit = meta.NewTransit(meta.NewExcept(g.store, g.cfg.HostedNames()...), rand.Text())
 		g.register(transit.Collectors())
 	}
-	g.routeBuildCaches()
-	routes.ConnectFallbacks(g.cfg, g.upstreams)
 	onEvent, err := g.buildNotifier()
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Fleet: g.member.Part(), Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Fleet: g.member.Part(), Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})

@@ -16,8 +16,8 @@ import (
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force, and
 // access has its entries of auth.
-func (g *graph) endpoints(cfg config.Config, access clients.Entries) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access))
+func (g *graph) endpoints(cfg config.Config, access clients.Entries, registries []*registry) []admin.Endpoint {
+	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, registries))
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {
@@ -29,13 +29,13 @@ func (g *graph) statsAPI() []admin.Endpoint {
 	}
 }
 
-func (g *graph) explainAPI(cfg config.Config, access clients.Entries) []admin.Endpoint {
+func (g *graph) explainAPI(cfg config.Config, access clients.Entries, registries []*registry) []admin.Endpoint {
 	o := explain.Options{Hosted: g.hostedImages, Registries: map[string]explain.Registry{}}
 	for _, l := range cfg.Listeners {
 		requests := requestsOf(cfg, l, access)
 		o.Listeners = append(o.Listeners, explain.Listener{Listener: &requests, Own: routes.Own(l, requests.Routes)})
 	}
-	for _, r := range g.registries {
+	for _, r := range registries {
 		o.Registries[r.Name] = explain.Registry{Breaker: r.breaker, Limiter: r.limiter, Client: r.client}
 	}
 	e := g.mirror.Explainer(o)

@@ -30,6 +30,7 @@ func (g *graph) buildBucket(ctx context.Context) error {
 		Address: bucketAddress(c), Config: cfg, KMSKey: c.KMSKey, Patience: c.Timeout.Std(), MaxAge: c.MaxAge.Std(), Logger: g.log,
 		Content: func(d digest.Digest) (s3.Content, error) { return g.disk.Peek(d) },
 	})
+	g.tier = b
 	for _, r := range g.registries {
 		r.Tier = b
 	}

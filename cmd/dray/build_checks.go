@@ -16,8 +16,8 @@ import (
 	imagebase "dray/mirror/pipeline/base"
 )
 
-// buildChecks makes the gates of all upstreams. The facts about findings in layers are not kept in
-// memory: each push reads them only once, and they would displace smaller facts.
+// buildChecks makes the gates that upstreams may name. The facts about findings in layers are not
+// kept in memory: each push reads them only once, and they would displace smaller facts.
 func (g *graph) buildChecks(context.Context) error {
 	if len(g.cfg.Checks) == 0 {
 		return nil
@@ -32,24 +32,29 @@ func (g *graph) buildChecks(context.Context) error {
 		g.register(g.baseImages.Collectors())
 		baseImages = recordedBases{g.baseImages}
 	}
-	gates := map[string]*gate.Gate{}
+	g.gates = map[string]*gate.Gate{}
 	for _, c := range g.cfg.Checks {
 		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, baseImages, watched.Watching(g.log))
 		if err != nil {
 			return err
 		}
-		gates[c.Name] = &gate.Gate{
+		g.gates[c.Name] = &gate.Gate{
 			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == config.ForwardHold, ForwardDigests: c.DigestPush == config.DigestForward,
 			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == config.UnseenTrust, Attach: c.Attach, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
 		}
 	}
-	g.gates = map[string][]*gate.Gate{}
-	for _, u := range g.cfg.Upstreams {
+	return nil
+}
+
+// gatesOf returns the gates by upstream.
+func gatesOf(cfg config.Config, byName map[string]*gate.Gate) map[string][]*gate.Gate {
+	gates := map[string][]*gate.Gate{}
+	for _, u := range cfg.Upstreams {
 		for _, name := range u.Checks {
-			g.gates[u.Name] = append(g.gates[u.Name], gates[name])
+			gates[u.Name] = append(gates[u.Name], byName[name])
 		}
 	}
-	return nil
+	return gates
 }
 
 // pipelineOf makes the pipeline that c, an entry of `checks` in the configuration, describes. o has

@@ -33,17 +33,3 @@ func (g *graph) buildHosted(ctx context.Context) error {
 	}
 	return nil
 }
-
-// routeBuildCaches connects each upstream with the setting build_cache.to to the upstream of kind
-// local that this setting names.
-func (g *graph) routeBuildCaches() {
-	byName := map[string]*repository.Upstream{}
-	for _, u := range g.upstreams {
-		byName[u.Name] = u
-	}
-	for _, u := range g.cfg.Upstreams {
-		if b := u.BuildCache; b.To != "" {
-			byName[u.Name].BuildCaches = &repository.BuildCaches{To: byName[b.To], WriteBack: b.WriteBack == config.WriteBackAsync}
-		}
-	}
-}

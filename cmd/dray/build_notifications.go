@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/services"
 	"dray/cmd/dray/watched"
 	"dray/mirror/notify"
 )
@@ -12,7 +13,7 @@ import (
 // endpointOf returns the service that an entry of `notifications` in the configuration describes.
 // The parameter files reads the secrets of the service.
 func endpointOf(n config.Notification, files watched.Source) (notify.Endpoint, error) {
-	service, err := serviceOf(n.Service, files)
+	service, err := services.Of(n.Service, files)
 	return notify.Endpoint{Service: service, Name: n.Name, Timeout: n.Timeout.Std(), Backlog: n.Backlog}, err
 }
 

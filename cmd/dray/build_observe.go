@@ -63,15 +63,13 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 func (g *graph) buildCertificates(context.Context) error {
 	g.certificates = certificates.NewFiles(g.cfg.CertificateFiles())
 	g.metrics.MustRegister(g.certificates)
-	if !g.certificates.Empty() {
-		g.background["certificates"] = func(ctx context.Context) error { return g.certificates.Warn(ctx, g.log) }
-	}
+	g.background["certificates"] = func(ctx context.Context) error { return g.certificates.Warn(ctx, g.log) }
 	return nil
 }
 
 // buildAdmin makes the admin listener, and the one for health and metrics alone.
 func (g *graph) buildAdmin(context.Context) (err error) {
-	options, err := g.adminOptions(g.cfg, g.access)
+	options, err := g.adminOptions(g.cfg, g.access, g.registries)
 	if err != nil {
 		return err
 	}
@@ -89,7 +87,7 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 // adminOptions returns what operators find at the admin listener. Only one check is critical
 // ([admin.Check]), namely that dray is not stopping: without an upstream, a token or the facts, it
 // still serves content that it holds.
-func (g *graph) adminOptions(cfg config.Config, access clients.Entries) (admin.Options, error) {
+func (g *graph) adminOptions(cfg config.Config, access clients.Entries, registries []*registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
 		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
@@ -97,14 +95,14 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries) (admin.O
 	if _, runs := g.background["queue"]; runs {
 		checks = append(checks, admin.Check{Name: "queue", Run: g.queue.Check})
 	}
-	if !g.certificates.Empty() {
+	if len(cfg.CertificateFiles()) > 0 {
 		checks = append(checks, admin.Check{Name: "certificates", Run: g.certificates.Check})
 	}
-	for _, r := range g.registries {
+	for _, r := range registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
 	operators, err := clients.Operators(cfg.Admin, access, g.log)
-	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, access), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
+	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, access, registries), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
 // adminGrace is the time that requests of operators have to end when those of clients have ended.

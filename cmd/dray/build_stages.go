@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/services"
 	"dray/cmd/dray/watched"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
@@ -172,7 +173,7 @@ func (s *stages) clamd(c config.ClamdCheck) {
 
 func (s *stages) webhook(c config.WebhookCheck) {
 	s.add(c.StageSettings, "webhooks.within", func() (pipeline.Stage, error) {
-		service, err := serviceOf(c.Service, s.files)
+		service, err := services.Of(c.Service, s.files)
 		if err != nil {
 			return nil, fmt.Errorf("webhook: %w", err)
 		}
@@ -186,7 +187,7 @@ func (s *stages) exec(c config.ExecCheck) {
 		if c.Refuses < 0 || c.Refuses > 255 {
 			return nil, fmt.Errorf("exec: %d is not an exit code", c.Refuses)
 		}
-		environment, err := variablesOf(c, s.files)
+		environment, err := services.Variables(c, s.files)
 		if err != nil {
 			return nil, fmt.Errorf("exec: %w", err)
 		}

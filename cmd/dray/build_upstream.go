@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -29,6 +30,8 @@ import (
 type registry struct {
 	*repository.Upstream
 	client     *upstream.Client
+	from       config.Upstream
+	gone       atomic.Bool // a reload has removed or replaced it
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless the credentials come from AWS
@@ -58,7 +61,7 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	r, quirks := &registry{}, quirksOf(u)
+	r, quirks := &registry{from: u}, quirksOf(u)
 	as, err := r.access(u, aws, watched.Watching(log))
 	if err != nil {
 		return nil, err
@@ -163,10 +166,20 @@ func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	r.collectors = append(r.collectors, retrying.Collectors()...)
 }
 
-// prefetch returns the settings of prefetching by the name of the upstream.
-func (g *graph) prefetch() map[string]pull.Prefetch {
+// ofRegistry returns the settings of an upstream without those that its registry does not use, and
+// without the content of a file that is read again by itself.
+func ofRegistry(u config.Upstream) config.Upstream {
+	u.Prefixes, u.DefaultNamespace, u.Repositories, u.Prefetch, u.KeepAlive, u.Checks = nil, "", config.Repositories{}, config.Prefetch{}, 0, nil
+	if u.Credentials.PasswordFile != "" {
+		u.Credentials.Password = ""
+	}
+	return u
+}
+
+// prefetchOf returns the settings of prefetching by the name of the upstream.
+func prefetchOf(cfg config.Config) map[string]pull.Prefetch {
 	ahead := map[string]pull.Prefetch{}
-	for _, u := range g.cfg.Upstreams {
+	for _, u := range cfg.Upstreams {
 		if u.Prefetch.Enabled && u.Kind != config.KindLocal {
 			ahead[u.Name] = pull.Prefetch{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
 		}
@@ -174,10 +187,10 @@ func (g *graph) prefetch() map[string]pull.Prefetch {
 	return ahead
 }
 
-// keepAlive returns the interval of keep-alive requests by the name of the upstream.
-func (g *graph) keepAlive() map[string]time.Duration {
+// keepAliveOf returns the interval of keep-alive requests by the name of the upstream.
+func keepAliveOf(cfg config.Config) map[string]time.Duration {
 	every := map[string]time.Duration{}
-	for _, u := range g.cfg.Upstreams {
+	for _, u := range cfg.Upstreams {
 		if u.Kind != config.KindLocal {
 			every[u.Name] = u.KeepAlive.Std()
 		}

@@ -4,6 +4,7 @@ import (
 	"dray/cache/fleet"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/routes"
+	"dray/cmd/dray/services"
 	"dray/cmd/dray/watched"
 	"dray/mirror/identity"
 	"dray/mirror/notify"
@@ -29,12 +30,12 @@ func checkParts(c config.Config, k *config.Report) {
 		path := config.At("checks", i)
 		for j, w := range ch.Webhooks {
 			if w.Mode.On() {
-				checkService(w.Service, k, config.At(path+".webhooks", j))
+				services.Check(w.Service, k, config.At(path+".webhooks", j))
 			}
 		}
 		for j, e := range ch.Exec {
 			if e.Mode.On() {
-				checkFile(k, config.At(path+".exec", j)+".environment_file", e.EnvironmentFile, watched.ParseVariables)
+				services.CheckFile(k, config.At(path+".exec", j)+".environment_file", e.EnvironmentFile, watched.ParseVariables)
 			}
 		}
 		if _, err := stepsOf(ch, nil, watched.Source{}); err != nil {
@@ -44,7 +45,7 @@ func checkParts(c config.Config, k *config.Report) {
 		}
 	}
 	for i, n := range c.Notifications {
-		checkService(n.Service, k, config.At("notifications", i))
+		services.Check(n.Service, k, config.At("notifications", i))
 		endpoint, _ := endpointOf(n, watched.Source{}) // an error is reported above
 		if _, err := notify.New([]notify.Endpoint{endpoint}, nil, nil); err != nil {
 			k.Add(config.At("notifications", i), "%v", err)
@@ -58,7 +59,7 @@ func checkParts(c config.Config, k *config.Report) {
 		}
 	}
 	if c.Fleet.On(c.Metadata) {
-		checkFile(k, "fleet.secret_file", c.Fleet.SecretFile, fleet.ParseKeys)
+		services.CheckFile(k, "fleet.secret_file", c.Fleet.SecretFile, fleet.ParseKeys)
 	}
 	if k.Sound() { // otherwise checkRoutes would report wrong and duplicate names again
 		checkRoutes(c, k)

@@ -22,11 +22,11 @@ import (
 	"dray/cmd/dray/member"
 	"dray/cmd/dray/reload"
 	"dray/mirror"
+	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
-	"dray/mirror/repository"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
 )
@@ -41,17 +41,17 @@ type graph struct {
 	cache      *cache.Cache
 	store      *meta.Guarded
 	session    *ecr.Session // nil if no upstream gets credentials from AWS
-	registries []*registry
 	hosted     []*hosted.Store
-	baseImages *meta.BaseImages        // nil if no check has a base stage
-	queue      *queue.Queue            // always empty if no upstream acknowledges locally and no earlier run left a queue
-	upstreams  []*repository.Upstream  // registries and hosted repositories
-	gates      map[string][]*gate.Gate // by upstream
+	baseImages *meta.BaseImages // nil if no check has a base stage
+	queue      *queue.Queue     // always empty if no upstream acknowledges locally and no earlier run left a queue
+	sources
+	gates      map[string]*gate.Gate // by the name of the entry of checks
 	mirror     *mirror.Mirror
 	transports []interface{ CloseIdleConnections() } // those that belong to no registry
 	inventory  *inventory.Inventory
 	front
-	certificates certificates.Files
+	certificates *certificates.Files
+	changing     *flight.Tasks // what reloads start
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
 }

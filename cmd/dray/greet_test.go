@@ -75,9 +75,9 @@ func TestRegistriesAreGreetedAgain(t *testing.T) {
 		}
 		log := &recording{}
 		up, late, used := known("up", 0), known("late", 10*time.Minute), known("used", time.Hour)
-		g := &graph{registries: []*registry{up, late, used}, log: slog.New(slog.NewTextHandler(log, nil))}
+		g := &graph{log: slog.New(slog.NewTextHandler(log, nil))}
 		done := make(chan struct{})
-		go func() { defer close(done); g.greetAll(t.Context()) }()
+		go func() { defer close(done); g.greetAll(t.Context(), []*registry{up, late, used}) }()
 		time.Sleep(90 * time.Second)
 		if err := used.breaker.Do(func() error { return nil }); err != nil {
 			t.Fatal(err)

@@ -252,6 +252,9 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/member": {
 		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
 	},
+	"dray/cmd/dray/services": {
+		{"dray/cmd/dray/config", "which services there are"}, {"dray/cmd/dray/watched", "secrets that are replaced"}, {"dray/mirror/pipeline/webhook", "what calls them"},
+	},
 	"dray/cmd/dray/routes": {
 		{"dray/cmd/dray/config", "which upstreams there are"}, {"dray/mirror/route", "finds one of them"}, {"dray/mirror/inventory", "what operators name"},
 		{"dray/mirror/admin/api", "what they are told"}, {"dray/mirror/repository", "upstreams that answer for others"}, {"dray/upstream/oci", "references"},
@@ -310,7 +313,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
-		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/watched", "files that are read again"},
+		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},
 		{"github.com/spf13/cobra", "subcommands"},

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/services"
 	"dray/cmd/dray/watched"
 	"dray/mirror/fixture"
 	"dray/mirror/notify"
@@ -74,7 +75,7 @@ func TestSecretsAreReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	variables, err := variablesOf(config.ExecCheck{EnvironmentFile: f.variables, Environment: []config.Variable{"BOTH=inline", "INLINE=yes"}}, watched.Watching(nil))
+	variables, err := services.Variables(config.ExecCheck{EnvironmentFile: f.variables, Environment: []config.Variable{"BOTH=inline", "INLINE=yes"}}, watched.Watching(nil))
 	if err != nil {
 		t.Fatal(err)
 	}

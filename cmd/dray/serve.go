@@ -119,7 +119,8 @@ func serve(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 			return nil
 		})
 	}
-	background.Go(func() error { g.greetAll(inner); return nil })
+	registries := g.registries // a reload replaces the list
+	background.Go(func() error { g.greetAll(inner, registries); return nil })
 	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)
 	g.reloads.Stop()
@@ -132,19 +133,19 @@ const greetTimeout = 15 * time.Second
 // greetAgain is the interval between greetings of a registry that has not answered well.
 const greetAgain = time.Minute
 
-// greetAll greets each registry again and again, until one request to it succeeds or ctx ends. If
-// dray greeted only once, /readyz would report a registry that was down at the start as down until
-// a client causes a request. That may take hours.
-func (g *graph) greetAll(ctx context.Context) {
+// greetAll greets each of the registries again and again, until one request to it succeeds, a
+// reload removes it, or ctx ends. If dray greeted only once, /readyz would report a registry that
+// was down at the start as down until a client causes a request. That may take hours.
+func (g *graph) greetAll(ctx context.Context, registries []*registry) {
 	again := time.NewTicker(greetAgain)
 	defer again.Stop()
-	for waiting := g.greet(ctx, g.registries, slog.LevelWarn); len(waiting) > 0; waiting = g.greet(ctx, waiting, slog.LevelDebug) {
+	for waiting := g.greet(ctx, registries, slog.LevelWarn); len(waiting) > 0; waiting = g.greet(ctx, waiting, slog.LevelDebug) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-again.C:
 		}
-		waiting = slices.DeleteFunc(waiting, func(r *registry) bool { return r.healthy(ctx) == nil }) // a request for a client has succeeded
+		waiting = slices.DeleteFunc(waiting, func(r *registry) bool { return r.gone.Load() || r.healthy(ctx) == nil }) // a request for a client has succeeded
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -62,6 +63,7 @@ type Options struct {
 type Checks struct {
 	Events
 	o        Options
+	gates    atomic.Pointer[map[string][]*Gate]
 	verdicts *flight.Group[Key, *pipeline.Report]
 	scans    *flight.Group[layerKey, *pipeline.Scanned]
 	walks    chan struct{}
@@ -70,17 +72,22 @@ type Checks struct {
 
 // New returns a Checks without reports.
 func New(o Options) *Checks {
-	return &Checks{
+	c := &Checks{
 		Events: Events{o.OnEvent}, o: o,
 		verdicts: flight.NewGroup[Key, *pipeline.Report](flight.Options{Tasks: o.Tasks, Timeout: o.Bound, Detached: true}),
 		scans:    flight.NewGroup[layerKey, *pipeline.Scanned](flight.Options{Tasks: o.Tasks, Timeout: o.Bound}),
 		walks:    make(chan struct{}, maxWalks), reports: newReports(),
 	}
+	c.gates.Store(&o.Gates)
+	return c
 }
+
+// Replace replaces the gates. A push that is being checked goes on with its gate.
+func (c *Checks) Replace(gates map[string][]*Gate) { c.gates.Store(&gates) }
 
 // For returns the gate for pushes to a repository, or nil if no gate has a pattern that matches it.
 func (c *Checks) For(r repository.Repo) *Gate {
-	for _, g := range c.o.Gates[r.Up.Name] {
+	for _, g := range (*c.gates.Load())[r.Up.Name] {
 		if pattern.Any(g.Repositories, r.Name) {
 			return g
 		}

@@ -130,7 +130,8 @@ func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 // with the tag. After a request by digest, these are the known names of the indexes that list the
 // image. If none is known, it is the name with the digest.
 func (l *BaseIndex) names(s nameOf) []string {
-	name := cmp.Or(s.image.Repo.Up.Public, s.image.Repo.Up.Registry) + "/" + s.image.Repo.Remote().Name
+	r := s.image.Now()
+	name := cmp.Or(r.Up.Public, r.Up.Registry) + "/" + r.Remote().Name
 	if s.ref != s.image.Digest.String() {
 		return []string{name + ":" + s.ref}
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,8 @@ type pulledImage struct {
 // consider them unused.
 type KeepAlive struct {
 	o       KeepAliveOptions
+	every   atomic.Pointer[map[string]time.Duration]
+	changed chan struct{} // has an element after a change of every
 	results *prometheus.CounterVec
 
 	mu     sync.Mutex // guards images; no other lock is taken while it is locked
@@ -61,12 +64,26 @@ type KeepAliveOptions struct {
 
 // NewKeepAlive returns a KeepAlive without images.
 func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
-	return &KeepAlive{
-		o: o, images: map[repository.Key]pulledImage{},
+	k := &KeepAlive{
+		o: o, changed: make(chan struct{}, 1), images: map[repository.Key]pulledImage{},
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_requests_total",
 			Help: "Manifests that dray requested only to mark an image as in use, by upstream and result: present, absent or failed."}, []string{"upstream", "result"}),
 	}
+	k.every.Store(&o.Every)
+	return k
 }
+
+// Replace replaces the intervals, which are by the name of the upstream.
+func (k *KeepAlive) Replace(every map[string]time.Duration) {
+	k.every.Store(&every)
+	select {
+	case k.changed <- struct{}{}:
+	default: // Run has not seen the last change yet
+	}
+}
+
+// intervalOf returns the interval of an upstream, or 0 if it gets no requests.
+func (k *KeepAlive) intervalOf(upstream string) time.Duration { return (*k.every.Load())[upstream] }
 
 // Collectors returns the metrics of KeepAlive.
 func (k *KeepAlive) Collectors() []prometheus.Collector {
@@ -78,13 +95,13 @@ func (k *KeepAlive) Collectors() []prometheus.Collector {
 
 // enabled reports whether KeepAlive is configured for an upstream.
 func (k *KeepAlive) enabled(up *repository.Upstream) bool {
-	return k.o.Every[up.Name] > 0 && k.o.LastPulls != nil
+	return k.intervalOf(up.Name) > 0 && k.o.LastPulls != nil
 }
 
 // interval returns the shortest interval of all upstreams, or 0 if none is enabled.
 func (k *KeepAlive) interval() time.Duration {
 	shortest := time.Duration(0)
-	for _, every := range k.o.Every {
+	for _, every := range *k.every.Load() {
 		if k.o.LastPulls != nil && every > 0 && (shortest == 0 || every < shortest) {
 			shortest = every
 		}
@@ -124,17 +141,36 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 	k.o.Repositories.Recorded(k.o.LastPulls.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
 }
 
-// Run sends the requests until ctx ends; it returns at once if no upstream is enabled. It looks for
-// due images every minute, and waits a second between two requests. It looks more often if the
-// shortest interval is below an hour, and waits less if it is below a day.
+// Run sends the requests until ctx ends. It looks for due images every minute, and waits a second
+// between two requests. It looks more often if the shortest interval is below an hour, and waits
+// less if it is below a day.
 func (k *KeepAlive) Run(ctx context.Context) {
-	interval := k.interval()
+	for ctx.Err() == nil {
+		interval := k.interval()
+		if interval > 0 {
+			k.restore(ctx)
+		}
+		k.runAt(ctx, interval)
+	}
+}
+
+// runAt sends the requests until ctx ends or the intervals are replaced. interval is the shortest
+// of them; 0 means that no upstream is enabled.
+func (k *KeepAlive) runAt(ctx context.Context, interval time.Duration) {
 	if interval == 0 {
+		select {
+		case <-k.changed:
+		case <-ctx.Done():
+		}
 		return
 	}
 	tick, gap := min(time.Minute, interval/60), min(time.Second, interval/(24*60*60))
-	k.restore(ctx)
 	for k.sleep(ctx, tick) {
+		select {
+		case <-k.changed:
+			return
+		default:
+		}
 		failing := map[*repository.Upstream]bool{} // until the next round
 		for _, image := range k.dueImages(ctx) {
 			if failing[image.Repo.Up] {
@@ -175,7 +211,7 @@ func (k *KeepAlive) restore(ctx context.Context) {
 		image := k.o.Repositories.Repo(up, t.Repo).Key(t.Digest)
 		k.mu.Lock()
 		if len(k.images) < maxWaiting {
-			k.images[image] = pulledImage{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.o.Every[up.Name])}
+			k.images[image] = pulledImage{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.intervalOf(up.Name))}
 		}
 		k.mu.Unlock()
 	}
@@ -200,7 +236,12 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for image, i := range k.images {
-		if every := k.o.Every[image.Repo.Up.Name]; !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
+		every := k.intervalOf(image.Repo.Up.Name)
+		if every == 0 {
+			delete(k.images, image) // a reload has ended it
+			continue
+		}
+		if !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
 			due = append(due, image)
 		}
 	}
@@ -217,7 +258,8 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	k.mu.Lock()
 	i, there := k.images[image]
 	if there {
-		i.due = cmp.Or(fact.Touched, time.Now().Add(-k.o.Every[image.Repo.Up.Name])).Add(k.o.Every[image.Repo.Up.Name])
+		every := k.intervalOf(image.Repo.Up.Name)
+		i.due = cmp.Or(fact.Touched, time.Now().Add(-every)).Add(every)
 		k.images[image] = i
 	}
 	k.mu.Unlock()
@@ -231,7 +273,7 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 // request first, so that other mirrors skip the image. It returns false if requests for other
 // images are likely to fail as well.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
-	up, name := image.Repo.Up, image.Repo.Up.Name
+	name := image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return false
@@ -241,7 +283,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	delete(k.images, image)
 	k.mu.Unlock()
 	now := time.Now()
-	if !there || err == nil && meta.Age(now, fact.Touched) < k.o.Every[up.Name] {
+	if !there || err == nil && meta.Age(now, fact.Touched) < k.intervalOf(name) {
 		return true
 	}
 	claim := meta.TouchFact{Touched: now, MediaType: i.mediaType, Tag: i.tag}
@@ -264,7 +306,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	}
 	if result != "present" && result != "absent" {
 		// Undo the record, even if the mirror is stopping.
-		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.o.Every[up.Name])), true
+		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.intervalOf(name))), true
 		k.o.Repositories.Recorded(k.o.LastPulls.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
 		k.postpone(image, i, now)
 	}
@@ -277,7 +319,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 // postpone puts back an image whose request failed. It is due again after a hundredth of the
 // interval.
 func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time) {
-	i.due = now.Add(k.o.Every[image.Repo.Up.Name] / 100)
+	i.due = now.Add(k.intervalOf(image.Repo.Up.Name) / 100)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.images[image] = i
@@ -289,7 +331,8 @@ func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time)
 func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	source, repo, accept := image.Repo.Up.OneTry(), image.Repo.Remote().With(upstream.InBackground()), []string{i.mediaType}
+	r := image.Now()
+	source, repo, accept := r.Up.OneTry(), r.Remote().With(upstream.InBackground()), []string{i.mediaType}
 	_, err := source.Manifest(ctx, repo, oci.Reference{Digest: image.Digest}, accept)
 	if oci.NotFound(err) && i.tag != "" {
 		man, terr := source.Manifest(ctx, repo, oci.Reference{Tag: i.tag}, accept)

@@ -65,15 +65,22 @@ func (h *fixture) keeping(facts meta.Store, s *timed) (l *mirror.Listener, stop 
 	h.Helper()
 	m, stop := mirrortest.Run(h, mirror.Options{
 		Cache: h.Cache, Tags: meta.NewTags(facts, meta.Options{}), Visibility: meta.NewVisibility(facts, meta.Options{}), Presence: meta.NewPresence(facts, meta.PresenceOptions{}),
-		LastPulls: meta.NewLastPulls(facts, meta.Options{}),
+		LastPulls:   meta.NewLastPulls(facts, meta.Options{}),
+		Replaceable: h.replaceable(s, map[string]time.Duration{"up": day}),
+	})
+	return &mirror.Listener{Mirror: m, Listener: request.Listener{Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}}},
+		stop
+}
+
+// replaceable has two upstreams before the registry of a fixture.
+func (h *fixture) replaceable(s *timed, every map[string]time.Duration) mirror.Replaceable {
+	return mirror.Replaceable{
 		Upstreams: []*repository.Upstream{
 			{Name: "up", Registry: "up.example", Source: s, Sink: h.Registry, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
 			{Name: "other", Registry: "other.example", Source: s, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
 		},
-		KeepAlive: map[string]time.Duration{"up": day},
-	})
-	return &mirror.Listener{Mirror: m, Listener: request.Listener{Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}}},
-		stop
+		KeepAlive: every,
+	}
 }
 
 // kept has images in repositories a and b, pulled once.
@@ -107,6 +114,31 @@ func (s *timed) want(t *testing.T, pairs ...any) {
 	if got := s.take(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("asked for %v, want %v", got, want)
 	}
+}
+
+// A reload begins and ends the requests, and sends them to the registry that the upstream has now.
+func TestKeepAliveIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := kept(t)
+		defer stop()
+		next := &timed{Source: h.Registry, gets: map[string][]time.Time{}}
+		for i, every := range []time.Duration{0, day, 0, day} {
+			h.pullBy(l, "a")
+			if err := l.Mirror.Replace(h.replaceable(next, map[string]time.Duration{"up": every})); err != nil {
+				t.Fatal(err)
+			}
+			h.pullBy(l, "a")
+			time.Sleep(3 * day)
+			if every == 0 {
+				next.want(t)
+			} else {
+				next.want(t, "a", 1)
+			}
+			if got := s.take(); len(got) > 0 {
+				t.Errorf("%d: the former registry was asked: %v", i, got)
+			}
+		}
+	})
 }
 
 // An image that clients pull from here is asked for once a day, and one that they do not pull is

@@ -110,7 +110,7 @@ func (f *Fixture) start() {
 	f.Tags, f.Visibility = meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{})
 	o := mirror.Options{
 		Cache: f.Cache, Tags: f.Tags, Visibility: f.Visibility, Presence: meta.NewPresence(facts, meta.PresenceOptions{}), LastPulls: meta.NewLastPulls(facts, meta.Options{}),
-		Upstreams: []*repository.Upstream{f.Upstream},
+		Replaceable: mirror.Replaceable{Upstreams: []*repository.Upstream{f.Upstream}},
 	}
 	if f.options.Change != nil {
 		f.options.Change(f, &o)

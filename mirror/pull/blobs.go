@@ -34,7 +34,7 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 		return err
 	}
 	f := r.Fetch(d, nil)
-	joined := p.prefetchers[r.Up.Name].want(d)
+	joined := p.prefetcher(r.Up.Name).want(d)
 	content, err := f.Open(ctx, at.Size)
 	joined()
 	if err != nil {
@@ -79,7 +79,7 @@ func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arri
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	ahead := p.prefetchers[r.Up.Name]
+	ahead := p.prefetcher(r.Up.Name)
 	urgency := ahead.begin(b.Digest)
 	defer ahead.end(b.Digest)
 	at, err := r.LocateBlobBy(ctx, upstream.Call{Background: urgency}, b.Digest, repository.Serve)

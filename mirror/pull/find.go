@@ -46,7 +46,7 @@ type finder struct {
 	refreshes *refreshes
 	refreshed *prometheus.CounterVec
 	// lists bounds the time that clients wait for a list of referrers.
-	lists impatience
+	lists *impatience
 }
 
 // question identifies a request to an upstream, so that several clients can share the request. It

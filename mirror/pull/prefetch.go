@@ -122,7 +122,7 @@ func (p *prefetcher) want(d digest.Digest) (done func()) {
 // prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not
 // prefetched, because the client has not chosen a platform yet.
 func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
-	ahead := p.prefetchers[r.Up.Name]
+	ahead := p.prefetcher(r.Up.Name)
 	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {
 		return
 	}
@@ -139,7 +139,7 @@ func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
 			}
 			wg.Go(func() {
 				defer func() { <-ahead.slots }()
-				p.prefetch(ctx, r, b)
+				p.prefetch(ctx, ahead, r, b)
 			})
 		}
 	})
@@ -174,11 +174,11 @@ func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 
 // prefetch starts or joins the fetch of a blob and waits until it has ended. It records the answer
 // "not found", so that the client's request does not ask the upstream again.
-func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
+func (p *Puller) prefetch(ctx context.Context, ahead *prefetcher, r repository.Repo, b oci.Child) {
 	if _, held := p.o.Cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
 		return
 	}
-	ahead, began := p.prefetchers[r.Up.Name], time.Now()
+	began := time.Now()
 	urgency := ahead.begin(b.Digest)
 	defer ahead.end(b.Digest)
 	if r.Up.Tier != nil { // which may have the blob, if the upstream confirms that the repository has it

@@ -3,8 +3,8 @@ package pull
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -39,8 +39,8 @@ type Options struct {
 // Puller handles the requests that read.
 type Puller struct {
 	finder
-	prefetchers map[string]*prefetcher // by upstream
-	brought     chan struct{}          // has an element for each blob that Bring is fetching
+	prefetchers atomic.Pointer[map[string]*prefetcher] // by upstream
+	brought     chan struct{}                          // has an element for each blob that Bring is fetching
 	hot         hot
 	outages     *outages
 	stale       *prometheus.CounterVec
@@ -50,25 +50,45 @@ type Puller struct {
 
 // New returns a Puller without hot answers.
 func New(o Options) *Puller {
-	names := maps.Keys(o.Repositories.Upstreams())
 	p := &Puller{
 		finder: finder{
-			o: o, refreshes: newRefreshes(), lists: newImpatience(names),
+			o: o, refreshes: newRefreshes(), lists: newImpatience(),
 			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookupTimeout}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags and lists of referrers that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		prefetchers: map[string]*prefetcher{}, brought: make(chan struct{}, maxBrought), outages: newOutages(o.Tasks), hot: newHot(), lender: fallback.New(o.Repositories.Upstreams()),
+		brought: make(chan struct{}, maxBrought), outages: newOutages(o.Tasks), hot: newHot(), lender: fallback.New(o.Repositories.Upstreams()),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Answers from an old fact about a tag, a list of referrers, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
 			Help: "Blobs that dray prefetched: it requested them after a client had requested their manifest, by upstream."}, []string{"upstream"}),
 	}
-	for name := range names {
-		p.prefetchers[name] = newPrefetcher(o.Prefetch[name])
+	p.Replace(o.Prefetch)
+	return p
+}
+
+// Replace replaces the settings of prefetching, which are by the name of the upstream. It is also
+// called when the upstreams were replaced. Fetches under way go on.
+func (p *Puller) Replace(settings map[string]Prefetch) {
+	prefetchers := map[string]*prefetcher{}
+	for name := range p.o.Repositories.Upstreams() {
+		if former := p.prefetcher(name); former.Prefetch == settings[name] {
+			prefetchers[name] = former
+		} else {
+			prefetchers[name] = newPrefetcher(settings[name])
+		}
 		p.stale.WithLabelValues(name) // alerts look for an increase from 0
 	}
-	return p
+	p.prefetchers.Store(&prefetchers)
+}
+
+// prefetcher returns the prefetcher of an upstream. An upstream that is gone has a new one each
+// time, which prefetches nothing.
+func (p *Puller) prefetcher(upstream string) *prefetcher {
+	if all := p.prefetchers.Load(); all != nil && (*all)[upstream] != nil {
+		return (*all)[upstream]
+	}
+	return newPrefetcher(Prefetch{})
 }
 
 // Collectors returns the metrics of pulls.

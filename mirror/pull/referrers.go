@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,21 +28,27 @@ const listPatience = 5 * time.Second
 
 // impatience bounds how long clients wait for lists of referrers, by upstream. For a few seconds
 // after a question without an answer, it sends no further question to that upstream.
-type impatience map[string]*upstream.Breaker
+type impatience struct {
+	mu       sync.Mutex // guards breakers
+	breakers map[string]*upstream.Breaker
+}
 
-func newImpatience(upstreams iter.Seq[string]) impatience {
-	i := impatience{}
-	for name := range upstreams {
-		i[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
+func newImpatience() *impatience { return &impatience{breakers: map[string]*upstream.Breaker{}} }
+
+func (i *impatience) breaker(name string) *upstream.Breaker {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.breakers[name] == nil {
+		i.breakers[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
 	}
-	return i
+	return i.breakers[name]
 }
 
 // ask calls the function ask with a context that ends after listPatience. The function sends a
 // question to the upstream that is called name. err is the error of the function. unanswered is not
 // nil if the upstream gave no answer or was not asked.
-func (i impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
-	unanswered = i[name].Do(func() error {
+func (i *impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
+	unanswered = i.breaker(name).Do(func() error {
 		bounded, cancel := context.WithTimeout(ctx, listPatience)
 		defer cancel()
 		err = ask(bounded)

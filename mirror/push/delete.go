@@ -95,7 +95,7 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)
-	underWay := func(k gate.Key) bool { return k.Repo == r && matches(k.Ref, k.Digest) }
+	underWay := func(k gate.Key) bool { return repository.Same(k.Repo, r) && matches(k.Ref, k.Digest) }
 	if err := p.pushing.Wait(ctx, underWay); err != nil {
 		return nil, busy.Because(err)
 	}

@@ -137,7 +137,7 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 // verdict.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
-		unlock, err := p.tagLocks.Lock(ctx, tagKey{gated.Repo, gated.Ref.Tag})
+		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))
 		if err != nil {
 			return upstream.Pushed{}, err
 		}

@@ -35,13 +35,13 @@ type pair struct{ from, to repository.Repo }
 // mounts remembers where mounts were refused and where they worked. It may forget any of this.
 type mounts struct {
 	refused     *lru.Cache[pair, time.Time]
-	mu          sync.Mutex                         // guards lastMounted
-	lastMounted map[*repository.Upstream]time.Time // the time of the newest success
+	mu          sync.Mutex           // guards lastMounted
+	lastMounted map[string]time.Time // the time of the newest success, by upstream
 }
 
 func newMounts() *mounts {
 	refused, _ := lru.New[pair, time.Time](maxRefused) // fails for a size below one only
-	return &mounts{refused: refused, lastMounted: map[*repository.Upstream]time.Time{}}
+	return &mounts{refused: refused, lastMounted: map[string]time.Time{}}
 }
 
 func (s *mounts) paused(p pair) bool {
@@ -53,7 +53,7 @@ func (s *mounts) paused(p pair) bool {
 func (s *mounts) reliable(up *repository.Upstream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, ok := s.lastMounted[up]
+	at, ok := s.lastMounted[up.Name]
 	return ok && time.Since(at) < mountPause
 }
 
@@ -76,6 +76,6 @@ func (s *mounts) note(p pair, result mountResult) {
 		s.refused.Remove(p)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.lastMounted[p.to.Up] = time.Now()
+		s.lastMounted[p.to.Up.Name] = time.Now()
 	}
 }

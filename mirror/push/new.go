@@ -53,7 +53,15 @@ func New(o Options) *Pusher {
 		sessions: newSessions(o.UploadExpiry, o.Quotas),
 		pushing:  flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardTimeout, Detached: true}),
 	}
-	for name, up := range o.Repositories.Upstreams() {
+	p.Count()
+	p.recover(time.Now())
+	return p
+}
+
+// Count makes metrics count the pushes to the present upstreams. It is called again when the
+// upstreams were replaced.
+func (p *Pusher) Count() {
+	for name, up := range p.o.Repositories.Upstreams() {
 		if up.Sink == nil {
 			continue
 		}
@@ -61,6 +69,4 @@ func New(o Options) *Pusher {
 			p.pushes.WithLabelValues(name, result) // alerts look for an increase from 0
 		}
 	}
-	p.recover(time.Now())
-	return p
 }

@@ -66,7 +66,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 // could mean one manifest at the upstream, and another manifest in dray's facts.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
 	if ref.Tag != "" {
-		unlock, err := p.landing.Lock(ctx, tagKey{r, ref.Tag})
+		unlock, err := p.landing.Lock(ctx, tagKeyOf(r, ref.Tag))
 		if err != nil {
 			return upstream.Pushed{}, err
 		}

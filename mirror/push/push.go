@@ -39,9 +39,11 @@ type unjudged struct {
 }
 
 type tagKey struct {
-	repo repository.Repo
+	repo repository.Repo // as in keys
 	tag  string
 }
+
+func tagKeyOf(r repository.Repo, tag string) tagKey { return tagKey{r.Key("").Repo, tag} }
 
 // Expire drops the uploads that no client continues. An upload that a request is using keeps the
 // staged blobs of its push from expiring.

@@ -71,7 +71,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 	g.SetLimit(maxParallelBlobs)
 	for _, r := range p.recovered {
 		g.Go(func() error {
-			r.key.Repo.Announce(ctx, r.key.Digest, r.blob)
+			r.key.Now().Announce(ctx, r.key.Digest, r.blob)
 			forwardOf(r.blob).end(p.forwardAgain(ctx, r.key, r.blob.Size))
 			return nil
 		})
@@ -92,11 +92,12 @@ func (p *Pusher) Recover(ctx context.Context) {
 }
 
 func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {
-	if k.Repo.PresentAtTarget(ctx, k.Digest) {
+	r := k.Now()
+	if r.PresentAtTarget(ctx, k.Digest) {
 		return nil
 	}
-	if p.o.Checks.For(k.Repo) != nil {
+	if p.o.Checks.For(r) != nil {
 		return gate.ErrHeldBack // no check has looked at the blob in this process
 	}
-	return p.sender.upload(ctx, upstream.Call{}, k.Repo, k.Digest, size)
+	return p.sender.upload(ctx, upstream.Call{}, r, k.Digest, size)
 }

@@ -142,7 +142,7 @@ func (u *sessions) take(ctx context.Context, id string, repo repository.Repo, us
 	u.mu.Lock()
 	s := u.byID[id]
 	u.mu.Unlock()
-	if s == nil || s.repo != repo || s.user != user {
+	if s == nil || !repository.Same(s.repo, repo) || s.user != user {
 		return nil, oci.ErrBlobUploadUnknown.With("unknown upload %q", id)
 	}
 	return s, s.acquire(ctx)

@@ -144,7 +144,7 @@ func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, b := range s.blobs {
-		if k.Repo == r && b.Owner == owner && b.Since.Before(at) {
+		if Same(k.Repo, r) && b.Owner == owner && b.Since.Before(at) {
 			b.Since = at
 		}
 	}

@@ -2,11 +2,13 @@ package repository
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -47,7 +49,8 @@ type Options struct {
 type Store struct {
 	o         Options
 	absences  *meta.Absences
-	upstreams map[string]*Upstream
+	upstreams atomic.Pointer[map[string]*Upstream]
+	first     map[string]*Upstream // by name, also of upstreams that are gone; only Replace uses it
 	waiting   *Waiting
 	// linkCache caches which digests are visible to repositories, each with a lease on the facts that
 	// make it visible.
@@ -70,31 +73,50 @@ func NewStore(o Options) (*Store, error) {
 	}
 	linkCache, _ := lru.New[Key, cachedLink](linkCacheSize) // fails for sizes below 1 only
 	s := &Store{
-		o: o, absences: o.Tags.Absences(), upstreams: map[string]*Upstream{}, waiting: newWaiting(maxWaiting, maxWaitingClient), linkCache: linkCache,
+		o: o, absences: o.Tags.Absences(), first: map[string]*Upstream{}, waiting: newWaiting(maxWaiting, maxWaitingClient), linkCache: linkCache,
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
 			Help: "Facts that dray could not store. Each costs a request to an upstream later."}),
 	}
 	s.confirms = flight.NewGroup[Key, int64](flight.Options{Tasks: o.Tasks, Timeout: LookupTimeout})
-	for _, u := range o.Upstreams {
-		if err := u.check(); err != nil {
-			return nil, err
-		}
-		if u.AcknowledgeLocally && (u.Sink == nil || !o.Queue.Takes()) {
-			return nil, fmt.Errorf("mirror: upstream %q cannot acknowledge pushes without a queue and a sink", u.Name)
-		}
-		if s.upstreams[u.Name] != nil {
-			return nil, fmt.Errorf("mirror: two upstreams are named %q", u.Name)
-		}
-		s.upstreams[u.Name] = u
-	}
-	return s, nil
+	return s, s.Replace(o.Upstreams)
 }
 
-// Upstreams returns the upstreams by name. Callers must not change the map.
-func (s *Store) Upstreams() map[string]*Upstream { return s.upstreams }
+// Replace replaces the upstreams, all at once. Those that stay are passed again. An upstream with
+// the name of a former one takes its place: it has the same repositories, and what clients have
+// pushed to them stays. After an error, nothing has changed. Replace must not be called
+// concurrently.
+func (s *Store) Replace(upstreams []*Upstream) error {
+	byName := map[string]*Upstream{}
+	for _, u := range upstreams {
+		if err := u.check(); err != nil {
+			return err
+		}
+		if u.AcknowledgeLocally && (u.Sink == nil || !s.o.Queue.Takes()) {
+			return fmt.Errorf("mirror: upstream %q cannot acknowledge pushes without a queue and a sink", u.Name)
+		}
+		if byName[u.Name] != nil {
+			return fmt.Errorf("mirror: two upstreams are named %q", u.Name)
+		}
+		byName[u.Name] = u
+	}
+	for name, u := range byName {
+		switch first := s.first[name]; first {
+		case nil:
+			s.first[name] = u
+		case u.identity():
+		default:
+			u.first = first // nobody else has the Upstream yet
+		}
+	}
+	s.upstreams.Store(&byName)
+	return nil
+}
 
-// Upstream returns the upstream with a name, or nil.
-func (s *Store) Upstream(name string) *Upstream { return s.upstreams[name] }
+// Upstreams returns the present upstreams by name. Callers must not change the map.
+func (s *Store) Upstreams() map[string]*Upstream { return *s.upstreams.Load() }
+
+// Upstream returns the present upstream with a name, or nil.
+func (s *Store) Upstream(name string) *Upstream { return s.Upstreams()[name] }
 
 // Repo returns a repository of an upstream.
 func (s *Store) Repo(up *Upstream, name string) Repo { return Repo{Up: up, Name: name, store: s} }
@@ -130,22 +152,36 @@ func (s *Store) Recorded(err error) {
 	}
 }
 
-// Repo is one repository of one upstream. Two values for the same repository are equal, so a
-// Repo can be part of a key.
+// Repo is one repository of one upstream. Two values for the same repository are equal, unless its
+// upstream was replaced in the meantime: see [Repo.Key] and [Same].
 type Repo struct {
 	Up    *Upstream
 	Name  string
 	store *Store
 }
 
-// Key is a digest in a repository.
+// Key is a digest in a repository. It is the same whether or not the upstream was replaced. So Repo
+// may be out of date, and serves for names and comparisons only: see [Key.Now].
 type Key struct {
 	Repo   Repo
 	Digest digest.Digest
 }
 
 // Key returns the key of a digest in the repository.
-func (r Repo) Key(d digest.Digest) Key { return Key{r, d} }
+func (r Repo) Key(d digest.Digest) Key {
+	r.Up = r.Up.identity()
+	return Key{r, d}
+}
+
+// Now returns the repository with its present upstream, if there still is one.
+func (k Key) Now() Repo {
+	r := k.Repo
+	r.Up = cmp.Or(r.store.Upstream(r.Up.Name), r.Up)
+	return r
+}
+
+// Same reports whether two values are of the same repository, even if its upstream was replaced.
+func Same(a, b Repo) bool { return a.Key("") == b.Key("") }
 
 // Remote returns the repository's name at the upstream.
 func (r Repo) Remote() upstream.Repo { return r.Up.Remote(r.Name) }
@@ -184,7 +220,7 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 // upstream. dray serves these build caches in place of the other upstream's content, so a push
 // needs the rights and the checks of the other upstream.
 func (r Repo) CheckPush() error {
-	for _, u := range r.store.upstreams {
+	for _, u := range r.store.Upstreams() {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {
 			return oci.ErrDenied.With("%s stores the build caches of %s under this name; push to %[2]s instead", r.Up.Name, u.Name)
 		}

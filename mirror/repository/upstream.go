@@ -13,7 +13,8 @@ import (
 )
 
 // Upstream is a registry as the mirror sees it: how to reach it, and how long its answers are
-// believed.
+// believed. It does not change: a reload replaces it by another Upstream of the same name, and
+// requests under way go on with the former one.
 type Upstream struct {
 	// Name is unique among the upstreams. Facts, metrics and logs use it.
 	Name string
@@ -54,6 +55,8 @@ type Upstream struct {
 	Tier cache.Tier
 	// followed says that this is a fallback, and that another one follows.
 	followed bool
+	// first is the first Upstream of this name that the store had; nil if it is this one.
+	first *Upstream
 }
 
 // TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
@@ -104,6 +107,7 @@ type Fallback struct {
 func (u *Upstream) Reading(last bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
+	r.first = nil // the pushes to the upstream are not those of the fallback
 	r.followed = !last
 	return &r
 }
@@ -134,6 +138,14 @@ func (u *Upstream) ForPulls() upstream.Source {
 		return u.Source
 	}
 	return u.Yielding
+}
+
+// identity returns what all Upstreams of a name have in common that replaced each other.
+func (u *Upstream) identity() *Upstream {
+	if u == nil || u.first == nil {
+		return u
+	}
+	return u.first
 }
 
 // Remote returns a repository's name at the upstream.

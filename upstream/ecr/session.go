@@ -3,6 +3,7 @@ package ecr
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -38,14 +39,18 @@ type Session struct {
 	cfg aws.Config
 	log *slog.Logger
 
-	mu       sync.Mutex // guards accounts and order
+	running sync.WaitGroup
+
+	mu       sync.Mutex // guards the fields below
 	accounts map[Principal]*account
 	order    []*Tokens
+	run      func(*account) // starts the renewal of a token; nil before and after Run
 }
 
 type account struct {
 	api    *ecr.Client
 	tokens *Tokens
+	stop   context.CancelFunc // ends the renewal; nil if it was not started
 }
 
 // Registry is the AWS part of one registry.
@@ -121,6 +126,9 @@ func (s *Session) account(p Principal) *account {
 	a.tokens = NewTokens(o)
 	s.accounts[p] = a
 	s.order = append(s.order, a.tokens)
+	if s.run != nil {
+		s.run(a)
+	}
 	return a
 }
 
@@ -205,13 +213,41 @@ func (s *Session) Collectors() (all []prometheus.Collector) {
 	return all
 }
 
-// Run renews the tokens of all principals that Open has met so far, until ctx ends. It returns nil.
-func (s *Session) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	for _, t := range s.Tokens() {
-		running.Go(func() { _ = t.Run(ctx) })
+// Retain forgets all principals but those with the given tokens. Their tokens are renewed no more,
+// and Retain returns them. A registry that was opened before can still use its own.
+func (s *Session) Retain(used []*Tokens) (gone []*Tokens) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, a := range s.accounts {
+		if slices.Contains(used, a.tokens) {
+			continue
+		}
+		if a.stop != nil {
+			a.stop()
+		}
+		delete(s.accounts, p)
+		s.order = slices.DeleteFunc(s.order, func(t *Tokens) bool { return t == a.tokens })
+		gone = append(gone, a.tokens)
 	}
-	running.Wait()
+	return gone
+}
+
+// Run renews the tokens of all principals that Open meets, until ctx ends. It returns nil.
+func (s *Session) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.run = func(a *account) {
+		var own context.Context
+		own, a.stop = context.WithCancel(ctx)
+		s.running.Go(func() { _ = a.tokens.Run(own) })
+	}
+	for _, a := range s.accounts {
+		s.run(a)
+	}
+	s.mu.Unlock()
 	<-ctx.Done()
+	s.mu.Lock()
+	s.run = nil
+	s.mu.Unlock()
+	s.running.Wait()
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 // Files are the files with certificates that the configuration names. Each is parsed again when it
 // has changed, because these files are replaced while dray runs.
 type Files struct {
-	files  []*file
+	files  atomic.Pointer[[]*file]
 	expiry *prometheus.Desc
 }
 
@@ -62,25 +62,32 @@ func (f *file) Check(now time.Time) error {
 }
 
 // NewFiles returns Files of the given files.
-func NewFiles(files []File) Files {
-	c := Files{expiry: prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
+func NewFiles(files []File) *Files {
+	c := &Files{expiry: prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
 		"Time when the certificate of a listener expires, or the last to expire of those trusted for an upstream or for the tokens of an auth entry. A file that cannot be read has no value.",
 		[]string{"listener", "upstream", "auth"}, nil)}
-	for _, f := range files {
-		c.files = append(c.files, &file{File: f})
-	}
+	c.Replace(files)
 	return c
 }
 
+// Replace makes these the files.
+func (c *Files) Replace(files []File) {
+	all := make([]*file, len(files))
+	for i, f := range files {
+		all[i] = &file{File: f}
+	}
+	c.files.Store(&all)
+}
+
 // Empty reports whether there is no file.
-func (c Files) Empty() bool { return len(c.files) == 0 }
+func (c *Files) Empty() bool { return len(*c.files.Load()) == 0 }
 
 // Describe implements prometheus.Collector.
-func (c Files) Describe(ch chan<- *prometheus.Desc) { ch <- c.expiry }
+func (c *Files) Describe(ch chan<- *prometheus.Desc) { ch <- c.expiry }
 
 // Collect implements prometheus.Collector.
-func (c Files) Collect(ch chan<- prometheus.Metric) {
-	for _, f := range c.files {
+func (c *Files) Collect(ch chan<- prometheus.Metric) {
+	for _, f := range *c.files.Load() {
 		if all, err := f.get(); err == nil {
 			end := f.current(all, time.Now()).NotAfter
 			ch <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, float64(end.Unix()), f.Listener, f.Upstream, f.Auth)
@@ -89,9 +96,9 @@ func (c Files) Collect(ch chan<- prometheus.Metric) {
 }
 
 // Check returns the problems of all files.
-func (c Files) Check(context.Context) error {
+func (c *Files) Check(context.Context) error {
 	var errs []error
-	for _, f := range c.files {
+	for _, f := range *c.files.Load() {
 		errs = append(errs, f.Check(time.Now()))
 	}
 	return errors.Join(errs...)
@@ -99,7 +106,7 @@ func (c Files) Check(context.Context) error {
 
 // Warn logs the problems of certificates once a day until ctx ends, and returns nil. It logs
 // nothing at the start of dray, because the notices then report the same problems.
-func (c Files) Warn(ctx context.Context, log *slog.Logger) error {
+func (c *Files) Warn(ctx context.Context, log *slog.Logger) error {
 	day := time.NewTicker(24 * time.Hour)
 	defer day.Stop()
 	for {
@@ -108,7 +115,7 @@ func (c Files) Warn(ctx context.Context, log *slog.Logger) error {
 			return nil
 		case <-day.C:
 		}
-		for _, f := range c.files {
+		for _, f := range *c.files.Load() {
 			if err := f.Check(time.Now()); err != nil {
 				log.Warn(err.Error())
 			}

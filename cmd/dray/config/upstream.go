@@ -14,8 +14,9 @@ type Upstream struct {
 	URL string `yaml:"url"`
 	// The kind of registry: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK; the host
 	// name gives account and region), `ecr-public`, or `local`. With `local`, dray itself stores the
-	// images that clients push, as for build caches, and never forwards them. Default: dray derives
-	// the kind from the host name.
+	// images that clients push, as for build caches, and never forwards them. A reload does not add,
+	// remove or change an upstream of this kind, except for `hosts`, `prefixes`, `default_namespace`
+	// and `repositories`. Default: dray derives the kind from the host name.
 	Kind Kind `yaml:"kind"`
 	// The host names that select this upstream, in the `Host` header or in `?ns=`. A host name with a
 	// dot and without a port also selects it like a prefix: with `quay.io`, clients can pull
@@ -104,6 +105,13 @@ type Upstream struct {
 	KeepAlive Duration `yaml:"keep_alive"`
 	// The bounds on what dray asks of the registry at a time.
 	Limits UpstreamLimits `yaml:"limits"`
+}
+
+// Fixed reports whether a reload cannot add the upstream, because its pushes need the queue or a
+// store of their own, and whether it cannot change it either.
+func (u Upstream) Fixed() (added, changed bool) {
+	local := u.Kind == KindLocal
+	return local || u.Acknowledge == AcknowledgeLocal, local
 }
 
 // UsesAWS reports whether dray gets its credentials at the upstream from AWS.

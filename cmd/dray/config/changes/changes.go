@@ -26,10 +26,10 @@ var atOnce = map[string]bool{
 	"listeners[].proxy_protocol":       true,
 	"listeners[].allow_anonymous_push": true,
 	"listeners[].answer_within":        true,
-	"upstreams[].hosts":                true,
-	"upstreams[].prefixes":             true,
-	"upstreams[].default_namespace":    true,
-	"upstreams[].repositories":         true,
+	"upstreams":                        true,
+	"upstreams[].kind":                 false,
+	"upstreams[].acknowledge":          false,
+	"upstreams[].local":                false,
 	"auth":                             true,
 	"admin.auth":                       true,
 	"admin.allow_anonymous":            true,
@@ -41,6 +41,16 @@ var atOnce = map[string]bool{
 
 // Keys returns the keys for which the table says something, in no order.
 func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
+
+// atOnceFixed are the keys that change at once in each entry, even if it is [Fixed].
+var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
+
+// Fixed is implemented by the entries of a list that a reload may not treat as the table says.
+type Fixed interface {
+	// Fixed reports whether a reload cannot add the entry, and whether it can neither add nor remove
+	// it, nor change most of its keys.
+	Fixed() (added, changed bool)
+}
 
 // namedLists are the lists whose entries have unique names.
 var namedLists = []string{"listeners", "upstreams", "checks", "auth"}
@@ -76,11 +86,14 @@ func Merge[C any](running, file C) Merged[C] {
 }
 
 // merger compares two configurations by the tags of their types.
-type merger struct{ changed, pending []string }
+type merger struct {
+	changed, pending []string
+	fixed            bool // whether the keys are those of an entry that is fixed
+}
 
 // differs records that the value at a path differs, and reports whether the new value applies.
 func (m *merger) differs(path, key string) bool {
-	if AtOnce(key) {
+	if AtOnce(key) && (!m.fixed || slices.ContainsFunc(atOnceFixed, func(k string) bool { return key == k || strings.HasPrefix(key, k+".") })) {
 		m.changed = append(m.changed, path)
 		return true
 	}
@@ -122,7 +135,10 @@ func (m *merger) entries(path, key string, into, next reflect.Value) {
 	merged := reflect.MakeSlice(into.Type(), 0, next.Len())
 	for _, running := range into.Seq2() {
 		at := path + "[" + nameOf(running) + "]"
-		if file, ok := find(next, nameOf(running)); ok {
+		file, ok := find(next, nameOf(running))
+		if _, m.fixed = fixed(running); ok {
+			_, becomes := fixed(file)
+			m.fixed = m.fixed || becomes
 			entry := reflect.New(running.Type()).Elem()
 			entry.Set(running)
 			m.section(at, key+"[]", entry, file)
@@ -132,11 +148,20 @@ func (m *merger) entries(path, key string, into, next reflect.Value) {
 		}
 	}
 	for _, file := range next.Seq2() {
+		m.fixed, _ = fixed(file)
 		if _, ok := find(into, nameOf(file)); !ok && m.differs(path+"["+nameOf(file)+"]", key) {
 			merged = reflect.Append(merged, file)
 		}
 	}
+	m.fixed = false
 	into.Set(merged)
+}
+
+func fixed(entry reflect.Value) (added, changed bool) {
+	if f, ok := entry.Interface().(Fixed); ok {
+		return f.Fixed()
+	}
+	return false, false
 }
 
 func nameOf(entry reflect.Value) string { return entry.FieldByName("Name").String() }

@@ -1,4 +1,5 @@
-package main
+// Package services makes from the configuration the services and programs that dray calls.
+package services
 
 import (
 	"bytes"
@@ -12,13 +13,13 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// serviceOf returns a service with the URL, the headers and the key that c or its files give.
-func serviceOf(c config.Service, files watched.Source) (webhook.Service, error) {
+// Of returns a service with the URL, the headers and the key that c or its files give.
+func Of(c config.Service, files watched.Source) (webhook.Service, error) {
 	url, err := watched.Value(files, c.URLFile, parseURL, c.URL.Reveal())
 	if err != nil {
 		return webhook.Service{}, fmt.Errorf("url_file: %w", err)
 	}
-	fixed, _ := watched.Headers(c.Headers) // checkService reports an error
+	fixed, _ := watched.Headers(c.Headers) // Check reports an error
 	changing, err := watched.Value(files, c.HeadersFile, watched.ParseHeaders, nil)
 	if err != nil {
 		return webhook.Service{}, fmt.Errorf("headers_file: %w", err)
@@ -43,9 +44,9 @@ func parseURL(text []byte) (string, error) {
 	return url, webhook.CheckURL(url)
 }
 
-// variablesOf returns a function that gives the variables of a program. A variable in its file
+// Variables returns a function that gives the variables of a program. A variable in its file
 // replaces the variable with the same name in the configuration.
-func variablesOf(c config.ExecCheck, files watched.Source) (func() []string, error) {
+func Variables(c config.ExecCheck, files watched.Source) (func() []string, error) {
 	changing, err := watched.Value(files, c.EnvironmentFile, watched.ParseVariables, nil)
 	if err != nil {
 		return nil, fmt.Errorf("environment_file: %w", err)
@@ -70,13 +71,13 @@ func variablesOf(c config.ExecCheck, files watched.Source) (func() []string, err
 	}, nil
 }
 
-// checkService adds the problems of a service to k.
-func checkService(c config.Service, k *config.Report, path string) {
+// Check adds the problems of a service to k.
+func Check(c config.Service, k *config.Report, path string) {
 	switch {
 	case c.URL != "" && c.URLFile != "":
 		k.Add(path, "url and url_file are both set; remove one")
 	case c.URLFile != "":
-		checkFile(k, path+".url_file", c.URLFile, parseURL)
+		CheckFile(k, path+".url_file", c.URLFile, parseURL)
 	case c.URL == "":
 		k.Add(path, "set url or url_file")
 	default:
@@ -87,12 +88,12 @@ func checkService(c config.Service, k *config.Report, path string) {
 	if _, err := watched.Headers(c.Headers); err != nil {
 		k.Add(path+".headers", "%v", err)
 	}
-	checkFile(k, path+".headers_file", c.HeadersFile, watched.ParseHeaders)
-	checkFile(k, path+".secret_file", c.SecretFile, watched.ParseSecret)
+	CheckFile(k, path+".headers_file", c.HeadersFile, watched.ParseHeaders)
+	CheckFile(k, path+".secret_file", c.SecretFile, watched.ParseSecret)
 }
 
-// checkFile adds to k the problem of a file that cannot be parsed. An empty name means no file.
-func checkFile[T any](k *config.Report, path, name string, parse func(text []byte) (T, error)) {
+// CheckFile adds to k the problem of a file that cannot be parsed. An empty name means no file.
+func CheckFile[T any](k *config.Report, path, name string, parse func(text []byte) (T, error)) {
 	if name == "" {
 		return
 	}
