@@ -14,6 +14,9 @@ var (
 // Client returns the client by which f asks other members.
 func (f *Fleet) Client() *http.Client { return f.client }
 
+// SetMost bounds the leases of a member.
+func (f *Fleet) SetMost(n int) { f.most = n }
+
 // Tick does what Run does every RenewEvery.
 func (f *Fleet) Tick() {
 	ctx := context.Background()

@@ -24,7 +24,9 @@ const Protocol = 1
 const (
 	// maxFollowers bounds the members that read one blob from this one.
 	maxFollowers = 8
-	// maxLeases bounds the leases of one member. Beyond it, blobs are fetched without a lease.
+	// maxLeases bounds the leases of one member. Beyond it, those of blobs that were fetched first
+	// make room. If all are of blobs that are on their way, further ones are fetched without a
+	// lease.
 	maxLeases = 4096
 	// finishedFor is how long a member shows that it has a blob that it has fetched.
 	finishedFor = 10 * time.Minute
@@ -75,6 +77,7 @@ type Fleet struct {
 	// interrupted ends when Interrupt is called.
 	interrupted context.Context
 	interrupt   context.CancelFunc
+	most        int // leases
 
 	mu        sync.Mutex // guards the fields below
 	held      map[digest.Digest]*lease
@@ -115,6 +118,7 @@ func New(o Options) *Fleet {
 		held: map[digest.Digest]*lease{}, following: map[digest.Digest]position{}, readers: map[digest.Digest]map[string]int{},
 		banned: map[string]time.Time{}, alone: map[digest.Digest]time.Time{}, changed: make(chan struct{}, 1),
 	}
+	f.most = maxLeases
 	f.m = newMetrics(f)
 	f.interrupted, f.interrupt = context.WithCancel(context.Background())
 	dialer := net.Dialer{Timeout: o.Patience.Dial}
@@ -287,10 +291,26 @@ func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 		return aloneDigest, false
 	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero(): // nobody could read the bytes from here
 		return aloneUncached, false // another fetch has the lease, or none is for all readers
-	case len(f.held) >= maxLeases:
+	case len(f.held) >= f.most && !f.makeRoom():
 		return aloneLeases, false
 	}
 	return "", true
+}
+
+// makeRoom forgets the lease of the blob that was fetched first. The lease expires soon, because
+// nobody renews it. It returns false if all blobs are on their way. It needs mu.
+func (f *Fleet) makeRoom() bool {
+	var first *lease
+	for _, l := range f.held {
+		if !l.finished.IsZero() && (first == nil || l.finished.Before(first.finished)) {
+			first = l
+		}
+	}
+	if first == nil {
+		return false
+	}
+	delete(f.held, first.Digest)
+	return true
 }
 
 // ended notes the end of a fetch under a lease.

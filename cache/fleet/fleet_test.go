@@ -550,6 +550,62 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
+// hanging is a store of leases that never answers.
+type hanging struct{ fleettest.Memory }
+
+func (h *hanging) Take(ctx context.Context, _ digest.Digest, _ fleet.Member, _ int64) (fleet.Lease, error) {
+	<-ctx.Done()
+	return fleet.Lease{}, ctx.Err()
+}
+
+// TestStoreHangs has the store of leases not answer. A member waits for it a moment, and then
+// fetches for itself.
+func TestStoreHangs(t *testing.T) {
+	m := start(t, &hanging{}, "one", func(o *fleet.Options) { o.Patience.Store = 20 * time.Millisecond })
+	r := newRegistry(1000)
+	r.openAll()
+	m.pull(r).ends()
+	if n := m.value("dray_fleet_alone_total", "store"); n != 1 || r.asked.Load() != 1 {
+		t.Errorf("%v fetches without the store, and the registry was asked %d times", n, r.asked.Load())
+	}
+}
+
+// TestManyLeases has a member fetch more blobs than it may have leases.
+func TestManyLeases(t *testing.T) {
+	m := start(t, &fleettest.Memory{}, "one", nil)
+	m.SetMost(2)
+	var pulls []*pull
+	for i := range 3 {
+		r := newRegistry(1000 + i)
+		if i < 2 {
+			r.openAll()
+		}
+		p := m.pull(r)
+		if i < 2 {
+			p.ends()
+			eventually(t, "end of a fetch", func() bool { _, held := m.cache.Stat(r.digest); return held })
+			m.Tick() // notes the end, even if the observer of the fetch is not called yet
+		}
+		pulls = append(pulls, p)
+	}
+	eventually(t, "third request", func() bool { return pulls[2].asked.Load() == 1 })
+	if n := m.value("dray_fleet_leases", ""); n != 2 {
+		t.Errorf("%v leases", n)
+	}
+	fourth, fifth := newRegistry(2000), newRegistry(2001)
+	for _, r := range []*registry{fourth, fifth} { // all leases are then of blobs on their way
+		pulls = append(pulls, m.pull(r))
+		eventually(t, "request", func() bool { return r.asked.Load() == 1 })
+	}
+	if n := m.value("dray_fleet_alone_total", "leases"); n != 1 {
+		t.Errorf("%v fetches without a lease", n)
+	}
+	for _, p := range pulls[2:] {
+		p.openAll()
+		p.ends()
+	}
+}
+
 // TestFlushed has the store forget everything while a blob is on its way. The holder's renewal
 // restores its lease.
 func TestFlushed(t *testing.T) {
