@@ -53,16 +53,6 @@ type Reader struct {
 	stretchFile *os.File // the file of a fetch under way, opened a second time by Stretch
 }
 
-// bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader passes the
-// blob through.
-type bytesAt interface {
-	readAt(ctx context.Context, p []byte, off int64) (int, error)
-	total() int64                           // length of the whole, or -1
-	raw() io.ReaderAt                       // reads bytes that have arrived, without waiting
-	waitVerified(ctx context.Context) error // waits until the bytes are known to be right or wrong
-	close() error                           // may be called during readAt
-}
-
 var (
 	_ bytesAt = memoryBytes(nil)
 	_ bytesAt = diskBytes{}
@@ -379,22 +369,6 @@ func (r *Reader) Close() error {
 	}
 	return at.close()
 }
-
-// memoryBytes are the bytes of an object held in memory.
-type memoryBytes []byte
-
-func (m memoryBytes) readAt(_ context.Context, p []byte, off int64) (int, error) {
-	if off >= int64(len(m)) {
-		return 0, io.EOF
-	}
-	return copy(p, m[off:]), nil
-}
-
-func (m memoryBytes) total() int64     { return int64(len(m)) }
-func (m memoryBytes) raw() io.ReaderAt { return bytes.NewReader(m) }
-func (m memoryBytes) close() error     { return nil }
-
-func (m memoryBytes) waitVerified(context.Context) error { return nil }
 
 // diskBytes are the bytes of a blob on disk.
 type diskBytes struct{ *disk.Blob }
