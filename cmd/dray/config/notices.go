@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -151,18 +150,4 @@ func (u Upstream) dialAddress() string {
 		return u.Address
 	}
 	return u.RegistryHost()
-}
-
-// isLoopback reports whether an address, with or without a port, can be reached from this machine
-// only. Among host names, only localhost counts.
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

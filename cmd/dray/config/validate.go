@@ -3,11 +3,9 @@ package config
 import (
 	"cmp"
 	"maps"
-	"net"
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -390,14 +388,6 @@ func repositoryPattern(p string) bool {
 	return p != "" && !strings.HasPrefix(p, "/") && p == strings.ToLower(p)
 }
 
-// sameAddress reports whether two listeners at these addresses would conflict.
-func sameAddress(a, b string) bool {
-	hostA, portA, errA := net.SplitHostPort(a)
-	hostB, portB, errB := net.SplitHostPort(b)
-	return errA == nil && errB == nil && portA == portB && portA != "0" &&
-		(hostA == hostB || hostA == "" || hostB == "" || isLoopback(a) && isLoopback(b))
-}
-
 func (c Config) validateRest(k *Report) {
 	c.Cache.validate(k, "cache")
 	c.Bucket.validate(k, "bucket")
@@ -447,16 +437,6 @@ func (k *Report) between(path string, n, least, most int) {
 	}
 }
 
-func checkAddress(k *Report, path, value string) {
-	_, port, err := net.SplitHostPort(value)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
-		k.Add(path, "%q is not host:port", value)
-	}
-}
-
 // checkURL checks the URL of a registry. The URL may have a path: a repository of Artifactory is
 // such a registry. Only the URLs of the registries of Amazon and Docker must not have a path.
 func (u *Upstream) checkURL(k *Report, path string) {
@@ -481,18 +461,3 @@ func (u *Upstream) checkURL(k *Report, path string) {
 // pathSegment matches one segment of the path of a registry. Other segments would need escapes, or
 // would mean another path, as .. does.
 var pathSegment = regexp.MustCompile(`^[A-Za-z0-9_~-][A-Za-z0-9._~-]*$`)
-
-// checkBaseURL checks that a URL has a scheme and a host, and nothing else.
-func checkBaseURL(k *Report, path, value string) {
-	u, err := url.Parse(value)
-	switch {
-	case strings.Contains(value, "@"): // not printed, because it may contain a password
-		k.Add(path, "must not contain a user or a password")
-	case strings.Contains(value, "?"): // not printed, because a query may contain a token
-		k.Add(path, "has more than a host; remove the query")
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.Add(path, "%q is not an http or https URL or a host name", value)
-	case u.Path != "" && u.Path != "/" || u.Fragment != "":
-		k.Add(path, "%q has more than a host; remove the path", value)
-	}
-}

@@ -1,0 +1,56 @@
+package config
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// isLoopback reports whether an address, with or without a port, can be reached from this machine
+// only. Among host names, only localhost counts.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// sameAddress reports whether two listeners at these addresses would conflict.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	return errA == nil && errB == nil && portA == portB && portA != "0" &&
+		(hostA == hostB || hostA == "" || hostB == "" || isLoopback(a) && isLoopback(b))
+}
+
+// checkAddress adds a problem if the value is not an address to listen on.
+func checkAddress(k *Report, path, value string) {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		k.Add(path, "%q is not host:port", value)
+	}
+}
+
+// checkBaseURL checks that a URL has a scheme and a host, and nothing else.
+func checkBaseURL(k *Report, path, value string) {
+	u, err := url.Parse(value)
+	switch {
+	case strings.Contains(value, "@"): // not printed, because it may contain a password
+		k.Add(path, "must not contain a user or a password")
+	case strings.Contains(value, "?"): // not printed, because a query may contain a token
+		k.Add(path, "has more than a host; remove the query")
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		k.Add(path, "%q is not an http or https URL or a host name", value)
+	case u.Path != "" && u.Path != "/" || u.Fragment != "":
+		k.Add(path, "%q has more than a host; remove the path", value)
+	}
+}
