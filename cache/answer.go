@@ -2,8 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -68,12 +66,4 @@ func (a *answer) read(p []byte, patience time.Duration) (int, error) {
 		}
 	}
 	return 0, io.ErrNoProgress
-}
-
-// stalled adds ErrStalled to an error that the stall timeout caused.
-func stalled(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), ErrStalled) && !errors.Is(err, ErrStalled) {
-		return fmt.Errorf("%w: %w", ErrStalled, err)
-	}
-	return err
 }

@@ -6,6 +6,18 @@ import (
 	"io"
 )
 
+// Source says where the bytes of a reader come from.
+type Source string
+
+// The sources of bytes.
+const (
+	SourceMemory Source = "memory"
+	SourceDisk   Source = "disk"
+	SourceFlight Source = "flight" // joined a fetch that another reader has started
+	SourceOrigin Source = "origin" // started the fetch, or is the first reader of a prefetch
+	SourceDirect Source = "direct" // passed through, because the cache could not store or read the blob
+)
+
 // bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader passes the
 // blob through.
 type bytesAt interface {

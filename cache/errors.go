@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"dray/cache/disk"
@@ -66,6 +68,14 @@ func local(reason string, err error) *localError {
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// stalled adds ErrStalled to an error that the stall timeout caused.
+func stalled(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), ErrStalled) && !errors.Is(err, ErrStalled) {
+		return fmt.Errorf("%w: %w", ErrStalled, err)
 	}
 	return err
 }

@@ -14,18 +14,6 @@ import (
 	"dray/cache/disk"
 )
 
-// Source says where the bytes of a reader come from.
-type Source string
-
-// The sources of bytes.
-const (
-	SourceMemory Source = "memory"
-	SourceDisk   Source = "disk"
-	SourceFlight Source = "flight" // joined a fetch that another reader has started
-	SourceOrigin Source = "origin" // started the fetch, or is the first reader of a prefetch
-	SourceDirect Source = "direct" // passed through, because the cache could not store or read the blob
-)
-
 // Reader reads a blob. It may seek anywhere, also to bytes that have not arrived yet.
 //
 // A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole

@@ -501,7 +501,7 @@ func TestAccessSecretsStayOnTheirSide(t *testing.T) {
 		"the AWS secret": "not-a-secret", "a password's hash": "$2a$",
 	}
 	walk()
-	c, err := s.registries[0].tokens.Credential(t.Context(), "")
+	c, err := s.registries[0].Tokens.Credential(t.Context(), "")
 	if err != nil || len(c.Password.Reveal()) < 100 {
 		t.Fatal("no token is held", err)
 	}

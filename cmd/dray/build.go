@@ -213,7 +213,7 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 	}
 	g.sources = next
 	for _, r := range fresh {
-		g.register(r.collectors)
+		g.register(r.Collectors)
 	}
 	if g.session != nil {
 		g.background["tokens"] = g.session.Run

@@ -7,7 +7,9 @@ import (
 
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/registries"
 	"dray/cmd/dray/routes"
+	"dray/cmd/dray/stats"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 	"dray/mirror/explain"
@@ -16,27 +18,27 @@ import (
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force, and
 // access has its entries of auth.
-func (g *graph) endpoints(cfg config.Config, access clients.Entries, registries []*registry) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, registries))
+func (g *graph) endpoints(cfg config.Config, access clients.Entries, all []*registries.Registry) []admin.Endpoint {
+	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all))
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("stats", func(context.Context, url.Values) (api.Stats, error) {
 			families, err := g.metrics.Gather()
-			return statsOf(families), err
+			return stats.Of(families), err
 		}),
 	}
 }
 
-func (g *graph) explainAPI(cfg config.Config, access clients.Entries, registries []*registry) []admin.Endpoint {
+func (g *graph) explainAPI(cfg config.Config, access clients.Entries, all []*registries.Registry) []admin.Endpoint {
 	o := explain.Options{Hosted: g.hostedImages, Registries: map[string]explain.Registry{}}
 	for _, l := range cfg.Listeners {
 		requests := requestsOf(cfg, l, access)
 		o.Listeners = append(o.Listeners, explain.Listener{Listener: &requests, Own: routes.Own(l, requests.Routes)})
 	}
-	for _, r := range registries {
-		o.Registries[r.Name] = explain.Registry{Breaker: r.breaker, Limiter: r.limiter, Client: r.client}
+	for _, r := range all {
+		o.Registries[r.Name] = explain.Registry{Breaker: r.Breaker, Limiter: r.Limiter, Client: r.Client}
 	}
 	e := g.mirror.Explainer(o)
 	return []admin.Endpoint{admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {

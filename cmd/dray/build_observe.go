@@ -13,6 +13,7 @@ import (
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/registries"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
@@ -87,7 +88,7 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 // adminOptions returns what operators find at the admin listener. Only one check is critical
 // ([admin.Check]), namely that dray is not stopping: without an upstream, a token or the facts, it
 // still serves content that it holds.
-func (g *graph) adminOptions(cfg config.Config, access clients.Entries, registries []*registry) (admin.Options, error) {
+func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
 		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
@@ -98,11 +99,11 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries, registri
 	if len(cfg.CertificateFiles()) > 0 {
 		checks = append(checks, admin.Check{Name: "certificates", Run: g.certificates.Check})
 	}
-	for _, r := range registries {
-		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
+	for _, r := range all {
+		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.Healthy})
 	}
 	operators, err := clients.Operators(cfg.Admin, access, g.log)
-	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, access, registries), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
+	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, access, all), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
 // adminGrace is the time that requests of operators have to end when those of clients have ended.
@@ -115,24 +116,4 @@ func (g *graph) addAdmin(name, setting, address string, h http.Handler) (*wire.S
 		return nil, err
 	}
 	return server, nil
-}
-
-// healthy returns an error if the last request to the registry failed, or if dray could not get a
-// valid token for the registry. It returns [admin.ErrUnknown] if dray has sent no request yet.
-// healthy itself sends no request. The first request is that of [graph.greet].
-func (r *registry) healthy(context.Context) error {
-	s := r.breaker.State()
-	if s.Failures > 0 {
-		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
-	}
-	if r.tokens != nil {
-		// dray fetches the token at its first request. Until then it has none, and that is no error.
-		if h := r.tokens.Health(); !h.Healthy && h.LastError != nil {
-			return fmt.Errorf("no valid token: %w", h.LastError)
-		}
-	}
-	if !s.Asked {
-		return admin.ErrUnknown
-	}
-	return s.Problem
 }

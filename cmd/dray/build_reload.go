@@ -7,6 +7,7 @@ import (
 
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/registries"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 	"dray/mirror/proxied"
@@ -53,20 +54,20 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 }
 
 // replaceRegistries ends the use of the registries that are not in next.
-func (g *graph) replaceRegistries(next sources, fresh []*registry) {
+func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
 	for _, r := range g.registries {
 		if slices.Contains(next.registries, r) {
 			continue
 		}
-		r.gone.Store(true)
-		r.transport.CloseIdleConnections() // those in use are closed when they become idle
-		for _, c := range r.collectors {
+		r.Gone.Store(true)
+		r.Transport.CloseIdleConnections() // those in use are closed when they become idle
+		for _, c := range r.Collectors {
 			g.metrics.Unregister(c)
 		}
 	}
 	g.sources = next
 	for _, r := range fresh {
-		g.register(r.collectors)
+		g.register(r.Collectors)
 	}
 	g.changing.Start(func(ctx context.Context) { g.greetAll(ctx, fresh) })
 }
@@ -89,7 +90,7 @@ func (g *graph) retainTokens() {
 	}
 	var used []*ecr.Tokens
 	for _, r := range g.registries {
-		used = append(used, r.tokens)
+		used = append(used, r.Tokens)
 	}
 	for _, t := range g.session.Retain(used) {
 		for _, c := range t.Collectors() {

@@ -3,18 +3,21 @@ package main
 import (
 	"reflect"
 	"slices"
+	"time"
 
 	"dray/cache"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/registries"
 	"dray/cmd/dray/routes"
 	"dray/mirror"
+	"dray/mirror/pull"
 	"dray/mirror/repository"
 	"dray/upstream/ecr"
 )
 
 // sources is where content comes from, and where pushes go.
 type sources struct {
-	registries []*registry
+	registries []*registries.Registry
 	upstreams  []*repository.Upstream // of registries and hosted repositories
 	tier       cache.Tier             // of all registries; nil without a bucket
 }
@@ -22,10 +25,10 @@ type sources struct {
 // sourcesOf returns the sources for a configuration. It keeps the present registry of an upstream
 // whose settings are the same, and the upstreams of kind local. fresh are the registries that are
 // new.
-func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (next sources, fresh []*registry, err error) {
+func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (next sources, fresh []*registries.Registry, err error) {
 	next.tier = g.tier
 	for _, u := range g.upstreams {
-		if !slices.ContainsFunc(g.registries, func(r *registry) bool { return r.Upstream == u }) {
+		if !slices.ContainsFunc(g.registries, func(r *registries.Registry) bool { return r.Upstream == u }) {
 			next.upstreams = append(next.upstreams, u)
 		}
 	}
@@ -33,12 +36,12 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 		if u.Kind == config.KindLocal {
 			continue
 		}
-		i := slices.IndexFunc(g.registries, func(r *registry) bool { return same(r.from, u) })
+		i := slices.IndexFunc(g.registries, func(r *registries.Registry) bool { return same(r.From, u) })
 		if i >= 0 && !slices.ContainsFunc(u.Fallbacks, func(f config.Fallback) bool { return !g.keeps(cfg, f.Name) }) {
 			next.add(g.registries[i])
 			continue
 		}
-		r, err := buildUpstream(u, aws, g.log)
+		r, err := registries.Connect(u, aws, g.log)
 		if err != nil {
 			return sources{}, nil, err
 		}
@@ -49,7 +52,7 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 	next.routeBuildCaches(fresh)
 	connected := config.Config{Upstreams: make([]config.Upstream, len(fresh))}
 	for i, r := range fresh {
-		connected.Upstreams[i] = r.from
+		connected.Upstreams[i] = r.From
 	}
 	routes.ConnectFallbacks(connected, next.upstreams)
 	return next, fresh, nil
@@ -58,26 +61,26 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 // keeps reports whether the registry of an upstream stays with the configuration cfg.
 func (s sources) keeps(cfg config.Config, name string) bool {
 	return slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool {
-		return u.Name == name && slices.ContainsFunc(s.registries, func(r *registry) bool { return same(r.from, u) })
+		return u.Name == name && slices.ContainsFunc(s.registries, func(r *registries.Registry) bool { return same(r.From, u) })
 	})
 }
 
 // same reports whether two upstreams have the same registry.
 func same(a, b config.Upstream) bool { return reflect.DeepEqual(ofRegistry(a), ofRegistry(b)) }
 
-func (s *sources) add(r *registry) {
+func (s *sources) add(r *registries.Registry) {
 	s.registries, s.upstreams = append(s.registries, r), append(s.upstreams, r.Upstream)
 }
 
 // routeBuildCaches connects each new registry with the setting build_cache.to to the upstream of
 // kind local that this setting names. Such an upstream is never replaced.
-func (s sources) routeBuildCaches(fresh []*registry) {
+func (s sources) routeBuildCaches(fresh []*registries.Registry) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range s.upstreams {
 		byName[u.Name] = u
 	}
 	for _, r := range fresh {
-		if b := r.from.BuildCache; b.To != "" {
+		if b := r.From.BuildCache; b.To != "" {
 			r.BuildCaches = &repository.BuildCaches{To: byName[b.To], WriteBack: b.WriteBack == config.WriteBackAsync}
 		}
 	}
@@ -86,4 +89,36 @@ func (s sources) routeBuildCaches(fresh []*registry) {
 // replaceable returns what a reload replaces in the mirror.
 func (g *graph) replaceable(cfg config.Config, s sources) mirror.Replaceable {
 	return mirror.Replaceable{Upstreams: s.upstreams, Gates: gatesOf(cfg, g.gates), Prefetch: prefetchOf(cfg), KeepAlive: keepAliveOf(cfg)}
+}
+
+// ofRegistry returns the settings of an upstream without those that its registry does not use, and
+// without the content of a file that is read again by itself.
+func ofRegistry(u config.Upstream) config.Upstream {
+	u.Prefixes, u.DefaultNamespace, u.Repositories, u.Prefetch, u.KeepAlive, u.Checks = nil, "", config.Repositories{}, config.Prefetch{}, 0, nil
+	if u.Credentials.PasswordFile != "" {
+		u.Credentials.Password = ""
+	}
+	return u
+}
+
+// prefetchOf returns the settings of prefetching by the name of the upstream.
+func prefetchOf(cfg config.Config) map[string]pull.Prefetch {
+	ahead := map[string]pull.Prefetch{}
+	for _, u := range cfg.Upstreams {
+		if u.Prefetch.Enabled && u.Kind != config.KindLocal {
+			ahead[u.Name] = pull.Prefetch{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
+		}
+	}
+	return ahead
+}
+
+// keepAliveOf returns the interval of keep-alive requests by the name of the upstream.
+func keepAliveOf(cfg config.Config) map[string]time.Duration {
+	every := map[string]time.Duration{}
+	for _, u := range cfg.Upstreams {
+		if u.Kind != config.KindLocal {
+			every[u.Name] = u.KeepAlive.Std()
+		}
+	}
+	return every
 }

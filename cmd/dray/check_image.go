@@ -17,6 +17,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/program"
+	"dray/cmd/dray/registries"
 	"dray/cmd/dray/routes"
 	"dray/cmd/dray/usage"
 	"dray/cmd/dray/watched"
@@ -241,13 +242,13 @@ func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, 
 	if u.Kind == config.KindLocal {
 		return nil, fmt.Errorf("%s: an upstream of kind local exists only in a running dray; pull the image through dray, and check an archive of it", image)
 	}
-	reg, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
+	reg, err := registries.Connect(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
 	if err != nil {
 		return nil, err
 	}
 	from := remote{reg.Source, upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, target.Repo)}}
 	o := &opened{
-		blobs: from, close: reg.transport.CloseIdleConnections,
+		blobs: from, close: reg.Transport.CloseIdleConnections,
 		name: pipeline.Name{Upstream: u.Name, Repository: target.Repo, Tag: ref.Tag},
 	}
 	if o.root, err = from.source.Manifest(ctx, from.repo, ref, oci.AnyManifest()); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/cmd/dray/stats"
 	"dray/mirror/pipeline"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
@@ -180,7 +181,7 @@ func (s *stack) walked() (walks, remembered float64) {
 		for _, m := range f.GetMetric() {
 			switch {
 			case f.GetName() != "dray_check_layers_total":
-			case labelsOf(m)["source"] == "walk":
+			case stats.Labels(m)["source"] == "walk":
 				walks = m.GetCounter().GetValue()
 			default:
 				remembered = m.GetCounter().GetValue()

@@ -3,6 +3,7 @@ package main
 import (
 	"dray/cache/fleet"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/registries"
 	"dray/cmd/dray/routes"
 	"dray/cmd/dray/services"
 	"dray/cmd/dray/watched"
@@ -20,7 +21,7 @@ func load(path string, environ []string) (config.Config, error) {
 // the settings can check them.
 func checkParts(c config.Config, k *config.Report) {
 	for i, u := range c.Upstreams {
-		if _, err := quirksOf(u).RatesWith(u.Limits.Rates); err != nil {
+		if _, err := registries.QuirksOf(u).RatesWith(u.Limits.Rates); err != nil {
 			k.Add(config.At("upstreams", i)+".limits.rates", "%v", err)
 		}
 		checkECR(u, k, config.At("upstreams", i)+".create_repositories")

@@ -106,7 +106,7 @@ func TestDialects(t *testing.T) {
 				t.Error("the push did not arrive")
 			}
 			s.referrers(d, m)
-			if st := s.registries[1].breaker.State(); st.Failures != 0 {
+			if st := s.registries[1].Breaker.State(); st.Failures != 0 {
 				t.Errorf("a failure of the registry: %+v", st)
 			}
 		})
@@ -214,8 +214,8 @@ func TestRegistryBehindAnotherName(t *testing.T) {
 				t.Errorf("%s %s got the password", e.Method, e.Path)
 			}
 		}
-		if other.Count(ecrtest.KindToken) == 0 || s.registries[1].breaker.State().Failures != 0 {
-			t.Errorf("%d tokens, %+v", other.Count(ecrtest.KindToken), s.registries[1].breaker.State())
+		if other.Count(ecrtest.KindToken) == 0 || s.registries[1].Breaker.State().Failures != 0 {
+			t.Errorf("%d tokens, %+v", other.Count(ecrtest.KindToken), s.registries[1].Breaker.State())
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/doctor"
+	"dray/cmd/dray/registries"
 	"dray/cmd/dray/watched"
 	"dray/upstream/ecr"
 )
@@ -39,12 +40,12 @@ func doctoredRegistries(ctx context.Context, cfg config.Config) (all []doctor.Re
 		if u.Kind == config.KindLocal {
 			continue
 		}
-		r, failed := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, quiet)
+		r, failed := registries.Connect(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, quiet)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue
 		}
-		all = append(all, doctor.Registry{Name: u.Name, Address: strings.TrimSuffix(u.URL, "/") + "/v2/", Transport: r.transport, Hello: r.hello})
+		all = append(all, doctor.Registry{Name: u.Name, Address: strings.TrimSuffix(u.URL, "/") + "/v2/", Transport: r.Transport, Hello: r.Hello})
 	}
 	return all, err
 }

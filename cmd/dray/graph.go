@@ -117,7 +117,7 @@ func (g *graph) close() error {
 		g.cache.Close()
 	}
 	for _, r := range g.registries {
-		r.transport.CloseIdleConnections()
+		r.Transport.CloseIdleConnections()
 	}
 	for _, t := range g.transports {
 		t.CloseIdleConnections()

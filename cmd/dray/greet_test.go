@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dray/cmd/dray/registries"
 	"dray/mirror/admin"
 	"dray/mirror/repository"
 	"dray/upstream"
@@ -24,13 +25,13 @@ func TestStartWithoutUpstreams(t *testing.T) {
 	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"GetAuthorizationToken"}, Count: -1, Status: 503})
 	s.hub.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"base"}, Count: -1, Status: 500})
 	for _, r := range s.registries {
-		if err := r.healthy(t.Context()); !errors.Is(err, admin.ErrUnknown) {
+		if err := r.Healthy(t.Context()); !errors.Is(err, admin.ErrUnknown) {
 			t.Errorf("before any request, the health of %s is %v", r.Name, err)
 		}
 	}
 	s.greet(t.Context(), s.registries, slog.LevelWarn)
 	for _, r := range s.registries {
-		if err := r.healthy(t.Context()); err == nil || errors.Is(err, admin.ErrUnknown) {
+		if err := r.Healthy(t.Context()); err == nil || errors.Is(err, admin.ErrUnknown) {
 			t.Errorf("the health of %s is %v", r.Name, err)
 		}
 	}
@@ -47,7 +48,7 @@ func TestStartWithoutUpstreams(t *testing.T) {
 	seed(t, s.hub, "library/app", "v1", 1<<10)
 	s.want(200, "GET", "/v2/hub/app/manifests/v1", nil)
 	for _, r := range s.registries {
-		if err := r.healthy(t.Context()); (err == nil) != (r.Name == "hub") {
+		if err := r.Healthy(t.Context()); (err == nil) != (r.Name == "hub") {
 			t.Errorf("after a pull from hub, the health of %s is %v", r.Name, err)
 		}
 	}
@@ -60,9 +61,9 @@ func TestRegistriesAreGreetedAgain(t *testing.T) {
 		began := time.Now()
 		var mu sync.Mutex // guards asked
 		asked := map[string]int{}
-		known := func(name string, after time.Duration) *registry {
-			r := &registry{Upstream: &repository.Upstream{Name: name}, breaker: upstream.NewBreaker(upstream.BreakerOptions{})}
-			r.hello = func(context.Context) error {
+		known := func(name string, after time.Duration) *registries.Registry {
+			r := &registries.Registry{Upstream: &repository.Upstream{Name: name}, Breaker: upstream.NewBreaker(upstream.BreakerOptions{})}
+			r.Hello = func(context.Context) error {
 				mu.Lock()
 				asked[name]++
 				mu.Unlock()
@@ -77,17 +78,17 @@ func TestRegistriesAreGreetedAgain(t *testing.T) {
 		up, late, used := known("up", 0), known("late", 10*time.Minute), known("used", time.Hour)
 		g := &graph{log: slog.New(slog.NewTextHandler(log, nil))}
 		done := make(chan struct{})
-		go func() { defer close(done); g.greetAll(t.Context(), []*registry{up, late, used}) }()
+		go func() { defer close(done); g.greetAll(t.Context(), []*registries.Registry{up, late, used}) }()
 		time.Sleep(90 * time.Second)
-		if err := used.breaker.Do(func() error { return nil }); err != nil {
+		if err := used.Breaker.Do(func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(8 * time.Minute)
-		if up.healthy(t.Context()) != nil || late.healthy(t.Context()) == nil {
-			t.Errorf("while late is down: up %v, late %v", up.healthy(t.Context()), late.healthy(t.Context()))
+		if up.Healthy(t.Context()) != nil || late.Healthy(t.Context()) == nil {
+			t.Errorf("while late is down: up %v, late %v", up.Healthy(t.Context()), late.Healthy(t.Context()))
 		}
 		<-done
-		if err := late.healthy(t.Context()); err != nil || time.Since(began) > 11*time.Minute {
+		if err := late.Healthy(t.Context()); err != nil || time.Since(began) > 11*time.Minute {
 			t.Errorf("late is %v after %s", err, time.Since(began))
 		}
 		if asked["up"] != 1 || asked["used"] != 2 || asked["late"] != 11 {

@@ -259,6 +259,12 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "which upstreams there are"}, {"dray/mirror/route", "finds one of them"}, {"dray/mirror/inventory", "what operators name"},
 		{"dray/mirror/admin/api", "what they are told"}, {"dray/mirror/repository", "upstreams that answer for others"}, {"dray/upstream/oci", "references"},
 	},
+	"dray/cmd/dray/registries": {
+		{"dray/cmd/dray/config", "which registries there are"}, {"dray/cmd/dray/program", "the version, for User-Agent"}, {"dray/cmd/dray/watched", "secrets and authorities in files"},
+		{"dray/cache", "how large blobs are fetched"}, {"dray/mirror/admin", "health that is not known yet"}, {"dray/mirror/repository", "a registry as the mirror sees it"}, {"dray/upstream", "the client"},
+		{"dray/upstream/auth", "its credentials"}, {"dray/upstream/ecr", "what is specific to Amazon"}, {awsSDK, "types of new repositories"}, {prometheusClient, measures},
+	},
+	"dray/cmd/dray/stats":   {{"dray/cache", "names of its sources"}, {"dray/mirror/admin/api", "what operators are told"}, {"github.com/prometheus/client_model", "what the metrics have counted"}},
 	"dray/cmd/dray/replace": {},
 	"dray/cmd/dray/usage":   {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
@@ -313,11 +319,11 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
-		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/watched", "files that are read again"},
+		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},
 		{"github.com/spf13/cobra", "subcommands"},
-		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
+		{prometheusClient, "the one registry of metrics"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
 	},
 	"dray/deploy/release": { // nothing of dray: it runs the programs that it packs; a test reads a journal as the package does

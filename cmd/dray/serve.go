@@ -25,6 +25,7 @@ import (
 	"dray/cmd/dray/listening"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/program"
+	"dray/cmd/dray/registries"
 	"dray/cmd/dray/reload"
 	"dray/cmd/dray/usage"
 	"dray/mirror/wire"
@@ -119,8 +120,8 @@ func serve(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 			return nil
 		})
 	}
-	registries := g.registries // a reload replaces the list
-	background.Go(func() error { g.greetAll(inner, registries); return nil })
+	all := g.registries // a reload replaces the list
+	background.Go(func() error { g.greetAll(inner, all); return nil })
 	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)
 	g.reloads.Stop()
@@ -136,16 +137,16 @@ const greetAgain = time.Minute
 // greetAll greets each of the registries again and again, until one request to it succeeds, a
 // reload removes it, or ctx ends. If dray greeted only once, /readyz would report a registry that
 // was down at the start as down until a client causes a request. That may take hours.
-func (g *graph) greetAll(ctx context.Context, registries []*registry) {
+func (g *graph) greetAll(ctx context.Context, all []*registries.Registry) {
 	again := time.NewTicker(greetAgain)
 	defer again.Stop()
-	for waiting := g.greet(ctx, registries, slog.LevelWarn); len(waiting) > 0; waiting = g.greet(ctx, waiting, slog.LevelDebug) {
+	for waiting := g.greet(ctx, all, slog.LevelWarn); len(waiting) > 0; waiting = g.greet(ctx, waiting, slog.LevelDebug) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-again.C:
 		}
-		waiting = slices.DeleteFunc(waiting, func(r *registry) bool { return r.gone.Load() || r.healthy(ctx) == nil }) // a request for a client has succeeded
+		waiting = slices.DeleteFunc(waiting, func(r *registries.Registry) bool { return r.Gone.Load() || r.Healthy(ctx) == nil }) // a request for a client has succeeded
 	}
 }
 
@@ -153,15 +154,15 @@ func (g *graph) greetAll(ctx context.Context, registries []*registry) {
 // and a token, and the operator learns of problems before that client does. greet logs the results,
 // failures at the given level. The result changes only what /readyz says. greet returns the
 // registries whose request has failed.
-func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Level) []*registry {
+func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slog.Level) []*registries.Registry {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	answered := make([]bool, len(registries))
+	answered := make([]bool, len(all))
 	var asking sync.WaitGroup
-	for i, r := range registries {
+	for i, r := range all {
 		asking.Go(func() {
-			err := r.hello(ctx)
-			r.breaker.Greeted(err)
+			err := r.Hello(ctx)
+			r.Breaker.Greeted(err)
 			switch answered[i] = err == nil; {
 			case err == nil:
 				g.log.Info("upstream is available", "upstream", r.Name)
@@ -171,8 +172,8 @@ func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Le
 		})
 	}
 	asking.Wait()
-	var failed []*registry
-	for i, r := range registries {
+	var failed []*registries.Registry
+	for i, r := range all {
 		if !answered[i] {
 			failed = append(failed, r)
 		}

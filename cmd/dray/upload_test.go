@@ -506,7 +506,7 @@ func TestUploadRefused(t *testing.T) {
 				if hangsUp && action == "ecr:InitiateLayerUpload" { // no word came from ECR that could be shown
 					want = "must not push to it"
 				}
-				if st := s.registries[0].breaker.State(); st.Failures != 0 {
+				if st := s.registries[0].Breaker.State(); st.Failures != 0 {
 					t.Errorf("what is forbidden in one repository counts as an outage: %+v", st)
 				}
 				if msg := s.checkError(r, "PUT", 403, "DENIED"); !strings.Contains(msg, want) {

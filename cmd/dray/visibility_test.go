@@ -201,7 +201,7 @@ func TestStrangeManifestIsNoOutage(t *testing.T) {
 	s.upload("mine/app", imageConfig)
 	raw := bytes.Replace(naming(`"layers":[]`), []byte(oci.MediaTypeOCIManifest), []byte(`a/b\nX: y`), 1)
 	s.want(400, "PUT", "/v2/mine/app/manifests/1", raw)
-	if st := s.registries[0].breaker.State(); st.Failures != 0 {
+	if st := s.registries[0].Breaker.State(); st.Failures != 0 {
 		t.Errorf("counted as a failure of the upstream: %+v", st)
 	}
 }

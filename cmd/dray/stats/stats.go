@@ -1,4 +1,5 @@
-package main
+// Package stats sums what the metrics have counted, for operators.
+package stats
 
 import (
 	"time"
@@ -9,12 +10,12 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// statsOf sums the counters that dray stats shows.
-func statsOf(families []*dto.MetricFamily) api.Stats {
+// Of sums the counters that dray stats shows.
+func Of(families []*dto.MetricFamily) api.Stats {
 	s := api.Stats{Fetched: map[string]int64{}, Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			n, label := int64(m.GetCounter().GetValue()), labelsOf(m)
+			n, label := int64(m.GetCounter().GetValue()), Labels(m)
 			switch f.GetName() {
 			case "dray_response_bytes_total":
 				up := s.Upstreams[label["upstream"]]
@@ -54,7 +55,8 @@ func statsOf(families []*dto.MetricFamily) api.Stats {
 	return s
 }
 
-func labelsOf(m *dto.Metric) map[string]string {
+// Labels returns the labels of a metric.
+func Labels(m *dto.Metric) map[string]string {
 	out := map[string]string{}
 	for _, l := range m.GetLabel() {
 		out[l.GetName()] = l.GetValue()

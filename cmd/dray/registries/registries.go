@@ -1,4 +1,5 @@
-package main
+// Package registries makes the clients of registries from the configuration.
+package registries
 
 import (
 	"context"
@@ -18,74 +19,74 @@ import (
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/watched"
-	"dray/mirror/pull"
+	"dray/mirror/admin"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/auth"
 	"dray/upstream/ecr"
 )
 
-// registry is one upstream, with those parts of its client that dray needs when it starts and
+// Registry is one upstream, with those parts of its client that dray needs when it starts and
 // stops, for health checks, and for metrics.
-type registry struct {
+type Registry struct {
 	*repository.Upstream
-	client     *upstream.Client
-	from       config.Upstream
-	gone       atomic.Bool // a reload has removed or replaced it
-	breaker    *upstream.Breaker
-	limiter    *upstream.Limiter
-	tokens     *ecr.Tokens // nil unless the credentials come from AWS
-	transport  *watched.Transport
-	hello      func(context.Context) error
-	collectors []prometheus.Collector
+	Client     *upstream.Client
+	From       config.Upstream // the settings that it was made from
+	Gone       atomic.Bool     // a reload has removed or replaced it
+	Breaker    *upstream.Breaker
+	Limiter    *upstream.Limiter
+	Tokens     *ecr.Tokens // nil unless the credentials come from AWS
+	Transport  *watched.Transport
+	Hello      func(context.Context) error // asks for the base of the API
+	Collectors []prometheus.Collector
 }
 
 // userAgent returns the User-Agent of dray's requests to registries.
 func userAgent() string { return "dray/" + program.Version() }
 
-// buildUpstream makes the client of one registry and wraps it. From the network up, the layers are
-// the transport with the credentials, the client, and the breaker. Above the breaker, reads are
-// retried, and writes create missing repositories. aws returns the session with AWS; it is called
-// only if the credentials come from AWS.
-func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
-	r, err := connect(u, aws, log)
+// Connect makes the client of one registry and wraps it. It sends no request. From the network up,
+// the layers are the transport with the credentials, the client, and the breaker. Above the
+// breaker, reads are retried, and writes create missing repositories. aws returns the session with
+// AWS; it is called only if the credentials come from AWS.
+func Connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
+	r, err := open(u, aws, log)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
 	return r, nil
 }
 
-// connect does the work of buildUpstream. Its errors do not name the upstream.
-func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
+// open does the work of Connect. Its errors do not name the upstream.
+func open(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
 	base, err := url.Parse(u.URL)
 	if err != nil {
 		return nil, err
 	}
-	r, quirks := &registry{from: u}, quirksOf(u)
+	r, quirks := &Registry{From: u}, QuirksOf(u)
 	as, err := r.access(u, aws, watched.Watching(log))
 	if err != nil {
 		return nil, err
 	}
-	if r.transport, err = buildTransport(u, base, log); err != nil {
+	if r.Transport, err = buildTransport(u, base, log); err != nil {
 		return nil, err
 	}
-	if r.limiter, err = buildLimiter(u, quirks); err != nil {
+	if r.Limiter, err = buildLimiter(u, quirks); err != nil {
 		return nil, err
 	}
 	client, err := upstream.New(upstream.Options{
-		Name: u.Name, Base: base, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
-		Transport: auth.New(auth.Options{Base: r.transport, Origin: base, Credentials: as.credentials, Expired: as.expired, UserAgent: userAgent()}),
+		Name: u.Name, Base: base, Quirks: quirks, Limiter: r.Limiter, UserAgent: userAgent(), Logger: log,
+		Transport: auth.New(auth.Options{Base: r.Transport, Origin: base, Credentials: as.credentials, Expired: as.expired, UserAgent: userAgent()}),
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.client, r.hello = client, client.Hello
+	r.Client, r.Hello = client, client.Hello
 	r.assemble(u, client, as.creator, log)
 	if u.Delete {
 		if as.deleter == nil {
 			as.deleter = client
 		}
-		r.Deleter = r.breaker.Deleter(as.deleter)
+		r.Deleter = r.Breaker.Deleter(as.deleter)
 	}
 	return r, nil
 }
@@ -99,7 +100,7 @@ type access struct {
 	deleter     upstream.Deleter
 }
 
-func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), files watched.Source) (access, error) {
+func (r *Registry) access(u config.Upstream, aws func() (*ecr.Session, error), files watched.Source) (access, error) {
 	var as access
 	if u.Kind == config.KindECR || u.Kind == config.KindECRPublic {
 		as.expired = ecr.Expired
@@ -129,24 +130,24 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), f
 	if err != nil {
 		return access{}, err
 	}
-	r.tokens = account.Tokens
+	r.Tokens = account.Tokens
 	as.credentials = account.Tokens.Credential
 	if u.Kind == config.KindECR {
 		as.deleter = account.Deleter
 	}
 	if u.CreateRepositories.Mode.Creates() {
 		as.creator = account.Creator
-		r.collectors = append(r.collectors, account.Creator.Collectors()...)
+		r.Collectors = append(r.Collectors, account.Creator.Collectors()...)
 	}
 	return as, nil
 }
 
-func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
-	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second, Hello: client.Hello})
-	retrying := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
+func (r *Registry) assemble(u config.Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
+	r.Breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second, Hello: client.Hello})
+	retrying := upstream.NewRetry(r.Breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &repository.Upstream{
 		Name: u.Name, Registry: u.RegistryHost(), Public: u.PublicName(), RepositoryPrefix: u.RepositoryPrefix,
-		Source: retrying, Once: r.breaker.Held(client), Yielding: r.breaker.Yielding(client), Lister: r.breaker.Lister(client),
+		Source: retrying, Once: r.Breaker.Held(client), Yielding: r.Breaker.Yielding(client), Lister: r.Breaker.Lister(client),
 		Tags: repository.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
 		Split: cache.Split{
 			Threshold: int64(u.ParallelFill.Threshold), Piece: int64(u.ParallelFill.Piece), Streams: u.ParallelFill.Streams,
@@ -155,50 +156,19 @@ func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	}
 	r.AcknowledgeLocally = u.Acknowledge == config.AcknowledgeLocal
 	if u.Push {
-		r.Sink = r.breaker.Sink(client)
+		r.Sink = r.Breaker.Sink(client)
 		if creator != nil {
 			r.Sink = upstream.NewCreating(r.Sink, creator)
 		}
 	}
-	r.collectors = append(r.collectors, client.Collectors()...)
-	r.collectors = append(r.collectors, r.limiter.Collectors()...)
-	r.collectors = append(r.collectors, r.breaker.Collectors()...)
-	r.collectors = append(r.collectors, retrying.Collectors()...)
+	r.Collectors = append(r.Collectors, client.Collectors()...)
+	r.Collectors = append(r.Collectors, r.Limiter.Collectors()...)
+	r.Collectors = append(r.Collectors, r.Breaker.Collectors()...)
+	r.Collectors = append(r.Collectors, retrying.Collectors()...)
 }
 
-// ofRegistry returns the settings of an upstream without those that its registry does not use, and
-// without the content of a file that is read again by itself.
-func ofRegistry(u config.Upstream) config.Upstream {
-	u.Prefixes, u.DefaultNamespace, u.Repositories, u.Prefetch, u.KeepAlive, u.Checks = nil, "", config.Repositories{}, config.Prefetch{}, 0, nil
-	if u.Credentials.PasswordFile != "" {
-		u.Credentials.Password = ""
-	}
-	return u
-}
-
-// prefetchOf returns the settings of prefetching by the name of the upstream.
-func prefetchOf(cfg config.Config) map[string]pull.Prefetch {
-	ahead := map[string]pull.Prefetch{}
-	for _, u := range cfg.Upstreams {
-		if u.Prefetch.Enabled && u.Kind != config.KindLocal {
-			ahead[u.Name] = pull.Prefetch{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
-		}
-	}
-	return ahead
-}
-
-// keepAliveOf returns the interval of keep-alive requests by the name of the upstream.
-func keepAliveOf(cfg config.Config) map[string]time.Duration {
-	every := map[string]time.Duration{}
-	for _, u := range cfg.Upstreams {
-		if u.Kind != config.KindLocal {
-			every[u.Name] = u.KeepAlive.Std()
-		}
-	}
-	return every
-}
-
-func quirksOf(u config.Upstream) upstream.Quirks {
+// QuirksOf returns the peculiarities of the registry of an upstream.
+func QuirksOf(u config.Upstream) upstream.Quirks {
 	switch u.Kind {
 	case config.KindECR:
 		return ecr.Private()
@@ -252,4 +222,24 @@ func buildTransport(u config.Upstream, base *url.URL, log *slog.Logger) (*watche
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
 	}}
 	return watched.NewTransport(o, u.TLS.CAFile, log)
+}
+
+// Healthy returns an error if the last request to the registry failed, or if dray could not get a
+// valid token for the registry. It returns [admin.ErrUnknown] if dray has sent no request yet.
+// Healthy itself sends no request. The program sends the first request when it starts.
+func (r *Registry) Healthy(context.Context) error {
+	s := r.Breaker.State()
+	if s.Failures > 0 {
+		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
+	}
+	if r.Tokens != nil {
+		// dray fetches the token at its first request. Until then it has none, and that is no error.
+		if h := r.Tokens.Health(); !h.Healthy && h.LastError != nil {
+			return fmt.Errorf("no valid token: %w", h.LastError)
+		}
+	}
+	if !s.Asked {
+		return admin.ErrUnknown
+	}
+	return s.Problem
 }
