@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -38,6 +39,18 @@ type pipes struct {
 type pipe struct {
 	read, write int
 	buffered    int64
+	call        spliceCall
+}
+
+// spliceCall has the arguments and results of a system call. net and os take a function that makes
+// the call. It is made once for each pipe and connection, because one for each call, and the
+// variables that it shares with its caller, would be allocated.
+type spliceCall struct {
+	n, moved int64
+	more     int
+	err      error
+	from     func(fd uintptr)
+	to       func(fd uintptr) bool
 }
 
 func newPipes() *pipes { return &pipes{make: makePipe} }
@@ -48,6 +61,7 @@ func makePipe() (*pipe, error) {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	p := &pipe{read: ends[0], write: ends[1]}
+	p.call.from, p.call.to = p.fillFrom, p.drainTo
 	if _, err := unix.FcntlInt(uintptr(p.write), unix.F_SETPIPE_SZ, pipeBytes); err != nil {
 		p.close()
 		return nil, os.NewSyscallError("fcntl", err)
@@ -133,7 +147,13 @@ func (l splicingListener) Accept() (net.Conn, error) {
 	if !ok {
 		return c, nil
 	}
-	return &splicingConn{tcpConn: tcp, pipes: l.pipes}, nil
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return c, nil // the server finds the error, too
+	}
+	spliced := &splicingConn{tcpConn: tcp, raw: raw, pipes: l.pipes}
+	spliced.send = spliced.sendHeld
+	return spliced, nil
 }
 
 // tcpConn has the methods of a net.TCPConn that splicing needs, and those that net/http uses.
@@ -149,9 +169,14 @@ type tcpConn interface {
 // to it.
 type splicingConn struct {
 	tcpConn
+	raw     syscall.RawConn
 	pipes   *pipes
 	holding bool
 	pending bool // the kernel waits for more bytes before it sends those of the last write
+
+	held    []byte // the rest of the bytes of a Write while holding
+	heldErr error
+	send    func(fd uintptr) bool // sendHeld; see spliceCall
 }
 
 var _ gatherer = (*splicingConn)(nil)
@@ -179,29 +204,30 @@ func (c *splicingConn) Write(p []byte) (n int, err error) {
 	if !c.holding {
 		return c.tcpConn.Write(p)
 	}
-	out, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
+	c.held, c.heldErr = p, nil
+	for len(c.held) > 0 && c.heldErr == nil {
+		if err := c.raw.Write(c.send); err != nil {
+			c.heldErr = err // the deadline has passed, or the connection is closed
+		}
 	}
-	for n < len(p) && err == nil {
-		var sent int
-		failed := out.Write(func(fd uintptr) bool {
-			sent, err = unix.SendmsgN(int(fd), p[n:], nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			return !errors.Is(err, unix.EAGAIN)
-		})
-		if failed != nil {
-			return n, failed // the deadline has passed, or the connection is closed
-		}
-		if errors.Is(err, unix.EINTR) {
-			err = nil
-			continue
-		}
-		if err != nil {
-			return n, os.NewSyscallError("sendmsg", err)
-		}
-		n, c.pending = n+sent, true
-	}
+	n, err = len(p)-len(c.held), c.heldErr
+	c.held = nil
 	return n, err
+}
+
+// sendHeld sends some of the held bytes. It returns false if it has to wait until the connection
+// takes bytes again.
+func (c *splicingConn) sendHeld(fd uintptr) bool {
+	n, err := unix.SendmsgN(int(fd), c.held, nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	switch {
+	case err == nil:
+		c.held, c.pending = c.held[n:], true
+	case errors.Is(err, unix.EAGAIN):
+		return false
+	case !errors.Is(err, unix.EINTR):
+		c.heldErr = os.NewSyscallError("sendmsg", err)
+	}
+	return true
 }
 
 // errNotSpliced says that no bytes were sent because the file system or the kernel does not support
@@ -231,7 +257,7 @@ func (c *splicingConn) readFrom(r io.Reader) (int64, error) {
 	if p == nil {
 		return c.tcpConn.ReadFrom(r)
 	}
-	n, err := p.move(c.tcpConn, f, l.N)
+	n, err := p.move(c.raw, f, l.N)
 	c.pipes.put(p, n)
 	l.N -= n
 	if errors.Is(err, errNotSpliced) {
@@ -242,11 +268,7 @@ func (c *splicingConn) readFrom(r io.Reader) (int64, error) {
 
 // move sends up to n bytes of a file from its current position, or up to its end, and returns how
 // many it sent. Bytes that are still in the pipe after an error are lost.
-func (p *pipe) move(to syscall.Conn, f *os.File, n int64) (sent int64, err error) {
-	out, err := to.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
+func (p *pipe) move(out syscall.RawConn, f *os.File, n int64) (sent int64, err error) {
 	in, err := f.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -273,28 +295,35 @@ func (p *pipe) move(to syscall.Conn, f *os.File, n int64) (sent int64, err error
 
 // fill moves up to n bytes of a file into the empty pipe. At the end of the file, the pipe stays
 // empty.
-func (p *pipe) fill(in syscall.RawConn, n int64) (err error) {
-	failed := in.Control(func(fd uintptr) {
-		p.buffered, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
-	})
-	return errors.Join(failed, err)
+func (p *pipe) fill(in syscall.RawConn, n int64) error {
+	p.call.n, p.call.err = min(n, pipeBytes), nil
+	failed := in.Control(p.call.from)
+	return cmp.Or(failed, p.call.err)
+}
+
+func (p *pipe) fillFrom(fd uintptr) {
+	p.buffered, p.call.err = splice(int(fd), p.write, p.call.n, 0)
 }
 
 // drain moves buffered bytes to a connection. It waits until the connection takes some of them or
 // its deadline passes, and returns how many it moved.
-func (p *pipe) drain(out syscall.RawConn, more int) (moved int64, err error) {
-	failed := out.Write(func(fd uintptr) bool {
-		moved, err = spliceAtOnce(p.read, int(fd), p.buffered, more)
-		return !errors.Is(err, unix.EAGAIN)
-	})
-	if failed != nil {
+func (p *pipe) drain(out syscall.RawConn, more int) (int64, error) {
+	p.call.more = more
+	if failed := out.Write(p.call.to); failed != nil {
 		return 0, failed
 	}
+	moved, err := p.call.moved, p.call.err
 	if moved == 0 && err == nil {
 		err = io.ErrUnexpectedEOF
 	}
 	p.buffered -= moved
 	return moved, err
+}
+
+// drainTo returns false if drain has to wait.
+func (p *pipe) drainTo(fd uintptr) bool {
+	p.call.moved, p.call.err = spliceAtOnce(p.read, int(fd), p.buffered, p.call.more)
+	return !errors.Is(p.call.err, unix.EAGAIN)
 }
 
 // splice moves bytes by splice(2). It may wait for the disk.
