@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,13 +379,25 @@ func TestWrongBytesAreReplaced(t *testing.T) {
 	p := random(100)
 	d := digest.FromBytes(p)
 	store.Set(m.path(d), []byte("wrong"), time.Now())
-	m.Wrong(d)
+	store.Fault(func(http.ResponseWriter, *http.Request) bool { m.Wrong(d); return false })
+	if _, _, err := m.read(d, 0, 0); err != nil {
+		t.Errorf("an answer that was under way: %v", err)
+	}
+	wantCounts(t, store, map[string]int{"get": 1})
 	if _, _, err := m.read(d, 0, 0); !errors.Is(err, cache.ErrNotFound) || m.Has(t.Context(), d) {
 		t.Errorf("wrong bytes are read again: %v", err)
 	}
 	wantCounts(t, store, map[string]int{})
+	var refused atomic.Bool
+	store.Fault(func(w http.ResponseWriter, _ *http.Request) bool {
+		if refused.Swap(true) {
+			return false
+		}
+		s3test.Refuse(w, 403, "AccessDenied")
+		return true
+	})
 	m.keep(t, p)
-	wantCounts(t, store, map[string]int{"put": 1})
+	wantCounts(t, store, map[string]int{"put": 2})
 	if got, _, err := m.read(d, 0, 0); err != nil || !bytes.Equal(got, p) {
 		t.Errorf("error %v", err)
 	}

@@ -122,7 +122,7 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	if at.IsZero() {
 		at = time.Now()
 	}
-	b.seen.set(d, sighting{written: at})
+	b.seen.add(d, sighting{written: at})
 }
 
 // failed is refused for a read that a breaker has allowed.

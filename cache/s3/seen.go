@@ -49,6 +49,16 @@ func (s *seen) set(d digest.Digest, to sighting) {
 	s.all.Add(d, to)
 }
 
+// add is set, but keeps what is known about an object whose bytes were wrong: only its replacement
+// makes them right.
+func (s *seen) add(d digest.Digest, to sighting) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, _ := s.all.Get(d); !at.wrong {
+		s.all.Add(d, to)
+	}
+}
+
 // worthAsking reports whether the bucket may have right bytes of a blob.
 func (s *seen) worthAsking(d digest.Digest) bool {
 	at := s.get(d)

@@ -104,7 +104,7 @@ func (b *Bucket) one(ctx context.Context, i item) {
 		b.writes.done(err)
 	}
 	if err != nil {
-		b.seen.set(i.digest, sighting{}) // a lost answer may have been a success
+		b.seen.add(i.digest, sighting{}) // a lost answer may have been a success
 	}
 	if err == nil || reason != "" {
 		b.queue.finished(i.digest)
@@ -143,8 +143,12 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 	} else {
 		err = b.putParts(ctx, i.digest, content, unless)
 	}
-	if err == nil {
-		b.seen.set(i.digest, sighting{written: time.Now()})
+	switch now := (sighting{written: time.Now()}); {
+	case err != nil:
+	case replace:
+		b.seen.set(i.digest, now)
+	default:
+		b.seen.add(i.digest, now)
 	}
 	return err
 }
@@ -165,7 +169,7 @@ func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (repla
 			return false, false, err
 		}
 	}
-	return true, b.aging(at.written), nil
+	return true, b.seen.get(d).wrong || b.aging(at.written), nil
 }
 
 // verify returns errRotten if the content does not have the digest. Other mirrors would have to
