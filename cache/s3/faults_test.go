@@ -93,7 +93,7 @@ func TestFailingReads(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := s3test.New(t)
-			m := newMirror(t, store, func(o *Options) { o.Patience = 50 * time.Millisecond })
+			m := newMirror(t, store, func(o *Options) { o.Patience = 500 * time.Millisecond })
 			store.Fault(fault)
 			for i := range 2 * tolerated {
 				if _, _, err := m.read(digest.FromString(string(rune('a'+i))), 0, 0); err == nil || errors.Is(err, cache.ErrNotFound) {

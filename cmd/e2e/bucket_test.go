@@ -75,7 +75,7 @@ func startBucket(t *testing.T, s *stack) *sharedBucket {
 }
 
 func (b *sharedBucket) configure(config map[string]any) {
-	config["bucket"] = map[string]any{"url": "s3://shared/e2e", "endpoint": b.endpoint, "path_style": true, "region": "eu-west-1", "timeout": "5s"}
+	config["bucket"] = map[string]any{"url": "s3://shared/e2e", "endpoint": b.endpoint, "path_style": true, "region": "eu-west-1", "timeout": "10s"}
 }
 
 // await waits until the bucket has n objects of the cache.
