@@ -108,6 +108,64 @@ func TestFailingReads(t *testing.T) {
 	}
 }
 
+// A caller that leaves, or that has no time left, says nothing about the bucket.
+func TestCallersThatLeave(t *testing.T) {
+	reads := map[string]func(m mirror, ctx context.Context, leave func(), d digest.Digest) error{
+		"open": func(m mirror, ctx context.Context, _ func(), d digest.Digest) error {
+			_, err := m.Open(ctx, d, 0, 0)
+			return err
+		},
+		"has": func(m mirror, ctx context.Context, _ func(), d digest.Digest) error {
+			if m.Has(ctx, d) {
+				return nil
+			}
+			return ctx.Err()
+		},
+		"body": func(m mirror, ctx context.Context, leave func(), d digest.Digest) error {
+			s, err := m.Open(ctx, d, 5, 0)
+			if err != nil {
+				t.Error(err)
+				return err
+			}
+			leave()
+			_, err = io.ReadAll(s.Body)
+			return errors.Join(err, s.Body.Close())
+		},
+	}
+	for _, cause := range []error{cache.ErrAbandoned, cache.ErrClosed, context.DeadlineExceeded, cache.ErrStalled} {
+		for name, read := range reads {
+			t.Run(name+" "+cause.Error(), func(t *testing.T) {
+				var leave atomic.Pointer[func()]
+				store := s3test.New(t)
+				m := newMirror(t, store, nil)
+				store.Fault(func(w http.ResponseWriter, r *http.Request) bool {
+					if r.Header.Get("Range") != "" {
+						w.Header().Set("Content-Range", "bytes 5-999/1000")
+						w.Header().Set("Content-Length", "995")
+						w.WriteHeader(http.StatusPartialContent)
+						_ = http.NewResponseController(w).Flush()
+					} else {
+						(*leave.Load())()
+					}
+					<-r.Context().Done()
+					return true
+				})
+				for i := range tolerated {
+					ctx, end := context.WithCancelCause(t.Context())
+					left := func() { end(cause) }
+					leave.Store(&left)
+					if read(m, ctx, left, digest.FromString(string(rune('a'+i)))) == nil {
+						t.Error("no error")
+					}
+				}
+				if got, want := m.reads.open(), cause == cache.ErrStalled; got != want {
+					t.Errorf("the breaker is open: %v, want %v", got, want)
+				}
+			})
+		}
+	}
+}
+
 // trickle is a connection that gives less than a body may give.
 type trickle struct{}
 

@@ -95,11 +95,7 @@ func (b *Bucket) Has(ctx context.Context, d digest.Digest) bool {
 		return false
 	}
 	written, err := b.stat(ctx, d)
-	if err == nil || errors.Is(err, cache.ErrNotFound) {
-		b.reads.done(nil)
-	} else {
-		b.reads.done(err)
-	}
+	b.reads.done(verdict(ctx, err))
 	return !written.IsZero()
 }
 
@@ -128,12 +124,20 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 // failed is refused for a read that a breaker has allowed.
 func (b *Bucket) failed(ctx context.Context, d digest.Digest, op string, err error) error {
 	err = b.refused(ctx, d, op, err)
-	if errors.Is(err, cache.ErrNotFound) {
-		b.reads.done(nil)
-	} else {
-		b.reads.done(err)
-	}
+	b.reads.done(verdict(ctx, err))
 	return err
+}
+
+// verdict returns what the error of a read says about the bucket: nothing, as context.Canceled, if
+// the caller's context ended and the bucket was not too slow.
+func verdict(ctx context.Context, err error) error {
+	switch {
+	case err == nil, errors.Is(err, cache.ErrNotFound):
+		return nil
+	case ctx.Err() == nil, errors.Is(err, errSlow), errors.Is(context.Cause(ctx), cache.ErrStalled):
+		return err
+	}
+	return context.Canceled
 }
 
 // refused counts a request that failed, and returns why it did: an error that wraps
@@ -196,7 +200,7 @@ func (r *body) Read(p []byte) (int, error) {
 		if cause := context.Cause(r.ctx); cause != nil {
 			err = cause
 		}
-		r.end(err)
+		r.end(verdict(r.ctx, err))
 	}
 	return n, err
 }
