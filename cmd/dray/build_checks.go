@@ -46,10 +46,11 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// gatesOf returns the gates by upstream.
+// gatesOf returns the gates by upstream, also for upstreams without any.
 func gatesOf(cfg config.Config, byName map[string]*gate.Gate) map[string][]*gate.Gate {
 	gates := map[string][]*gate.Gate{}
 	for _, u := range cfg.Upstreams {
+		gates[u.Name] = nil
 		for _, name := range u.Checks {
 			gates[u.Name] = append(gates[u.Name], byName[name])
 		}

@@ -231,7 +231,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/config": { // none of the parts that it configures
 		{"dray/upstream/ecr/host", "the kind of an upstream by its host name"}, {"dray/upstream/oci", "a prefix is joined to a repository as requests do"},
-		{"dray/upstream/auth", "secrets that nothing shows"}, {"dray/cmd/dray/certificates", "files of certificates, and what is wrong with them"},
+		{"dray/upstream/auth", "secrets that nothing shows"}, {"dray/cmd/dray/certificates", "files of certificates, and what is wrong with them"}, {"dray/mirror/reread", "files that are read again"},
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
 	"dray/cmd/dray/certificates": {

@@ -19,6 +19,11 @@ type invocation struct {
 // load makes the effective configuration of this run.
 func (in *invocation) load() (config.Config, error) { return load(in.configPath, in.environ) }
 
+// loadAgain is load for a running dray.
+func (in *invocation) loadAgain() (config.Config, error) {
+	return config.LoadAgain(in.configPath, in.environ, checkParts)
+}
+
 // directories returns the directories that serve would use in this run.
 func (in *invocation) directories() (directories.Directories, error) {
 	cfg, err := in.load()

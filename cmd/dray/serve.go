@@ -58,7 +58,7 @@ and exits.`,
 			if limit := cgroup.MemoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for memory that the runtime does not count
 			}
-			return serve(cmd.Context(), cfg, reload.Source{Load: in.load, Notices: in.notices, Level: level}, log)
+			return serve(cmd.Context(), cfg, reload.Source{Load: in.loadAgain, Notices: in.notices, Level: level}, log)
 		},
 	}
 }

@@ -105,7 +105,7 @@ func (s *stack) launch(cfg config.Config, log io.Writer) {
 	var err error
 	s.level.Set(slog.LevelDebug)
 	source := reload.Source{
-		Load:    func() (config.Config, error) { return load(s.path, nil) },
+		Load:    (&invocation{configPath: s.path}).loadAgain,
 		Notices: config.Config.Notices, Level: &s.level,
 	}
 	s.graph, err = build(s.Context(), cfg, source, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: &s.level})))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -82,8 +83,15 @@ func New(o Options) *Checks {
 	return c
 }
 
-// Replace replaces the gates. A push that is being checked goes on with its gate.
-func (c *Checks) Replace(gates map[string][]*Gate) { c.gates.Store(&gates) }
+// Replace replaces the gates of the upstreams that gates names. A push that is being checked goes
+// on with its gate. The gates of other upstreams stay, because a push to an upstream that is
+// removed may be under way.
+func (c *Checks) Replace(gates map[string][]*Gate) {
+	next := map[string][]*Gate{}
+	maps.Copy(next, *c.gates.Load())
+	maps.Copy(next, gates)
+	c.gates.Store(&next)
+}
 
 // For returns the gate for pushes to a repository, or nil if no gate has a pattern that matches it.
 func (c *Checks) For(r repository.Repo) *Gate {

@@ -118,6 +118,19 @@ func TestFor(t *testing.T) {
 	}
 }
 
+// TestReplace: an upstream that is removed keeps its gates for pushes under way; one that remains
+// may lose them.
+func TestReplace(t *testing.T) {
+	gates := []*Gate{{Repositories: []string{"*"}}}
+	c := New(Options{Gates: map[string][]*Gate{"gone": gates, "stays": gates, "loses": gates}})
+	c.Replace(map[string][]*Gate{"stays": gates, "loses": nil, "new": gates})
+	for name, want := range map[string]*Gate{"gone": gates[0], "stays": gates[0], "loses": nil, "new": gates[0]} {
+		if got := c.For(repository.Repo{Up: &repository.Upstream{Name: name}, Name: "app"}); got != want {
+			t.Errorf("%s: gate %v", name, got)
+		}
+	}
+}
+
 // A verdict is worked on once for all who push the same, and goes on when one of them, or all of
 // them, have left.
 func TestVerdictIsSharedAndOutlivesItsClient(t *testing.T) {

@@ -92,7 +92,7 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 // cancels the attempt and waits until the attempt or ctx has ended.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
-		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
+		return repository.Same(a.repo, repo) && (a.subject.Digest == ref.Digest || a.ref == ref)
 	})
 	return func() {
 		for _, a := range dropped {
@@ -104,6 +104,7 @@ func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Refer
 // attachOne attaches one verdict, or retries later.
 func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
 	a := c.Value
+	a.repo = a.repo.Key("").Now() // its upstream may have been replaced
 	if a.repo.Queued(a.ref, oci.AnyManifest()) != nil {
 		v.attachAgain(c, errStillQueued)
 		return

@@ -103,10 +103,7 @@ func (v *Value[T]) load() (*state[T], error) {
 		if s.read[i], err = os.Stat(path); err != nil {
 			return nil, err
 		}
-		if s.read[i].Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0 {
-			return nil, fmt.Errorf("%s: is a pipe or a socket, where a read can wait forever; write the content to a file", path)
-		}
-		if texts[i], err = os.ReadFile(path); err != nil {
+		if texts[i], err = readFile(path, s.read[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -115,4 +112,19 @@ func (v *Value[T]) load() (*state[T], error) {
 		return nil, fmt.Errorf("%s: %w", strings.Join(v.paths, ", "), err)
 	}
 	return s, nil
+}
+
+// ReadFile reads a file that is read again later. It refuses pipes and sockets.
+func ReadFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil {
+		return readFile(path, info)
+	}
+	return os.ReadFile(path) // says that dray cannot open the file
+}
+
+func readFile(path string, info os.FileInfo) ([]byte, error) {
+	if info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0 {
+		return nil, fmt.Errorf("%s: is a pipe or a socket, where a read can wait forever; write the content to a file", path)
+	}
+	return os.ReadFile(path)
 }

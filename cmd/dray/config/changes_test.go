@@ -114,12 +114,12 @@ func TestMergeOfEntries(t *testing.T) {
 	file.Auth = []Auth{{Name: "c"}, {Name: "b", Rules: []Rule{{Anonymous: true}}}}
 	got := changes.Merge(running, file)
 	want := running
-	want.Listeners = []Listener{{Name: "a", Role: "registry"}, {Name: "b"}}
+	want.Listeners = running.Listeners // what is safe at one address may not be safe at another
 	want.Auth = []Auth{file.Auth[1], file.Auth[0]}
 	if diff := cmp.Diff(want, got.Config); diff != "" {
 		t.Error(diff)
 	}
-	if now, later := fmt.Sprint(got.Changed), fmt.Sprint(got.Pending); now != "[listeners[a].role auth[a] auth[b].rules auth[c]]" || later != "[listeners[a].address listeners[b] listeners[c]]" {
+	if now, later := fmt.Sprint(got.Changed), fmt.Sprint(got.Pending); now != "[auth[a] auth[b].rules auth[c]]" || later != "[listeners[a].address listeners[a].role listeners[b] listeners[c]]" {
 		t.Errorf("changed %s, pending %s", now, later)
 	}
 	if again := changes.Merge(got.Config, file); len(again.Changed) > 0 || !slices.Equal(again.Pending, got.Pending) {
@@ -128,6 +128,32 @@ func TestMergeOfEntries(t *testing.T) {
 	slices.Reverse(file.Auth)
 	if again := changes.Merge(got.Config, file); len(again.Changed) > 0 {
 		t.Errorf("in another order: changed %q", again.Changed)
+	}
+}
+
+// TestMergeOfAddresses: what may be safe at the address in the file only waits with it.
+func TestMergeOfAddresses(t *testing.T) {
+	running, file := full(), full()
+	running.Listeners[0].Address, running.Listeners[0].Auth = ":5000", "people"
+	file.Listeners[0].Address, file.Listeners[0].AllowAnonymousPush = "127.0.0.1:5000", true
+	running.Admin = Admin{Address: ":6060", Auth: "people"}
+	file.Admin = Admin{Address: "127.0.0.1:6060", AllowAnonymous: true}
+	file.Log.Access = true
+	got := changes.Merge(running, file)
+	running.Log.Access = true
+	if diff := cmp.Diff(running, got.Config); diff != "" || fmt.Sprint(got.Changed) != "[log.access]" {
+		t.Errorf("changed %s\n%s", got.Changed, diff)
+	}
+}
+
+// TestMergeOfQueues: a reload does not remove an upstream that it cannot add again.
+func TestMergeOfQueues(t *testing.T) {
+	running, file := full(), full()
+	running.Upstreams = []Upstream{{Name: "hub"}, {Name: "prod", Acknowledge: AcknowledgeLocal}}
+	file.Upstreams = nil
+	got := changes.Merge(running, file)
+	if diff := cmp.Diff(running.Upstreams[1:], got.Config.Upstreams); diff != "" || fmt.Sprint(got.Changed, got.Pending) != "[upstreams[hub]] [upstreams[prod]]" {
+		t.Errorf("changed %s, pending %s\n%s", got.Changed, got.Pending, diff)
 	}
 }
 

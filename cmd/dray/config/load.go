@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"dray/mirror/reread"
 	"dray/upstream/auth"
 )
 
@@ -20,6 +21,22 @@ import (
 // and has every problem. If the file cannot be read, the error has only that problem and the
 // problems of the variables. If there is an error, the configuration must not be used to run dray.
 func Load(path string, environ []string, validators ...Validator) (Config, error) {
+	return load(path, environ, os.ReadFile, validators)
+}
+
+// LoadAgain is Load for a running dray. It refuses a file without any text: an editor may be
+// writing it, and the defaults that it stands for have no passwords.
+func LoadAgain(path string, environ []string, validators ...Validator) (Config, error) {
+	return load(path, environ, func(path string) ([]byte, error) {
+		text, err := reread.ReadFile(path)
+		if err == nil && len(bytes.TrimSpace(text)) == 0 {
+			err = fmt.Errorf("%s is empty; for the defaults, write a comment into it", path)
+		}
+		return text, err
+	}, validators)
+}
+
+func load(path string, environ []string, read func(string) ([]byte, error), validators []Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
 	cfg := Default(environ)
@@ -28,7 +45,7 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 		path = *over.Config
 	}
 	if path != "" {
-		text, err := os.ReadFile(path)
+		text, err := read(path)
 		if err != nil {
 			return cfg, append(problems, Problem{Message: fmt.Sprintf("configuration: %v", err)})
 		}
@@ -76,7 +93,7 @@ func originOf(path string, origins map[string]string) string {
 func (c *Config) readSecrets(vars map[string]string) Problems {
 	var problems Problems
 	fromFile := func(path, file string, to *auth.Secret) {
-		text, err := os.ReadFile(file)
+		text, err := reread.ReadFile(file)
 		if err != nil {
 			problems = append(problems, Problem{Path: path, Message: err.Error()})
 		} else if *to = auth.Secret(bytes.TrimSpace(text)); *to == "" {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -588,5 +589,35 @@ func TestEmptyKeysAndFilesKeepDefaults(t *testing.T) {
 		if diff := cmp.Diff(plain, cfg); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// TestLoadAgain: a running dray refuses a file that somebody is writing, and one at which a read
+// waits. A file with nothing but comments has the defaults.
+func TestLoadAgain(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := syscall.Mkfifo(secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"":                            "is empty",
+		" \n\n":                       "is empty",
+		"# the defaults\n":            "",
+		"log: {level: debug}\n":       "",
+		"admin: {token_file: PIPE}\n": "is a pipe",
+		"upstreams: [{url: ghcr.io, credentials: {username: u, password_file: PIPE}}]\n": "is a pipe",
+		"upstreams: [{url: ghcr.io, tls: {ca_file: PIPE}}]\n":                            "is a pipe",
+		"listeners: [{tls: {certificate: PIPE, private_key: PIPE}}]\n":                   "is a pipe",
+	} {
+		_, err := LoadAgain(write(t, "dray.yaml", strings.ReplaceAll(text, "PIPE", secret)), nil)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := LoadAgain(secret, nil); err == nil || !strings.Contains(err.Error(), "is a pipe") {
+		t.Errorf("a pipe: %v", err)
+	}
+	if _, err := Load(write(t, "dray.yaml", ""), nil); err != nil {
+		t.Errorf("an empty file at the start: %v", err)
 	}
 }

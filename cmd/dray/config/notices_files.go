@@ -1,13 +1,13 @@
 package config
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"dray/mirror/reread"
 )
 
 // certificateNotice adds a notice if the certificate of the listener is not valid for the name in
@@ -20,7 +20,7 @@ func (l Listener) certificateNotice(add func(format string, args ...any)) {
 	if err != nil {
 		return
 	}
-	pair, err := tls.LoadX509KeyPair(l.TLS.Certificate, l.TLS.PrivateKey)
+	pair, err := l.TLS.load()
 	if err != nil || pair.Leaf.VerifyHostname(name.Hostname()) == nil {
 		return // checkFiles reports a certificate that cannot be read
 	}
@@ -40,7 +40,7 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 	if a.HTPasswd.File == "" {
 		return
 	}
-	text, err := os.ReadFile(a.HTPasswd.File)
+	text, err := reread.ReadFile(a.HTPasswd.File)
 	if err != nil {
 		return // a validator has reported this error
 	}

@@ -6,7 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+
+	"dray/mirror/reread"
 )
 
 // checkFiles opens the files of certificates and keys that the configuration names. So dray reports
@@ -14,7 +15,7 @@ import (
 func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {
-			if _, err := tls.LoadX509KeyPair(l.TLS.Certificate, l.TLS.PrivateKey); err != nil {
+			if _, err := l.TLS.load(); err != nil {
 				k.Add(At("listeners", i)+".tls", "%v", err)
 			}
 		}
@@ -38,10 +39,23 @@ func (c Config) checkFiles(k *Report) {
 	}
 }
 
+// load reads the certificate and the private key.
+func (t ServerTLS) load() (tls.Certificate, error) {
+	certificate, err := reread.ReadFile(t.Certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := reread.ReadFile(t.PrivateKey)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(certificate, key)
+}
+
 // File reads a file and, if good is not nil, checks the content with the function good. It reports
 // an error of either step as a problem with the value at path.
 func (k *Report) File(path, name string, good func([]byte) error) {
-	text, err := os.ReadFile(name)
+	text, err := reread.ReadFile(name)
 	if err == nil && good != nil {
 		if err = good(text); err != nil {
 			err = fmt.Errorf("%s %w", name, err)

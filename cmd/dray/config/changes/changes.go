@@ -27,7 +27,6 @@ var atOnce = map[string]bool{
 	"listeners[].allow_anonymous_push": true,
 	"listeners[].answer_within":        true,
 	"upstreams":                        true,
-	"upstreams[].kind":                 false,
 	"upstreams[].acknowledge":          false,
 	"upstreams[].local":                false,
 	"auth":                             true,
@@ -44,6 +43,10 @@ func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 
 // atOnceFixed are the keys that change at once in each entry, even if it is [Fixed].
 var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
+
+// addresses are the sections that wait for a restart as a whole if their address differs: a
+// listener without passwords may be safe on the loopback interface, and nowhere else.
+var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
 // Fixed is implemented by the entries of a list that a reload may not treat as the table says.
 type Fixed interface {
@@ -103,6 +106,10 @@ func (m *merger) differs(path, key string) bool {
 
 // section merges the section next into the section into, which is at path.
 func (m *merger) section(path, key string, into, next reflect.Value) {
+	if field, ok := addresses[key]; ok && !equal(into.FieldByName(field), next.FieldByName(field)) {
+		defer func(was bool) { m.fixed = was }(m.fixed)
+		m.fixed = true
+	}
 	for i := range into.NumField() {
 		f := into.Type().Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
@@ -136,14 +143,15 @@ func (m *merger) entries(path, key string, into, next reflect.Value) {
 	for _, running := range into.Seq2() {
 		at := path + "[" + nameOf(running) + "]"
 		file, ok := find(next, nameOf(running))
-		if _, m.fixed = fixed(running); ok {
+		added, changed := fixed(running)
+		if m.fixed = changed; ok {
 			_, becomes := fixed(file)
-			m.fixed = m.fixed || becomes
+			m.fixed = changed || becomes
 			entry := reflect.New(running.Type()).Elem()
 			entry.Set(running)
 			m.section(at, key+"[]", entry, file)
 			merged = reflect.Append(merged, entry)
-		} else if !m.differs(at, key) {
+		} else if m.fixed = added || changed; !m.differs(at, key) { // what a reload cannot add again, it does not remove
 			merged = reflect.Append(merged, running)
 		}
 	}
