@@ -72,7 +72,7 @@ func TestFallbackWhen(t *testing.T) {
 		"404":                      {notFound, behind(), 404},
 		"404, with on: not_found":  {notFound, onNotFound(), 200},
 		"500, with on: not_found":  {ecrtest.Fault{Status: 500}, onNotFound(), 200},
-		"excluded at the fallback": {ecrtest.Fault{Status: 503}, behind("  default_namespace: library", "  repositories: {deny: [team/*]}"), 503},
+		"excluded at the fallback": {ecrtest.Fault{Status: 501}, behind("  default_namespace: library", "  repositories: {deny: [team/*]}"), 501},
 	} {
 		t.Run(strings.ReplaceAll(name, ",", ""), func(t *testing.T) {
 			s := startStack(t, t.TempDir(), tc.edits...)
@@ -85,8 +85,12 @@ func TestFallbackWhen(t *testing.T) {
 				s.pullsFrom(img, "hub")
 				return
 			}
-			for _, path := range []string{"manifests/v1", "manifests/" + img.manifest.Digest.String()} {
-				for _, method := range []string{"HEAD", "GET"} {
+			methods, paths := []string{"HEAD", "GET"}, []string{"manifests/v1", "manifests/" + img.manifest.Digest.String()}
+			if tc.status >= 500 { // for a while, ECR is not asked again
+				methods, paths = methods[1:], paths[1:]
+			}
+			for _, path := range paths {
+				for _, method := range methods {
 					s.answeredBy(s.want(tc.status, method, "/v2/team/app/"+path, nil), "")
 				}
 			}
@@ -128,6 +132,20 @@ func TestBudgetFallback(t *testing.T) {
 	s.answeredBy(s.want(200, "GET", layer, nil), "hub")
 	spent(t, s.ecr, kinds{})
 	spent(t, s.hub, kinds{"blob-get": 1, "s3-get": 1})
+}
+
+// A failure that passes is no answer: if the fallback does not have the content either, the first
+// upstream is asked once more, and answers in its own name.
+func TestFallbackHasItNot(t *testing.T) {
+	s := startStack(t, t.TempDir(), behind()...)
+	img := seed(t, s.ecr, "team/app", "v1", 10<<10)
+	for _, path := range []string{"manifests/v1", "manifests/" + img.manifest.Digest.String(), "blobs/" + img.layer.String()} {
+		s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Status: 503})
+		s.answeredBy(s.want(200, "GET", "/v2/team/app/"+path, nil), "")
+	}
+	if n := s.metric("dray_fallback_answers_total"); n != 0 {
+		t.Errorf("%v answers of the fallback were counted", n)
+	}
 }
 
 // A pull that a fallback has begun goes on there, although the first upstream is back and does not
@@ -265,9 +283,9 @@ func TestFallbackIsTold(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), behind()...)
 	seed(t, s.hub, "team/app", "v1", 1000)
-	s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 503})
+	s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 501})
 	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	s.want(503, "GET", "/v2/team/none/manifests/v1", nil)
+	s.want(501, "GET", "/v2/team/none/manifests/v1", nil)
 	s.stop()
 	for _, want := range []string{"upstream=hub instead_of=ecr repository=team/app", "upstream=ecr repository=team/none"} {
 		if !strings.Contains(log.String(), want) {
@@ -315,7 +333,7 @@ func TestFallbackExamples(t *testing.T) {
 func TestFallbackWarms(t *testing.T) {
 	s := startStack(t, t.TempDir(), behind("fresh: 0s", "fresh: 1h")...)
 	img := seed(t, s.hub, "team/app", "v1", 3000)
-	s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 503})
+	s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 501})
 	if code, _, stderr := s.warm("", "ecr/team/app:v1"); code != 0 {
 		t.Fatalf("%d %s", code, stderr)
 	}

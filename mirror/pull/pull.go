@@ -99,15 +99,20 @@ func (p *Puller) Collectors() []prometheus.Collector {
 // Manifest handles GET and HEAD of a manifest.
 func (p *Puller) Manifest(x *request.Request) error {
 	x.Divert()
-	return p.lender.InTurn(x.R.Context(), x, func() error { return p.manifest(x) })
+	ctx := x.R.Context()
+	if len(x.Repo.Up.Fallbacks) > 0 {
+		ctx = x.WithTimeout(repository.LookupTimeout) // for all of them together
+	}
+	return p.lender.InTurn(ctx, x, func() error { return p.manifest(ctx, x) })
 }
 
-func (p *Puller) manifest(x *request.Request) error {
+func (p *Puller) manifest(ctx context.Context, x *request.Request) error {
 	r := x.Repo
-	a, err := p.find(x, x.R.Header.Values("Accept"))
+	a, err := p.find(ctx, x, x.R.Header.Values("Accept"))
 	if err != nil {
 		return err
 	}
+	x.StopTimeout()
 	x.Source, x.Stale = a.source, a.stale
 	p.o.BaseIndex.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
 	p.warn(x)
@@ -163,8 +168,8 @@ func imageBlobs(m *repository.Manifest) (blobs []digest.Digest) {
 }
 
 // find returns the manifest that a request asks for.
-func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
-	ctx, r, ref := x.R.Context(), x.Repo, x.Q.Ref
+func (p *Puller) find(ctx context.Context, x *request.Request, accept []string) (*answer, error) {
+	r, ref := x.Repo, x.Q.Ref
 	if !ref.ByDigest() {
 		t := p.tagOf(x, accept)
 		a, err := p.tagAtHand(ctx, t, !x.AsksToPush())
@@ -172,7 +177,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		case err != nil:
 			return nil, err
 		case a == nil:
-			return p.ask(x, accept)
+			return p.ask(ctx, x, accept)
 		case a.source != fromUpdating:
 			p.keepHot(x, a)
 		}
@@ -187,7 +192,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		return nil, err
 	}
 	if at.Manifest == nil {
-		return p.ask(x, accept)
+		return p.ask(ctx, x, accept)
 	}
 	a := &answer{Manifest: at.Manifest, source: fromCache}
 	switch at.Place {

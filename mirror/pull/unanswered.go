@@ -42,7 +42,7 @@ func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, mi
 func NotAnswered(err error) bool { return repository.NotAnswered(err) }
 
 // ask asks the upstream for a manifest.
-func (p *Puller) ask(x *request.Request, accept []string) (*answer, error) {
+func (p *Puller) ask(ctx context.Context, x *request.Request, accept []string) (*answer, error) {
 	repo, ref, confirm := x.Repo, x.Q.Ref, x.AsksToPush()
 	t := p.tagOf(x, accept)
 	ask := func(ctx context.Context) (*answer, error) {
@@ -54,7 +54,6 @@ func (p *Puller) ask(x *request.Request, accept []string) (*answer, error) {
 		}
 		return p.byDigest(ctx, repo, ref.Digest, accept)
 	}
-	ctx := x.R.Context()
 	if x.R.Method != http.MethodHead {
 		return ask(ctx)
 	}

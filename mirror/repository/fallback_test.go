@@ -33,7 +33,7 @@ func TestInTurn(t *testing.T) {
 		"missing, second asked":               {[]error{missing, nil, nil}, "c", "", "", "ac", nil},
 		"refused":                             {[]error{refused, nil, nil}, "bc", "", "", "a", refused},
 		"down, then refused":                  {[]error{down, refused, nil}, "", "", "", "abc", nil},
-		"down, then missing":                  {[]error{down, missing, missing}, "bc", "", "", "abc", down},
+		"down, then missing":                  {[]error{down, missing, missing}, "bc", "", "", "abca", down},
 		"missing, then down":                  {[]error{missing, busy, missing}, "b", "", "", "abc", busy},
 		"all down":                            {[]error{down, busy, busy}, "", "", "", "abc", down},
 		"all missing":                         {[]error{missing, oci.ErrNameUnknown, oci.ErrNameUnknown}, "bc", "", "", "abc", missing},

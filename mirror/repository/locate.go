@@ -455,15 +455,17 @@ type entry struct {
 // InTurn calls ask for the repository r. If its upstream does not answer, InTurn calls ask for the
 // repository of the same name at each fallback of the upstream, until one has the content. d is the
 // digest that is asked for, empty if that is a tag or a list. If may is not nil, InTurn leaves out
-// the fallbacks for which may returns false. InTurn returns nil if ask did. If no call of ask
-// succeeded, the error is the first one that says nothing about the content, because then nobody
-// knows that there is no such content. Otherwise it is that of r.
+// the fallbacks for which may returns false. If only the upstream of r did not answer and nobody
+// has the content, InTurn calls ask once more, for r with an upstream that yields to no fallback:
+// one attempt was too few. InTurn returns nil if ask did. If no call of ask succeeded, the error is
+// the first one that says nothing about the content, because then nobody knows that there is no
+// such content. Otherwise it is that of r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return ask(r)
 	}
 	var own, silent error
-	borrowed := false
+	borrowed, others := false, false // others says that a fallback did not answer
 	for i, e := range entries(ctx, r, d, may) {
 		borrowed = borrowed || e.repo != r && i == 0
 		if i > 0 && !e.notFound && silent == nil {
@@ -475,6 +477,7 @@ func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bo
 			return err
 		case NotAnswered(err):
 			silent = cmp.Or(silent, err)
+			others = others || e.repo != r
 		case e.repo == r && !borrowed && !oci.NotFound(err):
 			return err // a refusal is an answer
 		}
@@ -482,7 +485,15 @@ func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bo
 			own = err
 		}
 	}
-	return cmp.Or(silent, own)
+	if silent == nil || others {
+		return cmp.Or(silent, own)
+	}
+	alone := r
+	alone.Up = r.Up.withoutFallbacks()
+	if err := ask(alone); err == nil || !NotAnswered(err) && ctx.Err() == nil {
+		return err
+	}
+	return silent
 }
 
 // NotAnswered reports whether the error means that the upstream did not say if it has the content.

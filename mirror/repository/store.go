@@ -107,6 +107,9 @@ func (s *Store) Replace(upstreams []*Upstream) error {
 		default:
 			u.first = first // nobody else has the Upstream yet
 		}
+		if len(u.Fallbacks) > 0 && u.alone == nil {
+			u.alone = u.withoutFallbacks() // one for all, so that clients share its questions
+		}
 	}
 	s.upstreams.Store(&byName)
 	return nil

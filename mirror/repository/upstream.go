@@ -57,6 +57,8 @@ type Upstream struct {
 	followed bool
 	// first is the first Upstream of this name that the store had; nil if it is this one.
 	first *Upstream
+	// alone is what withoutFallbacks returns; nil if it is made when it is needed.
+	alone *Upstream
 }
 
 // TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
@@ -107,7 +109,7 @@ type Fallback struct {
 func (u *Upstream) Reading(last bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
-	r.first = nil // the pushes to the upstream are not those of the fallback
+	r.first, r.alone = nil, nil // the pushes to the upstream are not those of the fallback
 	r.followed = !last
 	return &r
 }
@@ -138,6 +140,16 @@ func (u *Upstream) ForPulls() upstream.Source {
 		return u.Source
 	}
 	return u.Yielding
+}
+
+// withoutFallbacks returns the same upstream, which is asked as one without fallbacks: by Source.
+func (u *Upstream) withoutFallbacks() *Upstream {
+	if u.alone != nil {
+		return u.alone
+	}
+	a := *u
+	a.Fallbacks, a.first = nil, u.identity()
+	return &a
 }
 
 // identity returns what all Upstreams of a name have in common that replaced each other.

@@ -146,7 +146,7 @@ func (x *Request) Turn(to repository.Repo) {
 	if x.Instead.Up != nil {
 		named = x.Instead
 	}
-	if x.Instead = (repository.Repo{}); to != named {
+	if x.Instead = (repository.Repo{}); !repository.Same(to, named) {
 		x.Instead = named
 	}
 	x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name

@@ -8,8 +8,9 @@ import "slices"
 // name, below the `repository_prefix` of the fallback, with the fallback's credentials. The rights
 // of a client depend on the upstream that it names, whichever answers. dray gets nothing from a
 // fallback whose `repositories` exclude the repository. An upstream with fallbacks is asked once,
-// for 8 s at most. If it said less than `tags.stale` ago what a tag means, dray serves that and
-// asks no fallback. Pushes never go to a fallback. docs/operating.md has examples.
+// for 8 s at most, and again only if no fallback has the content. If it said less than `tags.stale`
+// ago what a tag means, dray serves that and asks no fallback. Pushes never go to a fallback.
+// docs/operating.md has examples.
 type Fallback struct {
 	// The name of the other upstream. It must not have fallbacks itself, nor the kind `local`.
 	Name string `yaml:"upstream"`
