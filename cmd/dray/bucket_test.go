@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cache/s3/s3test"
+	"dray/upstream/ecrtest"
 )
 
 // withBucket returns the edits of a configuration for a stack that uses the bucket of a store.
@@ -144,6 +145,24 @@ func TestBucketGetsWhatIsPushed(t *testing.T) {
 	awaitInBucket(t, store, m.Digest, digest.FromBytes(layer), digest.FromBytes(imageConfig))
 	if slices.Contains(store.Keys(), inBucket(alone)) {
 		t.Error("the bucket has a blob that the registry has not accepted")
+	}
+}
+
+// A fallback uses the bucket, too.
+func TestBucketWithFallback(t *testing.T) {
+	store := s3test.New(t)
+	edits := withBucket(store, behind()...)
+	s := startStack(t, t.TempDir(), edits...)
+	img := seed(t, s.hub, "team/app", "v1", 3000)
+	s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 503})
+	s.pullsFrom(img, "hub")
+	awaitInBucket(t, store, img.manifest.Digest, img.layer)
+	<-s.hub.Idle()
+	s.hub.ResetCounters()
+	s = startBefore(t, s.ecr, s.hub, t.TempDir(), edits...)
+	s.pullsFrom(img, "hub")
+	if n := s.hub.Count("blob-get") + s.hub.Count("manifest-get"); n > 0 {
+		t.Errorf("the fallback sent content %d times", n)
 	}
 }
 

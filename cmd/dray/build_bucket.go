@@ -15,8 +15,8 @@ func bucketAddress(c config.Bucket) s3.Address {
 	return s3.Address{Bucket: name, Prefix: prefix, Region: c.Region, Endpoint: c.Endpoint, PathStyle: c.PathStyle, RoleARN: c.RoleARN}
 }
 
-// buildBucket makes the bucket, if one is configured, the tier of all registries. Hosted
-// repositories are not in it.
+// buildBucket makes the bucket, if one is configured, the tier of all registries that are connected
+// after it, also as fallbacks of others. Hosted repositories are not in it.
 func (g *graph) buildBucket(ctx context.Context) error {
 	c := g.cfg.Bucket
 	if c.URL == "" {
@@ -31,9 +31,6 @@ func (g *graph) buildBucket(ctx context.Context) error {
 		Content: func(d digest.Digest) (s3.Content, error) { return g.disk.Peek(d) },
 	})
 	g.tier = b
-	for _, r := range g.registries {
-		r.Tier = b
-	}
 	g.background["bucket"] = b.Run
 	g.transports = append(g.transports, b)
 	g.register(b.Collectors())
