@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -13,12 +15,22 @@ import (
 // observed notes how a flight ended, and wants another one.
 type observed struct {
 	again bool
+	mu    sync.Mutex // guards ended
 	ended []error
 }
 
 func (o *observed) Ended(reason error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.ended = append(o.ended, reason)
 	return o.again && reason != nil
+}
+
+// told returns what it was told.
+func (o *observed) told() []error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.ended)
 }
 
 // TestFollow reads a blob while it arrives, and after that, without a fetch of its own.
@@ -67,8 +79,12 @@ func TestFollow(t *testing.T) {
 	if rest, err := io.ReadAll(follower); err != nil || !bytes.Equal(rest, p[half:]) {
 		t.Errorf("the rest: %d bytes, %v", len(rest), err)
 	}
-	if err := first.Wait(); err != nil || len(o.ended) != 1 || o.ended[0] != nil {
-		t.Errorf("the flight ended with %v, and its observer was told %v", err, o.ended)
+	if err := first.Wait(); err != nil {
+		t.Errorf("the flight ended with %v", err)
+	}
+	c.flights.running.Wait() // readers learn of success before the observer does
+	if told := o.told(); len(told) != 1 || told[0] != nil {
+		t.Errorf("the observer was told %v", told)
 	}
 	late, err := c.Follow(t.Context(), d)
 	if err != nil {
@@ -111,8 +127,8 @@ func TestFollowRefused(t *testing.T) {
 	if err := <-follower; !errors.Is(err, refusal) && !errors.Is(err, ErrNotFound) { // the latter if it came late
 		t.Errorf("the follower got %v", err)
 	}
-	if err := <-first; err != refusal || len(o.ended) != 1 || o.ended[0] != refusal {
-		t.Errorf("got %v, and the observer was told %v", err, o.ended)
+	if err, told := <-first, o.told(); err != refusal || len(told) != 1 || told[0] != refusal {
+		t.Errorf("got %v, and the observer was told %v", err, told)
 	}
 }
 

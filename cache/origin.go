@@ -27,10 +27,11 @@ type Blob struct {
 
 // Observer is told of the end of a fetch.
 type Observer interface {
-	// Ended is called before readers learn of the end: with nil if the blob is on disk and verified,
-	// otherwise with the reason. A true result says that the reason concerns only one of the places
-	// that the origin asks. Readers then go on with their own origins instead of failing. Ended is
-	// also called if a fetch that is not cached has the wrong digest. It returns at once.
+	// Ended is called with nil if the blob is on disk and verified; readers may have its last byte
+	// before that. Otherwise it is called with the reason, before readers learn of it. A true result
+	// says that the reason concerns only one of the places that the origin asks. Readers then go on
+	// with their own origins instead of failing. Ended is also called if a fetch that is not cached
+	// has the wrong digest. It returns at once.
 	Ended(reason error) (again bool)
 }
 
