@@ -41,6 +41,10 @@ type drayProcess struct {
 	done chan struct{}
 }
 
+// patient is the patience of drays that take a slow machine neither for a failed member nor for a
+// failed Redis.
+const patient = "2m"
+
 // startFleet starts n drays, which fetch layers as fill says, "whole" or in "parallel" parts. A
 // member that does not say for so long that it is alive counts as dead.
 func startFleet(t *testing.T, n int, fill, patience string) *fleetOf {
@@ -61,16 +65,20 @@ func startFleet(t *testing.T, n int, fill, patience string) *fleetOf {
 func (f *fleetOf) start(i int, secret, fill, patience string) *drayProcess {
 	f.Helper()
 	dir, host := f.TempDir(), fmt.Sprint("127.0.0.", i)
+	redisBounds := ""
+	if patience == patient {
+		redisBounds = "?dial_timeout=2m&read_timeout=2m&write_timeout=2m&pool_timeout=2m"
+	}
 	text := fmt.Sprintf(`
 listeners: [{address: %q}]
 upstreams:
 - {name: hub, url: "http://%s", default_namespace: library, prefetch: {enabled: false}, parallel_fill: {threshold: 1MiB, piece: 256KiB, streams: STREAMS}}
-metadata: {url: "redis://%s"}
+metadata: {url: "redis://%s%s"}
 fleet: {address: %q, secret_file: %q}
 cache: {directory: %q, min_free_bytes: 0}
 admin: {address: off}
 log: {level: info, access: false}
-`, freeOn(f, host), f.hub.RegistryAddr, f.redis.Addr, freeOn(f, host), secret, filepath.Join(dir, "cache"))
+`, freeOn(f, host), f.hub.RegistryAddr, f.redis.Addr, redisBounds, freeOn(f, host), secret, filepath.Join(dir, "cache"))
 	streams := "1"
 	if fill == "parallel" {
 		streams = "4"
@@ -212,7 +220,7 @@ func TestFleet(t *testing.T) {
 	for _, n := range []int{2, 3, 5} {
 		for _, fill := range []string{"whole", "parallel"} {
 			t.Run(fmt.Sprint(n, " members, ", fill), func(t *testing.T) {
-				f := startFleet(t, n, fill, "2m")
+				f := startFleet(t, n, fill, patient)
 				at, answers := f.size/2, 1
 				if fill == "parallel" {
 					at, answers = 64<<10, -1
@@ -240,7 +248,7 @@ func TestFleet(t *testing.T) {
 
 // TestFleetRanges has clients of all members read random ranges of a cold layer.
 func TestFleetRanges(t *testing.T) {
-	f := startFleet(t, 3, "parallel", "2m")
+	f := startFleet(t, 3, "parallel", patient)
 	whole, ok := f.hub.Blob(f.image.layer)
 	if !ok {
 		t.Fatal("the registry lacks the layer")
@@ -280,7 +288,7 @@ func TestFleetHolderFails(t *testing.T) {
 		members        int
 		signal         syscall.Signal
 	}{
-		{"killed", "2m", 3, syscall.SIGKILL}, {"stopped", "500ms", 2, syscall.SIGSTOP},
+		{"killed", patient, 3, syscall.SIGKILL}, {"stopped", "500ms", 2, syscall.SIGSTOP},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := startFleet(t, c.members, "whole", c.patience)
@@ -344,7 +352,7 @@ func TestFleetWithoutRedis(t *testing.T) {
 // TestFleetPrivate has a layer of a private repository on its way to one member, and clients of
 // another member name it in a repository that does not have it.
 func TestFleetPrivate(t *testing.T) {
-	f := startFleet(t, 2, "whole", "2m")
+	f := startFleet(t, 2, "whole", patient)
 	seed(t, f.hub, "library/other", "v1", 1000)
 	release := f.hold(f.size/2, -1)
 	owner := f.pull(f.members[0])
