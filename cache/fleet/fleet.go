@@ -44,6 +44,9 @@ type Patience struct {
 	// Stall is how long a stream may give nothing before the other member is asked what it has; 0
 	// means 2 s.
 	Stall time.Duration
+	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. The other
+	// member is not to blame: it may wait for a registry that this member can reach better.
+	Begin time.Duration
 	// Answer bounds the time until that question is answered; 0 means 500 ms. A member that does not
 	// answer it counts as dead.
 	Answer time.Duration
@@ -52,7 +55,10 @@ type Patience struct {
 }
 
 func (p Patience) withDefaults() Patience {
-	return Patience{cmp.Or(p.Dial, time.Second), cmp.Or(p.Stall, 2*time.Second), cmp.Or(p.Answer, 500*time.Millisecond), cmp.Or(p.Store, 300*time.Millisecond)}
+	return Patience{
+		Dial: cmp.Or(p.Dial, time.Second), Stall: cmp.Or(p.Stall, 2*time.Second), Begin: cmp.Or(p.Begin, 3*time.Second),
+		Answer: cmp.Or(p.Answer, 500*time.Millisecond), Store: cmp.Or(p.Store, 300*time.Millisecond),
+	}
 }
 
 // Options are the parts of a fleet.

@@ -37,7 +37,7 @@ func keysOf(t *testing.T, text string) func() *fleet.Keys {
 }
 
 // patient never takes a slow machine for a dead member. It still asks after a short stall.
-var patient = fleet.Patience{Dial: time.Minute, Stall: 20 * time.Millisecond, Answer: time.Minute, Store: time.Minute}
+var patient = fleet.Patience{Dial: time.Minute, Stall: 20 * time.Millisecond, Begin: time.Minute, Answer: time.Minute, Store: time.Minute}
 
 // member is a member with a cache and a listener of its own.
 type member struct {
@@ -419,6 +419,24 @@ func TestSilent(t *testing.T) {
 				t.Errorf("the registry was asked %d times", r.asked.Load())
 			}
 		})
+	}
+}
+
+// TestSlowHolder has a holder that is alive, and whose fetch has not begun. A member waits for it a
+// moment, and then fetches for itself without blaming it.
+func TestSlowHolder(t *testing.T) {
+	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	r.openAll()
+	fake(t, leases, r.digest, true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	m := start(t, leases, "one", func(o *fleet.Options) { o.Patience.Begin = 20 * time.Millisecond })
+	p := m.pull(r)
+	eventually(t, "request", func() bool { return r.asked.Load() == 1 })
+	p.ends()
+	if late, taken := m.value("dray_fleet_alone_total", "late"), m.value("dray_fleet_takeovers_total", ""); late != 1 || taken != 0 {
+		t.Errorf("%v late fetches, and %v leases were taken over", late, taken)
+	}
+	if l := must(leases.Take(t.Context(), r.digest, m.info, 0)); l.Holder != "fake" {
+		t.Errorf("the lease is that of %s", l.Holder)
 	}
 }
 

@@ -9,6 +9,7 @@ const (
 	aloneUncached = "uncached"
 	aloneLeases   = "leases"
 	aloneBusy     = "busy"
+	aloneLate     = "late"
 	aloneProtocol = "protocol"
 	aloneRefused  = "unconfirmed"
 	aloneBroken   = "broken"
@@ -41,8 +42,8 @@ func newMetrics(f *Fleet) *metrics {
 	}
 	return &metrics{
 		fetches: vector("dray_fleet_fetches_total", "by", "Decisions of fetches of blobs about who asks the registry: holder (this member, with the lease), follower (another member, from which this one read), alone (this member, without a lease).", "holder", "follower", "alone"),
-		alone: vector("dray_fleet_alone_total", "reason", "Fetches without other members, by reason: store (the store of leases did not answer), digest (earlier bytes were wrong), uncached (the blob cannot be kept here), leases (too many), busy (too many followers), protocol (another version), unconfirmed (the registry did not confirm the blob by HEAD), broken (streams of other members broke too often).",
-			aloneStore, aloneDigest, aloneUncached, aloneLeases, aloneBusy, aloneProtocol, aloneRefused, aloneBroken),
+		alone: vector("dray_fleet_alone_total", "reason", "Fetches without other members, by reason: store (the store of leases did not answer), digest (earlier bytes were wrong), uncached (the blob cannot be kept here), leases (too many), busy (too many followers), late (the holder had no byte for 3 s), protocol (another version), unconfirmed (the registry did not confirm the blob by HEAD), broken (streams of other members broke too often).",
+			aloneStore, aloneDigest, aloneUncached, aloneLeases, aloneBusy, aloneLate, aloneProtocol, aloneRefused, aloneBroken),
 		received:  vector("dray_fleet_received_bytes_total", "zone", "Bytes of blobs received from other members, by zone: same or other.", "same", "other"),
 		sent:      counter("dray_fleet_sent_bytes_total", "Bytes of blobs sent to other members."),
 		takeovers: counter("dray_fleet_takeovers_total", "Leases taken over from members that had failed."),

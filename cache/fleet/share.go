@@ -83,6 +83,8 @@ func (s *Share) Open(ctx context.Context, from, most int64) (cache.Stream, bool)
 			return s.alone(aloneProtocol)
 		case errors.Is(err, errFull):
 			return s.alone(aloneBusy)
+		case errors.Is(err, errLate):
+			return s.alone(aloneLate)
 		}
 		s.f.log.Debug("fleet: another member does not give a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
 		s.broken(l, true)
@@ -165,7 +167,7 @@ func (s *Share) follow(ctx context.Context, l Lease, from, most int64) (cache.St
 		if holder {
 			failed = err
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errLate) {
 			return cache.Stream{}, err
 		}
 	}

@@ -24,6 +24,7 @@ var (
 	errBanned   = errors.New("the member gave wrong bytes a moment ago")
 	errDead     = errors.New("the member does not answer")
 	errAddress  = errors.New("the lease has no address of another member")
+	errLate     = errors.New("the member has not begun to answer")
 	errBehind   = errors.New("the member has more bytes than it sends")
 )
 
@@ -66,16 +67,21 @@ func (f *Fleet) send(ctx context.Context, method string, q request, from int64) 
 }
 
 // open sends a request and waits for the beginning of the answer. While there is none, it asks the
-// member now and then whether it is alive: a member waits for its registry, which may take long.
+// member now and then whether it is alive: a member waits for its registry, which may take long. It
+// returns errLate if that takes too long.
 func (f *Fleet) open(ctx context.Context, q request) (*stream, error) {
 	s := &stream{f: f, q: q}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
 	s.off.Store(q.from)
+	late := time.AfterFunc(f.o.Patience.Begin, func() { s.stop(errLate) })
 	s.watch()
 	resp, err := f.send(s.ctx, http.MethodGet, q, q.from)
 	s.unwatch()
 	if err == nil {
 		err = s.begin(resp)
+	}
+	if !late.Stop() && err == nil {
+		err = errLate
 	}
 	if err != nil {
 		if cause := context.Cause(s.ctx); cause != nil && ctx.Err() == nil {
