@@ -58,9 +58,20 @@ func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 		return nil, f.repo.Up.Broken(err)
 	}
 	if r.Held() {
-		f.repo.Up.keep(f.digest, r.Size())
+		f.keepVisible(ctx, r.Size())
 	}
 	return r, nil
+}
+
+// keepVisible lets the tier have the blob, which is held here, if it is visible to the repository.
+// Otherwise it may be part of a push that the upstream has not accepted.
+func (f *Fetch) keepVisible(ctx context.Context, size int64) {
+	if f.repo.Up.Tier == nil {
+		return
+	}
+	if _, visible, _ := f.repo.visible(ctx, f.digest); visible {
+		f.repo.Up.keep(f.digest, size)
+	}
 }
 
 // Asked returns when this fetch last asked the upstream. ok is false if it has not asked.
