@@ -191,9 +191,10 @@ func (f *Fleet) renew(ctx context.Context) {
 		return
 	}
 	var all []Lease
-	for _, l := range f.held {
+	sent := map[digest.Digest]int64{}
+	for d, l := range f.held {
 		if !l.over {
-			all = append(all, l.Lease)
+			all, sent[d] = append(all, l.Lease), l.Generation
 		}
 	}
 	f.mu.Unlock()
@@ -204,7 +205,9 @@ func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, d := range lost {
-		delete(f.held, d)
+		if l := f.held[d]; l != nil && l.Generation == sent[d] { // this member may have taken it again meanwhile
+			delete(f.held, d)
+		}
 	}
 }
 

@@ -645,6 +645,37 @@ func TestFlushed(t *testing.T) {
 	}
 }
 
+// interleaved is a store of leases in which something happens before the answer to Renew arrives.
+type interleaved struct {
+	fleettest.Memory
+	meanwhile func()
+}
+
+func (i *interleaved) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) ([]digest.Digest, error) {
+	lost, err := i.Memory.Renew(ctx, m, held)
+	i.meanwhile()
+	return lost, err
+}
+
+// TestTakenAgain has a member take a lease again while it learns that it has lost the former one.
+func TestTakenAgain(t *testing.T) {
+	for again, left := range map[bool]float64{false: 0, true: 1} {
+		leases, d := &interleaved{}, digest.FromString("taken again")
+		m := start(t, leases, "one", nil)
+		first := must(m.Take(t.Context(), d, 0))
+		second := must(leases.Take(t.Context(), d, fleet.Member{ID: "other"}, first.Generation))
+		leases.meanwhile = func() {
+			if again {
+				must(m.Take(t.Context(), d, second.Generation))
+			}
+		}
+		m.Renew(t.Context())
+		if n := m.value("dray_fleet_leases", ""); n != left {
+			t.Errorf("taken again %v: %v leases are left", again, n)
+		}
+	}
+}
+
 // TestManyFollowers has more followers than one member serves. The others read from followers.
 func TestManyFollowers(t *testing.T) {
 	all := several(t, &fleettest.Memory{}, 12)
