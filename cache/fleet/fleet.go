@@ -24,6 +24,8 @@ const Protocol = 1
 const (
 	// maxFollowers bounds the members that read one blob from this one.
 	maxFollowers = 8
+	// maxIdle bounds the connections to one other member that are kept for further requests.
+	maxIdle = 2
 	// maxLeases bounds the leases of one member. Beyond it, those of blobs that were fetched first
 	// make room. If all are of blobs that are on their way, further ones are fetched without a
 	// lease.
@@ -133,7 +135,7 @@ func New(o Options) *Fleet {
 		Transport: &http.Transport{
 			DialContext: dialer.DialContext, TLSClientConfig: clientTLS(o.Keys), TLSHandshakeTimeout: 2 * o.Patience.Dial,
 			TLSNextProto:       map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1 costs less for large bodies
-			DisableCompression: true, MaxIdleConnsPerHost: maxFollowers, IdleConnTimeout: time.Minute,
+			DisableCompression: true, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute,
 		},
 	}
 	return f

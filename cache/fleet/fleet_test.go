@@ -1,8 +1,10 @@
 package fleet_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -673,6 +675,34 @@ func TestTakenAgain(t *testing.T) {
 		if n := m.value("dray_fleet_leases", ""); n != left {
 			t.Errorf("taken again %v: %v leases are left", again, n)
 		}
+	}
+}
+
+// TestManyConnections has other members keep many connections that they do not use. The holder
+// still answers.
+func TestManyConnections(t *testing.T) {
+	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	r.openAll()
+	holder := start(t, leases, "holder", nil)
+	holder.pull(r).ends()
+	settings := fleet.ClientTLS(keysOf(t, secret))
+	for range 200 {
+		c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", holder.info.Address, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := fmt.Fprintf(c, "HEAD /blobs/%s?from=0 HTTP/1.1\r\nHost: holder\r\nDray-Protocol: 1\r\n\r\n", r.digest); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodHead})
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", resp, err)
+		}
+	}
+	start(t, leases, "follower", nil).pull(r).ends()
+	if r.asked.Load() != 1 {
+		t.Errorf("the registry was asked %d times", r.asked.Load())
 	}
 }
 

@@ -43,12 +43,14 @@ const (
 	refusedFull     = "full"
 )
 
-// Files is how many files a fleet may have open: for connections from and to other members.
+// Files is how many files a fleet may have open: for connections from other members, and about as
+// many to them.
 const Files = 2 * maxConnections
 
 const (
-	// maxConnections bounds the connections from other members.
-	maxConnections = 128
+	// maxConnections bounds the connections from other members, with those that are idle. One that
+	// waits for a place looks like one to a dead member.
+	maxConnections = 1024
 	// headerPatience bounds a handshake, and the header of a request.
 	headerPatience = 10 * time.Second
 	// writePatience is how long a follower may take nothing.

@@ -105,7 +105,7 @@ func (g *graph) buildConnections(context.Context) error {
 		}
 	}
 	if g.cfg.Fleet.On(g.cfg.Metadata) {
-		own += fleet.Files
+		own += min(fleet.Files, files/4) // with few files, clients need them more
 	}
 	n := cmp.Or(g.cfg.Limits.MaxConnections, max((files-own)/4, leastConnections))
 	if files < fewOpenFiles {
