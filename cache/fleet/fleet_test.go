@@ -442,6 +442,34 @@ func TestSlowHolder(t *testing.T) {
 	}
 }
 
+// TestTakeover has a member that takes over answer once as the follower that it was. Others do not
+// take the lease from it.
+func TestTakeover(t *testing.T) {
+	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	r.openAll()
+	var asked atomic.Int64
+	fake(t, leases, r.digest, true, func(w http.ResponseWriter, req *http.Request) {
+		from := must(strconv.Atoi(req.URL.Query().Get("from")))
+		n := asked.Add(1)
+		begin(w, mib, []int64{5, 5, 6}[n-1])
+		w.Header().Set("Content-Length", strconv.Itoa(mib-from))
+		switch n {
+		case 1: // the holder dies
+			_, _ = w.Write(r.blob[:mib/2])
+			must(leases.Take(context.Background(), r.digest, fleet.Member{ID: "fake", Address: req.Host}, 0))
+			panic(http.ErrAbortHandler)
+		case 2:
+			w.Header().Set("Dray-Hop", "1")
+		}
+		_, _ = w.Write(r.blob[from:])
+	})
+	m := start(t, leases, "one", nil)
+	m.pull(r).ends()
+	if n := m.value("dray_fleet_takeovers_total", ""); n != 0 || asked.Load() != 3 || r.asked.Load() != 0 {
+		t.Errorf("%v leases were taken over, after %d questions, and the registry was asked %d times", n, asked.Load(), r.asked.Load())
+	}
+}
+
 // begin writes the header of an answer of a blob.
 func begin(w http.ResponseWriter, size int, generation int64) {
 	h := w.Header()

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,6 +17,13 @@ import (
 // maxBreaks bounds how many streams of other members one fetch uses up. After that, it asks the
 // registry, so that a fleet in trouble does not use up the attempts of the cache.
 const maxBreaks = 3
+
+// A member that has just taken over may not know that yet, and answer as the follower that it was.
+// A fetch that would read from it asks again after farPause, at most maxFar times.
+const (
+	farPause = 50 * time.Millisecond
+	maxFar   = 20
+)
 
 // Share is this member's part in one fetch of a blob. It decides, each time the fetch needs bytes,
 // whether another member gives them, or the fetch asks the registry. Once the fetch has asked the
@@ -60,7 +68,7 @@ func (s *Share) Open(ctx context.Context, from, most int64) (cache.Stream, bool)
 	if reason, ok := s.f.mayTake(s.digest); !ok {
 		return s.alone(reason)
 	}
-	for s.breaks < maxBreaks {
+	for far := 0; s.breaks < maxBreaks; {
 		l, err := s.f.take(ctx, s.digest, s.failed)
 		switch {
 		case err != nil:
@@ -85,6 +93,14 @@ func (s *Share) Open(ctx context.Context, from, most int64) (cache.Stream, bool)
 			return s.alone(aloneBusy)
 		case errors.Is(err, errLate):
 			return s.alone(aloneLate)
+		case errors.Is(err, errFar) && far < maxFar:
+			far++
+			select {
+			case <-time.After(farPause):
+				continue
+			case <-ctx.Done():
+				return s.alone(aloneBroken)
+			}
 		}
 		s.f.log.Debug("fleet: another member does not give a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
 		s.broken(l, true)

@@ -25,6 +25,7 @@ var (
 	errDead     = errors.New("the member does not answer")
 	errAddress  = errors.New("the lease has no address of another member")
 	errLate     = errors.New("the member has not begun to answer")
+	errFar      = errors.New("the member is not nearer to the registry")
 	errBehind   = errors.New("the member has more bytes than it sends")
 )
 
@@ -144,7 +145,7 @@ func (s *stream) begin(resp *http.Response) error {
 	case s.f.isBanned(s.member):
 		return errBanned
 	case !s.at.nearer(s.q.at):
-		return errors.New("the member is not nearer to the registry")
+		return errFar
 	case s.size < s.q.from && s.size >= 0, s.q.most >= 0 && s.size > s.q.most:
 		return fmt.Errorf("the member has %d bytes of the blob, which cannot be right", s.size)
 	}
