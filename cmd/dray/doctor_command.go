@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"dray/cmd/dray/registries"
 	"dray/cmd/dray/watched"
 	"dray/upstream/ecr"
+	"dray/upstream/ecr/host"
 )
 
 // doctorCommand gives the doctor the parts that serve would use.
@@ -22,14 +25,27 @@ func doctorCommand(in *invocation) *cobra.Command {
 	return doctor.Command(doctor.Options{
 		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
 		Registries: doctoredRegistries, Redis: doctoredRedis,
-		Identity: func(ctx context.Context) (string, error) {
-			cfg, err := awsconfig.LoadDefaultConfig(ctx, awsLog(slog.New(slog.DiscardHandler)))
-			if err != nil {
-				return "", err
-			}
-			return ecr.Identity(ctx, cfg)
-		},
+		Identity: doctoredIdentity,
 	})
+}
+
+// doctoredIdentity asks AWS whom it takes dray for. Without a region in the environment, it asks in
+// that of the first registry that needs credentials of AWS.
+func doctoredIdentity(ctx context.Context, cfg config.Config) (string, error) {
+	aws, err := awsconfig.LoadDefaultConfig(ctx, awsLog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return "", err
+	}
+	for _, u := range cfg.Upstreams {
+		if name, err := host.Parse(u.RegistryHost()); err == nil && u.UsesAWS() {
+			aws.Region = cmp.Or(aws.Region, name.Region)
+		}
+	}
+	arn, answered, err := ecr.Identity(ctx, aws)
+	if err != nil && !answered {
+		err = fmt.Errorf("%w: %w", doctor.ErrNoAnswer, err)
+	}
+	return arn, err
 }
 
 // doctoredRegistries makes the clients of all registries. Nothing renews their tokens.

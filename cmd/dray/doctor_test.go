@@ -45,6 +45,16 @@ func TestDoctor(t *testing.T) {
 		_, _ = w.Write([]byte("{}"))
 	}))
 	defer clock.Close()
+	// regional takes the credentials of one region.
+	regional := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/sts/") {
+			_, _ = w.Write([]byte("<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/x</Arn></GetCallerIdentityResult></R>"))
+			return
+		}
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte("<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>"))
+	}))
+	defer regional.Close()
 	down := "127.0.0.1:" + freePort(t)
 	listens, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,11 +85,20 @@ func TestDoctor(t *testing.T) {
 		"AWS gives no token": {broken: func(s *stack) {
 			s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"GetAuthorizationToken"}, Count: -1, Status: 400})
 		}, want: map[string]doctor.Status{"registry.ecr.credentials": doctor.Failed}},
-		"AWS knows nobody": {broken: func(s *stack) {
+		"AWS does not answer": {broken: func(s *stack) {
 			setenv(s.TB, "AWS_ENDPOINT_URL_STS", "http://"+down)
 			setenv(s.TB, "AWS_MAX_ATTEMPTS", "1")
 		},
-			want: map[string]doctor.Status{"aws.identity": doctor.Failed}},
+			want: map[string]doctor.Status{"aws.identity": doctor.Unknown}},
+		"AWS knows nobody": {broken: func(s *stack) {
+			setenv(s.TB, "AWS_ENDPOINT_URL_STS", regional.URL)
+			setenv(s.TB, "AWS_REGION", "us-east-1")
+		}, want: map[string]doctor.Status{"aws.identity": doctor.Failed}},
+		"no region in the environment": {broken: func(s *stack) {
+			setenv(s.TB, "AWS_ENDPOINT_URL_STS", regional.URL)
+			setenv(s.TB, "AWS_REGION", "")
+			setenv(s.TB, "AWS_DEFAULT_REGION", "")
+		}},
 		"Redis is down":        {edits: []string{"cache: {dir", "metadata: {url: 'redis://" + down + "'}\ncache: {dir"}, want: map[string]doctor.Status{"facts.redis": doctor.Failed}},
 		"a proxy that is none": {environ: []string{"HTTPS_PROXY=proxy:3128:x"}, want: map[string]doctor.Status{"machine.proxy": doctor.Failed}},
 	} {

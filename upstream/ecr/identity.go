@@ -2,17 +2,24 @@ package ecr
 
 import (
 	"context"
+	"errors"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
 )
 
 // Identity returns the ARN for which AWS takes whoever has the credentials of a configuration. This
-// call needs no right (STS API reference, GetCallerIdentity).
-func Identity(ctx context.Context, cfg aws.Config) (string, error) {
+// call needs no right (STS API reference, GetCallerIdentity). answered is false if there are
+// credentials, and AWS STS has not answered. It may be out of reach where ECR is not.
+func Identity(ctx context.Context, cfg aws.Config) (arn string, answered bool, err error) {
+	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
+		return "", true, err
+	}
 	who, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, nil)
 	if err != nil {
-		return "", err
+		_, refused := errors.AsType[smithy.APIError](err)
+		return "", refused, err
 	}
-	return aws.ToString(who.Arn), nil
+	return aws.ToString(who.Arn), true, nil
 }

@@ -32,7 +32,7 @@ type Options struct {
 	Registries func(context.Context, config.Config) ([]Registry, error)
 	// Redis asks the Redis of the configuration. Identity asks AWS whom it takes dray for.
 	Redis    func(context.Context, config.Config) (Facts, error)
-	Identity func(context.Context) (string, error)
+	Identity func(context.Context, config.Config) (string, error)
 }
 
 // Command returns the subcommand.
@@ -109,7 +109,7 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 	}
 	for _, u := range cfg.Upstreams {
 		if u.UsesAWS() {
-			all = append(all, identity(o.Identity))
+			all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))
 			break
 		}
 	}
