@@ -101,7 +101,7 @@ func (o inventoryOperator) warm(ctx context.Context, q api.WarmRequest) iter.Seq
 	if err != nil {
 		return func(yield func(api.Warmth, error) bool) { yield(api.Warmth{}, err) }
 	}
-	return o.warmer.Warm(ctx, warming.Image{Name: n.String(), Upstream: n.Upstream, Repo: n.Repo, Reference: n.Reference}, q.Platforms)
+	return o.warmer.Warm(ctx, warming.Image{Name: n.String(), Upstream: n.Upstream, Repo: n.Repo, Reference: n.Reference, Serves: o.names.Serves}, q.Platforms)
 }
 
 // hostedImages yields the images of all hosted upstreams.

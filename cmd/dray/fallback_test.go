@@ -352,4 +352,15 @@ func TestFallbackWarms(t *testing.T) {
 	if code, _, stderr := s.warm("", "ecr/team/none:v1"); code == 0 || !strings.Contains(stderr, "ecr") {
 		t.Errorf("%d %s", code, stderr)
 	}
+
+	shut := startStack(t, t.TempDir(), behind("  default_namespace: library", "  repositories: {deny: [team/*]}",
+		"listeners: [{name: main, upstreams: [ecr, hub]}]", "listeners: [{name: main, upstreams: [ecr]}]")...)
+	seed(t, shut.hub, "team/app", "v1", 3000)
+	<-shut.hub.Idle()
+	shut.hub.ResetCounters()
+	shut.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 501})
+	if code, _, stderr := shut.warm("", "ecr/team/app:v1"); code == 0 {
+		t.Errorf("%d %s", code, stderr)
+	}
+	spent(t, shut.hub, kinds{})
 }

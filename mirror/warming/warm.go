@@ -41,6 +41,9 @@ type Image struct {
 	Name           string
 	Upstream, Repo string
 	oci.Reference
+	// Serves reports whether clients may have a repository of an upstream that is a fallback. Nil
+	// means that they may have all.
+	Serves func(upstream, repo string) bool
 }
 
 // Warmer brings images into the cache.
@@ -102,6 +105,7 @@ type job struct {
 	*Warmer
 	repo      repository.Repo
 	ref       oci.Reference
+	serves    func(upstream, repo string) bool
 	platforms []v1.Platform
 	walked    map[digest.Digest]int // the smallest depth with which walk was called for a manifest
 
@@ -123,7 +127,7 @@ func (w *Warmer) job(i Image, on []string) (*job, error) {
 		return nil, api.Errorf(api.CodeInvalid, "platform: %v", err)
 	}
 	return &job{
-		Warmer: w, repo: w.repos.Repo(up, i.Repo), ref: i.Reference, platforms: parsed, walked: map[digest.Digest]int{},
+		Warmer: w, repo: w.repos.Repo(up, i.Repo), ref: i.Reference, serves: i.Serves, platforms: parsed, walked: map[digest.Digest]int{},
 		at: api.Warmth{Name: i.Name}, named: map[digest.Digest]bool{},
 	}, nil
 }
@@ -182,7 +186,8 @@ func (j *job) run(ctx context.Context) error {
 // root returns the manifest that the reference means now. If a fallback of the upstream has to
 // answer, all of the image comes from there.
 func (j *job) root(ctx context.Context) (m *repository.Manifest, err error) {
-	err = repository.InTurn(ctx, j.repo, j.ref.Digest, nil, func(r repository.Repo) (err error) {
+	may := func(u *repository.Upstream) bool { return j.serves == nil || j.serves(u.Name, j.repo.Name) }
+	err = repository.InTurn(ctx, j.repo, j.ref.Digest, may, func(r repository.Repo) (err error) {
 		if j.repo = r; j.ref.ByDigest() {
 			m, err = j.manifest(ctx, j.ref.Digest)
 		} else {

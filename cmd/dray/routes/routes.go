@@ -61,7 +61,7 @@ func NamesOf(c config.Config) Names {
 	var order []string
 	for _, l := range c.Listeners {
 		lr := Of(c, l)
-		r.Own = append(r.Own, Own(l, lr)...)
+		r.Own, r.Others = append(r.Own, Own(l, lr)...), append(r.Others, lr.Others...)
 		for _, route := range lr.Order {
 			if !slices.Contains(order, route.Upstream) {
 				order = append(order, route.Upstream)
