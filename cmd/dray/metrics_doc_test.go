@@ -29,7 +29,7 @@ program.
 
 // described has everything switched on that counts something.
 var described = []string{
-	"  push: true\n", "  push: true\n  checks: [gate]\n  acknowledge: local\n",
+	"  push: true\n", "  push: true\n  checks: [gate]\n  acknowledge: local\n  fallbacks: [hub]\n",
 	"upstreams:\n", "bucket: {url: s3://shared}\nnotifications: [{url: 'http://127.0.0.1:1'}]\ncloudwatch: {region: eu-west-1, dimensions: image}\n" +
 		"checks:\n- {name: gate, names: {mode: enforce, forbidden_tags: [latest]}}\nupstreams:\n- {name: builds, kind: local, prefixes: [builds]}\n",
 }
@@ -69,13 +69,18 @@ func metricsOf(t *testing.T, r prometheus.Collector) map[string]string {
 	return rows
 }
 
+// membersOf returns the metrics of a fleet, which the stack does not have without a Redis.
+func membersOf(s *stack) *prometheus.Registry {
+	members := prometheus.NewRegistry()
+	members.MustRegister(fleet.New(fleet.Options{Cache: s.cache}).Collectors()...)
+	return members
+}
+
 // TestMetricsAreDocumented: the page has every metric, and no page names one that does not exist.
 func TestMetricsAreDocumented(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
 	rows := metricsOf(t, s.metrics)
-	members := prometheus.NewRegistry() // a fleet needs a Redis, which the stack does not have
-	members.MustRegister(fleet.New(fleet.Options{Cache: s.cache}).Collectors()...)
-	maps.Copy(rows, metricsOf(t, members))
+	maps.Copy(rows, metricsOf(t, membersOf(s)))
 	var names []string
 	for name := range rows {
 		names = append(names, name)
@@ -104,7 +109,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 // first event, because alerts look for increases.
 func TestAlertsBeginAtZero(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
-	families, err := s.metrics.Gather()
+	families, err := prometheus.Gatherers{s.metrics, membersOf(s)}.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
