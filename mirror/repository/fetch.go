@@ -165,10 +165,11 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 
 // tierUse is what one fetch does with the [cache.Tier] of its upstream.
 type tierUse struct {
-	size  int64       // the size that the blob should have; -1 if it is not known
-	asked sync.Once   // guards the decision whether the tier may be asked
-	left  atomic.Bool // the tier is not asked, or no longer: it may not be, or failed
-	given atomic.Bool // the tier has given bytes
+	size  int64                 // the size that the blob should have; -1 if it is not known
+	asked sync.Once             // guards the decision whether the tier may be asked
+	left  atomic.Bool           // the tier is not asked, or no longer: it may not be, or failed
+	given atomic.Bool           // the tier has given bytes
+	other atomic.Pointer[int64] // the size that the tier gave instead of the one in size; nil if none
 }
 
 // fromTier opens the bytes [from, to) of the blob in the tier. ok is false if the upstream has to
@@ -195,8 +196,8 @@ func (f *Fetch) fromTier(ctx context.Context, from, to int64) (s cache.Stream, o
 	}
 	if f.tier.size >= 0 && s.Size >= 0 && s.Size != f.tier.size {
 		f.tier.left.Store(true)
-		tier.Wrong(f.digest)
-		_ = s.Body.Close() // nothing was read
+		f.tier.other.Store(&s.Size) // a manifest may state a wrong size, so the tier may be right
+		_ = s.Body.Close()          // nothing was read
 		return s, false
 	}
 	f.tier.given.Store(true)
@@ -235,7 +236,10 @@ func (f *Fetch) tierEnded(reason error) (again bool) {
 	case f.repo.Up.Tier == nil:
 		return false
 	case reason == nil:
-		size, _ := f.repo.store.o.Cache.Stat(f.digest)
+		size, held := f.repo.store.o.Cache.Stat(f.digest)
+		if other := f.tier.other.Load(); held && other != nil && *other != size {
+			f.repo.Up.Tier.Wrong(f.digest)
+		}
 		f.repo.Up.keep(f.digest, size)
 		return false
 	case !f.tier.given.Load() || !wrongBytes(reason):

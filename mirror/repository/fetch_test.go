@@ -3,6 +3,7 @@ package repository
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"testing"
 
@@ -52,5 +53,30 @@ func TestTierGetsWhatIsVisible(t *testing.T) {
 		if to.kept != i {
 			t.Errorf("%d: kept %d times", i, to.kept)
 		}
+	}
+}
+
+// A tier with another size than the manifest states is not asked further. The verified size tells
+// whether the object or the manifest is wrong.
+func TestTierWithAnotherSize(t *testing.T) {
+	for name, tc := range map[string]struct{ stated, inTier, wrong int }{
+		"the manifest is wrong": {2000, 1000, 0},
+		"the object is wrong":   {1000, 999, 1},
+		"both are wrong":        {2000, 999, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, to, content := newFixture(t), &tier{bytes: make([]byte, tc.inTier)}, make([]byte, 1000)
+			f.Up.Tier, f.digest = to, digest.FromBytes(content)
+			f.link()
+			f.source.blob = content
+			r, err := f.Fetch(f.digest, nil).Open(t.Context(), int64(tc.stated))
+			f.must(err)
+			got, err := io.ReadAll(r)
+			f.must(errors.Join(err, r.Close()))
+			f.store.o.Cache.Close() // waits for the end of the fetch
+			if !bytes.Equal(got, content) || to.wrong != tc.wrong || to.asked != 1 || to.kept != 1 {
+				t.Errorf("%d bytes; the tier was called wrong %d times, asked %d times, and kept %d times", len(got), to.wrong, to.asked, to.kept)
+			}
+		})
 	}
 }

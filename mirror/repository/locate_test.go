@@ -1,9 +1,11 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -32,6 +34,11 @@ type source struct {
 	upstream.Deleter
 	has   map[digest.Digest]int64
 	asked int
+	blob  []byte // what it sends
+}
+
+func (s *source) Blob(_ context.Context, b upstream.BlobRequest) (upstream.BlobStream, error) {
+	return upstream.BlobStream{Body: io.NopCloser(bytes.NewReader(s.blob[b.From:])), Size: int64(len(s.blob)), Ranges: true}, nil
 }
 
 func (s *source) StatBlob(_ context.Context, _ upstream.Repo, d digest.Digest) (int64, error) {
