@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"testing/iotest"
 
 	"github.com/opencontainers/go-digest"
 
@@ -33,7 +34,7 @@ func (t *tier) Has(context.Context, digest.Digest) bool { return true }
 func (t *tier) Keep(digest.Digest, int64)               { t.kept++ }
 func (t *tier) Wrong(digest.Digest)                     { t.wrong++ }
 
-// What is held here goes to the tier once it is visible to the repository. Before, it may be part
+// A blob that is held goes to the tier once it is visible to the repository. Before, it may be part
 // of a push that the upstream has not accepted.
 func TestTierGetsWhatIsVisible(t *testing.T) {
 	f, to := newFixture(t), &tier{}
@@ -78,5 +79,22 @@ func TestTierWithAnotherSize(t *testing.T) {
 				t.Errorf("%d bytes; the tier was called wrong %d times, asked %d times, and kept %d times", len(got), to.wrong, to.asked, to.kept)
 			}
 		})
+	}
+}
+
+// A manifest that breaks off in the tier is left to the upstream: the tier is asked once.
+func TestManifestBreaksOffInTheTier(t *testing.T) {
+	f := newFixture(t)
+	to := &tier{bytes: f.raw, body: io.MultiReader(bytes.NewReader(f.raw[:10]), iotest.ErrReader(io.ErrUnexpectedEOF))}
+	f.Up.Tier = to
+	if _, err := f.store.Bytes(t.Context(), f.Up, f.digest); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("error %v", err)
+	}
+	to.body = nil
+	if raw, err := f.store.Bytes(t.Context(), f.Up, f.digest); err != nil || !bytes.Equal(raw, f.raw) {
+		t.Errorf("error %v", err)
+	}
+	if to.asked != 2 || to.wrong > 0 {
+		t.Errorf("the tier was asked %d times, and called wrong %d times", to.asked, to.wrong)
 	}
 }

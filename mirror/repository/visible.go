@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -125,12 +126,23 @@ type tierManifest struct {
 	digest digest.Digest
 }
 
+// open reads the whole manifest before it returns. If the tier breaks off or stalls, the upstream
+// is asked at once, and not the tier for the rest.
 func (m tierManifest) open(ctx context.Context, from int64) (cache.Stream, error) {
 	s, err := m.tier.Open(ctx, m.digest, from, 0)
-	if err == nil && s.Size > oci.MaxManifestBytes {
-		return cache.Stream{}, errors.Join(cache.ErrTooLarge, s.Body.Close())
+	if err != nil {
+		return cache.Stream{}, err
 	}
-	return s, err
+	var raw []byte
+	if s.Size > oci.MaxManifestBytes {
+		err = cache.ErrTooLarge
+	} else if raw, err = io.ReadAll(io.LimitReader(s.Body, oci.MaxManifestBytes+1)); err == nil && len(raw) > oci.MaxManifestBytes {
+		err = cache.ErrTooLarge
+	}
+	if err = errors.Join(err, s.Body.Close()); err != nil {
+		return cache.Stream{}, err
+	}
+	return cache.Stream{Body: io.NopCloser(bytes.NewReader(raw)), Size: from + int64(len(raw))}, nil
 }
 
 // Ended implements [cache.Observer].

@@ -227,7 +227,8 @@ type Bucket struct {
 	// The key of AWS KMS that encrypts what dray writes. Default: the encryption of the bucket.
 	KMSKey string `yaml:"kms_key,omitempty"`
 	// The time within which the bucket has to begin each answer, and to go on with it. After that, and
-	// for bodies that are very slow, dray asks the upstream. Default: `2s`.
+	// for bodies that are very slow, dray asks the upstream. It is shorter than `cache.stall_timeout`.
+	// Default: `2s`.
 	Timeout Duration `yaml:"timeout"`
 	// The age at which the lifecycle of the bucket deletes an object. dray writes an object again at
 	// three quarters of this age if clients still ask for it. With `0`, objects do not expire.

@@ -464,6 +464,8 @@ log: {format: xml}
 			"dray.yaml:4: cloudwatch.metric: must have 1 to 255 characters", "dray.yaml:4: cloudwatch.max_series: -1 is negative",
 			"dray.yaml:5: limits.max_uploads_per_client: -1 is negative", "dray.yaml:5: limits.upload_expiry: must be more than zero",
 			"dray.yaml:5: limits.read_header_timeout: must be more than zero", "dray.yaml:5: limits.idle_timeout: must be more than zero"}},
+		{name: "bucket", file: "bucket: {url: s3://shared, timeout: 2s}\ncache: {stall_timeout: 2s}\n", want: []string{
+			"dray.yaml:1: bucket.timeout: 2s is not shorter than cache.stall_timeout, 2s, after which dray gives up waiting for bytes"}},
 		{name: "environment", env: []string{"PORT=http", "DRAY_CACHE_MAX_BYTES=lots", "DRAY_LOG_ACCESS=maybe", "ECR_REGISTRY=https://u:p@h/x", "DRAY_ADMIN_ADDRESS=x",
 			"TLS_CERTIFICATE=/nowhere/c", "TLS_PRIVATE_KEY=/nowhere/k", "DRAY_METADATA_PASSWORD=p"}, want: []string{
 			`PORT: "http" is not a port from 1 to 65535`, `DRAY_CACHE_MAX_BYTES: "lots" is not a size; write one like 200GiB, 500MB or 4096`,

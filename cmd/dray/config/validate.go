@@ -390,7 +390,7 @@ func repositoryPattern(p string) bool {
 
 func (c Config) validateRest(k *Report) {
 	c.Cache.validate(k, "cache")
-	c.Bucket.validate(k, "bucket")
+	c.Bucket.validate(k, "bucket", c.Cache.StallTimeout)
 	c.validateAdmin(k)
 	if c.Metadata.URL == "" && (c.Metadata.Password != "" || c.Metadata.PasswordFile != "") {
 		k.Add("metadata.password", "needs url, because the bbolt file in the cache directory has no password")

@@ -25,7 +25,9 @@ func (b Bucket) Place() (name, prefix string, ok bool) {
 	return name, prefix, ok && bucketName.MatchString(name) && !strings.ContainsAny(prefix, "?#")
 }
 
-func (b Bucket) validate(k *Report, path string) {
+// validate reports problems of the bucket. stall is how long the cache waits for bytes of the
+// bucket or of an upstream.
+func (b Bucket) validate(k *Report, path string, stall Duration) {
 	if b.Timeout <= 0 || b.Timeout > maxBucketTimeout {
 		k.Add(path+".timeout", "%v is not between 0s and %v; pulls wait for it", b.Timeout, maxBucketTimeout)
 	}
@@ -38,6 +40,9 @@ func (b Bucket) validate(k *Report, path string) {
 			k.Add(path+".url", "is missing; without it, dray uses no bucket")
 		}
 		return
+	}
+	if stall > 0 && b.Timeout >= stall {
+		k.Add(path+".timeout", "%v is not shorter than cache.stall_timeout, %v, after which dray gives up waiting for bytes", b.Timeout, stall)
 	}
 	if _, _, ok := b.Place(); !ok {
 		k.Add(path+".url", "%q is not the URL of a bucket; write s3://NAME or s3://NAME/PREFIX", b.URL)
