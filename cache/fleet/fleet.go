@@ -73,7 +73,10 @@ type Options struct {
 	// Keys returns the keys that are valid now.
 	Keys     func() *Keys
 	Patience Patience
-	Logger   *slog.Logger
+	// Grace is how long other members can read on when this one stops. 0 means 30 s, which is also the
+	// most.
+	Grace  time.Duration
+	Logger *slog.Logger
 }
 
 // Fleet is this member's part in a fleet. All methods may be called concurrently.
@@ -121,6 +124,7 @@ func (p position) nearer(q position) bool {
 func New(o Options) *Fleet {
 	o.Self.Protocol = cmp.Or(o.Self.Protocol, Protocol)
 	o.Patience = o.Patience.withDefaults()
+	o.Grace = min(cmp.Or(o.Grace, maxGrace), maxGrace)
 	f := &Fleet{
 		o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
 		held: map[digest.Digest]*lease{}, following: map[digest.Digest]position{}, readers: map[digest.Digest]map[string]int{},

@@ -853,6 +853,34 @@ func TestStops(t *testing.T) {
 	}
 }
 
+// TestGrace has a member stop while another one reads from it, and does not get to the end.
+func TestGrace(t *testing.T) {
+	r := newRegistry(mib)
+	r.open(mib / 2)
+	m := start(t, &fleettest.Memory{}, "one", func(o *fleet.Options) { o.Grace = time.Millisecond })
+	m.pull(r).reaches(mib / 4)
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- m.Serve(ctx, ln) }()
+	req := must(http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("https://%s/blobs/%s?from=0", ln.Addr(), r.digest), nil))
+	req.Header.Set("Dray-Protocol", "1")
+	resp := must(m.Client().Do(req))
+	defer resp.Body.Close()
+	began := time.Now()
+	stop()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took >= 30*time.Second {
+		t.Errorf("the stop took %s", took)
+	}
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= mib {
+		t.Errorf("the other member got %d bytes, %v", n, err)
+	}
+	r.openAll()
+}
+
 // TestMembers lists the members.
 func TestMembers(t *testing.T) {
 	all := several(t, &fleettest.Memory{}, 2)

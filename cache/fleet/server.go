@@ -55,8 +55,8 @@ const (
 	headerPatience = 10 * time.Second
 	// writePatience is how long a follower may take nothing.
 	writePatience = 30 * time.Second
-	// stopPatience is how long followers can read on when this member stops.
-	stopPatience = 30 * time.Second
+	// maxGrace bounds how long followers can read on when this member stops.
+	maxGrace = 30 * time.Second
 	// streamBuffer is the size of one read of a blob, in bytes.
 	streamBuffer = 256 << 10
 )
@@ -72,7 +72,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // Serve answers other members until ctx ends, and closes ln. Then it gives up all leases, waits up
-// to 30 s for members that still read, and returns nil. It returns an error if the listener fails.
+// to Options.Grace for members that still read, and returns nil. It returns an error if the listener fails.
 func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	s := &http.Server{
 		Handler: f, TLSConfig: serverTLS(f.o.Keys), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
@@ -94,7 +94,7 @@ func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	f.leave(ctx)
-	late, cancel := context.WithTimeout(ctx, stopPatience)
+	late, cancel := context.WithTimeout(ctx, f.o.Grace)
 	defer cancel()
 	if s.Shutdown(late) != nil {
 		f.log.Warn("members of the fleet that still read from this one were cut off")

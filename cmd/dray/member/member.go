@@ -55,7 +55,7 @@ func New(o Options) (*Member, error) {
 	}
 	return &Member{fleet.New(fleet.Options{
 		Self:   fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version},
-		Leases: o.Leases, Cache: o.Cache, Keys: keys, Patience: o.Patience, Logger: o.Logger,
+		Leases: o.Leases, Cache: o.Cache, Keys: keys, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
 	}), c.Address, o.Logger}, nil
 }
 
