@@ -457,3 +457,43 @@ func TestBadIsCounted(t *testing.T) {
 		}
 	}
 }
+
+// TestFollowDegraded has nobody but a follower wait for a blob that the disk cannot store. The
+// follower does not read it from the origin.
+func TestFollowDegraded(t *testing.T) {
+	f := &fault{op: disk.OpCreate, err: errDisk}
+	bubble(t, disk.Options{Fault: f.hit}, func(t *testing.T, c *cache.Cache) {
+		o := &cachetest.Origin{Data: cachetest.Random(4, 3000)}
+		blob, gate := cachetest.Blob(o.Data), make(chan struct{})
+		ctx, leave := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			_, err := c.Open(ctx, blob, func(ctx context.Context, from int64) (cache.Stream, error) {
+				<-gate
+				return o.Fetch(ctx, from)
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("the client got %v", err)
+			}
+		})
+		synctest.Wait()
+		callers.Go(func() {
+			r, err := c.Follow(t.Context(), blob.Digest)
+			if !errors.Is(err, cache.ErrNotFound) {
+				t.Errorf("the follower got %v", err)
+			}
+			if err == nil {
+				r.Close()
+			}
+		})
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		close(gate)
+		callers.Wait()
+		synctest.Wait()
+		if n := o.Unclosed(); n != 0 {
+			t.Errorf("%d answers of the origin are open", n)
+		}
+	})
+}

@@ -42,6 +42,7 @@ type member struct {
 	source     Source
 	beforeFile bool // joined before there was a file
 	reading    bool // a reader has taken over the use of the file
+	follows    bool // has no origin of its own; see Cache.Follow
 }
 
 // flights are the fetches under way, one per digest. Each flight has a goroutine, run, which does
@@ -128,6 +129,8 @@ func (s *flights) wait(ctx context.Context, b Blob, origin Origin, f *member) (*
 		return nil, errLookAgain
 	case f.err != nil:
 		return nil, f.err
+	case f.local != nil && f.follows: // the origin's answer is for a caller that reads
+		return nil, ErrNotFound
 	case f.local != nil:
 		return s.passThrough(ctx, b, origin, s.takeHandOff(f.flight))
 	case f.file != nil && (f.beforeFile || f.file.join()):

@@ -33,6 +33,7 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 	if m == nil {
 		return nil, ErrNotFound
 	}
+	m.follows = true
 	b.Via = m.via // the refusal of its origin is the answer
 	return s.wait(ctx, b, notHere, m)
 }
