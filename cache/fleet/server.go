@@ -72,7 +72,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // Serve answers other members until ctx ends, and closes ln. Then it gives up all leases, waits up
-// to Options.Grace for members that still read, and returns nil. It returns an error if the listener fails.
+// to Options.Grace for members that still read, and returns nil. It returns an error if the
+// listener fails.
 func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	s := &http.Server{
 		Handler: f, TLSConfig: serverTLS(f.o.Keys), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
