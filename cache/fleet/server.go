@@ -142,10 +142,9 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set(headerProtocol, strconv.Itoa(f.o.Self.Protocol))
 	h.Set(headerMember, f.o.Self.ID)
 	h.Set(headerZone, f.o.Self.Zone)
-	if theirs, err := strconv.Atoi(r.Header.Get(headerProtocol)); err != nil || !f.speaks(theirs) {
+	if !f.understands(r.Header) {
 		f.m.refused.WithLabelValues(refusedProtocol).Inc()
-		f.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
-			"member", r.Header.Get(headerMember), "address", r.RemoteAddr, "protocol", r.Header.Get(headerProtocol), "own_protocol", f.o.Self.Protocol)
+		f.warnOfProtocol(r.Header, r.RemoteAddr)
 		http.Error(w, "this member speaks another protocol", http.StatusUpgradeRequired)
 		return
 	}
@@ -164,9 +163,16 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// speaks reports whether members with these protocols understand each other.
-func (f *Fleet) speaks(theirs int) bool {
-	return theirs >= f.o.Self.Protocol-1 && theirs <= f.o.Self.Protocol+1
+// understands reports whether this member and the sender of a header understand each other.
+func (f *Fleet) understands(h http.Header) bool {
+	theirs, err := strconv.Atoi(h.Get(headerProtocol))
+	return err == nil && theirs >= f.o.Self.Protocol-1 && theirs <= f.o.Self.Protocol+1
+}
+
+// warnOfProtocol logs that the sender of a header and this member do not understand each other.
+func (f *Fleet) warnOfProtocol(h http.Header, address string) {
+	f.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
+		"member", h.Get(headerMember), "address", address, "protocol", h.Get(headerProtocol), "own_protocol", f.o.Self.Protocol)
 }
 
 func (f *Fleet) serveProgress(w http.ResponseWriter, d digest.Digest, from int64) {

@@ -123,11 +123,9 @@ type stream struct {
 func (s *stream) begin(resp *http.Response) error {
 	s.body = resp.Body
 	h := resp.Header
-	theirs, err := strconv.Atoi(h.Get(headerProtocol))
 	switch {
-	case resp.StatusCode == http.StatusUpgradeRequired, err != nil, !s.f.speaks(theirs):
-		s.f.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
-			"member", h.Get(headerMember), "address", s.q.address, "protocol", h.Get(headerProtocol), "own_protocol", s.f.o.Self.Protocol)
+	case resp.StatusCode == http.StatusUpgradeRequired, !s.f.understands(h):
+		s.f.warnOfProtocol(h, s.q.address)
 		return errProtocol
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return &fullError{strings.FieldsFunc(h.Get(headerFollowers), func(r rune) bool { return r == ',' })}
