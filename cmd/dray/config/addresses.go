@@ -21,6 +21,13 @@ func isLoopback(address string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// NamesHost reports whether the host of a listener's address is one that others can connect to. An
+// empty or unspecified host is none: it stands for every interface.
+func NamesHost(host string) bool {
+	ip := net.ParseIP(host)
+	return host != "" && (ip == nil || !ip.IsUnspecified())
+}
+
 // sameAddress reports whether two listeners at these addresses would conflict.
 func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)

@@ -26,15 +26,9 @@ type Fleet struct {
 func (f Fleet) On(m Metadata) bool { return f.Address != "" && m.URL != "" }
 
 func (f *Fleet) applyDefaults() {
-	if host, _, err := net.SplitHostPort(f.Address); f.Advertise == "" && err == nil && namesHost(host) {
+	if host, _, err := net.SplitHostPort(f.Address); f.Advertise == "" && err == nil && NamesHost(host) {
 		f.Advertise = f.Address
 	}
-}
-
-// namesHost reports whether others can reach a host by this name.
-func namesHost(host string) bool {
-	ip := net.ParseIP(host)
-	return host != "" && (ip == nil || !ip.IsUnspecified())
 }
 
 func (c Config) validateFleet(k *Report) {
@@ -50,7 +44,7 @@ func (c Config) validateFleet(k *Report) {
 	switch host, _, err := net.SplitHostPort(f.Advertise); {
 	case f.Advertise == "":
 		k.Add("fleet.advertise", "is missing, and address names no host; set the host:port by which the other members reach this one")
-	case err != nil || !namesHost(host):
+	case err != nil || !NamesHost(host):
 		k.Add("fleet.advertise", "%q is not a host:port that others can reach", f.Advertise)
 	}
 	if f.SecretFile == "" {

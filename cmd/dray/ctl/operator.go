@@ -124,7 +124,7 @@ func adminURL(address string) (string, error) {
 	if err != nil || strings.Contains(host+port, "/") {
 		return "", fmt.Errorf("--admin %s: not an address; write one like localhost:6060; %w", address, usage.Err)
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+	if !config.NamesHost(host) {
 		host = "localhost" // the listener is on every interface
 	}
 	return "http://" + net.JoinHostPort(host, port), nil

@@ -153,10 +153,8 @@ func identity(who func(context.Context) (string, error)) Check {
 func listener(l config.Listener) Check {
 	return Check{"listeners", "listener." + l.Name, func(ctx context.Context) Finding {
 		address := l.Address
-		if host, port, err := net.SplitHostPort(address); err == nil {
-			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-				address = net.JoinHostPort("localhost", port)
-			}
+		if host, port, err := net.SplitHostPort(address); err == nil && !config.NamesHost(host) {
+			address = net.JoinHostPort("localhost", port)
 		}
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err != nil {

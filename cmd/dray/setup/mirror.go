@@ -169,7 +169,7 @@ func parseListener(l config.Listener) (mirror, error) {
 		return parseURL(l.ExternalURL)
 	}
 	host, _, err := net.SplitHostPort(l.Address)
-	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+	if err != nil || !config.NamesHost(host) {
 		return mirror{}, fmt.Errorf("listener %s: %s is not an address that clients can use; set external_url in the configuration, or --url", l.Name, l.Address)
 	}
 	m := mirror{scheme: "http", host: l.Address}
