@@ -44,7 +44,7 @@ func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	for _, c := range answer.Checks {
 		switch {
-		case c.OK == nil || *c.OK:
+		case !c.Failed():
 		case c.Critical:
 			answer.Status, status = api.NotReady, http.StatusServiceUnavailable
 		case answer.Status == api.Ready:

@@ -100,7 +100,7 @@ func (o *operator) health(ctx context.Context) error {
 func healthTable(w io.Writer, r api.Readiness) {
 	fmt.Fprintln(w, r.Status)
 	for _, c := range r.Checks {
-		if c.OK != nil && !*c.OK {
+		if c.Failed() {
 			fmt.Fprintf(w, "%s\t%s\n", c.Name, c.Error)
 		}
 	}

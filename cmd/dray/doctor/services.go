@@ -174,7 +174,7 @@ func running(ready func(context.Context) (api.Readiness, error)) Check {
 		}
 		var problems []string
 		for _, c := range r.Checks {
-			if c.OK != nil && !*c.OK {
+			if c.Failed() {
 				problems = append(problems, c.Name+": "+c.Error)
 			}
 		}

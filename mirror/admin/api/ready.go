@@ -24,3 +24,6 @@ type Result struct {
 	Seconds  float64 `json:"seconds"`
 	Error    string  `json:"error,omitempty"`
 }
+
+// Failed reports whether the check is known to fail.
+func (r Result) Failed() bool { return r.OK != nil && !*r.OK }
