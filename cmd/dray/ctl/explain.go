@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -176,7 +177,7 @@ func explainedParts(w io.Writer, e api.Explanation) {
 		if p.Blob != nil {
 			used = day(p.Blob.LastUse)
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\n", strings.TrimSpace(p.Kind+" "+p.Platform), shortOr(p), known(p.Size), places(p), used, stateOfPart(p))
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\n", strings.TrimSpace(p.Kind+" "+p.Platform), shortOr(p), known(p.Size), cmp.Or(strings.Join(p.Where, ", "), "nowhere"), used, stateOfPart(p))
 	}
 }
 
@@ -192,13 +193,6 @@ func known(n int64) string {
 		return "unknown"
 	}
 	return size(n)
-}
-
-func places(p api.ExplainedPart) string {
-	if len(p.Where) == 0 {
-		return "nowhere"
-	}
-	return strings.Join(p.Where, ", ")
 }
 
 // stateOfPart says what else matters about a part.
@@ -219,10 +213,7 @@ func stateOfPart(p api.ExplainedPart) string {
 	add(p.Absent != "", "not found at the upstream")
 	add(p.Unavailable, "unavailable")
 	add(p.Unknown && p.Absent == "", "its parts are unknown")
-	if len(s) == 0 {
-		return "-"
-	}
-	return strings.Join(s, ", ")
+	return cmp.Or(strings.Join(s, ", "), "-")
 }
 
 func explainedPull(w io.Writer, p api.ExplainedPull) {

@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,11 +109,8 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 	if cfg.Metadata.URL != "" {
 		all = append(all, redis(func(ctx context.Context) (Facts, error) { return o.Redis(ctx, cfg) }))
 	}
-	for _, u := range cfg.Upstreams {
-		if u.UsesAWS() {
-			all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))
-			break
-		}
+	if slices.ContainsFunc(cfg.Upstreams, config.Upstream.UsesAWS) {
+		all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))
 	}
 	registries, err := o.Registries(ctx, cfg)
 	if err != nil {
@@ -122,10 +121,7 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 	for _, r := range registries {
 		all = append(all, r.checks()...)
 	}
-	if address == "" {
-		address = cfg.Admin.Address
-	}
-	if address != config.AdminOff {
+	if address = cmp.Or(address, cfg.Admin.Address); address != config.AdminOff {
 		all = append(all, running(func(ctx context.Context) (api.Readiness, error) { return ctl.Readiness(ctx, address) }))
 	}
 	return all, func() {

@@ -22,6 +22,13 @@ const (
 	fewInodes = 100_000
 )
 
+// space is the room in a file system.
+type space struct {
+	free             int64
+	files, freeFiles uint64
+	kind             string // empty for what counts as a local disk
+}
+
 // directory returns the checks of the cache directory.
 func directory(c config.Cache) []Check {
 	at := func(id string, run func(dir string, s space) Finding) Check {

@@ -2,13 +2,6 @@ package doctor
 
 import "golang.org/x/sys/unix"
 
-// space is the room in a file system.
-type space struct {
-	free             int64
-	files, freeFiles uint64
-	kind             string // empty for what counts as a local disk
-}
-
 func spaceOf(dir string) (space, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
