@@ -153,8 +153,7 @@ func (a *signedImage) requests(t testing.TB, s *stack, from int) (all []string) 
 // log is what dray has logged so far.
 func (s *stack) log(t testing.TB) []byte {
 	t.Helper()
-	log := read(t, s.dray.logFile)
-	return log
+	return read(t, s.dray.logFile)
 }
 
 // docker29 starts a daemon of Docker 29 with the containerd image store, on a containerd of its

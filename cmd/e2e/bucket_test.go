@@ -35,10 +35,8 @@ func startBucket(t *testing.T, s *stack) *sharedBucket {
 	t.Helper()
 	program, dir := need(t, "versitygw"), shortDir(t)
 	b := &sharedBucket{dir: filepath.Join(dir, "objects", "shared")}
-	for _, made := range []string{b.dir} {
-		if err := os.MkdirAll(made, 0o700); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		t.Fatal(err)
 	}
 	at := net.JoinHostPort(s.ip, "7070")
 	store := start(t, "versitygw", environment(), program, "--port", at, "--access", "AKIAIOSFODNN7EXAMPLE", "--secret", "example",
@@ -108,14 +106,9 @@ func (s *stack) emptied(t *testing.T, configure func(map[string]any)) *stack {
 }
 
 // bytesFrom is how many bytes of blobs and manifests the registry has sent.
-func bytesFrom(d *double) (n int64) {
-	for kind, c := range d.Counters() {
-		switch kind {
-		case "blob-get", "s3-get", "manifest-get":
-			n += c.BytesOut
-		}
-	}
-	return n
+func bytesFrom(d *double) int64 {
+	counters := d.Counters()
+	return counters[ecrtest.KindBlobGet].BytesOut + counters[ecrtest.KindObjectGet].BytesOut + counters[ecrtest.KindManifestGet].BytesOut
 }
 
 func TestBucket(t *testing.T) {

@@ -152,14 +152,20 @@ func (c *chart) effective() object {
 	if err != nil {
 		c.t.Fatalf("dray check: %v\n%s\n%s", err, out, text)
 	}
+	var effective object
+	decodeChecked(c.t, out, &effective)
+	return effective
+}
+
+// decodeChecked decodes the configuration that dray check prints after its notices.
+func decodeChecked(t testing.TB, out string, configuration any) {
+	t.Helper()
 	if i := strings.Index(out, "\nlisteners:"); i >= 0 {
 		out = out[i:]
 	}
-	var effective object
-	if err := yaml.Unmarshal([]byte(out), &effective); err != nil {
-		c.t.Fatalf("dray check prints: %v\n%s", err, out)
+	if err := yaml.Unmarshal([]byte(out), configuration); err != nil {
+		t.Fatalf("dray check prints: %v\n%s", err, out)
 	}
-	return effective
 }
 
 // TestChart renders the chart with values for each of its parts, and with those of

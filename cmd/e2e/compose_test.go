@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,10 +34,7 @@ func TestCompose(t *testing.T) {
 	d := startDocker(t, m, "--bip=198.51.100.1/26", "--default-address-pool=base=198.51.100.64/26,size=28")
 	hub := startFakeECR(t, m.inside, ip, dir, "--hub", "--seed", "library/app:1")
 
-	env := append(m.env(), "DOCKER_HOST="+d.socket, "DRAY_TAG=1.2.3", "HOME="+dir)
-	for _, cache := range []string{"GOCACHE", "GOMODCACHE"} {
-		env = append(env, cache+"="+run(t, environment(), need(t, "go"), "env", cache))
-	}
+	env := slices.Concat(m.env(), goCaches(t), []string{"DOCKER_HOST=" + d.socket, "DRAY_TAG=1.2.3", "HOME=" + dir})
 	run(t, env, need(t, "make"), "-C", "../..", "dockerBuild", "IMAGE=get.dray.example/dray:1.2.3")
 	images := composeImages(t)
 	d.importProgram(t, images["redis"], need(t, "redis-server"), `ENV PATH=/usr/bin`)
@@ -108,7 +106,7 @@ func TestCompose(t *testing.T) {
 // prometheusSays asks Prometheus, and returns an error unless the answer has one value, which is
 // want if that is not empty. With "nothing" there must be no value.
 func prometheusSays(get func(url string) (string, error), query, want string) error {
-	out, err := get("http://127.0.0.1:9090/api/v1/query?query=" + strings.NewReplacer(" ", "%20", "{", "%7B", "}", "%7D", `"`, "%22", ">", "%3E").Replace(query))
+	out, err := get("http://127.0.0.1:9090/api/v1/query?query=" + url.QueryEscape(query))
 	if err != nil {
 		return errors.New(out)
 	}

@@ -34,10 +34,7 @@ func TestContainerImage(t *testing.T) {
 	ecr := startFakeECR(t, m.inside, ip, dir)
 
 	// make finds the daemon by the variable that every Docker client reads.
-	env := append(m.env(), append(ecr.variables(), "DOCKER_HOST="+d.socket, "CI=true", "HOME="+dir)...)
-	for _, cache := range []string{"GOCACHE", "GOMODCACHE"} { // another HOME would have everything fetched and built anew
-		env = append(env, cache+"="+run(t, environment(), need(t, "go"), "env", cache))
-	}
+	env := slices.Concat(m.env(), ecr.variables(), goCaches(t), []string{"DOCKER_HOST=" + d.socket, "CI=true", "HOME=" + dir})
 	run(t, env, need(t, "make"), "-C", "../..", "dockerBuild", "IMAGE=dray:e2e")
 	if files := d.run(t, "image", "inspect", "--format", "{{.Config.User}} {{.Config.Entrypoint}}", "dray:e2e"); files != "65532:65532 [/bin/dray]" {
 		t.Errorf("the image has user and entry point %s", files)
@@ -77,6 +74,16 @@ func TestContainerImage(t *testing.T) {
 		d.run(t, "pull", ref)
 		d.run(t, "stop", "--time", "20", "dray")
 	})
+}
+
+// goCaches lead a make with another HOME to the caches of the go command, so that it does not fetch
+// and build everything anew.
+func goCaches(t testing.TB) (variables []string) {
+	t.Helper()
+	for _, cache := range []string{"GOCACHE", "GOMODCACHE"} {
+		variables = append(variables, cache+"="+run(t, environment(), need(t, "go"), "env", cache))
+	}
+	return variables
 }
 
 // TestMakeSaysHowToMakeACertificate: without one neither dray nor Docker is started, which would

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 const terraformDir = "../../deploy/terraform"
@@ -128,12 +126,7 @@ func TestTerraformConfiguration(t *testing.T) {
 			ShutdownGrace time.Duration `yaml:"shutdown_grace"`
 		}
 	}
-	if i := strings.Index(out, "\nlisteners:"); i >= 0 {
-		out = out[i:]
-	}
-	if err := yaml.Unmarshal([]byte(out), &effective); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	decodeChecked(t, out, &effective)
 	if l := effective.Limits; l.ShutdownPause <= 0 || l.ShutdownGrace <= 0 || l.ShutdownPause+l.ShutdownGrace >= 2*time.Minute {
 		t.Errorf("%s and %s to stop", l.ShutdownPause, l.ShutdownGrace)
 	}
