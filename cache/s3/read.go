@@ -148,6 +148,11 @@ func (b *Bucket) refused(ctx context.Context, d digest.Digest, op string, err er
 		b.seen.set(d, sighting{absent: time.Now()})
 		return fmt.Errorf("%s in bucket %s: %w", d, b.o.Bucket, cache.ErrNotFound)
 	}
+	return b.failure(ctx, d, op, err)
+}
+
+// failure counts a request as failed, and returns why it did: the cause of ctx if that ended.
+func (b *Bucket) failure(ctx context.Context, d digest.Digest, op string, err error) error {
 	b.m.requests.WithLabelValues(op, resultFailed).Inc()
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)

@@ -3,7 +3,6 @@ package s3
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -215,11 +214,7 @@ func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int6
 		b.m.requests.WithLabelValues(op, resultExists).Inc()
 		return errConflict
 	}
-	b.m.requests.WithLabelValues(op, resultFailed).Inc()
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return fmt.Errorf("%s %s in bucket %s: %w", op, d, b.o.Bucket, err)
+	return b.failure(ctx, d, op, err)
 }
 
 // putParts writes a large object in parts. If it fails, it removes the parts. Parts that it cannot
