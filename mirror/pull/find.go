@@ -233,22 +233,15 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 		case old != nil && (err != nil || d.Digest == old.Digest), oci.NotFound(err):
 			return nil, "", err
 		case err == nil && d.Data != nil:
-			return readManifest(d, d.Data), fromOrigin, nil
+			return repository.ReadManifest(d.Digest, d.MediaType, d.Data), fromOrigin, nil
 		case err == nil && t.repo.Up.Tier != nil:
 			if raw, err := f.o.Repositories.Bytes(ctx, t.repo.Up, d.Digest); err == nil {
-				return readManifest(d, raw), fromBucket, nil
+				return repository.ReadManifest(d.Digest, d.MediaType, raw), fromBucket, nil
 			}
 		}
 	}
 	man, err = from.Manifest(ctx, remote, ref, t.accept)
 	return man, fromOrigin, err
-}
-
-// readManifest reads a manifest that the upstream has described.
-func readManifest(d oci.Descriptor, raw []byte) *oci.Manifest {
-	man, _ := oci.ReadManifest(d.MediaType, raw) // a manifest that cannot be read names no children
-	man.Digest = d.Digest                        // the registry may use another algorithm
-	return man
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
@@ -315,8 +308,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 		if err != nil {
 			return nil, err
 		}
-		man, _ := oci.ReadManifest(desc.MediaType, raw) // a manifest that cannot be read names no children
-		man.Digest = d                                  // the request may use another algorithm
+		man := repository.ReadManifest(d, desc.MediaType, raw)
 		r.Store(ctx, man, repository.Children(man))
 		return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
 	}

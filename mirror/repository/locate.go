@@ -430,9 +430,7 @@ func (r Foresight) PeekAt(ctx context.Context, d digest.Digest, mediaType string
 	if err != nil {
 		return nil
 	}
-	man, _ := oci.ReadManifest(mediaType, raw) // a manifest that cannot be read names no children
-	man.Digest = d
-	return ManifestOf(man)
+	return ManifestOf(ReadManifest(d, mediaType, raw))
 }
 
 // link is lookUp, as if a manifest that names the digest were recorded if Named is set.

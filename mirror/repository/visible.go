@@ -94,6 +94,14 @@ func (m *Manifest) Parse() (*oci.Manifest, error) {
 	return man, err
 }
 
+// ReadManifest reads a manifest whose digest d is known, perhaps by another algorithm than the one
+// that [oci.ReadManifest] uses. A manifest that cannot be read names no children.
+func ReadManifest(d digest.Digest, mediaType string, raw []byte) *oci.Manifest {
+	man, _ := oci.ReadManifest(mediaType, raw)
+	man.Digest = d
+	return man
+}
+
 // ManifestOf converts a parsed manifest to a Manifest without a lease.
 func ManifestOf(man *oci.Manifest) *Manifest {
 	return &Manifest{Raw: man.Raw, Digest: man.Digest, MediaType: man.MediaType}
