@@ -290,24 +290,7 @@ func TestWrongBytesInTheBucket(t *testing.T) {
 			}
 		}
 	}
-	if n := value(t, s, "dray_bucket_wrong_total"); n != 2 {
+	if n := s.metric("dray_bucket_wrong_total"); n != 2 {
 		t.Errorf("%v objects are counted as wrong", n)
 	}
-}
-
-// value returns the sum of a metric.
-func value(t testing.TB, s *stack, name string) (sum float64) {
-	t.Helper()
-	families, err := s.metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -318,11 +317,7 @@ func TestReloadHangup(t *testing.T) {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(time.Minute); !strings.Contains(run.stderr.String()[before:], step.line); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("no line has %s", step.line)
-			}
-		}
+		until(t, "a line has "+step.line, func() bool { return strings.Contains(run.stderr.String()[before:], step.line) })
 		s.want(200, "GET", "/v2/"+step.path+"/alpine/manifests/3", nil)
 	}
 	if code := run.end(); code != 0 {

@@ -15,10 +15,10 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// until waits for a condition.
+// until waits for a condition, for as long as the slowest machine needs.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in a minute: %s", what)
 		}
