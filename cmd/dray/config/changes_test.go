@@ -54,7 +54,7 @@ func eachKey(c *Config, f func(path, key string, value reflect.Value)) {
 			switch {
 			case options == "inline":
 				section(strings.TrimSuffix(path, "."), strings.TrimSuffix(key, "."), in)
-			case slices.Contains([]string{"listeners", "upstreams", "checks", "auth"}, key):
+			case in.Kind() == reflect.Slice && in.Len() > 0: // full has entries only where they are sections
 				section(path+"["+in.Index(0).FieldByName("Name").String()+"]", key+"[]", in.Index(0))
 			case in.Kind() == reflect.Struct && !isText(in.Type()):
 				section(path, key, in)
