@@ -75,12 +75,12 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 		return err
 	}
 	if address := g.cfg.Admin.HealthAddress; address != "" {
-		if g.health, err = g.addAdmin("health", "admin.health_address", address, admin.NewHealth(options)); err != nil {
+		if g.health, err = g.newAdmin("health", "admin.health_address", address, admin.NewHealth(options)); err != nil {
 			return err
 		}
 	}
 	if address := g.cfg.Admin.Address; address != config.AdminOff {
-		g.admin, err = g.addAdmin("admin", "admin.address or DRAY_ADMIN_ADDRESS", address, admin.NewHandler(options))
+		g.admin, err = g.newAdmin("admin", "admin.address or DRAY_ADMIN_ADDRESS", address, admin.NewHandler(options))
 	}
 	return err
 }
@@ -109,11 +109,7 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*r
 // adminGrace is the time that requests of operators have to end when those of clients have ended.
 const adminGrace = 2 * time.Second
 
-// addAdmin adds a server for operators. It has connections of its own.
-func (g *graph) addAdmin(name, setting, address string, h http.Handler) (*wire.Server, error) {
-	server, err := g.newServer(wire.ServerOptions{Grace: adminGrace, Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
-	if err != nil {
-		return nil, err
-	}
-	return server, nil
+// newAdmin makes a server for operators. It has connections of its own.
+func (g *graph) newAdmin(name, setting, address string, h http.Handler) (*wire.Server, error) {
+	return g.newServer(wire.ServerOptions{Grace: adminGrace, Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/http"
 	"slices"
 
 	"dray/cmd/dray/clients"
@@ -10,7 +9,6 @@ import (
 	"dray/cmd/dray/registries"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
-	"dray/mirror/proxied"
 	"dray/upstream/ecr"
 )
 
@@ -25,7 +23,7 @@ func (g *graph) reloadAPI() []admin.Endpoint {
 // before ([changes.Merge]). Requests under way end with the parts with which they began.
 func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	next, fresh, err := g.sourcesOf(cfg, func() (*ecr.Session, error) { return g.startedSession(ctx) })
-	defer func() { g.retainTokens() }() // also those of a registry that is not used after an error
+	defer g.retainTokens() // also those of a registry that is not used after an error
 	if err != nil {
 		return err
 	}
@@ -105,16 +103,8 @@ func (g *graph) retainTokens() {
 // replaceListeners replaces the handlers of the listeners. No listener comes or goes while dray
 // runs.
 func (g *graph) replaceListeners(cfg config.Config, access clients.Entries) {
-	type front struct {
-		handler http.Handler
-		trust   *proxied.Trust
-	}
-	fronts := make([]front, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
 		trust := g.servers[i].Trust.With(clients.Trust(l, cfg.Limits, g.log))
-		fronts[i] = front{trust.Handler(g.listenerOf(cfg, l, access)), trust}
-	}
-	for i, f := range fronts {
-		g.servers[i].Replace(f.handler, f.trust)
+		g.servers[i].Replace(trust.Handler(g.listenerOf(cfg, l, access)), trust)
 	}
 }

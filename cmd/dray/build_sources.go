@@ -50,9 +50,9 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 		fresh = append(fresh, r)
 	}
 	next.routeBuildCaches(fresh)
-	connected := config.Config{Upstreams: make([]config.Upstream, len(fresh))}
+	connected := make([]config.Upstream, len(fresh))
 	for i, r := range fresh {
-		connected.Upstreams[i] = r.From
+		connected[i] = r.From
 	}
 	routes.ConnectFallbacks(connected, next.upstreams)
 	return next, fresh, nil

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -52,7 +53,7 @@ func (l *Listeners) Ready(context.Context) error {
 // fails. It returns when a server fails, when inner ends, or when dray has stopped after the end of
 // ctx. The servers of operators end last.
 func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Server) error {
-	listening, err := listen(ctx, append(clients[:len(clients):len(clients)], operators...))
+	listening, err := listen(ctx, slices.Concat(clients, operators))
 	if err != nil {
 		return err
 	}

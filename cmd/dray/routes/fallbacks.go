@@ -69,13 +69,14 @@ func FallbackNotices(c config.Config) (notices []string) {
 	return notices
 }
 
-// ConnectFallbacks gives the upstreams of a valid configuration their fallbacks.
-func ConnectFallbacks(c config.Config, upstreams []*repository.Upstream) {
+// ConnectFallbacks gives their fallbacks to the upstreams that were made from valid settings.
+// upstreams has these upstreams and the fallbacks.
+func ConnectFallbacks(from []config.Upstream, upstreams []*repository.Upstream) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range upstreams {
 		byName[u.Name] = u
 	}
-	for _, u := range c.Upstreams {
+	for _, u := range from {
 		for i, f := range u.Fallbacks {
 			byName[u.Name].Fallbacks = append(byName[u.Name].Fallbacks, repository.Fallback{
 				To: byName[f.Name].Reading(i == len(u.Fallbacks)-1), NotFound: f.On == config.FallbackOnNotFound,

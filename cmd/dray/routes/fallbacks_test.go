@@ -77,7 +77,7 @@ func TestConnectFallbacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := []*repository.Upstream{{Name: "a.example.com"}, {Name: "b.example.com"}, {Name: "c.example.com"}}
-	ConnectFallbacks(c, all)
+	ConnectFallbacks(c.Upstreams, all)
 	for i, f := range all[0].Fallbacks {
 		if f.To.Name != all[i+1].Name || f.NotFound != (i == 1) || f.To.Yields() != (i == 0) {
 			t.Errorf("%d: %+v", i, f)

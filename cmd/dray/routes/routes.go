@@ -21,13 +21,11 @@ func Of(c config.Config, l config.Listener) *route.Table {
 		r.Own = []string{u.Host}
 	}
 	for _, name := range l.Upstreams {
-		for _, u := range c.Upstreams {
-			if u.Name == name {
-				r.Order = append(r.Order, route.Route{
-					Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace, NoDots: u.DockerHub(),
-					Allow: u.Repositories.Allow, Deny: u.Repositories.Deny,
-				})
-			}
+		if u := named(c, name); u != nil {
+			r.Order = append(r.Order, route.Route{
+				Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace, NoDots: u.DockerHub(),
+				Allow: u.Repositories.Allow, Deny: u.Repositories.Deny,
+			})
 		}
 	}
 	for _, u := range c.Upstreams {
