@@ -121,7 +121,13 @@ func (s *Store) Bytes(ctx context.Context, up *Upstream, d digest.Digest) ([]byt
 		return nil, err
 	}
 	defer content.Close()
-	raw, err = io.ReadAll(io.LimitReader(content, oci.MaxManifestBytes+1))
+	return readSmall(content)
+}
+
+// readSmall reads all bytes. It returns cache.ErrTooLarge if there are more than
+// oci.MaxManifestBytes.
+func readSmall(r io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, oci.MaxManifestBytes+1))
 	if err == nil && len(raw) > oci.MaxManifestBytes {
 		err = cache.ErrTooLarge
 	}
@@ -144,8 +150,8 @@ func (m tierManifest) open(ctx context.Context, from int64) (cache.Stream, error
 	var raw []byte
 	if s.Size > oci.MaxManifestBytes {
 		err = cache.ErrTooLarge
-	} else if raw, err = io.ReadAll(io.LimitReader(s.Body, oci.MaxManifestBytes+1)); err == nil && len(raw) > oci.MaxManifestBytes {
-		err = cache.ErrTooLarge
+	} else {
+		raw, err = readSmall(s.Body)
 	}
 	if err = errors.Join(err, s.Body.Close()); err != nil {
 		return cache.Stream{}, err
