@@ -99,6 +99,7 @@ func TestBudgetHeadBeforeAPush(t *testing.T) {
 // nothing until dray asks again, some seconds later.
 func TestBudgetHeadDuringAnOutage(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
+	s.want(404, "HEAD", "/v2/team/app/manifests/before", nil) // otherwise, dray would still be asking for a token
 	s.ecr.AddFault(ecrtest.Fault{Close: true, Count: -1})
 	absent := digest.FromString("absent").String()
 	s.want(404, "HEAD", "/v2/team/app/blobs/"+absent, nil)
