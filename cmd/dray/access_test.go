@@ -38,12 +38,11 @@ func basic(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// usersOf is the auth section of a configuration that knows alice, bob and carol, with rules in
-// YAML.
-func usersOf(t testing.TB, rules string) string {
+// passwordsOf writes a password file and returns its path.
+func passwordsOf(t testing.TB, users map[string]string) string {
 	t.Helper()
 	var file strings.Builder
-	for user, password := range map[string]string{"alice": "wonderland", "bob": "builder", "carol": "christmas"} {
+	for user, password := range users {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 		if err != nil {
 			t.Fatal(err)
@@ -54,6 +53,14 @@ func usersOf(t testing.TB, rules string) string {
 	if err := os.WriteFile(path, []byte(file.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// usersOf is the auth section of a configuration that knows alice, bob and carol, with rules in
+// YAML.
+func usersOf(t testing.TB, rules string) string {
+	t.Helper()
+	path := passwordsOf(t, map[string]string{"alice": "wonderland", "bob": "builder", "carol": "christmas"})
 	if rules != "" {
 		rules = ", rules: [" + rules + "]"
 	}

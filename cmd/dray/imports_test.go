@@ -351,7 +351,7 @@ var testable = []allowance{
 	{awsSDK, "the real SDK against the fake AWS"}, {"github.com/aws/smithy-go", "its errors"},
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", "reads the schema of the configuration"},
-	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
+	{"go.yaml.in/yaml/v3", "reads configuration"}, {"github.com/pelletier/go-toml/v2", "reads files of clients"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
 	{"dray/mirror/admin", "the API that operators ask"}, {"dray/mirror/queue", "a journal that a package reads"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"}, {"dray/cache/fleet/fleettest", "a suite"},
