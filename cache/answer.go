@@ -15,13 +15,15 @@ type answer struct {
 	ctx       context.Context // when it ends, the body is closed
 	stop      context.CancelCauseFunc
 	body      io.Reader
-	skip      int64       // bytes to discard at the beginning of body
+	unwanted  int64       // bytes to discard at the beginning of body
+	end       int64       // see Stream.End
+	follows   bool        // see Stream.Follows
 	closeBody func()      // closes body, and returns when body is closed
 	keepOpen  func() bool // once called, the end of ctx no longer closes body
 }
 
 func newAnswer(ctx context.Context, stop context.CancelCauseFunc, s Stream) *answer {
-	a := &answer{ctx: ctx, stop: stop, body: s.Body, skip: s.Skip}
+	a := &answer{ctx: ctx, stop: stop, body: s.Body, unwanted: s.Skip, end: s.End, follows: s.Follows}
 	a.closeBody = sync.OnceFunc(func() { s.Body.Close() }) // nobody needs the error of a body that was given up
 	a.keepOpen = context.AfterFunc(ctx, a.closeBody)       // the body may ignore its context
 	return a
@@ -33,17 +35,12 @@ func (a *answer) close() {
 	a.closeBody()
 }
 
-// skipBytes reads and discards as many bytes as a.skip says. The parameter patience bounds each
-// single read.
-func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
-	if a.skip <= 0 {
-		return nil
-	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for a.skip > 0 {
-		n, err := a.read((*buf)[:min(int64(len(*buf)), a.skip)], patience)
-		a.skip -= int64(n)
+// skipBytes reads and discards the bytes that the caller does not want. The parameter patience
+// bounds each single read.
+func (a *answer) skipBytes(buf []byte, patience time.Duration) error {
+	for a.unwanted > 0 {
+		n, err := a.read(buf[:min(int64(len(buf)), a.unwanted)], patience)
+		a.unwanted -= int64(n)
 		if err != nil {
 			return noEOF(err)
 		}

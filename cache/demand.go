@@ -1,5 +1,7 @@
 package cache
 
+import "slices"
+
 // Readers of ranges can wait at many places of a blob at once. A demand says which bytes one reader
 // waits for. Each demand that no stream serves gets an extra helper (see workers), as long as slots
 // are free.
@@ -19,13 +21,13 @@ func (w *workers) demanded() {
 // serveDemands starts extra helpers for the demands that no worker serves, unless idle workers can
 // serve them. It needs mu.
 func (w *workers) serveDemands() {
-	demands, _ := w.g.waitedFor()
+	demands, _ := w.waitedFor()
 	for w.ctx.Err() == nil && w.free.firstIn(demands) >= 0 {
 		if w.idle > 0 {
 			w.wakeLocked()
 			return
 		}
-		if w.limited || !w.Slots.takeAbove(w.keep()) {
+		if w.refusal > noRefusal || !w.Slots.takeAbove(w.keep()) {
 			return
 		}
 		p := w.take(demands)
@@ -33,6 +35,17 @@ func (w *workers) serveDemands() {
 		w.extras++
 		w.team.Go(func() { w.help(roleExtra, p) })
 	}
+}
+
+// waitedFor returns the demands that a worker may serve, and the offset of the first gap. The stream
+// of a leader that follows another fetch will soon bring what is in its piece and in the next one.
+// It needs mu.
+func (w *workers) waitedFor() (demands []span, mark int64) {
+	demands, mark = w.g.waitedFor()
+	if w.followed > 0 {
+		demands = slices.DeleteFunc(demands, func(d span) bool { return d.from < w.followed+w.Piece })
+	}
+	return demands, mark
 }
 
 // keep returns how many slots must stay free for other fetches when the next helper takes a slot.
@@ -50,7 +63,7 @@ func (w *workers) keep() int {
 // order. While extra helpers serve the readers, the other helpers also fetch in order. When the
 // hash lags, extra helpers fetch every second piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
-	demands, mark := w.g.waitedFor()
+	demands, mark := w.waitedFor()
 	lags := w.g.lags()
 	inOrder := len(w.free) > 0 && (lags || w.free[0].from < mark+int64(w.Streams)*windowPieces*w.Piece)
 	first := r == roleLeader || w.extras > 0
@@ -86,7 +99,7 @@ func (w *workers) take(demands []span) span {
 	d, grain := demands[first], max(w.Piece/grains, 1)
 	i := w.free.find(d.from)
 	p := span{max(w.free[i].from, d.from-d.from%grain), w.free[i].to}
-	if !w.limited && w.Slots.Free() <= w.keep() && w.free.firstIn(demands[first+1:]) >= 0 {
+	if w.refusal == noRefusal && w.Slots.Free() <= w.keep() && w.free.firstIn(demands[first+1:]) >= 0 {
 		p.to = min(p.to, (d.to+grain-1)/grain*grain)
 	}
 	w.remove(i, p)

@@ -105,7 +105,17 @@ func (f *fetch) request() (size int64, err error) {
 		f.disconnect()
 		return 0, errNoRanges
 	}
+	if s.End > 0 && s.End <= f.off {
+		f.disconnect()
+		return 0, fmt.Errorf("origin ends at byte %d: %w", s.End, io.ErrUnexpectedEOF)
+	}
 	return s.Size, nil
+}
+
+// moveTo makes the fetch go on at another offset, by a new request.
+func (f *fetch) moveTo(off int64) {
+	f.disconnect()
+	f.off, f.broken, f.resumes = off, nil, 0
 }
 
 func (f *fetch) disconnect() {
@@ -165,16 +175,34 @@ func (f *fetch) atEnd(err error) bool {
 	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer. It first discards the bytes to skip.
-func (f *fetch) readBody(p []byte) (int, error) {
+// readBody reads from the answer. It first discards the bytes to skip. Where an answer ends by
+// itself (see [Stream.End]), it asks the origin for what follows.
+func (f *fetch) readBody(p []byte) (n int, err error) {
+	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end {
+		f.disconnect()
+		if err := f.connect(); err != nil {
+			return 0, err
+		}
+	}
 	patience := f.stall
 	if f.off == f.size {
 		patience = min(patience, endPatience)
 	}
-	if err := f.answer.skipBytes(&f.buffers, patience); err != nil {
-		return 0, err
+	if f.answer.unwanted > 0 {
+		buf := f.buffers.Get().(*[]byte)
+		defer f.buffers.Put(buf)
+		if err := f.answer.skipBytes(*buf, patience); err != nil {
+			return 0, err
+		}
 	}
-	return f.answer.read(p, patience)
+	if f.answer.end == 0 {
+		return f.answer.read(p, patience)
+	}
+	left := f.answer.end - f.off
+	if n, err = f.answer.read(p[:min(int64(len(p)), left)], patience); int64(n) == left {
+		err = nil
+	}
+	return n, err
 }
 
 // resumeGain is the number of bytes after which resumptions are counted from zero again. Over a bad

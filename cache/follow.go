@@ -41,21 +41,35 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 // Progress returns how many bytes of a blob can be read at an offset without waiting. It returns
 // false if the blob is not held and no fetch brings it.
 func (c *Cache) Progress(d digest.Digest, off int64) (n int64, ok bool) {
+	all, _, ok := c.Extents(d)
+	for _, e := range all {
+		if e.From <= off && off < e.To {
+			return e.To - off, ok
+		}
+	}
+	return 0, ok
+}
+
+// Extent is the part [From, To) of a blob.
+type Extent struct{ From, To int64 }
+
+// Extents returns the parts of a blob that can be read without waiting, in order, and the length of
+// the blob in bytes, or -1 if it is not known. ok is false if the blob is not held and no fetch
+// brings it. The parts of a blob that is not held are not verified.
+func (c *Cache) Extents(d digest.Digest) (all []Extent, size int64, ok bool) {
 	if size, held := c.Stat(d); held {
-		return max(size-off, 0), true
+		return []Extent{{0, size}}, size, true
 	}
 	c.flights.mu.Lock()
 	defer c.flights.mu.Unlock()
 	f := c.flights.byDigest[d]
 	if f == nil || f.file == nil {
-		return 0, f != nil
+		return nil, -1, f != nil
 	}
-	return f.file.progress(off)
-}
-
-// progress returns how many bytes can be read at an offset. It returns false after a failure.
-func (g *growing) progress(off int64) (n int64, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return max(g.readableEnd(off)-off, 0), g.err == nil
+	f.file.mu.Lock()
+	defer f.file.mu.Unlock()
+	for _, p := range f.file.before(f.file.limit()) {
+		all = append(all, Extent{p.from, p.to})
+	}
+	return all, f.file.length, f.file.err == nil
 }

@@ -3,8 +3,8 @@ package cache
 import (
 	"context"
 	"io"
+	"math"
 	"slices"
-	"sort"
 	"sync"
 	"time"
 )
@@ -36,8 +36,7 @@ type growing struct {
 	unreadTimer *time.Timer   // runs while there are no readers; nil for an upload, and for a flight that is never stopped
 	grace       time.Duration // how long unreadTimer runs
 	length      int64         // the announced length, or the final one after complete, or -1
-	written     int64         // bytes from the beginning on without a gap
-	beyond      []span        // parts written after the first gap, sorted, no two adjacent
+	arrivals                  // the parts that were written
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
 	demands     []span        // what readers wait for past the first missing byte, the oldest first
@@ -94,20 +93,7 @@ func (g *growing) advance(n int) {
 func (g *growing) arrive(off int64, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	to := off + int64(n)
-	i := sort.Search(len(g.beyond), func(i int) bool { return g.beyond[i].from >= off })
-	if i < len(g.beyond) && g.beyond[i].from == to { // closes the gap before the next span
-		to = g.beyond[i].to
-		g.beyond = slices.Delete(g.beyond, i, i+1)
-	}
-	switch {
-	case off == g.written:
-		g.written = to
-	case i > 0 && g.beyond[i-1].to == off:
-		g.beyond[i-1].to = to
-	default:
-		g.beyond = slices.Insert(g.beyond, i, span{off, to})
-	}
+	g.add(off, off+int64(n))
 	g.moreLocked(n)
 }
 
@@ -203,18 +189,17 @@ func (g *growing) failure() error {
 }
 
 // readableEnd returns the offset up to which a reader at off may read. It needs mu.
-func (g *growing) readableEnd(off int64) int64 {
-	end := g.written
-	if i := sort.Search(len(g.beyond), func(i int) bool { return g.beyond[i].from > off }); i > 0 && off < g.beyond[i-1].to {
-		end = g.beyond[i-1].to
-	}
+func (g *growing) readableEnd(off int64) int64 { return min(g.end(off), g.limit()) }
+
+// limit returns the offset up to which any reader may read. It needs mu.
+func (g *growing) limit() int64 {
 	switch {
 	case g.ended:
-		return end
+		return math.MaxInt64
 	case g.length >= 0:
-		return min(end, g.length-1)
+		return g.length - 1
 	default:
-		return end - 1
+		return g.written - 1
 	}
 }
 

@@ -45,6 +45,11 @@ type Stream struct {
 	Size int64         // length of the whole blob; negative if unknown
 	// Whole says that the origin sends the whole blob although it was asked for a part.
 	Whole bool
+	// Follows says that another fetch, which goes on to the end of the blob, brings these bytes.
+	Follows bool
+	// End is the offset at which Body ends although the blob goes on; 0 if Body reaches as far as it
+	// was asked to. The origin is then asked again, which is no failure.
+	End int64
 	// Skip is how many bytes Body gives before the requested byte. They are read and discarded.
 	Skip int64
 }

@@ -19,6 +19,9 @@ const windowPieces = 2
 // which the hash needs. Extra helpers fetch what readers wait for (see demand.go), and stop when
 // nobody waits any more. A helper whose request is refused returns its piece and stops, and no more
 // helpers start. When no helper is left, the leader fetches all missing bytes by one request.
+//
+// While the leader's stream follows another fetch, the leader reads one piece after another from
+// it, and the only helpers are extra ones.
 type workers struct {
 	*Split
 	*fetcher
@@ -35,32 +38,37 @@ type workers struct {
 	extras   int
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
-	fetching int    // pieces that are being fetched, except the first one
+	fetching int    // pieces that are being fetched
 	turn     bool   // true for every other piece of extra helpers: taken in order if the hash lags
-	limited  bool   // no more helpers start
-	noRanges bool   // the origin ignores ranges: no more pieces are handed out
+	refusal  refusal
+	followed int64 // where the leader's piece ends while its stream follows another fetch, else 0
 	err      error
 	changed  chan struct{} // closed to wake the workers that wait
 }
+
+// refusal says what the workers of a fetch may not do any more.
+type refusal int
+
+const (
+	noRefusal     refusal = iota
+	helperRefused         // no more helpers start
+	rangesRefused         // and the origin ignores ranges: no more pieces are handed out
+)
 
 // begin returns the workers for x. If the blob is known to be large enough, and a slot is free,
 // begin takes slots and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
-	if !w.worthwhile(x.size) {
-		return w
-	}
-	if w.helpers = s.Slots.take(w.helpersFor(x.size)); w.helpers == 0 {
-		return w
-	}
-	x.end = s.Piece
-	first := true // needs no lock, because one goroutine uses x
 	x.origin = func(ctx context.Context, from int64) (Stream, error) {
-		if first {
-			first = false
-			return s.Part(ctx, from, s.Piece)
+		if x.end < 0 {
+			return w.origin(ctx, from)
 		}
-		return w.origin(ctx, from)
+		return s.First(ctx, from, x.end)
+	}
+	if w.worthwhile(x.size) {
+		if w.helpers = s.Slots.take(w.helpersFor(x.size)); w.helpers > 0 {
+			x.end = s.Piece
+		}
 	}
 	return w
 }
@@ -72,12 +80,17 @@ func (w *workers) helpersFor(size int64) int {
 // decide reports whether the blob is fetched in parts, now that the origin has answered. If the
 // size was not known before, x has asked for the whole blob, and is now limited to the first piece.
 func (w *workers) decide(x *fetch) bool {
-	if x.end < 0 && !x.whole && w.worthwhile(x.size) {
+	if x.answer.follows && w.worthwhile(x.size) {
+		w.releaseSlots()
+		x.end, w.followed = w.Piece, w.Piece
+		return true
+	}
+	if x.end < 0 && !x.whole && !x.answer.follows && w.worthwhile(x.size) {
 		if w.helpers = w.Slots.take(w.helpersFor(x.size)); w.helpers > 0 {
 			x.end = w.Piece
 		}
 	}
-	if x.whole || x.size <= x.end {
+	if x.whole || x.answer.follows || x.size <= x.end {
 		x.end = -1
 	}
 	if x.end < 0 {
@@ -106,7 +119,7 @@ func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
 		w.fail(err)
 	}
 	w.mu.Lock()
-	w.limited = true
+	w.refusal = max(w.refusal, helperRefused)
 	w.mu.Unlock()
 	w.team.Wait()
 	return w.err
@@ -116,6 +129,7 @@ func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
 // mu.
 func (w *workers) divide(from int64) {
 	w.free = piecesOf(from, w.size, w.Piece)
+	w.fetching = 1 // the leader's first one
 	for range w.helpers {
 		var p span
 		if len(w.free) > 0 { // a helper begins with a whole piece; serveDemands divides pieces
@@ -130,31 +144,67 @@ func (w *workers) divide(from int64) {
 
 // lead fetches the first piece from x and then other pieces, until all have arrived.
 func (w *workers) lead(x *fetch) error {
-	if err := w.copy(x, &span{}); err != nil {
+	role, p := roleLeader, span{x.off, x.end}
+	err := w.copy(x, &p)
+	if err != nil && w.followed == 0 { // only the leader sets it
 		return err
 	}
-	role := roleLeader
 	for {
-		p, alone, err := w.next(role)
-		switch {
+		w.stillFollows(x)
+		if _, ours := errors.AsType[*localError](err); ours {
+			return err
+		}
+		if err == nil {
+			w.pieceDone()
+		} else {
+			w.refused(p, err)
+			role = roleWaiting // the leader waits until all helpers have stopped
+		}
+		var alone bool
+		switch p, alone, err = w.next(role); {
 		case err != nil:
 			return err
 		case alone:
 			return w.fetchRest(x)
 		case p == span{}:
 			return nil
+		case w.followed > 0:
+			err = w.followPiece(x, &p)
+		default:
+			x.disconnect()
+			err = w.fetchPiece(&p)
 		}
-		x.disconnect()
-		if err := w.fetchPiece(&p); err != nil {
-			if _, ours := errors.AsType[*localError](err); ours {
-				return err
-			}
-			w.refused(p, err)
-			role = roleWaiting // the leader waits until all helpers have stopped
-			continue
-		}
-		w.pieceDone()
 	}
+}
+
+// followPiece fetches a piece for the leader from x, which follows another fetch, or did so.
+func (w *workers) followPiece(x *fetch, p *span) error {
+	w.mu.Lock()
+	w.followed = p.to
+	w.mu.Unlock()
+	if x.off != p.from {
+		x.moveTo(p.from)
+	}
+	x.end = p.to
+	return w.copy(x, p)
+}
+
+// stillFollows notes whether x still follows another fetch. If it does not any more, helpers start.
+func (w *workers) stillFollows(x *fetch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.followed == 0 || x.answer != nil && x.answer.follows {
+		return
+	}
+	w.followed = 0
+	if w.refusal > noRefusal {
+		return
+	}
+	for range w.Slots.take(min(w.Streams-1-w.helpers, len(w.free))) {
+		w.helpers++
+		w.team.Go(func() { w.help(roleHelper, span{}) })
+	}
+	w.serveDemands()
 }
 
 // help fetches pieces, beginning with p, until there are no more for its role or a fetch fails.
@@ -198,14 +248,14 @@ func (w *workers) next(r role) (p span, alone bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		over := w.noRanges || leader && w.helpers == 0
+		over := w.refusal == rangesRefused || leader && w.helpers == 0 && (w.followed == 0 || r == roleWaiting)
 		switch {
 		case w.err != nil:
 			return span{}, false, w.err
 		case w.ctx.Err() != nil:
 			return span{}, false, context.Cause(w.ctx)
 		case over && leader && w.fetching == 0:
-			w.limited = true
+			w.refusal = max(w.refusal, helperRefused)
 			return span{}, true, nil
 		case len(w.free) == 0 && (!leader || w.fetching == 0), over && !leader:
 			return span{}, false, nil
@@ -256,8 +306,10 @@ func (w *workers) refused(p span, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fetching--
-	w.limited = true
-	w.noRanges = w.noRanges || errors.Is(err, errNoRanges)
+	w.refusal = max(w.refusal, helperRefused)
+	if errors.Is(err, errNoRanges) {
+		w.refusal = rangesRefused
+	}
 	w.free = w.free.with(p)
 	w.wakeLocked()
 }

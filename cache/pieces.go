@@ -5,9 +5,6 @@ import (
 	"slices"
 )
 
-// span is the part [from, to) of a file.
-type span struct{ from, to int64 }
-
 // pieces are the parts of a blob that nobody fetches yet, sorted by offset. No two overlap.
 type pieces []span
 

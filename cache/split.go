@@ -17,10 +17,13 @@ type Split struct {
 	// takes no slot. Streams for waiting readers leave enough slots for another fetch to begin.
 	Slots *Slots
 	// Part is an [Origin] for the bytes between two offsets. Any bytes after the second offset are
-	// ignored. A call for the part at offset 0 may wait as long as an Origin may. A call for another
-	// part should fail fast. After each refusal the fetch goes on with fewer streams. When no
-	// additional stream is left, the fetch gets the missing bytes from its Origin.
+	// ignored. A call should fail fast. After each refusal the fetch goes on with fewer streams. When
+	// no additional stream is left, the fetch gets the missing bytes from its Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
+	// First is a Part for the first stream of a fetch. It may wait as long as an Origin may. If its
+	// Stream follows another fetch (see [Stream.Follows]), it may reach to the end of the blob, and
+	// the fetch reads on from it. There are then additional streams only for waiting readers.
+	First func(ctx context.Context, from, to int64) (Stream, error)
 }
 
 // Requests returns how many requests the fetch of a blob of this size takes, if the origin serves

@@ -31,7 +31,7 @@ var errOrigin = errors.New("origin says no")
 // split names the blob of an origin that is fetched in parts.
 func split(o *cachetest.Origin, slots *cache.Slots) cache.Blob {
 	b := cachetest.Blob(o.Data)
-	b.Split = &cache.Split{Threshold: 4 * piece, Piece: piece, Streams: streams, Slots: slots, Part: o.Part}
+	b.Split = &cache.Split{Threshold: 4 * piece, Piece: piece, Streams: streams, Slots: slots, Part: o.Part, First: o.Part}
 	return b
 }
 

@@ -50,7 +50,7 @@ func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 // then the upstream. size is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	f.split = f.repo.Up.Split
-	f.split.Part = f.part
+	f.split.First, f.split.Part = f.first, f.part
 	f.tier.size = size
 	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &f.split, Ahead: f.ahead != nil, Observer: f}
 	r, err := f.repo.store.o.Cache.Open(ctx, blob, f.whole)
@@ -102,27 +102,33 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 	return f.get(ctx, f.repo.Up.ForPulls(), from, 0)
 }
 
-// part is the Part of a [cache.Split]. If the registry refuses the range of the first part, part
-// asks for the whole blob. For later parts it makes a single attempt, so as not to ask a throttled
-// upstream again.
-func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
-	if from == 0 { // later parts are fetched only if no member gives the blob
-		if s, ok, err := f.fromMember(ctx, 0); ok || err != nil {
-			return s, err
-		}
+// first is the First of a [cache.Split]. If the registry refuses the range at the beginning, first
+// asks for the whole blob.
+func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error) {
+	if s, ok, err := f.fromMember(ctx, from); ok || err != nil {
+		return s, err
 	}
 	if s, ok := f.fromTier(ctx, from, to); ok {
 		return s, nil
 	}
-	if from > 0 {
-		return f.get(ctx, f.repo.Up.OneTry(), from, to)
+	if f.answered.Load() {
+		return f.get(ctx, f.repo.Up.Source, from, to)
 	}
-	s, err := f.get(ctx, f.repo.Up.ForPulls(), 0, to)
-	if errors.Is(err, oci.ErrRangeInvalid) {
+	s, err := f.get(ctx, f.repo.Up.ForPulls(), from, to)
+	if from == 0 && errors.Is(err, oci.ErrRangeInvalid) {
 		s, err = f.get(ctx, f.repo.Up.ForPulls(), 0, 0)
 		s.Whole = true
 	}
 	return s, err
+}
+
+// part is the Part of a [cache.Split]. It makes a single attempt, so as not to ask a throttled
+// upstream again.
+func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
+	if s, ok := f.fromTier(ctx, from, to); ok {
+		return s, nil
+	}
+	return f.get(ctx, f.repo.Up.OneTry(), from, to)
 }
 
 // fromMember opens the blob, from an offset to its end, at another mirror of the fleet that has it
