@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -89,11 +90,13 @@ type Fleet struct {
 	interrupted context.Context
 	interrupt   context.CancelFunc
 	most        int // leases
+	live        atomic.Pointer[[]Member]
 
 	mu        sync.Mutex // guards the fields below
 	held      map[digest.Digest]*lease
 	following map[digest.Digest]position // what this member reads from others
 	readers   map[digest.Digest]map[string]int
+	handlers  map[string]http.Handler     // by the beginning of the path
 	banned    map[string]time.Time        // members, until when
 	alone     map[digest.Digest]time.Time // blobs that are fetched from the registry alone, until when
 	storeAt   time.Time                   // the store is not asked before
@@ -131,6 +134,8 @@ func New(o Options) *Fleet {
 		banned: map[string]time.Time{}, alone: map[digest.Digest]time.Time{}, changed: make(chan struct{}, 1),
 	}
 	f.most = maxLeases
+	f.handlers = map[string]http.Handler{blobPath: http.HandlerFunc(f.serveBlobs)}
+	f.live.Store(&[]Member{o.Self})
 	f.m = newMetrics(f)
 	f.interrupted, f.interrupt = context.WithCancel(context.Background())
 	dialer := net.Dialer{Timeout: o.Patience.Dial}
@@ -151,8 +156,8 @@ func (f *Fleet) Collectors() []prometheus.Collector { return f.m.collectors() }
 // Members returns the members that are alive, as the store knows them.
 func (f *Fleet) Members(ctx context.Context) ([]Member, error) { return f.o.Leases.Members(ctx) }
 
-// Run renews the leases of this member, and releases those that are over, until ctx ends. Then it
-// releases all of them.
+// Run renews the leases of this member, releases those that are over, and learns which members are
+// alive, until ctx ends. Then it releases all of its leases.
 func (f *Fleet) Run(ctx context.Context) error {
 	defer f.client.CloseIdleConnections()
 	tick := time.NewTicker(RenewEvery)
@@ -188,8 +193,8 @@ func (f *Fleet) leave(ctx context.Context) {
 	}
 }
 
-// renew extends the leases. Those that another member has taken are forgotten: the fetch goes on,
-// and costs bytes.
+// renew extends the leases, and learns which members are alive. Leases that another member has
+// taken are forgotten: the fetch goes on, and costs bytes.
 func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	if f.leaving {
@@ -207,6 +212,9 @@ func (f *Fleet) renew(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
 	defer cancel()
 	lost, err := f.o.Leases.Renew(ctx, f.o.Self, all)
+	if err == nil {
+		err = f.look(ctx)
+	}
 	f.storeAnswered(err)
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -111,7 +111,7 @@ func TestRequests(t *testing.T) {
 		{"GET", "/blobs/" + d + "?from=0", "", 426}, {"GET", "/blobs/" + d + "?from=0", "3", 426}, {"GET", "/blobs/" + d + "?from=0", "x", 426},
 		{"GET", "/blobs/" + d + "?from=0", "2", 404}, {"HEAD", "/blobs/" + d + "?from=0", "1", 404},
 		{"GET", "/blobs/" + d, "1", 400}, {"GET", "/blobs/" + d + "?from=-1", "1", 400}, {"GET", "/blobs/sha256:x?from=0", "1", 400},
-		{"GET", "/", "1", 400}, {"POST", "/blobs/" + d + "?from=0", "1", 405},
+		{"GET", "/", "1", 501}, {"POST", "/blobs/" + d + "?from=0", "1", 405},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+m.info.Address+c.path, nil)
 		if err != nil {

@@ -48,7 +48,7 @@ func newMetrics(f *Fleet) *metrics {
 		sent:      counter("dray_fleet_sent_bytes_total", "Bytes of blobs sent to other members."),
 		takeovers: counter("dray_fleet_takeovers_total", "Leases taken over from members that had failed."),
 		bans:      counter("dray_fleet_bans_total", "Members that were banned for ten minutes, because bytes that came from them alone were wrong."),
-		refused:   vector("dray_fleet_refused_total", "reason", "Requests of other members that were refused, by reason: protocol (its version is too far from this one), missing (the blob is not here any more), full (too many followers).", refusedProtocol, refusedMissing, refusedFull),
+		refused:   vector("dray_fleet_refused_total", "reason", "Requests of other members that were refused, by reason: protocol (its version is too far from this one), missing (the blob is not here any more), full (too many followers), other (it was for a member that was at this address before).", refusedProtocol, refusedMissing, refusedFull, refusedOther),
 		gauges: []prometheus.Collector{
 			gauge("dray_fleet_leases", "Leases that this member holds: of blobs that it fetches, or fetched within ten minutes.", func() int { return len(f.held) }),
 			gauge("dray_fleet_followers", "Streams by which other members read blobs from this one.", func() (n int) {

@@ -41,6 +41,7 @@ const (
 	refusedProtocol = "protocol"
 	refusedMissing  = "missing"
 	refusedFull     = "full"
+	refusedOther    = "other"
 )
 
 // Files is how many files a fleet may have open: for connections from other members, and about as
@@ -144,15 +145,29 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set(headerZone, f.o.Self.Zone)
 	if !f.understands(r.Header) {
 		f.m.refused.WithLabelValues(refusedProtocol).Inc()
-		f.warnOfProtocol(r.Header, r.RemoteAddr)
+		f.warnOfProtocol(Sender(r), r.RemoteAddr, r.Header.Get(headerProtocol))
 		http.Error(w, "this member speaks another protocol", http.StatusUpgradeRequired)
 		return
 	}
-	name, ok := strings.CutPrefix(r.URL.Path, blobPath)
-	d := digest.Digest(name)
+	if to := r.Header.Get(headerTo); to != "" && to != f.o.Self.ID {
+		f.m.refused.WithLabelValues(refusedOther).Inc()
+		http.Error(w, "this is another member", http.StatusMisdirectedRequest)
+		return
+	}
+	handler := f.handler(r.URL.Path)
+	if handler == nil {
+		http.Error(w, "not a request that this member knows", http.StatusNotImplemented)
+		return
+	}
+	handler.ServeHTTP(w, r)
+}
+
+// serveBlobs answers the requests for blobs.
+func (f *Fleet) serveBlobs(w http.ResponseWriter, r *http.Request) {
+	d := digest.Digest(strings.TrimPrefix(r.URL.Path, blobPath))
 	from, err := strconv.ParseInt(r.URL.Query().Get("from"), 10, 64)
 	switch {
-	case !ok || d.Validate() != nil || err != nil || from < 0:
+	case d.Validate() != nil || err != nil || from < 0:
 		http.Error(w, "not a request of a member", http.StatusBadRequest)
 	case r.Method == http.MethodHead:
 		f.serveProgress(w, d, from)
@@ -161,18 +176,6 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.Error(w, "not a request of a member", http.StatusMethodNotAllowed)
 	}
-}
-
-// understands reports whether this member and the sender of a header understand each other.
-func (f *Fleet) understands(h http.Header) bool {
-	theirs, err := strconv.Atoi(h.Get(headerProtocol))
-	return err == nil && theirs >= f.o.Self.Protocol-1 && theirs <= f.o.Self.Protocol+1
-}
-
-// warnOfProtocol logs that the sender of a header and this member do not understand each other.
-func (f *Fleet) warnOfProtocol(h http.Header, address string) {
-	f.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
-		"member", h.Get(headerMember), "address", address, "protocol", h.Get(headerProtocol), "own_protocol", f.o.Self.Protocol)
 }
 
 func (f *Fleet) serveProgress(w http.ResponseWriter, d digest.Digest, from int64) {

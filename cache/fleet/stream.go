@@ -60,11 +60,8 @@ func (f *Fleet) send(ctx context.Context, method string, q request, from int64) 
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set(headerProtocol, strconv.Itoa(f.o.Self.Protocol))
-	r.Header.Set(headerMember, f.o.Self.ID)
-	r.Header.Set(headerAddress, f.o.Self.Address)
 	r.Header.Set(headerGeneration, strconv.FormatInt(q.lease.Generation, 10))
-	return f.client.Do(r)
+	return f.do(r)
 }
 
 // open sends a request and waits for the beginning of the answer. While there is none, it asks the
@@ -125,7 +122,7 @@ func (s *stream) begin(resp *http.Response) error {
 	h := resp.Header
 	switch {
 	case resp.StatusCode == http.StatusUpgradeRequired, !s.f.understands(h):
-		s.f.warnOfProtocol(h, s.q.address)
+		s.f.warnOfProtocol(h.Get(headerMember), s.q.address, h.Get(headerProtocol))
 		return errProtocol
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return &fullError{strings.FieldsFunc(h.Get(headerFollowers), func(r rune) bool { return r == ',' })}
@@ -245,6 +242,8 @@ func (s *stream) ask() {
 		return // bytes have come meanwhile
 	}
 	switch {
+	case errors.Is(err, errProtocol):
+		s.stop(errProtocol)
 	case err != nil:
 		s.stop(errDead)
 	case ready > congested:
@@ -263,7 +262,11 @@ func (f *Fleet) progress(ctx context.Context, q request, off int64) (ready int64
 		return 0, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusUpgradeRequired:
+		return 0, errProtocol
+	default:
 		return 0, fmt.Errorf("the member answered %s", resp.Status)
 	}
 	return strconv.ParseInt(resp.Header.Get(headerReady), 10, 64)
