@@ -37,9 +37,9 @@ func (w *workers) serveDemands() {
 	}
 }
 
-// waitedFor returns the demands that a worker may serve, and the offset of the first gap. The stream
-// of a leader that follows another fetch will soon bring what is in its piece and in the next one.
-// It needs mu.
+// waitedFor returns the demands that a worker may serve, and the offset of the first gap. While the
+// leader follows another fetch, its stream soon brings what is in its piece and in the next one. It
+// needs mu.
 func (w *workers) waitedFor() (demands []span, mark int64) {
 	demands, mark = w.g.waitedFor()
 	if w.followed > 0 {
