@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -30,6 +32,7 @@ const (
 type Keys struct {
 	own     tls.Certificate
 	trusted []ed25519.PublicKey
+	signing [][]byte // of messages; the first one signs
 }
 
 // ParseKeys makes the keys from a file that has one secret in each line. The errors follow the name
@@ -65,6 +68,11 @@ func (k *Keys) add(secret []byte) error {
 	private := ed25519.NewKeyFromSeed(seed)
 	public, _ := private.Public().(ed25519.PublicKey)
 	k.trusted = append(k.trusted, public)
+	signing, err := hkdf.Key(sha256.New, secret, nil, "dray fleet message key 1", sha256.Size)
+	if err != nil {
+		return err
+	}
+	k.signing = append(k.signing, signing)
 	if len(k.trusted) > 1 {
 		return nil
 	}
@@ -75,6 +83,21 @@ func (k *Keys) add(secret []byte) error {
 	}
 	k.own = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
 	return nil
+}
+
+// Sign returns the proof that somebody who knows the secret wrote a message: its HMAC-SHA-256 by a
+// key that is made from the first secret.
+func (k *Keys) Sign(message []byte) []byte { return sum(k.signing[0], message) }
+
+// Verify reports whether a proof is that of a message, by one of the secrets.
+func (k *Keys) Verify(message, proof []byte) bool {
+	return slices.ContainsFunc(k.signing, func(key []byte) bool { return hmac.Equal(sum(key, message), proof) })
+}
+
+func sum(key, message []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(message)
+	return h.Sum(nil)
 }
 
 var errStranger = errors.New("the other side does not know the secret of this fleet")

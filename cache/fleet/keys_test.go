@@ -53,6 +53,30 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// TestSign has a member verify what another one has signed, with each pair of files of secrets.
+func TestSign(t *testing.T) {
+	for _, c := range []struct {
+		signs, verifies string
+		want            bool
+	}{
+		{secret, secret, true}, {secret, otherSecret, false},
+		{secret, secret + "\n" + otherSecret, true},                      // the new one is added
+		{otherSecret + "\n" + secret, secret + "\n" + otherSecret, true}, // then they are swapped
+		{secret + "\n" + otherSecret, otherSecret + "\n" + secret, true},
+		{otherSecret + "\n" + secret, otherSecret, true}, // then the old one is removed
+		{secret + "\n" + otherSecret, otherSecret, false},
+	} {
+		proof := keysOf(t, c.signs)().Sign([]byte("message"))
+		k := keysOf(t, c.verifies)()
+		if got := k.Verify([]byte("message"), proof); got != c.want {
+			t.Errorf("signed with %q, verified with %q: %v", c.signs, c.verifies, got)
+		}
+		if k.Verify([]byte("massage"), proof) || k.Verify([]byte("message"), nil) || k.Verify([]byte("message"), proof[:16]) {
+			t.Errorf("a false proof is valid with %q", c.verifies)
+		}
+	}
+}
+
 // TestStrangers connects without the secret, and by a former version of TLS.
 func TestStrangers(t *testing.T) {
 	leases, r := &fleettest.Memory{}, newRegistry(1000)

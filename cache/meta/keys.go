@@ -73,17 +73,24 @@ func upstreamPrefix(space, upstream string) string {
 	return path(space, upstream, "")
 }
 
+// splitUpstream splits a key into its space, the upstream that it is about, and the rest behind the
+// slash. ok is false if the key does not name an upstream.
+func splitUpstream(key string) (space, upstream, rest string, ok bool) {
+	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace, transitSpace} {
+		if after, found := strings.CutPrefix(key, space); found {
+			escaped, rest, more := strings.Cut(after, "/")
+			upstream, err := url.PathUnescape(escaped)
+			return space, upstream, rest, more && err == nil
+		}
+	}
+	return "", "", "", false
+}
+
 // upstreamOf returns the upstream that a key is about. ok is false if the key does not name an
 // upstream.
 func upstreamOf(key string) (upstream string, ok bool) {
-	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace, transitSpace} {
-		if rest, found := strings.CutPrefix(key, space); found {
-			escaped, _, more := strings.Cut(rest, "/")
-			upstream, err := url.PathUnescape(escaped)
-			return upstream, more && err == nil
-		}
-	}
-	return "", false
+	_, upstream, _, ok = splitUpstream(key)
+	return upstream, ok
 }
 
 func (k TagKey) key() string {

@@ -184,10 +184,10 @@ func (g *graph) buildMetadata(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
-		store = r
 		if g.member, err = openMember(g.cfg, r.Leases(), g.cache, g.log); err != nil {
 			return err
 		}
+		store = g.member.Facts(r)
 		if g.member != nil {
 			g.background["fleet"] = g.member.Run
 			g.register(g.member.Collectors())

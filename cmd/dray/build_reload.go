@@ -38,6 +38,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if err := g.mirror.Replace(g.replaceable(cfg, next)); err != nil {
 		return err
 	}
+	g.member.Use(cfg)
 	g.replaceListeners(cfg, access)
 	if g.admin != nil {
 		g.admin.Replace(admin.NewHandler(options), nil)

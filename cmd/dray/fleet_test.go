@@ -83,8 +83,14 @@ log: {level: info, access: false}
 	if fill == "parallel" {
 		streams = "4"
 	}
-	path := filepath.Join(dir, "dray.yaml")
-	if err := os.WriteFile(path, []byte(strings.Replace(text, "STREAMS", streams, 1)), 0o600); err != nil {
+	return f.run(strings.Replace(text, "STREAMS", streams, 1), patience)
+}
+
+// run starts a dray with a configuration, whose first quoted value is the address of its listener.
+func (f *fleetOf) run(text, patience string) *drayProcess {
+	f.Helper()
+	path := filepath.Join(f.TempDir(), "dray.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		f.Fatal(err)
 	}
 	p := &drayProcess{Cmd: exec.Command(os.Args[0]), done: make(chan struct{})}

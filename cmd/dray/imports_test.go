@@ -250,7 +250,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/listening": {{"golang.org/x/sync/errgroup", "servers run together"}},
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/member": {
-		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
+		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
 	},
 	"dray/cmd/dray/services": {
 		{"dray/cmd/dray/config", "which services there are"}, {"dray/cmd/dray/watched", "secrets that are replaced"}, {"dray/mirror/pipeline/webhook", "what calls them"},

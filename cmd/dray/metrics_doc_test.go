@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache/fleet"
+	"dray/cache/meta"
 )
 
 const metricsPage = `# Metrics
@@ -73,6 +74,7 @@ func metricsOf(t *testing.T, r prometheus.Collector) map[string]string {
 func membersOf(s *stack) *prometheus.Registry {
 	members := prometheus.NewRegistry()
 	members.MustRegister(fleet.New(fleet.Options{Cache: s.cache}).Collectors()...)
+	members.MustRegister(meta.NewShared(nil, meta.SharedOptions{}).Collectors()...)
 	return members
 }
 

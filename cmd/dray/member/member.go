@@ -12,9 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
 	"dray/cache/fleet"
+	"dray/cache/meta"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/watched"
 )
@@ -33,8 +37,11 @@ type Options struct {
 // Member is this dray in its fleet.
 type Member struct {
 	*fleet.Fleet
-	address string
-	log     *slog.Logger
+	address   string
+	keys      func() *fleet.Keys
+	upstreams atomic.Pointer[upstreams]
+	facts     *meta.Shared // nil before Facts
+	log       *slog.Logger
 }
 
 // New returns the member, which asks nobody yet, or nil if the configuration has no fleet. It reads
@@ -53,10 +60,22 @@ func New(o Options) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the ID of this member: %w", err)
 	}
-	return &Member{fleet.New(fleet.Options{
+	m := &Member{address: c.Address, keys: keys, log: o.Logger}
+	m.Use(o.Config)
+	m.Fleet = fleet.New(fleet.Options{
 		Self:   fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version},
 		Leases: o.Leases, Cache: o.Cache, Keys: keys, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
-	}), c.Address, o.Logger}, nil
+	})
+	return m, nil
+}
+
+// Collectors returns the metrics of the fleet, and of its facts after Facts was called.
+func (m *Member) Collectors() []prometheus.Collector {
+	all := m.Fleet.Collectors()
+	if m.facts != nil {
+		all = append(all, m.facts.Collectors()...)
+	}
+	return all
 }
 
 // Part returns this dray's part in the fleet, or nil without one. m may be nil.

@@ -61,3 +61,38 @@ func TestNew(t *testing.T) {
 		t.Errorf("a short secret: %v", err)
 	}
 }
+
+// TestIdentity: what members compare of an upstream is where it is, and with whose rights dray asks
+// it. A change of a password, of names, or of how dray behaves, is no difference.
+func TestIdentity(t *testing.T) {
+	hub := config.Upstream{Name: "hub", Kind: config.KindOCI, URL: "https://registry.example", RepositoryPrefix: "team", Credentials: config.Credentials{Username: "robot", Password: "secret"}}
+	change := func(f func(*config.Upstream)) config.Upstream { u := hub; f(&u); return u }
+	for name, c := range map[string]struct {
+		upstream config.Upstream
+		same     bool
+	}{
+		"name":        {change(func(u *config.Upstream) { u.Name = "other" }), true},
+		"password":    {change(func(u *config.Upstream) { u.Credentials.Password = "another" }), true},
+		"file":        {change(func(u *config.Upstream) { u.Credentials.PasswordFile = "/etc/password" }), true},
+		"address":     {change(func(u *config.Upstream) { u.Address = "127.0.0.1:1" }), true},
+		"push":        {change(func(u *config.Upstream) { u.Push = true }), true},
+		"slashes":     {change(func(u *config.Upstream) { u.URL += "/"; u.RepositoryPrefix = "/team/" }), true},
+		"url":         {change(func(u *config.Upstream) { u.URL = "https://registry.example/path" }), false},
+		"kind":        {change(func(u *config.Upstream) { u.Kind = config.KindECRPublic }), false},
+		"prefix":      {change(func(u *config.Upstream) { u.RepositoryPrefix = "other" }), false},
+		"user":        {change(func(u *config.Upstream) { u.Credentials.Username = "other" }), false},
+		"anonymous":   {change(func(u *config.Upstream) { u.Credentials = config.Credentials{} }), false},
+		"AWS":         {change(func(u *config.Upstream) { u.Kind, u.Credentials = config.KindECR, config.Credentials{} }), false},
+		"moved parts": {change(func(u *config.Upstream) { u.RepositoryPrefix, u.Credentials.Username = "", "teamrobot" }), false},
+	} {
+		if got := member.IdentityOf(c.upstream) == member.IdentityOf(hub); got != c.same {
+			t.Errorf("%s: the same registry: %v", name, got)
+		}
+	}
+	role := func(arn string) string {
+		return member.IdentityOf(config.Upstream{Kind: config.KindECR, URL: "https://1.dkr.ecr.eu-west-1.amazonaws.com", RoleARN: arn})
+	}
+	if role("") == role("arn:aws:iam::1:role/a") || role("arn:aws:iam::1:role/b") == role("arn:aws:iam::1:role/a") {
+		t.Error("roles do not differ")
+	}
+}

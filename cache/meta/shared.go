@@ -1,0 +1,233 @@
+package meta
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// sharedSpace begins every key of a [Shared], so that mirrors without a fleet, which name upstreams
+// otherwise and sign nothing, do not find its facts, nor it theirs.
+const sharedSpace = "fleet/"
+
+// signedSpaces are the spaces of facts by which dray shows content or lets a push pass.
+var signedSpaces = map[string]string{linkSpace: "visibility", verdictSpace: "verdicts", baseSpace: "base_images"}
+
+// SharedOptions are what a [Shared] knows of the fleet. The functions may be called concurrently.
+type SharedOptions struct {
+	// Identity returns what stands in keys for the upstream with a name. It is the same for all
+	// members whose upstreams are the same registry with the same rights, and "" for an upstream
+	// about which nothing is shared.
+	Identity func(upstream string) string
+	// Names returns the names of the upstreams that have an identity.
+	Names func(identity string) []string
+	// All returns what stands in keys for all upstreams together, with their names.
+	All func() string
+	// Sign returns the proof that a member of the fleet wrote a message.
+	Sign func(message []byte) []byte
+	// Verify reports whether a proof is that of a message, by any of the keys that are valid now.
+	Verify func(message, proof []byte) bool
+}
+
+// Shared is a [Store] with the facts of a fleet, in a store that others can also write to.
+//
+// The keys of the store have the identities of upstreams in place of their names. So members whose
+// upstreams differ share no fact about them, even if the names are the same. Facts about base
+// images have names of upstreams in their values, so only members all of whose upstreams are the
+// same share these. Values about visibility, verdicts and base images are signed, with their keys
+// and times of expiry. A value without a valid proof counts as absent. Facts of other types only
+// save requests, or say what a tag means, and are not signed.
+type Shared struct {
+	store Store
+	o     SharedOptions
+	bad   *prometheus.CounterVec
+}
+
+var (
+	_ Store = (*Shared)(nil)
+	_ Batch = (*Shared)(nil)
+)
+
+// NewShared returns the facts of a fleet in s. Close also closes s.
+func NewShared(s Store, o SharedOptions) *Shared {
+	bad := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_fleet_unproven_facts_total",
+		Help: "Facts that dray treated as absent because no key of the fleet proves them, by type: visibility, verdicts, base_images. Somebody else wrote them to the store, or a member with a secret that is not valid here.",
+	}, []string{"facts"})
+	for _, facts := range signedSpaces {
+		bad.WithLabelValues(facts) // from 0, so that the first one shows as an increase
+	}
+	return &Shared{s, o, bad}
+}
+
+// key returns the key in the store. ok is false if nothing is shared about the upstream of the key.
+func (s *Shared) key(key string) (shared string, ok bool) {
+	space, upstream, rest, about := splitUpstream(key)
+	if sum, ok := strings.CutPrefix(key, baseSpace); ok {
+		return sharedSpace + path(baseSpace, s.o.All(), "") + sum, true
+	}
+	if !about {
+		return sharedSpace + key, true
+	}
+	identity := s.o.Identity(upstream)
+	return sharedSpace + path(space, identity, "") + rest, identity != ""
+}
+
+// signed returns the type of the facts under a key in the store if their values are signed.
+func signed(shared string) (facts string, ok bool) {
+	for space, facts := range signedSpaces {
+		if strings.HasPrefix(shared, sharedSpace+space) {
+			return facts, true
+		}
+	}
+	return "", false
+}
+
+// message is what the proof of a value is about. until is when the value expires, in Unix seconds;
+// 0 means never.
+func message(shared string, until int64, value []byte) []byte {
+	m := binary.BigEndian.AppendUint64([]byte("dray fact 1\n"), uint64(len(shared)))
+	m = binary.BigEndian.AppendUint64(append(m, shared...), uint64(until))
+	return append(m, value...)
+}
+
+// seal returns the value for the store: the time of expiry, the proof and the value, with a space
+// between them. The time keeps those who have an old value from putting it back after its time.
+func (s *Shared) seal(shared string, value []byte, ttl time.Duration) []byte {
+	if _, ok := signed(shared); !ok {
+		return value
+	}
+	until := int64(0)
+	if ttl > 0 {
+		until = time.Now().Add(ttl).Unix() + 1
+	}
+	proof := base64.RawURLEncoding.EncodeToString(s.o.Sign(message(shared, until, value)))
+	return append([]byte(strconv.FormatInt(until, 10)+" "+proof+" "), value...)
+}
+
+// open is the inverse of seal. It returns ErrNotFound for a value without a valid proof.
+func (s *Shared) open(shared string, sealed []byte) ([]byte, error) {
+	facts, ok := signed(shared)
+	if !ok {
+		return sealed, nil
+	}
+	parts := strings.SplitN(string(sealed), " ", 3)
+	if len(parts) == 3 {
+		until, err1 := strconv.ParseInt(parts[0], 10, 64)
+		proof, err2 := base64.RawURLEncoding.DecodeString(parts[1])
+		value := []byte(parts[2])
+		if err1 == nil && err2 == nil && s.o.Verify(message(shared, until, value), proof) {
+			if until != 0 && time.Now().Unix() > until {
+				return nil, ErrNotFound
+			}
+			return value, nil
+		}
+	}
+	s.bad.WithLabelValues(facts).Inc()
+	return nil, fmt.Errorf("%w: no key of the fleet proves the value", ErrNotFound)
+}
+
+// Get implements [Store].
+func (s *Shared) Get(ctx context.Context, key string) ([]byte, error) {
+	shared, ok := s.key(key)
+	if !ok {
+		return nil, ErrNotFound
+	}
+	sealed, err := s.store.Get(ctx, shared)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(shared, sealed)
+}
+
+// Put implements [Store].
+func (s *Shared) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	shared, ok := s.key(key)
+	if !ok {
+		return nil
+	}
+	return s.store.Put(ctx, shared, s.seal(shared, value, ttl), ttl)
+}
+
+// PutAll implements [Batch].
+func (s *Shared) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
+	all := make([]Entry, 0, len(entries))
+	for _, e := range entries {
+		if shared, ok := s.key(e.Key); ok {
+			all = append(all, Entry{shared, s.seal(shared, e.Value, ttl)})
+		}
+	}
+	return PutAll(ctx, s.store, all, ttl)
+}
+
+// Delete implements [Store].
+func (s *Shared) Delete(ctx context.Context, key string) error {
+	shared, ok := s.key(key)
+	if !ok {
+		return nil
+	}
+	return s.store.Delete(ctx, shared)
+}
+
+// Scan implements [Store]. It leaves out values without a proof, and facts about upstreams that
+// this member does not have. If several upstreams have one identity, it yields their facts under
+// the name of each.
+func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		shared, ok := s.key(prefix)
+		if !ok {
+			return
+		}
+		_, only, _, _ := splitUpstream(prefix)
+		for e, err := range s.store.Scan(ctx, shared) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			value, err := s.open(e.Key, e.Value)
+			if err != nil {
+				continue
+			}
+			for _, key := range s.original(strings.TrimPrefix(e.Key, sharedSpace), only) {
+				if !yield(Entry{key, slices.Clone(value)}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// original returns the keys that an entry of the store has for this member. If only is not empty,
+// they are those about that upstream.
+func (s *Shared) original(key, only string) (keys []string) {
+	if sum, ok := strings.CutPrefix(key, path(baseSpace, s.o.All(), "")); ok {
+		return []string{baseSpace + sum}
+	}
+	space, identity, rest, about := splitUpstream(key)
+	switch {
+	case strings.HasPrefix(key, baseSpace):
+		return nil
+	case !about:
+		return []string{key}
+	}
+	for _, name := range s.o.Names(identity) {
+		if only == "" || only == name {
+			keys = append(keys, path(space, name, "")+rest)
+		}
+	}
+	return keys
+}
+
+// Close implements [Store].
+func (s *Shared) Close() error { return s.store.Close() }
+
+// Collectors returns the metrics of the facts.
+func (s *Shared) Collectors() []prometheus.Collector { return []prometheus.Collector{s.bad} }

@@ -1,0 +1,4 @@
+package member
+
+// IdentityOf is identityOf, for tests.
+var IdentityOf = identityOf
