@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -292,5 +293,57 @@ func TestWrongBytesInTheBucket(t *testing.T) {
 	}
 	if n := s.metric("dray_bucket_wrong_total"); n != 2 {
 		t.Errorf("%v objects are counted as wrong", n)
+	}
+}
+
+func TestSetupBucket(t *testing.T) {
+	store := s3test.New(t)
+	s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), withBucket(store)...)
+	file := s.file(t.TempDir(), withBucket(store)...)
+	setup := func(code int, args ...string) string {
+		t.Helper()
+		var out, failures bytes.Buffer
+		if got := run(t.Context(), append([]string{"setup", "bucket", "--config", file}, args...), os.Environ(), nil, &out, &failures); got != code {
+			t.Errorf("%q: exit code %d, want %d: %s%s", args, got, code, &out, &failures)
+		}
+		return out.String()
+	}
+	const lifecycle, public = "the lifecycle deletes objects below team/cache/ after 30 days, and parts of uploads that were given up\n", "all public access is blocked\n"
+	for _, c := range []struct {
+		code int
+		args []string
+		out  string
+		puts int
+	}{
+		{1, []string{"--check"}, "missing: " + lifecycle + "missing: " + public, 0},
+		{0, nil, "written: " + lifecycle + "written: " + public, 2},
+		{0, []string{"--check"}, "ok: " + lifecycle + "ok: " + public, 0},
+		{0, nil, "ok: " + lifecycle + "ok: " + public, 0},
+		{2, []string{"--write"}, "", 0},
+	} {
+		if out := setup(c.code, c.args...); out != c.out {
+			t.Errorf("%q: %s", c.args, out)
+		}
+		if got := store.Counts(); got["PUT lifecycle"]+got["PUT publicAccessBlock"] != c.puts {
+			t.Errorf("%q: requests %v", c.args, got)
+		}
+	}
+	// A rule of somebody else stays, and one of an earlier dray is replaced.
+	rules := store.Setting("shared", "lifecycle")
+	theirs := `<Rule><ID>theirs</ID><Status>Enabled</Status><Filter><Prefix>logs/</Prefix></Filter><Expiration><Days>7</Days></Expiration></Rule>`
+	store.SetSetting("shared", "lifecycle", strings.NewReplacer("<Days>30</Days>", "<Days>5</Days>", "</LifecycleConfiguration>", theirs+"</LifecycleConfiguration>").Replace(rules))
+	setup(1, "--check")
+	setup(0)
+	if rules = store.Setting("shared", "lifecycle"); !strings.Contains(rules, "theirs") || strings.Contains(rules, "<Days>5</Days>") || strings.Count(rules, "<Rule>") != 2 {
+		t.Errorf("the rules are\n%s", rules)
+	}
+	for status, c := range map[int]struct {
+		exit int
+		code string
+	}{403: {1, "AccessDenied"}, 404: {1, "NoSuchBucket"}, 501: {0, "NotImplemented"}} {
+		store.Fault(func(w http.ResponseWriter, _ *http.Request) bool { s3test.Refuse(w, status, c.code); return true })
+		if out := setup(c.exit, "--check"); (c.exit == 0) != (out == "unsupported: "+lifecycle+"unsupported: "+public) {
+			t.Errorf("%s: %s", c.code, out)
+		}
 	}
 }

@@ -77,6 +77,11 @@ func awsConfiguration(ctx context.Context, log *slog.Logger) (aws.Config, error)
 	return cfg, nil
 }
 
+// aws is awsConfiguration for subcommands, without messages of the SDK.
+func (in *invocation) aws(ctx context.Context) (aws.Config, error) {
+	return awsConfiguration(ctx, slog.New(slog.DiscardHandler))
+}
+
 // awsSession makes the session with ECR once, from the configuration of the AWS SDK.
 func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	if g.session == nil {

@@ -284,6 +284,10 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"dray/mirror/wire", "how many files may be open"},
 		{"github.com/spf13/cobra", "a subcommand"}, {"golang.org/x/sys/unix", "kinds of file systems"},
 	},
+	"dray/cmd/dray/bucket": {
+		{"dray/cache/s3", "what it makes"}, {"dray/cache/disk", "where the bucket's content comes from"}, {"dray/cmd/dray/config", "which bucket"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{awsSDK + "/aws", "credentials"}, {goDigest, addresses}, {"github.com/spf13/cobra", "a subcommand"},
+	},
 	"dray/cmd/dray/setup": {
 		{"dray/cmd/dray/setup/edit", "changes to files that people edit"}, {"dray/cmd/dray/setup/install", "files that are put into place"}, {"dray/cmd/dray/setup/nodes", "what it needs in a cluster"},
 		{"dray/cmd/dray/config", "the mirror is a listener of the configuration"}, {"dray/cmd/dray/usage", "arguments that are refused"},
@@ -316,7 +320,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/manual", "manual pages"},
 	},
 	"dray/cmd/dray": {
-		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/bucket", "the bucket, and what prepares it"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dray/cmd/dray/backup"
+	"dray/cmd/dray/bucket"
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/ctl"
 	"dray/cmd/dray/htpasswd"
@@ -25,7 +26,9 @@ func rootCommand(in *invocation) *cobra.Command {
 	root := program.Root("A caching mirror for container registries that forwards pushes to Amazon ECR", in.stdin, in.stdout, in.stderr)
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
 	root.AddCommand(serveCommand(in), checkCommand(in), doctorCommand(in), checkImageCommand(in), policyCommand(in), certificates.Command(in.stdout), htpasswd.Command(in.stdin, in.stdout, in.stderr), configCommand(in), program.VersionCommand(in.stdout), manual.Command())
-	root.AddCommand(setup.Command(setup.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load}))
+	clients := setup.Command(setup.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load})
+	clients.AddCommand(bucket.Command(bucket.Options{Stdout: in.stdout, Load: in.load, AWS: in.aws}))
+	root.AddCommand(clients)
 	root.AddCommand(backup.Commands(backup.Options{Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Directories: in.directories})...)
 	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Environ: in.environ, Load: in.load})...)
 	return root

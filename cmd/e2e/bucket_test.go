@@ -122,6 +122,19 @@ func TestBucket(t *testing.T) {
 	s.sameBytes(t, "team/app:v1")
 	bucket.await(t, 6) // the layers, the configuration and the manifest
 
+	t.Run("setup", func(t *testing.T) { // the store checks the signatures, and knows neither setting
+		env := environment(append(s.ecr.awsEnvironment(), "HOME="+s.dir)...)
+		for _, mode := range []string{"--check", "--check=false"} {
+			out := run(t, env, built.dray, "setup", "bucket", "--config", s.configFile, mode)
+			if want := "unsupported: the lifecycle deletes objects below e2e/cache/ after 30 days, and parts of uploads that were given up\nunsupported: all public access is blocked"; out != want {
+				t.Errorf("%s: %s", mode, out)
+			}
+		}
+		bad := environment("HOME="+s.dir, "AWS_ACCESS_KEY_ID=unknown", "AWS_SECRET_ACCESS_KEY=wrong")
+		if out, err := try(t, bad, built.dray, "setup", "bucket", "--config", s.configFile, "--check"); err == nil {
+			t.Errorf("with wrong credentials: %s", out)
+		}
+	})
 	t.Run("emptied", func(t *testing.T) {
 		for range 2 {
 			other := s.emptied(t, bucket.configure)

@@ -85,6 +85,20 @@ func (s *Server) Set(path string, p []byte, written time.Time) {
 	s.objects[path] = object{p, written}
 }
 
+// Setting returns a setting of a bucket, such as its lifecycle.
+func (s *Server) Setting(bucket, name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.documents[bucket+" "+name])
+}
+
+// SetSetting replaces a setting of a bucket.
+func (s *Server) SetSetting(bucket, name, document string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.documents[bucket+" "+name] = []byte(document)
+}
+
 // Delete removes all objects whose path contains part.
 func (s *Server) Delete(part string) {
 	s.mu.Lock()

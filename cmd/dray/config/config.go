@@ -230,7 +230,8 @@ type Bucket struct {
 	// for bodies that are very slow, dray asks the upstream. It is shorter than `cache.stall_timeout`.
 	// Default: `2s`.
 	Timeout Duration `yaml:"timeout"`
-	// The age at which the lifecycle of the bucket deletes an object. dray writes an object again at
+	// The age at which the lifecycle of the bucket deletes an object, in whole days; `dray setup
+	// bucket` writes the lifecycle. dray writes an object again at
 	// three quarters of this age if clients still ask for it. With `0`, objects do not expire.
 	// Default: `30d`.
 	MaxAge Duration `yaml:"max_age"`

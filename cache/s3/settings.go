@@ -1,0 +1,153 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// Settings are the settings that a bucket should have for dray: a rule of its lifecycle, and the
+// block of public access.
+type Settings struct {
+	at   Address
+	api  *s3.Client
+	conn *http.Transport
+	days int32 // after which objects expire; 0 means never
+}
+
+// abandonedDays is the number of days after which S3 deletes the parts of an upload that was not
+// completed.
+const abandonedDays = 1
+
+// NewSettings returns the settings for a bucket whose objects expire at an age. An age is rounded
+// up to days. NewSettings sends no request.
+func NewSettings(at Address, cfg aws.Config, maxAge time.Duration) *Settings {
+	conn := transport()
+	const day = 24 * time.Hour
+	return &Settings{at: at, api: at.client(cfg, conn), conn: conn, days: int32((maxAge + day - 1) / day)}
+}
+
+// Close closes the connections that no request uses.
+func (s *Settings) Close() { s.conn.CloseIdleConnections() }
+
+// A Setting is one of the Settings of a bucket.
+type Setting struct {
+	// Name says what the setting is.
+	Name string `json:"name"`
+	// Missing says that the bucket does not have it.
+	Missing bool `json:"missing"`
+	// Written says that it was missing, and that Write has written it.
+	Written bool `json:"written"`
+	// Unsupported says that the store has no such settings. Then it is not Missing.
+	Unsupported bool `json:"unsupported"`
+}
+
+// Apply reads the settings of the bucket. If write is [Write], it also writes those that are
+// missing, and leaves other rules of the lifecycle as they are.
+func (s *Settings) Apply(ctx context.Context, write Mode) ([]Setting, error) {
+	lifecycle, err := s.lifecycle(ctx, write)
+	if err != nil {
+		return nil, fmt.Errorf("lifecycle of bucket %s: %w", s.at.Bucket, err)
+	}
+	public, err := s.publicAccess(ctx, write)
+	if err != nil {
+		return []Setting{lifecycle}, fmt.Errorf("block of public access of bucket %s: %w", s.at.Bucket, err)
+	}
+	return []Setting{lifecycle, public}, nil
+}
+
+// Mode says whether Apply changes a bucket.
+type Mode bool
+
+// The modes of Apply.
+const (
+	Check Mode = false
+	Write Mode = true
+)
+
+func (s *Settings) lifecycle(ctx context.Context, write Mode) (Setting, error) {
+	prefix := s.at.Prefix + below
+	set := Setting{Name: fmt.Sprintf("the lifecycle deletes parts of uploads below %s that were given up", prefix)}
+	if s.days > 0 {
+		set.Name = fmt.Sprintf("the lifecycle deletes objects below %s after %d days, and parts of uploads that were given up", prefix, s.days)
+	}
+	now, err := s.api.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &s.at.Bucket})
+	switch status := statusOf(err); {
+	case status == http.StatusNotImplemented:
+		set.Unsupported = true
+		return set, nil
+	case status == http.StatusNotFound && !absentBucket(err):
+		now = &s3.GetBucketLifecycleConfigurationOutput{}
+	case err != nil:
+		return set, err
+	}
+	covers := func(r types.LifecycleRule) bool {
+		return r.Status == types.ExpirationStatusEnabled && r.Filter != nil && r.Filter.And == nil && r.Filter.Tag == nil &&
+			r.Filter.ObjectSizeGreaterThan == nil && r.Filter.ObjectSizeLessThan == nil && strings.HasPrefix(prefix, aws.ToString(r.Filter.Prefix))
+	}
+	expires := s.days == 0 || slices.ContainsFunc(now.Rules, func(r types.LifecycleRule) bool {
+		return covers(r) && r.Expiration != nil && aws.ToInt32(r.Expiration.Days) == s.days
+	})
+	aborts := slices.ContainsFunc(now.Rules, func(r types.LifecycleRule) bool {
+		return covers(r) && r.AbortIncompleteMultipartUpload != nil
+	})
+	if set.Missing = !expires || !aborts; !set.Missing || write == Check {
+		return set, nil
+	}
+	own := types.LifecycleRule{
+		ID: aws.String("dray " + prefix), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: &prefix},
+		AbortIncompleteMultipartUpload: &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: aws.Int32(abandonedDays)},
+	}
+	if s.days > 0 {
+		own.Expiration = &types.LifecycleExpiration{Days: &s.days}
+	}
+	rules := slices.DeleteFunc(slices.Clone(now.Rules), func(r types.LifecycleRule) bool { return aws.ToString(r.ID) == *own.ID })
+	_, err = s.api.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{
+		Bucket: &s.at.Bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: append(rules, own)},
+		TransitionDefaultMinimumObjectSize: now.TransitionDefaultMinimumObjectSize,
+	})
+	set.Written = err == nil
+	return set, err
+}
+
+// absentBucket reports whether an error says that there is no such bucket.
+func absentBucket(err error) bool {
+	coded, ok := errors.AsType[interface {
+		error
+		ErrorCode() string
+	}](err)
+	return ok && coded.ErrorCode() == "NoSuchBucket"
+}
+
+func (s *Settings) publicAccess(ctx context.Context, write Mode) (Setting, error) {
+	set := Setting{Name: "all public access is blocked"}
+	now, err := s.api.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &s.at.Bucket})
+	switch status := statusOf(err); {
+	case status == http.StatusNotImplemented:
+		set.Unsupported = true
+		return set, nil
+	case status == http.StatusNotFound && !absentBucket(err):
+		now = &s3.GetPublicAccessBlockOutput{}
+	case err != nil:
+		return set, err
+	}
+	c := now.PublicAccessBlockConfiguration
+	set.Missing = c == nil || !aws.ToBool(c.BlockPublicAcls) || !aws.ToBool(c.BlockPublicPolicy) || !aws.ToBool(c.IgnorePublicAcls) || !aws.ToBool(c.RestrictPublicBuckets)
+	if !set.Missing || write == Check {
+		return set, nil
+	}
+	yes := aws.Bool(true)
+	_, err = s.api.PutPublicAccessBlock(ctx, &s3.PutPublicAccessBlockInput{Bucket: &s.at.Bucket, PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{
+		BlockPublicAcls: yes, BlockPublicPolicy: yes, IgnorePublicAcls: yes, RestrictPublicBuckets: yes,
+	}})
+	set.Written = err == nil
+	return set, err
+}
