@@ -111,12 +111,31 @@ func (l *Listener) serve(x *request.Request) error {
 	if x.Q.Write() && x.Repo.Up.Sink == nil {
 		return oci.ErrDenied.With("this mirror does not accept pushes for %s", x.Repo.Up.Registry)
 	}
+	if x.Q.Write() {
+		if err := m.checkDrift(x.Repo.Up.Name); err != nil {
+			return err
+		}
+	}
 	if x.Q.Write() && !x.Q.Deletes() {
 		if err := x.Repo.CheckPush(); err != nil {
 			return err
 		}
 	}
 	return x.Explain(h(x))
+}
+
+// checkDrift returns an error if the upstream with a name differs at other members of the fleet. A
+// push whose requests reach several members would otherwise end at several registries.
+func (m *Mirror) checkDrift(upstream string) error {
+	if m.differs == nil {
+		return nil
+	}
+	members := m.differs(upstream)
+	if len(members) == 0 {
+		return nil
+	}
+	return oci.ErrUnavailable.With("pushes to %s are refused while members of the fleet differ: it is another registry, or has another repository_prefix or user, at %s; give all members the same configuration",
+		upstream, strings.Join(members, ", "))
 }
 
 // authorise identifies the caller and checks the rights that the request needs.

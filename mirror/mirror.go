@@ -44,6 +44,9 @@ type Options struct {
 	// Queue stores the pushes to upstreams that acknowledge locally, and calls [Mirror.Forward] for
 	// each. It may be nil if there is no such upstream.
 	Queue *queue.Queue
+	// Differs, when not nil, returns the other members of a fleet where the upstream of a name is
+	// another registry, or has other rights. If there are any, pushes to it are refused.
+	Differs func(upstream string) []string
 	// OnPull, when not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
 	// OnEvent, when not nil, is called for each push, verdict and deletion. It must not block.
@@ -84,6 +87,7 @@ type Mirror struct {
 	cache     *cache.Cache
 	repos     *repository.Store
 	checks    *gate.Checks
+	differs   func(upstream string) []string
 	keepAlive *jobs.KeepAlive
 	verdicts  *jobs.Verdicts
 	baseIndex *jobs.BaseIndex
@@ -106,7 +110,7 @@ const judgeWithin = time.Hour
 // goroutine.
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
-		cache: o.Cache, tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
+		cache: o.Cache, differs: o.Differs, tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
 		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(), pushes: pushHealth{steps: map[pushStep]*failures{}},
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)

@@ -71,6 +71,9 @@ type Options struct {
 	Leases Leases
 	// Cache has what other members may read.
 	Cache *cache.Cache
+	// Upstreams returns what other members see of this member's upstreams; nil means nothing. It must
+	// not wait.
+	Upstreams func() Upstreams
 	// Keys returns the keys that are valid now.
 	Keys     func() *Keys
 	Patience Patience
@@ -193,6 +196,15 @@ func (f *Fleet) leave(ctx context.Context) {
 	}
 }
 
+// self returns this member as others see it now.
+func (f *Fleet) self() Member {
+	m := f.o.Self
+	if f.o.Upstreams != nil {
+		m.Upstreams = f.o.Upstreams()
+	}
+	return m
+}
+
 // renew extends the leases, and learns which members are alive. Leases that another member has
 // taken are forgotten: the fetch goes on, and costs bytes.
 func (f *Fleet) renew(ctx context.Context) {
@@ -211,7 +223,7 @@ func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
 	defer cancel()
-	lost, err := f.o.Leases.Renew(ctx, f.o.Self, all)
+	lost, err := f.o.Leases.Renew(ctx, f.self(), all)
 	if err == nil {
 		err = f.look(ctx)
 	}

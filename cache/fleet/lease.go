@@ -28,6 +28,8 @@ type Member struct {
 	Version string `json:"version,omitempty"`
 	// Protocol is the number of the protocol that the member speaks.
 	Protocol int `json:"protocol"`
+	// Upstreams are those of the member, as it last said.
+	Upstreams Upstreams `json:"upstreams,omitempty"`
 }
 
 // Lease says which member fetches a blob, or has just fetched it.

@@ -25,7 +25,7 @@ func (f *Fleet) look(ctx context.Context) error {
 		at++
 	}
 	live := make([]Member, 0, len(all)+1)
-	live = append(append(live, all[:at]...), f.o.Self)
+	live = append(append(live, all[:at]...), f.self())
 	if at < len(all) && all[at].ID == f.o.Self.ID {
 		at++
 	}

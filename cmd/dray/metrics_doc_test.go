@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,8 +13,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"dray/cache/fleet"
-	"dray/cache/meta"
+	"dray/cache/fleet/fleettest"
+	"dray/cache/meta/metatest"
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/member"
 )
 
 const metricsPage = `# Metrics
@@ -70,11 +73,27 @@ func metricsOf(t *testing.T, r prometheus.Collector) map[string]string {
 	return rows
 }
 
-// membersOf returns the metrics of a fleet, which the stack does not have without a Redis.
+// membersOf returns the metrics of a member of a fleet, which the stack does not have without a
+// Redis.
 func membersOf(s *stack) *prometheus.Registry {
+	s.Helper()
+	secret := filepath.Join(s.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(strings.Repeat("x", 32)), 0o600); err != nil {
+		s.Fatal(err)
+	}
+	m, err := member.New(member.Options{
+		Config: config.Config{
+			State: config.State{Directory: s.TempDir()}, Metadata: config.Metadata{URL: "redis://127.0.0.1:1"},
+			Fleet: config.Fleet{Address: "127.0.0.1:0", Advertise: "127.0.0.1:0", SecretFile: secret},
+		},
+		Leases: &fleettest.Memory{}, Cache: s.cache, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	m.Facts(metatest.NewMemory())
 	members := prometheus.NewRegistry()
-	members.MustRegister(fleet.New(fleet.Options{Cache: s.cache}).Collectors()...)
-	members.MustRegister(meta.NewShared(nil, meta.SharedOptions{}).Collectors()...)
+	members.MustRegister(m.Collectors()...)
 	return members
 }
 

@@ -37,10 +37,12 @@ type Options struct {
 // Member is this dray in its fleet.
 type Member struct {
 	*fleet.Fleet
+	id        string
 	address   string
 	keys      func() *fleet.Keys
 	upstreams atomic.Pointer[upstreams]
 	facts     *meta.Shared // nil before Facts
+	drift     *drift
 	log       *slog.Logger
 }
 
@@ -60,18 +62,18 @@ func New(o Options) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the ID of this member: %w", err)
 	}
-	m := &Member{address: c.Address, keys: keys, log: o.Logger}
+	m := &Member{id: id, address: c.Address, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
 	m.Use(o.Config)
 	m.Fleet = fleet.New(fleet.Options{
 		Self:   fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version},
-		Leases: o.Leases, Cache: o.Cache, Keys: keys, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
+		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: func() fleet.Upstreams { return m.upstreams.Load().shown }, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
 	})
 	return m, nil
 }
 
 // Collectors returns the metrics of the fleet, and of its facts after Facts was called.
 func (m *Member) Collectors() []prometheus.Collector {
-	all := m.Fleet.Collectors()
+	all := append(m.Fleet.Collectors(), m.drift.gauge)
 	if m.facts != nil {
 		all = append(all, m.facts.Collectors()...)
 	}

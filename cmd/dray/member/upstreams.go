@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/cache/fleet"
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
 )
@@ -17,6 +18,7 @@ type upstreams struct {
 	identities map[string]string   // by name
 	names      map[string][]string // by identity
 	all        string
+	shown      fleet.Upstreams
 }
 
 func upstreamsOf(c config.Config) *upstreams {
@@ -30,10 +32,12 @@ func upstreamsOf(c config.Config) *upstreams {
 		all.names[id] = append(all.names[id], u.Name)
 	}
 	var text []string
+	var shown []fleet.Upstream
 	for _, name := range slices.Sorted(maps.Keys(all.identities)) {
 		text = append(text, name, all.identities[name])
+		shown = append(shown, fleet.Upstream{Name: name, Identity: all.identities[name]})
 	}
-	all.all = hash(text...)
+	all.all, all.shown = hash(text...), fleet.NewUpstreams(shown)
 	return all
 }
 

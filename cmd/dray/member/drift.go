@@ -1,0 +1,91 @@
+package member
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache/fleet"
+)
+
+// drift knows which upstreams are other registries, or have other rights, at other members.
+type drift struct {
+	log   *slog.Logger
+	where atomic.Pointer[map[string][]string] // the members where it differs, by upstream
+	gauge *prometheus.GaugeVec
+}
+
+func newDrift(log *slog.Logger) *drift {
+	d := &drift{log: log, gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "dray_fleet_drift", Help: "Other members whose upstream of this name is another registry, or has other rights. While there are any, this member refuses pushes to the upstream.",
+	}, []string{"upstream"})}
+	d.where.Store(&map[string][]string{})
+	return d
+}
+
+// compare compares the upstreams of the member self with those of all others. It logs each change.
+func (d *drift) compare(self string, live []fleet.Member) {
+	before, now := *d.where.Load(), map[string][]string{}
+	for _, differs := range fleet.DriftOf(self, live) {
+		for _, m := range differs.Members {
+			now[differs.Upstream] = append(now[differs.Upstream], fmt.Sprintf("%s (%s)", m.Address, m.ID))
+		}
+	}
+	d.where.Store(&now)
+	d.gauge.Reset()
+	for _, m := range live {
+		if m.ID != self {
+			continue
+		}
+		for _, u := range m.Upstreams.All() {
+			d.gauge.WithLabelValues(u.Name).Set(float64(len(now[u.Name])))
+			switch members := now[u.Name]; {
+			case slices.Equal(members, before[u.Name]):
+			case len(members) == 0:
+				d.log.Info("all members of the fleet have the same upstream of this name again, so pushes to it are accepted", "upstream", u.Name)
+			default:
+				d.log.Warn("members of the fleet have another upstream of the same name: the kind, the url, the repository_prefix or the user differ. They share nothing about it, and refuse pushes to it; give all members the same configuration",
+					"upstream", u.Name, "members", strings.Join(members, ", "))
+			}
+		}
+	}
+}
+
+// Differs returns the members where an upstream is another registry, or has other rights, for
+// people. m may be nil.
+func (m *Member) Differs(upstream string) []string {
+	if m == nil {
+		return nil
+	}
+	return (*m.drift.where.Load())[upstream]
+}
+
+// compareEvery is how often a member looks for drift. Others show their upstreams when they renew
+// their leases.
+const compareEvery = time.Second
+
+// Run is [fleet.Fleet.Run], and looks for drift meanwhile.
+func (m *Member) Run(ctx context.Context) error {
+	var comparing sync.WaitGroup
+	defer comparing.Wait()
+	comparing.Go(func() {
+		tick := time.NewTicker(compareEvery)
+		defer tick.Stop()
+		for {
+			m.drift.compare(m.id, m.Live())
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return m.Fleet.Run(ctx)
+}
