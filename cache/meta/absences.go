@@ -35,9 +35,8 @@ func (t *Tags) Absences() *Absences { return &Absences{sibling[absentRecord](t.l
 
 // absentRecord is the stored form of an AbsentFact.
 type absentRecord struct {
-	Checked int64  `json:"c"` // Unix nanoseconds
-	Reason  Reason `json:"r,omitzero"`
-	Epoch   string `json:"e,omitempty"`
+	Reason Reason `json:"r,omitzero"`
+	dated
 }
 
 func (r absentRecord) check() error {
@@ -49,37 +48,33 @@ func (r absentRecord) check() error {
 
 // Get returns the fact about k, ErrNotFound if there is none, or the failure of the store.
 func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
-	r, err := a.read(ctx, k.key())
-	if err != nil {
-		return AbsentFact{}, fmt.Errorf("absence of %s: %w", k, err)
-	}
-	e, err := epochsOf(a.ledger).at(ctx, k.returnedKey())
-	if err == nil && e.hides(r.Epoch, r.Checked) {
+	all, _, err := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
+	if err == nil && all[0] == nil {
 		err = ErrNotFound
 	}
 	if err != nil {
 		return AbsentFact{}, fmt.Errorf("absence of %s: %w", k, err)
 	}
-	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
+	return AbsentFact{all[0].time(ctx, a.store), all[0].Reason}, nil
 }
 
-// Set records f. The parameter window is how long the fact is kept, at most as long as facts about
-// tags. Set records nothing and returns nil if window is not positive, or if the question was asked
-// before the last Forget of its digest.
-func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {
+// Ask returns the question for a digest. A caller that asks the upstream begins after Ask has
+// returned.
+func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
+	_, q, _ := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
+	return q
+}
+
+// Set records f, which is the answer to q. The parameter window is how long the fact is kept, at
+// most as long as facts about tags. Set records nothing and returns nil if window is not positive,
+// or if the digest was forgotten since the question.
+func (a *Absences) Set(ctx context.Context, q Question, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil
 	}
-	e, err := epochsOf(a.ledger).at(ctx, k.returnedKey())
+	_, err := recordAnswer(ctx, a.ledger, q, f.CheckedAt, min(window, a.ttl), func(d dated) absentRecord { return absentRecord{f.Reason, d} })
 	if err != nil {
-		return fmt.Errorf("set absence of %s: %w", k, err)
-	}
-	r := absentRecord{Checked: f.CheckedAt.UnixNano(), Reason: f.Reason, Epoch: e.Name}
-	if e.hides(r.Epoch, r.Checked) {
-		return nil
-	}
-	if err := a.writeFor(ctx, k.key(), r, min(window, a.ttl)); err != nil {
-		return fmt.Errorf("set absence of %s: %w", k, err)
+		return fmt.Errorf("set absence of %s: %w", q.fact.Key, err)
 	}
 	return nil
 }
@@ -88,7 +83,7 @@ func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window ti
 // the content.
 func (a *Absences) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	k := AbsentKey{Upstream: upstream, Repo: repo, Digest: d}
-	if err := epochsOf(a.ledger).begin(ctx, k.returnedKey()); err != nil {
+	if err := begin(ctx, a.ledger, k.returnedKey()); err != nil {
 		return fmt.Errorf("forget absence of %s: %w", k, err)
 	}
 	return nil

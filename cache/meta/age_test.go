@@ -54,7 +54,7 @@ func TestTagForgottenInTheFuture(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if err := tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one, MediaType: manifestType}, time.Hour); err != nil {
+	if err := set(t, tags, latest("oci"), meta.TagFact{Digest: one, MediaType: manifestType}, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := tags.Get(t.Context(), latest("oci")); err != nil || got.Digest != one {

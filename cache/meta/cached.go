@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,8 +38,11 @@ const heldValueMax = 16 << 10
 // Writes of this process are visible to it at once, even if the store fails. Reads may lag behind
 // writes of other processes by Staleness. The answer "not found" of the store is remembered for at
 // most a second. While the store fails, reads get the entries that are in memory, without an error.
-// If a write failed, reads get the written value from memory, and send it to the store again, at
-// most once per Staleness.
+//
+// If a write failed, reads get the written value from memory while the store fails. When the store
+// answers again, the value is dropped and never sent: other processes may have written what is
+// newer. From then on this process finds nothing under the key, until it has written there with
+// success. A deletion that failed is sent again, because it cannot bring anything old back.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -47,20 +51,24 @@ type Cached struct {
 	held    *lru.Cache[string, held]
 	seed    maphash.Seed
 	stripes [64]stripe
+	clock   clock
 
 	answers *prometheus.CounterVec
 }
 
 var (
-	_ Store = (*Cached)(nil)
-	_ Batch = (*Cached)(nil)
+	_ Store   = (*Cached)(nil)
+	_ Batch   = (*Cached)(nil)
+	_ Swapper = (*Cached)(nil)
+	_ Clocked = (*Cached)(nil)
 )
 
 // held is one remembered answer. Several goroutines share value, so its bytes never change.
 type held struct {
 	value      []byte
 	absent     bool      // not found, or deleted
-	unsaved    bool      // this process wrote the entry, and the store has not accepted it
+	refused    bool      // the store has refused the last write of this process
+	deletion   bool      // which was a deletion
 	freshUntil time.Time // until then the store need not be asked
 	validUntil time.Time // until then the entry may be the answer; zero means forever
 }
@@ -92,7 +100,7 @@ func NewCached(s Store, o CachedOptions) *Cached {
 
 // absent returns the answer "not found", which is fresh for at most a second.
 func (c *Cached) absent(now time.Time) held {
-	return held{absent: true, freshUntil: now.Add(min(c.o.Staleness, time.Second))}
+	return held{absent: true, freshUntil: now.Add(min(c.o.Staleness, time.Second)), validUntil: now.Add(c.o.OnError)}
 }
 
 func (c *Cached) stripe(key string) *stripe {
@@ -105,62 +113,165 @@ func (c *Cached) Get(ctx context.Context, key string) ([]byte, error) {
 }
 
 func (c *Cached) getLeased(ctx context.Context, key string, lease *Lease) ([]byte, error) {
+	all, err := c.getAllLeased(ctx, []string{key}, lease)
+	if err != nil {
+		return nil, err
+	}
+	if !all[0].Found {
+		return nil, ErrNotFound
+	}
+	return all[0].Value, nil
+}
+
+// GetAll implements [Batch].
+func (c *Cached) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
+	return c.getAllLeased(ctx, keys, nil)
+}
+
+func (c *Cached) getAllLeased(ctx context.Context, keys []string, lease *Lease) ([]Seen, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	all := make([]Seen, len(keys))
+	var missing []recalled
+	var at []int
 	now := time.Now()
-	s := c.stripe(key)
-	before := s.writes.Load()
-	h, ok := c.held.Get(key)
-	if ok && h.expired(now) {
-		// An expired write of this process does not mean that the entry is absent: another process may
-		// have written it since.
-		ok = false
-	}
-	if ok && now.Before(h.freshUntil) {
-		lease.cover(s, before, h)
-		c.answers.WithLabelValues("memory").Inc()
-		return h.answer()
-	}
-	if ok && h.unsaved {
-		lease.revoke()
-		c.save(ctx, key, now)
-		c.answers.WithLabelValues("memory").Inc()
-		return h.answer()
-	}
-	value, err := c.store.Get(ctx, key)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		lease.revoke()
-		if ok && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
-			c.answers.WithLabelValues("bridged").Inc()
-			return h.answer()
+	for i, k := range keys {
+		m := c.recall(k, now)
+		if !m.sure {
+			missing, at = append(missing, m), append(at, i)
+			continue
 		}
-		return nil, err
+		if m.dropped() {
+			lease.revoke()
+		} else {
+			lease.cover(m.stripe, m.writes, m.held)
+		}
+		c.answers.WithLabelValues("memory").Inc()
+		all[i] = m.seen()
 	}
-	c.answers.WithLabelValues("store").Inc()
-	h = c.readFrom(value, err, now)
-	c.remember(key, h, s, before)
-	lease.cover(s, before, h)
-	return value, err
+	if len(missing) == 0 {
+		return all, nil
+	}
+	asked, err := c.ask(ctx, missing, lease)
+	if err != nil {
+		if errors.Is(err, ErrClosed) || ctx.Err() != nil || slices.ContainsFunc(missing, func(m recalled) bool { return !m.known }) {
+			return nil, err
+		}
+		c.answers.WithLabelValues("bridged").Add(float64(len(missing)))
+	}
+	for i, seen := range asked {
+		if all[at[i]] = seen; seen.Refused && err == nil {
+			all[at[i]] = Seen{Entry: Entry{Key: seen.Key}, Refused: true}
+		}
+	}
+	return all, nil
 }
 
-func (c *Cached) readFrom(value []byte, err error, now time.Time) held {
-	if err != nil {
-		h := c.absent(now)
-		h.validUntil = h.freshUntil
-		return h
+// Reread returns what s has under each of the keys now, not what is in the memory of a [Cached]. If
+// the store fails, it returns what is in memory together with the error.
+func Reread(ctx context.Context, s Store, keys []string) ([]Seen, error) {
+	if s, ok := s.(interface {
+		reread(ctx context.Context, keys []string) ([]Seen, error)
+	}); ok {
+		return s.reread(ctx, keys)
 	}
-	return held{value: bytes.Clone(value), freshUntil: now.Add(c.o.Staleness), validUntil: now.Add(c.o.OnError)}
+	return GetAll(ctx, s, keys)
+}
+
+func (c *Cached) reread(ctx context.Context, keys []string) ([]Seen, error) {
+	all := make([]recalled, len(keys))
+	now := time.Now()
+	for i, k := range keys {
+		all[i] = c.recall(k, now)
+	}
+	return c.ask(ctx, all, nil)
+}
+
+// recalled is what is in memory under a key.
+type recalled struct {
+	key string
+	held
+	known  bool // otherwise nothing is in memory
+	sure   bool // the store need not be asked
+	stripe *stripe
+	writes uint64 // that the stripe had seen before
+	now    time.Time
+}
+
+func (c *Cached) recall(key string, now time.Time) recalled {
+	s := c.stripe(key)
+	m := recalled{key: key, stripe: s, writes: s.writes.Load(), now: now}
+	m.held, m.known = c.held.Get(key)
+	// An expired write of this process does not mean that the entry is absent: another process may
+	// have written it since.
+	m.known = m.known && !m.expired(now)
+	m.sure = m.known && (now.Before(m.freshUntil) || m.dropped())
+	return m
+}
+
+// dropped reports whether a refused write was dropped, because the store answers again.
+func (h held) dropped() bool { return h.refused && h.absent && !h.deletion }
+
+func (m recalled) seen() Seen {
+	s := Seen{Entry: Entry{Key: m.key}, Found: m.known && !m.absent, Refused: m.known && m.refused}
+	if s.Found {
+		s.Value = bytes.Clone(m.value)
+	}
+	return s
+}
+
+// ask asks the store for keys, and remembers its answers. If the store fails, ask returns what is
+// in memory together with the error. A key whose last write was refused is marked in the result.
+func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen, error) {
+	keys := make([]string, len(all))
+	for i := range all {
+		keys[i] = all[i].key
+	}
+	seen, err := GetAll(ctx, c.store, keys)
+	if err != nil {
+		lease.revoke()
+		seen = make([]Seen, len(all))
+		for i, m := range all {
+			seen[i] = m.seen()
+		}
+		return seen, err
+	}
+	c.answers.WithLabelValues("store").Add(float64(len(all)))
+	for i, m := range all {
+		if m.known && m.refused {
+			lease.revoke()
+			seen[i].Refused = true
+			c.drop(ctx, m)
+			continue
+		}
+		h := c.readFrom(seen[i], m.now)
+		c.remember(m.key, h, m.stripe, m.writes)
+		lease.cover(m.stripe, m.writes, h)
+	}
+	return seen, nil
+}
+
+// drop gives up a refused write, because the store answers again. A deletion is sent again.
+func (c *Cached) drop(ctx context.Context, m recalled) {
+	h := held{absent: true, refused: true, validUntil: m.now.Add(c.o.OnError)}
+	if m.deletion {
+		if c.store.Delete(ctx, m.key) != nil {
+			return
+		}
+		h = c.absent(m.now)
+	}
+	c.remember(m.key, h, m.stripe, m.writes)
+}
+
+func (c *Cached) readFrom(s Seen, now time.Time) held {
+	if !s.Found {
+		return c.absent(now)
+	}
+	return held{value: bytes.Clone(s.Value), freshUntil: now.Add(c.o.Staleness), validUntil: now.Add(c.o.OnError)}
 }
 
 func (h held) expired(now time.Time) bool { return !h.validUntil.IsZero() && !now.Before(h.validUntil) }
-
-func (h held) answer() ([]byte, error) {
-	if h.absent {
-		return nil, ErrNotFound
-	}
-	return bytes.Clone(h.value), nil
-}
 
 // remember keeps the answer of a read, unless the stripe has seen a write since the read began.
 func (c *Cached) remember(key string, h held, s *stripe, before uint64) {
@@ -202,58 +313,18 @@ func (c *Cached) written(value []byte, ttl time.Duration, now time.Time) held {
 	return h
 }
 
-// finishWrite records a write again when the store has accepted it or failed. If the store failed,
-// a deletion is remembered for OnError, and a value until its expiry.
+// finishWrite records a write again when the store has accepted it or failed.
 func (c *Cached) finishWrite(key string, h held, err error) {
-	h.unsaved = err != nil
+	h.refused = err != nil
+	h.deletion = h.refused && h.absent
 	switch {
 	case errors.Is(err, ErrClosed):
 		c.held.Remove(key)
 		return
-	case h.absent && !h.unsaved:
-		h.validUntil = h.freshUntil
-	case h.validUntil.IsZero() && (h.absent || !h.unsaved):
+	case h.validUntil.IsZero():
 		h.validUntil = h.freshUntil.Add(c.o.OnError)
 	}
 	c.noteWrite(key, h)
-}
-
-// save sends an unsaved write to the store again, at most once per Staleness.
-func (c *Cached) save(ctx context.Context, key string, now time.Time) {
-	s := c.stripe(key)
-	s.mu.Lock()
-	current, ok := c.held.Peek(key)
-	if !ok || !current.unsaved || now.Before(current.freshUntil) {
-		s.mu.Unlock()
-		return
-	}
-	current.freshUntil = now.Add(c.o.Staleness)
-	c.putLocked(key, current)
-	writes := s.writes.Add(1)
-	s.mu.Unlock()
-
-	if err := c.put(ctx, key, current, now); err != nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.writes.Load() == writes {
-		current.unsaved = false
-		c.putLocked(key, current)
-	}
-}
-
-// put writes a held entry to the store with the remaining ttl. If h is absent, put deletes the
-// entry.
-func (c *Cached) put(ctx context.Context, key string, h held, now time.Time) error {
-	if h.absent {
-		return c.store.Delete(ctx, key)
-	}
-	var ttl time.Duration
-	if !h.validUntil.IsZero() {
-		ttl = h.validUntil.Sub(now)
-	}
-	return c.store.Put(ctx, key, h.value, ttl)
 }
 
 // Put implements [Store].
@@ -285,6 +356,50 @@ func (c *Cached) PutAll(ctx context.Context, entries []Entry, ttl time.Duration)
 		return fmt.Errorf("put %d entries: %w", len(entries), err)
 	}
 	return nil
+}
+
+// Swap implements [Swapper]. If the store fails, this process compares with its memory, and keeps
+// the entries there.
+func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	now := time.Now()
+	if _, _, err = c.Clock(ctx); err == nil { // otherwise the entries may have dates of the wrong clock
+		ok, err = Swap(ctx, c.store, writes, seen)
+	}
+	switch {
+	case err != nil && !c.recalls(seen, now):
+		return false, err
+	case err == nil && !ok:
+		for _, s := range seen {
+			c.forget(s.Key)
+		}
+		return false, nil
+	}
+	for _, w := range writes {
+		c.finishWrite(w.Key, c.written(w.Value, w.TTL, now), err)
+	}
+	return true, err
+}
+
+// recalls reports whether nothing else than what was seen is in memory.
+func (c *Cached) recalls(seen []Seen, now time.Time) bool {
+	return !slices.ContainsFunc(seen, func(s Seen) bool {
+		m := c.recall(s.Key, now)
+		return m.known && !m.seen().same(s)
+	})
+}
+
+// forget makes the next read of a key ask the store, unless the last write was refused.
+func (c *Cached) forget(key string) {
+	s := c.stripe(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := c.held.Peek(key); ok && !h.refused {
+		c.held.Remove(key)
+	}
+	s.writes.Add(1)
 }
 
 // Delete implements [Store].

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -102,9 +103,9 @@ func TestFrontedBridgesFailure(t *testing.T) {
 	})
 }
 
-// TestFrontedUnsaved checks that writes that the store refused are visible to their writer, and
-// reach the store when it works again.
-func TestFrontedUnsaved(t *testing.T) {
+// TestFrontedRefused checks that writes that the store refused are visible to their writer while
+// the store fails, and are dropped when it works again. The writes of others meanwhile stay.
+func TestFrontedRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, a, b := shared()
 		broken := errors.New("broken")
@@ -112,7 +113,8 @@ func TestFrontedUnsaved(t *testing.T) {
 		metatest.Put(t, a, "deleted", "old", 0)
 		store.Fail(broken, 0)
 		for what, err := range map[string]error{
-			"put":    a.Put(t.Context(), "k", []byte("new"), time.Hour),
+			"put":    a.Put(t.Context(), "k", []byte("refused"), time.Hour),
+			"batch":  a.PutAll(t.Context(), []meta.Entry{{Key: "k2", Value: []byte("refused")}}, time.Hour),
 			"delete": a.Delete(t.Context(), "deleted"),
 		} {
 			if !errors.Is(err, broken) {
@@ -120,25 +122,121 @@ func TestFrontedUnsaved(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		metatest.Want(t, a, "k", "new")
+		metatest.Want(t, a, "k", "refused")
+		metatest.Want(t, a, "k2", "refused")
 		metatest.WantAbsent(t, a, "deleted")
+		store.Fail(nil, 0)
+		metatest.Put(t, b, "k", "newer", 0)
 		puts := store.Calls("put")
-		for range 10 {
-			metatest.Want(t, a, "k", "new")
+		time.Sleep(2 * time.Second)
+		metatest.WantAbsent(t, a, "k")
+		metatest.WantAbsent(t, a, "k2")
+		metatest.WantAbsent(t, a, "deleted")
+		metatest.Want(t, store, "k", "newer")
+		metatest.WantAbsent(t, store, "k2")
+		metatest.WantAbsent(t, store, "deleted") // a deletion cannot bring anything old back
+		if leased(t, a, "k")() {
+			t.Error("a lease on what the store refused")
 		}
 		if got := store.Calls("put"); got != puts {
-			t.Errorf("a failing store was written to %d times by reads within a second", got-puts)
+			t.Errorf("%d refused writes were sent again", got-puts)
 		}
-		store.Fail(nil, 0)
-		metatest.Want(t, b, "k", "old")
+		seen, err := meta.Reread(t.Context(), a, []string{"k", "k2"})
+		if err != nil || !seen[0].Refused || string(seen[0].Value) != "newer" || !seen[1].Refused || seen[1].Found {
+			t.Errorf("the store has %+v, %v", seen, err)
+		}
+		store.Fail(broken, 0) // what was dropped does not come back
 		time.Sleep(2 * time.Second)
-		metatest.Want(t, a, "k", "new")
-		metatest.WantAbsent(t, a, "deleted")
-		metatest.Want(t, store, "k", "new")
-		metatest.WantAbsent(t, store, "deleted")
-		time.Sleep(time.Hour)
-		metatest.WantAbsent(t, a, "k") // with what was left of its ttl
-		metatest.WantAbsent(t, store, "k")
+		metatest.WantAbsent(t, a, "k")
+		store.Fail(nil, 0)
+		metatest.Put(t, a, "k", "asked again", 0)
+		metatest.Want(t, a, "k", "asked again")
+		metatest.Put(t, b, "k", "newest", 0)
+		time.Sleep(time.Second)
+		metatest.Want(t, a, "k", "newest")
+	})
+}
+
+// TestTagOfMirrorThatWasCutOff has a mirror without its store push a tag and ask about another,
+// while a mirror with the store does the same. The facts of the latter stay.
+func TestTagOfMirrorThatWasCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := metatest.NewMemory()
+		wire := metatest.NewFaulty(memory)
+		off, on := meta.NewTags(meta.NewCached(wire, meta.CachedOptions{}), meta.Options{}), meta.NewTags(meta.NewCached(memory, meta.CachedOptions{}), meta.Options{})
+		get := func(tags *meta.Tags, accept string) digest.Digest {
+			f, err := tags.Get(t.Context(), latest(accept))
+			if err != nil && !errors.Is(err, meta.ErrNotFound) {
+				t.Error(err)
+			}
+			return f.Digest
+		}
+		for _, accept := range []string{"oci", "docker"} {
+			if err := set(t, off, latest(accept), meta.TagFact{Digest: one}, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, early, _ := off.Ask(t.Context(), latest("oci"))
+		wire.Fail(errors.New("cut off"), 0)
+		time.Sleep(2 * time.Second)
+		_, during, _ := off.Ask(t.Context(), latest("oci"))
+		if get(off, "oci") != one {
+			t.Error("what is in memory does not help meanwhile")
+		}
+		three := digest.FromString("three")
+		if err := on.Pushed(t.Context(), latest("pushed"), meta.TagFact{Digest: two}); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := off.Set(t.Context(), during, meta.TagFact{Digest: three}, 0); !ok || err == nil {
+			t.Errorf("recorded without the store: %v, %v", ok, err)
+		}
+		if get(off, "oci") != three {
+			t.Error("its own answer does not help meanwhile")
+		}
+		wire.Fail(nil, 0)
+		for name, q := range map[string]meta.Question{"early": early, "during": during} {
+			if ok, err := off.Set(t.Context(), q, meta.TagFact{Digest: three}, 0); ok || err != nil {
+				t.Errorf("the answer to a question %s was recorded: %v, %v", name, ok, err)
+			}
+		}
+		time.Sleep(time.Second)
+		if got := get(off, "oci"); got != "" {
+			t.Errorf("it still has %s", got)
+		}
+		for _, tags := range []*meta.Tags{on, off} {
+			if got := get(tags, "pushed"); got != two {
+				t.Errorf("the push became %q", got)
+			}
+		}
+
+		// A push that the store refused makes all that is there doubtful. When the upstream has been
+		// asked again, no mirror sees older facts.
+		wire.Fail(errors.New("cut off"), 0)
+		_ = off.Pushed(t.Context(), latest("pushed"), meta.TagFact{Digest: three})
+		if get(off, "pushed") != three {
+			t.Error("the push is not visible where it was")
+		}
+		time.Sleep(2 * time.Second)
+		wire.Fail(nil, 0)
+		if got := get(off, "pushed"); got != "" {
+			t.Errorf("the refused push is believed: %q", got)
+		}
+		facts, q, doubtful := off.Ask(t.Context(), latest("oci"), latest("pushed"))
+		if !doubtful || facts[1] == nil || facts[1].Digest != two {
+			t.Errorf("the store has %+v, doubtful: %v", facts, doubtful)
+		}
+		if ok, err := off.Set(t.Context(), q, meta.TagFact{Digest: three}, 0); !ok || err != nil {
+			t.Errorf("not recorded: %v, %v", ok, err)
+		}
+		time.Sleep(time.Second)
+		for _, tags := range []*meta.Tags{on, off} {
+			if got := get(tags, "oci"); got != three {
+				t.Errorf("the tag is %q", got)
+			}
+			if got := get(tags, "pushed"); got != "" {
+				t.Errorf("the older push is still believed: %q", got)
+			}
+		}
 	})
 }
 

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// epoch is the time between two calls of Forget for a tag or a digest. Every fact names the epoch
-// in which it was recorded, and is invisible in any other epoch. An answer to a question that was
-// asked before Began is not recorded.
+// epoch is the time between two pushes of a tag, or two arrivals of a digest. Every fact names the
+// epoch in which its question was asked, and is invisible in any other epoch.
 type epoch struct {
-	Name  string `json:"e"`
-	Began int64  `json:"b"` // Unix nanoseconds
+	Name string `json:"e"`
+	// Began is in Unix nanoseconds. Only older versions read it: the clocks of mirrors may differ.
+	Began int64 `json:"b"`
 }
 
 func (e epoch) check() error {
@@ -22,34 +22,162 @@ func (e epoch) check() error {
 	return nil
 }
 
-// hides reports whether a fact is invisible in e. The fact names the epoch in name, and the
-// upstream was asked at the time checked.
-func (e epoch) hides(name string, checked int64) bool { return name != e.Name || checked < e.Began }
-
-// epochs stores the epochs of the facts in a ledger.
-type epochs struct{ ledger[epoch] }
-
-func epochsOf[R record](l ledger[R]) epochs {
-	e := sibling[epoch](l)
-	e.ttl += time.Hour // an epoch must outlive every fact that it hides
-	return epochs{e}
+// dated is the part of a record that says when the upstream was asked.
+type dated struct {
+	// Checked is in Unix nanoseconds, by the clock of the mirror that asked. It counts only if there
+	// is no Stamp.
+	Checked int64 `json:"c"`
+	// Stamp is in Unix nanoseconds, by the clock of the store. It is 0 in a store of this machine, and
+	// in the records of older versions.
+	Stamp int64  `json:"t,omitempty"`
+	Epoch string `json:"e,omitempty"`
 }
 
-// at returns the epoch under key, or the zero epoch if there is none.
-func (s epochs) at(ctx context.Context, key string) (epoch, error) {
-	e, err := s.read(ctx, key)
-	if errors.Is(err, ErrNotFound) {
-		return epoch{}, nil
-	}
-	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
-		// If Began lies in the future, the clock that gave it was wrong. It would hide every fact until
-		// that time.
-		e.Began = 0
-	}
-	return e, err
+func (d dated) date() dated { return d }
+
+// answer is a record of an answer of an upstream.
+type answer interface {
+	record
+	date() dated
 }
 
-// begin replaces the epoch under key, which makes all facts recorded so far invisible.
-func (s epochs) begin(ctx context.Context, key string) error {
-	return s.write(ctx, key, epoch{Name: rand.Text(), Began: time.Now().UnixNano()})
+// Question is what was known before an upstream was asked. Its answer is recorded only if nothing
+// has happened since that makes it out of date.
+type Question struct {
+	asked time.Time
+	// fact is the record that the answer is to replace, and epoch is that of its subject.
+	fact, epoch Seen
+}
+
+// Asked returns when the question was made, which is before the upstream is asked.
+func (q Question) Asked() time.Time { return q.asked }
+
+// epochTTL is how long an epoch is kept, which must be longer than every fact that it hides.
+func epochTTL[R record](l ledger[R]) time.Duration { return l.ttl + time.Hour }
+
+func newEpoch[R record](l ledger[R], key string) (Write, epoch, error) {
+	e := epoch{Name: rand.Text(), Began: time.Now().UnixNano()}
+	entry, err := sibling[epoch](l).entry(key, e)
+	return Write{entry, epochTTL(l)}, e, err
+}
+
+// begin begins a new epoch, which makes all facts recorded so far invisible.
+func begin[R record](ctx context.Context, l ledger[R], key string) error {
+	w, _, err := newEpoch(l, key)
+	if err != nil {
+		return err
+	}
+	return l.store.Put(ctx, w.Key, w.Value, w.TTL)
+}
+
+// epochIn returns the epoch that was seen, or the zero epoch if there is none.
+func epochIn[R record](l ledger[R], s Seen) epoch {
+	if !s.Found {
+		return epoch{}
+	}
+	e, err := sibling[epoch](l).decode(s.Value)
+	if err != nil {
+		return epoch{}
+	}
+	return e
+}
+
+// answers returns the records under keys that are visible in the epoch under another key; nil where
+// there is none. If now is set, it reads what the store has now. The question is about the first of
+// the keys. It is valid even if the store fails.
+func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey string, keys ...string) ([]*R, Question, error) {
+	q := Question{asked: time.Now(), fact: Seen{Entry: Entry{Key: keys[0]}}, epoch: Seen{Entry: Entry{Key: epochKey}}}
+	all := append(keys[:len(keys):len(keys)], epochKey)
+	var seen []Seen
+	var err error
+	if now {
+		seen, err = Reread(ctx, l.store, all)
+	} else {
+		seen, err = GetAllLeased(ctx, l.store, all, l.lease)
+	}
+	found := make([]*R, len(keys))
+	if len(seen) != len(all) {
+		return found, q, err
+	}
+	q.fact, q.epoch = seen[0], seen[len(keys)]
+	e := epochIn(l, q.epoch)
+	for i := range keys {
+		if !seen[i].Found {
+			continue
+		}
+		if r, failed := l.decode(seen[i].Value); failed == nil && r.date().Epoch == e.Name {
+			found[i] = &r
+		}
+	}
+	return found, q, err
+}
+
+// doubtful reports whether the store has refused what this process knows about the subject. What
+// the store has may then be older.
+func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
+
+// maxSwaps bounds the attempts to record an answer while others record theirs.
+const maxSwaps = 3
+
+// recordAnswer records the answer to a question as the record that the function named make returns.
+// The answer counts as given at the time asked. ok is false if the answer is out of date: a new
+// epoch has begun since the question, or somebody who has asked later has recorded the answer.
+func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked time.Time, ttl time.Duration, make func(dated) R) (ok bool, err error) {
+	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
+	var writes []Write
+	if q.epoch.Refused { // so that nobody sees what the store has from before that
+		w, e, err := newEpoch(l, q.epoch.Key)
+		if err != nil {
+			return false, err
+		}
+		writes, date.Epoch = append(writes, w), e.Name
+	}
+	entry, err := l.entry(q.fact.Key, make(date))
+	if err != nil {
+		return false, err
+	}
+	writes = append(writes, Write{entry, ttl})
+	for range maxSwaps {
+		if ok, err := Swap(ctx, l.store, writes, []Seen{q.epoch, q.fact}); ok || err != nil {
+			return ok, err
+		}
+		seen, err := Reread(ctx, l.store, []string{q.fact.Key, q.epoch.Key})
+		if err != nil {
+			return false, err
+		}
+		if !seen[1].same(q.epoch) {
+			return false, nil
+		}
+		if r, err := l.decode(seen[0].Value); err == nil && seen[0].Found && r.date().Epoch == date.Epoch && !r.date().before(date) {
+			return false, nil
+		}
+		q.fact = seen[0]
+	}
+	return false, nil
+}
+
+// dateOf is the date of an answer to a question that was asked at a time of this process.
+func dateOf(ctx context.Context, s Store, asked time.Time, e epoch) dated {
+	d := dated{Checked: asked.UnixNano(), Epoch: e.Name}
+	if store, local := Clock(ctx, s); !store.Equal(local) { // equal: the store is of this machine
+		d.Stamp = store.Add(asked.Sub(local)).UnixNano()
+	}
+	return d
+}
+
+// before reports whether the question of d was asked before that of o.
+func (d dated) before(o dated) bool {
+	if d.Stamp != 0 && o.Stamp != 0 {
+		return d.Stamp < o.Stamp
+	}
+	return d.Checked < o.Checked
+}
+
+// time returns when the question was asked, by the clock of this process.
+func (d dated) time(ctx context.Context, s Store) time.Time {
+	if d.Stamp == 0 {
+		return time.Unix(0, d.Checked)
+	}
+	store, local := Clock(ctx, s)
+	return local.Add(time.Unix(0, d.Stamp).Sub(store))
 }

@@ -17,8 +17,10 @@ type Except struct {
 }
 
 var (
-	_ Store = (*Except)(nil)
-	_ Batch = (*Except)(nil)
+	_ Store   = (*Except)(nil)
+	_ Batch   = (*Except)(nil)
+	_ Swapper = (*Except)(nil)
+	_ Clocked = (*Except)(nil)
 )
 
 // NewExcept returns s without facts about the given upstreams.
@@ -43,6 +45,53 @@ func (e *Except) getLeased(ctx context.Context, key string, l *Lease) ([]byte, e
 		return nil, ErrNotFound
 	}
 	return GetLeased(ctx, e.Store, key, l)
+}
+
+// GetAll implements Batch.
+func (e *Except) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
+	return e.getAllLeased(ctx, keys, nil)
+}
+
+func (e *Except) getAllLeased(ctx context.Context, keys []string, l *Lease) ([]Seen, error) {
+	return e.present(keys, l, func(keys []string) ([]Seen, error) { return GetAllLeased(ctx, e.Store, keys, l) })
+}
+
+func (e *Except) reread(ctx context.Context, keys []string) ([]Seen, error) {
+	return e.present(keys, nil, func(keys []string) ([]Seen, error) { return Reread(ctx, e.Store, keys) })
+}
+
+// present reads keys, and finds nothing under those that are excluded.
+func (e *Except) present(keys []string, l *Lease, read func([]string) ([]Seen, error)) ([]Seen, error) {
+	if !slices.ContainsFunc(keys, e.excludes) {
+		return read(keys)
+	}
+	l.revoke()
+	all := make([]Seen, len(keys))
+	for i, k := range keys {
+		all[i].Key = k
+		if e.excludes(k) {
+			continue
+		}
+		one, err := read([]string{k})
+		if err != nil {
+			return nil, err
+		}
+		all[i] = one[0]
+	}
+	return all, nil
+}
+
+// Swap implements Swapper.
+func (e *Except) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
+	if slices.ContainsFunc(writes, func(w Write) bool { return e.excludes(w.Key) }) {
+		return true, nil
+	}
+	return Swap(ctx, e.Store, writes, seen)
+}
+
+// Clock implements Clocked.
+func (e *Except) Clock(ctx context.Context) (store, local time.Time, err error) {
+	return askClock(ctx, e.Store)
 }
 
 // Put implements Store.

@@ -22,7 +22,7 @@ func TestExcept(t *testing.T) {
 	for _, up := range []string{"own/é", "own", "own/é/"} {
 		key := meta.TagKey{Upstream: up, Repo: "own/é", Tag: "t"}
 		err := errors.Join(
-			tags.Set(ctx, key, meta.TagFact{Digest: d}, 0),
+			set(t, tags, key, meta.TagFact{Digest: d}, 0),
 			links.Add(ctx, up, "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
 			known.Add(ctx, up, "r", meta.Holding{Digest: d, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob}}),
 		)

@@ -35,6 +35,13 @@ func wantNotFound(t *testing.T, err error) {
 	}
 }
 
+// set asks about a tag and records the answer at once.
+func set(t *testing.T, tags *meta.Tags, k meta.TagKey, f meta.TagFact, keep time.Duration) error {
+	_, q, _ := tags.Ask(t.Context(), k)
+	_, err := tags.Set(t.Context(), q, f, keep)
+	return err
+}
+
 func TestTags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
@@ -44,7 +51,7 @@ func TestTags(t *testing.T) {
 		asked := time.Now()
 		want := meta.TagFact{Digest: one, MediaType: manifestType, Size: 512, CheckedAt: asked}
 		time.Sleep(time.Second) // the answer came later than the question
-		if err := tags.Set(t.Context(), latest("oci"), want, time.Hour); err != nil {
+		if err := set(t, tags, latest("oci"), want, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		got, err := tags.Get(t.Context(), latest("oci"))
@@ -73,7 +80,7 @@ func TestTags(t *testing.T) {
 func TestTagNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
-		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 10*time.Second, meta.Reason{Code: "NAME_UNKNOWN", Text: "no such repository"}); err != nil {
+		if err := set(t, tags, latest("oci"), meta.TagFact{NotFound: true, Reason: meta.Reason{Code: "NAME_UNKNOWN", Text: "no such repository"}}, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		got, err := tags.Get(t.Context(), latest("oci"))
@@ -84,7 +91,7 @@ func TestTagNotFound(t *testing.T) {
 		_, err = tags.Get(t.Context(), latest("oci"))
 		wantNotFound(t, err)
 
-		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 0, meta.Reason{}); err != nil {
+		if err := set(t, tags, latest("oci"), meta.TagFact{NotFound: true}, -1); err != nil {
 			t.Fatal(err)
 		}
 		_, err = tags.Get(t.Context(), latest("oci"))
@@ -100,11 +107,10 @@ func TestTagForget(t *testing.T) {
 		other := meta.TagKey{Upstream: "ecr", Repo: "team/app", Tag: "v1", Accept: "oci"}
 		old := meta.TagFact{Digest: one, CheckedAt: time.Now()}
 		for _, k := range []meta.TagKey{latest("oci"), latest("docker"), latest(meta.Referrers), other} {
-			if err := tags.Set(t.Context(), k, old, time.Hour); err != nil {
+			if err := set(t, tags, k, old, time.Hour); err != nil {
 				t.Fatal(err)
 			}
 		}
-		underway := time.Now()
 		// This also holds at the same instant: the epoch tells the facts apart, not the clock.
 		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
 			t.Fatal(err)
@@ -117,27 +123,95 @@ func TestTagForget(t *testing.T) {
 			t.Fatalf("another tag was forgotten: %v", err)
 		}
 		pushed := meta.TagFact{Digest: two, CheckedAt: time.Now()}
-		if err := tags.Set(t.Context(), latest("oci"), pushed, time.Hour); err != nil {
+		if err := set(t, tags, latest("oci"), pushed, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := tags.Get(t.Context(), latest("oci")); err != nil || got.Digest != two {
 			t.Fatalf("after the push: %+v, %v", got, err)
 		}
 
-		time.Sleep(time.Second)
+		var underway []meta.Question
+		for _, accept := range []string{"docker", "oci"} {
+			_, q, _ := tags.Ask(t.Context(), latest(accept))
+			underway = append(underway, q)
+		}
 		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
 			t.Fatal(err)
 		}
-		late := meta.TagFact{Digest: one, CheckedAt: underway}
-		if err := tags.Set(t.Context(), latest("docker"), late, time.Hour); err != nil {
-			t.Fatal(err)
-		}
-		if err := tags.SetNotFound(t.Context(), latest("oci"), underway, time.Hour, meta.Reason{}); err != nil {
-			t.Fatal(err)
+		for i, late := range []meta.TagFact{{Digest: one}, {NotFound: true}} {
+			if ok, err := tags.Set(t.Context(), underway[i], late, time.Hour); ok || err != nil {
+				t.Errorf("the answer from before a push was recorded: %v, %v", ok, err)
+			}
 		}
 		for _, accept := range []string{"oci", "docker", meta.Referrers} {
 			_, err := tags.Get(t.Context(), latest(accept))
 			wantNotFound(t, err)
+		}
+	})
+}
+
+// TestTagPushed has a push and, with it, the end of all that was known.
+func TestTagPushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := shared()
+		mine, theirs := meta.NewTags(a, meta.Options{}), meta.NewTags(b, meta.Options{})
+		for _, accept := range []string{"oci", "docker"} {
+			if err := set(t, theirs, latest(accept), meta.TagFact{Digest: one}, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, underway, _ := theirs.Ask(t.Context(), latest("oci"))
+		if err := mine.Pushed(t.Context(), latest("pushed"), meta.TagFact{Digest: two, CheckedAt: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := mine.Get(t.Context(), latest("pushed")); err != nil || f.Digest != two {
+			t.Errorf("the mirror of the push has %+v, %v", f, err)
+		}
+		if ok, err := theirs.Set(t.Context(), underway, meta.TagFact{Digest: one}, 0); ok || err != nil {
+			t.Errorf("the answer from before the push was recorded: %v, %v", ok, err)
+		}
+		time.Sleep(time.Second) // that memory may take
+		for _, tags := range []*meta.Tags{mine, theirs} {
+			all, err := tags.Find(t.Context(), latest("oci"), latest("pushed"), latest("docker"))
+			if err != nil || all[0] != nil || all[1] == nil || all[1].Digest != two || all[2] != nil {
+				t.Errorf("found %+v, %v", all, err)
+			}
+		}
+		if calls := store.Calls("get"); calls > 40 {
+			t.Errorf("%d reads", calls)
+		}
+	})
+}
+
+// TestTagAnswersInTurn has two mirrors ask about a tag. The answer to the later question stays, in
+// whichever order the answers come.
+func TestTagAnswersInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, laterFirst := range []bool{false, true} {
+			store := metatest.NewMemory()
+			tags := []*meta.Tags{meta.NewTags(meta.NewCached(store, meta.CachedOptions{}), meta.Options{}), meta.NewTags(meta.NewCached(store, meta.CachedOptions{}), meta.Options{})}
+			var questions []meta.Question
+			for _, one := range tags {
+				_, q, _ := one.Ask(t.Context(), latest("oci"))
+				questions = append(questions, q)
+				time.Sleep(time.Second)
+			}
+			order := []int{0, 1}
+			if laterFirst {
+				order = []int{1, 0}
+			}
+			for _, i := range order {
+				ok, err := tags[i].Set(t.Context(), questions[i], meta.TagFact{Digest: []digest.Digest{one, two}[i]}, 0)
+				if err != nil || ok != (i == 1 || !laterFirst) {
+					t.Errorf("answer %d: %v, %v", i, ok, err)
+				}
+			}
+			time.Sleep(time.Second)
+			for _, each := range tags {
+				if f, err := each.Get(t.Context(), latest("oci")); err != nil || f.Digest != two {
+					t.Errorf("got %+v, %v", f, err)
+				}
+			}
 		}
 	})
 }
@@ -147,7 +221,7 @@ func TestTagForget(t *testing.T) {
 func TestTagForgetOutlivesFacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tags := meta.NewTags(metatest.NewMemory(), meta.Options{TTL: 24 * time.Hour})
-		if err := tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 1000*time.Hour); err != nil {
+		if err := set(t, tags, latest("oci"), meta.TagFact{Digest: one}, 1000*time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
@@ -163,12 +237,12 @@ func TestTagForgetOutlivesFacts(t *testing.T) {
 
 func TestTagForgetConcurrent(t *testing.T) {
 	tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
-	asked := time.Now()
 	var wg sync.WaitGroup
 	for i := range 8 {
+		_, q, _ := tags.Ask(t.Context(), latest(fmt.Sprint(i)))
 		wg.Go(func() {
 			for range 50 {
-				_ = tags.Set(t.Context(), latest(fmt.Sprint(i)), meta.TagFact{Digest: one, CheckedAt: asked}, time.Hour)
+				_, _ = tags.Set(t.Context(), q, meta.TagFact{Digest: one}, time.Hour)
 			}
 		})
 	}
@@ -189,7 +263,7 @@ func TestTagsAll(t *testing.T) {
 	tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
 	set := func(upstream, repo, tag string) {
 		k := meta.TagKey{Upstream: upstream, Repo: repo, Tag: tag, Accept: "oci"}
-		if err := tags.Set(t.Context(), k, meta.TagFact{Digest: one}, 0); err != nil {
+		if err := set(t, tags, k, meta.TagFact{Digest: one}, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -380,7 +454,7 @@ func TestUnreadable(t *testing.T) {
 		known := meta.NewPresence(store, meta.PresenceOptions{})
 		write := func() error {
 			return errors.Join(
-				tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 0),
+				set(t, tags, latest("oci"), meta.TagFact{Digest: one}, 0),
 				links.Add(t.Context(), "ecr", "app", meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
 				known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob}}))
 		}
@@ -438,7 +512,7 @@ func TestFailingStore(t *testing.T) {
 	_, held := known.Get(t.Context(), "ecr", "app", one)
 	errs := map[string]error{
 		"tag": tag, "link": link, "known": held,
-		"set tag":      tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 0),
+		"set tag":      set(t, tags, latest("oci"), meta.TagFact{Digest: one}, 0),
 		"forget tag":   tags.Forget(t.Context(), "ecr", "app", "v1"),
 		"add link":     links.Add(t.Context(), "ecr", "app", meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
 		"forget link":  links.Forget(t.Context(), "ecr", "app", one),

@@ -15,8 +15,8 @@ import (
 
 // GuardOptions configure [NewGuarded].
 type GuardOptions struct {
-	// Timeout bounds each Get, Put and Delete; 0 means 250 ms. PutAll may take four times as long. A
-	// Scan is bounded by its context alone.
+	// Timeout bounds each call but PutAll, which may take four times as long, and Scan, which is
+	// bounded by its context alone; 0 means 250 ms.
 	Timeout time.Duration
 	// Failures is the number of consecutive failures after which the store is no longer asked; 0 means
 	// 3.
@@ -49,8 +49,10 @@ type Guarded struct {
 }
 
 var (
-	_ Store = (*Guarded)(nil)
-	_ Batch = (*Guarded)(nil)
+	_ Store   = (*Guarded)(nil)
+	_ Batch   = (*Guarded)(nil)
+	_ Swapper = (*Guarded)(nil)
+	_ Clocked = (*Guarded)(nil)
 )
 
 // NewGuarded returns a Guarded for s. Close also closes s.
@@ -94,6 +96,36 @@ func (g *Guarded) Put(ctx context.Context, key string, value []byte, ttl time.Du
 	return g.do(ctx, "put", g.o.Timeout, func(ctx context.Context) error {
 		return g.store.Put(ctx, key, value, ttl)
 	})
+}
+
+// GetAll implements [Batch].
+func (g *Guarded) GetAll(ctx context.Context, keys []string) (all []Seen, err error) {
+	err = g.do(ctx, "get", g.o.Timeout, func(ctx context.Context) error {
+		all, err = GetAll(ctx, g.store, keys)
+		return err
+	})
+	return all, err
+}
+
+// Swap implements [Swapper].
+func (g *Guarded) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool, err error) {
+	err = g.do(ctx, "swap", g.o.Timeout, func(ctx context.Context) error {
+		ok, err = Swap(ctx, g.store, writes, seen)
+		return err
+	})
+	return ok, err
+}
+
+// Clock implements [Clocked].
+func (g *Guarded) Clock(ctx context.Context) (store, local time.Time, err error) {
+	if _, ok := g.store.(Clocked); !ok {
+		return askClock(ctx, g.store) // which asks nobody
+	}
+	err = g.do(ctx, "clock", g.o.Timeout, func(ctx context.Context) error {
+		store, local, err = askClock(ctx, g.store)
+		return err
+	})
+	return store, local, err
 }
 
 // PutAll implements [Batch].

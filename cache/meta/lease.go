@@ -9,8 +9,8 @@ import (
 // It is valid while a [Cached] would answer each of these reads from memory. It ends when this
 // process writes anything that could change one of the answers. The zero value, nil, and a Lease
 // without reads are not valid. A Lease is never valid if the store failed during a read, or if a
-// read was about an upstream whose facts an [Except] does not keep. It is not valid either if a
-// read found that the store had refused a write of the same key, and sent this write again.
+// read was about an upstream whose facts an [Except] does not keep. It is not valid either if the
+// store has refused the last write of this process under a key that was read.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any
@@ -30,6 +30,7 @@ type mark struct {
 // leasing is a [Store] that knows how long its answers are valid. The Lease may be nil.
 type leasing interface {
 	getLeased(ctx context.Context, key string, l *Lease) ([]byte, error)
+	getAllLeased(ctx context.Context, keys []string, l *Lease) ([]Seen, error)
 }
 
 // GetLeased is s.Get. If s knows how long its answer is valid, l covers the read.
@@ -38,6 +39,14 @@ func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, erro
 		return s.getLeased(ctx, key, l)
 	}
 	return s.Get(ctx, key)
+}
+
+// GetAllLeased is [GetAll] of s. If s knows how long its answers are valid, l covers the reads.
+func GetAllLeased(ctx context.Context, s Store, keys []string, l *Lease) ([]Seen, error) {
+	if s, ok := s.(leasing); ok {
+		return s.getAllLeased(ctx, keys, l)
+	}
+	return GetAll(ctx, s, keys)
 }
 
 // Valid reports whether the memory of the [Cached] would still give the same answers to all reads.

@@ -52,8 +52,10 @@ type Shared struct {
 }
 
 var (
-	_ Store = (*Shared)(nil)
-	_ Batch = (*Shared)(nil)
+	_ Store   = (*Shared)(nil)
+	_ Batch   = (*Shared)(nil)
+	_ Swapper = (*Shared)(nil)
+	_ Clocked = (*Shared)(nil)
 )
 
 // NewShared returns the facts of a fleet in s. Close also closes s.
@@ -146,6 +148,65 @@ func (s *Shared) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	return s.open(shared, sealed)
+}
+
+// GetAll implements [Batch].
+func (s *Shared) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
+	var shared []string
+	var at []int
+	all := make([]Seen, len(keys))
+	for i, key := range keys {
+		all[i].Key = key
+		if k, ok := s.key(key); ok {
+			shared, at = append(shared, k), append(at, i)
+		}
+	}
+	if len(shared) == 0 {
+		return all, ctx.Err()
+	}
+	seen, err := GetAll(ctx, s.store, shared)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range at {
+		if !seen[n].Found {
+			continue
+		}
+		if value, err := s.open(shared[n], seen[n].Value); err == nil {
+			all[i].Value, all[i].Found = value, true
+		}
+	}
+	return all, nil
+}
+
+// Swap implements [Swapper]. It takes several steps for values that are signed, because one value
+// may have several proofs.
+func (s *Shared) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
+	theirs := make([]Seen, 0, len(seen))
+	for _, was := range seen {
+		key, ok := s.key(was.Key)
+		if _, proven := signed(key); proven || !ok && was.Found {
+			return SwapInSteps(ctx, s, writes, seen)
+		}
+		if ok {
+			theirs = append(theirs, Seen{Entry: Entry{key, was.Value}, Found: was.Found})
+		}
+	}
+	mine := make([]Write, 0, len(writes))
+	for _, w := range writes {
+		if key, ok := s.key(w.Key); ok {
+			mine = append(mine, Write{Entry{key, s.seal(key, w.Value, w.TTL)}, w.TTL})
+		}
+	}
+	if len(mine)+len(theirs) == 0 {
+		return true, ctx.Err()
+	}
+	return Swap(ctx, s.store, mine, theirs)
+}
+
+// Clock implements [Clocked].
+func (s *Shared) Clock(ctx context.Context) (store, local time.Time, err error) {
+	return askClock(ctx, s.store)
 }
 
 // Put implements [Store].

@@ -72,7 +72,7 @@ var content = digest.FromString("content")
 func (f facts) write(t *testing.T, upstream string) {
 	t.Helper()
 	err := errors.Join(
-		f.tags.Set(t.Context(), meta.TagKey{Upstream: upstream, Repo: "r", Tag: "t"}, meta.TagFact{Digest: content}, 0),
+		set(t, f.tags, meta.TagKey{Upstream: upstream, Repo: "r", Tag: "t"}, meta.TagFact{Digest: content}, 0),
 		f.links.Add(t.Context(), upstream, "r", meta.Link{Digest: content, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
 		f.bases.Add(t.Context(), []digest.Digest{content}, meta.BaseName{Name: "base", Upstream: upstream, Seen: time.Now()}))
 	if err != nil {

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,10 +52,63 @@ type Store interface {
 	Close() error
 }
 
-// Batch is implemented by stores that can put many entries at about the price of one. The entries
-// are not put atomically: after an error some of them may have been put.
+// Seen is what a store had under a key.
+type Seen struct {
+	Entry
+	Found bool // otherwise there was no entry
+	// Refused says that the store has refused the last write of this process under the key. Only a
+	// [Cached] knows that.
+	Refused bool
+}
+
+// same reports whether both are the same entry, or both none.
+func (s Seen) same(o Seen) bool {
+	return s.Key == o.Key && s.Found == o.Found && (!s.Found || bytes.Equal(s.Value, o.Value))
+}
+
+// Write is an entry to be put, with its ttl as in Put.
+type Write struct {
+	Entry
+	TTL time.Duration
+}
+
+// Batch is implemented by stores that can read or put many entries at about the price of one.
 type Batch interface {
+	// GetAll returns what is under each of the keys.
+	GetAll(ctx context.Context, keys []string) ([]Seen, error)
+	// PutAll puts the entries. They are not put atomically: after an error some of them may have been
+	// put.
 	PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error
+}
+
+// Swapper is implemented by stores that can compare and put in one step.
+type Swapper interface {
+	// Swap puts the entries if the store still has all that was seen, and reports whether it did.
+	Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error)
+}
+
+// Clocked is implemented by stores that several machines share. Its clock dates facts, because the
+// clocks of these machines may differ.
+type Clocked interface {
+	// Clock returns two times of one moment: by the clock of the store, and by that of this process.
+	Clock(ctx context.Context) (store, local time.Time, err error)
+}
+
+// GetAll returns what is under each of the keys: by one call if s is a [Batch], otherwise by one
+// after the other.
+func GetAll(ctx context.Context, s Store, keys []string) ([]Seen, error) {
+	if b, ok := s.(Batch); ok {
+		return b.GetAll(ctx, keys)
+	}
+	all := make([]Seen, 0, len(keys))
+	for _, k := range keys {
+		value, err := s.Get(ctx, k)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		all = append(all, Seen{Entry: Entry{k, value}, Found: err == nil})
+	}
+	return all, nil
 }
 
 // PutAll puts the entries into s: in one call if s is a [Batch], otherwise one after the other.
@@ -71,4 +125,56 @@ func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) er
 		}
 	}
 	return nil
+}
+
+// Swap puts the entries if s still has all that was seen, and reports whether it did. If s is no
+// [Swapper], another process may write between the comparison and the write.
+func Swap(ctx context.Context, s Store, writes []Write, seen []Seen) (bool, error) {
+	if sw, ok := s.(Swapper); ok {
+		return sw.Swap(ctx, writes, seen)
+	}
+	return SwapInSteps(ctx, s, writes, seen)
+}
+
+// SwapInSteps is Swap for stores that cannot compare and put in one step. It puts the entries in
+// their order.
+func SwapInSteps(ctx context.Context, s Store, writes []Write, seen []Seen) (bool, error) {
+	keys := make([]string, len(seen))
+	for i := range seen {
+		keys[i] = seen[i].Key
+	}
+	now, err := GetAll(ctx, s, keys)
+	if err != nil {
+		return false, err
+	}
+	for i := range seen {
+		if !now[i].same(seen[i]) {
+			return false, nil
+		}
+	}
+	for _, w := range writes {
+		if err := s.Put(ctx, w.Key, w.Value, w.TTL); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Clock returns two times of one moment: by the clock that dates the facts in s, and by that of
+// this process. They are the same if s is not [Clocked], or does not answer.
+func Clock(ctx context.Context, s Store) (store, local time.Time) {
+	store, local, err := askClock(ctx, s)
+	if err != nil {
+		local = time.Now()
+		store = local
+	}
+	return store, local
+}
+
+func askClock(ctx context.Context, s Store) (store, local time.Time, err error) {
+	if c, ok := s.(Clocked); ok {
+		return c.Clock(ctx)
+	}
+	now := time.Now()
+	return now, now, nil
 }

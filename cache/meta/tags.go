@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -55,9 +56,8 @@ type Tag struct {
 // Tags remembers what tags point to, and which manifests refer to a manifest.
 //
 // Forget hides all facts about a tag at once, for every Accept, by writing a new epoch. Facts of an
-// older epoch are invisible, and so are facts whose question was asked before the new epoch began.
-// The clocks of mirrors that share a store must agree to within seconds. If they differ by n
-// seconds, facts around a push can be wrongly hidden or visible for n seconds.
+// older epoch are invisible, and so are answers to questions that were asked in one. If mirrors
+// share the store, its clock dates the facts, so the clocks of the mirrors may differ.
 type Tags struct {
 	ledger[tagRecord]
 }
@@ -81,10 +81,9 @@ type tagRecord struct {
 	Digest    digest.Digest `json:"d,omitempty"`
 	MediaType string        `json:"m,omitempty"`
 	Size      int64         `json:"s,omitempty"`
-	Checked   int64         `json:"c"` // Unix nanoseconds
 	NotFound  bool          `json:"n,omitempty"`
 	Reason    *Reason       `json:"r,omitempty"`
-	Epoch     string        `json:"e,omitempty"`
+	dated
 }
 
 func (r tagRecord) check() error {
@@ -94,11 +93,16 @@ func (r tagRecord) check() error {
 	return checkDigest(r.Digest)
 }
 
-func (r tagRecord) fact() TagFact {
-	f := TagFact{
-		Digest: r.Digest, MediaType: r.MediaType, Size: r.Size,
-		CheckedAt: time.Unix(0, r.Checked), NotFound: r.NotFound,
+func recordOf(f TagFact, d dated) tagRecord {
+	r := tagRecord{Digest: f.Digest, MediaType: f.MediaType, Size: f.Size, NotFound: f.NotFound, dated: d}
+	if f.NotFound && f.Reason != (Reason{}) {
+		r.Reason = &f.Reason
 	}
+	return r
+}
+
+func (t *Tags) fact(ctx context.Context, r tagRecord) TagFact {
+	f := TagFact{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, CheckedAt: r.time(ctx, t.store), NotFound: r.NotFound}
 	if r.Reason != nil {
 		f.Reason = *r.Reason
 	}
@@ -108,63 +112,91 @@ func (r tagRecord) fact() TagFact {
 // Get returns the fact about k, ErrNotFound if there is none, or the failure of the store. A fact
 // with NotFound set is an answer, not ErrNotFound.
 func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
-	r, err := t.read(ctx, k.key())
-	if err != nil {
-		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
-	}
-	e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
-	if err == nil && e.hides(r.Epoch, r.Checked) {
+	all, err := t.Find(ctx, k)
+	if err == nil && all[0] == nil {
 		err = ErrNotFound
 	}
 	if err != nil {
 		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
 	}
-	return r.fact(), nil
+	return *all[0], nil
 }
 
-// Set records f. The parameter keep is how long the fact is kept, at most Options.TTL; 0 means
-// Options.TTL. A zero CheckedAt means now. Set records nothing and returns nil if the question was
-// asked before the last Forget of its tag.
-func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
+// Find returns the facts about questions for one tag, which differ in their Accept; nil where there
+// is none. An error is a failure of the store.
+func (t *Tags) Find(ctx context.Context, keys ...TagKey) ([]*TagFact, error) {
+	all, _, err := t.find(ctx, false, keys)
+	return all, err
+}
+
+// Ask is Find, and reads what the store has now. The result is valid even if the store fails. The
+// question is for the first of the keys. A caller that asks the upstream begins after Ask has
+// returned, and records the answer by [Tags.Set]. doubtful says that this process knew something
+// that the store has refused, so the facts must not be used without a question to the upstream.
+func (t *Tags) Ask(ctx context.Context, keys ...TagKey) (all []*TagFact, q Question, doubtful bool) {
+	all, q, _ = t.find(ctx, true, keys)
+	return all, q, q.doubtful()
+}
+
+func (t *Tags) find(ctx context.Context, now bool, keys []TagKey) ([]*TagFact, Question, error) {
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = k.key()
+	}
+	records, q, err := answers(ctx, t.ledger, now, keys[0].forgetKey(), names...)
+	all := make([]*TagFact, len(keys))
+	for i, r := range records {
+		if r != nil {
+			f := t.fact(ctx, *r)
+			all[i] = &f
+		}
+	}
+	return all, q, err
+}
+
+// Set records f, which is the answer to q. The parameter keep is how long the fact is kept, at most
+// Options.TTL; 0 means Options.TTL, and less than 0 that nothing is recorded. A zero CheckedAt
+// means the time of the question. ok is false if the answer is out of date, because the tag was
+// pushed or forgotten since the question, or because a later answer is recorded. The caller then
+// asks again.
+func (t *Tags) Set(ctx context.Context, q Question, f TagFact, keep time.Duration) (ok bool, err error) {
+	if keep < 0 {
+		return true, nil
+	}
 	if keep == 0 || keep > t.ttl {
 		keep = t.ttl
 	}
 	if f.CheckedAt.IsZero() {
-		f.CheckedAt = time.Now()
+		f.CheckedAt = q.asked
 	}
-	e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
+	ok, err = recordAnswer(ctx, t.ledger, q, f.CheckedAt, keep, func(d dated) tagRecord { return recordOf(f, d) })
 	if err != nil {
-		return fmt.Errorf("set tag %s: %w", k, err)
+		return ok, fmt.Errorf("set tag %s: %w", q.fact.Key, err)
 	}
-	r := tagRecord{
-		Digest: f.Digest, MediaType: f.MediaType, Size: f.Size,
-		Checked: f.CheckedAt.UnixNano(), NotFound: f.NotFound, Epoch: e.Name,
+	return ok, nil
+}
+
+// Pushed records f, which a push of the tag has made true, and makes every other fact about the tag
+// invisible, for every Accept, including answers that are still on their way.
+func (t *Tags) Pushed(ctx context.Context, k TagKey, f TagFact) error {
+	w, e, err := newEpoch(t.ledger, k.forgetKey())
+	if err != nil {
+		return err
 	}
-	if f.NotFound && f.Reason != (Reason{}) {
-		r.Reason = &f.Reason
+	entry, err := t.entry(k.key(), recordOf(f, dateOf(ctx, t.store, time.Now(), e)))
+	if err != nil {
+		return fmt.Errorf("pushed tag %s: %w", k, err)
 	}
-	if e.hides(r.Epoch, r.Checked) {
-		return nil
-	}
-	if err := t.writeFor(ctx, k.key(), r, keep); err != nil {
-		return fmt.Errorf("set tag %s: %w", k, err)
+	if _, err := Swap(ctx, t.store, []Write{w, {entry, t.ttl}}, nil); err != nil {
+		return fmt.Errorf("pushed tag %s: %w", k, err)
 	}
 	return nil
 }
 
-// SetNotFound records that the upstream, asked at the given time, had no such tag. The parameter
-// window is how long the fact is kept. If window is not positive, SetNotFound records nothing.
-func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
-	if window <= 0 {
-		return nil
-	}
-	return t.Set(ctx, k, TagFact{CheckedAt: asked, NotFound: true, Reason: why}, window)
-}
-
 // Forget makes every fact about a tag invisible, for every Accept, including answers that are
-// still on their way. A push calls Forget before it records the new digest.
+// still on their way.
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
-	if err := epochsOf(t.ledger).begin(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey()); err != nil {
+	if err := begin(ctx, t.ledger, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey()); err != nil {
 		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)
 	}
 	return nil
@@ -175,11 +207,14 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 // it reads the whole store if the store does not order its keys.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
-		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
-		if err == nil && (k.Accept == Referrers || e.hides(r.Epoch, r.Checked)) {
+		e, err := sibling[epoch](t.ledger).read(ctx, k.forgetKey())
+		if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		if err == nil && (k.Accept == Referrers || r.Epoch != e.Name) {
 			err = ErrNotFound
 		}
-		return Tag{Upstream: k.Upstream, Repo: k.Repo, Tag: k.Tag, TagFact: r.fact()}, err
+		return Tag{Upstream: k.Upstream, Repo: k.Repo, Tag: k.Tag, TagFact: t.fact(ctx, r)}, err
 	})
 }
 

@@ -70,6 +70,29 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
+// In returns the links of several repositories to d, by one question to the store; nil where there
+// is none. An error is a failure of the store.
+func (l *Visibility) In(ctx context.Context, upstream string, d digest.Digest, repos ...string) ([]*LinkFact, error) {
+	keys := make([]string, len(repos))
+	for i, repo := range repos {
+		keys[i] = digestKey{upstream, repo, d}.in(linkSpace)
+	}
+	seen, err := GetAllLeased(ctx, l.store, keys, l.lease)
+	if err != nil {
+		return nil, fmt.Errorf("visibility at %s of %s: %w", upstream, d, err)
+	}
+	links := make([]*LinkFact, len(repos))
+	for i, s := range seen {
+		if !s.Found {
+			continue
+		}
+		if r, err := l.decode(s.Value); err == nil {
+			links[i] = (*LinkFact)(&r)
+		}
+	}
+	return links, nil
+}
+
 // Add stores links of repo. A caller adds a manifest and all its children in one call. The TTL of a
 // link that exists already begins again.
 func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {

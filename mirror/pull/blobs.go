@@ -38,9 +38,7 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	content, err := f.Open(ctx, at.Size)
 	joined()
 	if err != nil {
-		if asked, ok := f.Asked(); ok {
-			r.NoBlob(d).Remember(ctx, asked, err)
-		}
+		f.RememberAbsent(ctx, err)
 		return err
 	}
 	defer content.Close()
@@ -92,9 +90,7 @@ func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arri
 	f := r.Fetch(b.Digest, urgency)
 	content, err := f.Open(ctx, b.Size)
 	if err != nil {
-		if asked, ok := f.Asked(); ok {
-			r.NoBlob(b.Digest).Remember(ctx, asked, err)
-		}
+		f.RememberAbsent(ctx, err)
 		return false, err
 	}
 	defer content.Close()

@@ -18,8 +18,15 @@ func (h *fixture) redate(key meta.TagKey, checked time.Time) {
 		h.Fatal(err)
 	}
 	fact.CheckedAt = checked
-	if err := h.Tags.Set(h.Context(), key, fact, 0); err != nil {
-		h.Fatal(err)
+	h.record(key, fact)
+}
+
+// record records a fact, as the answer to a question that is asked now.
+func (h *fixture) record(key meta.TagKey, fact meta.TagFact) {
+	h.Helper()
+	_, q, _ := h.Tags.Ask(h.Context(), key)
+	if ok, err := h.Tags.Set(h.Context(), q, fact, 0); !ok || err != nil {
+		h.Fatal(ok, err)
 	}
 }
 
@@ -53,9 +60,7 @@ func TestPushFromTheFuture(t *testing.T) {
 		a.asked(t, 1)
 		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}
 		fact := meta.TagFact{Digest: old.Digest, MediaType: old.MediaType, CheckedAt: time.Now().Add(time.Hour)}
-		if err := h.Tags.Set(t.Context(), key, fact, 0); err != nil {
-			t.Fatal(err)
-		}
+		h.record(key, fact)
 		h.get(old, "cache", 0)
 		a.asked(t, 0)
 	})

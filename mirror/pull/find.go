@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -120,12 +121,26 @@ func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	})
 }
 
-func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
-	fact := newestFact(ctx, f.o.Tags, t)
-	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-		return a, err
+// maxOvertaken bounds the questions about a tag that is pushed each time before the upstream has
+// answered. The last answer is then good enough: the client asked while the tag was being pushed.
+const maxOvertaken = 4
+
+// freshOrAsk answers from a fresh fact, or asks the upstream. If the tag is pushed meanwhile, by
+// whichever mirror, it looks again: who has joined this question may have seen the push succeed.
+func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (a *answer, err error) {
+	for range maxOvertaken {
+		fact, q, fresh := f.known(ctx, t)
+		if fresh {
+			if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
+				return a, err
+			}
+		}
+		overtaken := false
+		if a, overtaken, err = f.askTag(ctx, how, t, fact, q); !overtaken {
+			break
+		}
 	}
-	return f.askTag(ctx, how, t, fact)
+	return a, err
 }
 
 // newestFact returns the newest fact that is valid for the client's Accept lines, or nil.
@@ -137,20 +152,49 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	return fact
 }
 
+// known is newestFact for a caller that is going to ask the upstream: it reads what the store has
+// now, and returns the question by which the answer is recorded. usable is false if this mirror
+// knew something that the store has refused. The fact may then be older than that.
+func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Question, usable bool) {
+	facts, q, doubtful := f.o.Tags.Ask(ctx, t.keys()...)
+	if fact = t.newest(facts); fact != nil && fact.CheckedAt.Before(t.after) {
+		fact = nil
+	}
+	return fact, q, !doubtful
+}
+
 // anyFact is newestFact without the bound that the field after of a tag sets.
 func anyFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
-	key := t.key()
-	fact, err := tags.Get(ctx, key)
-	key.Accept = repository.PushedAccept
-	p, perr := tags.Get(ctx, key)
-	now := time.Now()
-	if t.subject == "" && perr == nil && oci.Accepts(t.accept, p.MediaType) && (err != nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
-		return &p
-	}
+	facts, err := tags.Find(ctx, t.keys()...)
 	if err != nil {
 		return nil
 	}
-	return &fact
+	return t.newest(facts)
+}
+
+// keys returns the keys of the facts that can answer: that of the question, and that of a push.
+func (t tag) keys() []meta.TagKey {
+	key := t.key()
+	if t.subject != "" {
+		return []meta.TagKey{key}
+	}
+	pushed := key
+	pushed.Accept = repository.PushedAccept
+	return []meta.TagKey{key, pushed}
+}
+
+// newest returns the newest of the facts under keys that is valid for the client's Accept lines, or
+// nil.
+func (t tag) newest(facts []*meta.TagFact) *meta.TagFact {
+	fact := facts[0]
+	if len(facts) == 1 {
+		return fact
+	}
+	now, p := time.Now(), facts[1]
+	if p != nil && oci.Accepts(t.accept, p.MediaType) && (fact == nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
+		return p
+	}
+	return fact
 }
 
 // fresh returns the answer that a fact gives while it is fresh. The answer of a negative fact is an
@@ -181,9 +225,8 @@ func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.M
 
 // askTag asks the upstream for the meaning of a tag, or for a list of referrers. For a tag, it
 // sends a HEAD if the last answer is held, and a GET if there is no such answer or the tag has
-// moved.
-func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
-	asked := time.Now()
+// moved. overtaken says that the answer was out of date when it came.
+func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact, q meta.Question) (a *answer, overtaken bool, err error) {
 	var old *answer
 	if fact != nil && !fact.NotFound {
 		if m := f.held(ctx, t, fact.Digest); m != nil {
@@ -192,16 +235,13 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 	}
 	man, source, err := f.newer(ctx, how, t, old)
 	if err != nil {
-		return f.staleIfError(ctx, t, old, fact, asked, err)
+		return f.staleIfError(ctx, t, old, fact, q, err)
 	}
 	if man == nil {
-		again := *fact
-		again.CheckedAt = asked
-		f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
 		if t.subject == "" {
-			t.repo.RecordConfirmed(ctx, old.Manifest, asked)
+			t.repo.RecordConfirmed(ctx, old.Manifest, q.Asked())
 		}
-		return old, nil
+		return old, f.record(ctx, q, meta.TagFact{Digest: fact.Digest, MediaType: fact.MediaType, Size: fact.Size}, 0), nil
 	}
 	if t.subject != "" {
 		f.storeList(ctx, t, man)
@@ -211,8 +251,15 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 			f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
 		}
 	}
-	f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
-	return &answer{Manifest: repository.ManifestOf(man), source: source}, nil
+	overtaken = f.record(ctx, q, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0)
+	return &answer{Manifest: repository.ManifestOf(man), source: source}, overtaken, nil
+}
+
+// record records the answer to a question, and reports whether it was out of date when it came.
+func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact, keep time.Duration) (overtaken bool) {
+	ok, err := f.o.Tags.Set(ctx, q, fact, keep)
+	f.o.Repositories.Recorded(err)
+	return !ok && err == nil
 }
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the answer is still the
@@ -247,17 +294,17 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
 // 5861). Otherwise it returns err. If err says that there is no such tag, staleIfError records
 // that.
-func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, asked time.Time, err error) (*answer, error) {
+func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, q meta.Question, err error) (*answer, bool, error) {
 	if oci.NotFound(err) {
-		f.o.Repositories.Recorded(f.o.Tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))
-		return nil, err
+		absent := meta.TagFact{NotFound: true, Reason: repository.ReasonOf(err)}
+		return nil, f.record(ctx, q, absent, cmp.Or(max(t.repo.Up.Tags.NotFound, 0), -1)), err
 	}
-	if old == nil || !NotAnswered(err) || meta.Age(asked, fact.CheckedAt) > t.repo.Up.Tags.Stale {
-		return nil, err
+	if old == nil || !NotAnswered(err) || meta.Age(q.Asked(), fact.CheckedAt) > t.repo.Up.Tags.Stale {
+		return nil, false, err
 	}
 	a := *old
 	a.source, a.stale = fromStale, err
-	return &a, nil
+	return &a, false, nil
 }
 
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
@@ -270,9 +317,9 @@ func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Diges
 		if m := r.Held(ctx, d); m != nil {
 			return &answer{Manifest: m, source: fromCache}, nil
 		}
-		asked := time.Now()
+		absent, asked := r.NoManifest(d, accept).Asking(ctx), time.Now()
 		a, err := f.askDigest(ctx, r, d, accept)
-		r.NoManifest(d, accept).Remember(ctx, asked, err)
+		absent.Remember(ctx, asked, err)
 		return a, err
 	})
 }
@@ -287,10 +334,11 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 		if held == nil {
 			return f.byDigest(ctx, r, d, accept)
 		}
-		asked, ref, once := time.Now(), oci.Reference{Digest: d}, r.Up.OneTry()
+		absent, asked := r.NoManifest(d, accept).Asking(ctx), time.Now()
+		ref, once := oci.Reference{Digest: d}, r.Up.OneTry()
 		_, err := once.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
 		if err != nil {
-			r.NoManifest(d, accept).Remember(ctx, asked, err)
+			absent.Remember(ctx, asked, err)
 			if oci.NotFound(err) {
 				r.ForgetAtTarget(ctx, d)
 			}

@@ -3,7 +3,6 @@ package pull
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -178,7 +177,6 @@ func (p *Puller) prefetch(ctx context.Context, ahead *prefetcher, r repository.R
 	if _, held := p.o.Cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
 		return
 	}
-	began := time.Now()
 	urgency := ahead.begin(b.Digest)
 	defer ahead.end(b.Digest)
 	if r.Up.Tier != nil { // which may have the blob, if the upstream confirms that the repository has it
@@ -188,15 +186,13 @@ func (p *Puller) prefetch(ctx context.Context, ahead *prefetcher, r repository.R
 	}
 	f := r.Fetch(b.Digest, urgency)
 	content, err := f.Open(ctx, b.Size)
-	_, asked := f.Asked()
 	if err == nil {
 		err = content.Wait()
 		_ = content.Close() // nothing was read
-		_, asked = f.Asked()
-	} else if asked {
-		r.NoBlob(b.Digest).Remember(ctx, began, err)
+	} else {
+		f.RememberAbsent(ctx, err)
 	}
-	if asked {
+	if f.Asked() {
 		p.prefetched.WithLabelValues(r.Up.Name).Inc()
 	}
 	if err != nil && ctx.Err() == nil {

@@ -167,11 +167,13 @@ func (f *finder) startRefresh(t tag) {
 // upstream refuses to answer, the old answer is not served any more. Then the next client waits for
 // the upstream, and gets the upstream's error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
-	fact := newestFact(ctx, f.o.Tags, t)
-	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-		return true // another request has asked the upstream since
+	fact, q, usable := f.known(ctx, t)
+	if usable {
+		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
+			return true // another request, or another mirror, has asked the upstream since
+		}
 	}
-	a, err := f.askTag(ctx, upstream.InBackground(), t, fact)
+	a, _, err := f.askTag(ctx, upstream.InBackground(), t, fact, q)
 	result := "unchanged"
 	switch {
 	case ctx.Err() != nil:

@@ -27,8 +27,8 @@ type Fetch struct {
 	// ahead is the urgency of a prefetch, which is raised when a client waits for the blob. It is nil
 	// if the fetch is not a prefetch.
 	ahead *upstream.Urgency
-	// asked is when this fetch last sent a request to the upstream; nil if it has sent none.
-	asked atomic.Pointer[time.Time]
+	// asked is the last question to the upstream before it answered; nil if there was none.
+	asked atomic.Pointer[blobQuestion]
 	// answered is set when the upstream has begun to return the blob, which confirms that it has the
 	// blob.
 	answered atomic.Bool
@@ -74,12 +74,21 @@ func (f *Fetch) keepVisible(ctx context.Context, size int64) {
 	}
 }
 
-// Asked returns when this fetch last asked the upstream. ok is false if it has not asked.
-func (f *Fetch) Asked() (at time.Time, ok bool) {
-	if at := f.asked.Load(); at != nil {
-		return *at, true
+// blobQuestion is a question of a fetch to its upstream.
+type blobQuestion struct {
+	at     time.Time
+	absent Absence
+}
+
+// Asked reports whether this fetch has asked the upstream.
+func (f *Fetch) Asked() bool { return f.asked.Load() != nil }
+
+// RememberAbsent records the absence of the blob if err, with which the fetch has failed, is a "not
+// found" of the upstream.
+func (f *Fetch) RememberAbsent(ctx context.Context, err error) {
+	if q := f.asked.Load(); q != nil {
+		q.absent.Remember(ctx, q.at, err)
 	}
-	return time.Time{}, false
 }
 
 // Answered reports whether the upstream has begun to return the blob to this fetch.
@@ -157,8 +166,9 @@ func (f *Fetch) fromMember(ctx context.Context, from int64) (s cache.Stream, ok 
 
 // get opens the bytes [from, to) of the blob. If to is 0, the bytes reach to the end of the blob.
 func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
-	now := time.Now()
-	f.asked.Store(&now)
+	if !f.answered.Load() {
+		f.asked.Store(&blobQuestion{time.Now(), f.repo.NoBlob(f.digest).Asking(ctx)})
+	}
 	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: f.repo.Remote().With(upstream.Call{Background: f.ahead}), Digest: f.digest, From: from, To: to})
 	if err != nil {
 		return cache.Stream{}, err

@@ -338,10 +338,10 @@ func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 		return 0, err
 	}
 	return r.store.confirms.Do(ctx, r.Key(d), func(ctx context.Context) (int64, error) {
-		asked := time.Now()
+		absent, asked := r.NoBlob(d).Asking(ctx), time.Now()
 		size, err := r.Ask(ctx, upstream.Call{}, d)
 		if err != nil {
-			r.NoBlob(d).Remember(ctx, asked, err)
+			absent.Remember(ctx, asked, err)
 			return 0, err
 		}
 		r.confirmed(ctx, d, size)

@@ -244,8 +244,8 @@ var arrangements = []struct {
 	{
 		name: "absent, as the upstream said a moment ago",
 		put: func(f *fixture) {
-			f.NoBlob(f.digest).Remember(f.Context(), time.Now(), oci.ErrBlobUnknown)
-			f.NoManifest(f.digest, nil).Remember(f.Context(), time.Now(), oci.ErrManifestUnknown)
+			f.NoBlob(f.digest).Asking(f.Context()).Remember(f.Context(), time.Now(), oci.ErrBlobUnknown)
+			f.NoManifest(f.digest, nil).Asking(f.Context()).Remember(f.Context(), time.Now(), oci.ErrManifestUnknown)
 		},
 		blob:     map[Need]Place{Serve: Absent, ServePusher: Absent},
 		manifest: map[Need]Place{Serve: Absent, ServePusher: Absent, ServeHere: Absent, LeaveOut: Absent, LeaveToQueue: Absent, Judge: Absent},

@@ -158,9 +158,9 @@ func Records(man *oci.Manifest) bool {
 
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. The parameter children has the children that the push waited for.
-// StorePushed forgets the old meaning of the tag before it records the new one, so that an answer
-// under way cannot bring back the old meaning. If the manifest has a subject, StorePushed also
-// forgets the list of the subject's referrers. It releases the staged blobs of the children.
+// StorePushed replaces all that is known about the tag in one step, so that an answer under way
+// cannot bring back the old meaning. If the manifest has a subject, StorePushed also forgets the
+// list of the subject's referrers. It releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -173,9 +173,8 @@ func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manif
 	r.ForgetReference(ctx, oci.Reference{Digest: man.Digest})
 	forgetReferrers(ctx, r, man)
 	if ref.Tag != "" {
-		r.ForgetReference(ctx, ref)
 		key := meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept}
-		s.Recorded(s.o.Tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
+		s.Recorded(s.o.Tags.Pushed(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}))
 	}
 	s.o.Staged.Drop(Keys(r, children)...)
 }
@@ -296,27 +295,36 @@ func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 // Absence is the fact that, according to its upstream, a repository has no content with a
 // digest.
 type Absence struct {
-	repo Repo
-	key  meta.AbsentKey
+	repo     Repo
+	key      meta.AbsentKey
+	question *meta.Question // nil before Asking
 }
 
 // NoManifest returns the absence of a manifest, whether or not it is recorded. accept lists the
 // media types that the client accepts: some registries answer "not found" if the client does not
 // accept the type of the manifest.
 func (r Repo) NoManifest(d digest.Digest, accept []string) Absence {
-	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
+	return Absence{repo: r, key: meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
 }
 
 // NoBlob returns the absence of a blob, whether or not it is recorded.
 func (r Repo) NoBlob(d digest.Digest) Absence {
-	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
+	return Absence{repo: r, key: meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
+}
+
+// Asking returns the absence for a caller that is about to ask the upstream. If the content comes
+// meanwhile, Remember records nothing.
+func (a Absence) Asking(ctx context.Context) Absence {
+	q := a.repo.store.absences.Ask(ctx, a.key)
+	a.question = &q
+	return a
 }
 
 // Remember records the absence and the text of err if err is "not found". Otherwise it does
-// nothing. asked is when the upstream was asked.
+// nothing. asked is when the upstream was asked, after Asking.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
-	if oci.NotFound(err) {
-		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, a.key, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
+	if oci.NotFound(err) && a.question != nil {
+		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, *a.question, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
 	}
 }
 

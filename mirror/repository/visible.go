@@ -40,14 +40,16 @@ func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool
 	return link, visible, err
 }
 
-// lookUp is visible without linkCache.
+// lookUp is visible without linkCache. The error is [meta.ErrNotFound] if there is no link.
 func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest) (meta.LinkFact, bool, error) {
-	link, err := links.Get(ctx, r.Up.Name, r.Name, d)
-	if err != nil {
-		return link, false, err
+	both, err := links.In(ctx, r.Up.Name, d, r.Name, anywhere)
+	switch {
+	case err != nil:
+		return meta.LinkFact{}, false, err
+	case both[0] == nil:
+		return meta.LinkFact{}, false, meta.ErrNotFound
 	}
-	_, err = links.Get(ctx, r.Up.Name, anywhere, d)
-	return link, err == nil, nil
+	return *both[0], both[1] != nil, nil
 }
 
 // Held returns a manifest that is visible to the repository and in the cache or the tier, or nil.

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -63,8 +64,9 @@ type Store struct {
 }
 
 var (
-	_ meta.Store = (*Store)(nil)
-	_ meta.Batch = (*Store)(nil)
+	_ meta.Store   = (*Store)(nil)
+	_ meta.Batch   = (*Store)(nil)
+	_ meta.Swapper = (*Store)(nil)
 )
 
 // facts is the only bucket. Under each key, it has the expiry followed by the value. The expiry has
@@ -224,6 +226,40 @@ func (s *Store) Get(ctx context.Context, key string) (value []byte, err error) {
 	return value, err
 }
 
+// GetAll implements [meta.Batch] in one transaction.
+func (s *Store) GetAll(ctx context.Context, keys []string) (all []meta.Seen, err error) {
+	err = s.view(ctx, func(b *bbolt.Bucket) error {
+		now := time.Now().UnixNano()
+		for _, k := range keys {
+			v, ok := unseal(b.Get([]byte(k)), now)
+			all = append(all, meta.Seen{Entry: meta.Entry{Key: k, Value: bytes.Clone(v)}, Found: ok})
+		}
+		return nil
+	})
+	return all, err
+}
+
+// Swap implements [meta.Swapper] in one transaction.
+func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (ok bool, err error) {
+	err = s.update(ctx, func(b *bbolt.Bucket) error {
+		now := time.Now().UnixNano()
+		for _, was := range seen {
+			v, found := unseal(b.Get([]byte(was.Key)), now)
+			if found != was.Found || found && !bytes.Equal(v, was.Value) {
+				return nil
+			}
+		}
+		for _, w := range writes {
+			if err := put(b, w.Entry, w.TTL); err != nil {
+				return err
+			}
+		}
+		ok = true
+		return nil
+	})
+	return ok && err == nil, err
+}
+
 // Put implements [meta.Store].
 func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	return s.PutAll(ctx, []meta.Entry{{Key: key, Value: value}}, ttl)
@@ -231,21 +267,26 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 
 // PutAll implements [meta.Batch] in one transaction.
 func (s *Store) PutAll(ctx context.Context, entries []meta.Entry, ttl time.Duration) error {
-	expires := expiry(ttl)
 	return s.update(ctx, func(b *bbolt.Bucket) error {
 		for _, e := range entries {
-			err := error(nil)
-			if ttl < 0 {
-				err = b.Delete([]byte(e.Key))
-			} else {
-				err = b.Put([]byte(e.Key), seal(e.Value, expires))
-			}
-			if err != nil {
-				return fmt.Errorf("put %.100q: %w", e.Key, err)
+			if err := put(b, e, ttl); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+func put(b *bbolt.Bucket, e meta.Entry, ttl time.Duration) (err error) {
+	if ttl < 0 {
+		err = b.Delete([]byte(e.Key))
+	} else {
+		err = b.Put([]byte(e.Key), seal(e.Value, expiry(ttl)))
+	}
+	if err != nil {
+		return fmt.Errorf("put %.100q: %w", e.Key, err)
+	}
+	return nil
 }
 
 // Delete implements [meta.Store].

@@ -25,7 +25,10 @@ type entry struct {
 	expires time.Time // zero means never
 }
 
-var _ meta.Store = (*Memory)(nil)
+var (
+	_ meta.Store   = (*Memory)(nil)
+	_ meta.Swapper = (*Memory)(nil)
+)
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{entries: map[string]entry{}} }
@@ -64,12 +67,36 @@ func (m *Memory) Put(ctx context.Context, key string, value []byte, ttl time.Dur
 	if err := m.usable(ctx); err != nil {
 		return err
 	}
+	m.put(key, value, ttl)
+	return nil
+}
+
+// put needs the lock.
+func (m *Memory) put(key string, value []byte, ttl time.Duration) {
 	e := entry{value: bytes.Clone(value)}
 	if ttl != 0 {
 		e.expires = time.Now().Add(ttl)
 	}
 	m.entries[key] = e
-	return nil
+}
+
+// Swap implements [meta.Swapper].
+func (m *Memory) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return false, err
+	}
+	for _, s := range seen {
+		e, ok := m.entries[s.Key]
+		if found := ok && e.living(); found != s.Found || found && !bytes.Equal(e.value, s.Value) {
+			return false, nil
+		}
+	}
+	for _, w := range writes {
+		m.put(w.Key, w.Value, w.TTL)
+	}
+	return true, nil
 }
 
 // Delete implements [meta.Store].

@@ -24,6 +24,8 @@ type Suite struct {
 	// RealTime says that a clock outside of this process decides about expiry, so that virtual time
 	// cannot be used.
 	RealTime bool
+	// InSteps says that Swap compares and puts in several steps, as [meta.SwapInSteps] does.
+	InSteps bool
 }
 
 // Run checks that the store keeps the contract of [meta.Store].
@@ -39,6 +41,8 @@ func (s Suite) Run(t *testing.T) {
 		{"OddKeys", oddKeys},
 		{"BigValues", bigValues},
 		{"Batch", batch},
+		{"GetAll", getAll},
+		{"Swap", swap},
 		{"ScanPrefix", scanPrefix},
 		{"ScanBreak", scanBreak},
 		{"ScanWrites", scanWrites},
@@ -52,6 +56,13 @@ func (s Suite) Run(t *testing.T) {
 			store := s.Open(t)
 			t.Cleanup(func() { _ = store.Close() })
 			c.test(t, store)
+		})
+	}
+	if !s.InSteps {
+		t.Run("SwapConcurrent", func(t *testing.T) {
+			store := s.Open(t)
+			t.Cleanup(func() { _ = store.Close() })
+			swapConcurrent(t, store)
 		})
 	}
 	t.Run("TTLExpiry", s.expiry)
@@ -207,6 +218,87 @@ func batch(t *testing.T, s meta.Store) {
 	Want(t, s, "b/003", "value 3")
 	if diff := cmp.Diff(want, Listing(t, s, "b/")); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+func getAll(t *testing.T, s meta.Store) {
+	keys := []string{"g/a", "g/none", "g/b", "g/a"}
+	Put(t, s, "g/a", "one", time.Hour)
+	Put(t, s, "g/b", "", 0)
+	seen, err := meta.GetAll(t.Context(), s, keys)
+	if err != nil || len(seen) != len(keys) {
+		t.Fatalf("got %v, %v", seen, err)
+	}
+	for i, want := range []meta.Seen{{Entry: meta.Entry{Value: []byte("one")}, Found: true}, {}, {Found: true}, {Entry: meta.Entry{Value: []byte("one")}, Found: true}} {
+		if got := seen[i]; got.Key != keys[i] || got.Found != want.Found || string(got.Value) != string(want.Value) {
+			t.Errorf("%s: %+v", keys[i], got)
+		}
+	}
+}
+
+// write is an entry to be put.
+func write(key, value string, ttl time.Duration) meta.Write {
+	return meta.Write{Entry: meta.Entry{Key: key, Value: []byte(value)}, TTL: ttl}
+}
+
+func swap(t *testing.T, s meta.Store) {
+	Put(t, s, "s/a", "one", time.Hour)
+	seen, err := meta.GetAll(t.Context(), s, []string{"s/a", "s/none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := meta.Swap(t.Context(), s, []meta.Write{write("s/a", "two", time.Hour), write("s/c", "\x00=\n", 0)}, seen); !ok || err != nil {
+		t.Fatalf("nothing has changed: %v, %v", ok, err)
+	}
+	Want(t, s, "s/a", "two")
+	Want(t, s, "s/c", "\x00=\n")
+	if ok, err := meta.Swap(t.Context(), s, []meta.Write{write("s/c", "three", 0)}, seen); ok || err != nil {
+		t.Errorf("a value has changed: %v, %v", ok, err)
+	}
+	for name, one := range map[string]meta.Seen{
+		"is gone":     {Entry: meta.Entry{Key: "s/none", Value: []byte("x")}, Found: true},
+		"has come":    {Entry: meta.Entry{Key: "s/a"}},
+		"is empty":    {Entry: meta.Entry{Key: "s/none"}, Found: true},
+		"was emptier": {Entry: meta.Entry{Key: "s/a"}, Found: true},
+	} {
+		if ok, err := meta.Swap(t.Context(), s, []meta.Write{write("s/c", "three", 0)}, []meta.Seen{one}); ok || err != nil {
+			t.Errorf("an entry %s: %v, %v", name, ok, err)
+		}
+	}
+	Want(t, s, "s/c", "\x00=\n")
+	if ok, err := meta.Swap(t.Context(), s, []meta.Write{write("s/c", "four", time.Hour)}, nil); !ok || err != nil {
+		t.Errorf("without a condition: %v, %v", ok, err)
+	}
+	Want(t, s, "s/c", "four")
+}
+
+// swapConcurrent counts in one entry, in which no step may get lost.
+func swapConcurrent(t *testing.T, s meta.Store) {
+	const workers, rounds = 4, 10
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for done := 0; done < rounds; {
+				seen, err := meta.Reread(t.Context(), s, []string{"s/n"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ok, err := meta.Swap(t.Context(), s, []meta.Write{write("s/n", string(seen[0].Value)+"x", time.Hour)}, seen)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if ok {
+					done++
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seen, err := meta.Reread(t.Context(), s, []string{"s/n"})
+	if err != nil || len(seen[0].Value) != workers*rounds {
+		t.Errorf("%d steps, %v; want %d", len(seen[0].Value), err, workers*rounds)
 	}
 }
 

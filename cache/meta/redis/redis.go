@@ -49,8 +49,10 @@ type Store struct {
 }
 
 var (
-	_ meta.Store = (*Store)(nil)
-	_ meta.Batch = (*Store)(nil)
+	_ meta.Store   = (*Store)(nil)
+	_ meta.Batch   = (*Store)(nil)
+	_ meta.Swapper = (*Store)(nil)
+	_ meta.Clocked = (*Store)(nil)
 )
 
 // Open returns a store at a URL. It does not connect: a Redis that is down must not keep the
@@ -87,6 +89,82 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	}
 	value, err := s.client.Get(ctx, s.prefix+key).Bytes()
 	return value, translate(err)
+}
+
+// GetAll implements [meta.Batch] by one command, or by one for each key in a cluster, which refuses
+// MGET across slots.
+func (s *Store) GetAll(ctx context.Context, keys []string) ([]meta.Seen, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	full := make([]string, len(keys))
+	for i, k := range keys {
+		full[i] = s.prefix + k
+	}
+	all := make([]meta.Seen, len(keys))
+	if _, cluster := s.client.(*goredis.ClusterClient); cluster {
+		answers, err := s.pipelined(ctx, full)
+		if err != nil {
+			return nil, translate(err)
+		}
+		for i, a := range answers {
+			value, err := a.Bytes()
+			if err != nil && !errors.Is(err, goredis.Nil) {
+				return nil, translate(err)
+			}
+			all[i] = meta.Seen{Entry: meta.Entry{Key: keys[i], Value: value}, Found: err == nil}
+		}
+		return all, nil
+	}
+	values, err := s.client.MGet(ctx, full...).Result()
+	if err != nil {
+		return nil, translate(err)
+	}
+	for i := range keys {
+		value, found := values[i].(string)
+		all[i] = meta.Seen{Entry: meta.Entry{Key: keys[i], Value: []byte(value)}, Found: found}
+	}
+	return all, nil
+}
+
+var swapScript = script("swap")
+
+// Swap implements [meta.Swapper] by one script. In a cluster the keys may be at several servers, so
+// there it takes one step after the other.
+func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if _, cluster := s.client.(*goredis.ClusterClient); cluster {
+		return meta.SwapInSteps(ctx, s, writes, seen)
+	}
+	keys, args := []string{}, []any{len(writes)}
+	for _, w := range writes {
+		ttl := int64(-1)
+		if w.TTL >= 0 {
+			ttl = expiry(w.TTL).Milliseconds()
+		}
+		keys, args = append(keys, s.prefix+w.Key), append(args, w.Value, ttl)
+	}
+	for _, was := range seen {
+		value := []byte{}
+		if was.Found {
+			value = append([]byte("="), was.Value...)
+		}
+		keys, args = append(keys, s.prefix+was.Key), append(args, value)
+	}
+	done, err := swapScript.Run(ctx, s.client, keys, args...).Int()
+	return done == 1, translate(err)
+}
+
+// Clock implements [meta.Clocked] by TIME. The servers of a cluster must agree about the time.
+func (s *Store) Clock(ctx context.Context) (store, local time.Time, err error) {
+	if err := ctx.Err(); err != nil {
+		return store, local, err
+	}
+	began := time.Now()
+	store, err = s.client.Time(ctx).Result()
+	return store, began.Add(time.Since(began) / 2), translate(err)
 }
 
 // Put implements [meta.Store].
@@ -210,14 +288,8 @@ func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error)
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	answers := make([]*goredis.StringCmd, len(keys))
-	_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
-		for i, k := range keys {
-			answers[i] = p.Get(ctx, k)
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, goredis.Nil) {
+	answers, err := s.pipelined(ctx, keys)
+	if err != nil {
 		return nil, err
 	}
 	page := make([]meta.Entry, 0, len(keys))
@@ -232,6 +304,21 @@ func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error)
 		page = append(page, meta.Entry{Key: strings.TrimPrefix(keys[i], s.prefix), Value: value})
 	}
 	return page, nil
+}
+
+// pipelined sends a GET for each key.
+func (s *Store) pipelined(ctx context.Context, keys []string) ([]*goredis.StringCmd, error) {
+	answers := make([]*goredis.StringCmd, len(keys))
+	_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		for i, k := range keys {
+			answers[i] = p.Get(ctx, k)
+		}
+		return nil
+	})
+	if errors.Is(err, goredis.Nil) {
+		err = nil
+	}
+	return answers, err
 }
 
 // escapePattern returns a glob pattern that matches only s.

@@ -1,0 +1,65 @@
+package meta
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// clockEvery is how often a [Cached] asks a shared store for its time. In between, the monotonic
+// clock of this process goes on from there.
+const clockEvery = 10 * time.Second
+
+// clock is what a [Cached] knows about the clock of its store.
+type clock struct {
+	mu           sync.Mutex // guards the fields below
+	store, local time.Time  // two times of one moment; zero before the first answer
+	asked        time.Time
+}
+
+// Clock implements [Clocked]. The result stays the same as long as it agrees with the answers of
+// the store, so that a fact has the same date each time that it is read.
+func (c *Cached) Clock(ctx context.Context) (store, local time.Time, err error) {
+	source, ok := c.store.(Clocked)
+	if !ok {
+		now := time.Now()
+		return now, now, nil
+	}
+	began := time.Now()
+	store, local, due := c.clock.read(began)
+	if !due {
+		return store, local, nil
+	}
+	at, middle, err := source.Clock(ctx)
+	switch {
+	case err == nil:
+		store, local = c.clock.set(at, middle, began)
+		return store, local, nil
+	case !local.IsZero():
+		return store, local, nil
+	}
+	return store, local, err
+}
+
+// read returns what is known, and whether the store is to be asked: if nothing is known, or if
+// nobody has asked it for clockEvery.
+func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	due = k.local.IsZero() || now.Sub(k.asked) >= clockEvery
+	if due {
+		k.asked = now
+	}
+	return k.store, k.local, due
+}
+
+// set takes an answer of the store that has come since began.
+func (k *clock) set(store, local, began time.Time) (time.Time, time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	expected := k.local.Add(store.Sub(k.store)) // when the store had this time, by what is known
+	if k.local.IsZero() || expected.Before(began) || expected.After(time.Now()) {
+		k.store, k.local = store, local
+	}
+	return k.store, k.local
+}
