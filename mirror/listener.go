@@ -184,6 +184,9 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 	if s.bytes != nil {
 		s.bytes.Add(float64(x.W.Sent()))
 	}
+	if s.layer != nil && x.W.Sent() > 0 {
+		s.layer.Observe(took.Seconds())
+	}
 	if l.AccessLog == nil {
 		return
 	}

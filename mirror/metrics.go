@@ -1,10 +1,13 @@
 package mirror
 
 import (
+	"net/http"
 	"strconv"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/upstream/oci"
 )
 
 // metrics are the metrics about requests of clients. No label value is a text that a client chose,
@@ -14,6 +17,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	layers   *prometheus.SummaryVec
 
 	mu    sync.RWMutex // guards ready
 	ready map[labels]*series
@@ -29,7 +33,8 @@ type labels struct {
 type series struct {
 	requests prometheus.Counter
 	seconds  prometheus.Observer
-	bytes    prometheus.Counter // nil for answers without content
+	bytes    prometheus.Counter  // nil for answers without content
+	layer    prometheus.Observer // nil for answers without a blob
 }
 
 // of returns the series of a request, and keeps it in ready for the next request with the same
@@ -46,7 +51,10 @@ func (x *metrics) of(l labels) *series {
 		seconds:  x.seconds.WithLabelValues(l.kind),
 	}
 	if l.source != "" {
-		s.bytes = x.bytes.WithLabelValues(l.upstream, l.source)
+		s.bytes = x.bytes.WithLabelValues(l.upstream, l.kind, l.source)
+	}
+	if l.source != "" && l.kind == string(oci.KindBlob) && l.method == http.MethodGet {
+		s.layer = x.layers.WithLabelValues(l.upstream, l.source)
 	}
 	x.mu.Lock()
 	x.ready[l] = s
@@ -60,12 +68,14 @@ func newMetrics() *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_requests_total",
 			Help: "Requests from clients, by listener, upstream, kind, method and status."}, []string{"listener", "upstream", "kind", "method", "status"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_response_bytes_total",
-			Help: "Bytes of manifests, blobs and lists that dray sent to clients, by upstream and source."}, []string{"upstream", "source"}),
+			Help: "Bytes of manifests, blobs and lists that dray sent to clients, by upstream, kind of request and source."}, []string{"upstream", "kind", "source"}),
+		layers: prometheus.NewSummaryVec(prometheus.SummaryOpts{Name: "dray_layer_response_seconds",
+			Help: "Time from the request of a client for a blob to the end of the answer, by upstream and source. Answers without a byte are not counted."}, []string{"upstream", "source"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dray_request_seconds",
 			Help: "Time from the request of a client to the end of the answer, by kind.", Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 30, 120, 600}}, []string{"kind"}),
 	}
 }
 
 func (x *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{x.requests, x.bytes, x.seconds}
+	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.layers}
 }

@@ -28,6 +28,13 @@ func (g *graph) statsAPI() []admin.Endpoint {
 			families, err := g.metrics.Gather()
 			return stats.Of(families), err
 		}),
+		admin.Query("savings", func(_ context.Context, params url.Values) (api.Savings, error) {
+			days, err := number(params, "days", stats.RecentDays)
+			if err != nil {
+				return api.Savings{}, err
+			}
+			return g.account.Bill(int(min(days, stats.MaxDays)))
+		}),
 	}
 }
 

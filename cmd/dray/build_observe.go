@@ -14,6 +14,7 @@ import (
 	"dray/cmd/dray/clients"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/registries"
+	"dray/cmd/dray/stats"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
@@ -68,8 +69,12 @@ func (g *graph) buildCertificates(context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the admin listener, and the one for health and metrics alone.
+// buildAdmin makes the admin listener, and the one for health and metrics alone, and the account of
+// savings, which operators ask for.
 func (g *graph) buildAdmin(context.Context) (err error) {
+	g.account = stats.NewAccount(directoriesOf(g.cfg).Ledger(), g.metrics, g.cfg, g.log)
+	g.background["ledger"] = g.account.Run
+	g.metrics.MustRegister(g.account.Collector())
 	options, err := g.adminOptions(g.cfg, g.access, g.registries)
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 		g.health.Replace(admin.NewHealth(options), nil)
 	}
 	g.certificates.Replace(cfg.CertificateFiles())
+	g.account.Replace(cfg)
 	g.replaceRegistries(next, fresh)
 	g.cfg, g.access = cfg, access
 	return nil

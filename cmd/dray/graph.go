@@ -21,6 +21,7 @@ import (
 	"dray/cmd/dray/listening"
 	"dray/cmd/dray/member"
 	"dray/cmd/dray/reload"
+	"dray/cmd/dray/stats"
 	"dray/mirror"
 	"dray/mirror/flight"
 	"dray/mirror/gate"
@@ -65,6 +66,7 @@ type front struct {
 	connections *wire.Connections // those of clients; the admin listener has its own
 	access      clients.Entries
 	member      *member.Member // nil without a fleet
+	account     *stats.Account
 }
 
 // awsConfiguration reads the configuration of the AWS SDK. It sends no request to AWS: missing

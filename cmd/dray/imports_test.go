@@ -198,6 +198,10 @@ var importable = map[string][]allowance{
 		{"dray/cache", "what it looks after"}, {"dray/cache/disk", "where that lies"}, {"dray/cache/meta", "whose it is"},
 		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
 	},
+	"dray/mirror/savings": {{"dray/mirror/admin/api", "what operators are told"}, {prometheusClient, measures}}, // arithmetic on values
+	"dray/mirror/ledger": {
+		{"dray/mirror/savings", "what it stores"}, {"dray/cache", "names of its sources"}, {"github.com/prometheus/client_model", "it reads what is gathered"}, {prometheusClient, "it gathers"},
+	},
 	"dray/mirror/pipeline/metadata":     {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/names":        {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}, {"dray/upstream/oci", "tags that tools derive from a digest"}},
 	"dray/mirror/pipeline/runtime":      {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}},
@@ -264,7 +268,10 @@ var importable = map[string][]allowance{
 		{"dray/cache", "how large blobs are fetched"}, {"dray/mirror/admin", "health that is not known yet"}, {"dray/mirror/repository", "a registry as the mirror sees it"}, {"dray/upstream", "the client"},
 		{"dray/upstream/auth", "its credentials"}, {"dray/upstream/ecr", "what is specific to Amazon"}, {awsSDK, "types of new repositories"}, {prometheusClient, measures},
 	},
-	"dray/cmd/dray/stats":   {{"dray/cache", "names of its sources"}, {"dray/mirror/admin/api", "what operators are told"}, {"github.com/prometheus/client_model", "what the metrics have counted"}},
+	"dray/cmd/dray/stats": {
+		{"dray/cache", "names of its sources"}, {"dray/cmd/dray/config", "what dray costs"}, {"dray/mirror/admin/api", "what operators are told"}, {"dray/mirror/ledger", "what was counted by day"}, {"dray/mirror/savings", "what that is worth"}, {"dray/upstream/ecr/host", "regions of registries"},
+		{"github.com/prometheus/client_model", "what the metrics have counted"}, {prometheusClient, "where that is gathered"},
+	},
 	"dray/cmd/dray/replace": {},
 	"dray/cmd/dray/usage":   {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"dray/mirror/admin/api"
+	"dray/upstream/ecrtest"
 )
 
 // admin is the address of the stack's admin listener, which is served from the first call on.
@@ -136,6 +138,58 @@ func TestStats(t *testing.T) {
 			}
 			golden(t, "testdata/stats.golden", regexp.MustCompile(`(?m)^(since +).*$`).ReplaceAllString(stdout, "${1}TIME"))
 		})
+	}
+}
+
+// TestSavings: what was saved is counted over a restart, by the prices of the configuration, and
+// what is unknown is named with its key.
+func TestSavings(t *testing.T) {
+	dir := t.TempDir()
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	img := seed(t, ecr, "team/app", "v1", 100<<10)
+	public := seed(t, hub, "library/app", "v1", 1<<10)
+	edits := []string{
+		"  push: true\n", "  push: true\n  savings: {path: nat, price: 1024}\n", // a dollar for a MiB
+		"cache: {dir", "savings: {own_cost: 30}\ncache: {dir",
+	}
+	s := startBefore(t, ecr, hub, dir, edits...)
+	pull := func(times int) {
+		for range times {
+			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+		}
+		s.want(200, "GET", "/v2/hub/library/app/blobs/"+public.layer.String(), nil)
+	}
+	pull(3)
+	s.stop()
+	s = startBefore(t, ecr, hub, dir, edits...)
+	pull(8)
+	whole := img.manifest.Layers[0].Size + int64(len(img.manifest.Raw))
+	got := operated[api.Savings](s, "stats", "--savings")
+	up := got.Upstreams[0]
+	if len(got.Upstreams) != 2 || up.Upstream != "ecr" || up.SentBytes != 11*whole || up.AvoidedBytes != 10*whole || up.Samples != 1 || up.SavedSeconds != nil {
+		t.Errorf("%+v", got)
+	}
+	if want := float64(10*whole) / (1 << 20); math.Abs(up.AvoidedUSD-want) > 1e-9 || math.Abs(got.AvoidedUSD-want) > 1e-9 || got.NetUSD != got.AvoidedUSD-got.CostUSD || got.CostUSD <= 0 {
+		t.Errorf("saved %v, want %v: %+v", up.AvoidedUSD, want, got)
+	}
+	if len(got.Unknown) != 1 || !strings.HasPrefix(got.Unknown[0], "upstreams[1].savings.path: ") {
+		t.Errorf("unknown: %q", got.Unknown)
+	}
+	if net := s.metric("dray_savings_avoided_dollars"); math.Abs(net-got.AvoidedUSD) > 1e-9 {
+		t.Errorf("the metric says %v", net)
+	}
+	times := regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:]+Z|\d\.\d{3} months`)
+	for name, args := range map[string][]string{"savings.golden": {"--days", "7"}, "savings.csv": {"--csv"}} {
+		code, stdout, stderr := s.operator(append([]string{"stats", "--savings"}, args...)...)
+		if code != 0 {
+			t.Fatal(stderr)
+		}
+		stdout = regexp.MustCompile(`(this dray,dray,eu-west-1,)[^,]*(,months,30,)[^,]*`).ReplaceAllString(stdout, "${1}N${2}USD")
+		golden(t, "testdata/"+name, times.ReplaceAllString(stdout, "TIME"))
+	}
+	if code, _, stderr := s.operator("stats", "--csv"); code != exitUsage || !strings.Contains(stderr, "for --savings") {
+		t.Errorf("%d %s", code, stderr)
 	}
 }
 

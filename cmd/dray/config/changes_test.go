@@ -28,6 +28,8 @@ func other(t *testing.T, v reflect.Value) {
 		v.SetBool(!v.Bool())
 	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 1)
+	case reflect.Float64:
+		v.SetFloat(v.Float() + 1)
 	case reflect.Uint16:
 		v.SetUint(v.Uint() + 1)
 	case reflect.String:

@@ -38,6 +38,8 @@ type Config struct {
 	Admin Admin `yaml:"admin"`
 	// The publishing of pull counts to Amazon CloudWatch.
 	CloudWatch CloudWatch `yaml:"cloudwatch"`
+	// The cost of dray, and the prices by which it says what it saves.
+	Savings Savings `yaml:"savings,omitempty"`
 	// The bounds on what one client, and one process, may use.
 	Limits Limits `yaml:"limits"`
 	// The log that dray writes to standard error.
@@ -117,10 +119,11 @@ type ServerTLS struct {
 
 // State says where dray keeps what no registry has.
 type State struct {
-	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), and
-	// of pins. dray creates it if it is missing. If it is not the cache's directory, dray moves what
-	// an earlier configuration kept there. The layers that queued pushes and hosted repositories need
-	// are in the cache; `dray backup` copies them, too. Default: the directory of the cache.
+	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), of
+	// pins, and of the savings by day. dray creates it if it is missing. If it is not the cache's
+	// directory, dray moves what an earlier configuration kept there. The layers that queued pushes
+	// and hosted repositories need are in the cache; `dray backup` copies them, too. Default: the
+	// directory of the cache.
 	Directory string `yaml:"directory"`
 }
 

@@ -188,6 +188,8 @@ func describe(t reflect.Type) string {
 		return "true or false"
 	case reflect.Int:
 		return "a whole number"
+	case reflect.Float64:
+		return "a number"
 	case reflect.Map:
 		return "a map of names and strings"
 	default:

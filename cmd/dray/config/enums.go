@@ -31,6 +31,7 @@ func enums() []enum {
 		enumOf(CreateAll, CreateDryRun, CreateOff),
 		enumOf(KindOCI, KindECR, KindECRPublic, KindLocal),
 		enumOf(FallbackOnFailure, FallbackOnNotFound),
+		enumOf(PathNAT, PathEndpoint, PathInternet, PathRegion),
 		enumOf(WriteBackNever, WriteBackAsync),
 		enumOf(AcknowledgeUpstream, AcknowledgeLocal),
 		enumOf(WhenFullEvict, WhenFullRefuse),
@@ -116,6 +117,17 @@ const (
 	KindECR       Kind = "ecr"
 	KindECRPublic Kind = "ecr-public"
 	KindLocal     Kind = "local"
+)
+
+// SavingsPath is the way from a registry to clients that would not use dray.
+type SavingsPath string
+
+// The paths.
+const (
+	PathNAT      SavingsPath = "nat"
+	PathEndpoint SavingsPath = "endpoint"
+	PathInternet SavingsPath = "internet"
+	PathRegion   SavingsPath = "region"
 )
 
 // WriteBack says whether build caches in a hosted repository are also forwarded.

@@ -245,7 +245,7 @@ func typeWords(t *testing.T, typ reflect.Type) string {
 		return "text"
 	case kind == reflect.Bool:
 		return "true or false"
-	case kind == reflect.Int, kind == reflect.Uint16:
+	case kind == reflect.Int, kind == reflect.Uint16, kind == reflect.Float64:
 		return "number"
 	case kind == reflect.Map && typ.Elem().Kind() == reflect.String:
 		return "names and texts"

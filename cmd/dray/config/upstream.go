@@ -105,6 +105,8 @@ type Upstream struct {
 	KeepAlive Duration `yaml:"keep_alive"`
 	// The bounds on what dray asks of the registry at a time.
 	Limits UpstreamLimits `yaml:"limits"`
+	// The path that clients would take to the registry without dray, by which dray says what it saves.
+	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
 // Fixed reports whether a reload cannot add the upstream, because its pushes need the queue or a

@@ -163,6 +163,7 @@ func (u Upstream) validate(k *Report, path string) {
 	}
 	u.validateLocal(k, path)
 	u.validateAcknowledge(k, path)
+	u.Savings.validate(k, path+".savings", u.Kind)
 	if u.URL == "" {
 		if u.Kind != KindLocal {
 			k.Add(path+".url", "is missing")
@@ -409,6 +410,7 @@ func (c Config) validateRest(k *Report) {
 	if n := c.CloudWatch.MaxSeries; n < 0 {
 		k.Add("cloudwatch.max_series", "%d is negative", n)
 	}
+	c.Savings.validate(k)
 	c.Limits.validate(k)
 }
 

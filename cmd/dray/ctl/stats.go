@@ -15,7 +15,8 @@ import (
 )
 
 func statsCommand(in Options) *cobra.Command {
-	return in.operate(&cobra.Command{
+	var q savingsQuery
+	cmd := in.operate(&cobra.Command{
 		Use:   "stats",
 		Short: "Print how much traffic to upstreams a running dray has saved",
 		Long: `stats prints how much dray has sent to clients since it was started, and how much
@@ -31,11 +32,25 @@ Blobs, and the bytes of each upstream, are listed by source:
   uncached         passed through, because the cache could not store the content
   stale, updating  expired answers that were served while the upstream failed or
                    was being asked
-Content that dray prefetched completely before a client requested it counts as disk.`,
-		Args: usage.NoArguments,
+Content that dray prefetched completely before a client requested it counts as disk.
+
+--savings prints what the transfers would have cost that dray avoided, less what dray
+itself costs, in US dollars, and how much time clients saved. It counts by day, also
+over restarts, and says since when. What is not configured counts as 0, and the last
+lines say which keys to set. See docs/savings.md.`,
+		Example: "  dray stats\n  dray stats --savings --days 7\n  dray stats --savings --csv > savings.csv",
+		Args:    usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
+		if q.savings {
+			return q.show(ctx, o)
+		}
+		if q.csv || q.days != 0 {
+			return fmt.Errorf("--csv and --days are for --savings; %w", usage.Err)
+		}
 		return show(ctx, o, "stats", nil, statsTable)
 	})
+	q.flags(cmd)
+	return cmd
 }
 
 func statsTable(w io.Writer, s api.Stats) {

@@ -31,6 +31,9 @@ func (d Directories) Hosted(upstream string) string {
 	return filepath.Join(d.State, hostedName, upstream)
 }
 
+// Ledger returns the directory in which the savings are counted. Losing it loses only these.
+func (d Directories) Ledger() string { return filepath.Join(d.State, "savings") }
+
 // Pins returns the directory above that of the pins, or "" if the pins are with the blobs.
 func (d Directories) Pins() string {
 	if d.apart() {

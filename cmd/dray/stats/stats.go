@@ -1,4 +1,4 @@
-// Package stats sums what the metrics have counted, for operators.
+// Package stats sums what the metrics have counted, for operators, and says what that has saved.
 package stats
 
 import (

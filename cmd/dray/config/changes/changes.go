@@ -34,6 +34,7 @@ var atOnce = map[string]bool{
 	"admin.allow_anonymous":            true,
 	"admin.hosts":                      true,
 	"admin.token_file":                 true,
+	"savings":                          true,
 	"log.level":                        true,
 	"log.access":                       true,
 }

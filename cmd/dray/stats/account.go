@@ -1,0 +1,87 @@
+package stats
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cmd/dray/config"
+	"dray/mirror/admin/api"
+	"dray/mirror/ledger"
+	"dray/mirror/savings"
+	"dray/upstream/ecr/host"
+)
+
+// Account says what dray has saved, by what the metrics have counted and by what the configuration
+// says about costs. Its methods may be called concurrently.
+type Account struct {
+	ledger *ledger.Ledger
+	terms  atomic.Pointer[savings.Terms]
+}
+
+// NewAccount returns an account that stores what was counted in a directory.
+func NewAccount(directory string, metrics prometheus.Gatherer, cfg config.Config, log *slog.Logger) *Account {
+	a := &Account{ledger: ledger.Open(ledger.Options{Directory: directory, Gatherer: metrics, Logger: log})}
+	a.Replace(cfg)
+	return a
+}
+
+// Run counts until ctx ends.
+func (a *Account) Run(ctx context.Context) error { return a.ledger.Run(ctx) }
+
+// Replace makes the account use another configuration.
+func (a *Account) Replace(cfg config.Config) {
+	t := savings.Terms{
+		Region: regionOf(cfg), Prices: savings.Prices(cfg.Savings.Prices), OwnCost: cfg.Savings.OwnCost,
+		OtherZones: float64(cfg.Savings.OtherZonePercent) / 100,
+	}
+	for i, u := range cfg.Upstreams {
+		if u.Kind != config.KindLocal { // there is nobody else who has what it stores
+			t.Upstreams = append(t.Upstreams, savings.Upstream{Name: u.Name, Key: config.At("upstreams", i), Path: savings.Path(u.Savings.Path), Price: u.Savings.Price, Region: registryRegion(u)})
+		}
+	}
+	a.terms.Store(&t)
+}
+
+// regionOf returns the region of dray and its clients: the configured one, or that of the first
+// upstream of kind ecr, or "".
+func regionOf(cfg config.Config) string {
+	if i := slices.IndexFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Kind == config.KindECR }); i >= 0 && cfg.Savings.Region == "" {
+		return registryRegion(cfg.Upstreams[i])
+	}
+	return cfg.Savings.Region
+}
+
+// registryRegion returns the region of a private registry of Amazon ECR, and "" for others.
+func registryRegion(u config.Upstream) string {
+	name, err := host.Parse(u.RegistryHost())
+	if err != nil || name.Public {
+		return ""
+	}
+	return name.Region
+}
+
+// RecentDays are the days that metrics, and the rates of upstreams, are about. MaxDays bounds the
+// days of a bill.
+const (
+	RecentDays = 30
+	MaxDays    = ledger.MaxDays
+)
+
+// Bill returns what was saved in the last days, up to the present moment.
+func (a *Account) Bill(days int) (api.Savings, error) {
+	err := a.ledger.Count()
+	return a.lastCount(days), err
+}
+
+func (a *Account) lastCount(days int) api.Savings {
+	return savings.Of(a.ledger.Last(days), a.ledger.Last(RecentDays).Upstreams, *a.terms.Load())
+}
+
+// Collector returns the metrics of the savings, as they were at the last count.
+func (a *Account) Collector() prometheus.Collector {
+	return savings.Collector(func() api.Savings { return a.lastCount(RecentDays) })
+}

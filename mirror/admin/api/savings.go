@@ -1,0 +1,56 @@
+package api
+
+import "time"
+
+// Savings are what the transfers would have cost that dray avoided, and what dray costs, in US
+// dollars. A GiB has 2^30 bytes.
+type Savings struct {
+	// From and To bound the time in which something was counted, and Days is its length.
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	Days float64   `json:"days"`
+	// Region is the region whose prices apply, unless an upstream has another one.
+	Region string `json:"region,omitempty"`
+	// PricesOf is the month of the table of list prices.
+	PricesOf  string            `json:"prices_of"`
+	Upstreams []UpstreamSavings `json:"upstreams"`
+	Costs     []SavingsCost     `json:"costs"`
+	// AvoidedUSD is the sum of the upstreams, CostUSD that of the costs, and NetUSD the difference. It
+	// is negative if dray costs more than it avoids.
+	AvoidedUSD float64 `json:"avoided_usd"`
+	CostUSD    float64 `json:"cost_usd"`
+	NetUSD     float64 `json:"net_usd"`
+	// Unknown has a line for each setting that is missing. Its saving or cost counts as 0.
+	Unknown []string `json:"unknown"`
+}
+
+// UpstreamSavings are the savings at one upstream.
+type UpstreamSavings struct {
+	Upstream string `json:"upstream"`
+	// Path is the path that clients would use without dray; empty if it is not configured.
+	Path string `json:"path,omitempty"`
+	// SentBytes are the bytes that clients got, FetchedBytes those that the upstream sent, and
+	// AvoidedBytes the difference. It is negative if more was fetched than sent.
+	SentBytes    int64 `json:"sent_bytes"`
+	FetchedBytes int64 `json:"fetched_bytes"`
+	AvoidedBytes int64 `json:"avoided_bytes"`
+	// PriceUSD is the price of a GiB on the path; absent if it is unknown.
+	PriceUSD   *float64 `json:"price_usd_per_gib,omitempty"`
+	AvoidedUSD float64  `json:"avoided_usd"`
+	// Samples are the layers of the last 30 days that clients got while the upstream sent them, and
+	// BytesPerSecond is their rate; 0 if there are fewer than 20 samples.
+	Samples        int     `json:"samples"`
+	BytesPerSecond float64 `json:"bytes_per_second,omitempty"`
+	// SavedSeconds is how much longer the transfers of layers that dray held would have taken at that
+	// rate; absent without a rate.
+	SavedSeconds *float64 `json:"saved_seconds,omitempty"`
+}
+
+// SavingsCost is something that has to be paid because of dray.
+type SavingsCost struct {
+	Name     string  `json:"name"`
+	Quantity float64 `json:"quantity"`
+	Unit     string  `json:"unit"`
+	PriceUSD float64 `json:"price_usd"`
+	USD      float64 `json:"usd"`
+}

@@ -1,0 +1,110 @@
+package ledger
+
+import (
+	dto "github.com/prometheus/client_model/go"
+
+	"dray/cache"
+	"dray/mirror/savings"
+)
+
+// series identifies a counter, or the number or the sum of a summary. Labels that it does not have
+// are empty.
+type series struct {
+	name, upstream, kind, source, zone, operation, result string
+	number                                                bool // of answers, and not the sum of their seconds
+}
+
+// counted has the values of the series at the last count.
+type counted map[series]float64
+
+// grown returns by how much a series has grown, and stores its value. A value that is less than
+// before is that of a series that has begun again at 0.
+func (c counted) grown(s series, value float64) float64 {
+	before := c[s]
+	c[s] = value
+	if value < before {
+		return value
+	}
+	return value - before
+}
+
+// addTo adds to u what the series have grown by.
+func (c counted) addTo(u *savings.Usage, families []*dto.MetricFamily) {
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch s := seriesOf(f.GetName(), m); s.name {
+			case "dray_response_bytes_total", "dray_upstream_received_bytes_total", "dray_fleet_received_bytes_total", "dray_bucket_requests_total":
+				s.addTo(u, c.grown(s, m.GetCounter().GetValue()))
+			case "dray_layer_response_seconds":
+				s.addTo(u, c.grown(s, m.GetSummary().GetSampleSum()))
+				s.number = true
+				s.addTo(u, c.grown(s, float64(m.GetSummary().GetSampleCount())))
+			}
+		}
+	}
+}
+
+func seriesOf(name string, m *dto.Metric) series {
+	s := series{name: name}
+	for _, l := range m.GetLabel() {
+		for label, to := range map[string]*string{
+			"upstream": &s.upstream, "kind": &s.kind, "source": &s.source, "zone": &s.zone, "operation": &s.operation, "result": &s.result,
+		} {
+			if l.GetName() == label {
+				*to = l.GetValue()
+			}
+		}
+	}
+	return s
+}
+
+// addTo adds to u what the series has grown by.
+func (s series) addTo(u *savings.Usage, n float64) {
+	if n == 0 {
+		return
+	}
+	switch s.name {
+	case "dray_fleet_received_bytes_total":
+		if s.zone == "other" {
+			u.OtherZoneBytes += n
+		}
+	case "dray_bucket_requests_total":
+		switch s.operation {
+		case "get", "head":
+			u.BucketReads += n
+		case "put", "create", "part", "complete": // abort is free
+			u.BucketWrites += n
+		}
+	default:
+		t := u.Upstreams[s.upstream]
+		s.addTraffic(&t, n)
+		u.Upstreams[s.upstream] = t
+	}
+}
+
+func (s series) addTraffic(t *savings.Traffic, n float64) {
+	if s.name == "dray_upstream_received_bytes_total" {
+		t.Fetched += n
+		return
+	}
+	var layers *savings.Answers
+	switch {
+	case s.name == "dray_response_bytes_total" && s.kind != "blob":
+	case s.source == string(cache.SourceMemory), s.source == string(cache.SourceDisk):
+		layers = &t.Held
+	case s.source == string(cache.SourceOrigin):
+		layers = &t.Origin
+	}
+	switch {
+	case s.name == "dray_response_bytes_total":
+		t.Sent += n
+		if layers != nil {
+			layers.Bytes += n
+		}
+	case layers == nil:
+	case s.number:
+		layers.Number += n
+	default:
+		layers.Seconds += n
+	}
+}

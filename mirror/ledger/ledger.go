@@ -1,0 +1,220 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/savings"
+)
+
+// MaxDays bounds the days that a ledger has.
+const MaxDays = 400
+
+// dateFormat is that of the names of files, without their extension.
+const (
+	dateFormat = time.DateOnly
+	extension  = ".json"
+	temporary  = ".new-*"
+)
+
+// Options configure [Open].
+type Options struct {
+	// Directory has the files. Open creates it.
+	Directory string
+	// Gatherer has the counters. They began at 0 when the process did.
+	Gatherer prometheus.Gatherer
+	// Interval is the time between two counts by [Ledger.Run]; 0 means 5 minutes.
+	Interval time.Duration
+	// Logger gets a message when files cannot be used; nil discards.
+	Logger *slog.Logger
+}
+
+// Ledger has what was counted, by day in UTC. Its methods may be called concurrently.
+type Ledger struct {
+	o      Options
+	opened time.Time
+
+	counting sync.Mutex // guards seen, and lets one count end before the next begins
+	seen     counted
+
+	mu      sync.Mutex // guards days and unsaved
+	days    map[string]savings.Usage
+	unsaved map[string]bool // the days whose files are older than they are
+
+	failing bool // whether the last save failed; for Run alone
+}
+
+// Open reads the files. It skips a file that it cannot read, removes one that has no day, and logs
+// both.
+func Open(o Options) *Ledger {
+	o.Interval, o.Logger = cmp.Or(o.Interval, 5*time.Minute), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
+	leftovers, _ := filepath.Glob(filepath.Join(o.Directory, temporary)) // the pattern is right
+	for _, name := range leftovers {
+		_ = os.Remove(name)
+	}
+	names, _ := filepath.Glob(filepath.Join(o.Directory, "*"+extension))
+	for _, name := range names {
+		date := filepath.Base(name[:len(name)-len(extension)])
+		if _, err := time.Parse(dateFormat, date); err != nil {
+			continue
+		}
+		day, err := read(name)
+		if err != nil {
+			o.Logger.Warn("a day of the savings is lost, because its file cannot be read", "error", err)
+			continue
+		}
+		l.days[date] = day
+	}
+	return l
+}
+
+func read(name string) (day savings.Usage, err error) {
+	text, err := os.ReadFile(filepath.Clean(name))
+	if err != nil {
+		return day, err
+	}
+	if err := json.Unmarshal(text, &day); err != nil {
+		return day, errors.Join(fmt.Errorf("%s: %w", name, err), os.Remove(name))
+	}
+	if day.Upstreams == nil {
+		day.Upstreams = map[string]savings.Traffic{}
+	}
+	return day, nil
+}
+
+// Run counts and saves at every full interval of the clock until ctx ends, then once more, and
+// returns nil. The listeners should be stopped first.
+func (l *Ledger) Run(ctx context.Context) error {
+	for {
+		now := time.Now()
+		timer := time.NewTimer(now.Truncate(l.o.Interval).Add(l.o.Interval).Sub(now))
+		select {
+		case <-timer.C:
+			l.countAndSave()
+		case <-ctx.Done():
+			timer.Stop()
+			l.countAndSave()
+			return nil
+		}
+	}
+}
+
+// countAndSave logs the first of several failures in a row.
+func (l *Ledger) countAndSave() {
+	err := errors.Join(l.Count(), l.save())
+	if err != nil && !l.failing {
+		l.o.Logger.Warn("what was saved today may be lost at the next stop", "error", err)
+	}
+	l.failing = err != nil
+}
+
+// Count adds what the counters have grown by since the last count to the present day.
+func (l *Ledger) Count() error {
+	l.counting.Lock()
+	defer l.counting.Unlock()
+	families, err := l.o.Gatherer.Gather() // with an error, it has what could be gathered
+	increase := savings.Usage{Upstreams: map[string]savings.Traffic{}}
+	l.seen.addTo(&increase, families)
+	l.enter(time.Now().UTC(), increase)
+	return err
+}
+
+// enter adds an increase to the day of now.
+func (l *Ledger) enter(now time.Time, increase savings.Usage) {
+	date := now.Format(dateFormat)
+	increase.From, increase.To = now.Truncate(24*time.Hour), now
+	if l.opened.After(increase.From) {
+		increase.From = l.opened
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if day, ok := l.days[date]; ok {
+		increase = savings.Sum(day, increase)
+	}
+	l.days[date], l.unsaved[date] = increase, true
+	dates := slices.Sorted(maps.Keys(l.days))
+	for _, old := range dates[:max(0, len(dates)-MaxDays)] {
+		delete(l.days, old)
+		l.unsaved[old] = true
+	}
+}
+
+// save writes the files of the days that have changed, and removes those of days that the ledger
+// does not have any more.
+func (l *Ledger) save() error {
+	if err := os.MkdirAll(l.o.Directory, 0o700); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	unsaved := l.unsaved
+	l.unsaved = map[string]bool{}
+	l.mu.Unlock()
+	var errs []error
+	for date := range unsaved {
+		if err := l.saveDay(date); err != nil {
+			errs = append(errs, err)
+			l.mu.Lock()
+			l.unsaved[date] = true
+			l.mu.Unlock()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Ledger) saveDay(date string) error {
+	name := filepath.Join(l.o.Directory, date+extension)
+	l.mu.Lock()
+	day, ok := l.days[date]
+	l.mu.Unlock()
+	if !ok {
+		return os.Remove(name)
+	}
+	text, err := json.Marshal(day)
+	if err != nil {
+		return err
+	}
+	return write(name, text)
+}
+
+// write replaces a file in one step.
+func write(name string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), temporary)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// Last returns what was counted in the last n days, the present one included.
+func (l *Ledger) Last(n int) savings.Usage {
+	first := time.Now().UTC().AddDate(0, 0, 1-n).Format(dateFormat)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []savings.Usage
+	for date, day := range l.days {
+		if date >= first {
+			all = append(all, day)
+		}
+	}
+	return savings.Sum(all...)
+}
