@@ -1,6 +1,9 @@
 package config
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // Fleet makes this dray a member of a fleet: several drays on one Redis that fetch each layer from
 // its registry once. See [fleet.md](fleet.md). Without this section, or without `metadata.url`,
@@ -50,7 +53,13 @@ func (c Config) validateFleet(k *Report) {
 	if f.SecretFile == "" {
 		k.Add("fleet.secret_file", "is missing; set a file with at least 32 random characters, the same for all members")
 	}
+	if stall := c.Cache.StallTimeout; stall < shortestStall {
+		k.Add("fleet", "needs a cache.stall_timeout of at least %v, not %v: members need some seconds to find out that another one is dead, and dray must not give the layer up before", shortestStall, stall)
+	}
 }
+
+// shortestStall is more than the time that a member waits for another one, which may be 3 s.
+const shortestStall = Duration(5 * time.Second)
 
 func (c Config) fleetNotices(add func(format string, args ...any)) {
 	if c.Fleet.Address != "" && c.Metadata.URL == "" {

@@ -8,15 +8,16 @@ import (
 // TestFleet: what is missing or wrong is reported, and a fleet needs a Redis.
 func TestFleet(t *testing.T) {
 	for text, want := range map[string]string{
-		`fleet: {address: "10.0.0.1:5443", secret_file: x}`:                        "",
-		`fleet: {address: ":5443", advertise: "dray-0.dray:5443", secret_file: x}`: "",
-		`fleet: {address: ":5443", secret_file: x}`:                                "fleet.advertise: is missing, and address names no host",
-		`fleet: {address: ":5443", advertise: ":5443", secret_file: x}`:            `fleet.advertise: ":5443" is not a host:port that others can reach`,
-		`fleet: {address: ":5443", advertise: "0.0.0.0:5443", secret_file: x}`:     `fleet.advertise: "0.0.0.0:5443" is not`,
-		`fleet: {address: "10.0.0.1", secret_file: x}`:                             `fleet.address: "10.0.0.1" is not host:port`,
-		`fleet: {address: "10.0.0.1:5443"}`:                                        "fleet.secret_file: is missing",
-		`fleet: {zone: a}`:                                                         "fleet.address: is missing",
-		`fleet: {address: "127.0.0.1:5000", secret_file: x}`:                       "fleet.address: 127.0.0.1:5000 is already used by listener",
+		`fleet: {address: "10.0.0.1:5443", secret_file: x}`:                               "",
+		`fleet: {address: ":5443", advertise: "dray-0.dray:5443", secret_file: x}`:        "",
+		`fleet: {address: ":5443", secret_file: x}`:                                       "fleet.advertise: is missing, and address names no host",
+		`fleet: {address: ":5443", advertise: ":5443", secret_file: x}`:                   `fleet.advertise: ":5443" is not a host:port that others can reach`,
+		`fleet: {address: ":5443", advertise: "0.0.0.0:5443", secret_file: x}`:            `fleet.advertise: "0.0.0.0:5443" is not`,
+		`fleet: {address: "10.0.0.1", secret_file: x}`:                                    `fleet.address: "10.0.0.1" is not host:port`,
+		`fleet: {address: "10.0.0.1:5443"}`:                                               "fleet.secret_file: is missing",
+		`{fleet: {address: "10.0.0.1:5443", secret_file: x}, cache: {stall_timeout: 2s}}`: "fleet: needs a cache.stall_timeout of at least 5s, not 2s",
+		`fleet: {zone: a}`: "fleet.address: is missing",
+		`fleet: {address: "127.0.0.1:5000", secret_file: x}`: "fleet.address: 127.0.0.1:5000 is already used by listener",
 	} {
 		cfg, err := Load(write(t, "dray.yaml", text), nil)
 		switch {
