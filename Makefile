@@ -24,6 +24,8 @@ CONTAINER     ?= dray
 VOLUME        ?= dray-make-cache
 FUZZTIME      ?= 10s
 SOAKTIME      ?= 2m
+FLEET         ?= 1
+FLEETPULLS    ?= 200
 ROUNDS        ?= 200
 PREFIX        ?= /usr/local
 
@@ -57,7 +59,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help release bench first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak crashloop clean install
+.PHONY: help release bench first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak test-fleet crashloop clean install
 
 help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -133,8 +135,11 @@ lint: ## gofmt, prose, vet, staticcheck, govulncheck, imports, binary size
 fuzz: ## run each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
-soak: ## pull, push, purge and kill -9 dray for SOAKTIME, and verify every byte; SOAKSEED repeats a run
-	SOAKTIME=$(SOAKTIME) go test ./cmd/e2e -run '^TestSoak$$' -count=1 -v -timeout 0
+soak: ## pull, push, purge and kill -9 dray, or a fleet of FLEET, for SOAKTIME; SOAKSEED repeats a run
+	SOAKTIME=$(SOAKTIME) FLEET=$(FLEET) go test ./cmd/e2e -run '^TestSoak$$' -count=1 -v -timeout 0
+
+test-fleet: ## FLEETPULLS pulls for each failure that a fleet survives, and each without what it survives by
+	FLEETPULLS=$(FLEETPULLS) go test ./cmd/e2e -run '^TestFleet' -count=1 -v -timeout 0 | grep -v '^=== '
 
 crashloop: ## kill dray ROUNDS times during pushes, with acknowledge: upstream and with acknowledge: local
 	go test -count=1 -v -timeout 60m ./cmd/dray -run '^TestCrashLoop$$' -crash-rounds $(ROUNDS)

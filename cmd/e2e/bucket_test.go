@@ -31,14 +31,14 @@ type sharedBucket struct {
 }
 
 // startBucket runs versitygw with an empty bucket. It checks signatures.
-func startBucket(t *testing.T, s *stack) *sharedBucket {
+func startBucket(t testing.TB, ip string) *sharedBucket {
 	t.Helper()
 	program, dir := need(t, "versitygw"), shortDir(t)
 	b := &sharedBucket{dir: filepath.Join(dir, "objects", "shared")}
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	at := net.JoinHostPort(s.ip, "7070")
+	at := net.JoinHostPort(ip, "7070")
 	store := start(t, "versitygw", environment(), program, "--port", at, "--access", "AKIAIOSFODNN7EXAMPLE", "--secret", "example",
 		"--region", "eu-west-1", "--quiet", "--keep-alive", "posix", filepath.Join(dir, "objects"))
 	store.await(at, func(ctx context.Context) error {
@@ -96,12 +96,20 @@ func (b *sharedBucket) await(t *testing.T, n int) {
 // emptied starts a second dray with an empty disk before the registries of the first.
 func (s *stack) emptied(t *testing.T, configure func(map[string]any)) *stack {
 	t.Helper()
-	other := *s
-	other.t, other.dir, other.ip = t, shortDir(t), nextIP()
-	other.cache = filepath.Join(other.dir, "cache")
+	other := s.sibling(t)
 	other.configure(stackOptions{configure: configure})
 	other.start()
 	s.ecr.ResetCounters()
+	return other
+}
+
+// sibling returns a second dray with an empty disk before the registries of the first. It does not
+// run, and has no configuration.
+func (s *stack) sibling(t *testing.T) *stack {
+	t.Helper()
+	other := *s
+	other.t, other.dir, other.ip = t, shortDir(t), nextIP()
+	other.cache = filepath.Join(other.dir, "cache")
 	return &other
 }
 
@@ -113,7 +121,7 @@ func bytesFrom(d *double) int64 {
 
 func TestBucket(t *testing.T) {
 	s := newStack(t, stackOptions{stopped: true})
-	bucket := startBucket(t, s)
+	bucket := startBucket(t, s.ip)
 	s.configure(stackOptions{configure: bucket.configure})
 	s.start()
 	if _, err := s.ecr.Seed(ecrtest.SeedImage{Repository: "team/app", Tag: "v1", Layers: 4, LayerBytes: 20 << 20}); err != nil {

@@ -37,7 +37,8 @@ const (
 var stacks atomic.Int32
 
 func nextIP() string {
-	return fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%64, os.Getpid()/64%256, stacks.Add(1))
+	n := int(stacks.Add(1))
+	return fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%64, (os.Getpid()/64+n/250)%256, 1+n%250)
 }
 
 // stack is a dray as deploy/dray.yaml describes it, between clients and three registries that are
