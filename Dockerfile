@@ -9,7 +9,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=unknown
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X dray/cmd/dray/program.version=${VERSION}" -o /image/bin/dray ./cmd/dray \
+RUN CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X dray/cmd/dray/program.version=${VERSION}" -o /image/bin/dray ./cmd/dray \
  && install -D -m 0644 -t /image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt \
  && install -d -m 1777 /image/cache /image/tmp
 WORKDIR /

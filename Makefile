@@ -35,7 +35,7 @@ PUBLISHED     ?= get.dray.example
 RELEASE       ?= bin/release
 
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD       := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X dray/cmd/dray/program.version=$(VERSION)"
+GOBUILD       := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X dray/cmd/dray/program.version=$(VERSION)"
 
 # make keeps test tools here, and root file systems that it has made. You may delete this directory.
 CACHE_HOME    := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)

@@ -23,6 +23,8 @@ type flight struct {
 	digest digest.Digest
 	via    string
 	ready  chan struct{} // closed when the origin has answered
+	// observer is that of the caller that started the flight; it may be nil.
+	observer Observer
 
 	// Set before ready is closed. The field file is also guarded by flights.mu.
 	err   error       // the origin's error
@@ -159,7 +161,7 @@ func (s *flights) join(b Blob, origin Origin) *member {
 	if s.closed {
 		return nil
 	}
-	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1, ahead: b.Ahead}
+	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1, ahead: b.Ahead, observer: b.Observer}
 	s.byDigest[b.Digest] = f
 	s.running.Go(func() { s.run(f, b, origin) })
 	return &member{flight: f, source: SourceOrigin, beforeFile: true}
@@ -173,6 +175,9 @@ func (s *flights) joinLocked(b Blob) *member {
 		return nil
 	}
 	f.waiting++
+	if f.observer != nil && b.Observer != nil {
+		f.observer.Joined(b.Observer)
+	}
 	m := &member{flight: f, source: SourceFlight, beforeFile: f.file == nil}
 	if f.ahead && !b.Ahead {
 		m.source, f.ahead = SourceOrigin, false

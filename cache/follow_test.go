@@ -19,6 +19,8 @@ type observed struct {
 	ended []error
 }
 
+func (o *observed) Joined(Observer) {}
+
 func (o *observed) Ended(reason error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

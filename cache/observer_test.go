@@ -24,6 +24,8 @@ func (o *observer) Ended(reason error) bool {
 	return reason != nil && len(o.ends) == 1
 }
 
+func (o *observer) Joined(Observer) {}
+
 func (o *observer) ended() []error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

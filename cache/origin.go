@@ -33,6 +33,9 @@ type Observer interface {
 	// with their own origins instead of failing. Ended is also called if a fetch that is not cached
 	// has the wrong digest. It returns at once.
 	Ended(reason error) (again bool)
+	// Joined is called when another caller, with another observer, joins the fetch. It returns at
+	// once.
+	Joined(other Observer)
 }
 
 func (b Blob) ended(reason error) (again bool) {

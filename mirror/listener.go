@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"dray/mirror/identity"
 	"dray/mirror/notify"
 	"dray/mirror/proxied"
@@ -47,6 +49,8 @@ func (m *Mirror) table() map[oci.Kind]map[string]handler {
 // ServeHTTP implements http.Handler.
 func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	r, span := l.Mirror.begin(r)
+	defer span.End()
 	x := request.New(&l.Listener, l.Mirror.repos, w, r, wire.Options{Stall: l.Mirror.stall, CopyFiles: l.CopyFiles})
 	defer x.Close()
 	h := w.Header()
@@ -58,6 +62,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	l.Mirror.pushes.observe(x, err)
 	l.account(x, err, start)
+	describe(span, l.Name, x, err)
 	if err != nil && x.W.Broken() {
 		// The client must learn that the answer is incomplete. A cut connection shows that in every
 		// protocol version and framing.
@@ -221,6 +226,9 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	}
 	optional("proxy", proxied.Peer(x.R))
 	optional("request_id", x.ID)
+	if span := trace.SpanContextFromContext(x.R.Context()); span.IsSampled() {
+		optional("trace_id", span.TraceID().String())
+	}
 	optional("user", x.Caller.Name)
 	optional("upstream", x.Target.Upstream)
 	if x.Instead.Up != nil {

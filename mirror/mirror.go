@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"dray/cache"
 	"dray/cache/fleet"
@@ -62,6 +63,8 @@ type Options struct {
 	// MaxUploadBytesPerClient bounds the bytes of one client's open uploads and staged blobs; 0 means
 	// no bound. Blobs that are also in the queue do not count.
 	MaxUploadBytesPerClient int64
+	// Tracer, when not nil, makes a span of each request.
+	Tracer trace.Tracer
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.
 	ClientStall time.Duration
@@ -99,6 +102,7 @@ type Mirror struct {
 	expiry    time.Duration
 	stall     time.Duration
 	metrics   *metrics
+	tracer    trace.Tracer // nil: requests are not traced
 	handlers  map[oci.Kind]map[string]handler
 	pushes    pushHealth
 }
@@ -111,7 +115,7 @@ const judgeWithin = time.Hour
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		cache: o.Cache, differs: o.Differs, tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
-		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(), pushes: pushHealth{steps: map[pushStep]*failures{}},
+		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(), tracer: o.Tracer, pushes: pushHealth{steps: map[pushStep]*failures{}},
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	o.Queue = cmp.Or(o.Queue, queue.Empty())

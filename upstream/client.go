@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"dray/upstream/oci"
 )
@@ -194,6 +197,7 @@ func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host strin
 
 func (c *Client) roundTrip(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
+	span := startSpan(&c.o, req, repo, kind)
 	resp, err := roundTrip(c.o.Transport, req, c.received.WithLabelValues(string(kind)))
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
 	status := 0
@@ -201,31 +205,54 @@ func (c *Client) roundTrip(req *http.Request, repo Repo, kind oci.Kind) (*http.R
 		status = resp.StatusCode
 	}
 	c.requests.WithLabelValues(string(kind), req.Method, strconv.Itoa(status)).Inc()
-	logRequest(&c.o, req, repo, resp, began, err)
+	follow(&c.o, span, req, repo, resp, began, err)
 	if err != nil {
 		return nil, c.transportError(req.Context(), err)
 	}
 	return resp, nil
 }
 
-// logRequest logs a request and its answer at level debug, when the answer has been read. If there
-// is no answer, it logs at once. It does not log the query, which may have a signature.
-func logRequest(o *Options, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
+// startSpan starts the span of a request, if it belongs to a trace. The registry gets nothing of
+// the trace.
+func startSpan(o *Options, req *http.Request, repo Repo, kind oci.Kind) trace.Span {
+	ctx := req.Context()
+	if !trace.SpanFromContext(ctx).SpanContext().IsSampled() {
+		return trace.SpanFromContext(context.Background())
+	}
+	_, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("dray/upstream").Start(ctx, req.Method+" "+string(kind), trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("http.request.method", req.Method), attribute.String("server.address", req.URL.Host), attribute.String("url.path", req.URL.Path),
+			attribute.Int("http.request.resend_count", repo.before), attribute.String("dray.upstream", o.Name)))
+	return span
+}
+
+// follow ends the span of a request, and logs the request and its answer at level debug, when the
+// answer has been read. If there is no answer, it does so at once. It leaves out the query, which
+// may have a signature.
+func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
 	ctx := context.WithoutCancel(req.Context())
-	if !o.Logger.Enabled(ctx, slog.LevelDebug) {
+	logs := o.Logger.Enabled(ctx, slog.LevelDebug)
+	if !logs && !span.IsRecording() {
 		return
 	}
 	line := o.Logger.With("upstream", o.Name, "method", req.Method, "host", req.URL.Host, "path", req.URL.Path, "attempt", repo.before+1)
 	if err != nil {
 		line.DebugContext(ctx, "upstream request", "took", time.Since(began), "error", err)
+		span.SetStatus(codes.Error, err.Error())
+		span.End()
 		return
 	}
 	first := time.Since(began)
-	log := func(bytes int64) {
+	span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
+	ended := func(bytes int64) {
 		line.DebugContext(ctx, "upstream request", "status", resp.StatusCode, "bytes", bytes, "answered_in", first, "took", time.Since(began))
+		span.SetAttributes(attribute.Int64("http.response.body.size", bytes))
+		if resp.StatusCode >= 400 {
+			span.SetStatus(codes.Error, resp.Status)
+		}
+		span.End()
 	}
 	if a, ok := resp.Body.(*answer); ok {
-		a.ended = log
+		a.ended = ended
 	}
 }
 

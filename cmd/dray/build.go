@@ -31,6 +31,7 @@ import (
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/reload"
 	"dray/cmd/dray/routes"
+	"dray/cmd/dray/tracing"
 	"dray/cmd/dray/watched"
 	"dray/mirror"
 	"dray/mirror/flight"
@@ -236,8 +237,15 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
+	tracer, trace, err := tracing.New(tracing.Options{Config: g.cfg.Traces, Version: program.Version(), Logger: g.log})
+	if err != nil {
+		return err
+	}
+	if trace != nil {
+		g.background["traces"] = trace
+	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Fleet: g.member.Part(), Differs: g.member.Differs, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
+		Tracer: tracer, Cache: g.cache, Fleet: g.member.Part(), Differs: g.member.Differs, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})

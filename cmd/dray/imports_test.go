@@ -30,6 +30,7 @@ const (
 	awsSDK             = "github.com/aws/aws-sdk-go-v2"
 	containerPlatforms = "github.com/containerd/platforms"
 	buildkitParser     = "github.com/moby/buildkit/frontend/dockerfile"
+	openTelemetry      = "go.opentelemetry.io/otel"
 	craneLibrary       = "github.com/google/go-containerregistry/pkg"
 )
 
@@ -81,7 +82,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/upstream/auth": {{"dray/upstream/oci", "refusals are errors of the protocol"}},
 	"dray/upstream": {
-		{"dray/upstream/auth", "requests carry credentials"}, {"dray/upstream/oci", "it speaks the protocol"}, {"dray/upstream/turns", "which request is next"}, {goDigest, addresses}, {prometheusClient, measures},
+		{openTelemetry, "spans of a trace"}, {"dray/upstream/auth", "requests carry credentials"}, {"dray/upstream/oci", "it speaks the protocol"}, {"dray/upstream/turns", "which request is next"}, {goDigest, addresses}, {prometheusClient, measures},
 		{"golang.org/x/time/rate", "token buckets"},
 	},
 	"dray/upstream/turns":    {},
@@ -108,7 +109,7 @@ var importable = map[string][]allowance{
 	"dray/mirror/notify": {
 		{"dray/mirror/pipeline/webhook", "signs alike"}, {"dray/upstream/oci", "addresses of manifests"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
-	"dray/mirror/flight":  {}, // it knows nothing of what is done
+	"dray/mirror/flight":  {{openTelemetry, "links between those that share a call"}}, // it knows nothing of what is done
 	"dray/mirror/reread":  {},
 	"dray/mirror/proxied": {{"github.com/pires/go-proxyproto", "the header of the PROXY protocol"}, {prometheusClient, measures}},
 	"dray/mirror/wire":    {{"dray/mirror/reread", "certificates are replaced"}, {"dray/mirror/proxied", "connections that proxies make for clients"}, {"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
@@ -120,7 +121,7 @@ var importable = map[string][]allowance{
 		{"github.com/hashicorp/golang-lru/v2", "passwords that were wrong, bounded"}, {"golang.org/x/crypto/bcrypt", "compares passwords with hashes"},
 	},
 	"dray/mirror/repository": {
-		{"dray/cache", "where bytes are"}, {"dray/cache/fleet", "other mirrors that have bytes"}, {"dray/cache/meta", "where facts are"}, {"dray/mirror/queue", "content that is still to be forwarded"},
+		{openTelemetry, "spans of a trace"}, {"dray/cache", "where bytes are"}, {"dray/cache/fleet", "other mirrors that have bytes"}, {"dray/cache/meta", "where facts are"}, {"dray/mirror/queue", "content that is still to be forwarded"},
 		{"dray/mirror/flight", "one question for all who wait for it"}, {"dray/upstream", "what confirms content, and gives it"},
 		{"dray/upstream/oci", "manifests say what belongs together"},
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
@@ -145,7 +146,7 @@ var importable = map[string][]allowance{
 		{"dray/upstream/oci", "manifests name what follows"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/pull": {
-		{"dray/mirror/fallback", "who answers"},
+		{openTelemetry, "spans of a trace"}, {"dray/mirror/fallback", "who answers"},
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/jobs", "observers of pulls"}, {"dray/mirror/identity", "who may push"},
 		{"dray/mirror/flight", "one question for all who wait for it"}, {"dray/mirror/wire", "bodies"}, {"dray/cache", "where bytes come from"},
 		{"dray/cache/meta", "facts about tags"}, {"dray/upstream", "where manifests and lists come from"}, {"dray/upstream/oci", "what clients speak"},
@@ -170,7 +171,7 @@ var importable = map[string][]allowance{
 		{"github.com/hashicorp/golang-lru/v2", "refused mounts, bounded"}, {"golang.org/x/sync/errgroup", "blobs of one image"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together
-		{"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
+		{openTelemetry, "spans of a trace"}, {"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
 		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
@@ -256,6 +257,9 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/member": {
 		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
 	},
+	"dray/cmd/dray/tracing": {
+		{openTelemetry, "makes spans, and sends them"}, {"dray/cmd/dray/config", "where the collector is"}, {"dray/cmd/dray/watched", "headers that change"},
+	},
 	"dray/cmd/dray/services": {
 		{"dray/cmd/dray/config", "which services there are"}, {"dray/cmd/dray/watched", "secrets that are replaced"}, {"dray/mirror/pipeline/webhook", "what calls them"},
 	},
@@ -327,7 +331,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/manual", "manual pages"},
 	},
 	"dray/cmd/dray": {
-		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/bucket", "the bucket, and what prepares it"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/cmd/dray/tracing", "put together here"}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/bucket", "the bucket, and what prepares it"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},
@@ -363,6 +367,7 @@ var testable = []allowance{
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", "reads the schema of the configuration"},
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"github.com/pelletier/go-toml/v2", "reads files of clients"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
+	{"go.opentelemetry.io/proto/otlp", "what a collector gets"}, {"google.golang.org/protobuf/proto", "decodes it"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
 	{"dray/mirror/admin", "the API that operators ask"}, {"dray/mirror/queue", "a journal that a package reads"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"}, {"dray/cache/fleet/fleettest", "a suite"},

@@ -196,7 +196,7 @@ func (r *release) build() error {
 
 func (r *release) compile(t target, to string) error {
 	fmt.Println("building", t.source, "for", t)
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X dray/cmd/dray/program.version="+r.version, "-o", to, t.source)
+	cmd := exec.Command("go", "build", "-tags", "grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X dray/cmd/dray/program.version="+r.version, "-o", to, t.source)
 	cmd.Dir, cmd.Env = r.root, t.environment()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s for %s: %w; go mod download gets missing modules\n%s", t.source, t, err, out)

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Group merges concurrent calls with the same key into one. The call runs in a task of its own,
@@ -32,6 +34,9 @@ type call[T any] struct {
 	done    chan struct{}
 	value   T
 	err     error
+	// span is that of the caller that started the call. In a trace, the spans of the others get a
+	// link to it.
+	span trace.Span
 }
 
 // NewGroup returns a Group with no call under way.
@@ -43,7 +48,7 @@ func NewGroup[K comparable, T any](o Options) *Group[K, T] {
 // If ctx ends before the call, Do returns the cause of that end. If the Tasks are stopped and no
 // call is under way, Do returns [ErrStopped].
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {
-	c, err := g.join(key, fn)
+	c, err := g.join(trace.SpanFromContext(ctx), key, fn)
 	if err != nil {
 		var zero T
 		return zero, err
@@ -58,17 +63,20 @@ func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T
 	}
 }
 
-func (g *Group[K, T]) join(key K, fn func(context.Context) (T, error)) (*call[T], error) {
+func (g *Group[K, T]) join(span trace.Span, key K, fn func(context.Context) (T, error)) (*call[T], error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c := g.calls[key]; c != nil {
 		c.waiting++
+		if span.IsRecording() {
+			span.AddLink(trace.Link{SpanContext: c.span.SpanContext()})
+		}
 		return c, nil
 	}
-	c := &call[T]{waiting: 1, done: make(chan struct{})}
+	c := &call[T]{waiting: 1, done: make(chan struct{}), span: span}
 	var started bool
 	c.cancel, started = g.options.Tasks.StartCancellable(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, g.options.Timeout)
+		ctx, cancel := context.WithTimeout(trace.ContextWithSpan(ctx, span), g.options.Timeout)
 		defer cancel()
 		c.value, c.err = fn(ctx)
 		g.mu.Lock()

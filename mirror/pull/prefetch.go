@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
 
 	"dray/mirror/repository"
 	"dray/upstream"
@@ -119,8 +120,9 @@ func (p *prefetcher) want(d digest.Digest) (done func()) {
 }
 
 // prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not
-// prefetched, because the client has not chosen a platform yet.
-func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
+// prefetched, because the client has not chosen a platform yet. In a trace, the requests belong to
+// span, that of the request for the manifest.
+func (p *Puller) prefetchImage(span trace.Span, r repository.Repo, m *repository.Manifest) {
 	ahead := p.prefetcher(r.Up.Name)
 	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {
 		return
@@ -128,6 +130,7 @@ func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
 	blobs := p.missing(m, ahead.MaxLayer)
 	started := len(blobs) > 0 && p.o.Tasks.Start(func(ctx context.Context) {
 		defer ahead.done()
+		ctx = trace.ContextWithSpan(ctx, span)
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		for _, b := range blobs {

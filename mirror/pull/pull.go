@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"dray/cache"
 	"dray/cache/meta"
@@ -118,7 +119,7 @@ func (p *Puller) manifest(ctx context.Context, x *request.Request) error {
 	p.warn(x)
 	p.lender.Lend(x, a.Manifest)
 	if x.R.Method == http.MethodGet {
-		p.prefetchImage(r, a.Manifest)
+		p.prefetchImage(trace.SpanFromContext(ctx), r, a.Manifest)
 	}
 	return p.pulled(x, a, x.SendManifest(a.Manifest))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
 
 	"dray/cache"
 	"dray/cache/fleet"
@@ -37,6 +38,9 @@ type Fetch struct {
 	share *fleet.Share
 	// given is set when another member has begun to give the blob to this fetch.
 	given atomic.Bool
+	// span is that of the request that opened the blob. It records nothing unless dray traces
+	// requests.
+	span trace.Span
 }
 
 // Fetch returns the fetch of a blob, and sends no request yet. ahead is the urgency of a prefetch.
@@ -51,7 +55,7 @@ func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	f.split = f.repo.Up.Split
 	f.split.First, f.split.Part = f.first, f.part
-	f.tier.size = size
+	f.tier.size, f.span = size, trace.SpanFromContext(ctx)
 	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &f.split, Ahead: f.ahead != nil, Observer: f}
 	r, err := f.repo.store.o.Cache.Open(ctx, blob, f.whole)
 	if err != nil {
@@ -99,6 +103,7 @@ func (f *Fetch) FromMember() bool { return f.given.Load() }
 
 // whole is the [cache.Origin] of the fetch.
 func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
+	ctx = trace.ContextWithSpan(ctx, f.span)
 	if s, ok, err := f.fromMember(ctx, from); ok || err != nil {
 		return s, err
 	}
@@ -134,6 +139,7 @@ func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error)
 // part is the Part of a [cache.Split]. It makes a single attempt, so as not to ask a throttled
 // upstream again.
 func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
+	ctx = trace.ContextWithSpan(ctx, f.span)
 	if s, ok := f.fromTier(ctx, from, to); ok {
 		return s, nil
 	}
@@ -238,6 +244,14 @@ func (b *tierBody) Read(p []byte) (int, error) {
 		b.left.Store(true)
 	}
 	return n, err
+}
+
+// Joined implements [cache.Observer]. In a trace, the span of the other request gets a link to the
+// one that fetches.
+func (f *Fetch) Joined(other cache.Observer) {
+	if o, ok := other.(*Fetch); ok {
+		o.span.AddLink(trace.Link{SpanContext: f.span.SpanContext()})
+	}
 }
 
 // Ended implements [cache.Observer]. If some of the bytes came from the tier or from other members,

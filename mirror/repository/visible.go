@@ -161,6 +161,9 @@ func (m tierManifest) open(ctx context.Context, from int64) (cache.Stream, error
 	return cache.Stream{Body: io.NopCloser(bytes.NewReader(raw)), Size: from + int64(len(raw))}, nil
 }
 
+// Joined implements [cache.Observer].
+func (m tierManifest) Joined(cache.Observer) {}
+
 // Ended implements [cache.Observer].
 func (m tierManifest) Ended(reason error) (again bool) {
 	if wrongBytes(reason) {

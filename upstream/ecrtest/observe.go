@@ -93,7 +93,7 @@ func logPath(u *url.URL) string {
 }
 
 func requestHeaders(r *http.Request) map[string]string {
-	m := chosen(r.Header, "Accept", "Content-Encoding", "Content-Range", "Content-Type", "If-None-Match", "Range", "User-Agent", "X-Amz-Target")
+	m := chosen(r.Header, "Accept", "Content-Encoding", "Content-Range", "Content-Type", "If-None-Match", "Range", "Traceparent", "User-Agent", "X-Amz-Target")
 	if v := strings.Join(r.Header.Values("Accept"), ", "); v != "" {
 		m["Accept"] = v
 	}

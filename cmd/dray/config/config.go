@@ -40,6 +40,8 @@ type Config struct {
 	CloudWatch CloudWatch `yaml:"cloudwatch"`
 	// The cost of dray, and the prices by which it says what it saves.
 	Savings Savings `yaml:"savings,omitempty"`
+	// The sending of traces of requests to an OpenTelemetry collector.
+	Traces Traces `yaml:"traces"`
 	// The bounds on what one client, and one process, may use.
 	Limits Limits `yaml:"limits"`
 	// The log that dray writes to standard error.
@@ -343,6 +345,21 @@ type CloudWatch struct {
 	// under the name `other`. dray always publishes the number without dimensions, too. Default:
 	// `100`.
 	MaxSeries int `yaml:"max_series"`
+}
+
+// Traces says where dray sends OpenTelemetry traces of the requests of clients, by OTLP over HTTP.
+// A trace has the request of a client, and the requests that dray sends to upstreams for it. A
+// request that joins the fetch of another one has a link to it. Upstreams get nothing of a trace.
+type Traces struct {
+	// The URL of the collector, such as `http://127.0.0.1:4318`. dray appends `/v1/traces`. Default:
+	// dray traces nothing.
+	Endpoint string `yaml:"endpoint,omitempty"`
+	// A file with headers for the collector, one in each line, such as `Authorization: Bearer …`. dray
+	// reads it again when it changes.
+	HeadersFile string `yaml:"headers_file,omitempty"`
+	// The share of requests that dray traces, in percent, also of those that belong to a trace of the
+	// client (`traceparent`). Default: `100`.
+	Percent int `yaml:"percent"`
 }
 
 // Limits bounds what clients may use. The size of a pushed manifest is bounded at 4 MiB, which you

@@ -44,6 +44,7 @@ func Default(environ []string) Config {
 			Namespace: "Custom/ecr_reverse_proxy", Metric: "ECRImagePulls",
 			Interval: Duration(time.Minute), Dimensions: DimensionsNone, MaxSeries: 100,
 		},
+		Traces: Traces{Percent: 100},
 		Limits: Limits{
 			MaxUploadsPerClient: 64, UploadExpiry: Duration(time.Hour), ReadHeaderTimeout: Duration(10 * time.Second),
 			IdleTimeout: Duration(2 * time.Minute), ShutdownGrace: Duration(30 * time.Second), StallTimeout: Duration(2 * time.Minute),
@@ -84,6 +85,7 @@ func (e *Environment) override(cfg *Config, origins map[string]string) {
 	}
 	e.overrideListener(cfg, origins)
 	set(&cfg.CloudWatch.Region, e.Region, origins, "cloudwatch.region", "REGION")
+	set(&cfg.Traces.Endpoint, e.TracesEndpoint, origins, "traces.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
 	set(&cfg.Cache.Directory, e.CacheDirectory, origins, "cache.directory", "DRAY_CACHE_DIRECTORY")
 	set(&cfg.State.Directory, e.StateDirectory, origins, "state.directory", "DRAY_STATE_DIRECTORY")
 	set(&cfg.Cache.MaxBytes, e.CacheMaxBytes, origins, "cache.max_bytes", "DRAY_CACHE_MAX_BYTES")

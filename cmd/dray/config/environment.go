@@ -27,6 +27,8 @@ type Environment struct {
 	Port *Port `env:"PORT"`
 	// The AWS region of CloudWatch. Without it, dray sends no pull counts to CloudWatch.
 	Region *string `env:"REGION"`
+	// The URL of the OpenTelemetry collector that gets traces; see `traces.endpoint`.
+	TracesEndpoint *string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 
 	// The configuration file; `--config` overrides it.
 	Config *string `env:"DRAY_CONFIG"`

@@ -407,11 +407,27 @@ func (c Config) validateRest(k *Report) {
 			k.Add("cloudwatch.metric", "must have 1 to 255 characters")
 		}
 	}
+	c.Traces.validate(k, "traces")
 	if n := c.CloudWatch.MaxSeries; n < 0 {
 		k.Add("cloudwatch.max_series", "%d is negative", n)
 	}
 	c.Savings.validate(k)
 	c.Limits.validate(k)
+}
+
+func (t Traces) validate(k *Report, path string) {
+	if t.Endpoint == "" {
+		if t.HeadersFile != "" {
+			k.Add(path+".headers_file", "needs endpoint, the URL of the collector that gets the headers")
+		}
+		return
+	}
+	if u, err := url.Parse(t.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
+		k.Add(path+".endpoint", "%q is not the URL of a collector; write http:// or https:// and its host, such as http://127.0.0.1:4318, and put credentials into headers_file", t.Endpoint)
+	}
+	if t.Percent < 0 || t.Percent > 100 {
+		k.Add(path+".percent", "%d is not between 0 and 100", t.Percent)
+	}
 }
 
 func (l Limits) validate(k *Report) {

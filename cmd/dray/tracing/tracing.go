@@ -1,0 +1,109 @@
+// Package tracing sends the traces of requests to an OpenTelemetry collector.
+package tracing
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
+)
+
+// flushWithin bounds the time in which the spans that wait are sent when dray stops.
+const flushWithin = 5 * time.Second
+
+// Options are what a tracer is made of.
+type Options struct {
+	Config config.Traces
+	// Version is that of the program.
+	Version string
+	// Transport sends to the collector; nil means [http.DefaultTransport].
+	Transport http.RoundTripper
+	Logger    *slog.Logger
+}
+
+// New returns a tracer, whose spans are sent in the background, and a function that waits until its
+// context ends, and then sends the spans that wait. If the configuration has no collector, New
+// returns nil for both, and nothing is ever sent.
+func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err error) {
+	if o.Config.Endpoint == "" {
+		return nil, nil, nil
+	}
+	headers, err := watched.Value(watched.Watching(o.Logger), o.Config.HeadersFile, watched.ParseHeaders, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("traces.headers_file: %w", err)
+	}
+	if o.Transport == nil {
+		o.Transport = http.DefaultTransport
+	}
+	ctx := context.Background()
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(o.Config.Endpoint+"/v1/traces"),
+		otlptracehttp.WithHTTPClient(&http.Client{
+			Transport: withHeaders{o.Transport, headers}, Timeout: 10 * time.Second,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the headers are for this collector alone
+		}))
+	if err != nil {
+		return nil, nil, fmt.Errorf("traces: %w", err)
+	}
+	about, err := resource.New(ctx, resource.WithHost(), resource.WithAttributes(attribute.String("service.name", "dray"), attribute.String("service.version", o.Version)), resource.WithFromEnv())
+	if err != nil {
+		return nil, nil, fmt.Errorf("traces: what OTEL_RESOURCE_ATTRIBUTES has cannot be used: %w", err)
+	}
+	// A client must not decide that dray traces more than the operator wants.
+	share := sdktrace.TraceIDRatioBased(float64(o.Config.Percent) / 100)
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(&reported{SpanExporter: exporter, endpoint: o.Config.Endpoint, log: o.Logger}), sdktrace.WithResource(about),
+		sdktrace.WithSampler(sdktrace.ParentBased(share, sdktrace.WithRemoteParentSampled(share), sdktrace.WithRemoteParentNotSampled(sdktrace.NeverSample()))))
+	return provider.Tracer("dray"), func(ctx context.Context) error {
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushWithin)
+		defer cancel()
+		_ = provider.Shutdown(ctx) // reported has logged why
+		return nil
+	}, nil
+}
+
+// withHeaders adds headers to each request.
+type withHeaders struct {
+	http.RoundTripper
+	headers func() http.Header
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w withHeaders) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	maps.Copy(r.Header, w.headers())
+	return w.RoundTripper.RoundTrip(r)
+}
+
+// reported logs when a collector stops taking spans, and when it takes them again. Spans that it
+// does not take are dropped.
+type reported struct {
+	sdktrace.SpanExporter
+	endpoint string
+	log      *slog.Logger
+	failing  atomic.Bool
+}
+
+// ExportSpans implements [sdktrace.SpanExporter].
+func (r *reported) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	err := r.SpanExporter.ExportSpans(ctx, spans)
+	switch was := r.failing.Swap(err != nil); {
+	case err != nil && !was:
+		r.log.Warn("the collector does not take traces, so dray drops them; look at traces.endpoint", "endpoint", r.endpoint, "error", err)
+	case err == nil && was:
+		r.log.Info("the collector takes traces again", "endpoint", r.endpoint)
+	}
+	return nil
+}
