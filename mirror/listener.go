@@ -53,6 +53,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer span.End()
 	x := request.New(&l.Listener, l.Mirror.repos, w, r, wire.Options{Stall: l.Mirror.stall, CopyFiles: l.CopyFiles})
 	defer x.Close()
+	x.Live = l.Mirror.live.Track()
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	h["X-Content-Type-Options"] = noSniff
@@ -125,6 +126,7 @@ func (l *Listener) serve(x *request.Request) error {
 		if err := x.Repo.CheckPush(); err != nil {
 			return err
 		}
+		x.Pushes()
 	}
 	return x.Explain(h(x))
 }
@@ -179,6 +181,7 @@ func base(x *request.Request) error {
 // account counts a finished request and writes its log line.
 func (l *Listener) account(x *request.Request, err error, start time.Time) {
 	took := time.Since(start)
+	ended(x, err)
 	is := labels{listener: l.Name, kind: string(x.Q.Kind), method: methodLabel(x.R.Method), source: x.Source, status: x.W.Status()}
 	if x.Repo.Up != nil {
 		is.upstream = x.Repo.Up.Name
@@ -207,6 +210,18 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 		line.AddAttrs(l.attributes(x, err, took)...)
 		_ = log.Handle(ctx, line) // slog.Logger ignores this error too
 	}
+}
+
+// ended tells the pull or push of a request that the request has ended.
+func ended(x *request.Request, err error) {
+	if x.W.Status() == http.StatusCreated && (x.Q.Kind == oci.KindUploads || x.Q.Kind == oci.KindUpload) {
+		x.Live.Stored()
+	}
+	failed := ""
+	if err != nil {
+		failed = err.Error()
+	}
+	x.Live.End(failed, x.ID)
 }
 
 // attributes returns the attributes of a request's log line. No credential is among them: the line

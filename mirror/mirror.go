@@ -16,6 +16,7 @@ import (
 	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/jobs"
+	"dray/mirror/live"
 	"dray/mirror/notify"
 	"dray/mirror/pipeline"
 	"dray/mirror/pull"
@@ -50,6 +51,8 @@ type Options struct {
 	Differs func(upstream string) []string
 	// OnPull, when not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
+	// Live, when not nil, is told of the requests of pulls and pushes.
+	Live *live.Table
 	// OnEvent, when not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
 	// Logger gets the messages of background work, and the lines of some requests (see [Listener]);
@@ -94,6 +97,7 @@ type Mirror struct {
 	keepAlive *jobs.KeepAlive
 	verdicts  *jobs.Verdicts
 	baseIndex *jobs.BaseIndex
+	live      *live.Table
 	pull      *pull.Puller
 	warm      *warming.Warmer
 	push      *push.Pusher
@@ -115,7 +119,7 @@ const judgeWithin = time.Hour
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		cache: o.Cache, differs: o.Differs, tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
-		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(), tracer: o.Tracer, pushes: pushHealth{steps: map[pushStep]*failures{}},
+		stall: cmp.Or(o.ClientStall, 2*time.Minute), live: o.Live, metrics: newMetrics(), tracer: o.Tracer, pushes: pushHealth{steps: map[pushStep]*failures{}},
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	o.Queue = cmp.Or(o.Queue, queue.Empty())

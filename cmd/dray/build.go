@@ -37,6 +37,7 @@ import (
 	"dray/mirror/flight"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
+	"dray/mirror/live"
 	"dray/mirror/proxied"
 	"dray/mirror/request"
 	"dray/mirror/wire"
@@ -54,6 +55,7 @@ func build(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 		Check: func(c config.Config) error { return c.Check(checkParts) },
 	})
 	g.register(g.reloads.Collectors())
+	g.watching, g.endWatching = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func(context.Context) error{g.buildConnections, g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildBucket, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCertificates, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -237,6 +239,9 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
+	g.live = live.New(live.Options{})
+	g.background["live"] = g.live.Run
+	g.register(g.live.Collectors())
 	tracer, trace, err := tracing.New(tracing.Options{Config: g.cfg.Traces, Version: program.Version(), Logger: g.log})
 	if err != nil {
 		return err
@@ -246,7 +251,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	}
 	g.mirror, err = mirror.New(mirror.Options{
 		Tracer: tracer, Cache: g.cache, Fleet: g.member.Part(), Differs: g.member.Differs, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
-		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
+		OnPull: g.buildPulls(), Live: g.live, OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"iter"
 	"net/url"
 	"slices"
 
@@ -13,13 +14,14 @@ import (
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 	"dray/mirror/explain"
+	"dray/mirror/live"
 )
 
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force, and
 // access has its entries of auth.
 func (g *graph) endpoints(cfg config.Config, access clients.Entries, all []*registries.Registry) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all))
+	return slices.Concat(g.statsAPI(), liveAPI(g.watching, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all))
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {
@@ -35,6 +37,15 @@ func (g *graph) statsAPI() []admin.Endpoint {
 			}
 			return g.account.Bill(int(min(days, stats.MaxDays)))
 		}),
+	}
+}
+
+// liveAPI lists the endpoints that show what clients pull and push. Answers without end stop with
+// ending.
+func liveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
+	return []admin.Endpoint{
+		admin.Query("live", func(context.Context, url.Values) (api.Live, error) { return t.Snapshot(), nil }),
+		admin.Watch("live/events", ending, func(ctx context.Context, _ url.Values) iter.Seq2[api.Live, error] { return t.Watch(ctx) }),
 	}
 }
 

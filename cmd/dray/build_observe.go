@@ -116,5 +116,5 @@ const adminGrace = 2 * time.Second
 
 // newAdmin makes a server for operators. It has connections of its own.
 func (g *graph) newAdmin(name, setting, address string, h http.Handler) (*wire.Server, error) {
-	return g.newServer(wire.ServerOptions{Grace: adminGrace, Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
+	return g.newServer(wire.ServerOptions{Grace: adminGrace, OnStop: g.endWatching, Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
 }

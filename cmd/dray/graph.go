@@ -27,6 +27,7 @@ import (
 	"dray/mirror/gate"
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
+	"dray/mirror/live"
 	"dray/mirror/queue"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
@@ -67,6 +68,10 @@ type front struct {
 	access      clients.Entries
 	member      *member.Member // nil without a fleet
 	account     *stats.Account
+	live        *live.Table // what clients pull and push now
+	// watching ends when the admin listener stops, and with it the answers that have no other end.
+	watching    context.Context
+	endWatching func()
 }
 
 // awsConfiguration reads the configuration of the AWS SDK. It sends no request to AWS: missing
@@ -120,6 +125,7 @@ func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs.
 // close releases the resources that build opened.
 func (g *graph) close() error {
 	var errs []error
+	g.endWatching()
 	if g.cache != nil {
 		g.cache.Close()
 	}

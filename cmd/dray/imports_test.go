@@ -136,7 +136,11 @@ var importable = map[string][]allowance{
 		{"dray/cache", "configurations that are here"}, {"dray/cache/meta", "what was learnt and asked for"}, {"dray/upstream", "requests in the background"},
 		{"dray/upstream/oci", "manifests"}, {"github.com/hashicorp/golang-lru/v2", "what was learnt, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
+	"dray/mirror/live": {
+		{"dray/mirror/admin/api", "what operators are shown"}, {"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses}, {prometheusClient, measures},
+	},
 	"dray/mirror/request": {
+		{"dray/mirror/live", "which pull or push it belongs to"},
 		{"dray/mirror/notify", "what events tell of a request"}, {"dray/mirror/identity", "who asks"},
 		{"dray/mirror/repository", "for which repository"}, {"dray/mirror/route", "which one it means"}, {"dray/mirror/wire", "its answer"},
 		{"dray/upstream/oci", "what was asked for"}, {goDigest, addresses},
@@ -164,6 +168,7 @@ var importable = map[string][]allowance{
 		{containerPlatforms, "platforms as operators write them"}, {imageSpec, "platforms"}, {goDigest, addresses},
 	},
 	"dray/mirror/push": {
+		{"dray/mirror/live", "pushes that operators see"},
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/gate", "what has to be passed"},
 		{"dray/mirror/pipeline", "checks see what was pushed"}, {"dray/mirror/jobs", "observers of pushes"}, {"dray/mirror/pull", "manifests of an index that checks look at, and silent upstreams"},
 		{"dray/mirror/queue", "pushes that are forwarded later"}, {"dray/mirror/flight", "one push for all who push the same"}, {"dray/mirror/notify", "events"},
@@ -172,7 +177,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together
 		{openTelemetry, "spans of a trace"}, {"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
-		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
+		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/live", "told of requests"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/cache", "given to the rooms"}, {"dray/cache/fleet", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
@@ -285,7 +290,9 @@ var importable = map[string][]allowance{
 		{"github.com/distribution/reference", "whole names of images that files name short"},
 		{buildkitParser, "Dockerfiles, and the variables in them and in Compose files, as builds read them"}, {"go.yaml.in/yaml/v3", "files of Compose and Kubernetes"},
 	},
+	"dray/cmd/dray/top": {{"dray/mirror/admin/api", "what it shows"}},
 	"dray/cmd/dray/ctl": {
+		{"dray/cmd/dray/top", "a screen of pulls and pushes"},
 		{"dray/cmd/dray/imagelist", "images that files name"}, {containerPlatforms, "platforms as clients write them"}, {imageSpec, "platforms"}, {"golang.org/x/term", "what can show a progress bar"}, {"golang.org/x/sync/errgroup", "images that are warmed side by side"},
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},

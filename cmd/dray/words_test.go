@@ -271,7 +271,7 @@ func TestJSONWords(t *testing.T) {
 	endpoints := map[string]bool{}
 	src.calls(func(name string, call *ast.CallExpr) {
 		made, ok := strings.CutPrefix(name, "dray/mirror/admin.")
-		method := map[string]string{"Query": "GET", "List": "GET", "Change": "POST"}[made]
+		method := map[string]string{"Query": "GET", "List": "GET", "Watch": "GET", "Change": "POST"}[made]
 		if !ok || method == "" {
 			return
 		}
@@ -289,7 +289,7 @@ func TestJSONWords(t *testing.T) {
 			switch made {
 			case "Change":
 				forms = []string{"request", "answer"}
-			case "List":
+			case "List", "Watch":
 				forms = []string{"item"}
 			}
 			for i, form := range forms {

@@ -30,8 +30,8 @@ func asError(err error) *api.Error {
 	return e
 }
 
-// Endpoint is one endpoint of the API: create it with [Query], [List], [Change]
-// or [Work].
+// Endpoint is one endpoint of the API: create it with [Query], [List], [Watch],
+// [Change] or [Work].
 type Endpoint struct {
 	pattern string // for http.ServeMux
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error

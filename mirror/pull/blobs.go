@@ -23,6 +23,7 @@ const octetStream = "application/octet-stream"
 // Blob handles GET of a blob.
 func (p *Puller) Blob(x *request.Request) error {
 	x.Divert()
+	x.PullsBlob()
 	ctx := x.WithTimeout(repository.LookupTimeout)
 	return p.lender.InTurn(ctx, x, func() error { return p.blob(ctx, x) })
 }
@@ -34,7 +35,7 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 		return err
 	}
 	f := r.Fetch(d, nil)
-	joined := p.prefetcher(r.Up.Name).want(d)
+	ahead, joined := p.prefetcher(r.Up.Name).want(d)
 	content, err := f.Open(ctx, at.Size)
 	joined()
 	if err != nil {
@@ -47,6 +48,8 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	}
 	switch {
 	case f.Answered():
+	case ahead && !content.Held():
+		x.Ahead = true
 	case f.FromMember():
 		x.Source = fromMember
 	case f.FromTier():

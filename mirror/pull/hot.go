@@ -88,6 +88,7 @@ func (p *Puller) Again(x *request.Request, k *Hit) error {
 		return p.Manifest(x)
 	}
 	x.Source = k.answer.source
+	x.PullsManifest(k.answer.Manifest)
 	return p.pulled(x, k.answer, k.send(x))
 }
 
@@ -132,6 +133,7 @@ func (k *Hit) send(x *request.Request) error {
 	for _, l := range k.header {
 		h[l.name] = l.value
 	}
+	x.CountSent()
 	x.W.WriteHeader(http.StatusOK)
 	if x.R.Method == http.MethodHead {
 		return nil

@@ -102,15 +102,17 @@ func (p *prefetcher) end(d digest.Digest) {
 	delete(p.running, d)
 }
 
-// want records that a client asks for a blob, until done is called.
-func (p *prefetcher) want(d digest.Digest) (done func()) {
+// want records that a client asks for a blob, until done is called. It reports whether the blob is
+// being fetched ahead of that.
+func (p *prefetcher) want(d digest.Digest) (ahead bool, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wanted[d]++
-	if u := p.running[d]; u != nil {
+	u := p.running[d]
+	if u != nil {
 		u.Raise()
 	}
-	return func() {
+	return u != nil, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.wanted[d]--; p.wanted[d] == 0 {

@@ -43,7 +43,8 @@ func TestPrefetchOfLessThanNothing(t *testing.T) {
 	if p.AtOnce != 0 || cap(p.slots) != 0 {
 		t.Errorf("%d at a time, %d slots", p.AtOnce, cap(p.slots))
 	}
-	p.want(digest.FromString("a"))()
+	_, done := p.want(digest.FromString("a"))
+	done()
 	if len(p.wanted) != 0 {
 		t.Error("a request is still recorded")
 	}

@@ -121,6 +121,7 @@ func (p *Puller) manifest(ctx context.Context, x *request.Request) error {
 	if x.R.Method == http.MethodGet {
 		p.prefetchImage(trace.SpanFromContext(ctx), r, a.Manifest)
 	}
+	x.PullsManifest(a.Manifest)
 	return p.pulled(x, a, x.SendManifest(a.Manifest))
 }
 

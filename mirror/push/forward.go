@@ -31,6 +31,8 @@ type forward struct {
 	failures failures
 	// sent is the number of bytes that the newest attempt has sent to the upstream.
 	sent atomic.Int64
+	// sentTo counts the same bytes for the push that the blob belongs to; nil if nobody reads it.
+	sentTo *atomic.Int64
 }
 
 // failures passes errors of a forward to a caller that waits for it. It passes only errors that
@@ -120,19 +122,26 @@ func (f *forward) counted(open func() (io.ReadCloser, error)) func() (io.ReadClo
 		if err != nil {
 			return nil, err
 		}
-		f.sent.Store(0)
-		return &counter{r, &f.sent}, nil
+		f.count(-f.sent.Load())
+		return &counter{r, f}, nil
+	}
+}
+
+func (f *forward) count(n int64) {
+	f.sent.Add(n)
+	if f.sentTo != nil {
+		f.sentTo.Add(n)
 	}
 }
 
 type counter struct {
 	io.ReadCloser
-	sent *atomic.Int64
+	forward *forward
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
-	c.sent.Add(int64(n))
+	c.forward.count(int64(n))
 	return n, err
 }
 

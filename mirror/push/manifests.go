@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dray/mirror/gate"
+	"dray/mirror/live"
 	"dray/mirror/notify"
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
@@ -61,6 +62,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	if err != nil {
 		return deniedAs403(x.Repo, err)
 	}
+	x.Live.Pushed(append(x.Q.Tags, x.Q.Ref.String())[0], man.Digest)
 	x.Describe(man.Digest, int64(len(man.Raw)))
 	if pushed.Subject != "" {
 		x.W.Header().Set("OCI-Subject", pushed.Subject.String())
@@ -80,6 +82,7 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 	}
 	if gated.Gate != nil {
 		gated.Within = verdictWithin(gated.Gate, x)
+		x.Live.Checks(live.Running)
 	}
 	up := x.Repo.Up
 	pushed, err := p.pushing.Do(ctx, gated.Key(), func(ctx context.Context) (upstream.Pushed, error) {
@@ -91,8 +94,14 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 		p.pushes.WithLabelValues(up.Name, result).Inc()
 		return pushed, err
 	})
-	if err == nil && gated.Gate != nil {
-		warn(x, p.o.Checks.ReportOf(gated.Key()))
+	if gated.Gate != nil {
+		report := p.o.Checks.ReportOf(gated.Key())
+		if report != nil {
+			x.Live.Checks(report.Outcome())
+		}
+		if err == nil {
+			warn(x, report)
+		}
 	}
 	return pushed, err
 }

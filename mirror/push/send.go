@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"io"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,9 +26,10 @@ type sender struct {
 
 // start starts to scan a session's bytes, and to send them unless the gate holds them back. size
 // and announced are the size and the digest that the client gave beforehand, or -1 and "" if it
-// gave none.
-func (s *sender) start(u *session, size int64, announced digest.Digest) {
+// gave none. sentTo, if not nil, counts the bytes that are sent.
+func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *atomic.Int64) {
 	f := newForward()
+	f.sentTo = sentTo
 	blob, r := u.blob, u.repo
 	u.forward = f
 	g := s.o.Checks.For(r)

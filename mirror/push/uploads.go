@@ -187,7 +187,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 		return err
 	}
 	if s.forward == nil { // an empty blob, or one that a former process received
-		p.sender.start(s, s.blob.Size(), d)
+		p.sender.start(s, s.blob.Size(), d, x.Live.Forwarded())
 	}
 	// All bytes are here. If the client disconnects now, it finds the blob when it comes back.
 	blob, err := s.blob.Commit(context.WithoutCancel(x.R.Context()), d)
@@ -227,7 +227,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 		if announced != "" && s.blob.Size() == 0 {
 			size = x.R.ContentLength // -1 for a chunked body
 		}
-		p.sender.start(s, size, announced)
+		p.sender.start(s, size, announced, x.Live.Forwarded())
 	}
 	lost, err := x.W.Receive(metered{s, p.sessions})
 	s.broken = lost != nil

@@ -50,6 +50,7 @@ func (x *Request) Send(d digest.Digest, c wire.Content) error {
 	if x.Q.Ref.ByDigest() {
 		h["Cache-Control"] = immutable
 	}
+	x.CountSent()
 	err := x.W.Send(c)
 	if err != nil && !x.W.Started() {
 		return x.Repo.Up.Broken(err)
@@ -146,6 +147,7 @@ func (x *Request) Fail(err error) error {
 			return err
 		}
 	}
+	x.W.CountSent(nil)
 	for _, h := range contentHeaders {
 		x.W.Header().Del(h)
 	}

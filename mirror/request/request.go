@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/mirror/identity"
+	"dray/mirror/live"
 	"dray/mirror/notify"
 	"dray/mirror/repository"
 	"dray/mirror/route"
@@ -60,6 +61,11 @@ type Request struct {
 	// Instead is the repository that the client asked for, if a fallback answers from Repo. Otherwise
 	// it has no upstream.
 	Instead repository.Repo
+	// Ahead says that dray had begun to fetch the bytes of the answer before the client asked for
+	// them.
+	Ahead bool
+	// Live counts the request towards the pull or the push that it belongs to.
+	Live live.Track
 	// Stale is the error of the upstream if an old answer was sent because of that error; nil
 	// otherwise.
 	Stale error

@@ -16,10 +16,10 @@ const sentAtOnce = 1 << 20
 
 // pacedBody is the body of a request, with a read deadline for each read.
 type pacedBody struct {
-	body     io.ReadCloser
-	conn     *http.ResponseController
-	stall    time.Duration
-	received *int64
+	body  io.ReadCloser
+	conn  *http.ResponseController
+	stall time.Duration
+	w     *Response
 }
 
 // Read implements io.Reader. At the end of the body it removes the deadline, because net/http then
@@ -28,7 +28,7 @@ type pacedBody struct {
 func (b pacedBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)
-	*b.received += int64(n)
+	b.w.countReceived(int64(n))
 	switch {
 	case err == io.EOF:
 		_ = b.conn.SetReadDeadline(time.Time{})
@@ -42,7 +42,7 @@ func (b pacedBody) Read(p []byte) (int, error) {
 // may write "100 Continue".
 func (w *Response) Body() io.Reader {
 	w.extendWriteDeadline()
-	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall, &w.received}
+	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall, w}
 }
 
 // Receive copies the body of the request to dst. err is the error of the body or of dst. lost is

@@ -3,6 +3,7 @@ package wire
 import (
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,8 @@ type Response struct {
 	broken  bool
 	// received counts the bytes of the request's body that were read.
 	received int64
+	// sentTo and receivedTo count the same bytes for others, who read them meanwhile; nil otherwise.
+	sentTo, receivedTo *atomic.Int64
 	// extendedAt is when the write deadline was last extended.
 	extendedAt time.Time
 }
@@ -46,6 +49,27 @@ func (w *Response) Sent() int64 { return w.sent }
 
 // Received returns the number of bytes of the request's body that were read.
 func (w *Response) Received() int64 { return w.received }
+
+// CountSent makes the Response also count the bytes that it sends from now on in a counter that
+// others read. nil stops that.
+func (w *Response) CountSent(to *atomic.Int64) { w.sentTo = to }
+
+// CountReceived does for the body of the request what CountSent does for that of the answer.
+func (w *Response) CountReceived(to *atomic.Int64) { w.receivedTo = to }
+
+func (w *Response) countSent(n int64) {
+	w.sent += n
+	if w.sentTo != nil {
+		w.sentTo.Add(n)
+	}
+}
+
+func (w *Response) countReceived(n int64) {
+	w.received += n
+	if w.receivedTo != nil {
+		w.receivedTo.Add(n)
+	}
+}
 
 // Break marks the answer as impossible to complete.
 func (w *Response) Break() { w.broken = true }
@@ -74,7 +98,7 @@ func (w *Response) WriteHeader(status int) {
 func (w *Response) Write(p []byte) (int, error) {
 	w.begin(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
-	w.sent += int64(n)
+	w.countSent(int64(n))
 	return n, err
 }
 
@@ -82,7 +106,7 @@ func (w *Response) Write(p []byte) (int, error) {
 func (w *Response) ReadFrom(r io.Reader) (int64, error) {
 	w.begin(http.StatusOK)
 	n, err := io.Copy(w.ResponseWriter, r)
-	w.sent += n
+	w.countSent(n)
 	return n, err
 }
 

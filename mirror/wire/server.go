@@ -32,6 +32,8 @@ type ServerOptions struct {
 	ReadHeaderTimeout, IdleTimeout time.Duration
 	// Grace is how long requests under way may continue when the server stops.
 	Grace time.Duration
+	// OnStop, if not nil, is called when the server stops, before it waits for requests.
+	OnStop func()
 	// Connections bounds the connections of clients; nil means no bound.
 	Connections *Connections
 	// Trust says which proxies may name the clients of connections, by the PROXY protocol; nil means
@@ -71,6 +73,9 @@ func NewServer(o ServerOptions) (*Server, error) {
 		ConnContext:    connContext,
 	}
 	s.server.ErrorLog = slog.NewLogLogger(serverLog{o.Logger.Handler(), s.handshakes}, slog.LevelDebug)
+	if o.OnStop != nil {
+		s.server.RegisterOnShutdown(o.OnStop)
+	}
 	if o.Connections != nil {
 		s.server.ConnState = o.Connections.changed
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/top"
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/auth"
@@ -38,7 +39,7 @@ type Options struct {
 
 // Commands returns the subcommands.
 func Commands(o Options) []*cobra.Command {
-	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o), reloadCommand(o), warmCommand(o), explainCommand(o)}
+	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o), reloadCommand(o), warmCommand(o), explainCommand(o), topCommand(o)}
 }
 
 // operator is a client of the admin listener's API.
@@ -301,14 +302,4 @@ func (o *operator) print(answer any, table func(w io.Writer)) error {
 }
 
 // size formats a number of bytes with a decimal unit, such as 1.5 GB.
-func size(n int64) string {
-	const step = 1000
-	if n > -step && n < step {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n)/step, 0
-	for ; v >= step || v <= -step; unit++ {
-		v /= step
-	}
-	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
-}
+func size(n int64) string { return top.Size(n) }

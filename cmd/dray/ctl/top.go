@@ -1,0 +1,126 @@
+package ctl
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"dray/cmd/dray/top"
+	"dray/cmd/dray/usage"
+	"dray/mirror/admin/api"
+)
+
+func topCommand(in Options) *cobra.Command {
+	var once bool
+	cmd := in.operate(&cobra.Command{
+		Use:   "top",
+		Short: "Show the images that clients pull and push now",
+		Long: `top shows what clients pull and push now, and what they pulled and pushed within
+the last minute: which client, which image, how many of its layers the client has
+asked for, how much was sent, how fast, and where it came from. A client does not
+ask for the layers that it has, so "3 of 7" may be all that it needs. What failed
+is below its line, with the ID of the request in the log.
+
+On a terminal, top uses the whole screen until you press Ctrl-C. Otherwise it
+prints a line when a pull or push begins, every 5 seconds while it goes on, and
+when it ends. With --json, each line is a JSON object with everything, once a
+second. --once prints the present state and ends.`,
+		Example: `  dray top
+  dray top --once
+  dray top --json | jq -c '.pulls[] | select(.failures > 0)'`,
+		Args: usage.NoArguments,
+	}, func(ctx context.Context, o *operator, _ []string) error {
+		if once {
+			return show(ctx, o, "live", nil, top.Table)
+		}
+		return o.top(ctx)
+	})
+	cmd.Flags().BoolVar(&once, "once", false, "print the present state as a table, and end")
+	return cmd
+}
+
+// top shows each state until ctx ends, which is no error.
+func (o *operator) top(ctx context.Context) error {
+	resp, err := o.send(ctx, http.MethodGet, "live/events", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	err = o.follow(resp.Body)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if failed, ok := errors.AsType[*api.Error](err); ok {
+		return failed
+	}
+	return fmt.Errorf("%s sends no more: %w", o.base, err)
+}
+
+// follow shows the states of a stream. It returns io.EOF at the end of the stream.
+func (o *operator) follow(stream io.Reader) error {
+	screen, ok := o.stdout.(*os.File)
+	switch {
+	case o.json:
+		out := json.NewEncoder(o.stdout)
+		return eachEvent(stream, func(l api.Live) error { return out.Encode(l) })
+	case ok && isTerminal(screen) && os.Getenv("TERM") != "dumb":
+		s := top.Screen{Out: screen, Size: func() (int, int) {
+			width, height, err := term.GetSize(int(screen.Fd()))
+			if err != nil || width <= 0 || height <= 0 {
+				return 80, 24
+			}
+			return width, height
+		}}
+		s.Enter()
+		defer s.Leave()
+		return eachEvent(stream, func(l api.Live) error { s.Show(l); return nil })
+	}
+	l := top.Lines{Out: o.stdout}
+	return eachEvent(stream, l.Show)
+}
+
+// maxEvent bounds an event in bytes. It fits some 2000 pulls and pushes.
+const maxEvent = 16 << 20
+
+// eachEvent passes the items of an [admin.Watch] to the function each as they arrive. It returns
+// the error of each, the error that dray has sent, or the error of the stream.
+func eachEvent[A any](stream io.Reader, each func(A) error) error {
+	lines := bufio.NewScanner(stream)
+	lines.Buffer(nil, maxEvent)
+	failed := false
+	for lines.Scan() {
+		field, data, _ := bytes.Cut(lines.Bytes(), []byte(": "))
+		switch {
+		case string(field) == "event":
+			failed = string(data) == "error"
+		case string(field) != "data":
+		case failed:
+			var f api.Failure
+			if err := json.Unmarshal(data, &f); err != nil || f.Error == nil {
+				return fmt.Errorf("cannot decode an error: %w", err)
+			}
+			return f.Error
+		default:
+			var item A
+			if err := json.Unmarshal(data, &item); err != nil {
+				return fmt.Errorf("cannot decode an event: %w", err)
+			}
+			if err := each(item); err != nil {
+				return err
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return io.EOF
+}

@@ -1,0 +1,57 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/url"
+
+	"dray/mirror/admin/api"
+)
+
+// Watch answers GET of a path below [api.Prefix] with events, in the form that browsers read
+// (text/event-stream of the HTML standard, 9.2). Each item is an event, and is sent at once. The
+// answer ends when the client disconnects, when ending ends, or when watch yields no more. The
+// function watch must not change anything. If watch fails before the first item, the answer has the
+// status of the error. A later error is an event of the type "error".
+func Watch[A any](path string, ending context.Context, watch func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
+	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ending, cancel)()
+		begun := false
+		for item, err := range watch(ctx, r.URL.Query()) {
+			if err != nil && !begun {
+				return err
+			}
+			if !begun {
+				begun = true
+				w.Header().Set("Content-Type", "text/event-stream")
+			}
+			if err != nil {
+				_ = sendEvent(w, "event: error\n", api.Failure{Error: asError(err)}) // fails only if the client has disconnected
+				return nil
+			}
+			if err := sendEvent(w, "", item); err != nil {
+				return nil // the client has disconnected
+			}
+		}
+		return nil
+	}}
+}
+
+// sendEvent sends an event whose data is JSON, which has no line breaks. The lines of before
+// precede it.
+func sendEvent(w http.ResponseWriter, before string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", before, data); err != nil {
+		return err
+	}
+	return http.NewResponseController(w).Flush()
+}

@@ -1,0 +1,85 @@
+package live
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"dray/mirror/admin/api"
+)
+
+// entry is what pulls and pushes have in common. The mutex of the shard guards the fields that are
+// not atomic.
+type entry struct {
+	in        *shard
+	id        uint64
+	agent     string
+	reference string
+	began     time.Time
+	// underWay is the number of requests that have begun and not ended.
+	underWay atomic.Int32
+	// last is the time of the last request, by Table.now.
+	last atomic.Int64
+
+	failures  int
+	failed    string // the last error
+	failedAs  string // the ID of the request that had this error
+	samples   [window]int64
+	sample    int // index of the oldest sample
+	seconds   int64
+	perSecond int64
+}
+
+func (s *shard) newEntry(t *Table, agent string) entry {
+	return entry{in: s, id: t.ids.Add(1), agent: text(agent), began: time.Now()}
+}
+
+// begin counts a request. The caller holds the mutex of the shard, so that the entry is not removed
+// meanwhile.
+func (e *entry) begin(t *Table) {
+	e.underWay.Add(1)
+	e.last.Store(t.now.Load())
+}
+
+func (e *entry) end(t *Table) {
+	e.last.Store(t.now.Load())
+	e.underWay.Add(-1)
+}
+
+// idleSince reports whether the entry had no request since a time in nanoseconds since 1970.
+func (e *entry) idleSince(at int64) bool { return e.underWay.Load() == 0 && e.last.Load() <= at }
+
+// measure computes the rate from the sum of all bytes now. It is called once a second.
+func (e *entry) measure(sum int64) {
+	e.seconds++
+	e.perSecond = (sum - e.samples[e.sample]) / min(e.seconds, window)
+	e.samples[e.sample] = sum
+	e.sample = (e.sample + 1) % window
+}
+
+// state returns what operators are told.
+func (e *entry) state() api.LiveState {
+	if e.underWay.Load() > 0 {
+		return api.LiveActive
+	}
+	return api.LiveIdle
+}
+
+// common returns what operators are told of any entry. The caller holds the mutex of the shard.
+func (o *owned) common(e *entry) api.LiveEntry {
+	c := api.LiveEntry{
+		ID: e.id, Client: o.Addr.String(), User: o.User, Agent: e.agent, Upstream: o.Upstream, Repository: o.Repository, Reference: e.reference,
+		State: e.state(), Began: e.began.UTC(), Last: time.Unix(0, e.last.Load()).UTC(), Rate: max(e.perSecond, 0),
+		Failures: e.failures, Error: e.failed, RequestID: e.failedAs,
+	}
+	if !o.Addr.IsValid() {
+		c.Client = ""
+	}
+	return c
+}
+
+// text returns a copy of a text with at most maxText bytes. The copy does not keep the header of a
+// request in memory.
+func text(s string) string {
+	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxText)], ""))
+}

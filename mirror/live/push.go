@@ -1,0 +1,62 @@
+package live
+
+import (
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/admin/api"
+)
+
+// push is what a client uploads until it has pushed a manifest under a tag. Only the manifest says
+// which image the blobs belong to, so what one client pushes to one repository at the same time is
+// one push.
+type push struct {
+	entry
+	digest digest.Digest
+	// tagged is set when a manifest was pushed under a tag. The next upload begins another push.
+	tagged bool
+	blobs  int
+	checks api.LiveChecks
+	// received and forwarded are bytes from the client and to the upstream. A blob that is sent again
+	// counts from its beginning.
+	received, forwarded atomic.Int64
+}
+
+// push counts a request that writes, and returns its push. reference is that of a manifest, or
+// empty.
+func (t *Table) push(o Owner, agent, reference string) *push {
+	key, s := t.shardOf(&o)
+	s.mu.Lock()
+	p, gone := s.push(t, key, &o, agent, reference)
+	if reference != "" {
+		p.reference = text(reference)
+	}
+	p.begin(t)
+	s.mu.Unlock()
+	t.report(gone)
+	return p
+}
+
+// push finds or makes a push. The caller holds mu.
+func (s *shard) push(t *Table, key uint64, o *Owner, agent, reference string) (p *push, gone []Ended) {
+	if all := s.of(key, o); all != nil {
+		for _, p := range all.pushes {
+			if !p.tagged || reference != "" && p.reference == reference {
+				return p, nil
+			}
+		}
+	}
+	all, gone := s.owned(t, key, o)
+	p = &push{entry: s.newEntry(t, agent)}
+	all.pushes = append(all.pushes, p)
+	return p, gone
+}
+
+// tell returns what operators are told of a push. The caller holds the mutex of the shard.
+func (o *owned) tell(p *push) api.LivePush {
+	return api.LivePush{
+		LiveEntry: o.common(&p.entry), Digest: p.digest.String(), Blobs: p.blobs, Checks: p.checks, Pushed: p.tagged,
+		Received: p.received.Load(), Forwarded: p.forwarded.Load(),
+	}
+}

@@ -1,0 +1,106 @@
+package live
+
+import (
+	"slices"
+	"sync"
+
+	"dray/upstream/oci"
+)
+
+// shape is what a manifest names, as far as a pull needs it. It is immutable but for refs.
+type shape struct {
+	id        uint64
+	manifests []uint64 // of an index
+	layers    []layer
+	config    uint64
+	refs      int
+}
+
+type layer struct {
+	id   uint64
+	size int64
+}
+
+// shapes has the shapes of the manifests in the table. Clients that pull the same image share them.
+type shapes struct {
+	mu       sync.Mutex // guards the fields below; taken last
+	byDigest map[uint64]*shape
+	parts    int
+}
+
+// acquire returns the shape of a manifest, which release gives back. parse is called if no pull has
+// the shape already. If the shapes have maxParts, a new one is empty.
+func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
+	s.mu.Lock()
+	if known := s.byDigest[id]; known != nil {
+		known.refs++
+		s.mu.Unlock()
+		return known
+	}
+	s.mu.Unlock()
+	made := t.shapeOf(id, parse())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.byDigest[id]; known != nil { // made by another request meanwhile
+		known.refs++
+		return known
+	}
+	made.refs = 1
+	if s.parts+made.parts() > maxParts {
+		return &shape{id: id, refs: 1}
+	}
+	s.parts += made.parts()
+	s.byDigest[id] = made
+	return made
+}
+
+// release gives back a shape.
+func (s *shapes) release(m *shape) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.refs--; m.refs == 0 && s.byDigest[m.id] == m {
+		delete(s.byDigest, m.id)
+		s.parts -= m.parts()
+	}
+}
+
+func (s *shape) parts() int { return len(s.layers) + len(s.manifests) + 1 }
+
+// shapeOf returns the shape of a manifest. man is nil for one that cannot be parsed.
+func (t *Table) shapeOf(id uint64, man *oci.Manifest) *shape {
+	s := &shape{id: id}
+	if man == nil {
+		return s
+	}
+	if man.Config != nil {
+		s.config = t.id(man.Config.Digest.String())
+	}
+	seen := map[uint64]bool{}
+	for _, c := range man.Children() {
+		id := t.id(c.Digest.String())
+		switch {
+		case seen[id] || c.Foreign() || id == s.config:
+		case c.Manifest && len(s.manifests) < maxLayers:
+			s.manifests = append(s.manifests, id)
+		case !c.Manifest && len(s.layers) < maxLayers:
+			s.layers = append(s.layers, layer{id, max(c.Size, 0)})
+		}
+		seen[id] = true
+	}
+	return s
+}
+
+// index returns the index of a layer, or -1.
+func (s *shape) index(id uint64) int {
+	for i := range s.layers {
+		if s.layers[i].id == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// names reports whether the manifest is an index that has a manifest.
+func (s *shape) names(manifest uint64) bool {
+	return slices.Contains(s.manifests, manifest)
+}

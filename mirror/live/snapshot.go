@@ -1,0 +1,52 @@
+package live
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"dray/mirror/admin/api"
+)
+
+// Snapshot returns the pulls and pushes, the oldest first.
+func (t *Table) Snapshot() api.Live {
+	out := api.Live{At: time.Now().UTC(), Pulls: []api.LivePull{}, Pushes: []api.LivePush{}, Displaced: t.lost.Load()}
+	for i := range t.shards {
+		t.shards[i].collect(&out)
+	}
+	slices.SortFunc(out.Pulls, func(a, b api.LivePull) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(out.Pushes, func(a, b api.LivePush) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+func (s *shard) collect(out *api.Live) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.owners {
+		for _, p := range o.pulls {
+			if p.got {
+				out.Pulls = append(out.Pulls, o.told(p))
+			}
+		}
+		for _, p := range o.pushes {
+			out.Pushes = append(out.Pushes, o.tell(p))
+		}
+	}
+}
+
+// Watch yields a snapshot at once and then each second, until ctx ends.
+func (t *Table) Watch(ctx context.Context) iter.Seq2[api.Live, error] {
+	return func(yield func(api.Live, error) bool) {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for yield(t.Snapshot(), nil) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}
+}

@@ -1,0 +1,324 @@
+// Package live shows the pulls and pushes that are under way. It groups the requests of clients: a
+// pull is what one client asks for of one image, until it has asked for nothing for a while.
+//
+// The request of a client costs one look-up under a lock that few others share, when it begins.
+// From then on its bytes are counted without locks. Memory is bounded, whatever clients do: see
+// [Table].
+package live
+
+import (
+	"cmp"
+	"context"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/admin/api"
+)
+
+const (
+	shards = 32
+	// perShard bounds the pulls and pushes of a shard, so that the table has at most 2048. Each takes
+	// about 1 KiB, and 3 KiB at most: the constants below bound the texts and the manifests in it.
+	perShard = 64
+	// maxText bounds a text in bytes. Tags, names of repositories, and digests are shorter.
+	maxText = 256
+	// maxManifests bounds the manifests of one pull. An index for more platforms is rare, and clients
+	// pull one or two of them.
+	maxManifests = 16
+	// maxLayers bounds the layers of a manifest, and the manifests of an index, that are recognised.
+	maxLayers = 512
+	// maxParts bounds the layers and manifests that all images in the table name, 16 bytes each.
+	maxParts = 128 << 10
+	// window is the number of seconds over which rates are measured.
+	window = 5
+)
+
+// Owner is the client of a request, and the repository that the request is for. Pulls and pushes of
+// different owners are never taken together.
+type Owner struct {
+	Addr netip.Addr
+	// User is empty for an anonymous client.
+	User, Upstream, Repository string
+}
+
+// Options configure [New].
+type Options struct {
+	// Idle is how long a pull or a push goes on after its last request; 0 means a minute.
+	Idle time.Duration
+	// OnPull, if not nil, is called when a pull of an image has ended. It must not block.
+	OnPull func(Ended)
+}
+
+// Ended is a pull that has ended.
+type Ended struct {
+	api.LivePull
+	// ManifestSize is the size in bytes of the manifest with the Digest.
+	ManifestSize int64
+}
+
+// Table has the pulls and pushes under way. Its methods may be called concurrently, also on a nil
+// Table, which stays empty. It has at most 2048 pulls and pushes, and uses at most 8 MiB of memory.
+// When more clients are active, the entries that were idle longest give way to new ones.
+type Table struct {
+	o    Options
+	seed maphash.Seed
+	// now is the time at the last tick of Run, in nanoseconds since 1970. The time between requests is
+	// only compared with Idle, so it need not be exact, and reading the clock costs as much as the
+	// rest.
+	now    atomic.Int64
+	ids    atomic.Uint64
+	shards [shards]shard
+	shapes shapes
+
+	pulls, pushes prometheus.GaugeFunc
+	displaced     prometheus.Counter
+	lost          atomic.Uint64 // the value of displaced
+}
+
+// shard has the pulls and pushes of some owners.
+type shard struct {
+	mu     sync.Mutex // guards the fields below, and those fields of entries that say so
+	owners map[uint64]*owned
+	n      int // pulls and pushes
+}
+
+// owned is what an owner has in the table. The newest entries are last.
+type owned struct {
+	Owner
+	pulls  []*pull
+	pushes []*push
+}
+
+// New returns an empty Table.
+func New(o Options) *Table {
+	o.Idle = cmp.Or(o.Idle, time.Minute)
+	t := &Table{o: o, seed: maphash.MakeSeed(), shapes: shapes{byDigest: map[uint64]*shape{}}}
+	for i := range t.shards {
+		t.shards[i].owners = map[uint64]*owned{}
+	}
+	t.now.Store(time.Now().UnixNano())
+	t.pulls = prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_live_pulls",
+		Help: "Images that clients are pulling, or were pulling within the last minute."}, func() float64 { n, _ := t.count(); return n })
+	t.pushes = prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_live_pushes",
+		Help: "Images that clients are pushing, or were pushing within the last minute."}, func() float64 { _, n := t.count(); return n })
+	t.displaced = prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_live_displaced_total",
+		Help: "Pulls and pushes that dray top stopped showing early, because there were too many at a time."})
+	return t
+}
+
+// Collectors returns the metrics.
+func (t *Table) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{t.pulls, t.pushes, t.displaced}
+}
+
+func (t *Table) count() (pulls, pushes float64) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, o := range s.owners {
+			for _, p := range o.pulls {
+				if p.got {
+					pulls++
+				}
+			}
+			pushes += float64(len(o.pushes))
+		}
+		s.mu.Unlock()
+	}
+	return pulls, pushes
+}
+
+// Run measures rates, and ends pulls and pushes that are idle, until ctx ends.
+func (t *Table) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			t.tick(now)
+		}
+	}
+}
+
+// tick does what Run does once a second.
+func (t *Table) tick(now time.Time) {
+	t.now.Store(now.UnixNano())
+	before := now.Add(-t.o.Idle).UnixNano()
+	for i := range t.shards {
+		t.report(t.shards[i].tick(t, before))
+	}
+}
+
+// tick measures the rates of a shard, and removes what was idle since the time before, in
+// nanoseconds since 1970. It returns the pulls that it removed.
+func (s *shard) tick(t *Table, before int64) (ended []Ended) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, o := range s.owners {
+		o.pulls = s.keep(o.pulls, func(p *pull) bool {
+			p.measure(p.sum())
+			if !p.idleSince(before) {
+				return true
+			}
+			ended = append(ended, o.ended(t, p)...)
+			return false
+		})
+		kept := o.pushes[:0]
+		for _, p := range o.pushes {
+			p.measure(p.received.Load())
+			if p.idleSince(before) {
+				s.n--
+				continue
+			}
+			kept = append(kept, p)
+		}
+		clear(o.pushes[len(kept):])
+		o.pushes = kept
+		s.drop(key, o)
+	}
+	return ended
+}
+
+// keep returns the pulls for which stays is true. The caller holds mu.
+func (s *shard) keep(pulls []*pull, stays func(*pull) bool) []*pull {
+	kept := pulls[:0]
+	for _, p := range pulls {
+		if stays(p) {
+			kept = append(kept, p)
+		} else {
+			s.n--
+		}
+	}
+	clear(pulls[len(kept):])
+	return kept
+}
+
+// drop removes an owner that has nothing any more. The caller holds mu.
+func (s *shard) drop(key uint64, o *owned) {
+	if len(o.pulls)+len(o.pushes) == 0 {
+		delete(s.owners, key)
+	}
+}
+
+// report tells OnPull of pulls that have ended. No lock is held meanwhile.
+func (t *Table) report(ended []Ended) {
+	if t.o.OnPull == nil {
+		return
+	}
+	for _, p := range ended {
+		if p.Digest != "" {
+			t.o.OnPull(p)
+		}
+	}
+}
+
+// hashed is an Owner as it is hashed. It has no pointer but those of texts, so that hashing it
+// allocates nothing.
+type hashed struct {
+	addr                       [16]byte
+	user, upstream, repository string
+}
+
+// shardOf returns the key of an owner, and the shard that has it.
+func (t *Table) shardOf(o *Owner) (uint64, *shard) {
+	if len(o.User) > maxText {
+		o.User = o.User[:maxText]
+	}
+	if len(o.Repository) > maxText {
+		o.Repository = o.Repository[:maxText]
+	}
+	key := maphash.Comparable(t.seed, hashed{o.Addr.As16(), o.User, o.Upstream, o.Repository})
+	return key, &t.shards[key%shards]
+}
+
+// id returns a number that stands for a digest or another text. Clients cannot know the seed, so
+// they cannot find two texts with the same number.
+func (t *Table) id(text string) uint64 { return maphash.String(t.seed, text) }
+
+// of returns what an owner has, or nil. The caller holds mu.
+func (s *shard) of(key uint64, o *Owner) *owned {
+	if all := s.owners[key]; all != nil && all.Owner == *o {
+		return all
+	}
+	return nil
+}
+
+// owned returns what an owner has, after making room for one entry more. It also returns the pull
+// that gave way, if any. The caller holds mu, and adds the entry.
+func (s *shard) owned(t *Table, key uint64, o *Owner) (all *owned, gone []Ended) {
+	if s.n >= perShard {
+		gone = s.displace(t)
+	}
+	s.n++
+	if all = s.of(key, o); all != nil {
+		return all, gone
+	}
+	if other := s.owners[key]; other != nil { // another owner with the same number, once in 2^64
+		for _, p := range other.pulls {
+			gone = append(gone, other.ended(t, p)...)
+		}
+		s.n -= len(other.pulls) + len(other.pushes)
+	}
+	all = &owned{Owner: Owner{o.Addr, strings.Clone(o.User), o.Upstream, strings.Clone(o.Repository)}}
+	s.owners[key] = all
+	return all, gone
+}
+
+// displace removes the entry that was idle longest. The caller holds mu.
+func (s *shard) displace(t *Table) (ended []Ended) {
+	t.displaced.Inc()
+	t.lost.Add(1)
+	var oldest *entry
+	for _, o := range s.owners {
+		for _, p := range o.pulls {
+			oldest = longerIdle(oldest, &p.entry)
+		}
+		for _, p := range o.pushes {
+			oldest = longerIdle(oldest, &p.entry)
+		}
+	}
+	for key, o := range s.owners {
+		o.pulls = s.keep(o.pulls, func(p *pull) bool {
+			if &p.entry != oldest {
+				return true
+			}
+			ended = append(ended, o.ended(t, p)...)
+			return false
+		})
+		for i, p := range o.pushes {
+			if &p.entry == oldest {
+				o.pushes = slices.Delete(o.pushes, i, i+1)
+				s.n--
+				break
+			}
+		}
+		s.drop(key, o)
+	}
+	return ended
+}
+
+// longerIdle returns the entry that was idle for the longer time. Entries with requests under way
+// come last.
+func longerIdle(a, b *entry) *entry {
+	switch {
+	case a == nil:
+		return b
+	case (a.underWay.Load() > 0) != (b.underWay.Load() > 0):
+		if a.underWay.Load() > 0 {
+			return b
+		}
+		return a
+	case b.last.Load() < a.last.Load():
+		return b
+	}
+	return a
+}
