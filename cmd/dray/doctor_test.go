@@ -175,7 +175,7 @@ func TestDoctorRedis(t *testing.T) {
 func TestDoctorOfInvalidConfiguration(t *testing.T) {
 	path := write(t, "dray.yaml", "listeners: [{nome: main}]\n")
 	code, stdout, _ := runDray(t, nil, "doctor", "--config", path)
-	if code != exitRejected || !strings.Contains(stdout, "× ") || !strings.Contains(stdout, "(configuration.valid)") || !strings.Contains(stdout, "1 failures, 0 warnings") {
+	if code != exitRejected || !strings.Contains(stdout, "× ") || !strings.Contains(stdout, "(configuration.valid)") || !strings.Contains(stdout, "1 failure, 0 warnings") {
 		t.Errorf("%d %s", code, stdout)
 	}
 }

@@ -299,7 +299,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/doctor": {
 		{"dray/cmd/dray/config", "what is checked"}, {"dray/cmd/dray/certificates", "certificates near their end"}, {"dray/cmd/dray/cgroup", "how much memory there is"}, {"dray/cmd/dray/ctl", "how a running dray is"},
-		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"dray/mirror/wire", "how many files may be open"},
+		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/setup", "what the files of clients should have"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"github.com/distribution/reference", "whole names of images that people write short"}, {"dray/mirror/wire", "how many files may be open"},
 		{"github.com/spf13/cobra", "a subcommand"}, {"golang.org/x/sys/unix", "kinds of file systems"},
 	},
 	"dray/cmd/dray/bucket": {

@@ -40,10 +40,11 @@ type Options struct {
 // Command returns the subcommand.
 func Command(o Options) *cobra.Command {
 	var asJSON bool
+	var client clientFlags
 	bound, address := 10*time.Second, ""
 	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Look for what can keep dray from working on this machine",
+		Use:   "doctor [URL IMAGE]",
+		Short: "Look for what can keep dray, or a client of dray, from working on this machine",
 		Long: `doctor reads the configuration as serve does, and checks what dray needs: the
 configuration and its notices, the disk of the cache, certificates, limits of this
 machine, Redis, the identity at AWS, the listeners, and each registry: that it can
@@ -55,12 +56,33 @@ registry one HEAD and the GET by which clients introduce themselves, and writes 
 small file to the cache directory, which it removes again. It tries no right that
 would change something at a registry.
 
+With --client, doctor looks at a client on this machine instead, and needs no
+configuration: whether its files send pulls to the mirror at URL, as dray setup
+would write them, whether it trusts and reaches the mirror, and what a pull of IMAGE
+would get. For that, it asks the mirror for the manifest once, as the client would.
+
 Each line begins with a sign: √ is fine, ‼ a warning, × a failure, and ? was not
 found out, which is no failure. A hint says what to do. The exit code is 0 if there
 is no failure, and 4 otherwise.`,
-		Args: usage.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			checks, end := o.checks(cmd.Context(), address)
+		Example: "  dray doctor --config /etc/dray/dray.yaml\n  dray doctor --client docker https://dray.example.com alpine:3",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if client.name == "" {
+				return usage.NoArguments(cmd, args)
+			}
+			if len(args) != 2 {
+				return fmt.Errorf("dray doctor --client takes the URL of the mirror and the name of an image; %w", usage.Err)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var checks []Check
+			var end func()
+			var err error
+			if client.name == "" {
+				checks, end = o.checks(cmd.Context(), address)
+			} else if checks, end, err = client.checks(cmd.Context(), args[0], args[1]); err != nil {
+				return err
+			}
 			r := Run(cmd.Context(), checks, bound)
 			end()
 			if err := o.print(r, asJSON); err != nil {
@@ -72,6 +94,9 @@ is no failure, and 4 otherwise.`,
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&client.name, "client", "", "look at this client instead of dray: docker, containerd, k3s, buildkit or podman")
+	cmd.Flags().StringVar(&client.version, "client-version", "", "with --client: version of the client (default: that of the program on this machine)")
+	cmd.Flags().StringVar(&client.root, "root", "/", "with --client: directory that stands for / when files are read")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().DurationVar(&bound, "timeout", bound, "longest time for one check")
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener of the running dray (default: admin.address of the configuration)")
@@ -159,7 +184,18 @@ func (o Options) print(r Report, asJSON bool) error {
 		if f.Hint != "" {
 			fmt.Fprintf(o.Stdout, "    %s\n", f.Hint)
 		}
+		if f.Doc != "" {
+			fmt.Fprintf(o.Stdout, "    see %s\n", f.Doc)
+		}
 	}
-	_, err := fmt.Fprintf(o.Stdout, "\n%d failures, %d warnings\n", r.Failures, r.Warnings)
+	_, err := fmt.Fprintf(o.Stdout, "\n%s, %s\n", count(r.Failures, "failure"), count(r.Warnings, "warning"))
 	return err
+}
+
+// count returns a number with what it counts.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -1,9 +1,11 @@
-// Package doctor looks for what can keep dray from working on this machine, and says what to do.
+// Package doctor looks for what can keep dray, or a client of dray, from working on this machine,
+// and says what to do.
 package doctor
 
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -28,6 +30,8 @@ type Finding struct {
 	// Text says what was found, and Hint what to do about it. Hint is empty if Status is OK.
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
+	// Doc is the page that explains the category, with its heading. It is empty if Status is OK.
+	Doc string `json:"doc,omitempty"`
 }
 
 // Check is one check.
@@ -81,6 +85,9 @@ func (c Check) within(ctx context.Context, bound time.Duration) Finding {
 		}
 	}
 	f.Category, f.ID = c.Category, c.ID
+	if f.Status != OK {
+		f.Doc = "docs/doctor.md#" + strings.ToLower(c.Category)
+	}
 	return f
 }
 

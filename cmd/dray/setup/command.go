@@ -27,6 +27,9 @@ type Options struct {
 	Load func() (config.Config, error)
 }
 
+// defaultDialTimeout is the time that a client loses at each pull while the mirror does not answer.
+const defaultDialTimeout = 200 * time.Millisecond
+
 // flags are the flags that all clients share.
 type flags struct {
 	mirrorFlags
@@ -75,7 +78,7 @@ somebody has edited other lines since.`,
 	set.StringArrayVar(&f.registries, "registry", nil, "registry that the mirror has, as NAME or NAME=PREFIX (repeatable; default: those of the configuration, or docker.io)")
 	set.StringVar(&f.authority, "ca", "", "PEM file with the certificate that clients have to trust (default: the listener's, if it is its own authority)")
 	set.StringVar(&f.version, "client-version", "", "version of the client, such as 2.1 (default: that of the client on this machine)")
-	set.DurationVar(&f.dialTimeout, "dial-timeout", 200*time.Millisecond, "time after which containerd and Docker 29 give up connecting to the mirror")
+	set.DurationVar(&f.dialTimeout, "dial-timeout", defaultDialTimeout, "time after which containerd and Docker 29 give up connecting to the mirror")
 	set.StringVar(&f.root, "root", "/", "directory that stands for / when files are read and written")
 	set.BoolVar(&f.write, "write", false, "put the files into place")
 	set.BoolVar(&f.undo, "undo", false, "take back what --write has written")

@@ -10,7 +10,10 @@ import (
 	"dray/cmd/dray/setup/install"
 )
 
-const podmanConfig = "/etc/containers/registries.conf.d/50-dray.conf"
+const (
+	podmanConfig = "/etc/containers/registries.conf.d/50-dray.conf"
+	podmanCerts  = "/etc/containers/certs.d/"
+)
 
 // podman plans a file of its own beside registries.conf. An entry in the new file would replace an
 // entry of another file for the same registry, with its mirrors. If there is such an entry, the new
@@ -18,7 +21,7 @@ const podmanConfig = "/etc/containers/registries.conf.d/50-dray.conf"
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}
-	p.changes = append(s.mirror.certificate("/etc/containers/certs.d/"+s.mirror.host+"/ca.crt"), install.Change{Path: podmanConfig, Merge: func(old []byte) ([]byte, error) {
+	p.changes = append(s.mirror.certificate(podmanCerts+s.mirror.host+"/ca.crt"), install.Change{Path: podmanConfig, Merge: func(old []byte) ([]byte, error) {
 		return s.podmanMerge(old, found)
 	}})
 	p.notes = append(p.notes, "Podman goes to the registry itself if the mirror fails before Podman has the manifest; if the mirror answers with errors later, Podman 4 ends the pull")

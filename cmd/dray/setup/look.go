@@ -1,0 +1,88 @@
+package setup
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"dray/cmd/dray/setup/install"
+	"dray/cmd/dray/usage"
+)
+
+// Client is a client on this machine, and the mirror that it should use.
+type Client struct {
+	// Name is one of those that setup knows, such as docker. Version is empty for that of the program
+	// on this machine.
+	Name, Version string
+	// URL is that of the mirror. Registry is the registry whose images it has, as NAME or NAME=PREFIX.
+	URL, Registry string
+	// Root stands for / when files are read. DialTimeout is what setup was told; 0 means its default.
+	Root        string
+	DialTimeout time.Duration
+}
+
+// File is a file of a client, as it is.
+type File struct {
+	Path string
+	// There says that the file exists, and Right that setup would not change it. Names says that it
+	// has the name of the mirror's host.
+	There, Right, Names bool
+	// Err says why setup would not write its settings into the file, or is nil.
+	Err error
+}
+
+// Look returns the files that setup would write for the client, the most important one first.
+// authorities are the paths at which the client looks for a certificate to trust the mirror.
+func (c Client) Look(ctx context.Context) (files []File, authorities []string, err error) {
+	i := slices.IndexFunc(clients, func(known client) bool { return known.name == c.Name })
+	if i < 0 {
+		return nil, nil, fmt.Errorf("--client %s: not a client that setup knows; it knows docker, containerd, k3s, buildkit and podman; %w", c.Name, usage.Err)
+	}
+	m, err := parseURL(c.URL)
+	if err != nil {
+		return nil, nil, err
+	}
+	if m.registries, err = parseRegistries([]string{c.Registry}); err != nil {
+		return nil, nil, err
+	}
+	m.plain = m.registries[0].name == dockerHub
+	s := setting{mirror: m, dialTimeout: cmp.Or(c.DialTimeout, defaultDialTimeout), glob: install.Place{Root: c.Root}.Glob}
+	s.read = func(path string) ([]byte, error) { return os.ReadFile(filepath.Join(c.Root, path)) }
+	if filepath.Clean(c.Root) == "/" && c.Version == "" {
+		s.version = ask(ctx, clients[i].program)
+	} else {
+		s.version, _ = parseVersion(c.Version)
+	}
+	p, err := clients[i].plan(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, change := range p.changes {
+		files = append(files, s.look(change))
+	}
+	for _, path := range []string{dockerCerts + m.host + "/ca.crt", containerdCerts + "dray.pem", k3sCertificate, buildkitCertificate, podmanCerts + m.host + "/ca.crt"} {
+		authorities = append(authorities, filepath.Join(c.Root, path))
+	}
+	return files, authorities, nil
+}
+
+// look says what a change would do to a file.
+func (s setting) look(c install.Change) File {
+	f := File{Path: c.Path}
+	text, err := s.read(c.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.Err = err
+		return f
+	}
+	f.There, f.Names = err == nil, bytes.Contains(text, []byte(s.mirror.host))
+	wants, err := c.Merge(text)
+	f.Right, f.Err = err == nil && (wants == nil || bytes.Equal(wants, text)), err
+	return f
+}
