@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,13 +17,12 @@ import (
 
 	"dray/cache"
 	"dray/cache/fleet"
-	"dray/cache/fleet/fleettest"
 )
 
 // TestHolderDies kills the holder in the middle of a blob. The registry is asked for the rest
 // alone, by one of the others.
 func TestHolderDies(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 3)
+	all := several(t, lasting(), 3)
 	r := newRegistry(4 * mib)
 	r.open(2 * mib)
 	all[0].pull(r)
@@ -50,7 +50,7 @@ func TestHolderDies(t *testing.T) {
 // TestSlowRegistry has the registry pause for much longer than a stream may stand. The holder says
 // that it has no more, so nobody leaves it.
 func TestSlowRegistry(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 2)
+	all := several(t, lasting(), 2)
 	r := newRegistry(2 * mib)
 	r.open(mib)
 	holder := all[0].pull(r)
@@ -85,7 +85,7 @@ func TestSilent(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leases, r := &fleettest.Memory{}, newRegistry(mib)
+			leases, r := lasting(), newRegistry(mib)
 			r.openAll()
 			fake(t, leases, r.digest, false, answer)
 			m := start(t, leases, "one", func(o *fleet.Options) { o.Patience.Answer = 20 * time.Millisecond })
@@ -100,7 +100,7 @@ func TestSilent(t *testing.T) {
 // TestSlowHolder has a holder that is alive, and whose fetch has not begun. A member waits for it a
 // moment, and then fetches for itself without blaming it.
 func TestSlowHolder(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	leases, r := lasting(), newRegistry(mib)
 	r.openAll()
 	fake(t, leases, r.digest, true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	m := start(t, leases, "one", func(o *fleet.Options) { o.Patience.Begin = 20 * time.Millisecond })
@@ -118,7 +118,7 @@ func TestSlowHolder(t *testing.T) {
 // TestTakeover has a member that takes over answer once as the follower that it was. Others do not
 // take the lease from it.
 func TestTakeover(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	leases, r := lasting(), newRegistry(mib)
 	r.openAll()
 	var asked atomic.Int64
 	fake(t, leases, r.digest, true, func(w http.ResponseWriter, req *http.Request) {
@@ -155,8 +155,8 @@ func begin(w http.ResponseWriter, size int, generation int64) {
 }
 
 // fake is a member that knows the secret, holds the lease of a blob, and answers as the test says.
-// If it is alive, it says that it has no more bytes than it has sent.
-func fake(t *testing.T, leases fleet.Leases, d digest.Digest, alive bool, answer http.HandlerFunc) {
+// If it is alive, it says that it has no more bytes than it has sent. Its result ends it.
+func fake(t *testing.T, leases fleet.Leases, d digest.Digest, alive bool, answer http.HandlerFunc) (kill func()) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -171,16 +171,18 @@ func fake(t *testing.T, leases fleet.Leases, d digest.Digest, alive bool, answer
 	}), TLSConfig: fleet.ServerTLS(keysOf(t, secret))}
 	done := make(chan error, 1)
 	go func() { done <- s.ServeTLS(ln, "", "") }()
-	t.Cleanup(func() { s.Close(); <-done })
+	kill = sync.OnceFunc(func() { s.Close(); <-done })
+	t.Cleanup(kill)
 	if _, err := leases.Take(t.Context(), d, fleet.Member{ID: "fake", Address: ln.Addr().String()}, 0); err != nil {
 		t.Fatal(err)
 	}
+	return kill
 }
 
 // TestWrongBytes has a member give bytes that are not the blob. They are nobody's blob, the member
 // is banned, and the next fetch is from the registry alone.
 func TestWrongBytes(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	leases, r := lasting(), newRegistry(mib)
 	r.openAll()
 	fake(t, leases, r.digest, true, func(w http.ResponseWriter, req *http.Request) {
 		begin(w, mib, 5)
@@ -217,9 +219,13 @@ func TestWrongBytes(t *testing.T) {
 // TestOneBlames has bytes of a member and of the registry make a wrong blob: who is wrong is not
 // known, so nobody is banned.
 func TestOneBlames(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	leases, r := lasting(), newRegistry(mib)
 	r.openAll()
 	fake(t, leases, r.digest, true, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Query().Get("from") != "0" {
+			http.NotFound(w, req) // it has lost the blob
+			return
+		}
 		begin(w, mib, 5)
 		_, _ = w.Write(make([]byte, mib/2))
 		panic(http.ErrAbortHandler)
@@ -237,7 +243,7 @@ func TestOneBlames(t *testing.T) {
 
 // TestLeftHolder has all clients of the holder leave. A follower still gets the blob.
 func TestLeftHolder(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 2)
+	all := several(t, lasting(), 2)
 	r := newRegistry(mib)
 	r.open(mib / 2)
 	ctx, leave := context.WithCancel(t.Context())
@@ -255,15 +261,15 @@ func TestLeftHolder(t *testing.T) {
 
 // TestRefused has the registry refuse the holder. That is no answer for another member.
 func TestRefused(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 2)
+	all := several(t, lasting(), 2)
 	r := newRegistry(mib)
 	r.openAll()
-	share := all[0].Share(r.digest)
+	share := all[0].Share(r.digest, false)
 	asked, refuse := make(chan struct{}), make(chan struct{})
 	refused := make(chan error, 1)
 	go func() {
-		_, err := all[0].cache.Open(t.Context(), cache.Blob{Digest: r.digest, Size: mib, Observer: share}, func(ctx context.Context, from int64) (cache.Stream, error) {
-			if s, ok := share.Open(ctx, from, mib); ok {
+		_, err := all[0].cache.Open(t.Context(), cache.Blob{Digest: r.digest, Size: mib, Observer: observer{share}}, func(ctx context.Context, from int64) (cache.Stream, error) {
+			if s, _, err := share.Open(ctx, fleet.Want{From: from, Most: mib}); err == nil {
 				return s, nil
 			}
 			close(asked)

@@ -3,13 +3,10 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,13 +15,7 @@ import (
 	"dray/cache"
 )
 
-// Protocol is the number of the protocol that this version speaks. Members whose numbers differ by
-// one work together.
-const Protocol = 1
-
 const (
-	// maxFollowers bounds the members that read one blob from this one.
-	maxFollowers = 8
 	// maxIdle bounds the connections to one other member that are kept for further requests.
 	maxIdle = 2
 	// maxLeases bounds the leases of one member. Beyond it, those of blobs that were fetched first
@@ -33,9 +24,6 @@ const (
 	maxLeases = 4096
 	// finishedFor is how long a member shows that it has a blob that it has fetched.
 	finishedFor = 10 * time.Minute
-	// banFor is how long a member that gave wrong bytes is not asked, and how long a blob that was
-	// wrong is fetched from the registry alone.
-	banFor = 10 * time.Minute
 	// storePause is how long the store is not asked after it has failed.
 	storePause = 2 * time.Second
 )
@@ -55,12 +43,16 @@ type Patience struct {
 	Answer time.Duration
 	// Store bounds one question to the store of leases; 0 means 300 ms.
 	Store time.Duration
+	// Presence bounds the question to other members whether they have a blob, before the registry is
+	// asked; 0 means 200 ms.
+	Presence time.Duration
 }
 
 func (p Patience) withDefaults() Patience {
 	return Patience{
 		Dial: cmp.Or(p.Dial, time.Second), Stall: cmp.Or(p.Stall, 2*time.Second), Begin: cmp.Or(p.Begin, 3*time.Second),
 		Answer: cmp.Or(p.Answer, 500*time.Millisecond), Store: cmp.Or(p.Store, 300*time.Millisecond),
+		Presence: cmp.Or(p.Presence, 200*time.Millisecond),
 	}
 }
 
@@ -85,26 +77,21 @@ type Options struct {
 
 // Fleet is this member's part in a fleet. All methods may be called concurrently.
 type Fleet struct {
-	o      Options
-	log    *slog.Logger
-	m      *metrics
-	client *http.Client
+	o Options
+	*peers
+	*readers
+	*positions
 	// interrupted ends when Interrupt is called.
 	interrupted context.Context
 	interrupt   context.CancelFunc
 	most        int // leases
-	live        atomic.Pointer[[]Member]
 
-	mu        sync.Mutex // guards the fields below
-	held      map[digest.Digest]*lease
-	following map[digest.Digest]position // what this member reads from others
-	readers   map[digest.Digest]map[string]int
-	handlers  map[string]http.Handler     // by the beginning of the path
-	banned    map[string]time.Time        // members, until when
-	alone     map[digest.Digest]time.Time // blobs that are fetched from the registry alone, until when
-	storeAt   time.Time                   // the store is not asked before
-	leaving   bool
-	changed   chan struct{} // has an entry if leases are to be released
+	mu       sync.Mutex // guards the fields below
+	held     map[digest.Digest]*lease
+	handlers map[string]http.Handler // by the beginning of the path
+	storeAt  time.Time               // the store is not asked before
+	leaving  bool
+	changed  chan struct{} // has an entry if leases are to be released
 }
 
 // lease is a lease of this member.
@@ -114,42 +101,20 @@ type lease struct {
 	over     bool      // to be released
 }
 
-// position says how far a flight is from the registry. One follows only who is nearer, so that no
-// two members wait for each other.
-type position struct {
-	generation int64
-	hop        int // 0: holds the lease, or fetches without one
-}
-
-// nearer reports whether p is nearer to the registry than q, or belongs to a newer generation.
-func (p position) nearer(q position) bool {
-	return p.generation > q.generation || p.generation == q.generation && p.hop < q.hop
-}
-
 // New returns this member's part in a fleet. It asks nobody yet.
 func New(o Options) *Fleet {
 	o.Self.Protocol = cmp.Or(o.Self.Protocol, Protocol)
 	o.Patience = o.Patience.withDefaults()
 	o.Grace = min(cmp.Or(o.Grace, maxGrace), maxGrace)
-	f := &Fleet{
-		o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-		held: map[digest.Digest]*lease{}, following: map[digest.Digest]position{}, readers: map[digest.Digest]map[string]int{},
-		banned: map[string]time.Time{}, alone: map[digest.Digest]time.Time{}, changed: make(chan struct{}, 1),
-	}
-	f.most = maxLeases
-	f.handlers = map[string]http.Handler{blobPath: http.HandlerFunc(f.serveBlobs)}
-	f.live.Store(&[]Member{o.Self})
-	f.m = newMetrics(f)
+	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	f := &Fleet{o: o, most: maxLeases, held: map[digest.Digest]*lease{}, changed: make(chan struct{}, 1)}
+	m := newMetrics(f.leases, func() int { return f.readers.streams() })
+	f.peers = newPeers(o, m, log)
+	f.readers = &readers{own: o.Self.Address, here: f.zone, all: map[digest.Digest]map[reader]int{}}
+	f.positions = &positions{all: map[digest.Digest]position{}}
+	blobs := &blobServer{cache: o.Cache, readers: f.readers, position: f.positionOf, m: m, log: log}
+	f.handlers = map[string]http.Handler{blobPath: blobs}
 	f.interrupted, f.interrupt = context.WithCancel(context.Background())
-	dialer := net.Dialer{Timeout: o.Patience.Dial}
-	f.client = &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSClientConfig: clientTLS(o.Keys), TLSHandshakeTimeout: 2 * o.Patience.Dial,
-			TLSNextProto:       map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1 costs less for large bodies
-			DisableCompression: true, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute,
-		},
-	}
 	return f
 }
 
@@ -194,15 +159,6 @@ func (f *Fleet) leave(ctx context.Context) {
 	if err := f.o.Leases.Leave(ctx, f.o.Self.ID); err != nil {
 		f.log.Debug("fleet: cannot leave", "error", err)
 	}
-}
-
-// self returns this member as others see it now.
-func (f *Fleet) self() Member {
-	m := f.o.Self
-	if f.o.Upstreams != nil {
-		m.Upstreams = f.o.Upstreams()
-	}
-	return m
 }
 
 // renew extends the leases, and learns which members are alive. Leases that another member has
@@ -275,7 +231,7 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 	}
 	bounded, cancel := context.WithTimeout(ctx, f.o.Patience.Store)
 	defer cancel()
-	l, err := f.o.Leases.Take(bounded, d, f.o.Self, failed)
+	l, err := f.o.Leases.Take(bounded, d, f.self(), failed)
 	if ctx.Err() == nil {
 		f.storeAnswered(err)
 	}
@@ -285,8 +241,8 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 	if l.Holder == f.o.Self.ID {
 		f.mu.Lock()
 		f.held[d] = &lease{Lease: l}
-		delete(f.following, d)
 		f.mu.Unlock()
+		f.unfollow(d)
 	}
 	return l, nil
 }
@@ -313,13 +269,9 @@ func (f *Fleet) storeAnswered(err error) {
 // blob.
 func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 	_, flying := f.o.Cache.Progress(d, 0)
+	wrong := f.isAlone(d)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	until, wrong := f.alone[d]
-	if wrong && time.Now().After(until) {
-		delete(f.alone, d)
-		wrong = false
-	}
 	now := f.held[d]
 	switch {
 	case wrong:
@@ -348,6 +300,13 @@ func (f *Fleet) makeRoom() bool {
 	return true
 }
 
+// leases returns how many leases this member has.
+func (f *Fleet) leases() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.held)
+}
+
 // ended notes the end of a fetch under a lease.
 func (f *Fleet) ended(l Lease, reason error) {
 	f.mu.Lock()
@@ -363,47 +322,27 @@ func (f *Fleet) ended(l Lease, reason error) {
 	}
 }
 
-// wrong notes that the bytes of a blob did not have its digest. The members are those that gave the
-// bytes; if there is only one, and it gave all, it is banned.
-func (f *Fleet) wrong(d digest.Digest, members []string, all bool) {
-	until := time.Now().Add(banFor)
-	f.mu.Lock()
-	forget(f.alone)
-	f.alone[d] = until
-	ban := all && len(members) == 1
-	if ban {
-		forget(f.banned)
-		f.banned[members[0]] = until
+// look asks the store which members are alive. If it fails, those that it last named remain.
+func (f *Fleet) look(ctx context.Context) error {
+	all, err := f.o.Leases.Members(ctx)
+	if err == nil {
+		f.update(all)
 	}
+	return err
+}
+
+// positionOf returns how far this member is from the registry for a blob. A member that has the
+// whole blob, or fetches it without other members, depends on nobody. It is at hop 0 of whatever
+// generation the follower asks for.
+func (f *Fleet) positionOf(d digest.Digest, whole bool, asked int64) position {
+	f.mu.Lock()
+	l := f.held[d]
 	f.mu.Unlock()
-	if ban {
-		f.m.bans.Inc()
-		f.log.Error("a member of the fleet gave wrong bytes and is not asked for ten minutes; look whether its disk and memory are sound", "member", members[0], "digest", d)
-		return
+	if l != nil {
+		return position{l.Generation, 0}
 	}
-	f.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
-}
-
-// maxRemembered bounds the members and blobs that gave or had wrong bytes.
-const maxRemembered = 1024
-
-// forget removes what is over. If there is too much left, it removes any one.
-func forget[K comparable](m map[K]time.Time) {
-	for k, until := range m {
-		if time.Now().After(until) {
-			delete(m, k)
-		}
+	if at, follows := f.positions.of(d); follows && !whole {
+		return at
 	}
-	for k := range m {
-		if len(m) < maxRemembered {
-			return
-		}
-		delete(m, k)
-	}
-}
-
-func (f *Fleet) isBanned(member string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Now().Before(f.banned[member])
+	return position{asked, 0}
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"dray/cache/fleet"
-	"dray/cache/fleet/fleettest"
 )
 
 // TestOneFetch has clients of all members read a blob while it arrives. The registry is asked once,
@@ -21,7 +20,7 @@ func TestOneFetch(t *testing.T) {
 	for _, n := range []int{2, 5} {
 		r := newRegistry(3*mib + 17)
 		var pulls []*pull
-		for _, m := range several(t, &fleettest.Memory{}, n) {
+		for _, m := range several(t, lasting(), n) {
 			pulls = append(pulls, m.pull(r), m.pull(r))
 		}
 		for at := int64(0); at < 3*mib; at += mib {
@@ -42,7 +41,7 @@ func TestOneFetch(t *testing.T) {
 
 // TestFinished has a member ask for a blob that another one has fetched a while ago.
 func TestFinished(t *testing.T) {
-	leases := &fleettest.Memory{}
+	leases := lasting()
 	all := several(t, leases, 2)
 	r := newRegistry(mib)
 	r.openAll()
@@ -72,7 +71,7 @@ func TestFinished(t *testing.T) {
 // TestManyConnections has other members keep many connections that they do not use. The holder
 // still answers.
 func TestManyConnections(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	leases, r := lasting(), newRegistry(mib)
 	r.openAll()
 	holder := start(t, leases, "holder", nil)
 	holder.pull(r).ends()
@@ -99,7 +98,7 @@ func TestManyConnections(t *testing.T) {
 
 // TestManyFollowers has more followers than one member serves. The others read from followers.
 func TestManyFollowers(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 12)
+	all := several(t, lasting(), 12)
 	r := newRegistry(mib)
 	r.open(mib / 2)
 	holder := all[0].pull(r)
@@ -125,7 +124,7 @@ func TestManyFollowers(t *testing.T) {
 // TestProtocols has members whose protocols differ by one, and by two.
 func TestProtocols(t *testing.T) {
 	for protocol, together := range map[int]bool{1: true, 2: true, 3: false} {
-		leases, r := &fleettest.Memory{}, newRegistry(mib)
+		leases, r := lasting(), newRegistry(mib)
 		r.openAll()
 		one := start(t, leases, "one", nil)
 		other := start(t, leases, "other", func(o *fleet.Options) { o.Self.Protocol = protocol })
@@ -144,7 +143,7 @@ func TestProtocols(t *testing.T) {
 func TestGrace(t *testing.T) {
 	r := newRegistry(mib)
 	r.open(mib / 2)
-	m := start(t, &fleettest.Memory{}, "one", func(o *fleet.Options) { o.Grace = time.Millisecond })
+	m := start(t, lasting(), "one", func(o *fleet.Options) { o.Grace = time.Millisecond })
 	m.pull(r).reaches(mib / 4)
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	ctx, stop := context.WithCancel(t.Context())

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"dray/cache/fleet"
-	"dray/cache/fleet/fleettest"
 )
 
 const otherSecret = "another secret of 32 characters or more"
@@ -41,7 +40,7 @@ func TestSecrets(t *testing.T) {
 		{otherSecret + "\n" + secret, otherSecret, true},                 // then the old one is removed
 		{otherSecret + "\n" + secret, secret, false},                     // a member was left behind
 	} {
-		leases, r := &fleettest.Memory{}, newRegistry(1000)
+		leases, r := lasting(), newRegistry(1000)
 		r.openAll()
 		one := start(t, leases, "one", func(o *fleet.Options) { o.Keys = keysOf(t, c.one) })
 		other := start(t, leases, "other", func(o *fleet.Options) { o.Keys = keysOf(t, c.other) })
@@ -79,7 +78,7 @@ func TestSign(t *testing.T) {
 
 // TestStrangers connects without the secret, and by a former version of TLS.
 func TestStrangers(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(1000)
+	leases, r := lasting(), newRegistry(1000)
 	r.openAll()
 	m := start(t, leases, "one", nil)
 	m.pull(r).ends()
@@ -124,7 +123,7 @@ func TestStrangers(t *testing.T) {
 
 // TestRequests sends what no member sends.
 func TestRequests(t *testing.T) {
-	m := start(t, &fleettest.Memory{}, "one", nil)
+	m := start(t, lasting(), "one", nil)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: fleet.ClientTLS(keysOf(t, secret))}}
 	defer client.CloseIdleConnections()
 	d := string(newRegistry(10).digest)

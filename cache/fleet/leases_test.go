@@ -16,7 +16,7 @@ import (
 // TestStoreAway has the store of leases fail. Each member fetches for itself, and asks the store
 // once for many blobs.
 func TestStoreAway(t *testing.T) {
-	leases := &fleettest.Memory{}
+	leases := lasting()
 	leases.Fail(errors.New("away"))
 	all := several(t, leases, 2)
 	for i := range 10 {
@@ -64,7 +64,7 @@ func TestStoreHangs(t *testing.T) {
 
 // TestManyLeases has a member fetch more blobs than it may have leases.
 func TestManyLeases(t *testing.T) {
-	m := start(t, &fleettest.Memory{}, "one", nil)
+	m := start(t, lasting(), "one", nil)
 	m.SetMost(2)
 	var pulls []*pull
 	for i := range 3 {
@@ -101,7 +101,7 @@ func TestManyLeases(t *testing.T) {
 // TestFlushed has the store forget everything while a blob is on its way. The holder's renewal
 // restores its lease.
 func TestFlushed(t *testing.T) {
-	leases := &fleettest.Memory{}
+	leases := lasting()
 	all := several(t, leases, 2)
 	r := newRegistry(mib)
 	r.open(mib / 2)
@@ -153,7 +153,7 @@ func TestTakenAgain(t *testing.T) {
 // TestStops has the holder stop while another member reads. That can read on, and nobody else finds
 // the lease.
 func TestStops(t *testing.T) {
-	leases, r := &fleettest.Memory{}, newRegistry(mib)
+	leases, r := lasting(), newRegistry(mib)
 	r.open(mib / 2)
 	holder := start(t, leases, "holder", nil)
 	follower := start(t, leases, "follower", nil)
@@ -181,7 +181,7 @@ func TestStops(t *testing.T) {
 
 // TestMembers lists the members.
 func TestMembers(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 2)
+	all := several(t, lasting(), 2)
 	for _, m := range all {
 		m.Tick()
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"dray/cache/fleet"
-	"dray/cache/fleet/fleettest"
 )
 
 func ids(members []fleet.Member) (all []string) {
@@ -19,7 +18,7 @@ func ids(members []fleet.Member) (all []string) {
 
 // TestLive has members come and go, and the store fail and forget everything.
 func TestLive(t *testing.T) {
-	leases := &fleettest.Memory{}
+	leases := lasting()
 	b := start(t, leases, "b", nil)
 	lives := func(m *member, want ...string) {
 		t.Helper()

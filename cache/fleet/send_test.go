@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"dray/cache/fleet"
-	"dray/cache/fleet/fleettest"
 )
 
 // send sends a request from one member to another.
@@ -27,7 +26,7 @@ func live(m *member) fleet.Member { return m.Live()[0] }
 
 // TestSend has a member send requests to another, which streams the answers.
 func TestSend(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 2)
+	all := several(t, lasting(), 2)
 	sender, receiver := all[0], all[1]
 	came, more := make(chan string, 1), make(chan bool)
 	receiver.Handle("/echo/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -80,7 +79,7 @@ func TestSend(t *testing.T) {
 
 // TestSendRefused has requests that do not reach the member that they are for.
 func TestSendRefused(t *testing.T) {
-	leases := &fleettest.Memory{}
+	leases := lasting()
 	sender := start(t, leases, "sender", nil)
 	var handled atomic.Int64
 	receives := func(m *member) *member {
@@ -131,7 +130,7 @@ func TestSendRefused(t *testing.T) {
 
 // TestSendEnds has the context of a request end before its answer.
 func TestSendEnds(t *testing.T) {
-	all := several(t, &fleettest.Memory{}, 2)
+	all := several(t, lasting(), 2)
 	came, gone := make(chan bool, 1), make(chan bool, 1)
 	all[1].Handle("/wait/", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		came <- true
@@ -153,7 +152,7 @@ func TestSendEnds(t *testing.T) {
 
 // TestHandle refuses handlers of the same paths.
 func TestHandle(t *testing.T) {
-	m := start(t, &fleettest.Memory{}, "one", nil)
+	m := start(t, lasting(), "one", nil)
 	m.Handle("/a/", http.NotFoundHandler())
 	m.Handle("/b/", http.NotFoundHandler())
 	for _, prefix := range []string{"/a/", "/a/b/", "/", "/blobs/"} {

@@ -3,9 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,35 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/opencontainers/go-digest"
-
-	"dray/cache"
-)
-
-// The headers of requests and answers between members.
-const (
-	headerProtocol   = "Dray-Protocol"
-	headerMember     = "Dray-Member"     // the ID of the sender
-	headerAddress    = "Dray-Address"    // of the member that asks
-	headerZone       = "Dray-Zone"       // of the member that answers
-	headerGeneration = "Dray-Generation" // of the lease
-	headerHop        = "Dray-Hop"        // of the member that answers
-	headerSize       = "Dray-Size"       // of the whole blob, in bytes; -1 if it is not known
-	headerReady      = "Dray-Ready"      // how many bytes can be read at the offset without waiting
-	headerFollowers  = "Dray-Followers"  // addresses of members that read the blob from this one
-)
-
-// blobPath begins the path of a blob. Its digest follows. The parameter from of the query is the
-// offset. GET gives the bytes from there to the end while they arrive. HEAD answers at once.
-const blobPath = "/blobs/"
-
-// The reasons for the refusal of a request, as they appear in metrics.
-const (
-	refusedProtocol = "protocol"
-	refusedMissing  = "missing"
-	refusedFull     = "full"
-	refusedOther    = "other"
 )
 
 // Files is how many files a fleet may have open: for connections from other members, and about as
@@ -142,7 +111,7 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set(headerProtocol, strconv.Itoa(f.o.Self.Protocol))
 	h.Set(headerMember, f.o.Self.ID)
-	h.Set(headerZone, f.o.Self.Zone)
+	h.Set(headerZone, f.zone())
 	if !f.understands(r.Header) {
 		f.m.refused.WithLabelValues(refusedProtocol).Inc()
 		f.warnOfProtocol(Sender(r), r.RemoteAddr, r.Header.Get(headerProtocol))
@@ -162,142 +131,30 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler.ServeHTTP(w, r)
 }
 
-// serveBlobs answers the requests for blobs.
-func (f *Fleet) serveBlobs(w http.ResponseWriter, r *http.Request) {
-	d := digest.Digest(strings.TrimPrefix(r.URL.Path, blobPath))
-	from, err := strconv.ParseInt(r.URL.Query().Get("from"), 10, 64)
-	switch {
-	case d.Validate() != nil || err != nil || from < 0:
-		http.Error(w, "not a request of a member", http.StatusBadRequest)
-	case r.Method == http.MethodHead:
-		f.serveProgress(w, d, from)
-	case r.Method == http.MethodGet:
-		f.serveBlob(w, r, d, from)
-	default:
-		http.Error(w, "not a request of a member", http.StatusMethodNotAllowed)
-	}
-}
-
-func (f *Fleet) serveProgress(w http.ResponseWriter, d digest.Digest, from int64) {
-	ready, ok := f.o.Cache.Progress(d, from)
-	if !ok {
-		w.WriteHeader(http.StatusNotFound)
-		return
-	}
-	w.Header().Set(headerReady, strconv.FormatInt(ready, 10))
-	w.WriteHeader(http.StatusOK)
-}
-
-func (f *Fleet) serveBlob(w http.ResponseWriter, r *http.Request, d digest.Digest, from int64) {
-	address := r.Header.Get(headerAddress)
-	others, ok := f.admit(d, address)
-	if !ok {
-		f.m.refused.WithLabelValues(refusedFull).Inc()
-		w.Header().Set(headerFollowers, strings.Join(others, ","))
-		http.Error(w, "too many followers", http.StatusServiceUnavailable)
-		return
-	}
-	defer f.dismiss(d, address)
-	content, err := f.o.Cache.Follow(r.Context(), d)
-	if err == nil {
-		defer content.Close()
-		_, err = content.Seek(from, io.SeekStart)
-	}
-	if err != nil {
-		f.m.refused.WithLabelValues(refusedMissing).Inc()
-		f.log.Debug("fleet: a blob is not here any more", "digest", d, "from", from, "error", err)
-		http.Error(w, "the blob is not here any more", http.StatusNotFound)
-		return
-	}
-	size, at := content.Size(), f.positionOf(d, content.Held(), r.Header.Get(headerGeneration))
-	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set(headerSize, strconv.FormatInt(size, 10))
-	h.Set(headerGeneration, strconv.FormatInt(at.generation, 10))
-	h.Set(headerHop, strconv.Itoa(at.hop))
-	if size >= 0 {
-		h.Set("Content-Length", strconv.FormatInt(size-from, 10))
-	}
-	if err := f.stream(w, content); err != nil {
-		f.log.Debug("fleet: a stream to another member ended early", "digest", d, "address", r.RemoteAddr, "error", err)
-		panic(http.ErrAbortHandler) // so that the member sees that bytes are missing
-	}
-}
-
-// stream sends the header at once, and the bytes as they arrive.
-func (f *Fleet) stream(w http.ResponseWriter, content *cache.Reader) error {
-	to := http.NewResponseController(w)
-	if err := to.Flush(); err != nil {
-		return err
-	}
-	buf := make([]byte, streamBuffer)
-	for {
-		n, err := content.Read(buf)
-		if n > 0 {
-			_ = to.SetWriteDeadline(time.Now().Add(writePatience))
-			if _, err := w.Write(buf[:n]); err != nil {
-				return err
-			}
-			if err := to.Flush(); err != nil {
-				return err
-			}
-			f.m.sent.Add(float64(n))
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// admit counts a follower of a blob. If there are too many, it returns their addresses instead.
-func (f *Fleet) admit(d digest.Digest, address string) (others []string, ok bool) {
+// Handle has a handler answer the requests of other members whose path begins with prefix, which
+// must not be among the paths of another handler. It is called before Serve, so that no request
+// comes too early. The handler is called after the handshake has shown that the sender knows the
+// secret, and only if both understand each other. It sees the whole path. The handler bounds the
+// size of the body, and the time.
+func (f *Fleet) Handle(prefix string, h http.Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	readers := f.readers[d]
-	if total(readers) >= maxFollowers {
-		for other := range readers {
-			if other != address {
-				others = append(others, other)
-			}
+	for other := range f.handlers {
+		if strings.HasPrefix(prefix, other) || strings.HasPrefix(other, prefix) {
+			panic("fleet: the paths below " + prefix + " and " + other + " overlap")
 		}
-		return others, false
 	}
-	if readers == nil {
-		readers = map[string]int{}
-		f.readers[d] = readers
-	}
-	readers[address]++
-	return nil, true
+	f.handlers[prefix] = h
 }
 
-func (f *Fleet) dismiss(d digest.Digest, address string) {
+// handler returns the handler of a path, or nil.
+func (f *Fleet) handler(path string) http.Handler {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	readers := f.readers[d]
-	if readers[address]--; readers[address] == 0 {
-		delete(readers, address)
+	for prefix, h := range f.handlers {
+		if strings.HasPrefix(path, prefix) {
+			return h
+		}
 	}
-	if len(readers) == 0 {
-		delete(f.readers, d)
-	}
-}
-
-// positionOf returns how far this member is from the registry for a blob. A member that has the
-// whole blob, or fetches it without other members, depends on nobody. It is at hop 0 of whatever
-// generation the follower asks for.
-func (f *Fleet) positionOf(d digest.Digest, whole bool, asked string) position {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	at, follows := f.following[d]
-	switch l := f.held[d]; {
-	case l != nil:
-		return position{l.Generation, 0}
-	case follows && !whole:
-		return at
-	}
-	generation, _ := strconv.ParseInt(asked, 10, 64)
-	return position{generation, 0}
+	return nil
 }

@@ -18,6 +18,9 @@ import (
 // registry, so that a fleet in trouble does not use up the attempts of the cache.
 const maxBreaks = 3
 
+// breakGain is the number of bytes after which the breaks of streams are counted from zero again.
+const breakGain = 32 << 20
+
 // A member that has just taken over may not know that yet, and answer as the follower that it was.
 // A fetch that would read from it asks again after farPause, at most maxFar times.
 const (
@@ -25,96 +28,196 @@ const (
 	maxFar   = 20
 )
 
+var (
+	// ErrRegistry says that the fetch asks its registry, and not another member.
+	ErrRegistry = errors.New("no other member gives the blob")
+	// ErrFinished says that the fetch asks the bucket: another member has the whole blob.
+	ErrFinished = errors.New("another member has the whole blob")
+)
+
+// Want is a part of a blob that a fetch needs.
+type Want struct {
+	// From and To are its offsets. To 0 means the end of the blob.
+	From, To int64
+	// On says that a stream may go on beyond To if another fetch brings the bytes there.
+	On bool
+	// Most is the length of the blob in bytes as far as it is known, or negative. A member that
+	// announces more is not believed.
+	Most int64
+}
+
+// role is what a fetch is for the fleet.
+type role int
+
+const (
+	undecided role = iota
+	follower       // reads from another member
+	holder         // has the lease
+	alone          // asks the registry without the lease
+	finished       // reads from the bucket what another member has got
+)
+
 // Share is this member's part in one fetch of a blob. It decides, each time the fetch needs bytes,
-// whether another member gives them, or the fetch asks the registry. Once the fetch has asked the
-// registry, it goes on doing so. All methods may be called concurrently. A nil Share, where there
-// is no fleet, always says that the fetch asks the registry.
+// whether another member gives them, or the fetch asks the registry. Once the fetch is not a
+// follower, it never becomes one again. All methods may be called concurrently. A nil Share, where
+// there is no fleet, always says that the fetch asks the registry.
 type Share struct {
 	f      *Fleet
 	digest digest.Digest
+	bucket bool // there is one that may have what other members have finished
 
-	mu       sync.Mutex // guards the fields below; held during Open
-	upstream bool       // the registry is asked
-	asked    bool       // the registry has been asked at least once
-	lease    *Lease     // held by this member for this fetch
-	failed   int64      // the generation that this member has seen fail
-	at       position
-	breaks   int
-	given    map[string]bool // the members that gave bytes
+	mu        sync.Mutex // guards the fields below; held during Open
+	role      role
+	asked     bool   // the registry has been asked at least once
+	lease     Lease  // held by this member for this fetch, or of the holder that it follows
+	source    string // the address of the member from which a follower reads; "" if a stream of it broke off
+	open      int    // streams of it
+	failed    int64  // the generation that this member has seen fail
+	at        position
+	breaks    int
+	strikes   map[string]int // how many streams broke off, by address
+	congested string         // the address of a member that has more than it sends
+	others    []string       // addresses of other followers that members have named
+	holdings  []holding      // what other members hold
+	given     map[string]bool
 }
 
-// Share returns this member's part in a fetch that is about to begin.
-func (f *Fleet) Share(d digest.Digest) *Share {
+// Share returns this member's part in a fetch that is about to begin. bucket says that there is a
+// bucket that may have the blob.
+func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 	if f == nil {
 		return nil
 	}
-	return &Share{f: f, digest: d, at: position{0, math.MaxInt}}
+	return &Share{f: f, digest: d, bucket: bucket, at: position{0, math.MaxInt}, strikes: map[string]int{}, given: map[string]bool{}}
 }
 
-// Open opens the bytes of a blob from an offset to its end at another member. It returns false if
-// the fetch is to ask the registry: this member then has the lease, or fetches for itself. most is
-// the length of the blob in bytes as far as it is known, or negative; a member that announces more
-// is not believed. A stream that breaks off ends with an error, and the next Open says how to go
-// on.
-func (s *Share) Open(ctx context.Context, from, most int64) (cache.Stream, bool) {
+// Open opens a part of a blob at another member. It returns ErrRegistry if the fetch is to ask the
+// registry for the part up to the offset until (0: for all of it), because this member has the
+// lease, or fetches for itself. It returns ErrFinished if the fetch is to ask the bucket, and then
+// to call NoBucket if the bucket does not have the blob. It returns another error if a follower
+// cannot read this part now. A stream that breaks off ends with an error, and the next Open says
+// how to go on.
+func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until int64, err error) {
 	if s == nil {
-		return cache.Stream{}, false
+		return cache.Stream{}, w.To, ErrRegistry
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.upstream {
-		return cache.Stream{}, false
+	if s.role == undecided || s.role == follower {
+		if stream, err = s.follow(ctx, w); err == nil {
+			return stream, 0, nil
+		}
+	}
+	switch s.role {
+	case holder:
+		if stream, ok := s.fromHoldings(ctx, w); ok {
+			return stream, 0, nil
+		}
+		s.asked = true
+		return cache.Stream{}, s.gap(w), ErrRegistry
+	case finished:
+		return cache.Stream{}, w.To, ErrFinished
+	case follower:
+		return cache.Stream{}, 0, err
+	default:
+		s.asked = true
+		return cache.Stream{}, w.To, ErrRegistry
+	}
+}
+
+// follow opens a part of the blob at another member, or changes the role of the fetch. It needs mu.
+func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
+	if s.source != "" {
+		q := s.request(s.lease, s.source, w)
+		q.unfinished = false // what is under way goes on
+		stream, err := s.f.open(ctx, q)
+		if err == nil {
+			return s.attach(stream, s.lease, w), nil
+		}
+		if ctx.Err() != nil || w.To > 0 && !w.On && (errors.Is(err, errFull) || errors.Is(err, errLate) || errors.Is(err, errFar)) {
+			return cache.Stream{}, err // the stream that brings everything is still there
+		}
 	}
 	if reason, ok := s.f.mayTake(s.digest); !ok {
-		return s.alone(reason)
+		return s.goAlone(reason)
 	}
 	for far := 0; s.breaks < maxBreaks; {
 		l, err := s.f.take(ctx, s.digest, s.failed)
 		switch {
 		case err != nil:
-			return s.alone(aloneStore)
-		case l.Holder == s.f.o.Self.ID:
-			if s.failed > 0 {
-				s.f.m.takeovers.Inc()
-			}
-			s.f.m.fetches.WithLabelValues("holder").Inc()
-			s.lease, s.upstream, s.asked = &l, true, true
-			return cache.Stream{}, false
+			return s.goAlone(aloneStore)
+		case l.Holder == s.f.me.ID:
+			return cache.Stream{}, s.hold(ctx, l)
+		case l.Generation != s.lease.Generation:
+			clear(s.strikes)
 		}
-		stream, err := s.follow(ctx, l, from, most)
+		stream, err := s.join(ctx, l, w)
 		switch {
 		case err == nil:
-			return stream, true
+			s.f.m.fetches.WithLabelValues("follower").Inc()
+			return s.attach(stream, l, w), nil
 		case ctx.Err() != nil:
-			return s.alone(aloneBroken)
+			return s.goAlone(aloneBroken)
+		case errors.Is(err, ErrFinished):
+			s.role = finished
+			s.f.m.fetches.WithLabelValues("bucket").Inc()
+			return cache.Stream{}, err
 		case errors.Is(err, errProtocol):
-			return s.alone(aloneProtocol)
+			return s.goAlone(aloneProtocol)
 		case errors.Is(err, errFull):
-			return s.alone(aloneBusy)
-		case errors.Is(err, errLate):
-			return s.alone(aloneLate)
-		case errors.Is(err, errFar) && far < maxFar:
+			return s.goAlone(aloneBusy)
+		case errors.Is(err, errLate), errors.Is(err, errFar) && far == maxFar:
+			return s.goAlone(aloneLate)
+		case errors.Is(err, errFar):
 			far++
 			select {
 			case <-time.After(farPause):
-				continue
 			case <-ctx.Done():
-				return s.alone(aloneBroken)
 			}
+			continue
 		}
 		s.f.log.Debug("fleet: another member does not give a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
-		s.broken(l, true)
+		if !errors.Is(err, errDead) { // a stream that broke off has been counted
+			s.breaks++
+		}
+		s.failed, s.lease = l.Generation, l
 	}
-	return s.alone(aloneBroken)
+	return s.goAlone(aloneBroken)
 }
 
-// alone makes the fetch ask the registry without a lease.
-func (s *Share) alone(reason string) (cache.Stream, bool) {
-	s.upstream, s.asked = true, true
-	s.f.forgetFollowing(s.digest)
+// goAlone makes the fetch ask the registry without a lease. It needs mu.
+func (s *Share) goAlone(reason string) (cache.Stream, error) {
+	s.role = alone
+	s.f.unfollow(s.digest)
 	s.f.m.fetches.WithLabelValues("alone").Inc()
 	s.f.m.alone.WithLabelValues(reason).Inc()
-	return cache.Stream{}, false
+	return cache.Stream{}, ErrRegistry
+}
+
+// hold makes the fetch the one of the holder. If it takes over, it asks all members what they hold,
+// and otherwise those of its zone whether they have fetched the blob long ago. It needs mu.
+func (s *Share) hold(ctx context.Context, l Lease) error {
+	s.f.m.fetches.WithLabelValues("holder").Inc()
+	lost := s.lease.Address
+	s.role, s.lease = holder, l
+	switch {
+	case s.failed > 0:
+		s.f.m.takeovers.Inc()
+		s.holdings = s.f.survey(ctx, s.request(l, "", Want{Most: -1}), s.f.everybody(s.others, lost), s.f.patience.Answer)
+	case !s.bucket:
+		s.holdings = s.f.survey(ctx, s.request(l, "", Want{Most: -1}), s.f.neighbours(), s.f.patience.Presence)
+	}
+	return ErrRegistry
+}
+
+// NoBucket says that the bucket does not have the blob.
+func (s *Share) NoBucket() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bucket = false
+	if s.role == finished {
+		s.role = undecided
+	}
 }
 
 // Unconfirmed makes the fetch ask the registry from now on, because the registry gave no clear
@@ -122,72 +225,164 @@ func (s *Share) alone(reason string) (cache.Stream, bool) {
 func (s *Share) Unconfirmed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.upstream {
-		s.alone(aloneRefused)
+	s.holdings = nil
+	if s.role != holder && s.role != alone {
+		_, _ = s.goAlone(aloneRefused)
 	}
 }
 
-// broken counts a stream that broke off. If the holder of the lease is to blame, its generation has
-// failed. It needs mu.
-func (s *Share) broken(l Lease, holder bool) {
-	s.breaks++
-	if holder {
-		s.failed = l.Generation
+// request is a request of this fetch to a member. It needs mu.
+func (s *Share) request(l Lease, address string, w Want) request {
+	if w.On {
+		w.To = 0
+	}
+	return request{lease: l, address: address, digest: s.digest, want: w, at: s.at, unfinished: s.bucket}
+}
+
+// attach makes the fetch a follower, and a stream one of its streams. It needs mu.
+func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
+	if address := stream.q.address; s.role != follower || s.source != address || s.lease.Generation != l.Generation {
+		s.role, s.source, s.lease, s.open = follower, address, l, 0
+		s.at = position{stream.at.generation, stream.at.hop + 1}
+		s.f.positions.follow(s.digest, s.at)
+	}
+	s.open++
+	s.congested = ""
+	s.name(stream.others)
+	stream.share = s
+	return cache.Stream{Body: stream, Size: stream.size, Follows: stream.q.want.To == 0}
+}
+
+// name notes the addresses of members that read the blob. It needs mu.
+func (s *Share) name(others []string) {
+	if len(s.others) < maxAsked {
+		s.others = append(s.others, others...)
 	}
 }
 
-// streamEnded is called when a stream has ended before its last byte. blame says that the member
-// did not answer or has lost the blob.
-func (s *Share) streamEnded(l Lease, holder, blame bool) {
+// streamEnded is called once for each stream, with the number of bytes that it gave. An err of nil
+// says that it gave all of them, or that the fetch needs no more.
+func (s *Share) streamEnded(q request, gave int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken(l, holder && blame)
+	if q.held {
+		if err != nil {
+			s.holdings = slices.DeleteFunc(s.holdings, func(h holding) bool { return h.address == q.address })
+		}
+		return
+	}
+	if q.address != s.source || q.lease.Generation != s.lease.Generation {
+		return
+	}
+	s.open--
+	if err == nil || s.open > 0 && !errors.Is(err, errDead) {
+		return // while another stream of the member goes on, the member has not failed
+	}
+	if gave >= breakGain {
+		s.breaks = 0
+		clear(s.strikes)
+	}
+	s.breaks++
+	s.source = ""
+	switch {
+	case errors.Is(err, errDead):
+		s.strikes[q.address] = maxStrikes
+	case errors.Is(err, errBehind):
+		s.congested = q.address
+	case !errors.Is(err, cache.ErrStalled):
+		s.strikes[q.address]++
+	}
+}
+
+// maxStrikes is how often streams of a member break off before it counts as failed.
+const maxStrikes = 2
+
+// trust returns an error if a member counts as failed. After a broken stream, it asks the member
+// whether it still has the blob. It needs mu.
+func (s *Share) trust(ctx context.Context, q request) error {
+	switch n := s.strikes[q.address]; {
+	case n >= maxStrikes:
+		return errDead
+	case n == 0:
+		return nil
+	}
+	_, err := s.f.progress(ctx, q, q.want.From)
+	return err
+}
+
+// join opens a stream at the holder of a lease, or at one of its followers if the holder says so.
+// It needs mu.
+func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
+	if s.f.isBanned(l.Holder) {
+		return nil, errBanned
+	}
+	if s.congested != "" && s.f.followersOf(s.digest) == 0 {
+		s.at = position{0, math.MaxInt} // nobody depends on this fetch, so it may go further away
+	} else {
+		s.congested = ""
+	}
+	failed := errAddress
+	var tried []string // members that do not give it
+	for next, asked := append(s.neighbour(ctx, l), l.Address), 0; len(next) > 0 && asked < 2*maxFollowers; asked++ {
+		address := next[0]
+		next = next[1:]
+		isHolder := address == l.Address
+		if address == "" || address == s.f.me.Address || !isHolder && slices.Contains(tried, address) {
+			continue
+		}
+		q := s.request(l, address, w)
+		q.tried = tried
+		if s.congested != "" {
+			q.tried = append(slices.Clone(tried), s.congested)
+		}
+		err := s.trust(ctx, q)
+		var stream *stream
+		if err == nil {
+			stream, err = s.f.open(ctx, q)
+		}
+		if err == nil {
+			return stream, nil
+		}
+		if isHolder {
+			failed = err
+		}
+		if ctx.Err() != nil || errors.Is(err, errLate) || errors.Is(err, errFar) || errors.Is(err, ErrFinished) {
+			return nil, err
+		}
+		if full, ok := errors.AsType[*fullError](err); ok {
+			s.name(full.followers)
+			for _, f := range full.followers {
+				if !slices.Contains(tried, f) {
+					next = append(next, f)
+				}
+			}
+			continue
+		}
+		if tried = append(tried, address); !isHolder && len(next) == 0 {
+			next = append(next, l.Address) // which may know others by now, or give it itself
+		}
+	}
+	return nil, failed
+}
+
+// neighbour returns the address of a member of this zone that has the whole blob, if the holder is
+// in another zone, and the fetch has not begun. It needs mu.
+func (s *Share) neighbour(ctx context.Context, l Lease) []string {
+	if s.role != undecided || s.bucket || s.f.zoneOf(l.Holder) == s.f.zone() {
+		return nil
+	}
+	all := s.f.survey(ctx, s.request(l, "", Want{Most: -1}), s.f.neighbours(), s.f.patience.Presence)
+	if i := slices.IndexFunc(all, holding.whole); i >= 0 {
+		return []string{all[i].address}
+	}
+	return nil
 }
 
 // gave notes that a member has given bytes.
 func (s *Share) gave(member string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.given == nil {
-		s.given = map[string]bool{}
-	}
 	s.given[member] = true
-}
-
-// follow opens a stream at the holder of a lease, or at one of its followers if it has too many. It
-// needs mu.
-func (s *Share) follow(ctx context.Context, l Lease, from, most int64) (cache.Stream, error) {
-	if s.f.isBanned(l.Holder) {
-		return cache.Stream{}, errBanned
-	}
-	failed := errAddress
-	tried := map[string]bool{}
-	for next := []string{l.Address}; len(next) > 0 && len(tried) < 2*maxFollowers; {
-		address := next[0]
-		if next = next[1:]; tried[address] || address == "" || address == s.f.o.Self.Address {
-			continue
-		}
-		tried[address] = true
-		holder := address == l.Address
-		stream, err := s.f.open(ctx, request{l, address, s.digest, from, most, s.at})
-		if err == nil {
-			s.at = position{stream.at.generation, stream.at.hop + 1}
-			s.f.setFollowing(s.digest, s.at)
-			s.f.m.fetches.WithLabelValues("follower").Inc()
-			stream.share, stream.lease, stream.holder = s, l, holder
-			return cache.Stream{Body: stream, Size: stream.size, Whole: true}, nil
-		}
-		if full, ok := errors.AsType[*fullError](err); ok {
-			next = append(next, full.followers...)
-		}
-		if holder {
-			failed = err
-		}
-		if ctx.Err() != nil || errors.Is(err, errLate) {
-			return cache.Stream{}, err
-		}
-	}
-	return cache.Stream{}, failed
 }
 
 // Ended notes how the fetch has ended. It returns true if the bytes were wrong, and other members
@@ -198,28 +393,15 @@ func (s *Share) Ended(reason error) (again bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.f.forgetFollowing(s.digest)
-	if s.lease != nil {
-		s.f.ended(*s.lease, reason)
-		s.lease = nil
+	s.f.unfollow(s.digest)
+	if s.role == holder {
+		s.f.ended(s.lease, reason)
 	}
 	again = (errors.Is(reason, cache.ErrCorrupt) || errors.Is(reason, cache.ErrSize)) && len(s.given) > 0
 	if again {
 		s.f.wrong(s.digest, slices.Collect(maps.Keys(s.given)), !s.asked)
 		clear(s.given)
 	}
-	s.upstream = true
+	s.role = alone
 	return again
-}
-
-func (f *Fleet) setFollowing(d digest.Digest, at position) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.following[d] = at
-}
-
-func (f *Fleet) forgetFollowing(d digest.Digest) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.following, d)
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-
-	"dray/cache"
 )
 
 var (
@@ -40,40 +39,55 @@ func (e *fullError) Unwrap() error { return errFull }
 
 // request asks a member for a blob.
 type request struct {
-	lease   Lease
-	address string
-	digest  digest.Digest
-	from    int64
-	most    int64    // the length of the blob as far as it is known, or negative
-	at      position // of the member that asks
+	lease      Lease
+	address    string
+	digest     digest.Digest
+	want       Want     // On is not used
+	at         position // of the member that asks
+	held       bool     // only what the member holds, for which nobody waits
+	unfinished bool     // only if the member does not have the whole blob
+	tried      []string // addresses of members that do not give it
 }
 
 // url returns the URL of the blob at the member.
 func (q request) url(from int64) string {
-	u := url.URL{Scheme: "https", Host: q.address, Path: blobPath + string(q.digest), RawQuery: "from=" + strconv.FormatInt(from, 10)}
+	query := url.Values{"from": {strconv.FormatInt(from, 10)}}
+	if q.want.To > 0 {
+		query.Set("to", strconv.FormatInt(q.want.To, 10))
+	}
+	if q.held {
+		query.Set("held", "1")
+	}
+	if q.unfinished && !q.held {
+		query.Set("unfinished", "1")
+	}
+	u := url.URL{Scheme: "https", Host: q.address, Path: blobPath + string(q.digest), RawQuery: query.Encode()}
 	return u.String()
 }
 
 // send sends a request with the headers of this member.
-func (f *Fleet) send(ctx context.Context, method string, q request, from int64) (*http.Response, error) {
+func (p *peers) send(ctx context.Context, method string, q request, from int64) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, q.url(from), nil)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set(headerGeneration, strconv.FormatInt(q.lease.Generation, 10))
-	return f.do(r)
+	if len(q.tried) > 0 {
+		r.Header.Set(headerTried, strings.Join(q.tried, ","))
+	}
+	return p.do(r)
 }
 
 // open sends a request and waits for the beginning of the answer. While there is none, it asks the
 // member now and then whether it is alive: a member waits for its registry, which may take long. It
 // returns errLate if that takes too long.
-func (f *Fleet) open(ctx context.Context, q request) (*stream, error) {
-	s := &stream{f: f, q: q}
+func (p *peers) open(ctx context.Context, q request) (*stream, error) {
+	s := &stream{p: p, q: q}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
-	s.off.Store(q.from)
-	late := time.AfterFunc(f.o.Patience.Begin, func() { s.stop(errLate) })
+	s.off.Store(q.want.From)
+	late := time.AfterFunc(p.patience.Begin, func() { s.stop(errLate) })
 	s.watch()
-	resp, err := f.send(s.ctx, http.MethodGet, q, q.from)
+	resp, err := p.send(s.ctx, http.MethodGet, q, q.want.From)
 	s.unwatch()
 	if err == nil {
 		err = s.begin(resp)
@@ -91,20 +105,25 @@ func (f *Fleet) open(ctx context.Context, q request) (*stream, error) {
 	return s, nil
 }
 
+// ender is told of the first byte of a stream, and of its end; see [Share].
+type ender interface {
+	gave(member string)
+	streamEnded(q request, gave int64, err error)
+}
+
 // stream is the body of an answer of another member. While it gives nothing, it asks the member
 // what that has, and ends with an error if the member is dead or does not send what it has.
 type stream struct {
-	f      *Fleet
+	p      *peers
 	q      request
 	body   io.ReadCloser // nil before the answer
 	size   int64
 	at     position // of the member that answers
 	member string
 	zone   string
+	others []string // addresses of other members that read from it
 
-	share  *Share // the fields share, lease and holder are set by Share.follow
-	lease  Lease
-	holder bool
+	share ender // whose stream it is; set before anybody reads
 
 	ctx      context.Context
 	stop     context.CancelCauseFunc
@@ -121,15 +140,17 @@ func (s *stream) begin(resp *http.Response) error {
 	s.body = resp.Body
 	h := resp.Header
 	switch {
-	case resp.StatusCode == http.StatusUpgradeRequired, !s.f.understands(h):
-		s.f.warnOfProtocol(h.Get(headerMember), s.q.address, h.Get(headerProtocol))
+	case resp.StatusCode == http.StatusUpgradeRequired, !s.p.understands(h):
+		s.p.warnOfProtocol(h.Get(headerMember), s.q.address, h.Get(headerProtocol))
 		return errProtocol
+	case resp.StatusCode == http.StatusConflict && s.q.unfinished:
+		return ErrFinished
 	case resp.StatusCode == http.StatusServiceUnavailable:
-		return &fullError{strings.FieldsFunc(h.Get(headerFollowers), func(r rune) bool { return r == ',' })}
+		return &fullError{addresses(h.Get(headerFollowers))}
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("the member answered %s", resp.Status)
 	}
-	s.member, s.zone = h.Get(headerMember), h.Get(headerZone)
+	s.member, s.zone, s.others = h.Get(headerMember), h.Get(headerZone), addresses(h.Get(headerFollowers))
 	size, err1 := strconv.ParseInt(h.Get(headerSize), 10, 64)
 	generation, err2 := strconv.ParseInt(h.Get(headerGeneration), 10, 64)
 	hop, err3 := strconv.Atoi(h.Get(headerHop))
@@ -137,11 +158,11 @@ func (s *stream) begin(resp *http.Response) error {
 	switch {
 	case errors.Join(err1, err2, err3) != nil || s.member == "" || hop < 0:
 		return errors.New("the answer of the member lacks a header")
-	case s.f.isBanned(s.member):
+	case s.p.isBanned(s.member):
 		return errBanned
-	case !s.at.nearer(s.q.at):
+	case !s.q.held && !s.at.nearer(s.q.at):
 		return errFar
-	case s.size < s.q.from && s.size >= 0, s.q.most >= 0 && s.size > s.q.most:
+	case s.size < s.q.want.From && s.size >= 0, s.q.want.Most >= 0 && s.size > s.q.want.Most:
 		return fmt.Errorf("the member has %d bytes of the blob, which cannot be right", s.size)
 	}
 	return nil
@@ -153,16 +174,16 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.body.Read(p)
 	s.unwatch()
 	if n > 0 {
-		if s.off.Add(int64(n)) == s.q.from+int64(n) {
+		if s.off.Add(int64(n)) == s.q.want.From+int64(n) {
 			s.share.gave(s.member)
 		}
 		zone := "same"
-		if s.zone != s.f.o.Self.Zone {
+		if s.zone != s.p.zone() {
 			zone = "other"
 		}
-		s.f.m.received.WithLabelValues(zone).Add(float64(n))
+		s.p.m.received.WithLabelValues(zone).Add(float64(n))
 	}
-	if err == io.EOF && s.size >= 0 && s.off.Load() < s.size {
+	if to := cmp.Or(s.q.want.To, s.size); err == io.EOF && to >= 0 && s.off.Load() < to {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil && err != io.EOF {
@@ -174,21 +195,24 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// report tells the share once that the stream has broken off, unless the reader has given it up.
+// report tells the share once how the stream has ended. A reader that gives it up is no failure.
 func (s *stream) report(err error) {
 	s.mu.Lock()
 	reported := s.reported
 	s.reported = true
 	s.mu.Unlock()
-	if !reported && !errors.Is(err, context.Canceled) {
-		blame := !errors.Is(err, errBehind) && !errors.Is(err, cache.ErrStalled)
-		s.share.streamEnded(s.lease, s.holder, blame)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if !reported {
+		s.share.streamEnded(s.q, s.off.Load()-s.q.want.From, err)
 	}
 }
 
 // Close ends the stream.
 func (s *stream) Close() error {
 	s.end(context.Canceled)
+	s.report(nil)
 	return nil
 }
 
@@ -208,10 +232,10 @@ func (s *stream) watch() {
 	defer s.mu.Unlock()
 	s.waiting = true
 	if s.timer == nil {
-		s.timer = time.AfterFunc(s.f.o.Patience.Stall, s.ask)
+		s.timer = time.AfterFunc(s.p.patience.Stall, s.ask)
 		return
 	}
-	s.timer.Reset(s.f.o.Patience.Stall)
+	s.timer.Reset(s.p.patience.Stall)
 }
 
 func (s *stream) unwatch() {
@@ -235,7 +259,7 @@ func (s *stream) ask() {
 	defer s.asking.Done()
 	s.mu.Unlock()
 	off := s.off.Load()
-	ready, err := s.f.progress(s.ctx, s.q, off)
+	ready, err := s.p.progress(s.ctx, s.q, off)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.waiting || s.off.Load() != off {
@@ -249,15 +273,15 @@ func (s *stream) ask() {
 	case ready > congested:
 		s.stop(errBehind)
 	default:
-		s.timer.Reset(s.f.o.Patience.Stall)
+		s.timer.Reset(s.p.patience.Stall)
 	}
 }
 
 // progress asks a member how many bytes of a blob it has at an offset.
-func (f *Fleet) progress(ctx context.Context, q request, off int64) (ready int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, f.o.Patience.Answer)
+func (p *peers) progress(ctx context.Context, q request, off int64) (ready int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.patience.Answer)
 	defer cancel()
-	resp, err := f.send(ctx, http.MethodHead, q, off)
+	resp, err := p.send(ctx, http.MethodHead, q, off)
 	if err != nil {
 		return 0, err
 	}

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"dray/cache/fleet"
-	"dray/cache/fleet/fleettest"
 )
 
 func upstreams(namesAndIdentities ...string) fleet.Upstreams {
@@ -46,7 +45,7 @@ func TestDriftOf(t *testing.T) {
 
 // TestUpstreams: members see each other's upstreams as they were at the last renewal.
 func TestUpstreams(t *testing.T) {
-	leases, now := &fleettest.Memory{}, upstreams("hub", "1")
+	leases, now := lasting(), upstreams("hub", "1")
 	a := start(t, leases, "a", func(o *fleet.Options) { o.Upstreams = func() fleet.Upstreams { return now } })
 	b := start(t, leases, "b", nil)
 	for _, now = range []fleet.Upstreams{upstreams("hub", "1"), upstreams("hub", "2"), upstreams()} {

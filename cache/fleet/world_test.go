@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/fleet"
+	"dray/cache/fleet/fleettest"
 )
 
 const secret = "a secret of 32 characters or more"
@@ -33,7 +35,10 @@ func keysOf(t *testing.T, text string) func() *fleet.Keys {
 }
 
 // patient never takes a slow machine for a dead member. It still asks after a short stall.
-var patient = fleet.Patience{Dial: time.Minute, Stall: 20 * time.Millisecond, Begin: time.Minute, Answer: time.Minute, Store: time.Minute}
+var patient = fleet.Patience{Dial: time.Minute, Stall: 100 * time.Millisecond, Begin: time.Minute, Answer: time.Minute, Store: time.Minute, Presence: time.Minute}
+
+// lasting returns leases that do not expire while a slow machine runs a test.
+func lasting() *fleettest.Memory { return &fleettest.Memory{TTL: time.Hour} }
 
 // member is a member with a cache and a listener of its own.
 type member struct {
@@ -43,6 +48,9 @@ type member struct {
 	info  fleet.Member
 	// down makes the listener and its connections end at once, like a killed process.
 	down func()
+	// split has blobs fetched in parts.
+	split  bool
+	bucket *bucket
 }
 
 // start starts a member. The function edit may change its options.
@@ -129,6 +137,7 @@ type registry struct {
 
 	mu   sync.Mutex
 	gate int64 // no byte from here on is given
+	also int64 // but from here on, if it is not 0
 	more chan struct{}
 }
 
@@ -153,27 +162,31 @@ func (r *registry) open(to int64) {
 
 func (r *registry) openAll() { r.open(int64(len(r.blob))) }
 
-// origin is a [cache.Origin].
-func (r *registry) origin(ctx context.Context, from int64) (cache.Stream, error) {
+// part gives the bytes from one offset to another; to 0 means the end.
+func (r *registry) part(ctx context.Context, from, to int64) (cache.Stream, error) {
 	r.asked.Add(1)
-	return cache.Stream{Body: &answer{r, ctx, from}, Size: int64(len(r.blob))}, nil
+	size := int64(len(r.blob))
+	return cache.Stream{Body: &answer{r, ctx, from, cmp.Or(to, size)}, Size: size, End: to % size}, nil
 }
 
 type answer struct {
 	*registry
-	ctx context.Context
-	off int64
+	ctx      context.Context
+	off, end int64
 }
 
 func (a *answer) Read(p []byte) (int, error) {
 	for {
 		a.mu.Lock()
 		gate, more := a.gate, a.more
+		if a.also > 0 && a.off >= a.also {
+			gate = a.end
+		}
 		a.mu.Unlock()
-		if a.off == int64(len(a.blob)) {
+		if a.off == a.end {
 			return 0, io.EOF
 		}
-		if n := copy(p, a.blob[a.off:max(gate, a.off)]); n > 0 {
+		if n := copy(p, a.blob[a.off:max(min(gate, a.end), a.off)]); n > 0 {
 			a.off += int64(n)
 			a.sent.Add(int64(n))
 			return n, nil
@@ -190,14 +203,44 @@ func (a *answer) Close() error { return nil }
 
 // get opens a blob through the fleet.
 func (m *member) get(ctx context.Context, r *registry) (*cache.Reader, error) {
-	size := int64(len(r.blob))
-	share := m.Share(r.digest)
-	return m.cache.Open(ctx, cache.Blob{Digest: r.digest, Size: size, Observer: share}, func(ctx context.Context, from int64) (cache.Stream, error) {
-		if s, ok := share.Open(ctx, from, size); ok {
-			return s, nil
+	share := m.Share(r.digest, m.bucket != nil)
+	b := cache.Blob{Digest: r.digest, Size: int64(len(r.blob)), Observer: observer{share}}
+	open := func(ctx context.Context, from, to int64, on bool) (cache.Stream, error) {
+		w := fleet.Want{From: from, To: to, On: on, Most: b.Size}
+		s, until, err := share.Open(ctx, w)
+		if errors.Is(err, fleet.ErrFinished) {
+			if m.bucket.holds.Load() {
+				return m.bucket.part(ctx, from, to)
+			}
+			share.NoBucket()
+			s, until, err = share.Open(ctx, w)
 		}
-		return r.origin(ctx, from)
-	})
+		if errors.Is(err, fleet.ErrRegistry) {
+			return r.part(ctx, from, until)
+		}
+		return s, err
+	}
+	if m.split {
+		b.Split = &cache.Split{Threshold: 1, Piece: pieceSize, Streams: 3, Slots: cache.NewSlots(16),
+			Part:  func(ctx context.Context, from, to int64) (cache.Stream, error) { return open(ctx, from, to, false) },
+			First: func(ctx context.Context, from, to int64) (cache.Stream, error) { return open(ctx, from, to, true) },
+		}
+	}
+	return m.cache.Open(ctx, b, func(ctx context.Context, from int64) (cache.Stream, error) { return open(ctx, from, 0, false) })
+}
+
+// observer tells a share how a fetch has ended.
+type observer struct{ *fleet.Share }
+
+func (observer) Joined(cache.Observer) {}
+
+// pieceSize is the length of a part of a blob that is fetched in parts.
+const pieceSize = 128 << 10
+
+// bucket is one that may have the blob of a registry.
+type bucket struct {
+	*registry
+	holds atomic.Bool
 }
 
 // pull is a client that reads a blob.

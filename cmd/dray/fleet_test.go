@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,8 +38,8 @@ type fleetOf struct {
 // drayProcess is one dray.
 type drayProcess struct {
 	*exec.Cmd
-	url  string
-	done chan struct{}
+	url, admin string
+	done       chan struct{}
 }
 
 // patient is the patience of drays that take a slow machine neither for a failed member nor for a
@@ -46,8 +47,9 @@ type drayProcess struct {
 const patient = "2m"
 
 // startFleet starts n drays, which fetch layers as fill says, "whole" or in "parallel" parts. A
-// member that does not say for so long that it is alive counts as dead.
-func startFleet(t *testing.T, n int, fill, patience string) *fleetOf {
+// member that does not say for so long that it is alive counts as dead. The zones are those of the
+// members; further ones have none.
+func startFleet(t *testing.T, n int, fill, patience string, zones ...string) *fleetOf {
 	t.Helper()
 	f := &fleetOf{T: t, redis: metatest.StartRedis(t), hub: ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})}
 	f.image = seed(t, f.hub, "library/cold", "v1", 3<<20)
@@ -57,12 +59,12 @@ func startFleet(t *testing.T, n int, fill, patience string) *fleetOf {
 		t.Fatal(err)
 	}
 	for i := range n {
-		f.members = append(f.members, f.start(i+1, secret, fill, patience))
+		f.members = append(f.members, f.start(i+1, secret, fill, patience, append(zones, make([]string, n)...)[i]))
 	}
 	return f
 }
 
-func (f *fleetOf) start(i int, secret, fill, patience string) *drayProcess {
+func (f *fleetOf) start(i int, secret, fill, patience, zone string) *drayProcess {
 	f.Helper()
 	dir, host := f.TempDir(), fmt.Sprint("127.0.0.", i)
 	redisBounds := ""
@@ -74,11 +76,11 @@ listeners: [{address: %q}]
 upstreams:
 - {name: hub, url: "http://%s", default_namespace: library, prefetch: {enabled: false}, parallel_fill: {threshold: 1MiB, piece: 256KiB, streams: STREAMS}}
 metadata: {url: "redis://%s%s"}
-fleet: {address: %q, secret_file: %q}
+fleet: {address: %q, secret_file: %q, zone: %q}
 cache: {directory: %q, min_free_bytes: 0}
-admin: {address: off}
+admin: {address: %q}
 log: {level: info, access: false}
-`, freeOn(f, host), f.hub.RegistryAddr, f.redis.Addr, redisBounds, freeOn(f, host), secret, filepath.Join(dir, "cache"))
+`, freeOn(f, host), f.hub.RegistryAddr, f.redis.Addr, redisBounds, freeOn(f, host), secret, zone, filepath.Join(dir, "cache"), freeOn(f, host))
 	streams := "1"
 	if fill == "parallel" {
 		streams = "4"
@@ -94,7 +96,8 @@ func (f *fleetOf) run(text, patience string) *drayProcess {
 		f.Fatal(err)
 	}
 	p := &drayProcess{Cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
-	p.url = "http://" + strings.Split(text, `"`)[1]
+	words := strings.Split(text, `"`)
+	p.url, p.admin = "http://"+words[1], "http://"+words[len(words)-2]
 	p.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), asDray + "=serve --config " + path, asPatient + "=" + patience}
 	p.Stdout, p.Stderr = f.Output(), f.Output()
 	if err := p.Start(); err != nil {
@@ -283,6 +286,122 @@ func TestFleetRanges(t *testing.T) {
 	clients.Wait()
 	if layers, requests := f.sent(); layers > 1.01 {
 		t.Errorf("the registry sent %.3f times the layer, in %d answers", layers, requests)
+	}
+}
+
+// TestFleetOthersHold has the holder killed when each of three followers has received all that the
+// holder had. The registry is asked for the rest alone, to the byte.
+func TestFleetOthersHold(t *testing.T) {
+	f := startFleet(t, 4, "whole", patient)
+	half := f.size / 2
+	f.hold(half, 1)
+	holder := f.pull(f.members[0])
+	holder.reaches(half)
+	var clients []*pulling
+	for _, p := range f.members[1:] {
+		c := f.pull(p)
+		c.reaches(half)
+		clients = append(clients, c)
+	}
+	if err := f.members[0].Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range clients {
+		c.ends()
+	}
+	<-holder.done
+	<-f.hub.Idle()
+	sent, held := int64(0), false
+	for _, e := range f.hub.Log() {
+		if e.Kind == ecrtest.KindObjectGet && held {
+			sent += e.BytesOut
+		}
+		held = held || e.Kind == ecrtest.KindObjectGet // the answer to the holder
+	}
+	if sent != f.size-half {
+		t.Errorf("the registry sent %d bytes, of which nobody held %d", sent, f.size-half)
+	}
+}
+
+// value returns the value of a metric of a member.
+func (p *drayProcess) value(t *testing.T, metric string) float64 {
+	t.Helper()
+	resp, err := get(t.Context(), p.admin+"/metrics", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, metric+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no metric %s", metric)
+	return 0
+}
+
+// TestFleetZones has clients of members in three zones pull a cold layer. It crosses once into each
+// other zone.
+func TestFleetZones(t *testing.T) {
+	for _, fill := range []string{"whole", "parallel"} {
+		t.Run(fill, func(t *testing.T) {
+			f := startFleet(t, 6, fill, patient, "a", "a", "b", "b", "c", "c")
+			at, answers := f.size/2, 1
+			if fill == "parallel" {
+				at, answers = 64<<10, -1
+				f.manifests()
+			}
+			release := f.hold(at, answers)
+			var clients []*pulling
+			for _, p := range f.members {
+				clients = append(clients, f.pull(p), f.pull(p))
+			}
+			for _, c := range clients {
+				c.reaches(at / 2)
+			}
+			release()
+			for _, c := range clients {
+				c.ends()
+			}
+			crossed := 0.0
+			for _, p := range f.members {
+				crossed += p.value(t, `dray_fleet_received_bytes_total{zone="other"}`)
+			}
+			if layers, _ := f.sent(); layers > 1.01 || crossed != 2*float64(f.size) {
+				t.Errorf("the registry sent %.3f times the layer, and %.3f times of it went to another zone", layers, crossed/float64(f.size))
+			}
+		})
+	}
+}
+
+// TestFleetLongAgo has a member asked for a layer that another one has fetched, and that no lease
+// shows any more. The registry is not asked for it.
+func TestFleetLongAgo(t *testing.T) {
+	f := startFleet(t, 2, "whole", patient)
+	f.pull(f.members[0]).ends()
+	_, before := f.sent()
+	lease := "dray:{fleet}:lease:" + f.image.layer.String()
+	f.redis.Do("HSET", lease, "m", "nobody", "a", "127.0.0.1:1", "g", "1") // so that the holder forgets it
+	renewals, last := 0, ""
+	f.eventually("renewal", func() bool { // of both members, so that each knows the other
+		now := f.redis.Do("HVALS", "dray:{fleet}:members")
+		if now != last {
+			renewals, last = renewals+1, now
+		}
+		return renewals > 3 && f.members[0].value(t, "dray_fleet_leases") == 0
+	})
+	f.redis.Do("DEL", lease)
+	f.pull(f.members[1]).ends()
+	if _, requests := f.sent(); requests != before {
+		t.Errorf("the registry was asked %d times more", requests-before)
 	}
 }
 

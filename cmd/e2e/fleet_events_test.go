@@ -235,5 +235,5 @@ func corrupt(t testing.TB, dir, name string) {
 
 // protocol makes a member speak another protocol.
 func protocol(number int) mutation {
-	return mutation{fleetFile, "const Protocol = 1", fmt.Sprint("const Protocol = ", number)}
+	return mutation{"cache/fleet/protocol.go", "const Protocol = 1", fmt.Sprint("const Protocol = ", number)}
 }

@@ -235,6 +235,7 @@ const (
 	shareFile  = "cache/fleet/share.go"
 	fleetFile  = "cache/fleet/fleet.go"
 	serverFile = "cache/fleet/server.go"
+	sendFile   = "cache/fleet/send.go"
 )
 
 // unasked lacks what finds that a member is dead whose connections stand.
@@ -246,7 +247,7 @@ func failures() []failure {
 		{
 			name: "holder killed", lost: true, pause: time.Second, bytes: 1.1,
 			event:   func(r *round) { r.holder.kill() },
-			removed: mutation{shareFile, "s.failed = l.Generation", "_ = l"}, // nobody takes over
+			removed: mutation{shareFile, "s.failed, s.lease = l.Generation, l", "s.lease = l"}, // nobody takes over
 		},
 		{
 			name: "holder stopped, two fetches", pause: 5 * time.Second, bytes: 1.6,
@@ -278,7 +279,7 @@ func failures() []failure {
 		{
 			name: "registry slow", held: true, pause: 8 * time.Second, bytes: 1.01,
 			event:   func(*round) { time.Sleep(4 * time.Second) },
-			removed: mutation{streamFile, "default:\n\t\ts.timer.Reset(s.f.o.Patience.Stall)", "default:\n\t\ts.stop(errDead)"}, // everybody leaves a holder that waits
+			removed: mutation{streamFile, "default:\n\t\ts.timer.Reset(s.p.patience.Stall)", "default:\n\t\ts.stop(errDead)"}, // everybody leaves a holder that waits
 		},
 		{
 			name: "stream congested", held: true, pause: 5 * time.Second, bytes: 1.01, options: fleetOptions{layer: 16 << 20},
@@ -293,7 +294,7 @@ func failures() []failure {
 				r.redis.Start()
 				r.together()
 			},
-			removed: mutation{shareFile, "case err != nil:\n\t\t\treturn s.alone(aloneStore)", "case err != nil:\n\t\t\ttime.Sleep(time.Second)\n\t\t\tcontinue"},
+			removed: mutation{shareFile, "case err != nil:\n\t\t\treturn s.goAlone(aloneStore)", "case err != nil:\n\t\t\ttime.Sleep(time.Second)\n\t\t\tcontinue"},
 		},
 		{
 			name: "Redis hangs", pause: 5 * time.Second, bytes: 3.01, held: true,
@@ -302,7 +303,7 @@ func failures() []failure {
 				r.redis.Resume()
 				r.together()
 			},
-			removed: mutation{shareFile, "case err != nil:\n\t\t\treturn s.alone(aloneStore)", "case err != nil:\n\t\t\ttime.Sleep(time.Second)\n\t\t\tcontinue"},
+			removed: mutation{shareFile, "case err != nil:\n\t\t\treturn s.goAlone(aloneStore)", "case err != nil:\n\t\t\ttime.Sleep(time.Second)\n\t\t\tcontinue"},
 		},
 		{
 			name: "Redis dies meanwhile", pause: time.Second, bytes: 1.01, held: true,
@@ -337,7 +338,7 @@ func failures() []failure {
 					r.wrong("%v members read from the holder", n)
 				}
 			},
-			removed: mutation{serverFile, "if total(readers) >= maxFollowers {", "if total(readers) < 0 {"},
+			removed: mutation{"cache/fleet/readers.go", "countIn(all, r.here()) < maxFollowers", "countIn(all, r.here()) >= 0"},
 		},
 		{
 			name: "all members stop", bytes: 1.01, held: true,
@@ -359,7 +360,7 @@ func failures() []failure {
 		},
 		{
 			name: "versions one apart", bytes: 1.01, held: true, altered: protocol(2),
-			removed: mutation{serverFile, "theirs >= f.o.Self.Protocol-1 && theirs <= f.o.Self.Protocol+1", "theirs == f.o.Self.Protocol"},
+			removed: mutation{sendFile, "protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1", "protocol == p.me.Protocol"},
 		},
 		{
 			name: "versions two apart", bytes: 2.01, held: true, altered: protocol(3),
@@ -368,7 +369,7 @@ func failures() []failure {
 					r.wrong("a member that speaks another protocol is not named")
 				}
 			},
-			removed: mutation{serverFile, "f.log.Warn(\"a member of the fleet speaks another protocol", "f.log.Debug(\"a member of the fleet speaks another protocol"},
+			removed: mutation{sendFile, "p.log.Warn(\"a member of the fleet speaks another protocol", "p.log.Debug(\"a member of the fleet speaks another protocol"},
 		},
 		{
 			name: "clock two days ahead", bytes: 1.01, held: true,

@@ -46,7 +46,7 @@ type Fetch struct {
 // Fetch returns the fetch of a blob, and sends no request yet. ahead is the urgency of a prefetch.
 // It is nil if a client waits for the blob from the beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
-	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d)}
+	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d, r.Up.Tier != nil)}
 }
 
 // Open opens the blob in the cache. If the cache does not hold the blob, another member of the
@@ -104,31 +104,28 @@ func (f *Fetch) FromMember() bool { return f.given.Load() }
 // whole is the [cache.Origin] of the fetch.
 func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 	ctx = trace.ContextWithSpan(ctx, f.span)
-	if s, ok, err := f.fromMember(ctx, from); ok || err != nil {
+	s, until, err := f.fromOthers(ctx, fleet.Want{From: from})
+	if !errors.Is(err, fleet.ErrRegistry) {
 		return s, err
 	}
-	if s, ok := f.fromTier(ctx, from, 0); ok {
-		return s, nil
-	}
 	if f.answered.Load() {
-		return f.get(ctx, f.repo.Up.Source, from, 0) // it has to go on here: no fallback can answer any more
+		return f.get(ctx, f.repo.Up.Source, from, until) // it has to go on here: no fallback can answer any more
 	}
-	return f.get(ctx, f.repo.Up.ForPulls(), from, 0)
+	return f.get(ctx, f.repo.Up.ForPulls(), from, until)
 }
 
 // first is the First of a [cache.Split]. If the registry refuses the range at the beginning, first
 // asks for the whole blob.
 func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error) {
-	if s, ok, err := f.fromMember(ctx, from); ok || err != nil {
+	ctx = trace.ContextWithSpan(ctx, f.span)
+	s, until, err := f.fromOthers(ctx, fleet.Want{From: from, To: to, On: true})
+	if !errors.Is(err, fleet.ErrRegistry) {
 		return s, err
 	}
-	if s, ok := f.fromTier(ctx, from, to); ok {
-		return s, nil
-	}
 	if f.answered.Load() {
-		return f.get(ctx, f.repo.Up.Source, from, to)
+		return f.get(ctx, f.repo.Up.Source, from, until)
 	}
-	s, err := f.get(ctx, f.repo.Up.ForPulls(), from, to)
+	s, err = f.get(ctx, f.repo.Up.ForPulls(), from, until)
 	if from == 0 && errors.Is(err, oci.ErrRangeInvalid) {
 		s, err = f.get(ctx, f.repo.Up.ForPulls(), 0, 0)
 		s.Whole = true
@@ -140,19 +137,42 @@ func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error)
 // upstream again.
 func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
 	ctx = trace.ContextWithSpan(ctx, f.span)
-	if s, ok := f.fromTier(ctx, from, to); ok {
-		return s, nil
+	s, until, err := f.fromOthers(ctx, fleet.Want{From: from, To: to})
+	if !errors.Is(err, fleet.ErrRegistry) {
+		return s, err
 	}
-	return f.get(ctx, f.repo.Up.OneTry(), from, to)
+	return f.get(ctx, f.repo.Up.OneTry(), from, until)
 }
 
-// fromMember opens the blob, from an offset to its end, at another mirror of the fleet that has it
-// or fetches it. ok is false if the upstream is to be asked. The bytes of a member say nothing
-// about this repository. So the blob must be visible here, or the upstream must confirm it now. If
-// the upstream refuses, the result is that refusal.
-func (f *Fetch) fromMember(ctx context.Context, from int64) (s cache.Stream, ok bool, err error) {
-	if s, ok = f.share.Open(ctx, from, f.tier.size); !ok {
-		return cache.Stream{}, false, nil
+// fromOthers opens a part of the blob at another mirror of the fleet that has it or fetches it, or
+// in the tier. It returns [fleet.ErrRegistry] if the upstream is to be asked, up to the offset
+// until.
+func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
+	w.Most = f.tier.size
+	s, until, err = f.fromMember(ctx, w)
+	if !errors.Is(err, fleet.ErrRegistry) && !errors.Is(err, fleet.ErrFinished) {
+		return s, until, err
+	}
+	if s, ok := f.fromTier(ctx, w.From, until); ok {
+		if until < w.To || w.To == 0 {
+			s.End = until
+		}
+		return s, 0, nil
+	}
+	if errors.Is(err, fleet.ErrFinished) {
+		f.share.NoBucket()
+		return f.fromMember(ctx, w)
+	}
+	return s, until, err
+}
+
+// fromMember opens a part of the blob at another mirror of the fleet. The bytes of a member say
+// nothing about this repository. So the blob must be visible here, or the upstream must confirm it
+// now. If the upstream refuses, the result is that refusal.
+func (f *Fetch) fromMember(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
+	s, until, err = f.share.Open(ctx, w)
+	if err != nil {
+		return s, until, err
 	}
 	_, visible, _ := f.repo.visible(ctx, f.digest)
 	if !visible {
@@ -160,14 +180,14 @@ func (f *Fetch) fromMember(ctx context.Context, from int64) (s cache.Stream, ok 
 	}
 	if err == nil {
 		f.given.Store(true)
-		return s, true, nil
+		return s, 0, nil
 	}
 	s.Body.Close() // nobody needs the error of a body that was given up
 	if refused := oci.AsError(err); oci.NotFound(err) || refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden {
-		return cache.Stream{}, false, err
+		return cache.Stream{}, 0, err
 	}
 	f.share.Unconfirmed()
-	return cache.Stream{}, false, nil
+	return cache.Stream{}, w.To, fleet.ErrRegistry
 }
 
 // get opens the bytes [from, to) of the blob. If to is 0, the bytes reach to the end of the blob.
@@ -182,7 +202,10 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 	if !f.answered.Swap(true) {
 		f.repo.confirmed(ctx, f.digest, -1) // the size is not verified yet
 	}
-	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip}, nil
+	if !s.Ranges {
+		to = 0
+	}
+	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip, End: to}, nil
 }
 
 // tierUse is what one fetch does with the [cache.Tier] of its upstream.

@@ -15,6 +15,10 @@ import (
 
 // Memory has the leases of members in one process. The zero value is ready.
 type Memory struct {
+	// TTL is how long a lease lasts without renewal. Zero means [fleet.LeaseTTL]. Tests whose members
+	// do not renew their leases by themselves set it, because machines may be slow.
+	TTL time.Duration
+
 	mu      sync.Mutex // guards the fields below
 	leases  map[digest.Digest]held
 	members map[string]alive
@@ -31,6 +35,8 @@ type alive struct {
 	fleet.Member
 	until time.Time
 }
+
+func (m *Memory) ttl() time.Duration { return cmp.Or(m.TTL, fleet.LeaseTTL) }
 
 // Fail makes all calls return err from now on; nil ends that.
 func (m *Memory) Fail(err error) {
@@ -81,7 +87,7 @@ func (m *Memory) Take(ctx context.Context, d digest.Digest, by fleet.Member, fai
 		return l.Lease, nil
 	}
 	generation := max(time.Now().UnixMicro(), failed+1, l.Generation+1)
-	l = held{fleet.Lease{Digest: d, Holder: by.ID, Address: by.Address, Generation: generation}, time.Now().Add(fleet.LeaseTTL)}
+	l = held{fleet.Lease{Digest: d, Holder: by.ID, Address: by.Address, Generation: generation}, time.Now().Add(m.ttl())}
 	m.leases[d] = l
 	return l.Lease, nil
 }
@@ -93,7 +99,7 @@ func (m *Memory) Renew(ctx context.Context, by fleet.Member, leases []fleet.Leas
 	if err != nil {
 		return nil, err
 	}
-	until := time.Now().Add(fleet.LeaseTTL)
+	until := time.Now().Add(m.ttl())
 	m.members[by.ID] = alive{by, until}
 	for _, l := range leases {
 		if now, ok := m.lease(l.Digest); ok && now.Generation != l.Generation {

@@ -1,0 +1,76 @@
+package fleet
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// banFor is how long a member that gave wrong bytes is not asked, and how long a blob that was
+// wrong is fetched from the registry alone.
+const banFor = 10 * time.Minute
+
+// bans are the members and blobs whose bytes were wrong.
+type bans struct {
+	counter prometheus.Counter
+	log     *slog.Logger
+
+	mu     sync.Mutex                  // guards the fields below; leaf lock
+	banned map[string]time.Time        // members, until when
+	alone  map[digest.Digest]time.Time // blobs that are fetched from the registry alone, until when
+}
+
+// isAlone reports whether a blob is to be fetched from the registry alone.
+func (b *bans) isAlone(d digest.Digest) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().Before(b.alone[d])
+}
+
+// wrong notes that the bytes of a blob did not have its digest. The members are those that gave the
+// bytes; if there is only one, and it gave all, it is banned.
+func (b *bans) wrong(d digest.Digest, members []string, all bool) {
+	until := time.Now().Add(banFor)
+	b.mu.Lock()
+	forget(b.alone)
+	b.alone[d] = until
+	ban := all && len(members) == 1
+	if ban {
+		forget(b.banned)
+		b.banned[members[0]] = until
+	}
+	b.mu.Unlock()
+	if ban {
+		b.counter.Inc()
+		b.log.Error("a member of the fleet gave wrong bytes and is not asked for ten minutes; look whether its disk and memory are sound", "member", members[0], "digest", d)
+		return
+	}
+	b.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
+}
+
+// maxRemembered bounds the members and blobs that gave or had wrong bytes.
+const maxRemembered = 1024
+
+// forget removes what is over. If there is too much left, it removes any one.
+func forget[K comparable](m map[K]time.Time) {
+	for k, until := range m {
+		if time.Now().After(until) {
+			delete(m, k)
+		}
+	}
+	for k := range m {
+		if len(m) < maxRemembered {
+			return
+		}
+		delete(m, k)
+	}
+}
+
+func (b *bans) isBanned(member string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().Before(b.banned[member])
+}

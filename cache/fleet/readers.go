@@ -1,0 +1,119 @@
+package fleet
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// maxFollowers bounds the members that read one blob from this one.
+	maxFollowers = 8
+	// maxStreams bounds the streams of one blob to one follower.
+	maxStreams = 16
+)
+
+// readers are the members that read blobs from this one.
+type readers struct {
+	own  string        // the address of this member
+	here func() string // returns its zone
+
+	mu  sync.Mutex                       // guards the field below; leaf lock
+	all map[digest.Digest]map[reader]int // how many streams each has
+}
+
+// reader is a member that reads a blob from this one.
+type reader struct {
+	address, zone string
+}
+
+// admit counts a stream to a follower of a blob, and returns the addresses of other followers. ok
+// is false if those are to give the blob instead: they are in the zone of the member that asks,
+// which is not this one's; or there are as many as this member serves; or it has found this one too
+// slow. Of each other zone, only one member reads from this one, so those do not count. The
+// addresses that the member has tried give it nothing.
+func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.all[d]
+	var same, near []string // the others of its zone, and of this one's
+	for other := range all {
+		if other.address == who.address {
+			continue
+		}
+		others = append(others, other.address)
+		if slices.Contains(tried, other.address) {
+			continue
+		}
+		if other.zone == who.zone {
+			same = append(same, other.address)
+		}
+		if other.zone == r.here() {
+			near = append(near, other.address)
+		}
+	}
+	outside := who.zone != r.here()
+	switch slow := slices.Contains(tried, r.own); {
+	case slow && len(same) > 0:
+		return same, false
+	case all[who] > 0:
+		ok = all[who] < maxStreams
+	case outside:
+		if ok = len(same) == 0; !ok {
+			return same, false
+		}
+	default:
+		ok = countIn(all, r.here()) < maxFollowers
+	}
+	if !ok {
+		return near, false
+	}
+	if all == nil {
+		all = map[reader]int{}
+		r.all[d] = all
+	}
+	all[who]++
+	return others[:min(len(others), 2*maxFollowers)], true
+}
+
+// countIn returns how many readers are in a zone.
+func countIn(all map[reader]int, zone string) (n int) {
+	for r := range all {
+		if r.zone == zone {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *readers) dismiss(d digest.Digest, who reader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.all[d]
+	if all[who]--; all[who] == 0 {
+		delete(all, who)
+	}
+	if len(all) == 0 {
+		delete(r.all, d)
+	}
+}
+
+// followersOf returns how many members read a blob from this one.
+func (r *readers) followersOf(d digest.Digest) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.all[d])
+}
+
+// streams returns how many streams there are.
+func (r *readers) streams() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, blob := range r.all {
+		for _, streams := range blob {
+			n += streams
+		}
+	}
+	return n
+}
