@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -41,20 +43,31 @@ func TestCrane(t *testing.T) {
 		asked.none(t, ecrtest.KindBlobGet, ecrtest.KindObjectGet)
 	})
 	row(t, client, version, "pull an index with its images", func(t *testing.T) {
-		ref, options := s.mirror(t, "library/multi:1")
-		got, err := remote.Index(ref, options...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if digestOf(t, got) != digestOf(t, index) {
+		if got := s.pullIndex(t, "library/multi:1"); digestOf(t, got) != digestOf(t, index) {
 			t.Errorf("pulled index %s, want %s", digestOf(t, got), digestOf(t, index))
 		}
-		manifest, err := got.IndexManifest()
-		if err != nil {
+	})
+	row(t, client, version, "dray top shows the pulls", func(t *testing.T) {
+		ref, options := s.mirror(t, "library/app:1") // again, because a pull is shown for a minute
+		blobs(t, ref, options)
+		s.pullIndex(t, "library/multi:1")
+		var live struct {
+			Pulls []struct {
+				Repository, Reference, Agent string
+				Bytes                        int64
+				Failures                     int
+				Layers                       struct{ Asked, Of int }
+			}
+		}
+		if err := json.Unmarshal([]byte(run(t, environment(), built.dray, "top", "--once", "--json", "--admin", s.adminAddress())), &live); err != nil {
 			t.Fatal(err)
 		}
-		for _, child := range manifest.Manifests {
-			blobs(t, ref.Context().Digest(child.Digest.String()), options)
+		seen := map[string]bool{}
+		for _, p := range live.Pulls {
+			seen[p.Repository+":"+p.Reference] = p.Bytes > 0 && p.Failures == 0 && strings.Contains(p.Agent, client) && p.Layers.Of > 0 && p.Layers.Asked == p.Layers.Of
+		}
+		if !seen["library/app:1"] || !seen["library/multi:1"] || len(seen) != 2 {
+			t.Errorf("%+v", live.Pulls)
 		}
 	})
 	row(t, client, version, "push, and push again", func(t *testing.T) {
@@ -130,6 +143,24 @@ func TestCrane(t *testing.T) {
 			t.Error("a mirror has taken a push")
 		}
 	})
+}
+
+// pullIndex pulls an index and the images that it lists.
+func (s *stack) pullIndex(t testing.TB, image string) v1.ImageIndex {
+	t.Helper()
+	ref, options := s.mirror(t, image)
+	index, err := remote.Index(ref, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, child := range manifest.Manifests {
+		blobs(t, ref.Context().Digest(child.Digest.String()), options)
+	}
+	return index
 }
 
 // multiArchRandom is multiArch without busybox, so that it needs nothing installed.
