@@ -239,7 +239,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
-	g.live = live.New(live.Options{})
+	g.live = live.New(live.Options{OnPull: pullEvents(g.cfg.Notifications, onEvent)})
 	g.background["live"] = g.live.Run
 	g.register(g.live.Collectors())
 	tracer, trace, err := tracing.New(tracing.Options{Config: g.cfg.Traces, Version: program.Version(), Logger: g.log})

@@ -3,10 +3,15 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/services"
 	"dray/cmd/dray/watched"
+	"dray/mirror/live"
 	"dray/mirror/notify"
 )
 
@@ -14,7 +19,7 @@ import (
 // The parameter files reads the secrets of the service.
 func endpointOf(n config.Notification, files watched.Source) (notify.Endpoint, error) {
 	service, err := services.Of(n.Service, files)
-	return notify.Endpoint{Service: service, Name: n.Name, Timeout: n.Timeout.Std(), Backlog: n.Backlog}, err
+	return notify.Endpoint{Service: service, Name: n.Name, Timeout: n.Timeout.Std(), Backlog: n.Backlog, Pulls: n.Pulls}, err
 }
 
 // buildNotifier makes the function that sends an event to all services that the configuration lists
@@ -39,4 +44,24 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 	g.register(n.Collectors())
 	g.background["notifications"] = n.Run
 	return n.Emit, nil
+}
+
+// pullEvents returns the function that emits an event for each pull that has ended. It returns nil
+// if no service in the list receives such events.
+func pullEvents(services []config.Notification, emit func(notify.Event)) func(live.Ended) {
+	if !slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls }) {
+		return nil
+	}
+	return func(p live.Ended) {
+		e := notify.Event{
+			Action: notify.Pull, Upstream: p.Upstream, Actor: notify.Actor{Name: p.User},
+			Target:  notify.Target{MediaType: p.MediaType, Digest: digest.Digest(p.Digest), Size: p.ManifestSize, Repository: p.Repository},
+			Request: notify.Request{Addr: p.Client, Method: http.MethodGet, UserAgent: p.Agent},
+			Pull:    &notify.Pulled{Began: p.Began, Ended: p.Last, Asked: p.Layers.Asked, Layers: p.Layers.Of, Bytes: p.Bytes, Sources: p.Sources, Failures: p.Failures},
+		}
+		if !strings.Contains(p.Reference, ":") {
+			e.Target.Tag = p.Reference
+		}
+		emit(e)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dray/mirror/admin/api"
 	"dray/mirror/notify"
 	"dray/upstream/ecrtest"
 )
@@ -93,5 +94,36 @@ func TestNotifications(t *testing.T) {
 	s.want(202, "DELETE", "/v2/team/app/manifests/"+img.man.Digest.String(), nil)
 	if e := told.next(t, 1)[0]; e.Action != notify.Delete || e.Target.Digest != img.man.Digest || e.Request.Method != "DELETE" {
 		t.Errorf("a deletion: %+v", e)
+	}
+}
+
+// A service that wants pulls gets one event for each image, when the pull has ended. Others get
+// none.
+func TestPullEvents(t *testing.T) {
+	everything, pushes := &listener{}, &listener{}
+	a, b := httptest.NewServer(everything), httptest.NewServer(pushes)
+	defer a.Close()
+	defer b.Close()
+	s := startStack(t, t.TempDir(), "upstreams:\n",
+		"notifications: [{name: all, url: '"+a.URL+"', pulls: true}, {name: pushes, url: '"+b.URL+"'}]\nupstreams:\n")
+	img := seed(t, s.hub, "team/app", "v1", 1000)
+	s.want(200, "HEAD", "/hub/v2/team/app/manifests/v1", nil)
+	s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil, "User-Agent", "tester")
+	s.want(200, "GET", "/hub/v2/team/app/blobs/"+img.layer.String(), nil)
+	s.want(200, "HEAD", "/hub/v2/team/app/manifests/v1", nil)
+	s.untilLive("the end of the requests", func(l api.Live) bool { return len(l.Pulls) == 1 && l.Pulls[0].State == api.LiveIdle })
+	s.graph.live.End()
+	s.ecr.CreateRepository("team/pushed")
+	s.push("team/pushed", "v1", []byte("layer")) // later than the pull, so it is the only event where pulls are not wanted
+	e := everything.next(t, 2)[0]
+	if e.Action != notify.Pull || e.Upstream != "hub" || e.Target.Repository != "team/app" || e.Target.Tag != "v1" || e.Target.Digest != img.manifest.Digest ||
+		e.Target.Size != int64(len(img.manifest.Raw)) || e.Request.Addr != "127.0.0.1" || e.Request.UserAgent == "" || e.Pull == nil || e.Verdict != nil {
+		t.Fatalf("%+v", e)
+	}
+	if p := e.Pull; p.Asked != 1 || p.Layers != len(img.manifest.Layers) || p.Bytes != img.manifest.Layers[0].Size+int64(len(img.manifest.Raw)) || p.Failures != 0 || p.Began.IsZero() || p.Ended.IsZero() {
+		t.Errorf("%+v", p)
+	}
+	if got := pushes.next(t, 1); len(got) != 1 || got[0].Action != notify.Push {
+		t.Errorf("where pulls are not wanted: %+v", got)
 	}
 }

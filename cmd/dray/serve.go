@@ -125,6 +125,7 @@ func serve(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)
 	g.reloads.Stop()
+	g.live.End() // before the part stops that sends events
 	stop()
 	return errors.Join(err, background.Wait())
 }

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"hash/maphash"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -146,6 +147,14 @@ func (t *Table) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			t.tick(now)
 		}
+	}
+}
+
+// End ends all pulls and pushes that have no request under way, as if they had been idle for long.
+// It is called when dray stops.
+func (t *Table) End() {
+	for i := range t.shards {
+		t.report(t.shards[i].tick(t, math.MaxInt64))
 	}
 }
 

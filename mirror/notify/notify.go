@@ -28,6 +28,9 @@ const (
 	Delete = "delete"
 	// Verdict is the action for the verdict on a push. Event.Verdict has that verdict.
 	Verdict = "verdict"
+	// Pull is also an action of the distribution registry, which sends it for each manifest and blob.
+	// dray sends one event for an image, to endpoints with Pulls. Event.Pull describes the pull.
+	Pull = "pull"
 )
 
 // Event is something that happened. Emit sets ID, Timestamp, Source and Target.Length.
@@ -43,6 +46,23 @@ type Event struct {
 	Upstream string `json:"upstream"`
 	// Verdict is set if Action is Verdict.
 	Verdict *Outcome `json:"verdict,omitempty"`
+	// Pull is set if Action is Pull.
+	Pull *Pulled `json:"pull,omitempty"`
+}
+
+// Pulled is what a client has pulled of an image.
+type Pulled struct {
+	Began time.Time `json:"began"`
+	// Ended is the time of the last request, to the second.
+	Ended time.Time `json:"ended"`
+	// Asked is the number of layers that the client has asked for. It had the others of the Layers
+	// already, or gave up.
+	Asked  int `json:"asked"`
+	Layers int `json:"layers"`
+	// Bytes is what dray has sent, and Sources the same by where it came from.
+	Bytes    int64            `json:"bytes"`
+	Sources  map[string]int64 `json:"sources"`
+	Failures int              `json:"failures"`
 }
 
 // Target is the manifest or blob that the event is about. Digest is empty if a push was refused
@@ -100,6 +120,8 @@ type Endpoint struct {
 	Timeout time.Duration
 	// Backlog bounds the events that wait for the endpoint. 0 means 1000.
 	Backlog int
+	// Pulls says that the service also receives events of the action Pull.
+	Pulls bool
 }
 
 // Notifier sends events to endpoints. Its methods may be called concurrently.
@@ -149,6 +171,9 @@ func (n *Notifier) Emit(e Event) {
 	e.ID, e.Timestamp, e.Source = rand.Text(), time.Now().UTC(), n.source
 	e.Target.Length = e.Target.Size
 	for _, to := range n.endpoints {
+		if e.Action == Pull && !to.Pulls {
+			continue
+		}
 		select {
 		case to.waiting <- e:
 		default:

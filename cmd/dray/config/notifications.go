@@ -1,8 +1,8 @@
 package config
 
-// Notification is a service that dray tells about pushes, verdicts of checks, and deletions. dray
-// sends one JSON document by POST for each, in the form of the notifications of the distribution
-// registry. docs/operating.md describes them.
+// Notification is a service that dray tells about pushes, verdicts of checks, and deletions, and if
+// you want about pulls. dray sends one JSON document by POST for each, in the form of the
+// notifications of the distribution registry. docs/operating.md describes them.
 type Notification struct {
 	// The name in metrics and logs. Default: the host in the URL of the service.
 	Name    string `yaml:"name,omitempty"`
@@ -10,6 +10,9 @@ type Notification struct {
 	// The most events that wait while dray cannot reach the service; dray drops and counts further
 	// ones. Default: `1000`.
 	Backlog int `yaml:"backlog,omitempty"`
+	// Whether dray also tells the service about each pull of an image, when the pull has ended. That
+	// can be many events.
+	Pulls bool `yaml:"pulls,omitempty"`
 }
 
 func (c Config) validateNotifications(k *Report) {
