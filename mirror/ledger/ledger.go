@@ -100,21 +100,22 @@ func read(name string) (day savings.Usage, err error) {
 func (l *Ledger) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
-		timer := time.NewTimer(now.Truncate(l.o.Interval).Add(l.o.Interval).Sub(now))
+		end := now.Truncate(l.o.Interval).Add(l.o.Interval)
+		timer := time.NewTimer(end.Sub(now))
 		select {
 		case <-timer.C:
-			l.countAndSave()
+			l.countAndSave(end.Add(-time.Nanosecond)) // at midnight, to the day that ends
 		case <-ctx.Done():
 			timer.Stop()
-			l.countAndSave()
+			l.countAndSave(time.Now())
 			return nil
 		}
 	}
 }
 
 // countAndSave logs the first of several failures in a row.
-func (l *Ledger) countAndSave() {
-	err := errors.Join(l.Count(), l.save())
+func (l *Ledger) countAndSave(now time.Time) {
+	err := errors.Join(l.count(now), l.save())
 	if err != nil && !l.failing {
 		l.o.Logger.Warn("what was saved today may be lost at the next stop", "error", err)
 	}
@@ -122,13 +123,15 @@ func (l *Ledger) countAndSave() {
 }
 
 // Count adds what the counters have grown by since the last count to the present day.
-func (l *Ledger) Count() error {
+func (l *Ledger) Count() error { return l.count(time.Now()) }
+
+func (l *Ledger) count(now time.Time) error {
 	l.counting.Lock()
 	defer l.counting.Unlock()
 	families, err := l.o.Gatherer.Gather() // with an error, it has what could be gathered
 	increase := savings.Usage{Upstreams: map[string]savings.Traffic{}}
 	l.seen.addTo(&increase, families)
-	l.enter(time.Now().UTC(), increase)
+	l.enter(now.UTC(), increase)
 	return err
 }
 

@@ -95,8 +95,9 @@ func runs(t *testing.T, dir string, length time.Duration, log *bytes.Buffer) *Le
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()
 	for range length / time.Hour {
+		time.Sleep(30 * time.Minute)
 		c.layer("disk", 1, 1)
-		time.Sleep(time.Hour)
+		time.Sleep(30 * time.Minute)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
