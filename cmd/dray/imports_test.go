@@ -353,6 +353,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/draybench": { // of dray the order of eviction alone: it measures the program
 		{"dray/cache/disk", "the order in which dray evicts is simulated by dray's own code, not by a copy"}, {goDigest, addresses},
+		{awsSDK, "a client of the bucket, beside a member of a fleet"},
 	},
 	"dray/cmd/e2e":     {},
 	"dray/cmd/fakeecr": {{"dray/upstream/ecrtest", "it is that, as a program"}},

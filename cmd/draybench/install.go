@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 )
 
 // distributionVersion is the release of distribution to compare with.
@@ -18,6 +19,7 @@ const distributionVersion = "v3.1.2"
 type tools struct {
 	Dray, Distribution, Nginx string
 	FakeECR                   string // the stand-in for Amazon ECR, built from this tree
+	Redis, Gateway            string // redis-server, and versitygw, which serves a bucket
 	Missing                   []string
 }
 
@@ -61,7 +63,21 @@ func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	if t.Nginx, err = findNginx(ctx, install, filepath.Join(bin, "nginx")); err != nil {
 		t.Missing = append(t.Missing, fmt.Sprintf("nginx is left out: %v", err))
 	}
+	t.fleet(bin)
 	return t, nil
+}
+
+// fleet finds what a fleet needs.
+func (t *tools) fleet(bin string) {
+	if path, err := exec.LookPath("redis-server"); err == nil {
+		t.Redis = path
+	}
+	if found, _ := filepath.Glob(filepath.Join(bin, "versitygw-v*")); len(found) > 0 {
+		t.Gateway = slices.Max(found)
+	}
+	if t.Redis == "" || t.Gateway == "" {
+		t.Missing = append(t.Missing, "the fleet is left out, wholly or in part: it needs redis-server, and versitygw, which make install-test-tools builds")
+	}
 }
 
 func installDistribution(ctx context.Context, install bool, path string) error {

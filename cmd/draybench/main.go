@@ -152,7 +152,7 @@ func (o options) measure(ctx context.Context, t tools, network string, stdout io
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{fakeECR: t.FakeECR, plan: fullPlan(), dir: dir, results: results{}, otherCores: map[string]float64{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
+	b := &bench{fakeECR: t.FakeECR, redis: t.Redis, gateway: t.Gateway, plan: fullPlan(), dir: dir, results: results{}, otherCores: map[string]float64{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
 	if o.quick {
 		b.plan = quickPlan()
 	}

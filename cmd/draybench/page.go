@@ -56,6 +56,12 @@ func tables() []table {
 		{"A push with checks", "A client pushes an image of ten compressed layers over the same line, once with all checks of contents (names, shape, labels, how it runs, credentials, a rule in CEL), and once without. Files are half noise and half text. dray decompresses and reads each layer while it arrives.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},
 		{"Many clients that pull the same image", "One client, and then 32 at the same time, pull an image of 8 layers of 25 MB into an empty cache. The origin is 20 ms away and sends 100 MB/s in total. Distribution has only one round, because it takes as long as all other servers together. In another run, 1000 clients pull two layers of 5 MB, but not from distribution.", []string{"herd", "crowd"},
 			caches, []metric{aloneWall, herdWall, aloneManifest, herdManifest, aloneLayer, herdLayer, herdBytes, herdRequests, crowdPeak, crowdBytes}},
+		{"A fleet", "Five drays with one Redis. The origin is 20 ms away and sends 40 MB/s, and 0.5 ms are between the members, which programs imitate that forward connections. Clients pull an image of 1 GB that no member has. Then an offset is timed at a client of the holder and at one of another member, 1000 times. Then a member with an empty cache gets an image of 500 MB from a bucket (versitygw). A measurement with less than 15 % of idle processor is void, and left out.", []string{"fleet"},
+			[]string{dray}, []metric{fleetAlone, fleetWall, fleetBytes, fleetMedian, fleetTail, emptiedBytes, fleetIdle}},
+		{"An emptied member with a bucket", "The bucket sends 100 MB/s. Beside it, a client fetches the same objects from it by ranges of 8 MiB, 12 at a time.", []string{"fleet"},
+			[]string{dray, rangedGETs}, []metric{emptiedRate}},
+		{"The same herd at distribution", "Five of each server share a Redis and a bucket that sends 100 MB/s. The origin is 20 ms away and sends 40 MB/s.", []string{"fleet"},
+			[]string{dray, distribution}, []metric{fleetsWall, fleetsBytes}},
 		{"A start with a million blobs", "dray starts on a directory of 1,000,000 blobs of 8 bytes, and serves while it reads the directory. The kernel still has the names in memory.",
 			[]string{"million"}, []string{dray}, []metric{millionFirst, millionListed, millionPeak}},
 	}

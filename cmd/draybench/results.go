@@ -58,6 +58,17 @@ const (
 	crowdPeak     metric = "1000 clients, peak memory, MB"
 	crowdBytes    metric = "1000 clients, bytes from the origin / bytes of the image"
 
+	fleetAlone   metric = "one client of one member, s"
+	fleetWall    metric = "8 clients of each of 5 members, s"
+	fleetBytes   metric = "8 clients of each of 5 members, bytes from the origin / bytes of the image"
+	fleetMedian  metric = "an offset at a client of a follower after one of the holder, median, ms"
+	fleetTail    metric = "the same, 99th percentile, ms"
+	emptiedBytes metric = "emptied member with a bucket, bytes from the origin / bytes of the image"
+	fleetIdle    metric = "idle processor, %"
+	fleetsWall   metric = "image of 100 MB, 8 clients of each of 5, s"
+	fleetsBytes  metric = "image of 100 MB, 8 clients of each of 5, bytes from the origin / bytes of the image"
+	emptiedRate  metric = "image in the bucket, MB/s"
+
 	millionFirst  metric = "start to manifest and layer, s"
 	millionListed metric = "start to the end of reading the directory, s"
 	millionPeak   metric = "peak memory until then, MB"

@@ -44,6 +44,11 @@ func targets() []target {
 		{text: "push of 1 GB with all checks of contents, against none", metric: checksWall, to: checksWall, server: unchecked, bound: 1.3},
 		{text: "peak memory after 32 streams, in MB", metric: warmPeak, bound: 64},
 		{text: "peak memory with 1000 clients, in MB", metric: crowdPeak, bound: 256},
+		{text: "herd on a fleet of 5, bytes from the origin", metric: fleetBytes, bound: 1.01},
+		{text: "herd on a fleet of 5, time, against one client of one member", metric: fleetWall, to: fleetAlone, server: dray, bound: 1.15},
+		{text: "from the holder to a follower, median in ms", metric: fleetMedian, bound: 5},
+		{text: "emptied member with a bucket, rate, against ranged GETs", metric: emptiedRate, to: emptiedRate, server: rangedGETs, bound: 0.9, atLeast: true},
+		{text: "emptied member with a bucket, bytes from the origin", metric: emptiedBytes, bound: 0},
 		{text: "cache of 1,000,000 blobs, start to first hit, in seconds", metric: millionFirst, bound: 2},
 		{text: "cache of 1,000,000 blobs, peak memory, in MB", metric: millionPeak, bound: 300},
 	}, rangeTargets()...)

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// road is a way to a server on the loopback interface that takes time, and may have a rate. It
+// stands for the network between two zones. The kernel's netem is not everywhere.
+type road struct {
+	address  string
+	to       atomic.Pointer[string]
+	delay    time.Duration // of each direction
+	rate     *limiter      // of what the server sends; nil is no limit
+	listener net.Listener
+	running  sync.WaitGroup
+
+	mu     sync.Mutex // guards conns and closed
+	conns  map[net.Conn]struct{}
+	closed bool
+}
+
+// openRoad makes a road that leads nowhere yet.
+func openRoad(delay time.Duration, rate *limiter) (*road, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &road{address: listener.Addr().String(), delay: delay, rate: rate, listener: listener, conns: map[net.Conn]struct{}{}}
+	r.running.Go(r.accept)
+	return r, nil
+}
+
+// lead makes new connections go to a server.
+func (r *road) lead(to string) { r.to.Store(&to) }
+
+func (r *road) accept() {
+	for {
+		in, err := r.listener.Accept()
+		if err != nil {
+			return
+		}
+		r.running.Go(func() { r.serve(in) })
+	}
+}
+
+func (r *road) serve(in net.Conn) {
+	defer in.Close()
+	to := r.to.Load()
+	if to == nil {
+		return
+	}
+	out, err := net.Dial("tcp", *to)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	if !r.remember(in, out) {
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(func() { r.travel(out, in, nil) })
+	both.Go(func() { r.travel(in, out, r.rate) })
+	both.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, in)
+	delete(r.conns, out)
+}
+
+// remember notes connections that close ends. It returns false if that has happened.
+func (r *road) remember(conns ...net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range conns {
+		r.conns[c] = struct{}{}
+	}
+	return !r.closed
+}
+
+// parcel is what a road carries, with the time at which it arrives.
+type parcel struct {
+	bytes []byte
+	at    time.Time
+}
+
+// travel carries bytes from one connection to the other. It ends both when one has ended.
+func (r *road) travel(to, from net.Conn, rate *limiter) {
+	parcels := make(chan parcel, 256) // a bound on what is under way, as the window of TCP is
+	var arriving sync.WaitGroup
+	arriving.Go(func() {
+		defer to.Close()
+		defer from.Close()
+		for p := range parcels {
+			time.Sleep(time.Until(p.at))
+			if _, err := to.Write(p.bytes); err != nil {
+				_ = from.Close() // ends the reading below
+			}
+		}
+	})
+	for {
+		buf := make([]byte, shapedPiece)
+		n, err := from.Read(buf)
+		if n > 0 {
+			now := time.Now()
+			at := now.Add(r.delay)
+			if until := rate.reserve(n, now); until.After(at) {
+				at = until
+			}
+			parcels <- parcel{buf[:n], at}
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(parcels)
+	arriving.Wait()
+}
+
+func (r *road) close() {
+	_ = r.listener.Close()
+	r.mu.Lock()
+	r.closed = true
+	for c := range r.conns {
+		_ = c.Close()
+	}
+	r.mu.Unlock()
+	r.running.Wait()
+}
