@@ -342,7 +342,12 @@ func failures() []failure {
 		},
 		{
 			name: "all members stop", bytes: 1.01, held: true,
-			event:   (*round).stopAll,
+			event: (*round).stopAll,
+			after: func(r *round) {
+				for _, m := range r.members {
+					<-m.ended
+				}
+			},
 			removed: mutation{"cmd/dray/listening/listening.go", "time.NewTimer(l.Pause)", "time.NewTimer(5 * time.Second)"},
 		},
 		{
@@ -425,6 +430,9 @@ func TestFleetMechanisms(t *testing.T) {
 			w := f.start(t, f.removed)
 			w.client.Timeout = 30 * time.Second
 			v := f.run(w, 20, true)
+			for _, m := range w.members { // without a mechanism, some do not stop
+				m.kill()
+			}
 			if f.judge(&v, true); len(v.wrong) == 0 {
 				t.Errorf("passes without its mechanism: %d pulls, a pause of %v, %.3f times the layer", v.pulls, v.pause, v.bytes)
 				return
