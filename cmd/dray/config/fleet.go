@@ -20,7 +20,8 @@ type Fleet struct {
 	// replace the secret, add the new one as a second line in the file of each member, then swap the
 	// lines, then remove the old one. dray reads the file again when it changes.
 	SecretFile string `yaml:"secret_file,omitempty"`
-	// The name of the zone in which this member runs, for the metrics of bytes between members.
+	// The name of the zone in which this member runs. Members read from those of their own zone where
+	// they can, and count the bytes that cross zones. If some members have a zone, all need one.
 	// Default: none.
 	Zone string `yaml:"zone,omitempty"`
 }
