@@ -25,6 +25,7 @@ type peers struct {
 	*bans
 	client   *http.Client
 	patience Patience
+	reading  reading
 	m        *metrics
 	log      *slog.Logger
 }

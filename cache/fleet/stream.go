@@ -102,6 +102,7 @@ func (p *peers) open(ctx context.Context, q request) (*stream, error) {
 		s.end(err)
 		return nil, err
 	}
+	p.reading.add(s)
 	return s, nil
 }
 
@@ -218,6 +219,7 @@ func (s *stream) Close() error {
 
 // end ends the stream, and waits for a question that is under way.
 func (s *stream) end(why error) {
+	s.p.reading.remove(s)
 	s.unwatch()
 	s.stop(why)
 	if s.body != nil {

@@ -187,7 +187,7 @@ func (g *graph) buildMetadata(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
-		if g.member, err = openMember(g.cfg, r.Leases(), g.cache, g.log); err != nil {
+		if g.member, err = openMember(g.cfg, r.Leases(), g.cache, g.metrics, g.log); err != nil {
 			return err
 		}
 		store = g.member.Facts(r)

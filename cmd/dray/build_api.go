@@ -21,7 +21,7 @@ import (
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force, and
 // access has its entries of auth.
 func (g *graph) endpoints(cfg config.Config, access clients.Entries, all []*registries.Registry) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), liveAPI(g.watching, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all))
+	return slices.Concat(g.statsAPI(), liveAPI(g.watching, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all), g.member.Endpoints())
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {

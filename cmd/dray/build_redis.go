@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cache/fleet"
 	"dray/cache/meta/redis"
@@ -28,8 +30,8 @@ func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 var fleetPatience fleet.Patience
 
 // openMember makes this dray a member of a fleet, or returns nil if the configuration has none.
-func openMember(cfg config.Config, leases fleet.Leases, c *cache.Cache, log *slog.Logger) (*member.Member, error) {
-	m, err := member.New(member.Options{Config: cfg, Leases: leases, Cache: c, Version: program.Version(), Patience: fleetPatience, Logger: log})
+func openMember(cfg config.Config, leases fleet.Leases, c *cache.Cache, metrics prometheus.Gatherer, log *slog.Logger) (*member.Member, error) {
+	m, err := member.New(member.Options{Config: cfg, Leases: leases, Cache: c, Version: program.Version(), Metrics: metrics, Patience: fleetPatience, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("fleet: %w", err)
 	}

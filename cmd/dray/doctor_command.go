@@ -12,6 +12,7 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/spf13/cobra"
 
+	"dray/cache/fleet"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/doctor"
 	"dray/cmd/dray/registries"
@@ -24,7 +25,7 @@ import (
 func doctorCommand(in *invocation) *cobra.Command {
 	return doctor.Command(doctor.Options{
 		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
-		Registries: doctoredRegistries, Redis: doctoredRedis,
+		Registries: doctoredRegistries, Redis: doctoredRedis, Members: doctoredMembers,
 		Identity: doctoredIdentity,
 	})
 }
@@ -79,4 +80,14 @@ func doctoredRedis(ctx context.Context, cfg config.Config) (doctor.Facts, error)
 	began := time.Now()
 	version, policy, err := store.Server(ctx)
 	return doctor.Facts{Version: version, Policy: policy, Took: time.Since(began)}, err
+}
+
+// doctoredMembers asks the Redis of a configuration for the members of the fleet.
+func doctoredMembers(ctx context.Context, cfg config.Config) ([]fleet.Member, error) {
+	store, err := openRedis(cfg.Metadata, watched.Watching(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	return store.Leases().Members(ctx)
 }

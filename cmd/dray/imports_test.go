@@ -261,6 +261,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/member": {
 		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
+		{"dray/cmd/dray/stats", "what was counted"}, {"dray/mirror/admin", "operators ask for all members"}, {"dray/mirror/admin/api", "what they are told"},
 	},
 	"dray/cmd/dray/tracing": {
 		{openTelemetry, "makes spans, and sends them"}, {"dray/cmd/dray/config", "where the collector is"}, {"dray/cmd/dray/watched", "headers that change"},
@@ -299,6 +300,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/doctor": {
 		{"dray/cmd/dray/config", "what is checked"}, {"dray/cmd/dray/certificates", "certificates near their end"}, {"dray/cmd/dray/cgroup", "how much memory there is"}, {"dray/cmd/dray/ctl", "how a running dray is"},
+		{"dray/cache/fleet", "members that are reached"},
 		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/setup", "what the files of clients should have"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"github.com/distribution/reference", "whole names of images that people write short"}, {"dray/mirror/wire", "how many files may be open"},
 		{"github.com/spf13/cobra", "a subcommand"}, {"golang.org/x/sys/unix", "kinds of file systems"},
 	},

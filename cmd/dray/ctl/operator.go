@@ -39,7 +39,7 @@ type Options struct {
 
 // Commands returns the subcommands.
 func Commands(o Options) []*cobra.Command {
-	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), healthCommand(o), reloadCommand(o), warmCommand(o), explainCommand(o), topCommand(o)}
+	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o), fleetCommand(o), healthCommand(o), reloadCommand(o), warmCommand(o), explainCommand(o), topCommand(o)}
 }
 
 // operator is a client of the admin listener's API.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dray/cache/fleet"
 	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/cgroup"
 	"dray/cmd/dray/config"
@@ -33,7 +34,9 @@ type Options struct {
 	// Registries returns the upstreams, made as serve makes them.
 	Registries func(context.Context, config.Config) ([]Registry, error)
 	// Redis asks the Redis of the configuration. Identity asks AWS whom it takes dray for.
-	Redis    func(context.Context, config.Config) (Facts, error)
+	Redis func(context.Context, config.Config) (Facts, error)
+	// Members names the members of the fleet that are alive, as Redis knows them.
+	Members  func(context.Context, config.Config) ([]fleet.Member, error)
 	Identity func(context.Context, config.Config) (string, error)
 }
 
@@ -47,9 +50,10 @@ func Command(o Options) *cobra.Command {
 		Short: "Look for what can keep dray, or a client of dray, from working on this machine",
 		Long: `doctor reads the configuration as serve does, and checks what dray needs: the
 configuration and its notices, the disk of the cache, certificates, limits of this
-machine, Redis, the identity at AWS, the listeners, and each registry: that it can
-be reached and trusted, that it accepts dray's credentials, and that the clocks
-agree. If a dray is running, doctor also asks it how it is.
+machine, Redis, the members of the fleet, the identity at AWS, the listeners, and
+each registry: that it can be reached and trusted, that it accepts dray's
+credentials, and that the clocks agree. If a dray is running, doctor also asks it
+how it is.
 
 Run it as the user of dray and with the same environment. doctor sends each
 registry one HEAD and the GET by which clients introduce themselves, and writes one
@@ -133,6 +137,9 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 	}
 	if cfg.Metadata.URL != "" {
 		all = append(all, redis(func(ctx context.Context) (Facts, error) { return o.Redis(ctx, cfg) }))
+	}
+	if cfg.Fleet.On(cfg.Metadata) {
+		all = append(all, members(cfg.Fleet.Advertise, func(ctx context.Context) ([]fleet.Member, error) { return o.Members(ctx, cfg) }))
 	}
 	if slices.ContainsFunc(cfg.Upstreams, config.Upstream.UsesAWS) {
 		all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,9 @@ type Options struct {
 	Leases fleet.Leases
 	Cache  *cache.Cache
 	// Version is that of the program.
-	Version  string
+	Version string
+	// Metrics are those of the program.
+	Metrics  prometheus.Gatherer
 	Patience fleet.Patience
 	Logger   *slog.Logger
 }
@@ -39,6 +42,8 @@ type Member struct {
 	*fleet.Fleet
 	id        string
 	address   string
+	metrics   prometheus.Gatherer
+	patience  fleet.Patience
 	keys      func() *fleet.Keys
 	upstreams atomic.Pointer[upstreams]
 	facts     *meta.Shared // nil before Facts
@@ -62,12 +67,13 @@ func New(o Options) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the ID of this member: %w", err)
 	}
-	m := &Member{id: id, address: c.Address, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
+	m := &Member{id: id, address: c.Address, metrics: o.Metrics, patience: o.Patience, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
 	m.Use(o.Config)
 	m.Fleet = fleet.New(fleet.Options{
 		Self:   fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version},
 		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: func() fleet.Upstreams { return m.upstreams.Load().shown }, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
 	})
+	m.Handle(statePath, http.HandlerFunc(m.serveState))
 	return m, nil
 }
 

@@ -55,6 +55,30 @@ func Of(families []*dto.MetricFamily) api.Stats {
 	return s
 }
 
+// Sources sums the bytes that came from each source, and those that went to other members.
+func Sources(families []*dto.MetricFamily) (b api.FleetBytes) {
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			n := int64(m.GetCounter().GetValue())
+			switch f.GetName() {
+			case "dray_upstream_received_bytes_total":
+				b.Upstreams += n
+			case "dray_bucket_read_bytes_total":
+				b.Bucket += n
+			case "dray_fleet_received_bytes_total":
+				if Labels(m)["zone"] == "same" {
+					b.SameZone += n
+				} else {
+					b.OtherZones += n
+				}
+			case "dray_fleet_sent_bytes_total":
+				b.Sent += n
+			}
+		}
+	}
+	return b
+}
+
 // Labels returns the labels of a metric.
 func Labels(m *dto.Metric) map[string]string {
 	out := map[string]string{}
