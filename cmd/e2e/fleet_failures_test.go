@@ -172,9 +172,7 @@ func (r *round) pull(f failure, each int, v *verdict) {
 	if !ok || f.event != nil && !all(r.image.size/2-256<<10) {
 		r.wrong("not all clients read while the layer arrives")
 	}
-	for _, c := range append(r.own[:len(r.own):len(r.own)], r.clients...) {
-		c.mark()
-	}
+	r.mark()
 	if f.event != nil {
 		f.event(r)
 	}
@@ -203,6 +201,13 @@ func (r *round) pull(f failure, each int, v *verdict) {
 				r.wrong("%v", c.err)
 			}
 		}
+	}
+}
+
+// mark has the clients measure pauses from now on.
+func (r *round) mark() {
+	for _, c := range append(r.own[:len(r.own):len(r.own)], r.clients...) {
+		c.mark()
 	}
 }
 
@@ -307,7 +312,11 @@ func failures() []failure {
 		},
 		{
 			name: "Redis dies meanwhile", pause: time.Second, bytes: 1.01, held: true,
-			event: func(r *round) { r.redis.Kill() },
+			event: func(r *round) {
+				r.redis.Kill()
+				time.Sleep(4 * time.Second) // each member has tried to renew its leases
+				r.mark()
+			},
 			after: func(r *round) {
 				r.redis.Start()
 				r.together()
