@@ -81,12 +81,11 @@ func (r *round) oneFetch() bool {
 	return now-before < img.size*101/100
 }
 
-// bucketFailure has a bucket fail. The members fetch from the registry, once for all.
+// bucketFailure has a bucket fail. The members fetch from the registry, once for all. TestBucket has
+// buckets fail that have what is pulled.
 func bucketFailure(name string, fault func(http.ResponseWriter, *http.Request) bool) failure {
 	return failure{
 		name: name, bytes: 1.01, held: true,
-		removed: mutation{"mirror/repository/fetch.go", "s, err := tier.Open(ctx, f.digest, from, to)",
-			"s, err := tier.Open(ctx, f.digest, from, to)\n\tfor ; err != nil && ctx.Err() == nil; s, err = tier.Open(ctx, f.digest, from, to) {\n\t\ttime.Sleep(time.Second)\n\t}"},
 		prepare: func(t testing.TB, o *fleetOptions) {
 			bucket := startBucket(t, nextIP())
 			o.more = fmt.Sprintf("bucket: {url: \"s3://shared/e2e\", endpoint: %q, path_style: true, region: eu-west-1, timeout: 1s}\n", bucket.endpoint)
