@@ -136,7 +136,7 @@ func New(o Options) (*Mirror, error) {
 	m.verdicts = jobs.NewVerdicts(m.log)
 	m.baseIndex = jobs.NewBaseIndex(m.repos, o.Cache, o.BaseImages)
 	m.pull = pull.New(pull.Options{
-		Repositories: m.repos, Cache: o.Cache, Tags: o.Tags, Tasks: m.tasks, KeepAlive: m.keepAlive, BaseIndex: m.baseIndex,
+		Repositories: m.repos, Cache: o.Cache, Tags: o.Tags, Tasks: m.tasks, Fleet: o.Fleet, KeepAlive: m.keepAlive, BaseIndex: m.baseIndex,
 		Prefetch: o.Prefetch, OnPull: o.OnPull, Logger: m.log,
 	})
 	m.warm = warming.New(m.repos, m.pull, o.Cache)

@@ -46,13 +46,16 @@ type Patience struct {
 	// Presence bounds the question to other members whether they have a blob, before the registry is
 	// asked; 0 means 200 ms.
 	Presence time.Duration
+	// Silence is how long a member that was asked about a manifest may give no sign of life; 0 means
+	// 300 ms. Begin bounds the time until it answers.
+	Silence time.Duration
 }
 
 func (p Patience) withDefaults() Patience {
 	return Patience{
 		Dial: cmp.Or(p.Dial, time.Second), Stall: cmp.Or(p.Stall, 2*time.Second), Begin: cmp.Or(p.Begin, 3*time.Second),
 		Answer: cmp.Or(p.Answer, 500*time.Millisecond), Store: cmp.Or(p.Store, 300*time.Millisecond),
-		Presence: cmp.Or(p.Presence, 200*time.Millisecond),
+		Presence: cmp.Or(p.Presence, 200*time.Millisecond), Silence: cmp.Or(p.Silence, 300*time.Millisecond),
 	}
 }
 
@@ -108,7 +111,7 @@ func New(o Options) *Fleet {
 	o.Grace = min(cmp.Or(o.Grace, maxGrace), maxGrace)
 	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	f := &Fleet{o: o, most: maxLeases, held: map[digest.Digest]*lease{}, changed: make(chan struct{}, 1)}
-	m := newMetrics(f.leases, func() int { return f.readers.streams() })
+	m := newMetrics(func() int { return len(f.Live()) }, f.leases, func() int { return f.readers.streams() })
 	f.peers = newPeers(o, m, log)
 	f.readers = &readers{own: o.Self.Address, here: f.zone, all: map[digest.Digest]map[reader]int{}}
 	f.positions = &positions{all: map[digest.Digest]position{}}
@@ -117,6 +120,9 @@ func New(o Options) *Fleet {
 	f.interrupted, f.interrupt = context.WithCancel(context.Background())
 	return f
 }
+
+// PatienceOf returns how long a member waits for others.
+func PatienceOf(f *Fleet) Patience { return f.o.Patience }
 
 // Collectors returns the metrics of the fleet.
 func (f *Fleet) Collectors() []prometheus.Collector { return f.m.collectors() }
@@ -161,6 +167,9 @@ func (f *Fleet) leave(ctx context.Context) {
 	}
 }
 
+// Self returns this member as others see it now.
+func (f *Fleet) Self() Member { return f.self() }
+
 // renew extends the leases, and learns which members are alive. Leases that another member has
 // taken are forgotten: the fetch goes on, and costs bytes.
 func (f *Fleet) renew(ctx context.Context) {
@@ -179,7 +188,7 @@ func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
 	defer cancel()
-	lost, err := f.o.Leases.Renew(ctx, f.self(), all)
+	lost, err := f.o.Leases.Renew(ctx, f.Self(), all)
 	if err == nil {
 		err = f.look(ctx)
 	}

@@ -33,9 +33,9 @@ type metrics struct {
 	gauges                   []prometheus.Collector
 }
 
-// newMetrics returns the metrics. The functions return how many leases this member has, and how
-// many streams it gives.
-func newMetrics(leases, streams func() int) *metrics {
+// newMetrics returns the metrics. The functions return how many members are alive, how many leases
+// this member has, and how many streams it gives.
+func newMetrics(members, leases, streams func() int) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -60,6 +60,7 @@ func newMetrics(leases, streams func() int) *metrics {
 		bans:      counter("dray_fleet_bans_total", "Members that were banned for ten minutes, because bytes that came from them alone were wrong."),
 		refused:   vector("dray_fleet_refused_total", "reason", "Requests of other members that were refused, by reason: protocol (its version is too far from this one), missing (the blob is not here any more), full (other members give it), other (it was for a member that was at this address before).", refusedProtocol, refusedMissing, refusedFull, refusedOther),
 		gauges: []prometheus.Collector{
+			gauge("dray_fleet_members", "Members that were alive when this one last looked, itself among them.", members),
 			gauge("dray_fleet_leases", "Leases that this member holds: of blobs that it fetches, or fetched within ten minutes.", leases),
 			gauge("dray_fleet_followers", "Streams by which other members read blobs from this one.", streams),
 		},

@@ -31,13 +31,14 @@ type Link struct {
 // digest there. If the link is missing, dray does not deny access, but asks the upstream.
 type Visibility struct {
 	ledger[linkRecord]
+	now bool // In reads what the store has now
 }
 
 // NewVisibility returns the links in s. By default they are kept for 30 days after they were last
 // added. This bounds how long a digest stays visible in a repository although the upstream no
 // longer confirms it.
 func NewVisibility(s Store, o Options) *Visibility {
-	return &Visibility{newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
+	return &Visibility{ledger: newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // Under returns the same links. The lease covers all reads through the result.
@@ -45,6 +46,14 @@ func (l *Visibility) Under(lease *Lease) *Visibility {
 	leased := *l
 	leased.lease = lease
 	return &leased
+}
+
+// Now returns the same links, for a caller that knows that another mirror has just added some: In
+// then reads what the store has now.
+func (l *Visibility) Now() *Visibility {
+	current := *l
+	current.now = true
+	return &current
 }
 
 // linkRecord is the stored form of a LinkFact.
@@ -77,7 +86,13 @@ func (l *Visibility) In(ctx context.Context, upstream string, d digest.Digest, r
 	for i, repo := range repos {
 		keys[i] = digestKey{upstream, repo, d}.in(linkSpace)
 	}
-	seen, err := GetAllLeased(ctx, l.store, keys, l.lease)
+	var seen []Seen
+	var err error
+	if l.now {
+		seen, err = Reread(ctx, l.store, keys)
+	} else {
+		seen, err = GetAllLeased(ctx, l.store, keys, l.lease)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("visibility at %s of %s: %w", upstream, d, err)
 	}

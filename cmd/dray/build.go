@@ -204,7 +204,7 @@ func (g *graph) buildMetadata(context.Context) error {
 		g.register(b.Collectors())
 		store = b
 	}
-	g.store = meta.NewGuarded(store, meta.GuardOptions{Logger: g.log})
+	g.store = meta.NewGuarded(store, meta.GuardOptions{Timeout: factsPatience, Logger: g.log})
 	g.register(g.store.Collectors())
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,6 +29,10 @@ func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 // fleetPatience is how long this dray waits for other members of its fleet. Tests on slow machines
 // change it.
 var fleetPatience fleet.Patience
+
+// factsPatience bounds a question to the store of facts; 0 means the default. Tests on slow
+// machines change it.
+var factsPatience time.Duration
 
 // openMember makes this dray a member of a fleet, or returns nil if the configuration has none.
 func openMember(cfg config.Config, leases fleet.Leases, c *cache.Cache, metrics prometheus.Gatherer, log *slog.Logger) (*member.Member, error) {

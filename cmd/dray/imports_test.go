@@ -149,8 +149,9 @@ var importable = map[string][]allowance{
 		{"dray/mirror/request", "what is answered"}, {"dray/mirror/repository", "who has the content"}, {"dray/mirror/identity", "who may push"},
 		{"dray/upstream/oci", "manifests name what follows"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
+	"dray/mirror/delegate": {{"dray/cache/fleet", "the members, and requests to them"}, {goDigest, addresses}, {prometheusClient, measures}},
 	"dray/mirror/pull": {
-		{openTelemetry, "spans of a trace"}, {"dray/mirror/fallback", "who answers"},
+		{openTelemetry, "spans of a trace"}, {"dray/mirror/fallback", "who answers"}, {"dray/mirror/delegate", "another member that asks"}, {"dray/cache/fleet", "given to what asks members"},
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/jobs", "observers of pulls"}, {"dray/mirror/identity", "who may push"},
 		{"dray/mirror/flight", "one question for all who wait for it"}, {"dray/mirror/wire", "bodies"}, {"dray/cache", "where bytes come from"},
 		{"dray/cache/meta", "facts about tags"}, {"dray/upstream", "where manifests and lists come from"}, {"dray/upstream/oci", "what clients speak"},

@@ -40,7 +40,8 @@ func TestMain(m *testing.M) {
 			if err != nil {
 				panic(err)
 			}
-			fleetPatience = fleet.Patience{Dial: 2 * time.Minute, Begin: 2 * time.Minute, Store: 2 * time.Minute, Answer: long}
+			fleetPatience = fleet.Patience{Dial: 2 * time.Minute, Begin: 2 * time.Minute, Store: 2 * time.Minute, Answer: long, Silence: long}
+			factsPatience = long
 		}
 		os.Exit(untilSignal(strings.Fields(args)))
 	}

@@ -17,6 +17,7 @@ import (
 	"dray/cache/meta/metatest"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/member"
+	"dray/mirror/delegate"
 )
 
 const metricsPage = `# Metrics
@@ -94,6 +95,7 @@ func membersOf(s *stack) *prometheus.Registry {
 	m.Facts(metatest.NewMemory())
 	members := prometheus.NewRegistry()
 	members.MustRegister(m.Collectors()...)
+	members.MustRegister(delegate.New(m.Part(), slog.New(slog.DiscardHandler), nil).Collectors()...)
 	return members
 }
 

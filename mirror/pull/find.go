@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache/meta"
+	"dray/mirror/delegate"
 	"dray/mirror/flight"
 	"dray/mirror/repository"
 	"dray/upstream"
@@ -48,6 +49,8 @@ type finder struct {
 	refreshed *prometheus.CounterVec
 	// lists bounds the time that clients wait for a list of referrers.
 	lists *impatience
+	// members is nil without a fleet.
+	members *delegate.Delegate
 }
 
 // question identifies a request to an upstream, so that several clients can share the request. It
@@ -60,6 +63,9 @@ type question struct {
 	// here.
 	confirm bool
 	after   time.Time // as in tag
+	here    bool      // as in tag
+	// background says that no client waits, so that the request yields to those of clients.
+	background bool
 }
 
 // tag is a tag that a client asks for, or a list of referrers.
@@ -74,6 +80,8 @@ type tag struct {
 	// after is when the upstream answered last whose fallback is asked. A fact of the fallback that is
 	// older does not count. It is zero if no upstream has a fallback here.
 	after time.Time
+	// here says that no other member of the fleet is asked, because one has asked this one.
+	here bool
 }
 
 func (t tag) key() meta.TagKey {
@@ -114,10 +122,17 @@ func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer,
 // byTag returns the manifest of a tag, or a list of referrers. It asks the upstream unless it has a
 // fresh fact.
 func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
-	key := t.key()
-	return f.questions.Do(ctx, question{repo: t.repo, reference: t.name, accept: key.Accept, after: t.after}, func(ctx context.Context) (*answer, error) {
+	return f.together(ctx, upstream.Call{}, t)
+}
+
+// together is freshOrAsk, once for all that ask at the same time, clients as well as members of the
+// fleet.
+func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
+	t.here = t.here || f.asksHere(t)
+	key := question{repo: t.repo, reference: t.name, accept: t.key().Accept, after: t.after, here: t.here, background: how.Background != nil}
+	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		// The answer to another question may have arrived since the caller looked.
-		return f.freshOrAsk(ctx, upstream.Call{}, t)
+		return f.freshOrAsk(ctx, how, t)
 	})
 }
 
@@ -134,6 +149,9 @@ func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (a *a
 			if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 				return a, err
 			}
+		}
+		if a, err := f.byMember(ctx, how, t, fact); a != nil || err != nil {
+			return a, err
 		}
 		overtaken := false
 		if a, overtaken, err = f.askTag(ctx, how, t, fact, q); !overtaken {
@@ -310,12 +328,21 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
 // of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
 func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
+	return f.digestBy(ctx, r, d, accept, false)
+}
+
+// digestBy is byDigest. here is as in tag.
+func (f *finder) digestBy(ctx context.Context, r repository.Repo, d digest.Digest, accept []string, here bool) (*answer, error) {
 	// accept is part of the key: some registries answer "not found" if accept lacks the manifest's
 	// media type.
-	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept)}
+	here = here || f.members.Here(delegate.Question{Upstream: r.Up.Name, Repository: r.Name, Reference: d.String()})
+	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), here: here}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		if m := r.Held(ctx, d); m != nil {
 			return &answer{Manifest: m, source: fromCache}, nil
+		}
+		if m := f.fromMember(ctx, key, accept); m != nil {
+			return &answer{Manifest: m, source: fromMember}, nil
 		}
 		absent, asked := r.NoManifest(d, accept).Asking(ctx), time.Now()
 		a, err := f.askDigest(ctx, r, d, accept)
@@ -351,7 +378,16 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 
 func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	ref := oci.Reference{Digest: d}
-	if raw, err := f.o.Repositories.Bytes(ctx, r.Up, d); err == nil {
+	raw, err := f.o.Repositories.Bytes(ctx, r.Up, d)
+	if err != nil {
+		if raw = f.members.Bytes(ctx, r.Up.Name, d, oci.MaxManifestBytes); raw != nil {
+			if m := repository.Given(ctx, r, d, raw); m != nil {
+				return &answer{Manifest: m, source: fromMember}, nil
+			}
+			err = nil
+		}
+	}
+	if err == nil {
 		desc, err := r.Up.ForPulls().StatManifest(ctx, r.Remote(), ref, accept)
 		if err != nil {
 			return nil, err

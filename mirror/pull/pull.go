@@ -12,7 +12,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"dray/cache"
+	"dray/cache/fleet"
 	"dray/cache/meta"
+	"dray/mirror/delegate"
 	"dray/mirror/fallback"
 	"dray/mirror/flight"
 	"dray/mirror/jobs"
@@ -27,8 +29,10 @@ type Options struct {
 	Cache        *cache.Cache
 	Tags         *meta.Tags
 	Tasks        *flight.Tasks
-	KeepAlive    *jobs.KeepAlive
-	BaseIndex    *jobs.BaseIndex
+	// Fleet is nil unless this mirror is a member of one.
+	Fleet     *fleet.Fleet
+	KeepAlive *jobs.KeepAlive
+	BaseIndex *jobs.BaseIndex
 	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
 	// upstream.
 	Prefetch map[string]Prefetch
@@ -64,6 +68,7 @@ func New(o Options) *Puller {
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
 			Help: "Blobs that dray prefetched: it requested them after a client had requested their manifest, by upstream."}, []string{"upstream"}),
 	}
+	p.members = delegate.New(o.Fleet, o.Logger, p.answerMember)
 	p.Replace(o.Prefetch)
 	return p
 }
@@ -94,7 +99,7 @@ func (p *Puller) prefetcher(upstream string) *prefetcher {
 
 // Collectors returns the metrics of pulls.
 func (p *Puller) Collectors() []prometheus.Collector {
-	return append(p.lender.Collectors(), p.stale, p.refreshed, p.prefetched)
+	return append(append(p.lender.Collectors(), p.members.Collectors()...), p.stale, p.refreshed, p.prefetched)
 }
 
 // Manifest handles GET and HEAD of a manifest.

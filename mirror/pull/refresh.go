@@ -167,13 +167,11 @@ func (f *finder) startRefresh(t tag) {
 // upstream refuses to answer, the old answer is not served any more. Then the next client waits for
 // the upstream, and gets the upstream's error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
-	fact, q, usable := f.known(ctx, t)
-	if usable {
-		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-			return true // another request, or another mirror, has asked the upstream since
-		}
+	fact := newestFact(ctx, f.o.Tags, t)
+	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
+		return true // another request has asked the upstream since
 	}
-	a, _, err := f.askTag(ctx, upstream.InBackground(), t, fact, q)
+	a, err := f.together(ctx, upstream.InBackground(), t)
 	result := "unchanged"
 	switch {
 	case ctx.Err() != nil:
@@ -185,7 +183,7 @@ func (f *finder) refresh(ctx context.Context, t tag) bool {
 		}
 	case a.stale != nil:
 		result, err = "failed", a.stale
-	case a.source == fromOrigin, a.source == fromBucket:
+	case a.source == fromOrigin, a.source == fromBucket, a.source == fromMember:
 		result = "moved"
 	}
 	f.refreshed.WithLabelValues(t.repo.Up.Name, result).Inc()

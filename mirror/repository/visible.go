@@ -52,6 +52,24 @@ func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest
 	return *both[0], both[1] != nil, nil
 }
 
+// Given returns the manifest d, whose bytes another member of the fleet has sent, if the facts make
+// it visible to the repository r now. Otherwise it returns nil. The bytes must have the digest;
+// they are empty if they are here.
+func Given(ctx context.Context, r Repo, d digest.Digest, raw []byte) *Manifest {
+	link, visible, err := lookUp(ctx, r.store.o.Visibility.Now(), r, d)
+	if err != nil || !visible || link.Kind != meta.KindManifest {
+		return nil
+	}
+	if len(raw) == 0 {
+		return r.Held(ctx, d)
+	}
+	if err := r.store.o.Cache.Put(ctx, cache.Blob{Digest: d, Size: int64(len(raw))}, raw); err != nil {
+		r.store.o.Logger.Debug("manifest not cached", "digest", d, "error", err)
+	}
+	r.Up.keep(d, int64(len(raw)))
+	return &Manifest{Raw: raw, Digest: d, MediaType: link.MediaType}
+}
+
 // Held returns a manifest that is visible to the repository and in the cache or the tier, or nil.
 func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	lease := &meta.Lease{}

@@ -1,0 +1,315 @@
+// Package delegate has one member of a fleet ask an upstream about a manifest for all members.
+//
+// The member is chosen by the name of what is asked for, so all members choose the same one. It
+// asks as it would for a client of its own, and records the answer among the facts that members
+// share. The sender finds the answer there.
+//
+// Invariants:
+//   - An answer of a member makes nothing visible. The sender reads the facts, and compares the
+//     digest of the bytes.
+//   - A member that gives no sign of life, or has not answered in time, is not waited for: the
+//     sender asks the upstream itself. So a question costs more at worst, and never fails because
+//     of a member.
+//   - A question that came from a member is never passed on.
+package delegate
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache/fleet"
+)
+
+const (
+	questionPath = "/manifests/"
+	blobPath     = "/blobs/"
+	// maxQuestion and maxAnswer bound bodies in bytes. The bytes of a manifest are in base64.
+	maxQuestion = 64 << 10
+	maxAnswer   = 8 << 20
+	// maxAsked bounds the members that are asked whether they have a manifest.
+	maxAsked = 16
+)
+
+// Question asks what a tag or digest is at an upstream.
+type Question struct {
+	// Upstream is the name of the upstream at this member. Members send each other its identity.
+	Upstream string `json:"upstream"`
+	// Repository and Reference say what is asked for, and Accept are the Accept lines of the client.
+	Repository string   `json:"repository"`
+	Reference  string   `json:"reference"`
+	Accept     []string `json:"accept,omitempty"`
+	// Held is the manifest that the sender has, and that need not be sent.
+	Held digest.Digest `json:"held,omitempty"`
+	// Background says that no client waits for the answer.
+	Background bool `json:"background,omitempty"`
+}
+
+// Answer says what the upstream has said.
+type Answer struct {
+	// Answered says that the upstream has answered, and that the answer is recorded.
+	Answered bool `json:"answered"`
+	// Digest is that of the manifest; empty if the upstream has none. Data is the manifest, or empty
+	// if the sender has it.
+	Digest digest.Digest `json:"digest,omitempty"`
+	Data   []byte        `json:"data,omitempty"`
+}
+
+// Delegate is this member's part. A nil Delegate, where there is no fleet, asks nobody. All methods
+// may be called concurrently.
+type Delegate struct {
+	fleet    *fleet.Fleet
+	patience fleet.Patience
+	log      *slog.Logger
+	asked    *prometheus.CounterVec
+}
+
+// New returns the part of a member in a fleet, or nil without one. The function answer answers the
+// questions of others; their Upstream is a name of this member. It is called before the fleet
+// serves.
+func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question) Answer) *Delegate {
+	if f == nil {
+		return nil
+	}
+	d := &Delegate{fleet: f, patience: fleet.PatienceOf(f), log: log, asked: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_fleet_manifest_questions_total",
+		Help: "Questions about manifests that this member has passed to the member that asks for all, by result: answered, or self (it did not answer, so this member has asked).",
+	}, []string{"result"})}
+	for _, result := range []string{"answered", "self"} {
+		d.asked.WithLabelValues(result) // alerts look for an increase from 0
+	}
+	f.Handle(questionPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, answer) }))
+	return d
+}
+
+// Collectors returns the metrics of the questions.
+func (d *Delegate) Collectors() []prometheus.Collector {
+	if d == nil {
+		return nil
+	}
+	return []prometheus.Collector{d.asked}
+}
+
+// peers returns the other members that have an upstream, the identity of the upstream, and this
+// member.
+func (d *Delegate) peers(upstream string) (identity string, self fleet.Member, others []fleet.Member) {
+	self = d.fleet.Self()
+	for _, u := range self.Upstreams.All() {
+		if u.Name == upstream {
+			identity = u.Identity
+		}
+	}
+	if identity == "" {
+		return "", self, nil
+	}
+	for _, m := range d.fleet.Live() {
+		has := slices.ContainsFunc(m.Upstreams.All(), func(u fleet.Upstream) bool { return u.Identity == identity })
+		if m.ID != self.ID && has {
+			others = append(others, m)
+		}
+	}
+	return identity, self, others
+}
+
+// chosen returns the member that asks for all, and the identity of the upstream. self says that it
+// is this one.
+func (d *Delegate) chosen(q Question) (to fleet.Member, identity string, self bool) {
+	if d == nil {
+		return to, "", true
+	}
+	identity, me, others := d.peers(q.Upstream)
+	to = me
+	if len(others) > 0 {
+		to = fleet.Rendezvous(identity+" "+q.Repository+" "+q.Reference, append(others, me))
+	}
+	return to, identity, to.ID == me.ID
+}
+
+// Here reports whether this member is the one that asks the upstream.
+func (d *Delegate) Here(q Question) bool {
+	_, _, self := d.chosen(q)
+	return self
+}
+
+// Ask passes a question to the member that asks for all. ok is false if this member has to ask the
+// upstream itself: because it is that member, or because the other one has no answer.
+func (d *Delegate) Ask(ctx context.Context, q Question) (a Answer, ok bool) {
+	to, identity, self := d.chosen(q)
+	if self {
+		return a, false
+	}
+	q.Upstream = identity
+	a, err := d.send(ctx, to, q)
+	if err != nil || !a.Answered {
+		d.asked.WithLabelValues("self").Inc()
+		d.log.Debug("fleet: another member has no answer, so this one asks the upstream", "member", to.ID, "repository", q.Repository, "reference", q.Reference, "error", err)
+		return Answer{}, false
+	}
+	d.asked.WithLabelValues("answered").Inc()
+	return a, true
+}
+
+var (
+	errSilent = errors.New("the member gives no sign of life")
+	errLate   = errors.New("the member has not answered in time")
+	errWrong  = errors.New("the member sent bytes that do not have their digest")
+)
+
+func (d *Delegate) send(ctx context.Context, to fleet.Member, q Question) (a Answer, err error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	silent := time.AfterFunc(d.patience.Silence, func() { stop(errSilent) })
+	defer silent.Stop()
+	late := time.AfterFunc(d.patience.Begin, func() { stop(errLate) })
+	defer late.Stop()
+	body, err := json.Marshal(q)
+	if err != nil {
+		return a, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://member"+questionPath, bytes.NewReader(body))
+	if err != nil {
+		return a, err
+	}
+	resp, err := d.fleet.Send(ctx, to, r)
+	if err == nil {
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return a, fmt.Errorf("the member answered %s", resp.Status)
+		}
+		err = json.NewDecoder(&alive{io.LimitReader(resp.Body, maxAnswer), func() { silent.Reset(d.patience.Silence) }}).Decode(&a)
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	if err == nil && len(a.Data) > 0 && !is(a.Digest, a.Data) {
+		err = errWrong
+		d.log.Warn("a member of the fleet sent a manifest that does not have its digest; look whether its memory is sound", "member", to.ID, "digest", a.Digest)
+	}
+	if err != nil {
+		return Answer{}, err
+	}
+	return a, nil
+}
+
+// is reports whether raw has a digest.
+func is(d digest.Digest, raw []byte) bool {
+	return d.Validate() == nil && d.Algorithm().FromBytes(raw) == d
+}
+
+// alive is a body that calls sign with each read that brings something.
+type alive struct {
+	io.Reader
+	sign func()
+}
+
+// Read implements io.Reader.
+func (a *alive) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if n > 0 {
+		a.sign()
+	}
+	return n, err
+}
+
+// serve answers a question of a member. While it has no answer, it sends spaces as signs of life,
+// which mean nothing in JSON.
+func (d *Delegate) serve(w http.ResponseWriter, r *http.Request, answer func(context.Context, Question) Answer) {
+	var q Question
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuestion)).Decode(&q)
+	if err != nil || r.Method != http.MethodPost {
+		http.Error(w, "not a question of a member", http.StatusBadRequest)
+		return
+	}
+	name, ok := d.named(q.Upstream)
+	if !ok {
+		http.Error(w, "no such upstream", http.StatusNotFound)
+		return
+	}
+	q.Upstream = name
+	to := http.NewResponseController(w)
+	done := make(chan Answer, 1)
+	go func() { done <- answer(r.Context(), q) }()
+	tick := time.NewTicker(max(d.patience.Silence/3, time.Millisecond))
+	defer tick.Stop()
+	gone := false
+	sign := func() {
+		_, err := io.WriteString(w, " ")
+		gone = errors.Join(err, to.Flush()) != nil
+	}
+	sign()
+	for {
+		select {
+		case a := <-done:
+			if !gone {
+				_ = json.NewEncoder(w).Encode(a) // the sender notices
+			}
+			return
+		case <-tick.C:
+			if !gone {
+				sign()
+			}
+		}
+	}
+}
+
+// named returns the upstream of this member that has an identity.
+func (d *Delegate) named(identity string) (name string, ok bool) {
+	for _, u := range d.fleet.Self().Upstreams.All() {
+		if u.Identity == identity && identity != "" {
+			return u.Name, true
+		}
+	}
+	return "", false
+}
+
+// Bytes returns a manifest of an upstream that another member holds. Its digest is right, and says
+// nothing about who may see it. It returns nil if no member answers in time that it has it.
+func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Digest, most int64) []byte {
+	if d == nil {
+		return nil
+	}
+	_, _, others := d.peers(upstream)
+	others = others[:min(len(others), maxAsked)]
+	ctx, cancel := context.WithTimeout(ctx, d.patience.Silence)
+	defer cancel()
+	found := make(chan []byte, len(others))
+	for _, m := range others {
+		go func() { found <- d.held(ctx, m, want, most) }()
+	}
+	var raw []byte
+	for range others { // all of them, so that no goroutine outlives the call
+		if got := <-found; got != nil && raw == nil {
+			raw = got
+			cancel()
+		}
+	}
+	return raw
+}
+
+// held returns a manifest that a member has, or nil.
+func (d *Delegate) held(ctx context.Context, m fleet.Member, want digest.Digest, most int64) []byte {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://member"+blobPath+want.String()+"?from=0", http.NoBody)
+	if err != nil {
+		return nil
+	}
+	resp, err := d.fleet.Send(ctx, m, r)
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	if err != nil || resp.StatusCode != http.StatusOK || int64(len(raw)) > most || !is(want, raw) {
+		return nil
+	}
+	return raw
+}
