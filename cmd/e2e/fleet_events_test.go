@@ -81,8 +81,8 @@ func (r *round) oneFetch() bool {
 	return now-before < img.size*101/100
 }
 
-// bucketFailure has a bucket fail. The members fetch from the registry, once for all. TestBucket has
-// buckets fail that have what is pulled.
+// bucketFailure has a bucket fail. The members fetch from the registry, once for all. TestBucket
+// has buckets fail that have what is pulled.
 func bucketFailure(name string, fault func(http.ResponseWriter, *http.Request) bool) failure {
 	return failure{
 		name: name, bytes: 1.01, held: true,
