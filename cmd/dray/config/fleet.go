@@ -66,4 +66,9 @@ func (c Config) fleetNotices(add func(format string, args ...any)) {
 	if c.Fleet.Address != "" && c.Metadata.URL == "" {
 		add("fleet: has no effect without metadata.url. The members of a fleet find each other through a Redis.")
 	}
+	for _, u := range c.Upstreams {
+		if u.Acknowledge == AcknowledgeLocal && c.Fleet.On(c.Metadata) {
+			add("upstream %s: acknowledge: local in a fleet means that one member alone has a push until it is forwarded. If that member's disk is lost, the push is, too.", u.Name)
+		}
+	}
 }

@@ -31,6 +31,13 @@ func TestFleet(t *testing.T) {
 	if err != nil || !cfg.Fleet.On(cfg.Metadata) || cfg.Fleet.Advertise != "10.0.0.1:5443" || strings.Contains(strings.Join(cfg.Notices(), "\n"), "fleet:") {
 		t.Errorf("got %+v, %v, %q", cfg.Fleet, err, cfg.Notices())
 	}
+	for section, told := range map[string]bool{"{fleet: {address: '10.0.0.1:5443', secret_file: x}": true, "{": false} {
+		text := strings.Replace(section+"metadata: {url: 'redis://127.0.0.1:6379'}, upstreams: [{name: ecr, url: 'http://127.0.0.1:1', push: true, acknowledge: local}]}", "}metadata", "}, metadata", 1)
+		cfg, err := Load(write(t, "dray.yaml", text), nil)
+		if err != nil || told != strings.Contains(strings.Join(cfg.Notices(), "\n"), "upstream ecr: acknowledge: local in a fleet") {
+			t.Errorf("%s: %v, %q", text, err, cfg.Notices())
+		}
+	}
 	if cfg, err = Load("", nil); err != nil || cfg.Fleet != (Fleet{}) {
 		t.Errorf("without a section: %+v, %v", cfg.Fleet, err)
 	}
