@@ -18,6 +18,9 @@ import (
 const (
 	// maxIdle bounds the connections to one other member that are kept for further requests.
 	maxIdle = 2
+	// continueWithin is how long a body that its sender holds back (Expect: 100-continue) waits for
+	// the other member to ask for it.
+	continueWithin = time.Minute
 	// maxLeases bounds the leases of one member. Beyond it, those of blobs that were fetched first
 	// make room. If all are of blobs that are on their way, further ones are fetched without a
 	// lease.

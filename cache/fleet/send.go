@@ -40,7 +40,7 @@ func newPeers(o Options, m *metrics, log *slog.Logger) *peers {
 			Transport: &http.Transport{
 				DialContext: dialer.DialContext, TLSClientConfig: clientTLS(o.Keys), TLSHandshakeTimeout: 2 * o.Patience.Dial,
 				TLSNextProto:       map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1 costs less for large bodies
-				DisableCompression: true, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute,
+				DisableCompression: true, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute, ExpectContinueTimeout: continueWithin,
 			},
 		},
 	}

@@ -13,7 +13,7 @@ import (
 	"dray/cache/fleet"
 )
 
-// Memory has the leases of members in one process. The zero value is ready.
+// Memory has the leases, or the claims, of members in one process. The zero value is ready.
 type Memory struct {
 	// TTL is how long a lease lasts without renewal. Zero means [fleet.LeaseTTL]. Tests whose members
 	// do not renew their leases by themselves set it, because machines may be slow.
@@ -90,6 +90,16 @@ func (m *Memory) Take(ctx context.Context, d digest.Digest, by fleet.Member, fai
 	l = held{fleet.Lease{Digest: d, Holder: by.ID, Address: by.Address, Generation: generation}, time.Now().Add(m.ttl())}
 	m.leases[d] = l
 	return l.Lease, nil
+}
+
+// Find implements [fleet.Claims].
+func (m *Memory) Find(ctx context.Context, d digest.Digest) (fleet.Lease, error) {
+	err := m.begin(ctx)
+	defer m.mu.Unlock()
+	if l, ok := m.lease(d); ok && err == nil {
+		return l.Lease, nil
+	}
+	return fleet.Lease{Digest: d}, err
 }
 
 // Renew implements [fleet.Leases].

@@ -23,3 +23,5 @@ func TestMemory(t *testing.T) {
 		}}
 	})
 }
+
+func TestMemoryClaims(t *testing.T) { Claims(t, &Memory{}) }

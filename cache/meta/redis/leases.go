@@ -82,10 +82,15 @@ func (s *Leases) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) 
 	if err != nil {
 		return nil, err
 	}
-	ttl := fleet.LeaseTTL.Milliseconds()
-	if err := aliveScript.Run(ctx, s.client, []string{s.members()}, m.ID, text, ttl).Err(); err != nil {
+	if err := aliveScript.Run(ctx, s.client, []string{s.members()}, m.ID, text, fleet.LeaseTTL.Milliseconds()).Err(); err != nil {
 		return nil, translate(err)
 	}
+	return s.extend(ctx, m, held)
+}
+
+// extend is Renew without the record that the member is alive.
+func (s *Leases) extend(ctx context.Context, m fleet.Member, held []fleet.Lease) (lost []digest.Digest, err error) {
+	ttl := fleet.LeaseTTL.Milliseconds()
 	for page := range slices.Chunk(held, pageEntries) {
 		keys, args := s.page(page, m.ID, m.Address, ttl)
 		gone, err := renewScript.Run(ctx, s.client, keys, args...).Int64Slice()

@@ -45,6 +45,23 @@ func TestLeases(t *testing.T) {
 	fleettest.Suite(t, func(t *testing.T) fleettest.Store { return leasesIn(t, "redis://"+server.Addr, server) })
 }
 
+// TestClaims also has a blob whose digest is that of a claimed name.
+func TestClaims(t *testing.T) {
+	server := metatest.StartRedis(t)
+	store := open(t, redis.Options{URL: "redis://" + server.Addr, Timeout: 10 * time.Second})
+	blob := fleet.Member{ID: "fetches", Address: "127.0.0.1:1"}
+	for i := range 2 {
+		if _, err := store.Leases().Take(t.Context(), digest.FromString("blob "+strconv.Itoa(i)), blob, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fleettest.Claims(t, store.Claims())
+	server.Kill()
+	if _, err := store.Claims().Find(t.Context(), digest.FromString("x")); err == nil {
+		t.Error("Find succeeded without Redis")
+	}
+}
+
 // TestLeasesAway has Redis away: each call fails, and works again when Redis is back.
 func TestLeasesAway(t *testing.T) {
 	server := metatest.StartRedis(t)
