@@ -51,22 +51,53 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	r, span := l.Mirror.begin(r)
 	defer span.End()
-	x := request.New(&l.Listener, l.Mirror.repos, w, r, wire.Options{Stall: l.Mirror.stall, CopyFiles: l.CopyFiles})
+	x := l.request(&l.Listener, w, r)
 	defer x.Close()
-	x.Live = l.Mirror.live.Track()
+	err := l.answer(x)
+	l.account(x, err, start)
+	describe(span, l.Name, x, err)
+	l.cut(x, err)
+}
+
+// ServePassed answers a request that a client has sent to another member of the fleet. That member
+// counts and logs it. It implements [writer.Receiver].
+func (l *Listener) ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string) {
+	r, span := l.Mirror.begin(r)
+	defer span.End()
+	as := l.Listener
+	as.ExternalURL = external
+	x := l.request(&as, w, r)
+	defer x.Close()
+	x.Vouched = &by
+	err := l.answer(x)
+	ended(x, err)
+	describe(span, l.Name, x, err)
+	l.cut(x, err)
+}
+
+func (l *Listener) request(as *request.Listener, w http.ResponseWriter, r *http.Request) *request.Request {
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	h["X-Content-Type-Options"] = noSniff
+	x := request.New(as, l.Mirror.repos, w, r, wire.Options{Stall: l.Mirror.stall, CopyFiles: l.CopyFiles})
+	x.Live = l.Mirror.live.Track()
+	return x
+}
+
+// answer answers a request. It returns the error for the log.
+func (l *Listener) answer(x *request.Request) error {
 	err := l.guarded(x)
 	if err != nil && !x.W.Started() {
 		err = x.Fail(err)
 	}
 	l.Mirror.pushes.observe(x, err)
-	l.account(x, err, start)
-	describe(span, l.Name, x, err)
+	return err
+}
+
+// cut cuts the connection of a client that has got an incomplete answer. Nothing else tells the
+// client in every protocol version and framing.
+func (l *Listener) cut(x *request.Request, err error) {
 	if err != nil && x.W.Broken() {
-		// The client must learn that the answer is incomplete. A cut connection shows that in every
-		// protocol version and framing.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -102,7 +133,7 @@ func (l *Listener) serve(x *request.Request) error {
 		return m.pull.Again(x, hit)
 	}
 	if id, ok := strings.CutPrefix(x.R.URL.Path, notify.ReportPath); ok {
-		return m.push.Report(x, id)
+		return m.writers.Anywhere(x, func() error { return m.push.Report(x, id) })
 	}
 	if err := x.Route(); err != nil {
 		return err
@@ -126,9 +157,13 @@ func (l *Listener) serve(x *request.Request) error {
 		if err := x.Repo.CheckPush(); err != nil {
 			return err
 		}
-		x.Pushes()
 	}
-	return x.Explain(h(x))
+	return x.Explain(m.writers.Work(x, func() error {
+		if x.Q.Write() && !x.Q.Deletes() {
+			x.Pushes()
+		}
+		return h(x)
+	}))
 }
 
 // checkDrift returns an error if the upstream with a name differs at other members of the fleet. A
@@ -147,9 +182,8 @@ func (m *Mirror) checkDrift(upstream string) error {
 
 // authorise identifies the caller and checks the rights that the request needs.
 func authorise(x *request.Request) (err error) {
-	policy := &x.Listener.Policy
 	if x.Q.Kind == oci.KindBase {
-		x.Caller, err = policy.Login(x.R)
+		x.Caller, err = x.Listener.Policy.Login(x.R)
 		return err
 	}
 	needs := []identity.Need{{Action: identity.Pull, Repository: x.Target.Name}}
@@ -166,7 +200,8 @@ func authorise(x *request.Request) (err error) {
 		}
 		needs = append(needs, identity.Need{Action: identity.Pull, Repository: from.Name})
 	}
-	x.Caller, err = policy.Authorise(x.R, needs...)
+	x.Needs = needs
+	x.Caller, err = x.Authorise(needs...)
 	return err
 }
 
@@ -227,7 +262,7 @@ func ended(x *request.Request, err error) {
 // attributes returns the attributes of a request's log line. No credential is among them: the line
 // has the user's name, but neither the query nor a header that has credentials.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
-	a := append(make([]slog.Attr, 0, 22),
+	a := append(make([]slog.Attr, 0, 23),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
 		slog.String("method", x.R.Method), slog.String("kind", string(x.Q.Kind)),
 		slog.Int("status", x.W.Status()), slog.Int64("bytes", x.W.Sent()), slog.Duration("took", took))
@@ -260,6 +295,7 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	}
 	optional("upload", x.Q.Upload)
 	optional("source", x.Source)
+	optional("worker", x.Worker)
 	optional("agent", x.R.UserAgent())
 	if x.Stale != nil {
 		optional("stale", x.Stale.Error())

@@ -24,6 +24,7 @@ import (
 	"dray/mirror/queue"
 	"dray/mirror/repository"
 	"dray/mirror/warming"
+	"dray/mirror/writer"
 	"dray/upstream/oci"
 )
 
@@ -46,9 +47,7 @@ type Options struct {
 	// Queue stores the pushes to upstreams that acknowledge locally, and calls [Mirror.Forward] for
 	// each. It may be nil if there is no such upstream.
 	Queue *queue.Queue
-	// Differs, when not nil, returns the other members of a fleet where the upstream of a name is
-	// another registry, or has other rights. If there are any, pushes to it are refused.
-	Differs func(upstream string) []string
+	Joint
 	// OnPull, when not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
 	// Live, when not nil, is told of the requests of pulls and pushes.
@@ -71,6 +70,16 @@ type Options struct {
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.
 	ClientStall time.Duration
+}
+
+// Joint are the options by which the mirrors of a fleet take pushes together.
+type Joint struct {
+	// Differs, when not nil, returns the other members of a fleet where the upstream of a name is
+	// another registry, or has other rights. If there are any, pushes to it are refused.
+	Differs func(upstream string) []string
+	// Writers, when not nil, are what mirror/writer needs of a fleet. The function Unfinished is set
+	// by New.
+	Writers *writer.Options
 }
 
 // Replaceable are the options that [Mirror.Replace] replaces.
@@ -101,6 +110,7 @@ type Mirror struct {
 	pull      *pull.Puller
 	warm      *warming.Warmer
 	push      *push.Pusher
+	writers   *writer.Writers // nil without a fleet
 	tasks     *flight.Tasks
 	log       *slog.Logger
 	expiry    time.Duration
@@ -126,7 +136,7 @@ func New(o Options) (*Mirror, error) {
 	var err error
 	m.repos, err = repository.NewStore(repository.Options{
 		Upstreams: o.Upstreams, Cache: o.Cache, Fleet: o.Fleet, Tags: o.Tags, Visibility: o.Visibility, Presence: o.Presence, Transit: o.Transit, Queue: o.Queue,
-		Staged: repository.NewStaging(m.expiry, quotas.Refund), Tasks: m.tasks, Logger: m.log,
+		Staged: repository.NewStaging(m.expiry, quotas.Refund), Tasks: m.tasks, Logger: m.log, OneWriter: o.Writers != nil,
 	})
 	if err != nil {
 		return nil, err
@@ -140,9 +150,14 @@ func New(o Options) (*Mirror, error) {
 		Prefetch: o.Prefetch, OnPull: o.OnPull, Logger: m.log,
 	})
 	m.warm = warming.New(m.repos, m.pull, o.Cache)
+	if o.Writers != nil {
+		shared := *o.Writers
+		shared.Unfinished = func(see func(repository.Repo)) { m.push.Unfinished(see) }
+		m.writers = writer.New(shared)
+	}
 	m.push = push.New(push.Options{
 		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, BaseIndex: m.baseIndex,
-		Quotas: quotas, UploadExpiry: m.expiry, Logger: m.log,
+		Quotas: quotas, Confirm: m.writers.Confirm, UploadExpiry: m.expiry, Logger: m.log,
 	})
 	m.handlers = m.table()
 	return m, nil
@@ -166,7 +181,7 @@ func (m *Mirror) Replace(o Replaceable) error {
 // runs the jobs, and drops uploads without progress. When ctx ends, Run stops all background work
 // of the Mirror, waits for it, and returns nil. It leaves open uploads to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
-	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run} {
+	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run, m.writers.Run} {
 		m.tasks.Start(job)
 	}
 	tick := time.NewTicker(m.expiry / 10)
@@ -196,6 +211,9 @@ func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].
 func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.push.Forward(ctx, e) }
 
+// Writers returns what answers the other members of a fleet about pushes, or nil without a fleet.
+func (m *Mirror) Writers() *writer.Writers { return m.writers }
+
 // Warm returns the room that brings images into the cache before clients pull them.
 func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 
@@ -208,7 +226,7 @@ func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
 // Collectors returns the metrics of this package and of the rooms.
 func (m *Mirror) Collectors() []prometheus.Collector {
 	all := m.metrics.collectors()
-	for _, room := range []interface{ Collectors() []prometheus.Collector }{m.repos, m.keepAlive, m.verdicts, m.baseIndex, m.pull, m.push} {
+	for _, room := range []interface{ Collectors() []prometheus.Collector }{m.repos, m.keepAlive, m.verdicts, m.baseIndex, m.pull, m.push, m.writers} {
 		all = append(all, room.Collectors()...)
 	}
 	return all

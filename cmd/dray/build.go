@@ -187,7 +187,7 @@ func (g *graph) buildMetadata(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
-		if g.member, err = openMember(g.cfg, r.Leases(), g.cache, g.metrics, g.log); err != nil {
+		if g.member, err = openMember(g.cfg, r, g.cache, g.metrics, g.log); err != nil {
 			return err
 		}
 		store = g.member.Facts(r)
@@ -250,13 +250,14 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		g.background["traces"] = trace
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Tracer: tracer, Cache: g.cache, Fleet: g.member.Part(), Differs: g.member.Differs, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
+		Tracer: tracer, Cache: g.cache, Fleet: g.member.Part(), Joint: mirror.Joint{Differs: g.member.Differs, Writers: g.member.Writers()}, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), Live: g.live, OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
 	if err != nil {
 		return err
 	}
+	g.member.Answer(g.mirror.Writers())
 	g.background["mirror"] = g.mirror.Run
 	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Visibility: visibility, Presence: presence, Hosted: g.hostedImages, Queued: g.queuedImages}
 	for _, c := range [][]prometheus.Collector{cached.Collectors(), tags.Collectors(), visibility.Collectors(), presence.Collectors(), lastPulls.Collectors(), g.mirror.Collectors()} {
@@ -290,13 +291,16 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-// listenerOf returns the handler of a listener, without the proxies that it trusts.
+// listenerOf returns the handler of a listener, without the proxies that it trusts. From now on, it
+// also answers what clients have sent to that listener at other members of a fleet.
 func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.Entries) *mirror.Listener {
 	var log slog.Handler
 	if cfg.Log.Access {
 		log = logbuffer.Buffered(g.log)
 	}
-	return &mirror.Listener{Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy, Listener: requestsOf(cfg, l, access)}
+	handler := &mirror.Listener{Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy, Listener: requestsOf(cfg, l, access)}
+	g.mirror.Writers().Receive(l.Name, handler)
+	return handler
 }
 
 // requestsOf returns what the requests of a listener need.

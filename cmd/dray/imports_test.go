@@ -157,6 +157,12 @@ var importable = map[string][]allowance{
 		{"dray/cache/meta", "facts about tags"}, {"dray/upstream", "where manifests and lists come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/hashicorp/golang-lru/v2", "answers that are asked for again, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
+	"dray/mirror/writer": {
+		{openTelemetry, "traces that span members"},
+		{"dray/cache/fleet", "the other members, and leases"}, {"dray/mirror/request", "what is passed on"}, {"dray/mirror/identity", "who asks, as another member says"},
+		{"dray/mirror/proxied", "the proxies before another member"}, {"dray/mirror/repository", "what members work on"}, {"dray/mirror/wire", "bodies that are passed on"},
+		{"dray/upstream/oci", "refusals, and kinds of requests"}, {goDigest, "leases are named by digest"}, {prometheusClient, measures},
+	},
 	"dray/mirror/warming": {
 		{"dray/mirror/pull", "finds and fetches as for clients"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/admin/api", "what operators are shown"},
 		{"dray/cache", "what is still held at the end"}, {"dray/upstream/oci", "manifests say what belongs together"},
@@ -178,7 +184,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together
 		{openTelemetry, "spans of a trace"}, {"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
-		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/live", "told of requests"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
+		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/writer", "put together here"}, {"dray/mirror/live", "told of requests"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/mirror/proxied", "the log names proxies"}, {"dray/mirror/notify", "events"}, {"dray/mirror/pipeline", "reports"}, {"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/cache", "given to the rooms"}, {"dray/cache/fleet", "given to the rooms"}, {"dray/cache/meta", "given to the rooms"}, {"dray/upstream/oci", "kinds of requests"}, {prometheusClient, measures},
@@ -261,7 +267,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/listening": {{"golang.org/x/sync/errgroup", "servers run together"}},
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/member": {
-		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"},
+		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"}, {"dray/mirror/writer", "pushes to any of them"},
 		{"dray/cmd/dray/stats", "what was counted"}, {"dray/mirror/admin", "operators ask for all members"}, {"dray/mirror/admin/api", "what they are told"},
 	},
 	"dray/cmd/dray/tracing": {

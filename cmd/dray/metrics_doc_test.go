@@ -18,6 +18,7 @@ import (
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/member"
 	"dray/mirror/delegate"
+	"dray/mirror/writer"
 )
 
 const metricsPage = `# Metrics
@@ -96,6 +97,7 @@ func membersOf(s *stack) *prometheus.Registry {
 	members := prometheus.NewRegistry()
 	members.MustRegister(m.Collectors()...)
 	members.MustRegister(delegate.New(m.Part(), slog.New(slog.DiscardHandler), nil).Collectors()...)
+	members.MustRegister(writer.New(*m.Writers()).Collectors()...)
 	return members
 }
 

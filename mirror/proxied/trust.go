@@ -87,6 +87,15 @@ func Peer(r *http.Request) string {
 	return peer
 }
 
+// WithPeer returns a context whose requests came from a trusted proxy at an address, as another
+// member of a fleet has seen it. With "" it returns ctx.
+func WithPeer(ctx context.Context, peer string) context.Context {
+	if peer == "" {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, peer)
+}
+
 // AddrOf returns the IP address in a text such as the RemoteAddr of a request, with a port or
 // without. IPv4 addresses in the form of IPv6 become IPv4, and zones are dropped. It returns the
 // zero Addr for any other text.
@@ -114,7 +123,7 @@ func (t *Trust) Handler(next http.Handler) http.Handler {
 		}
 		ctx := r.Context()
 		if Peer(r) == "" {
-			ctx = context.WithValue(ctx, peerKey{}, r.RemoteAddr)
+			ctx = WithPeer(ctx, r.RemoteAddr)
 		}
 		r = r.WithContext(ctx)
 		if named {

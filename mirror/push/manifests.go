@@ -143,7 +143,7 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
 // at a time. It checks the name again, because another push may have moved the tag since the
-// verdict.
+// verdict. It does neither if another member of the fleet has taken over the repository.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))
@@ -154,6 +154,9 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 		if err := p.o.Checks.CheckName(ctx, gated.Push); err != nil {
 			return upstream.Pushed{}, err
 		}
+	}
+	if err := p.o.Confirm(ctx, gated.Repo); err != nil {
+		return upstream.Pushed{}, err
 	}
 	if gated.Repo.Up.AcknowledgeLocally {
 		return p.acknowledgeOrPublish(ctx, gated)

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -31,6 +32,8 @@ type Options struct {
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
 	Quotas    *Quotas
+	// Confirm returns an error if another mirror has taken over the pushes to a repository.
+	Confirm func(context.Context, repository.Repo) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
 	Logger       *slog.Logger

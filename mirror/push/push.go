@@ -53,6 +53,22 @@ func (p *Pusher) Expire(now time.Time) {
 	}
 }
 
+// Unfinished calls see with each repository for which later requests of a push need something that
+// is here: an open upload, a staged blob, a waiting manifest or a queued push. It may call see more
+// than once with one repository.
+func (p *Pusher) Unfinished(see func(repository.Repo)) {
+	for _, s := range p.sessions.all() {
+		see(s.repo)
+	}
+	p.o.Repositories.Staged().Repositories(see)
+	p.o.Repositories.Waiting().Repositories(see)
+	p.o.Queue.Repositories(func(name, repo string) {
+		if up := p.o.Repositories.Upstream(name); up != nil {
+			see(p.o.Repositories.Repo(up, repo))
+		}
+	})
+}
+
 // Suspend leaves the open uploads to the next process. It waits for the requests that use them.
 func (p *Pusher) Suspend() { p.sessions.suspendAll() }
 

@@ -453,6 +453,20 @@ func (x *index) Pushes(upstream, repo string) []Push {
 	return all
 }
 
+// Repositories calls see with each repository that has pushes which wait or are being forwarded.
+func (x *index) Repositories(see func(upstream, repo string)) {
+	if x.empty() {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for at, r := range x.repos {
+		if slices.ContainsFunc(r.entries, func(e *entry) bool { return e.State != Failed && e.State != dropping }) {
+			see(at.upstream, at.repo)
+		}
+	}
+}
+
 // Blob returns the size of a held blob that a push to a repository needs. It includes the blobs of
 // failed pushes, which may be retried. It leaves out blobs that could not be held after a restart,
 // because clients have to send them again.

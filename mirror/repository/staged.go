@@ -68,6 +68,15 @@ func (s *Staging) Get(k Key) *Staged {
 	return s.blobs[k]
 }
 
+// Repositories calls see with the repository of each staged blob.
+func (s *Staging) Repositories(see func(Repo)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.blobs {
+		see(k.Repo)
+	}
+}
+
 // Len returns the number of staged blobs.
 func (s *Staging) Len() int {
 	s.mu.Lock()

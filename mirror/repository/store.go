@@ -35,6 +35,9 @@ type Options struct {
 	Presence   *meta.Presence
 	// Transit is nil unless other mirrors use the same store of facts.
 	Transit *meta.Transit
+	// OneWriter says that one mirror at a time works on all pushes to a repository. So a fact that
+	// another mirror has a blob in transit is that of a mirror that has failed, and does not count.
+	OneWriter bool
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
 	// such pushes, Queue is an empty queue, not nil.
 	Queue  *queue.Queue

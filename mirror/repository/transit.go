@@ -55,9 +55,9 @@ func forwardEnded(f Forward) bool {
 }
 
 // inTransit returns the fact that another mirror has got a blob, or an error if there is no such
-// fact.
+// fact, or if it does not count.
 func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact, error) {
-	if r.store.o.Transit == nil {
+	if r.store.o.Transit == nil || r.store.o.OneWriter {
 		return meta.TransitFact{}, meta.ErrNotFound
 	}
 	return r.store.o.Transit.Get(ctx, r.Up.Name, r.Name, d)

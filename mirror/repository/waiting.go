@@ -86,6 +86,15 @@ func (b *Waiting) Get(k Key) *oci.Manifest {
 	return nil
 }
 
+// Repositories calls see with the repository of each manifest.
+func (b *Waiting) Repositories(see func(Repo)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k := range b.byKey {
+		see(k.Repo)
+	}
+}
+
 // Len returns the number of manifests.
 func (b *Waiting) Len() int {
 	b.mu.Lock()

@@ -53,6 +53,14 @@ type Request struct {
 	Listener *Listener
 	Meaning
 	Caller identity.Principal
+	// Needs are the rights that the caller has shown to have.
+	Needs []identity.Need
+	// Vouched is the caller of a request that another member of the fleet has passed on; nil for a
+	// client's own request.
+	Vouched *identity.Vouched
+	// Worker is the ID of the member of the fleet that has worked on the request, for the log; "" if
+	// it is this one.
+	Worker string
 	// ID identifies the request in the answer (X-Request-Id), in the log and in events. It is the
 	// X-Request-Id that the client or a proxy sent, if isID accepts that. Otherwise it is random.
 	ID string
@@ -205,13 +213,23 @@ func (x *Request) MayPull(r repository.Repo) bool {
 	if !ok {
 		return false
 	}
-	_, err := x.Listener.Policy.Authorise(x.R, identity.Need{Action: identity.Pull, Repository: t.Name})
+	_, err := x.Authorise(identity.Need{Action: identity.Pull, Repository: t.Name})
 	return err == nil
+}
+
+// Authorise returns the caller, or an error if the caller lacks one of the rights: see
+// [identity.Policy.Authorise]. If another member of the fleet has passed the request on, that one
+// says who the caller is.
+func (x *Request) Authorise(needs ...identity.Need) (identity.Principal, error) {
+	if x.Vouched != nil {
+		return x.Listener.Policy.Confirm(x.R, *x.Vouched, needs...)
+	}
+	return x.Listener.Policy.Authorise(x.R, needs...)
 }
 
 // May reports whether the client may perform an action on the repository.
 func (x *Request) May(action identity.Action) bool {
-	_, err := x.Listener.Policy.Authorise(x.R, identity.Need{Action: action, Repository: x.Target.Name})
+	_, err := x.Authorise(identity.Need{Action: action, Repository: x.Target.Name})
 	return err == nil
 }
 

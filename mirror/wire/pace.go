@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -43,6 +45,104 @@ func (b pacedBody) Read(p []byte) (int, error) {
 func (w *Response) Body() io.Reader {
 	w.extendWriteDeadline()
 	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall, w}
+}
+
+// Passed is the body of a request that is passed on to another process. A goroutine of an HTTP
+// client may read it, also while the answer is sent. The reads have the deadlines of
+// [Response.Body].
+type Passed struct {
+	w    *Response
+	body io.ReadCloser
+	conn *http.ResponseController
+	// reading is held by a read. It guards received.
+	reading  sync.Mutex
+	received int64
+
+	mu sync.Mutex // guards the fields below
+	// begun says that a read has begun, over that the body has been read to its end, and gone that
+	// reads fail from now on.
+	begun, over, gone bool
+	lost              error
+}
+
+// Pass returns the body of the request. The caller must call End.
+func (w *Response) Pass() *Passed {
+	return &Passed{w: w, body: w.r.Body, conn: http.NewResponseController(w)}
+}
+
+// errPassedOn ends reads of a body that nobody needs any more.
+var errPassedOn = errors.New("the rest of the body is not needed")
+
+// Read implements io.Reader.
+func (b *Passed) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.mu.Lock()
+	if b.gone {
+		b.mu.Unlock()
+		return 0, errPassedOn
+	}
+	if !b.begun {
+		b.begun = true
+		b.w.extendWriteDeadline() // the first read may write "100 Continue"
+	}
+	_ = b.conn.SetReadDeadline(time.Now().Add(b.w.options.Stall))
+	b.mu.Unlock()
+	n, err := b.body.Read(p)
+	b.received += int64(n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case err == io.EOF:
+		b.over = true
+		_ = b.conn.SetReadDeadline(time.Time{}) // as pacedBody does
+	case err != nil && !b.gone:
+		b.lost = err
+	}
+	return n, err
+}
+
+// Lost returns the error that ended the body because of the client, or nil.
+func (b *Passed) Lost() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lost
+}
+
+// Close implements io.Closer. The body itself stays open, because an HTTP client also closes what
+// it has not sent.
+func (b *Passed) Close() error { return nil }
+
+// Abandon makes reads fail from now on, and reports whether one has begun. If none has, the whole
+// body is still there.
+func (b *Passed) Abandon() (begun bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone = true
+	return b.begun
+}
+
+// Interrupt makes reads fail from now on, also one that waits for the client. The connection is of
+// no further use then, unless no read has begun or the body has ended.
+func (b *Passed) Interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone = true
+	if b.begun && !b.over {
+		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// End is Interrupt. It returns when no read is under way.
+func (b *Passed) End() {
+	b.Interrupt()
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.w.received += b.received
+	b.received = 0
+	if b.begun && !b.over {
+		_ = b.body.Close() // while the deadline is over: net/http would wait for the rest
+	}
 }
 
 // Receive copies the body of the request to dst. err is the error of the body or of dst. lost is

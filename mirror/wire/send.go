@@ -117,6 +117,20 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	return err
 }
 
+// Relay sends an answer that another process has given to the same request. The caller has set its
+// header. The length is that of the body in bytes, or -1 if it is not known.
+func (w *Response) Relay(status int, body io.Reader, length int64) error {
+	w.WriteHeader(status)
+	if w.r.Method == http.MethodHead || length == 0 {
+		return nil
+	}
+	n, err := w.copyBody(body, length)
+	if err = short(n, length, err); err != nil {
+		w.Break()
+	}
+	return err
+}
+
 // buffers have the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 

@@ -59,8 +59,8 @@ func (c Config) Notices() []string {
 			add("%v.", err)
 		}
 	}
-	if c.Metadata.URL != "" && slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Role == RoleRegistry }) {
-		add("metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror.")
+	if c.Metadata.URL != "" && !c.Fleet.On(c.Metadata) && slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Role == RoleRegistry }) {
+		add("metadata: mirrors that share facts do not share uploads. Set fleet, or let a load balancer send all requests of a client to the same mirror.")
 	}
 	c.fleetNotices(add)
 	c.adminNotices(add)

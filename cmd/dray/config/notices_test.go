@@ -151,7 +151,8 @@ func TestNotices(t *testing.T) {
 			"listener :81: every client that can connect to :81 can pull, without a password, all images that dray's credentials can read from r.example.com.",
 			"upstream r.example.com: dray sends credentials to http://r.example.com over plain HTTP."}},
 		{name: "pushes beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]\nmetadata: {url: 'redis://r:6379'}", want: []string{
-			"metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror."}},
+			"metadata: mirrors that share facts do not share uploads. Set fleet, or let a load balancer send all requests of a client to the same mirror."}},
+		{name: "pushes to a member of a fleet", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]\nmetadata: {url: 'redis://r:6379'}\nfleet: {address: '127.0.0.1:81', secret_file: /dev/null}"},
 		{name: "pulls beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io}]\nmetadata: {url: 'redis://r:6379'}"},
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: eu-west-1, dimensions: image}", want: []string{
 			"admin: dray refuses everything but health and metrics to other machines that connect to :6060. Set admin.auth or admin.token_file to operate dray from there.",

@@ -22,12 +22,14 @@ import (
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/watched"
+	"dray/mirror/writer"
 )
 
 // Options are what a member is made of.
 type Options struct {
 	Config config.Config
 	Leases fleet.Leases
+	Claims fleet.Claims
 	Cache  *cache.Cache
 	// Version is that of the program.
 	Version string
@@ -48,6 +50,7 @@ type Member struct {
 	upstreams atomic.Pointer[upstreams]
 	facts     *meta.Shared // nil before Facts
 	drift     *drift
+	writers   writer.Options
 	log       *slog.Logger
 }
 
@@ -69,12 +72,34 @@ func New(o Options) (*Member, error) {
 	}
 	m := &Member{id: id, address: c.Address, metrics: o.Metrics, patience: o.Patience, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
 	m.Use(o.Config)
+	self := fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version, Protocol: fleet.Protocol}
 	m.Fleet = fleet.New(fleet.Options{
-		Self:   fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version},
+		Self:   self,
 		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: func() fleet.Upstreams { return m.upstreams.Load().shown }, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
 	})
 	m.Handle(statePath, http.HandlerFunc(m.serveState))
+	m.writers = writer.Options{
+		Self: self, Members: m.Fleet, Claims: o.Claims, Patience: o.Patience, Logger: o.Logger,
+		Identity: func(name string) string { return m.upstreams.Load().identities[name] },
+	}
 	return m, nil
+}
+
+// Writers returns what the members need to work on pushes together, or nil without a fleet. m may
+// be nil.
+func (m *Member) Writers() *writer.Options {
+	if m == nil {
+		return nil
+	}
+	return &m.writers
+}
+
+// Answer has w answer the requests about pushes of other members. It is called before Serve. m may
+// be nil.
+func (m *Member) Answer(w *writer.Writers) {
+	if m != nil {
+		m.Handle(writer.Path, w)
+	}
 }
 
 // Collectors returns the metrics of the fleet, and of its facts after Facts was called.

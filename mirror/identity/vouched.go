@@ -1,0 +1,56 @@
+package identity
+
+import (
+	"net/http"
+	"slices"
+
+	"dray/upstream/oci"
+)
+
+// Vouched is a caller whom another member of a fleet has authenticated.
+type Vouched struct {
+	Principal
+	// Granted are the rights that the caller has there, as far as the request needs them.
+	Granted []Need
+}
+
+// Confirm is [Policy.Authorise] for a caller whom another member of a fleet has authenticated. It
+// looks at no credentials. It grants only rights that this Policy grants to the caller. If the
+// caller's token limits the rights, it grants only those in who.Granted of them, because only the
+// other member has seen the token.
+func (p *Policy) Confirm(r *http.Request, who Vouched, needs ...Need) (Principal, error) {
+	for _, n := range needs {
+		if n.Action == Pull {
+			continue
+		}
+		if err := p.mayWrite(r, n.Action); err != nil {
+			return Principal{}, err
+		}
+	}
+	a := p.Access
+	if a == nil {
+		return who.Principal, p.refusePage(r)
+	}
+	for _, n := range needs {
+		if a.confirms(who, n) {
+			continue
+		}
+		err := oci.ErrDenied.With("user %q may not %s %s, according to the member of the fleet that works on it", who.Name, n.Action, n.Repository)
+		if a.Failed != nil {
+			a.Failed(r, err)
+		}
+		return who.Principal, err
+	}
+	return who.Principal, nil
+}
+
+// confirms reports whether a caller of another member has a right.
+func (a *Access) confirms(who Vouched, n Need) bool {
+	if _, limited := a.Authenticator.(*Token); limited {
+		return slices.Contains(who.Granted, n) && a.allows(who.Principal, n)
+	}
+	if who.Name == "" {
+		return a.anonymously([]Need{n})
+	}
+	return a.allows(who.Principal, n)
+}

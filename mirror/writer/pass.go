@@ -1,0 +1,302 @@
+package writer
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/propagation"
+
+	"dray/cache/fleet"
+	"dray/mirror/proxied"
+	"dray/mirror/request"
+	"dray/mirror/wire"
+	"dray/upstream/oci"
+)
+
+// movedError says that the member that was asked is not the writer, and names the one that is.
+type movedError struct{ fleet.Lease }
+
+func (e *movedError) Error() string {
+	return fmt.Sprintf("member %s works on the repository", e.Holder)
+}
+
+// goneError says that a member did not answer, and that nothing of the body was read. So the
+// request can be repeated.
+type goneError struct{ err error }
+
+func (e *goneError) Error() string { return e.err.Error() }
+func (e *goneError) Unwrap() error { return e.err }
+
+// again reports whether the same member may answer a second attempt.
+func (e *goneError) again() bool { return !errors.Is(e.err, errSilent) }
+
+var (
+	errSilent = errors.New("the member gave no sign of life")
+	errLate   = errors.New("the member has not begun to answer")
+	// errNotTaken says that the member's answer is not the one for the client.
+	errNotTaken = errors.New("the member has no answer")
+)
+
+// passing says how a request is passed on.
+type passing struct {
+	// repository is what members call the repository, "" if the request is about none.
+	repository string
+	// bounded bounds the time until the answer begins.
+	bounded bool
+	// takes reports whether an answer with a status is the one for the client. Nil takes all.
+	takes func(status int) bool
+}
+
+// maxErrorBody bounds the answers that are read as a whole because they may be errors.
+const maxErrorBody = 1 << 20
+
+// pass passes a request on to a member, and its answer to the client. If the answer has not begun,
+// the error is a *movedError, a *goneError, errNotTaken, or one for the client. An answer that is
+// an error of the protocol is returned, too, for the log.
+func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
+	ctx, stop := context.WithCancelCause(x.R.Context())
+	defer stop(nil)
+	body := x.W.Pass()
+	defer body.End()
+	r, err := w.outgoing(ctx, x, body, how)
+	if err != nil {
+		return err
+	}
+	late := func() bool { return true }
+	if how.bounded {
+		late = time.AfterFunc(w.o.Patience.Begin, func() { stop(errLate) }).Stop
+	}
+	member := w.member(to)
+	defer w.watch(ctx, member, func() {
+		stop(errSilent)
+		body.Interrupt() // net/http waits for a read that is under way
+	})()
+	resp, err := w.o.Members.Send(ctx, member, r)
+	if !late() && err == nil {
+		_ = resp.Body.Close() // it breaks off
+		err = errLate
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errSilent) || errors.Is(cause, errLate) {
+			err = cause
+		}
+		return w.unanswered(x, body, err)
+	}
+	defer resp.Body.Close()
+	if text := resp.Header.Get(headerMoved); text != "" {
+		m := &movedError{}
+		if err := decode(text, &m.Lease); err != nil {
+			return err
+		}
+		return m
+	}
+	if resp.Header.Get(headerWorker) != to.Holder {
+		return w.unanswered(x, body, fmt.Errorf("the member answered %s", resp.Status))
+	}
+	if how.takes != nil && !how.takes(resp.StatusCode) {
+		return errNotTaken
+	}
+	return w.relay(x, to, resp)
+}
+
+// unanswered returns the error for a request that has got no answer.
+func (w *Writers) unanswered(x *request.Request, body *wire.Passed, err error) error {
+	switch {
+	case x.R.Context().Err() != nil && !errors.Is(err, errSilent):
+		return context.Cause(x.R.Context())
+	case errors.Is(err, errLate):
+		return err
+	case !body.Abandon():
+		return &goneError{err}
+	}
+	w.m.passed.WithLabelValues(passedFailed).Inc()
+	if lost := body.Lost(); lost != nil {
+		err = oci.ErrBlobUploadInvalid.With("the body of the request ended early").Because(lost)
+	} else {
+		err = notReached(x, err)
+	}
+	return x.Fail(err) // before the end of the body breaks the connection
+}
+
+// relay sends the answer of a member to the client.
+func (w *Writers) relay(x *request.Request, from fleet.Lease, resp *http.Response) error {
+	x.Worker = from.Holder
+	w.m.passed.WithLabelValues(passedAnswered).Inc()
+	h := x.W.Header()
+	for name, values := range resp.Header {
+		if !ownHeader(name) {
+			h[name] = values
+		}
+	}
+	x.Source = resp.Header.Get("X-Cache")
+	if d := digest.Digest(resp.Header.Get("Docker-Content-Digest")); d.Validate() == nil {
+		size := resp.ContentLength
+		if x.Q.Write() {
+			size = x.R.ContentLength
+		}
+		x.Describe(d, size)
+	}
+	if resp.StatusCode < http.StatusBadRequest {
+		return x.W.Relay(resp.StatusCode, resp.Body, resp.ContentLength)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err != nil && x.R.Context().Err() == nil {
+		return notReached(x, err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	e := oci.DecodeError(resp)
+	length := int64(len(text))
+	if x.R.Method == http.MethodHead {
+		length = 0
+	}
+	return cmp.Or(x.W.Relay(resp.StatusCode, bytes.NewReader(text), length), error(e))
+}
+
+// ownHeader reports whether a header line is about one connection, or between members.
+func ownHeader(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Date":
+		return true
+	}
+	return strings.HasPrefix(name, "Dray-")
+}
+
+// secretHeader reports whether a header line has the credentials of the client, which no other
+// member needs.
+func secretHeader(name string) bool {
+	return name == "Authorization" || name == "Proxy-Authorization" || name == "Cookie"
+}
+
+// maxHeader bounds the header of a request that is passed on. A member refuses more than 16 KiB.
+const maxHeader = 12 << 10
+
+// outgoing returns a request as it is passed on. Its body is not sent before the member asks for
+// it, so that a refusal comes first.
+func (w *Writers) outgoing(ctx context.Context, x *request.Request, body *wire.Passed, how passing) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, x.R.Method, requestPath, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range x.R.Header {
+		if !ownHeader(name) && !secretHeader(name) && name != "Content-Length" && name != "Expect" {
+			r.Header[name] = values
+		}
+	}
+	r.Header["User-Agent"] = []string{x.R.UserAgent()} // an empty one keeps net/http from adding its own
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(r.Header))
+	r.Header.Set("X-Request-Id", x.ID)
+	r.Header.Set(headerRequest, encode(envelope{
+		Listener: x.Listener.Name, Repository: how.repository, URI: x.R.URL.RequestURI(), Host: x.R.Host, External: x.Listener.ExternalURL, TLS: x.R.TLS != nil,
+		Client: x.R.RemoteAddr, Proxy: proxied.Peer(x.R), User: x.Caller.Name, Granted: x.Needs,
+	}))
+	size := 0
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v) + 4
+		}
+	}
+	if size > maxHeader {
+		return nil, oci.ErrUnsupported.With("the header of the request is too long").WithStatus(http.StatusRequestHeaderFieldsTooLarge)
+	}
+	if x.R.ContentLength != 0 {
+		r.Body, r.ContentLength = body, x.R.ContentLength
+		r.Header.Set("Expect", "100-continue")
+	}
+	return r, nil
+}
+
+// member returns the member that a lease names.
+func (w *Writers) member(l fleet.Lease) fleet.Member {
+	for _, m := range w.o.Members.Live() {
+		if m.ID == l.Holder {
+			m.Address = l.Address
+			return m
+		}
+	}
+	return fleet.Member{ID: l.Holder, Address: l.Address, Protocol: w.o.Self.Protocol}
+}
+
+// silentFor is how many times Patience.Stall a member may give no sign of life while it works on a
+// request. By default, that is as long as a lease lasts.
+const silentFor = 5
+
+// watch asks a member after each Patience.Stall whether it is alive, while it works on a request.
+// If it is not, watch calls lost: at once if nobody listens at its address, and otherwise when it
+// has been silent for long. The result ends that.
+func (w *Writers) watch(ctx context.Context, m fleet.Member, lost func()) (end func()) {
+	v := &vigil{w: w, member: m, ctx: ctx, lost: lost, last: time.Now()}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.timer = time.AfterFunc(w.o.Patience.Stall, v.ask)
+	return v.end
+}
+
+type vigil struct {
+	w      *Writers
+	member fleet.Member
+	ctx    context.Context
+	lost   func()
+	last   time.Time      // the last sign of life; used by ask alone
+	asking sync.WaitGroup // the question under way
+
+	mu    sync.Mutex // guards the fields below
+	timer *time.Timer
+	over  bool
+}
+
+func (v *vigil) ask() {
+	v.mu.Lock()
+	if v.over {
+		v.mu.Unlock()
+		return
+	}
+	v.asking.Add(1)
+	defer v.asking.Done()
+	v.mu.Unlock()
+	err := v.alive()
+	if err == nil {
+		v.last = time.Now()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.over:
+	case errors.Is(err, syscall.ECONNREFUSED), time.Since(v.last) >= silentFor*v.w.o.Patience.Stall:
+		v.lost()
+	default:
+		v.timer.Reset(v.w.o.Patience.Stall)
+	}
+}
+
+// alive asks the member. Any answer is a sign of life.
+func (v *vigil) alive() error {
+	ctx, cancel := context.WithTimeout(v.ctx, v.w.o.Patience.Answer)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, alivePath, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := v.w.o.Members.Send(ctx, v.member, r)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+func (v *vigil) end() {
+	v.mu.Lock()
+	v.over = true
+	v.timer.Stop()
+	v.mu.Unlock()
+	v.asking.Wait()
+}

@@ -1,0 +1,174 @@
+package writer
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"dray/mirror/identity"
+	"dray/mirror/proxied"
+	"dray/upstream/oci"
+)
+
+// Path begins the paths on the members' listener that are for [Writers.ServeHTTP].
+const Path = "/push/"
+
+const (
+	requestPath = Path + "request" // a request of a client, by its method
+	alivePath   = Path + "alive"   // HEAD is answered by 204
+)
+
+// The headers of requests that are passed on, and of their answers.
+const (
+	headerRequest = "Dray-Request" // an envelope
+	headerWorker  = "Dray-Worker"  // the ID of the member that has worked on the request
+	headerMoved   = "Dray-Moved"   // the lease of the writer, in the place of an answer
+	// headerRepository is the Repository of the envelope. It is set for the listener alone.
+	headerRepository = "Dray-Repository"
+)
+
+// envelope is what a member says of a request that it passes on. A field that a receiver does not
+// know has no effect.
+type envelope struct {
+	Listener string `json:"listener"`
+	// Repository is what members call the repository, "" if the request is about none.
+	Repository string `json:"repository,omitempty"`
+	URI        string `json:"uri"`
+	Host       string `json:"host"`
+	// External is the external_url of the listener that the client has reached.
+	External string          `json:"external,omitempty"`
+	TLS      bool            `json:"tls,omitempty"`
+	Client   string          `json:"client"`          // address
+	Proxy    string          `json:"proxy,omitempty"` // address of a trusted proxy
+	User     string          `json:"user,omitempty"`
+	Granted  []identity.Need `json:"granted,omitempty"`
+}
+
+// encode returns a value as the text of a header.
+func encode(v any) string {
+	text, _ := json.Marshal(v) // of strings and numbers, which can always be encoded
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+func decode(text string, v any) error {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(raw, v)
+	}
+	if err != nil {
+		return fmt.Errorf("header of another member: %w", err)
+	}
+	return nil
+}
+
+// Receiver is a listener that answers requests that clients have sent to other members.
+type Receiver interface {
+	// TakesPushes reports whether clients may push through the listener, if they have the rights.
+	TakesPushes() bool
+	// ServePassed answers a request of a caller whom another member has authenticated. external is the
+	// external URL by which the client has reached that member.
+	ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string)
+}
+
+// Receive has a listener answer the requests that clients have sent to the listener of that name at
+// another member. It replaces an earlier one. w may be nil.
+func (w *Writers) Receive(listener string, by Receiver) {
+	if w != nil {
+		w.receivers.Store(listener, by)
+	}
+}
+
+// receiver returns the listener of a name. A listener without a name is called by its address,
+// which differs between members, so it returns the only one that takes pushes if there is none of
+// that name. Otherwise it returns nil.
+func (w *Writers) receiver(name string) (only Receiver) {
+	if by, ok := w.receivers.Load(name); ok {
+		return by.(Receiver)
+	}
+	n := 0
+	for _, by := range w.receivers.Range {
+		if by := by.(Receiver); by.TakesPushes() {
+			n, only = n+1, by
+		}
+	}
+	if n != 1 {
+		return nil
+	}
+	return only
+}
+
+// ServeHTTP answers another member, which has proved to be one.
+func (w *Writers) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	rw.Header().Set(headerWorker, w.o.Self.ID)
+	var e envelope
+	u, err := (*url.URL)(nil), error(nil)
+	if r.URL.Path == requestPath {
+		if err = decode(r.Header.Get(headerRequest), &e); err == nil {
+			u, err = url.ParseRequestURI(e.URI)
+		}
+	}
+	switch {
+	case r.URL.Path == alivePath:
+		rw.WriteHeader(http.StatusNoContent)
+		return
+	case r.URL.Path != requestPath || err != nil:
+		rw.Header().Del(headerWorker)
+		http.Error(rw, "not a request of a member", http.StatusBadRequest)
+		return
+	}
+	by := w.receiver(e.Listener)
+	if by == nil {
+		oci.WriteError(rw, oci.ErrUnavailable.With("the member of the fleet that works on the repository has no listener %q; give the listeners of all members the same names", e.Listener))
+		return
+	}
+	passed := r.Clone(proxied.WithPeer(r.Context(), e.Proxy))
+	passed.URL, passed.RequestURI, passed.Host, passed.RemoteAddr = u, e.URI, e.Host, e.Client
+	if !e.TLS {
+		passed.TLS = nil
+	}
+	for name := range passed.Header {
+		if strings.HasPrefix(name, "Dray-") {
+			delete(passed.Header, name)
+		}
+	}
+	passed.Header.Set(headerRepository, e.Repository)
+	body := &observed{ReadCloser: r.Body}
+	passed.Body = body
+	defer body.drain(rw)
+	by.ServePassed(rw, passed, identity.Vouched{Principal: identity.Principal{Name: e.User}, Granted: e.Granted}, e.External)
+}
+
+// drainWithin bounds the time for which the rest of a body is read that nobody needs.
+const drainWithin = 5 * time.Second
+
+// observed knows how far the body of a request has been read.
+type observed struct {
+	io.ReadCloser
+	begun, over bool
+}
+
+// Read implements io.Reader.
+func (o *observed) Read(p []byte) (int, error) {
+	o.begun = true
+	n, err := o.ReadCloser.Read(p)
+	o.over = o.over || err != nil
+	return n, err
+}
+
+// drain reads the rest of a body that was answered before its end, until the other member has the
+// answer and closes the connection. After "Expect: 100-continue", net/http does not do that. It
+// would reset the connection at once, and the answer could be lost.
+func (o *observed) drain(rw http.ResponseWriter) {
+	if !o.begun || o.over {
+		return
+	}
+	c := http.NewResponseController(rw)
+	if c.Flush() == nil && c.SetReadDeadline(time.Now().Add(drainWithin)) == nil {
+		_, _ = io.Copy(io.Discard, o.ReadCloser) // the connection ends in any case
+	}
+}

@@ -1,0 +1,210 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"dray/cache/fleet"
+	"dray/mirror/identity"
+	"dray/mirror/request"
+	"dray/upstream/oci"
+)
+
+// attempts bounds how often a request is passed on before the client has to ask again: twice to a
+// member that fails, once to the one that it names, and as often to the next one.
+const attempts = 6
+
+// Work has a request worked on where the state of pushes to its repository is: by here, or by
+// another member. A request that writes goes to the writer of its repository, and so does the
+// question of a client whether its push may leave a blob out. Other requests are worked on here. If
+// the content is not found, and another member is the writer, that one is asked. w may be nil.
+func (w *Writers) Work(x *request.Request, here func() error) error {
+	if w == nil || !x.Listener.TakesPushes() || !w.shares(x.Repo) {
+		return here()
+	}
+	k := w.keyOf(x.Repo) // here may work on another repository, such as that of a fallback
+	switch {
+	case x.Vouched != nil && x.R.Header.Get(headerRepository) != k.String():
+		return oci.ErrUnavailable.With("members of the fleet differ in what they call %s; configure their upstreams alike", x.Repo.Name)
+	case x.Q.Write():
+		return w.write(x, k, here)
+	case x.Q.Kind == oci.KindBlob && x.AsksToPush() && x.May(identity.Push):
+		return w.askWriter(x, k, here)
+	case x.Vouched != nil:
+		return here()
+	case x.Repo.Up.AcknowledgeLocally && x.Q.Kind != oci.KindBlob:
+		return w.readFirst(x, k, here)
+	}
+	err := here()
+	if oci.NotFound(err) && !x.W.Started() {
+		return w.readAfter(x, k, err)
+	}
+	return err
+}
+
+// write has the writer work on a request that writes.
+func (w *Writers) write(x *request.Request, k key, here func() error) error {
+	ctx := x.R.Context()
+	at := w.find(ctx, k, fleet.Lease{})
+	if x.Vouched != nil {
+		return w.received(x, at, here)
+	}
+	var failed error
+	tried := ""
+	for range attempts {
+		if at.done != nil {
+			defer at.done()
+			return here()
+		}
+		err := w.pass(x, at.Lease, passing{repository: k.String()})
+		moved, isMoved := errors.AsType[*movedError](err)
+		gone, isGone := errors.AsType[*goneError](err)
+		switch {
+		case isMoved:
+			at = w.moved(ctx, k, moved)
+		case isGone && gone.again() && tried != at.Holder:
+			tried = at.Holder // perhaps only a connection that was idle has ended
+		case isGone:
+			w.takeover(x, at.Lease, gone)
+			at = w.find(ctx, k, at.Lease)
+		default:
+			return err
+		}
+		failed = err
+		w.m.passed.WithLabelValues(passedRepeated).Inc()
+	}
+	w.m.passed.WithLabelValues(passedFailed).Inc()
+	return notReached(x, failed)
+}
+
+// moved returns the place of the writer that a member has named, which did not work on the request.
+func (w *Writers) moved(ctx context.Context, k key, m *movedError) place {
+	if m.Holder != w.o.Self.ID {
+		return place{Lease: m.Lease}
+	}
+	l, err := w.take(ctx, k, 0)
+	if err != nil { // each of the two takes the other one for the writer
+		l = m.Lease
+	}
+	return w.placeOf(k, l)
+}
+
+// takeover logs that a writer has failed.
+func (w *Writers) takeover(x *request.Request, l fleet.Lease, err error) {
+	w.m.taken.Inc()
+	w.log.Warn("the member of the fleet that works on the pushes to a repository does not answer, so another one takes over", "member", l.Holder, "address", l.Address,
+		"upstream", x.Repo.Up.Name, "repository", x.Repo.Name, "error", err)
+}
+
+func notReached(x *request.Request, err error) error {
+	return oci.ErrUnavailable.With("the member of the fleet that works on pushes to %s does not answer; push again", x.Repo.Name).Because(err)
+}
+
+// received works on a request that another member has passed on, if this one is the writer.
+// Otherwise it names the writer.
+func (w *Writers) received(x *request.Request, at place, here func() error) error {
+	if at.done != nil {
+		defer at.done()
+		w.m.received.Inc()
+		return here()
+	}
+	x.W.Header().Set(headerMoved, encode(at.Lease))
+	x.W.WriteHeader(http.StatusMisdirectedRequest)
+	return nil
+}
+
+// askWriter has the writer answer whether a push may leave a blob out. If it does not answer, this
+// member does: a client that sends too much is no harm.
+func (w *Writers) askWriter(x *request.Request, k key, here func() error) error {
+	ctx := x.R.Context()
+	at := w.find(ctx, k, fleet.Lease{})
+	if x.Vouched != nil {
+		return w.received(x, at, here)
+	}
+	answered := func(status int) bool { return status < http.StatusInternalServerError }
+	for range 2 {
+		if at.done != nil {
+			break
+		}
+		err := w.pass(x, at.Lease, passing{repository: k.String(), bounded: true, takes: answered})
+		if err == nil || x.W.Started() {
+			return err
+		}
+		if moved, ok := errors.AsType[*movedError](err); ok {
+			at = w.moved(ctx, k, moved)
+		} else if gone, ok := errors.AsType[*goneError](err); ok {
+			w.takeover(x, at.Lease, gone)
+			at = w.find(ctx, k, at.Lease)
+		}
+	}
+	if at.done != nil {
+		defer at.done()
+	}
+	return here()
+}
+
+// readFirst has the writer answer a request for a manifest or a list of a repository whose pushes
+// may be acknowledged and not yet forwarded. If there is none, or it does not have the content or
+// does not answer, this member answers.
+func (w *Writers) readFirst(x *request.Request, k key, here func() error) error {
+	if l, ok := w.other(x.R.Context(), k); ok {
+		if err := w.pass(x, l, passing{repository: k.String(), bounded: true, takes: found}); err == nil || x.W.Started() {
+			return err
+		}
+	}
+	return here()
+}
+
+// readAfter has the writer answer a request for content that was not found here. If the writer does
+// not have it, the answer is that of this member, err.
+func (w *Writers) readAfter(x *request.Request, k key, err error) error {
+	l, ok := w.other(x.R.Context(), k)
+	if !ok {
+		return err
+	}
+	if other := w.pass(x, l, passing{repository: k.String(), bounded: true, takes: found}); other == nil || x.W.Started() {
+		return other
+	}
+	return err
+}
+
+func found(status int) bool { return status < http.StatusBadRequest }
+
+// other returns the lease of another member that is the writer of a repository now.
+func (w *Writers) other(ctx context.Context, k key) (fleet.Lease, bool) {
+	if done, ok := w.enter(k); ok {
+		done()
+		return fleet.Lease{}, false
+	}
+	l, err := w.look(ctx, k)
+	if err != nil {
+		l = w.guess(k, "")
+	}
+	return l, l.Holder != "" && l.Holder != w.o.Self.ID
+}
+
+// maxAsked bounds the members that are asked for something of which nobody knows who has it.
+const maxAsked = 16
+
+// Anywhere has a request worked on here, or by another member if it is not found here. It is for
+// what belongs to no repository. w may be nil.
+func (w *Writers) Anywhere(x *request.Request, here func() error) error {
+	err := here()
+	if w == nil || x.Vouched != nil || !x.Listener.TakesPushes() || !oci.NotFound(err) || x.W.Started() {
+		return err
+	}
+	asked := 0
+	for _, m := range w.o.Members.Live() {
+		if m.ID == w.o.Self.ID {
+			continue
+		}
+		if asked++; asked > maxAsked {
+			break
+		}
+		if other := w.pass(x, fleet.Lease{Holder: m.ID, Address: m.Address}, passing{bounded: true, takes: found}); other == nil || x.W.Started() {
+			return other
+		}
+	}
+	return err
+}
