@@ -10,8 +10,8 @@ type Notification struct {
 	// The most events that wait while dray cannot reach the service; dray drops and counts further
 	// ones. Default: `1000`.
 	Backlog int `yaml:"backlog,omitempty"`
-	// Whether dray also tells the service about each pull of an image, when the pull has ended. That
-	// can be many events.
+	// If `true`, dray also tells the service about each pull of an image, when the pull has ended.
+	// That can be many events. Default: `false`.
 	Pulls bool `yaml:"pulls,omitempty"`
 }
 
