@@ -178,7 +178,7 @@ func (f *fetch) atEnd(err error) bool {
 // readBody reads from the answer. It first discards the bytes to skip. Where an answer ends by
 // itself (see [Stream.End]), it asks the origin for what follows.
 func (f *fetch) readBody(p []byte) (n int, err error) {
-	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end {
+	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end && f.off != f.size {
 		f.disconnect()
 		if err := f.connect(); err != nil {
 			return 0, err

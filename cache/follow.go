@@ -35,7 +35,11 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 	}
 	m.follows = true
 	b.Via = m.via // the refusal of its origin is the answer
-	return s.wait(ctx, b, notHere, m)
+	r, err := s.wait(ctx, b, notHere, m)
+	if r != nil {
+		r.blob.Via = "" // so that no other caller takes the answer of notHere for its own
+	}
+	return r, err
 }
 
 // Progress returns how many bytes of a blob can be read at an offset without waiting. It returns

@@ -125,7 +125,9 @@ func (l *Listener) guarded(x *request.Request) (err error) {
 
 func (l *Listener) serve(x *request.Request) error {
 	m := l.Mirror
-	if hit := m.pull.Hit(x); hit != nil {
+	// A push that the repository's writer has acknowledged, and not yet forwarded, goes before what is
+	// known here.
+	if hit := m.pull.Hit(x); hit != nil && (m.writers == nil || !hit.Meaning.Repo.Up.AcknowledgeLocally) {
 		x.Meaning = hit.Meaning
 		if err := authorise(x); err != nil {
 			return err

@@ -2,12 +2,14 @@ package mirror
 
 import (
 	"net/http"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"dray/mirror/notify"
 	"dray/mirror/request"
 )
 
@@ -30,8 +32,11 @@ func describe(span trace.Span, listener string, x *request.Request, err error) {
 		return
 	}
 	span.SetName(x.R.Method + " " + string(x.Q.Kind))
+	if !strings.HasPrefix(x.R.URL.Path, notify.ReportPath) { // whoever knows the path of a report can read it
+		span.SetAttributes(attribute.String("url.path", x.R.URL.Path))
+	}
 	span.SetAttributes(
-		attribute.String("http.request.method", methodLabel(x.R.Method)), attribute.String("url.path", x.R.URL.Path),
+		attribute.String("http.request.method", methodLabel(x.R.Method)),
 		attribute.Int("http.response.status_code", x.W.Status()), attribute.Int64("http.response.body.size", x.W.Sent()),
 		attribute.String("client.address", x.R.RemoteAddr), attribute.String("user_agent.original", x.R.UserAgent()),
 		attribute.String("dray.listener", listener), attribute.String("dray.request_id", x.ID),

@@ -68,7 +68,7 @@ type Share struct {
 
 	mu        sync.Mutex // guards the fields below; held during Open
 	role      role
-	asked     bool   // the registry has been asked at least once
+	asked     bool   // somebody who is no member may have given bytes
 	lease     Lease  // held by this member for this fetch, or of the holder that it follows
 	source    string // the address of the member from which a follower reads; "" if a stream of it broke off
 	open      int    // streams of it
@@ -116,6 +116,7 @@ func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until in
 		s.asked = true
 		return cache.Stream{}, s.gap(w), ErrRegistry
 	case finished:
+		s.asked = true
 		return cache.Stream{}, w.To, ErrFinished
 	case follower:
 		return cache.Stream{}, 0, err
@@ -225,7 +226,7 @@ func (s *Share) NoBucket() {
 func (s *Share) Unconfirmed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.holdings = nil
+	s.holdings, s.asked = nil, true
 	if s.role != holder && s.role != alone {
 		_, _ = s.goAlone(aloneRefused)
 	}

@@ -62,6 +62,9 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 // returned.
 func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	_, q, _ := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
+	if q.epoch.Refused { // the epoch that the store has is the one that a record must name
+		_, q, _ = answers(ctx, a.ledger, true, k.returnedKey(), k.key())
+	}
 	return q
 }
 

@@ -9,6 +9,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -239,7 +240,7 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	}
 	c.answers.WithLabelValues("store").Add(float64(len(all)))
 	for i, m := range all {
-		if m.known && m.refused {
+		if m.known && m.refused && (m.deletion || ordered(m.key)) {
 			lease.revoke()
 			seen[i].Refused = true
 			c.drop(ctx, m)
@@ -250,6 +251,13 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 		lease.cover(m.stripe, m.writes, h)
 	}
 	return seen, nil
+}
+
+// ordered reports whether it matters which of two values under a key is newer, as for answers about
+// tags and for epochs. A value in one of the other spaces is right as long as nobody deletes it, so
+// what the store has is right even if it has refused a write.
+func ordered(key string) bool {
+	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
 }
 
 // drop gives up a refused write, because the store answers again. A deletion is sent again.

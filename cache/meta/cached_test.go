@@ -416,3 +416,37 @@ func isAsked(g *meta.Guarded) bool {
 	}
 	return false
 }
+
+// TestFrontedRefusedLink: a fact that the store has is not hidden because the store refused to have
+// it written once more. An older fact about a tag is, after a push whose epoch the store refused.
+func TestFrontedRefusedLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := metatest.NewMemory()
+		wire := metatest.NewFaulty(memory)
+		cached := meta.NewCached(wire, meta.CachedOptions{})
+		links, tags := meta.NewVisibility(cached, meta.Options{}), meta.NewTags(cached, meta.Options{})
+		blob := meta.Link{Digest: one, LinkFact: meta.LinkFact{Size: 9, Kind: meta.KindBlob}}
+		if err := links.Add(t.Context(), "ecr", "team/app", blob); err != nil {
+			t.Fatal(err)
+		}
+		if err := set(t, tags, latest("oci"), meta.TagFact{Digest: one}, 0); err != nil {
+			t.Fatal(err)
+		}
+		wire.Fail(errors.New("full"), 0)
+		blob.MediaType = "m"
+		if links.Add(t.Context(), "ecr", "team/app", blob) == nil {
+			t.Fatal("the store refused nothing")
+		}
+		_ = tags.Pushed(t.Context(), latest("other"), meta.TagFact{Digest: two})
+		wire.Fail(nil, 0)
+		time.Sleep(2 * time.Second)
+		for range 2 {
+			if _, err := links.Get(t.Context(), "ecr", "team/app", one); err != nil {
+				t.Errorf("the link is hidden: %v", err)
+			}
+			if f, err := tags.Get(t.Context(), latest("oci")); err == nil {
+				t.Errorf("the tag is %s, as before the push", f.Digest)
+			}
+		}
+	})
+}

@@ -100,6 +100,9 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 		return found, q, err
 	}
 	q.fact, q.epoch = seen[0], seen[len(keys)]
+	if !now && q.epoch.Refused && !q.epoch.Found { // what is there may be from before the epoch that was refused
+		return found, q, err
+	}
 	e := epochIn(l, q.epoch)
 	for i := range keys {
 		if !seen[i].Found {

@@ -39,6 +39,17 @@ func examined(t *testing.T, root, client, address, image string) (code int, foun
 	return code, found
 }
 
+// TestDoctorOfClientWithoutMirror: a version of a client that uses no mirror for a registry is not
+// fine, although there is no file that would have to change.
+func TestDoctorOfClientWithoutMirror(t *testing.T) {
+	s := startStack(t, t.TempDir(), "prefixes: [hub]", "prefixes: [quay.io]")
+	seed(t, s.hub, "prometheus/prometheus", "v3", 1<<10)
+	code, stdout, stderr := runDray(t, nil, "doctor", "--root", t.TempDir(), "--client", "docker", "--client-version", "27.0.0", s.url, "quay.io/prometheus/prometheus:v3")
+	if code != exitRejected || !strings.Contains(stdout, "uses no mirror for quay.io") {
+		t.Errorf("%d %s%s", code, stdout, stderr)
+	}
+}
+
 // TestDoctorOfClients: with the files that dray setup writes, all is well for each client. Without
 // its main file, the client does not use the mirror.
 func TestDoctorOfClients(t *testing.T) {

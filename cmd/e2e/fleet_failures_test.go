@@ -354,7 +354,11 @@ func failures() []failure {
 			event: (*round).stopAll,
 			after: func(r *round) {
 				for _, m := range r.members {
-					<-m.ended
+					select {
+					case <-m.ended:
+					case <-time.After(2 * time.Minute):
+						r.wrong("%s does not stop", m.name)
+					}
 				}
 			},
 			removed: mutation{"cmd/dray/listening/listening.go", "time.NewTimer(l.Pause)", "time.NewTimer(5 * time.Second)"},

@@ -22,6 +22,10 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(ending, cancel)()
+		if r.Method == http.MethodHead { // it has no events, and would not end
+			w.Header().Set("Content-Type", "text/event-stream")
+			return nil
+		}
 		begun := false
 		for item, err := range watch(ctx, r.URL.Query()) {
 			if err != nil && !begun {

@@ -111,7 +111,7 @@ func TestAsk(t *testing.T) {
 		"no digest": {patient, func(context.Context, delegate.Question) delegate.Answer {
 			return delegate.Answer{Answered: true, Digest: "x", Data: raw}
 		}, false},
-		"never ends": {fleet.Patience{Dial: time.Minute, Store: time.Minute, Silence: time.Minute, Begin: 50 * time.Millisecond}, func(ctx context.Context, _ delegate.Question) delegate.Answer {
+		"never ends": {fleet.Patience{Dial: time.Minute, Store: time.Minute, Silence: time.Minute, Begin: 5 * time.Second}, func(ctx context.Context, _ delegate.Question) delegate.Answer {
 			<-ctx.Done()
 			return good
 		}, false},

@@ -199,11 +199,13 @@ func (s *shard) blob(t *Table, key uint64, o *Owner, agent string, id uint64) (p
 // manifests name counts once. The caller holds the mutex of the shard.
 func (p *pull) layers() (l api.LiveLayers) {
 	l.Asked = len(p.loose)
-	for n, a := range p.manifests {
+	seen := map[uint64]bool{}
+	for _, a := range p.manifests {
 		for i, c := range a.layers {
-			if slices.ContainsFunc(p.manifests[:n], func(former asked) bool { return former.index(c.id) >= 0 }) {
+			if seen[c.id] {
 				continue
 			}
+			seen[c.id] = true
 			l.Of++
 			if a.wasAsked(i) {
 				l.Asked++
@@ -229,7 +231,7 @@ func (o *owned) told(p *pull) api.LivePull {
 // ended gives back what a pull has used, which is removed from the table. It returns the pull as it
 // ended, or nothing for one of HEAD alone. The caller holds the mutex of the shard.
 func (o *owned) ended(t *Table, p *pull) (ended []Ended) {
-	if p.got {
+	if p.got && t.o.OnPull != nil {
 		ended = []Ended{{o.told(p), p.size}}
 	}
 	for _, m := range p.manifests {

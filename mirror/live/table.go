@@ -282,18 +282,27 @@ func (s *shard) owned(t *Table, key uint64, o *Owner) (all *owned, gone []Ended)
 	return all, gone
 }
 
-// displace removes the entry that was idle longest. The caller holds mu.
+// displace removes the entry that was idle longest. HEADs alone, which are no pull and are not
+// counted, give way first. The caller holds mu.
 func (s *shard) displace(t *Table) (ended []Ended) {
-	t.displaced.Inc()
-	t.lost.Add(1)
-	var oldest *entry
+	var oldest, headed *entry
 	for _, o := range s.owners {
 		for _, p := range o.pulls {
-			oldest = longerIdle(oldest, &p.entry)
+			if p.got {
+				oldest = longerIdle(oldest, &p.entry)
+			} else {
+				headed = longerIdle(headed, &p.entry)
+			}
 		}
 		for _, p := range o.pushes {
 			oldest = longerIdle(oldest, &p.entry)
 		}
+	}
+	if headed != nil {
+		oldest = headed
+	} else {
+		t.displaced.Inc()
+		t.lost.Add(1)
 	}
 	for key, o := range s.owners {
 		o.pulls = s.keep(o.pulls, func(p *pull) bool {

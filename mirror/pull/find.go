@@ -359,7 +359,11 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		held := r.Held(ctx, d)
 		if held == nil {
-			return f.byDigest(ctx, r, d, accept)
+			a, err := f.byDigest(ctx, r, d, accept)
+			if err != nil || a.source != fromMember {
+				return a, err
+			}
+			held = a.Manifest // no registry has confirmed it yet
 		}
 		absent, asked := r.NoManifest(d, accept).Asking(ctx), time.Now()
 		ref, once := oci.Reference{Digest: d}, r.Up.OneTry()

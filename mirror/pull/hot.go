@@ -49,8 +49,8 @@ func hotKeyOf(x *request.Request) hotKey {
 	default:
 		k.accept = strings.Join(lines, ",")
 	}
-	if len(k.host)+len(k.uri)+len(k.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead {
-		k.uri = ""
+	if len(k.host)+len(k.uri)+len(k.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead || x.Vouched != nil {
+		k.uri = "" // each request that another member passes on has a listener of its own
 	}
 	return k
 }

@@ -271,7 +271,7 @@ func (v *vigil) ask() {
 	defer v.mu.Unlock()
 	switch {
 	case v.over:
-	case errors.Is(err, syscall.ECONNREFUSED), time.Since(v.last) >= silentFor*v.w.o.Patience.Stall:
+	case errors.Is(err, syscall.ECONNREFUSED), err != nil && time.Since(v.last) >= silentFor*v.w.o.Patience.Stall:
 		v.lost()
 	default:
 		v.timer.Reset(v.w.o.Patience.Stall)

@@ -74,6 +74,10 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 		failed = err
 		w.m.passed.WithLabelValues(passedRepeated).Inc()
 	}
+	if at.done != nil { // no attempt has read of the body
+		defer at.done()
+		return here()
+	}
 	w.m.passed.WithLabelValues(passedFailed).Inc()
 	return notReached(x, failed)
 }

@@ -196,8 +196,8 @@ func (w *Writers) enter(k key) (done func(), ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.held[k]
-	if h == nil {
-		return nil, false
+	if h == nil || h.lease.Generation == 0 && h.requests == 0 && !time.Now().Before(w.storeAt) {
+		return nil, false // it was guessed without the store, which can be asked again
 	}
 	return w.begin(h), true
 }

@@ -85,7 +85,9 @@ func (e *Environment) override(cfg *Config, origins map[string]string) {
 	}
 	e.overrideListener(cfg, origins)
 	set(&cfg.CloudWatch.Region, e.Region, origins, "cloudwatch.region", "REGION")
-	set(&cfg.Traces.Endpoint, e.TracesEndpoint, origins, "traces.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
+	if e.TracesEndpoint != nil && strings.HasPrefix(*e.TracesEndpoint, "http") {
+		set(&cfg.Traces.Endpoint, e.TracesEndpoint, origins, "traces.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
+	}
 	set(&cfg.Cache.Directory, e.CacheDirectory, origins, "cache.directory", "DRAY_CACHE_DIRECTORY")
 	set(&cfg.State.Directory, e.StateDirectory, origins, "state.directory", "DRAY_STATE_DIRECTORY")
 	set(&cfg.Cache.MaxBytes, e.CacheMaxBytes, origins, "cache.max_bytes", "DRAY_CACHE_MAX_BYTES")

@@ -27,7 +27,8 @@ type Environment struct {
 	Port *Port `env:"PORT"`
 	// The AWS region of CloudWatch. Without it, dray sends no pull counts to CloudWatch.
 	Region *string `env:"REGION"`
-	// The URL of the OpenTelemetry collector that gets traces; see `traces.endpoint`.
+	// The URL of the OpenTelemetry collector that gets traces; see `traces.endpoint`. dray ignores
+	// values that are no `http` or `https` URL: they are for programs that send by gRPC.
 	TracesEndpoint *string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 
 	// The configuration file; `--config` overrides it.

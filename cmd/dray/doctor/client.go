@@ -53,6 +53,11 @@ func (f clientFlags) checks(ctx context.Context, address, image string) (all []C
 		return nil, nil, err
 	}
 	c.transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: trusting(authorities)}}
+	if len(files) == 0 {
+		all = append(all, Check{"client", "client.files", func(context.Context) Finding {
+			return failed("put the name of the mirror before that of the image", "this version of %s uses no mirror for %s", f.name, registry)
+		}})
+	}
 	for i, file := range files {
 		all = append(all, Check{"client", "client.file." + file.Path, func(context.Context) Finding { return c.file(file, i == 0) }})
 	}

@@ -126,7 +126,7 @@ type naming struct {
 }
 
 func (n *naming) Members(ctx context.Context) ([]fleet.Member, error) {
-	all, err := n.Memory.Members(ctx)
+	all, err := n.Memory.Members(context.WithoutCancel(ctx))
 	if chosen := n.members.Load(); err == nil && chosen != nil {
 		return *chosen, nil
 	}

@@ -67,7 +67,10 @@ func (c Client) Look(ctx context.Context) (files []File, authorities []string, e
 	for _, change := range p.changes {
 		files = append(files, s.look(change))
 	}
-	for _, path := range []string{dockerCerts + m.host + "/ca.crt", containerdCerts + "dray.pem", k3sCertificate, buildkitCertificate, podmanCerts + m.host + "/ca.crt"} {
+	for _, path := range map[string][]string{
+		"docker": {dockerCerts + m.host + "/ca.crt"}, "containerd": {containerdCerts + "dray.pem"}, "k3s": {k3sCertificate}, "buildkit": {buildkitCertificate},
+		"podman": {podmanCerts + m.host + "/ca.crt", dockerCerts + m.host + "/ca.crt"}, // it reads Docker's directory, too
+	}[c.Name] {
 		authorities = append(authorities, filepath.Join(c.Root, path))
 	}
 	return files, authorities, nil

@@ -3,6 +3,7 @@ package tracing
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -60,11 +61,10 @@ func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err e
 	if err != nil {
 		return nil, nil, fmt.Errorf("traces: what OTEL_RESOURCE_ATTRIBUTES has cannot be used: %w", err)
 	}
-	// A client must not decide that dray traces more than the operator wants.
 	share := sdktrace.TraceIDRatioBased(float64(o.Config.Percent) / 100)
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(&reported{SpanExporter: exporter, endpoint: o.Config.Endpoint, log: o.Logger}), sdktrace.WithResource(about),
-		sdktrace.WithSampler(sdktrace.ParentBased(share, sdktrace.WithRemoteParentSampled(share), sdktrace.WithRemoteParentNotSampled(sdktrace.NeverSample()))))
+		sdktrace.WithSampler(sdktrace.ParentBased(share, sdktrace.WithRemoteParentSampled(ofOthers{share}), sdktrace.WithRemoteParentNotSampled(sdktrace.NeverSample()))))
 	return provider.Tracer("dray"), func(ctx context.Context) error {
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushWithin)
@@ -72,6 +72,17 @@ func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err e
 		_ = provider.Shutdown(ctx) // reported has logged why
 		return nil
 	}, nil
+}
+
+// ofOthers decides about requests that belong to the trace of a client. The client chooses the ID
+// of the trace, by which the sampler would otherwise decide, and must not decide that dray traces
+// more than the operator wants.
+type ofOthers struct{ sdktrace.Sampler }
+
+// ShouldSample implements [sdktrace.Sampler].
+func (s ofOthers) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	_, _ = rand.Read(p.TraceID[:]) // never fails
+	return s.Sampler.ShouldSample(p)
 }
 
 // withHeaders adds headers to each request.
