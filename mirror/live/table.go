@@ -26,7 +26,7 @@ import (
 const (
 	shards = 32
 	// perShard bounds the pulls and pushes of a shard, so that the table has at most 2048. Each takes
-	// about 1 KiB, and 3 KiB at most: the constants below bound the texts and the manifests in it.
+	// about 1 KiB, and 6 KiB at most: the constants below bound the texts and the manifests in it.
 	perShard = 64
 	// maxText bounds a text in bytes. Tags, names of repositories, and digests are shorter.
 	maxText = 256
@@ -65,7 +65,8 @@ type Ended struct {
 }
 
 // Table has the pulls and pushes under way. Its methods may be called concurrently, also on a nil
-// Table, which stays empty. It has at most 2048 pulls and pushes, and uses at most 8 MiB of memory.
+// Table, which stays empty. It has at most 2048 pulls and pushes, and uses at most 16 MiB of
+// memory.
 // When more clients are active, the entries that were idle longest give way to new ones.
 type Table struct {
 	o    Options

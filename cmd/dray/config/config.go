@@ -123,9 +123,9 @@ type ServerTLS struct {
 type State struct {
 	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), of
 	// pins, and of the savings by day. dray creates it if it is missing. If it is not the cache's
-	// directory, dray moves what an earlier configuration kept there. The layers that queued pushes
-	// and hosted repositories need are in the cache; `dray backup` copies them, too. Default: the
-	// directory of the cache.
+	// directory, dray moves what an earlier configuration kept there, except for the savings. The
+	// layers that queued pushes and hosted repositories need are in the cache; `dray backup` copies
+	// them, too. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 
