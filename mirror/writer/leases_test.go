@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,11 +42,11 @@ func TestLeases(t *testing.T) {
 		registry := mirrortest.NewRegistry()
 		left := repository.Repo{Up: &repository.Upstream{Name: "up", Sink: registry}, Name: "left"}
 		mirrored := repository.Repo{Up: &repository.Upstream{Name: "mirrored"}, Name: "app"}
-		var open []repository.Repo
+		var open atomic.Pointer[[]repository.Repo]
 		w := writer.New(writer.Options{
 			Self: self, Members: alone{self}, Claims: claims, Identity: func(name string) string { return name },
 			Unfinished: func(see func(repository.Repo)) {
-				for _, r := range open {
+				for _, r := range *open.Load() {
 					see(r)
 				}
 			},
@@ -57,7 +58,7 @@ func TestLeases(t *testing.T) {
 			}
 			return l.Holder
 		}
-		open = []repository.Repo{left, mirrored}
+		open.Store(&[]repository.Repo{left, mirrored})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
@@ -81,7 +82,7 @@ func TestLeases(t *testing.T) {
 		if got := holder("left"); got != "one" {
 			t.Errorf("an hour later, and after the store has lost everything, the writer is %q", got)
 		}
-		open = nil
+		open.Store(&[]repository.Repo{})
 		time.Sleep(fleet.LeaseTTL + 2*fleet.RenewEvery)
 		synctest.Wait()
 		calls := claims.Calls()
