@@ -102,7 +102,7 @@ func TestDoctorOfBrokenClients(t *testing.T) {
 		w.Header().Set("Warning", `110 - "Response is Stale"`)
 	}))
 	defer old.Close()
-	down := "http://127.0.0.1:" + freePort(t)
+	down := "http://" + deaf(t)
 	for _, tc := range []struct {
 		name, client, address, image string
 		broken                       func(root string)

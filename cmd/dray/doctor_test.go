@@ -55,7 +55,7 @@ func TestDoctor(t *testing.T) {
 		_, _ = w.Write([]byte("<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>"))
 	}))
 	defer regional.Close()
-	down := "127.0.0.1:" + freePort(t)
+	down := deaf(t)
 	listens, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,7 @@ func TestOperatorFailures(t *testing.T) {
 		code    int
 		stderr  string
 	}{
-		{"127.0.0.1:" + freePort(t), exitUnreachable, "cannot connect to dray: it is not running"},
+		{deaf(t), exitUnreachable, "cannot connect to dray: it is not running"},
 		{hangsUp(t), exitFailed, "which may have received the request: connection closed"},
 		{answer(404, "404 page not found\n").URL, exitFailed, "answered 404 Not Found: 404 page not found"},
 		{answer(200, "<html>").URL, exitFailed, "cannot decode the answer"},

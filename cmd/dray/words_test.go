@@ -388,7 +388,7 @@ func TestCommandWords(t *testing.T) {
 	b.WriteString("\n# exit codes\n")
 	s := startStack(t, t.TempDir(), described...)
 	dir := t.TempDir()
-	nobody := "127.0.0.1:" + freePort(t)
+	nobody := deaf(t)
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
