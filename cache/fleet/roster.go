@@ -18,15 +18,13 @@ const (
 
 // roster knows which members are alive.
 type roster struct {
-	me        Member // but for its zone and its upstreams
+	me        Member // but for its upstreams
 	upstreams func() Upstreams
 	live      atomic.Pointer[[]Member]
-	place     atomic.Pointer[string] // the zone of this member
 }
 
 func newRoster(me Member, upstreams func() Upstreams) *roster {
 	r := &roster{me: me, upstreams: upstreams}
-	r.SetZone(me.Zone)
 	r.live.Store(&[]Member{me})
 	return r
 }
@@ -38,12 +36,6 @@ func newRoster(me Member, upstreams func() Upstreams) *roster {
 // waits. The caller must not change the result.
 func (r *roster) Live() []Member { return *r.live.Load() }
 
-// SetZone says in which zone this member runs, if Options.Self does not say it.
-func (r *roster) SetZone(zone string) { r.place.Store(&zone) }
-
-// zone returns the zone in which this member runs; empty if it is not known.
-func (r *roster) zone() string { return *r.place.Load() }
-
 // zoneOf returns the zone of another member as far as it is known, or else this one's.
 func (r *roster) zoneOf(id string) string {
 	for _, m := range r.Live() {
@@ -51,13 +43,12 @@ func (r *roster) zoneOf(id string) string {
 			return m.Zone
 		}
 	}
-	return r.zone()
+	return r.me.Zone
 }
 
 // self returns this member as others see it now.
 func (r *roster) self() Member {
 	m := r.me
-	m.Zone = r.zone()
 	if r.upstreams != nil {
 		m.Upstreams = r.upstreams()
 	}
@@ -82,7 +73,7 @@ func (r *roster) update(all []Member) {
 // neighbours returns some of the other members that live in this one's zone.
 func (r *roster) neighbours() (all []Member) {
 	for _, m := range r.Live() {
-		if m.ID != r.me.ID && m.Zone == r.zone() {
+		if m.ID != r.me.ID && m.Zone == r.me.Zone {
 			all = append(all, m)
 		}
 	}

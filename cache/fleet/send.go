@@ -100,7 +100,7 @@ func (p *peers) do(r *http.Request) (*http.Response, error) {
 	r.Header.Set(headerProtocol, strconv.Itoa(p.me.Protocol))
 	r.Header.Set(headerMember, p.me.ID)
 	r.Header.Set(headerAddress, p.me.Address)
-	r.Header.Set(headerZone, p.zone())
+	r.Header.Set(headerZone, p.me.Zone)
 	return p.client.Do(r)
 }
 
