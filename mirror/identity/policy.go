@@ -52,13 +52,8 @@ func (p *Policy) Login(r *http.Request) (Principal, error) {
 // error is [oci.ErrDenied] or the error of the [Authenticator]. An authenticated caller is returned
 // together with [oci.ErrDenied].
 func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
-	for _, n := range needs {
-		if n.Action == Pull {
-			continue
-		}
-		if err := p.mayWrite(r, n.Action); err != nil {
-			return Principal{}, err
-		}
+	if err := p.mayWriteAll(r, needs); err != nil {
+		return Principal{}, err
 	}
 	a := p.Access
 	if a == nil {
@@ -68,13 +63,22 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 		return Principal{}, p.refusePage(r)
 	}
 	if !hasCredentials(r) && p.Role == RoleMirror && !p.Challenge {
-		err := oci.ErrDenied.With("this mirror requires credentials; log in first")
-		if a.Failed != nil {
-			a.Failed(r, err)
-		}
-		return Principal{}, err
+		return Principal{}, a.refuse(r, oci.ErrDenied.With("this mirror requires credentials; log in first"))
 	}
 	return a.authorise(r, needs)
+}
+
+// mayWriteAll is mayWrite for all needs that are no pulls.
+func (p *Policy) mayWriteAll(r *http.Request, needs []Need) error {
+	for _, n := range needs {
+		if n.Action == Pull {
+			continue
+		}
+		if err := p.mayWrite(r, n.Action); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mayWrite decides about pushes and deletions before authentication. Without an Access, it accepts

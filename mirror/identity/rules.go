@@ -80,10 +80,18 @@ func (a *Access) anonymously(needs []Need) bool {
 // credentials are missing or wrong, or if the caller lacks one of the rights.
 func (a *Access) authorise(r *http.Request, needs []Need) (Principal, error) {
 	who, err := a.authenticated(r, needs)
-	if err != nil && a.Failed != nil {
+	if err != nil {
+		return who, a.refuse(r, err)
+	}
+	return who, nil
+}
+
+// refuse returns err, which refuses a request, after calling Failed.
+func (a *Access) refuse(r *http.Request, err error) error {
+	if a.Failed != nil {
 		a.Failed(r, err)
 	}
-	return who, err
+	return err
 }
 
 // authenticated is authorise without the call of Failed.

@@ -19,13 +19,8 @@ type Vouched struct {
 // caller's token limits the rights, it grants only those in who.Granted of them, because only the
 // other member has seen the token.
 func (p *Policy) Confirm(r *http.Request, who Vouched, needs ...Need) (Principal, error) {
-	for _, n := range needs {
-		if n.Action == Pull {
-			continue
-		}
-		if err := p.mayWrite(r, n.Action); err != nil {
-			return Principal{}, err
-		}
+	if err := p.mayWriteAll(r, needs); err != nil {
+		return Principal{}, err
 	}
 	a := p.Access
 	if a == nil {
@@ -35,11 +30,7 @@ func (p *Policy) Confirm(r *http.Request, who Vouched, needs ...Need) (Principal
 		if a.confirms(who, n) {
 			continue
 		}
-		err := oci.ErrDenied.With("user %q may not %s %s, according to the member of the fleet that works on it", who.Name, n.Action, n.Repository)
-		if a.Failed != nil {
-			a.Failed(r, err)
-		}
-		return who.Principal, err
+		return who.Principal, a.refuse(r, oci.ErrDenied.With("user %q may not %s %s, according to the member of the fleet that works on it", who.Name, n.Action, n.Repository))
 	}
 	return who.Principal, nil
 }
