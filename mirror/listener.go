@@ -278,8 +278,10 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	}
 	optional("proxy", proxied.Peer(x.R))
 	optional("request_id", x.ID)
-	if span := trace.SpanContextFromContext(x.R.Context()); span.IsSampled() {
-		optional("trace_id", span.TraceID().String())
+	if l.Mirror.tracer != nil {
+		if span := trace.SpanContextFromContext(x.R.Context()); span.IsSampled() {
+			optional("trace_id", span.TraceID().String())
+		}
 	}
 	optional("user", x.Caller.Name)
 	optional("upstream", x.Target.Upstream)

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -17,7 +18,7 @@ import (
 // (https://www.w3.org/TR/trace-context/). Without a tracer, the span records nothing.
 func (m *Mirror) begin(r *http.Request) (*http.Request, trace.Span) {
 	if m.tracer == nil {
-		return r, trace.SpanFromContext(r.Context())
+		return r, trace.SpanFromContext(context.Background())
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	ctx, span := m.tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer))
