@@ -65,7 +65,7 @@ func start(t testing.TB, leases fleet.Leases, id string, edit func(*fleet.Option
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln := &killable{Listener: inner}
+	ln := &fleettest.Listener{Listener: inner}
 	keys, err := fleet.ParseKeys([]byte(secret))
 	if err != nil {
 		t.Fatal(err)
@@ -80,10 +80,10 @@ func start(t testing.TB, leases fleet.Leases, id string, edit func(*fleet.Option
 	done := make(chan error, 2)
 	go func() { done <- m.cache.Run(ctx) }()
 	go func() { done <- m.Serve(ctx, ln) }()
-	m.down = ln.kill
+	m.down = ln.Kill
 	t.Cleanup(func() {
 		stop()
-		ln.kill()
+		ln.Kill()
 		for range 2 {
 			if err := <-done; err != nil && ctx.Err() == nil {
 				t.Error(err)
@@ -93,39 +93,6 @@ func start(t testing.TB, leases fleet.Leases, id string, edit func(*fleet.Option
 		d.Close()
 	})
 	return m
-}
-
-// killable is a listener that can end with all its connections.
-type killable struct {
-	net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
-	dead  bool
-}
-
-func (k *killable) Accept() (net.Conn, error) {
-	c, err := k.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.dead {
-		c.Close()
-		return nil, net.ErrClosed
-	}
-	k.conns = append(k.conns, c)
-	return c, nil
-}
-
-func (k *killable) kill() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.dead = true
-	k.Close()
-	for _, c := range k.conns {
-		c.Close()
-	}
 }
 
 // registry gives one blob, up to a gate, and counts the bytes that it gives.

@@ -224,29 +224,35 @@ func (f *fleetOf) sent() (layers float64, requests int64) {
 	return float64(c.BytesOut) / float64(f.size), c.Requests
 }
 
+// together has two clients of each member pull the layer, and read while it arrives.
+func (f *fleetOf) together(fill string) {
+	f.Helper()
+	at, answers := f.size/2, 1
+	if fill == "parallel" {
+		at, answers = 64<<10, -1
+		f.manifests()
+	}
+	release := f.hold(at, answers)
+	var clients []*pulling
+	for _, p := range f.members {
+		clients = append(clients, f.pull(p), f.pull(p))
+	}
+	for _, c := range clients {
+		c.reaches(at / 2)
+	}
+	release()
+	for _, c := range clients {
+		c.ends()
+	}
+}
+
 // TestFleet has clients of all members pull a cold layer. The registry sends it once.
 func TestFleet(t *testing.T) {
 	for _, n := range []int{2, 3, 5} {
 		for _, fill := range []string{"whole", "parallel"} {
 			t.Run(fmt.Sprint(n, " members, ", fill), func(t *testing.T) {
 				f := startFleet(t, n, fill, patient)
-				at, answers := f.size/2, 1
-				if fill == "parallel" {
-					at, answers = 64<<10, -1
-					f.manifests()
-				}
-				release := f.hold(at, answers)
-				var clients []*pulling
-				for _, p := range f.members {
-					clients = append(clients, f.pull(p), f.pull(p))
-				}
-				for _, c := range clients { // each client reads while the layer arrives
-					c.reaches(at / 2)
-				}
-				release()
-				for _, c := range clients {
-					c.ends()
-				}
+				f.together(fill)
 				if layers, requests := f.sent(); layers > 1.01 || layers < 1 {
 					t.Errorf("the registry sent %.3f times the layer, in %d answers", layers, requests)
 				}
@@ -354,23 +360,7 @@ func TestFleetZones(t *testing.T) {
 	for _, fill := range []string{"whole", "parallel"} {
 		t.Run(fill, func(t *testing.T) {
 			f := startFleet(t, 6, fill, patient, "a", "a", "b", "b", "c", "c")
-			at, answers := f.size/2, 1
-			if fill == "parallel" {
-				at, answers = 64<<10, -1
-				f.manifests()
-			}
-			release := f.hold(at, answers)
-			var clients []*pulling
-			for _, p := range f.members {
-				clients = append(clients, f.pull(p), f.pull(p))
-			}
-			for _, c := range clients {
-				c.reaches(at / 2)
-			}
-			release()
-			for _, c := range clients {
-				c.ends()
-			}
+			f.together(fill)
 			crossed := 0.0
 			for _, p := range f.members {
 				crossed += p.value(t, `dray_fleet_received_bytes_total{zone="other"}`)

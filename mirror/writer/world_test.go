@@ -35,7 +35,7 @@ var patient = fleet.Patience{Dial: time.Minute, Stall: 20 * time.Millisecond, Be
 type member struct {
 	*mirrortest.Fixture
 	info   fleet.Member
-	ln     *killable // for other members
+	ln     *fleettest.Listener // for other members
 	url    string
 	client *http.Client
 	// blind says that this member cannot reach the store of claims.
@@ -68,7 +68,7 @@ func start(t testing.TB, n int, edit func(*member, *mirror.Options)) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := &member{ln: &killable{Listener: inner}, info: fleet.Member{ID: fmt.Sprint("member-", i), Address: inner.Addr().String(), Protocol: fleet.Protocol}}
+		m := &member{ln: &fleettest.Listener{Listener: inner}, info: fleet.Member{ID: fmt.Sprint("member-", i), Address: inner.Addr().String(), Protocol: fleet.Protocol}}
 		if _, err := alive.Renew(t.Context(), m.info, nil); err != nil { // so that each knows all of them at once
 			t.Fatal(err)
 		}
@@ -109,18 +109,18 @@ func (w *world) start(m *member, alive *fleettest.Memory, edit func(*member, *mi
 	running.Go(func() { _ = others.Run(ctx) })
 	running.Go(func() { _ = others.Serve(ctx, m.ln) })
 	front := httptest.NewUnstartedServer(m.Listener)
-	clients := &killable{Listener: front.Listener}
+	clients := &fleettest.Listener{Listener: front.Listener}
 	front.Listener = clients
 	front.Start()
 	m.url, m.client = front.URL, &http.Client{Transport: &http.Transport{}}
-	m.kill = func() { m.ln.kill(); clients.kill() }
+	m.kill = func() { m.ln.Kill(); clients.Kill() }
 	w.Cleanup(func() {
 		m.client.CloseIdleConnections()
-		clients.kill()
+		clients.Kill()
 		front.Close()
 		stop()
 		others.Interrupt()
-		m.ln.kill()
+		m.ln.Kill()
 		running.Wait()
 	})
 }
@@ -177,42 +177,6 @@ func (c counted) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	c.m.passed.Add(int64(n))
 	return n, err
-}
-
-// killable is a listener that can end with all its connections.
-type killable struct {
-	net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
-	dead  bool
-}
-
-func (k *killable) Accept() (net.Conn, error) {
-	c, err := k.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.dead {
-		c.Close()
-		return nil, net.ErrClosed
-	}
-	k.conns = append(k.conns, c)
-	return c, nil
-}
-
-func (k *killable) kill() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.dead {
-		return
-	}
-	k.dead = true
-	k.Close()
-	for _, c := range k.conns {
-		c.Close()
-	}
 }
 
 // answer is an answer, read to its end.
