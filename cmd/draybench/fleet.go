@@ -29,7 +29,7 @@ const fleetConfig = `
 listeners:
   - {name: plain, address: "{plain}", role: mirror, upstreams: [origin]}
 upstreams:
-  - {name: origin, kind: oci, url: "http://{origin}", prefetch: {enabled: false}}
+  - {name: origin, kind: oci, url: "http://{origin}", prefetch: {enabled: false}PARALLEL}
 metadata: {url: "redis://REDIS/0"}
 fleet: {address: "{secure}", advertise: "ADVERTISE", secret_file: "SECRET", zone: "ZONE"}
 cache: {directory: "{dir}/cache"}
@@ -42,21 +42,27 @@ type members struct {
 	b       fleets
 	redis   string // address
 	secret  string // file
-	bucket  string // a line of the configuration, or empty
+	setup   fleetSetup
 	origin  *origin
 	running []*running
 	roads   []*road
 	store   *process
 }
 
+// fleetSetup is what the members of one fleet have in their configuration, and others do not.
+type fleetSetup struct {
+	bucket  string // a line, or empty
+	inOrder bool   // each layer is fetched by one request
+}
+
 // fleetOf starts n members with empty caches in front of an origin, and a Redis. The caller stops
 // them.
-func (b fleets) fleetOf(ctx context.Context, n int, o *origin, bucket string) (*members, error) {
+func (b fleets) fleetOf(ctx context.Context, n int, o *origin, setup fleetSetup) (*members, error) {
 	dir, err := os.MkdirTemp(b.dir, "fleet")
 	if err != nil {
 		return nil, err
 	}
-	f := &members{b: b, secret: filepath.Join(dir, "secret"), bucket: bucket, origin: o}
+	f := &members{b: b, secret: filepath.Join(dir, "secret"), setup: setup, origin: o}
 	if err := os.WriteFile(f.secret, []byte(strings.Repeat("a secret of this run ", 2)), 0o600); err != nil {
 		return nil, err
 	}
@@ -80,7 +86,11 @@ func (f *members) add(ctx context.Context) (*running, error) {
 		return nil, err
 	}
 	f.roads = append(f.roads, way)
-	config := strings.NewReplacer("REDIS", f.redis, "ADVERTISE", way.address, "SECRET", f.secret, "ZONE", fmt.Sprint("zone", len(f.running)), "BUCKET", f.bucket).Replace(fleetConfig)
+	parallel := ""
+	if f.setup.inOrder {
+		parallel = ", parallel_fill: {streams: 1}"
+	}
+	config := strings.NewReplacer("PARALLEL", parallel, "REDIS", f.redis, "ADVERTISE", way.address, "SECRET", f.secret, "ZONE", fmt.Sprint("zone", len(f.running)), "BUCKET", f.setup.bucket).Replace(fleetConfig)
 	p := drayWith(d.path, config)
 	p.env = append(p.env, "AWS_ACCESS_KEY_ID="+bucketUser, "AWS_SECRET_ACCESS_KEY="+bucketSecret, "AWS_EC2_METADATA_DISABLED=true")
 	r, err := f.b.start(ctx, p, f.origin)
@@ -132,8 +142,10 @@ func (b fleets) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.fleetDelay(ctx, line); err != nil {
-		return err
+	for _, d := range []delay{{true, fleetMedian, fleetTail}, {false, rangesMedian, rangesTail}} {
+		if err := b.fleetDelay(ctx, line, d); err != nil {
+			return err
+		}
 	}
 	if err := b.fleetBucket(ctx, line); err != nil {
 		return err
@@ -143,7 +155,7 @@ func (b fleets) measure(ctx context.Context) error {
 
 // fleetHerd has clients pull an image: one client of one member, or several of each.
 func (b fleets) fleetHerd(ctx context.Context, o *origin, img *image, clients int) error {
-	f, err := b.fleetOf(ctx, 5, o, "")
+	f, err := b.fleetOf(ctx, 5, o, fleetSetup{})
 	if err != nil {
 		return err
 	}
@@ -188,9 +200,16 @@ func (b fleets) valid(idle func() float64) bool {
 	return false
 }
 
+// delay is a measurement of how much later bytes reach a follower's client.
+type delay struct {
+	inOrder      bool // see fleetSetup
+	median, tail metric
+}
+
 // fleetDelay has a client of the holder and one of a follower read one layer, and compares when an
-// offset reaches them.
-func (b fleets) fleetDelay(ctx context.Context, line shape) error {
+// offset reaches them. Ranges of a layer arrive out of order: if the first missing one comes, the
+// client of the holder gets all that follow it at once, so that this measures a rate.
+func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 	samples := b.plan.FleetSamples
 	img, err := newImage("bench/delay", "v1", 1, int64(samples*3/2*stepBytes))
 	if err != nil {
@@ -201,7 +220,7 @@ func (b fleets) fleetDelay(ctx context.Context, line shape) error {
 		return err
 	}
 	defer o.close()
-	f, err := b.fleetOf(ctx, 2, o, "")
+	f, err := b.fleetOf(ctx, 2, o, fleetSetup{inOrder: m.inOrder})
 	if err != nil {
 		return err
 	}
@@ -238,8 +257,8 @@ func (b fleets) fleetDelay(ctx context.Context, line shape) error {
 		delays = append(delays, arrived[1][i].Sub(arrived[0][i]))
 	}
 	slices.Sort(delays)
-	b.results.add(fleetMedian, dray, milliseconds(delays[len(delays)/2]))
-	b.results.add(fleetTail, dray, milliseconds(delays[len(delays)*99/100]))
+	b.results.add(m.median, dray, milliseconds(delays[len(delays)/2]))
+	b.results.add(m.tail, dray, milliseconds(delays[len(delays)*99/100]))
 	return nil
 }
 

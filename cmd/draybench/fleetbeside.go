@@ -58,7 +58,7 @@ func (b fleets) fleetOfEither(ctx context.Context, name, path string, line shape
 	defer stop()
 	var asked []*running
 	if name == dray {
-		f, err := b.fleetOf(ctx, 5, o, fmt.Sprintf("bucket: {url: \"s3://shared/bench\", endpoint: \"http://%s\", path_style: true, region: eu-west-1}\n", way.address))
+		f, err := b.fleetOf(ctx, 5, o, fleetSetup{bucket: fmt.Sprintf("bucket: {url: \"s3://shared/bench\", endpoint: \"http://%s\", path_style: true, region: eu-west-1}\n", way.address)})
 		if err != nil {
 			return err
 		}

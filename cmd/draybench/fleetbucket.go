@@ -51,7 +51,7 @@ func (b fleets) fleetBucket(ctx context.Context, line shape) error {
 		return err
 	}
 	defer stop()
-	f, err := b.fleetOf(ctx, 1, o, fmt.Sprintf("bucket: {url: \"s3://shared/bench\", endpoint: \"http://%s\", path_style: true, region: eu-west-1}\n", way.address))
+	f, err := b.fleetOf(ctx, 1, o, fleetSetup{bucket: fmt.Sprintf("bucket: {url: \"s3://shared/bench\", endpoint: \"http://%s\", path_style: true, region: eu-west-1}\n", way.address)})
 	if err != nil {
 		return err
 	}
