@@ -384,6 +384,7 @@ var testable = []allowance{
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", "reads the schema of the configuration"},
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"github.com/pelletier/go-toml/v2", "reads files of clients"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
+	{"github.com/grafana/grafana-foundation-sdk/go", "the schema of dashboards"},
 	{"go.opentelemetry.io/proto/otlp", "what a collector gets"}, {"google.golang.org/protobuf/proto", "decodes it"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},

@@ -21,17 +21,28 @@ import (
 	"dray/mirror/writer"
 )
 
-const metricsPage = `# Metrics
+// metricRow finds the last column of a row of docs/metrics.md.
+var metricRow = regexp.MustCompile("(?m)^\\| `(dray_[a-z0-9_]+)` \\|.* \\| ([^|]*) \\|$")
 
-The admin listener serves these metrics at ` + "`/metrics`" + `, beside those of the Go runtime and of the
-process. [operating.md](operating.md#what-to-watch) says which of them to watch and what to do about
-them. A metric can be missing if its part of dray is not configured. An *origin* is the place from
-which the cache fetches content: an upstream. A test writes this page from the help texts in the
-program.
-
-| Metric | Labels | Meaning |
-|---|---|---|
-`
+// adviceOf returns what the page says to do when a metric moves, by name, and the page up to its
+// table. People write these, and the test the rest.
+func adviceOf(t *testing.T) (head string, advice map[string]string) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rule = "\n|---|---|---|---|\n"
+	head, table, found := strings.Cut(string(page), rule)
+	if !found {
+		t.Fatal("docs/metrics.md has no table")
+	}
+	advice = map[string]string{}
+	for _, row := range metricRow.FindAllStringSubmatch(table, -1) {
+		advice[row[1]] = row[2]
+	}
+	return head + rule, advice
+}
 
 // described has everything switched on that counts something.
 var described = []string{
@@ -66,9 +77,9 @@ func metricsOf(t *testing.T, r prometheus.Collector) map[string]string {
 		if parts[4] != "" {
 			labels = append(labels, strings.Split(parts[4], ",")...)
 		}
-		row := fmt.Sprintf("| `%s` | %s | %s |\n", parts[1], strings.Join(labels, ", "), strings.ReplaceAll(parts[2], `\"`, `"`))
+		row := fmt.Sprintf("| `%s` | %s | %s |", parts[1], strings.Join(labels, ", "), strings.ReplaceAll(parts[2], `\"`, `"`))
 		if other := rows[parts[1]]; other != "" && other != row {
-			t.Errorf("%s has two meanings:\n%s%s", parts[1], other, row)
+			t.Errorf("%s has two meanings:\n%s\n%s", parts[1], other, row)
 		}
 		rows[parts[1]] = row
 	}
@@ -101,7 +112,9 @@ func membersOf(s *stack) *prometheus.Registry {
 	return members
 }
 
-// TestMetricsAreDocumented: the page has every metric, and no page names one that does not exist.
+// TestMetricsAreDocumented: the page has every metric and says what to do when it moves, and no
+// page names one that does not exist. With -update, the test writes all of the table but its last
+// column.
 func TestMetricsAreDocumented(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
 	rows := metricsOf(t, s.metrics)
@@ -111,9 +124,12 @@ func TestMetricsAreDocumented(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	page := metricsPage
+	page, advice := adviceOf(t)
 	for _, name := range names {
-		page += rows[name]
+		if len(advice[name]) < len("Nothing.") {
+			t.Errorf("docs/metrics.md does not say what to do when %s moves: write it into the last column", name)
+		}
+		page += rows[name] + " " + advice[name] + " |\n"
 	}
 	golden(t, "../../docs/metrics.md", page)
 

@@ -180,7 +180,7 @@ func TestChart(t *testing.T) {
 		particular func(t *testing.T, c *chart)
 	}{
 		"defaults":  {"", nil, nil, checkDefaults},
-		"monitored": {"metrics: {serviceMonitor: {enabled: true, labels: {team: a}, interval: 1m}, prometheusRule: {enabled: true, labels: {team: b}}}", []string{"ServiceMonitor/dray", "PrometheusRule/dray"}, nil, checkMonitored},
+		"monitored": {"metrics: {serviceMonitor: {enabled: true, labels: {team: a}, interval: 1m}, prometheusRule: {enabled: true, labels: {team: b}}, dashboard: {enabled: true, labels: {team: c}}}", []string{"ServiceMonitor/dray", "PrometheusRule/dray", "ConfigMap/dray-dashboard"}, nil, checkMonitored},
 		"nothing more than needed": {"serviceAccount: {create: false, name: own}\nnetworkPolicy: {enabled: false}\npodDisruptionBudget: {enabled: false}", nil,
 			[]string{"NetworkPolicy/dray", "PodDisruptionBudget/dray", "ServiceAccount/dray"}, func(t *testing.T, c *chart) {
 				expect(t, c.pod(), "own", "serviceAccountName")
@@ -249,7 +249,7 @@ func TestChart(t *testing.T) {
 			entry.more = append(entry.more, append(undo, "DaemonSet/dray-nodes")...)
 		}
 		if strings.Contains(values, "metrics:") {
-			entry.more = append(entry.more, "ServiceMonitor/dray", "PrometheusRule/dray")
+			entry.more = append(entry.more, "ServiceMonitor/dray", "PrometheusRule/dray", "ConfigMap/dray-dashboard")
 		}
 		if strings.Contains(values, "kind: DaemonSet") {
 			entry.more, entry.fewer = append(entry.more, "DaemonSet/dray"), []string{"StatefulSet/dray", "PodDisruptionBudget/dray"}
@@ -482,6 +482,10 @@ func checkMonitored(t *testing.T, c *chart) {
 	if diff := cmp.Diff(file, part[object](t, rule, "spec")); diff != "" || len(file) == 0 {
 		t.Errorf("rules.yaml and the rule:\n%s", diff)
 	}
+	board := c.want("ConfigMap/dray-dashboard")
+	expect(t, board, "1", "metadata", "labels", "grafana_dashboard") // the sidecar of Grafana's chart looks for it
+	expect(t, board, "c", "metadata", "labels", "team")
+	expect(t, board, string(read(t, filepath.Join(chartDir, "dashboard.json"))), "data", "dray.json")
 }
 
 func checkIngress(t *testing.T, c *chart) {

@@ -59,6 +59,8 @@ func TestChartRefuses(t *testing.T) {
 		"a registry with a path":        {"nodes: {registries: [quay.io/x]}", "registries"},
 		"a file in place of its text":   {"nodes: {ca: /etc/ca.pem}", "ca"},
 		"yes":                           {"nodes: {mode: yes}", "mode"},
+		"a dashboard by its name":       {"metrics: {dashboard: dray}", "dashboard"},
+		"a label without quotes":        {"metrics: {dashboard: {labels: {grafana_dashboard: 1}}}", "grafana_dashboard"},
 		"a secret that is no name":      {"existingSecret: Not_A_Name", "existingSecret"},
 	} {
 		if out, err := onChart(t, tc.values, "template", releaseName, chartDir); err == nil || !strings.Contains(out, tc.says) {

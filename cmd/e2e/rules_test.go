@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,43 +35,99 @@ func readRules(t *testing.T) (rules []alertRule, file string) {
 	return rules, file
 }
 
+// documentedMetrics returns the labels of the metrics that dray has, by name.
+func documentedMetrics(t *testing.T) map[string][]string {
+	t.Helper()
+	metrics := map[string][]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(dray_[a-z_]+)` \\| ([a-z_, ]*) \\|").FindAllSubmatch(read(t, "../../docs/metrics.md"), -1) {
+		metrics[string(row[1])] = strings.Split(string(row[2]), ", ")
+	}
+	if len(metrics) < 50 {
+		t.Fatalf("docs/metrics.md has %d metrics", len(metrics))
+	}
+	for _, name := range []string{"process_cpu_seconds_total", "process_resident_memory_bytes"} { // of the client library
+		metrics[name] = nil
+	}
+	return metrics
+}
+
+var (
+	aggregations = regexp.MustCompile(`\b(sum|min|max|count|absent)\b`)
+
+	selectors = regexp.MustCompile(`\b((?:dray|process|go)_[a-z_]+)(?:\{([^}]*)\})?`)
+	matchers  = regexp.MustCompile(`([a-z_]+)=~?"([^"]*)"`)
+	groupings = regexp.MustCompile(`\bby \(([a-z_, ]+)\) \(`)
+)
+
+// checkExpression complains about metrics, labels and values of labels that do not exist. It
+// returns the labels that the result of the expression has.
+func checkExpression(t *testing.T, where, expr string, metrics map[string][]string) (carried []string) {
+	t.Helper()
+	words := string(read(t, "../dray/testdata/words/metrics.golden"))
+	labelsOf := func(name string) []string {
+		bare := strings.TrimSuffix(name, "_bucket")
+		labels, found := metrics[bare]
+		if !found {
+			t.Errorf("%s asks for %s, which docs/metrics.md does not have", where, name)
+		}
+		if labels = append([]string{"instance"}, labels...); bare != name {
+			labels = append(labels, "le")
+		}
+		return labels
+	}
+	asked := selectors.FindAllStringSubmatch(expr, -1)
+	if len(asked) == 0 {
+		t.Errorf("%s asks for no metric", where)
+	}
+	for _, s := range asked {
+		labels := labelsOf(s[1])
+		carried = append(carried, labels...)
+		for _, m := range matchers.FindAllStringSubmatch(s[2], -1) {
+			if !slices.Contains(labels, m[1]) {
+				t.Errorf("%s asks for the label %s of %s", where, m[1], s[1])
+			}
+			for value := range strings.SplitSeq(m[2], "|") {
+				if m[1] != "instance" && m[1] != "status" && !strings.Contains(words, "\n\""+value+"\"\n") {
+					t.Errorf("%s asks for %s=%q, which no label has", where, m[1], value)
+				}
+			}
+		}
+	}
+	if aggregations.MatchString(expr) {
+		carried = nil // what aggregates drops labels
+	}
+	for _, at := range groupings.FindAllStringSubmatchIndex(expr, -1) {
+		inner, depth := expr[at[1]:], 1
+		for i, c := range inner {
+			if depth += map[rune]int{'(': 1, ')': -1}[c]; depth == 0 {
+				inner = inner[:i]
+				break
+			}
+		}
+		for label := range strings.SplitSeq(expr[at[2]:at[3]], ", ") {
+			carried = append(carried, label)
+			for _, s := range selectors.FindAllStringSubmatch(inner, -1) {
+				if !slices.Contains(labelsOf(s[1]), label) {
+					t.Errorf("%s groups %s by %s, which it does not have", where, s[1], label)
+				}
+			}
+		}
+	}
+	return carried
+}
+
 // TestAlertRules: each alert asks for metrics and labels that there are, and says what it is about.
 func TestAlertRules(t *testing.T) {
-	metrics := map[string]map[string]bool{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(dray_[a-z_]+)` \\| ([a-z_, ]*) \\|").FindAllSubmatch(read(t, "../../docs/metrics.md"), -1) {
-		metrics[string(row[1])] = map[string]bool{}
-		for _, label := range strings.Split(string(row[2]), ", ") {
-			metrics[string(row[1])][label] = true
-		}
-	}
+	metrics := documentedMetrics(t)
 	rules, _ := readRules(t)
-	if len(rules) < 10 || len(metrics) < 50 {
-		t.Fatalf("%d alerts, %d metrics", len(rules), len(metrics))
+	if len(rules) < 10 {
+		t.Fatalf("%d alerts", len(rules))
 	}
 	for _, r := range rules {
-		names := regexp.MustCompile(`dray_[a-z_]+`).FindAllString(r.Expr, -1)
-		labels := regexp.MustCompile(`\b([a-z_]+)="`).FindAllStringSubmatch(r.Expr, -1)
-		if by := regexp.MustCompile(`by \(([a-z_, ]+)\)`).FindStringSubmatch(r.Expr); by != nil {
-			for _, label := range strings.Split(by[1], ", ") {
-				labels = append(labels, []string{"", label})
-			}
-		}
+		carried := checkExpression(t, r.Alert, r.Expr, metrics)
 		for _, used := range regexp.MustCompile(`\$labels\.([a-z_]+)`).FindAllStringSubmatch(r.Annotations["summary"]+r.Annotations["description"], -1) {
-			if !regexp.MustCompile(`by \([a-z_, ]*\b` + used[1] + `\b`).MatchString(r.Expr) {
+			if !slices.Contains(carried, used[1]) {
 				t.Errorf("%s: the text uses the label %s, and the expression drops it", r.Alert, used[1])
-			}
-		}
-		if len(names) == 0 {
-			t.Errorf("%s asks for no metric", r.Alert)
-		}
-		for _, name := range names {
-			if metrics[name] == nil {
-				t.Errorf("%s asks for %s, which docs/metrics.md does not have", r.Alert, name)
-			}
-			for _, label := range labels {
-				if !metrics[name][label[1]] {
-					t.Errorf("%s asks for the label %s of %s", r.Alert, label[1], name)
-				}
 			}
 		}
 		if severity := r.Labels["severity"]; severity != "warning" && severity != "critical" {
@@ -104,6 +161,11 @@ var alertCases = map[string]struct {
 	"DrayFactsFail":          {`dray_meta_up 0x200`, `dray_meta_up 1x200`, 9, 11},
 	"DrayCertificateEnds":    {`dray_certificate_expiry_timestamp_seconds{listener="mirror"} 1000000x200`, `dray_certificate_expiry_timestamp_seconds{listener="mirror"} 2000000x200`, 59, 61},
 	"DrayCertificateRefused": {`dray_tls_failures_total{listener="mirror",reason="certificate refused"} 0+1x200`, `dray_tls_failures_total{listener="mirror",reason="other"} 0+1x200`, 29, 33},
+	"DrayReloadFailed":       {`dray_config_last_reload_successful{instance="a"} 0x200`, `dray_config_last_reload_successful{instance="a"} 1x200`, 4, 6},
+	"DrayQuotaLow":           {`dray_upstream_quota_remaining{upstream="hub"} 9x200`, `dray_upstream_quota_remaining{upstream="hub"} 50x200`, 9, 11},
+	"DrayBucketFails":        {`dray_bucket_read_breaker_open 1x200`, `dray_bucket_read_breaker_open 0x200`, 14, 16},
+	"DrayFleetDrifts":        {`dray_fleet_drift{upstream="ecr"} 1x200`, `dray_fleet_drift{upstream="ecr"} 0x200`, 14, 16},
+	"DrayFactsUnproven":      {`dray_fleet_unproven_facts_total{facts="visibility"} 0x10 5x190`, `dray_fleet_unproven_facts_total{facts="visibility"} 5x200`, 5, 20},
 	"DrayConnectionsFull":    {`dray_connections{instance="a"} 95x200`, `dray_connections{instance="a"} 80x200`, 4, 6},
 }
 
@@ -136,7 +198,7 @@ func TestAlertsFire(t *testing.T) {
 		if fires {
 			q.Samples = samples{{"labels": `{alertname="` + alert + `"}`, "value": 1}}
 		}
-		examples = append(examples, example{"1m", []series{{metric, values}, {`dray_connections_max{instance="a"}`, "100x200"}}, []question{q}})
+		examples = append(examples, example{"1m", []series{{metric, values}, {`dray_connections_max{instance="a"}`, "100x200"}, {`dray_upstream_quota_limit{upstream="hub"}`, "100x200"}}, []question{q}})
 	}
 	for _, r := range rules {
 		c, found := alertCases[r.Alert]

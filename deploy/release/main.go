@@ -118,7 +118,7 @@ func (r *release) prepare(authorities string) error {
 	if err := r.asOf(); err != nil {
 		return err
 	}
-	for _, pages := range []string{"README.md", "docs/*.md", "docs/decisions/*.md", "deploy/README.md", "deploy/dray.yaml", "deploy/iam/*", "deploy/compose/*", "deploy/helm/rules.yaml", "deploy/terraform/*"} {
+	for _, pages := range []string{"README.md", "docs/*.md", "docs/decisions/*.md", "deploy/README.md", "deploy/dray.yaml", "deploy/iam/*", "deploy/compose/*", "deploy/helm/rules.yaml", "deploy/helm/dashboard.json", "deploy/terraform/*"} {
 		if err := r.document(pages); err != nil {
 			return err
 		}
