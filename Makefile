@@ -59,7 +59,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help release bench first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak test-fleet crashloop clean install
+.PHONY: help release bench first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak test-fleet fleet-clients crashloop clean install
 
 help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -140,6 +140,10 @@ soak: ## pull, push, purge and kill -9 dray, or a fleet of FLEET, for SOAKTIME; 
 
 test-fleet: ## FLEETPULLS pulls for each failure that a fleet survives, and each without what it survives by
 	FLEETPULLS=$(FLEETPULLS) go test ./cmd/e2e -run '^TestFleet' -count=1 -v -timeout 0 | grep -v '^=== '
+
+fleet-clients: ROUNDS = 3
+fleet-clients: ## have each client push through a fleet ROUNDS times, with members killed in half of the rounds
+	DRAY_FLEET_ROUNDS=$(ROUNDS) go test ./cmd/e2e -run '^TestFleetClients$$' -count=1 -v -timeout 0
 
 crashloop: ## kill dray ROUNDS times during pushes, with acknowledge: upstream and with acknowledge: local
 	go test -count=1 -v -timeout 60m ./cmd/dray -run '^TestCrashLoop$$' -crash-rounds $(ROUNDS)

@@ -83,7 +83,10 @@ func (c *containerd) push(t testing.TB, ref string) {
 	command := slices.Concat([]string{"images", "push"}, c.access(), []string{ref})
 	out, err := c.try(t, command...)
 	// ctr 1.6 sometimes fails to read a layer from its own daemon, and then sends nothing of it.
-	if err != nil && strings.Contains(out, "rpc error: code = Internal desc = unexpected EOF") {
+	if own := err != nil && strings.Contains(out, "rpc error: code = Internal desc = unexpected EOF"); own || err != nil && c.again > 0 {
+		if !own {
+			c.again--
+		}
 		out, err = c.try(t, command...)
 	}
 	if err != nil {

@@ -22,6 +22,8 @@ type machine struct {
 	registries []string
 	// inside is what runs a command in the machine's network; none: the network of the test.
 	inside []string
+	// again is how many commands that fail are run a second time.
+	again int
 }
 
 // newMachine copies /etc, puts in what a client needs to use dray, and leaves everything else as it
@@ -123,6 +125,14 @@ func (m *machine) try(t testing.TB, command ...string) (string, error) {
 
 func (m *machine) run(t testing.TB, command ...string) string {
 	t.Helper()
+	if m.again > 0 {
+		out, err := m.try(t, command...)
+		if err == nil {
+			return out
+		}
+		m.again--
+		t.Logf("%s: %v, so it is run again\n%s", strings.Join(command, " "), err, out)
+	}
 	return run(t, m.env(), m.command(command...)...)
 }
 

@@ -23,6 +23,7 @@ type tool struct {
 	tag           string // of its images; none: 1
 	pull, push    func(t *testing.T, ref string)
 	index         func(t *testing.T, ref string) // pushes an image of several platforms
+	large         func(t *testing.T, ref string) // pushes an image with a layer that takes a while
 	copy          func(t *testing.T, from, to string)
 	attach        func(t *testing.T, ref string)
 	remove        func(t *testing.T, ref string)

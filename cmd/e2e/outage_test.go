@@ -181,10 +181,13 @@ func answers(t testing.TB, log string) {
 func dockerTool(start func(t *testing.T, m *machine) *docker) func(t *testing.T, m *machine, one, multi string) tool {
 	return func(t *testing.T, m *machine, _, _ string) tool {
 		d := start(t, m)
-		return tool{version: d.version, push: func(t *testing.T, ref string) {
-			d.load(t, at(ref), randomImage(t, types.DockerManifestSchema2, 2, 100_000))
-			d.run(t, "push", at(ref))
-		}}
+		pushes := func(layers int, size int64) func(t *testing.T, ref string) {
+			return func(t *testing.T, ref string) {
+				d.load(t, at(ref), randomImage(t, types.DockerManifestSchema2, layers, size))
+				d.run(t, "push", at(ref))
+			}
+		}
+		return tool{version: d.version, push: pushes(2, 100_000), large: pushes(1, 32<<20)}
 	}
 }
 
