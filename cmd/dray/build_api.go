@@ -10,7 +10,6 @@ import (
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/registries"
 	"dray/cmd/dray/routes"
-	"dray/cmd/dray/stats"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 	"dray/mirror/explain"
@@ -21,23 +20,7 @@ import (
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force, and
 // access has its entries of auth.
 func (g *graph) endpoints(cfg config.Config, access clients.Entries, all []*registries.Registry) []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), liveAPI(g.watching, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all), g.member.Endpoints())
-}
-
-func (g *graph) statsAPI() []admin.Endpoint {
-	return []admin.Endpoint{
-		admin.Query("stats", func(context.Context, url.Values) (api.Stats, error) {
-			families, err := g.metrics.Gather()
-			return stats.Of(families), err
-		}),
-		admin.Query("savings", func(_ context.Context, params url.Values) (api.Savings, error) {
-			days, err := number(params, "days", stats.RecentDays)
-			if err != nil {
-				return api.Savings{}, err
-			}
-			return g.account.Bill(int(min(days, stats.MaxDays)))
-		}),
-	}
+	return slices.Concat(g.account.Endpoints(), []admin.Endpoint{admin.Query("history", g.history.Query)}, liveAPI(g.watching, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), g.explainAPI(cfg, access, all), g.member.Endpoints())
 }
 
 // liveAPI lists the endpoints that show what clients pull and push. Answers without end stop with

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"iter"
 	"net/url"
-	"strconv"
 
 	"dray/cache/disk"
 	"dray/cmd/dray/routes"
@@ -48,11 +47,11 @@ type inventoryOperator struct {
 }
 
 func (o inventoryOperator) eviction(ctx context.Context, params url.Values) (api.Evicted, error) {
-	n, err := number(params, "bytes", 1<<62)
+	n, err := admin.Number(params, "bytes", 1<<62)
 	if err != nil {
 		return api.Evicted{}, err
 	}
-	most, err := number(params, "most", maxVictims)
+	most, err := admin.Number(params, "most", maxVictims)
 	if err != nil {
 		return api.Evicted{}, err
 	}
@@ -131,18 +130,6 @@ func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
 			return
 		}
 	}
-}
-
-func number(params url.Values, name string, missing int64) (int64, error) {
-	text := params.Get(name)
-	if text == "" {
-		return missing, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n <= 0 {
-		return 0, api.Errorf(api.CodeInvalid, "%s must be a positive number", name)
-	}
-	return n, nil
 }
 
 // withCode adds the code of the API to an error of the inventory.

@@ -17,6 +17,7 @@ import (
 	"dray/cmd/dray/stats"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
+	"dray/mirror/history"
 	"dray/mirror/pulls"
 	"dray/mirror/repository"
 	"dray/mirror/wire"
@@ -70,10 +71,12 @@ func (g *graph) buildCertificates(context.Context) error {
 }
 
 // buildAdmin makes the admin listener, and the one for health and metrics alone, and the account of
-// savings, which operators ask for.
+// savings and the history, which operators ask for.
 func (g *graph) buildAdmin(context.Context) (err error) {
 	g.account = stats.NewAccount(directoriesOf(g.cfg).Ledger(), g.metrics, g.cfg, g.log)
 	g.background["ledger"] = g.account.Run
+	g.history = history.Open(history.Options{Directory: directoriesOf(g.cfg).History(), Gatherer: g.metrics, Logger: g.log})
+	g.background["history"] = g.history.Run
 	g.metrics.MustRegister(g.account.Collector())
 	options, err := g.adminOptions(g.cfg, g.access, g.registries)
 	if err != nil {

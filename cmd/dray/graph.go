@@ -25,6 +25,7 @@ import (
 	"dray/mirror"
 	"dray/mirror/flight"
 	"dray/mirror/gate"
+	"dray/mirror/history"
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
 	"dray/mirror/live"
@@ -68,6 +69,7 @@ type front struct {
 	access      clients.Entries
 	member      *member.Member // nil without a fleet
 	account     *stats.Account
+	history     *history.History
 	live        *live.Table // what clients pull and push now
 	// watching ends when the admin listener stops, and with it the answers that have no other end.
 	watching    context.Context

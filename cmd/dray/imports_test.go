@@ -212,8 +212,11 @@ var importable = map[string][]allowance{
 		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
 	},
 	"dray/mirror/savings": {{"dray/mirror/admin/api", "what operators are told"}, {prometheusClient, measures}}, // arithmetic on values
+	"dray/mirror/history": {
+		{"dray/mirror/admin/api", "what operators are shown"}, {"github.com/prometheus/client_model", "it reads what is gathered"}, {prometheusClient, "it gathers"},
+	},
 	"dray/mirror/ledger": {
-		{"dray/mirror/savings", "what it stores"}, {"dray/cache", "names of its sources"}, {"github.com/prometheus/client_model", "it reads what is gathered"}, {prometheusClient, "it gathers"},
+		{"dray/mirror/savings", "what it stores"}, {"dray/mirror/history", "by how much counters have grown"}, {"dray/cache", "names of its sources"}, {"github.com/prometheus/client_model", "it reads what is gathered"}, {prometheusClient, "it gathers"},
 	},
 	"dray/mirror/pipeline/metadata":     {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/names":        {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}, {"dray/upstream/oci", "tags that tools derive from a digest"}},
@@ -286,7 +289,7 @@ var importable = map[string][]allowance{
 		{"dray/upstream/auth", "its credentials"}, {"dray/upstream/ecr", "what is specific to Amazon"}, {awsSDK, "types of new repositories"}, {prometheusClient, measures},
 	},
 	"dray/cmd/dray/stats": {
-		{"dray/cache", "names of its sources"}, {"dray/cmd/dray/config", "what dray costs"}, {"dray/mirror/admin/api", "what operators are told"}, {"dray/mirror/ledger", "what was counted by day"}, {"dray/mirror/savings", "what that is worth"}, {"dray/upstream/ecr/host", "regions of registries"},
+		{"dray/cache", "names of its sources"}, {"dray/cmd/dray/config", "what dray costs"}, {"dray/mirror/admin", "operators ask for it"}, {"dray/mirror/admin/api", "what operators are told"}, {"dray/mirror/ledger", "what was counted by day"}, {"dray/mirror/savings", "what that is worth"}, {"dray/upstream/ecr/host", "regions of registries"},
 		{"github.com/prometheus/client_model", "what the metrics have counted"}, {prometheusClient, "where that is gathered"},
 	},
 	"dray/cmd/dray/replace": {},

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"dray/mirror/admin/api"
 	"dray/mirror/identity"
@@ -46,6 +47,20 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 		}
 		return sendJSON(w, http.StatusOK, answer)
 	}}
+}
+
+// Number returns a parameter that has to be a positive number, or the number missing if there is no
+// such parameter.
+func Number(params url.Values, name string, missing int64) (int64, error) {
+	text := params.Get(name)
+	if text == "" {
+		return missing, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n <= 0 {
+		return 0, api.Errorf(api.CodeInvalid, "%s must be a positive number", name)
+	}
+	return n, nil
 }
 
 // List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as ask

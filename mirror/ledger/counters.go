@@ -4,6 +4,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"dray/cache"
+	"dray/mirror/history"
 	"dray/mirror/savings"
 )
 
@@ -15,18 +16,7 @@ type series struct {
 }
 
 // counted has the values of the series at the last count.
-type counted map[series]float64
-
-// grown returns by how much a series has grown, and stores its value. A value that is less than
-// before is that of a series that has begun again at 0.
-func (c counted) grown(s series, value float64) float64 {
-	before := c[s]
-	c[s] = value
-	if value < before {
-		return value
-	}
-	return value - before
-}
+type counted struct{ history.Meter[series] }
 
 // addTo adds to u what the series have grown by.
 func (c counted) addTo(u *savings.Usage, families []*dto.MetricFamily) {
@@ -34,11 +24,11 @@ func (c counted) addTo(u *savings.Usage, families []*dto.MetricFamily) {
 		for _, m := range f.GetMetric() {
 			switch s := seriesOf(f.GetName(), m); s.name {
 			case "dray_response_bytes_total", "dray_upstream_received_bytes_total", "dray_fleet_received_bytes_total", "dray_bucket_requests_total":
-				s.addTo(u, c.grown(s, m.GetCounter().GetValue()))
+				s.addTo(u, c.Grown(s, m.GetCounter().GetValue()))
 			case "dray_layer_response_seconds":
-				s.addTo(u, c.grown(s, m.GetSummary().GetSampleSum()))
+				s.addTo(u, c.Grown(s, m.GetSummary().GetSampleSum()))
 				s.number = true
-				s.addTo(u, c.grown(s, float64(m.GetSummary().GetSampleCount())))
+				s.addTo(u, c.Grown(s, float64(m.GetSummary().GetSampleCount())))
 			}
 		}
 	}

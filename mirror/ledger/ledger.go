@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"dray/mirror/history"
 	"dray/mirror/savings"
 )
 
@@ -60,7 +61,7 @@ type Ledger struct {
 // both.
 func Open(o Options) *Ledger {
 	o.Interval, o.Logger = cmp.Or(o.Interval, 5*time.Minute), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
-	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
+	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{history.Meter[series]{}}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
 	leftovers, _ := filepath.Glob(filepath.Join(o.Directory, temporary)) // the pattern is right
 	for _, name := range leftovers {
 		_ = os.Remove(name)

@@ -122,10 +122,10 @@ type ServerTLS struct {
 // State says where dray keeps what no registry has.
 type State struct {
 	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), of
-	// pins, and of the savings by day. dray creates it if it is missing. If it is not the cache's
-	// directory, dray moves what an earlier configuration kept there, except for the savings. The
-	// layers that queued pushes and hosted repositories need are in the cache; `dray backup` copies
-	// them, too. Default: the directory of the cache.
+	// pins, of the savings by day, and of the history. dray creates it if it is missing. If it is not
+	// the cache's directory, dray moves what an earlier configuration kept there, except for the
+	// savings and the history. The layers that queued pushes and hosted repositories need are in the
+	// cache; `dray backup` copies them, too. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 

@@ -34,6 +34,9 @@ func (d Directories) Hosted(upstream string) string {
 // Ledger returns the directory in which the savings are counted. Losing it loses only these.
 func (d Directories) Ledger() string { return filepath.Join(d.State, "savings") }
 
+// History returns the directory of what happened over time. Losing it loses only that.
+func (d Directories) History() string { return filepath.Join(d.State, "history") }
+
 // Pins returns the directory above that of the pins, or "" if the pins are with the blobs.
 func (d Directories) Pins() string {
 	if d.apart() {

@@ -3,12 +3,14 @@ package stats
 import (
 	"context"
 	"log/slog"
+	"net/url"
 	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cmd/dray/config"
+	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 	"dray/mirror/ledger"
 	"dray/mirror/savings"
@@ -18,13 +20,14 @@ import (
 // Account says what dray has saved, by what the metrics have counted and by what the configuration
 // says about costs. Its methods may be called concurrently.
 type Account struct {
-	ledger *ledger.Ledger
-	terms  atomic.Pointer[savings.Terms]
+	metrics prometheus.Gatherer
+	ledger  *ledger.Ledger
+	terms   atomic.Pointer[savings.Terms]
 }
 
 // NewAccount returns an account that stores what was counted in a directory.
 func NewAccount(directory string, metrics prometheus.Gatherer, cfg config.Config, log *slog.Logger) *Account {
-	a := &Account{ledger: ledger.Open(ledger.Options{Directory: directory, Gatherer: metrics, Logger: log})}
+	a := &Account{metrics: metrics, ledger: ledger.Open(ledger.Options{Directory: directory, Gatherer: metrics, Logger: log})}
 	a.Replace(cfg)
 	return a
 }
@@ -79,6 +82,23 @@ func (a *Account) Bill(days int) (api.Savings, error) {
 
 func (a *Account) lastCount(days int) api.Savings {
 	return savings.Of(a.ledger.Last(days), a.ledger.Last(RecentDays).Upstreams, *a.terms.Load())
+}
+
+// Endpoints returns the endpoints of the API for operators.
+func (a *Account) Endpoints() []admin.Endpoint {
+	return []admin.Endpoint{
+		admin.Query("stats", func(context.Context, url.Values) (api.Stats, error) {
+			families, err := a.metrics.Gather()
+			return Of(families), err
+		}),
+		admin.Query("savings", func(_ context.Context, params url.Values) (api.Savings, error) {
+			days, err := admin.Number(params, "days", RecentDays)
+			if err != nil {
+				return api.Savings{}, err
+			}
+			return a.Bill(int(min(days, MaxDays)))
+		}),
+	}
 }
 
 // Collector returns the metrics of the savings, as they were at the last count.

@@ -1,0 +1,170 @@
+package history
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A file begins with a line: a JSON array with the names of the columns. The samples follow. Each
+// is the length of its text, the text, and a checksum of the text. The text has the seconds since
+// the day began, and then the values.
+
+// sample is what the metrics said at a time.
+type sample struct {
+	at time.Time
+	values
+}
+
+const (
+	extension = ".samples"
+	maxSample = (width + 1) * binary.MaxVarintLen64
+)
+
+// header is the first line of a file.
+func header() []byte {
+	line, _ := json.Marshal(columns[:]) // texts can be marshalled
+	return append(line, '\n')
+}
+
+// append appends the text of a sample to that of a file.
+func (s sample) append(to []byte) []byte {
+	at := s.at.UTC()
+	text := binary.AppendUvarint(make([]byte, 0, 64), uint64(at.Sub(at.Truncate(day))/time.Second))
+	for _, v := range s.values {
+		text = binary.AppendVarint(text, v)
+	}
+	to = append(binary.AppendUvarint(to, uint64(len(text))), text...)
+	return binary.LittleEndian.AppendUint32(to, crc32.ChecksumIEEE(text))
+}
+
+// day is the time that a file is about.
+const day = 24 * time.Hour
+
+// nameOf returns the name of the file of a day.
+func nameOf(t time.Time) string { return t.UTC().Format(time.DateOnly) + extension }
+
+// dayOf returns the day of a file, and whether the name is one of a file.
+func dayOf(name string) (time.Time, bool) {
+	t, err := time.Parse(time.DateOnly, strings.TrimSuffix(name, extension))
+	return t, err == nil && strings.HasSuffix(name, extension)
+}
+
+// read calls yield for each sample of a file. current reports whether all of the file could be
+// read, and has the columns of this program.
+func read(text []byte, of time.Time, yield func(sample)) (current bool) {
+	line, rest, found := bytes.Cut(text, []byte("\n"))
+	var names []string
+	if err := json.Unmarshal(line, &names); err != nil || !found {
+		return false
+	}
+	to := make([]int, len(names)) // the column of each value, or -1
+	for i, name := range names {
+		to[i] = slices.Index(columns[:], name)
+	}
+	for len(rest) > 0 {
+		size, n := binary.Uvarint(rest)
+		if n <= 0 || size > uint64(4*maxSample) || uint64(len(rest)-n) < size+crc32.Size {
+			return false
+		}
+		one := rest[n : n+int(size)]
+		rest = rest[n+int(size):]
+		if binary.LittleEndian.Uint32(rest) != crc32.ChecksumIEEE(one) {
+			return false
+		}
+		rest = rest[crc32.Size:]
+		if s, ok := parse(one, of, to); ok {
+			yield(s)
+		}
+	}
+	return slices.Equal(names, columns[:])
+}
+
+func parse(text []byte, of time.Time, to []int) (s sample, ok bool) {
+	seconds, n := binary.Uvarint(text)
+	if n <= 0 || seconds > uint64(day/time.Second) {
+		return s, false
+	}
+	s.at = of.Add(time.Duration(seconds) * time.Second)
+	for _, column := range to {
+		text = text[n:]
+		var v int64
+		if v, n = binary.Varint(text); n <= 0 {
+			return s, false
+		}
+		if column >= 0 {
+			s.values[column] = v
+		}
+	}
+	return s, true
+}
+
+// repair writes the file of a day anew if it has other columns, or cannot be read to its end. What
+// can be read stays.
+func repair(name string, of time.Time) error {
+	text, err := os.ReadFile(filepath.Clean(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	whole := header()
+	if read(text, of, func(s sample) { whole = s.append(whole) }) {
+		return nil
+	}
+	return os.WriteFile(name, whole, 0o600)
+}
+
+// extend appends a sample to the file of its day. If that fails, the file stays as it was.
+func extend(directory string, s sample) (err error) {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(directory, nameOf(s.at)), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var text []byte
+	if info.Size() == 0 {
+		text = header()
+	}
+	if _, err = f.Write(s.append(text)); err != nil {
+		return errors.Join(err, f.Truncate(info.Size()))
+	}
+	return nil
+}
+
+// trim removes the oldest files until all together have at most a number of bytes.
+func trim(directory string, most int64) error {
+	entries, err := os.ReadDir(directory) // sorted by name, and so by day
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range slices.Backward(entries) {
+		if _, ok := dayOf(e.Name()); !ok {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue // it is gone
+		}
+		if most -= info.Size(); most < 0 {
+			errs = append(errs, os.Remove(filepath.Join(directory, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,204 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/admin/api"
+)
+
+const (
+	// MaxBytes bounds the bytes of all files. A minute takes 100 bytes at most, unless dray is busier
+	// than any network, so there is room for more than 100 days.
+	MaxBytes = 16 << 20
+	// MaxPoints bounds the points of a series.
+	MaxPoints = 2000
+)
+
+// Options configure [Open].
+type Options struct {
+	// Directory has the files. It is created when there is a first sample.
+	Directory string
+	// Gatherer has the metrics. They began at 0 when the process did.
+	Gatherer prometheus.Gatherer
+	// Interval is the time between two samples; 0 means a minute.
+	Interval time.Duration
+	// MaxBytes bounds the bytes of all files; 0 means [MaxBytes].
+	MaxBytes int64
+	// Logger gets a message when files cannot be used; nil discards.
+	Logger *slog.Logger
+}
+
+// History has samples of metrics. Its methods may be called concurrently.
+type History struct {
+	o Options
+
+	mu   sync.Mutex // guards seen and last
+	seen Meter[counter]
+	last time.Time // when the last sample ended
+
+	failing bool // whether the last sample was lost; for Run alone
+}
+
+// Open returns the history in a directory. If the file of this day was left by a process that was
+// killed, or by another version of dray, Open writes it anew.
+func Open(o Options) *History {
+	o.Interval, o.MaxBytes = cmp.Or(o.Interval, time.Minute), cmp.Or(o.MaxBytes, MaxBytes)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	h := &History{o: o, seen: Meter[counter]{}, last: time.Now()}
+	if err := repair(filepath.Join(o.Directory, nameOf(h.last)), h.last.UTC().Truncate(day)); err != nil {
+		o.Logger.Warn("cannot mend the history of this day", "error", err)
+	}
+	return h
+}
+
+// Run takes a sample at every full interval of the clock until ctx ends, then one more, and returns
+// nil. The listeners should be stopped first.
+func (h *History) Run(ctx context.Context) error {
+	for {
+		now := time.Now()
+		timer := time.NewTimer(now.Truncate(h.o.Interval).Add(h.o.Interval).Sub(now))
+		select {
+		case <-timer.C:
+			h.sample()
+		case <-ctx.Done():
+			timer.Stop()
+			h.sample()
+			return nil
+		}
+	}
+}
+
+// sample takes and stores a sample. It logs the first of several failures in a row.
+func (h *History) sample() {
+	s, err := h.measure(true)
+	err = errors.Join(err, extend(h.o.Directory, s), trim(h.o.Directory, h.o.MaxBytes))
+	if err != nil && !h.failing {
+		h.o.Logger.Warn("a minute is missing in the history", "error", err)
+	}
+	h.failing = err != nil
+}
+
+// measure returns what the metrics say since the last sample. If last is set, it becomes the last
+// sample.
+func (h *History) measure(last bool) (sample, error) {
+	families, err := h.o.Gatherer.Gather() // with an error, it has what could be gathered
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s, grown := sample{at: time.Now()}, h.seen.grown
+	s.values[milliseconds] = max(0, s.at.Sub(h.last).Milliseconds())
+	if last {
+		h.last, grown = s.at, h.seen.Grown
+	}
+	for _, f := range families {
+		s.values.add(f, grown)
+	}
+	return s, err
+}
+
+// Series returns what happened in a time, as points of equal length. It includes what has happened
+// since the last sample. The points begin with the one that has from, and end with the one that has
+// to. points is the number that is wanted, at most [MaxPoints]. There can be one more, and there
+// are fewer if a point would be shorter than the interval of the samples.
+func (h *History) Series(from, to time.Time, points int) api.History {
+	points = min(max(points, 1), MaxPoints)
+	step := (to.Sub(from) / time.Duration(points)).Truncate(h.o.Interval)
+	if step*time.Duration(points) < to.Sub(from) || step == 0 {
+		step += h.o.Interval
+	}
+	first := from.UTC().Truncate(step)
+	n := int(to.Sub(first)/step) + 1
+	sums := make([]values, n)
+	h.read(first, to, func(s sample) {
+		// A sample is about the time before it: that of midnight is about the day that ends.
+		at := s.at.Add(-time.Nanosecond).Sub(first)
+		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(to) {
+			sums[at/step].join(s.values)
+		}
+	})
+	out := api.History{Step: step.Seconds(), Points: make([]api.HistoryPoint, n)}
+	for i := range sums {
+		out.Points[i].At = first.Add(time.Duration(i) * step)
+		sums[i].into(&out.Points[i])
+	}
+	return out
+}
+
+// read calls add for the samples of a time, and for what has happened since the last one.
+func (h *History) read(from, to time.Time, add func(sample)) {
+	now, err := h.measure(false)
+	stored := now.at.Add(-time.Duration(now.values[milliseconds]) * time.Millisecond)
+	entries, _ := os.ReadDir(h.o.Directory) // without a directory, there are no samples
+	for _, e := range entries {
+		of, ok := dayOf(e.Name())
+		if !ok || of.Add(day).Before(from) || of.After(to) {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(h.o.Directory, e.Name()))
+		if err != nil {
+			continue // it has given way, or cannot be read
+		}
+		read(text, of, func(s sample) {
+			if !s.at.After(stored) { // a sample that was stored meanwhile is in now
+				add(s)
+			}
+		})
+	}
+	if err == nil {
+		add(now)
+	}
+}
+
+// defaultPoints and defaultTime are those of a question that does not say more.
+const (
+	defaultPoints = 240
+	defaultTime   = 24 * time.Hour
+)
+
+// Query answers a question of an operator. Its parameters are those of [History.Series]: from and
+// to are times in the form of RFC 3339, and all may be missing.
+func (h *History) Query(_ context.Context, params url.Values) (api.History, error) {
+	to := time.Now()
+	if err := timeOf(params, "to", &to); err != nil {
+		return api.History{}, err
+	}
+	from := to.Add(-defaultTime)
+	if err := timeOf(params, "from", &from); err != nil {
+		return api.History{}, err
+	}
+	points := defaultPoints
+	if text := params.Get("points"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > MaxPoints {
+			return api.History{}, api.Errorf(api.CodeInvalid, "points must be a number from 1 to %d", MaxPoints)
+		}
+		points = n
+	}
+	if !from.Before(to) {
+		return api.History{}, api.Errorf(api.CodeInvalid, "from must be before to")
+	}
+	return h.Series(from, to, points), nil
+}
+
+func timeOf(params url.Values, name string, to *time.Time) error {
+	text := params.Get(name)
+	if text == "" {
+		return nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return api.Errorf(api.CodeInvalid, "%s must be a time such as 2006-01-02T15:04:05Z", name)
+	}
+	*to = t
+	return nil
+}
