@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// tolerated is how many requests in a row may fail before the breaker opens.
+	// tolerated is the number of failures in a row at which the breaker opens.
 	tolerated = 3
-	// firstPause is how long the breaker stays open. The pause doubles with each failed attempt after
-	// it, up to longestPause.
+	// firstPause is how long the breaker first stays open. The pause doubles after each failed
+	// attempt, up to longestPause.
 	firstPause   = 5 * time.Second
 	longestPause = time.Minute
 )
 
-// breaker stops requests to a bucket that fails, so that nobody waits for it in vain. After a pause
-// it lets one request through, whose result decides.
+// breaker stops requests to a bucket that fails, so that nobody waits for it in vain. After a
+// pause, it lets one request through. If that succeeds, the breaker closes.
 type breaker struct {
 	what   string // for the log: what cannot be done with the bucket
 	bucket string

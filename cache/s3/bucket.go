@@ -22,9 +22,9 @@ import (
 
 // Address says which bucket to use, and how to reach it.
 type Address struct {
-	// Bucket is the name of the bucket. Prefix is put before all keys; it is empty or ends in a slash.
+	// Bucket is the name of the bucket. All keys begin with Prefix, which is empty or ends in a slash.
 	Bucket, Prefix string
-	// Region is the region of the bucket. If it is empty, that of the AWS configuration is used.
+	// Region is the region of the bucket. Empty means that of the AWS configuration.
 	Region string
 	// Endpoint is the URL of the store; empty means Amazon S3.
 	Endpoint string
@@ -34,8 +34,8 @@ type Address struct {
 	RoleARN string
 }
 
-// transport returns the settings of the SDK for connections, with more idle connections: large
-// blobs are read and written in many requests.
+// transport returns the transport of the SDK, but with more idle connections, because large blobs
+// are read and written in many requests.
 func transport() *http.Transport {
 	t := awshttp.NewBuildableClient().GetTransport()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.DisableCompression = idleConnections, idleConnections, true
@@ -44,12 +44,12 @@ func transport() *http.Transport {
 
 const idleConnections = 64
 
-// client returns a client of S3 whose requests are not repeated. It sends no request.
+// client returns a client of S3 that retries nothing. It sends no request.
 func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	cfg = cfg.Copy()
 	cfg.Region = cmp.Or(a.Region, cfg.Region)
 	if a.Endpoint != "" {
-		cfg.Region = cmp.Or(cfg.Region, "us-east-1") // other stores need any region to sign with
+		cfg.Region = cmp.Or(cfg.Region, "us-east-1") // to sign requests for other stores, any region will do
 	}
 	if a.RoleARN != "" {
 		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), a.RoleARN, func(r *stscreds.AssumeRoleOptions) {
@@ -62,7 +62,7 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 			o.BaseEndpoint = &a.Endpoint
 		}
 		o.Retryer = aws.NopRetryer{}
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired // not all stores know them
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired // not all stores know these checksums
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired // the cache verifies digests
 		o.DisableLogOutputChecksumValidationSkipped = true
 		o.HTTPClient = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -71,10 +71,10 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	})
 }
 
-// below is the part of the bucket's keys that this package uses.
+// below comes after Address.Prefix in every key.
 const below = "cache/"
 
-// key returns the key of a blob. Its random part begins early, because S3 spreads the load by
+// key returns the key of a blob. The digest comes early in it, because S3 spreads the load by
 // prefixes of keys
 // (https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html).
 func (a Address) key(d digest.Digest) *string {
@@ -95,8 +95,8 @@ type Options struct {
 	Config aws.Config
 	// KMSKey is the key by which S3 encrypts what is written; empty means the bucket's default.
 	KMSKey string
-	// MaxAge is the age at which the bucket's lifecycle deletes an object. An object that is still in
-	// use is written again at three quarters of it. Zero means that objects do not expire.
+	// MaxAge is the age at which the bucket's lifecycle deletes an object. An object that is still
+	// in use is written again at three quarters of that age. Zero means that objects do not expire.
 	MaxAge time.Duration
 	// Content opens a blob on disk. It returns an error that wraps cache.ErrNotFound if the disk does
 	// not hold the blob.
@@ -105,10 +105,10 @@ type Options struct {
 	Writers int
 	// Queue is how many blobs may wait to be written. Zero means 4096.
 	Queue int
-	// Patience is how long a request may take to be answered, and how long a body may give nothing,
-	// before the origin is asked instead. Zero means 2 s.
+	// Patience bounds the wait for the answer to a request, and for the next byte of a body. After
+	// that, the cache asks the origin instead. Zero means 2 s.
 	Patience time.Duration
-	// Logger gets the changes of the breakers. Nil discards them.
+	// Logger logs when a breaker opens or closes. Nil discards that.
 	Logger *slog.Logger
 }
 
@@ -152,7 +152,7 @@ func (b *Bucket) Wrong(d digest.Digest) {
 	b.o.Logger.Warn("the bucket gave wrong bytes; dray fetches the blob from its upstream and replaces the object", "digest", d, "bucket", b.o.Bucket)
 }
 
-// repeated makes a request be repeated by the SDK. It is for writes, which nobody waits for.
+// repeated makes the SDK retry a request. It is for writes, because nobody waits for them.
 func repeated(o *s3.Options) {
 	o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, 2*time.Second })
 }

@@ -1,13 +1,13 @@
-// Package s3 keeps blobs in a bucket of Amazon S3, or of a store with the same API, which several
-// mirrors share. It is a [cache.Tier].
+// Package s3 stores blobs in a bucket that several mirrors share. The bucket is in Amazon S3, or in
+// a store with the same API. [Bucket] is a [cache.Tier].
 //
-// Blobs are written behind: [Bucket.Keep] puts a digest into a bounded queue, and a few workers
-// copy the blobs from disk. They read the file as it is sent, so the size of a blob does not matter
-// for memory. Each blob is an object named by its digest below cache/. An object is written once:
-// the write of a second mirror fails by If-None-Match, which counts as success. dray never lists
-// the bucket and never deletes an object: a rule of the bucket's lifecycle expires them, and dray
-// writes an object again before that if clients still ask for it.
+// Blobs are written in the background: [Bucket.Keep] puts a digest into a bounded queue, and a few
+// workers copy the blobs from disk. They read a file while they send it, so a large blob needs no
+// more memory. Each blob is an object below cache/, named by its digest. If two mirrors write it,
+// the second write fails because of If-None-Match, and counts as a success. dray neither lists the
+// bucket nor deletes objects: a rule of the bucket's lifecycle deletes old ones. If clients still
+// ask for a blob, dray writes its object again before that.
 //
-// Reads and writes have a breaker each. While a breaker is open, Open fails at once, and the
-// writers wait.
+// Reads and writes have a breaker each. While the one for reads is open, Open fails at once. While
+// the one for writes is open, the workers wait.
 package s3

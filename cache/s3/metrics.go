@@ -2,8 +2,8 @@ package s3
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// The operations and results of requests, and the reasons for which a blob is not written, as
-// labels of metrics.
+// The labels of the metrics: operations and results of requests, and reasons why a blob is not
+// written.
 const (
 	opGet      = "get"
 	opHead     = "head"

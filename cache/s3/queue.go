@@ -25,7 +25,7 @@ func newQueue(n int) *queue {
 	return &queue{waiting: make(chan item, n), in: map[digest.Digest]bool{}}
 }
 
-// add puts a blob into the queue. It returns false if the queue is full.
+// add puts a blob into the queue if it is not there. It returns false if the queue is full.
 func (q *queue) add(i item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -42,7 +42,7 @@ func (q *queue) again(i item) bool {
 	return q.put(i)
 }
 
-// put needs mu.
+// put must be called with mu locked.
 func (q *queue) put(i item) bool {
 	select {
 	case q.waiting <- i:

@@ -21,14 +21,14 @@ import (
 )
 
 var (
-	// errSlow says that the bucket gave nothing for too long, or too little.
+	// errSlow says that the bucket sent nothing for too long, or sent too slowly.
 	errSlow = errors.New("the bucket is too slow")
 	// errPaused says that the breaker is open.
 	errPaused = errors.New("the bucket failed a moment ago")
 )
 
-// leastRate is the number of bytes a second below which a body is too slow. Only the time in which
-// it is waited for counts, and it is judged whenever it was waited for as long as Options.Patience.
+// leastRate is the number of bytes a second below which a body is too slow. Only the time inside
+// Read counts. The rate is checked whenever this time reaches Options.Patience.
 const leastRate = 256 << 10
 
 // Open implements [cache.Tier].
@@ -60,8 +60,8 @@ func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cac
 	return s, nil
 }
 
-// rangeOf returns the header for the bytes [from, to), or nil for the whole object. The empty
-// object has no byte range.
+// rangeOf returns the header for the bytes [from, to). For the whole object it is nil, because an
+// empty object has no byte range.
 func rangeOf(from, to int64) *string {
 	switch {
 	case to > 0:
@@ -99,7 +99,7 @@ func (b *Bucket) Has(ctx context.Context, d digest.Digest) bool {
 	return !written.IsZero()
 }
 
-// stat asks the bucket when an object was written. It does not tell a breaker of the result.
+// stat asks the bucket when an object was written. The caller has to tell a breaker the result.
 func (b *Bucket) stat(ctx context.Context, d digest.Digest) (written time.Time, err error) {
 	ctx, cancel := within(ctx, b.o.Patience)
 	defer cancel()
@@ -121,15 +121,15 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	b.seen.add(d, sighting{written: at})
 }
 
-// failed is refused for a read that a breaker has allowed.
+// failed does what refused does, and tells the breaker for reads the result.
 func (b *Bucket) failed(ctx context.Context, d digest.Digest, op string, err error) error {
 	err = b.refused(ctx, d, op, err)
 	b.reads.done(verdict(ctx, err))
 	return err
 }
 
-// verdict returns what the error of a read says about the bucket: nothing, as context.Canceled, if
-// the caller's context ended and the bucket was not too slow.
+// verdict turns the error of a read into a result for the breaker. A missing object is a success.
+// If the caller gave up and the bucket was not too slow, the result is context.Canceled.
 func verdict(ctx context.Context, err error) error {
 	switch {
 	case err == nil, errors.Is(err, cache.ErrNotFound):
@@ -140,8 +140,8 @@ func verdict(ctx context.Context, err error) error {
 	return context.Canceled
 }
 
-// refused counts a request that failed, and returns why it did: an error that wraps
-// cache.ErrNotFound if the bucket does not have the object, and the cause of ctx if that ended.
+// refused counts a request that failed, and returns its error. That wraps cache.ErrNotFound if the
+// bucket does not have the object, and the cause of ctx if ctx has ended.
 func (b *Bucket) refused(ctx context.Context, d digest.Digest, op string, err error) error {
 	if statusOf(err) == http.StatusNotFound {
 		b.m.requests.WithLabelValues(op, resultAbsent).Inc()
@@ -151,7 +151,7 @@ func (b *Bucket) refused(ctx context.Context, d digest.Digest, op string, err er
 	return b.failure(ctx, d, op, err)
 }
 
-// failure counts a request as failed, and returns why it did: the cause of ctx if that ended.
+// failure counts a request as failed, and returns its error, or the cause of ctx if ctx has ended.
 func (b *Bucket) failure(ctx context.Context, d digest.Digest, op string, err error) error {
 	b.m.requests.WithLabelValues(op, resultFailed).Inc()
 	if ctx.Err() != nil {
@@ -176,9 +176,9 @@ type body struct {
 	stop   context.CancelCauseFunc // ends the request
 	r      io.ReadCloser
 	gave   atomic.Bool // at least one byte
-	once   sync.Once   // guards the call of end
+	once   sync.Once   // so that the breaker gets one result
 	waited time.Duration
-	got    int64 // bytes while it was waited for
+	got    int64 // bytes in the time waited
 }
 
 // Read implements io.Reader.
@@ -213,7 +213,7 @@ func (r *body) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (r *body) Close() error {
 	if r.gave.Load() {
-		r.end(nil) // the reader had enough
+		r.end(nil) // the reader needs no more
 	} else {
 		r.end(context.Canceled)
 	}

@@ -27,8 +27,8 @@ type Settings struct {
 // completed.
 const abandonedDays = 1
 
-// NewSettings returns the settings for a bucket whose objects expire at an age. An age is rounded
-// up to days. NewSettings sends no request.
+// NewSettings returns the settings for a bucket whose objects expire at the age maxAge, rounded up
+// to days. NewSettings sends no request.
 func NewSettings(at Address, cfg aws.Config, maxAge time.Duration) *Settings {
 	conn := transport()
 	const day = 24 * time.Hour
@@ -42,11 +42,11 @@ func (s *Settings) Close() { s.conn.CloseIdleConnections() }
 type Setting struct {
 	// Name says what the setting is.
 	Name string `json:"name"`
-	// Missing says that the bucket does not have it.
+	// Missing says that the bucket did not have the setting.
 	Missing bool `json:"missing"`
-	// Written says that it was missing, and that Write has written it.
+	// Written says that the setting was missing, and that Apply has written it.
 	Written bool `json:"written"`
-	// Unsupported says that the store has no such settings. Then it is not Missing.
+	// Unsupported says that the store has no such settings. Missing is then false.
 	Unsupported bool `json:"unsupported"`
 }
 

@@ -18,17 +18,17 @@ import (
 
 const (
 	// partSize is the size of a part of a large object, in bytes. With it, a blob of 1 GiB takes 67
-	// requests. A larger blob than maxParts of them has larger parts
+	// requests. A blob that would need more than maxParts parts has larger ones
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
 	partSize = 16 << 20
 	maxParts = 10_000
-	// writeTime bounds one request that writes, and abortTime the one that gives up a large object.
+	// writeTime bounds one request that writes, and abortTime the request that removes the parts.
 	writeTime = 2 * time.Minute
 	abortTime = 2 * time.Second
-	// maxTries is how often a blob is written before it is given up.
+	// maxTries bounds the attempts to write a blob.
 	maxTries = 3
-	// absentForWrites is how long a blob is written without another question to the bucket after one
-	// did not find it. A fetch from an upstream takes that long, seldom more.
+	// absentForWrites is how long a write relies on an earlier answer that the bucket does not have
+	// the blob. A fetch from an upstream seldom takes longer.
 	absentForWrites = time.Minute
 )
 
@@ -49,14 +49,14 @@ func (b *Bucket) Keep(d digest.Digest, size int64) {
 	}
 }
 
-// aging reports whether an object that was written at a time has to be written again before the
-// bucket's lifecycle deletes it.
+// aging reports whether an object is so old that it has to be written again before the bucket's
+// lifecycle deletes it.
 func (b *Bucket) aging(written time.Time) bool {
 	return b.o.MaxAge > 0 && time.Since(written) > b.o.MaxAge/4*3
 }
 
-// Run writes what Keep was called for, until ctx ends. It then gives up what it is writing, and
-// returns nil.
+// Run writes the blobs that Keep was called for, until ctx ends. It then gives up unfinished
+// writes, and returns nil.
 func (b *Bucket) Run(ctx context.Context) error {
 	var writers sync.WaitGroup
 	for range b.o.Writers {
@@ -83,7 +83,7 @@ func (b *Bucket) write(ctx context.Context) {
 	}
 }
 
-// one writes one blob, or puts it back into the queue if that fails.
+// one writes one blob. If the write fails, the blob goes back into the queue, or is given up.
 func (b *Bucket) one(ctx context.Context, i item) {
 	err := b.copy(ctx, i)
 	reason := ""
@@ -119,7 +119,7 @@ func (b *Bucket) one(ctx context.Context, i item) {
 	}
 }
 
-// copy copies a blob from disk to the bucket, unless it is there.
+// copy copies a blob from disk to the bucket, unless the bucket has it.
 func (b *Bucket) copy(ctx context.Context, i item) error {
 	content, err := b.o.Content(i.digest)
 	if err != nil {
@@ -153,7 +153,7 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 }
 
 // needed reports whether a blob has to be written, and whether it replaces an object. It asks the
-// bucket unless the answer is known.
+// bucket if b.seen does not know that.
 func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (replace, needed bool, err error) {
 	at := b.seen.get(d)
 	switch {
@@ -171,8 +171,8 @@ func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (repla
 	return true, b.seen.get(d).wrong || b.aging(at.written), nil
 }
 
-// verify returns errRotten if the content does not have the digest. Other mirrors would have to
-// find that out.
+// verify returns errRotten if the content does not have the digest. It keeps wrong bytes from other
+// mirrors.
 func verify(content Content, d digest.Digest) error {
 	v := d.Verifier()
 	if _, err := io.Copy(v, io.NewSectionReader(content, 0, content.Size())); err != nil {
@@ -199,8 +199,8 @@ func (b *Bucket) put(ctx context.Context, d digest.Digest, content Content, unle
 	return b.written(ctx, d, opPut, content.Size(), err)
 }
 
-// written counts a request that writes n bytes, and returns its result: nil if the object is there,
-// because another mirror has written it.
+// written counts a request that writes n bytes, and returns its error. This is nil if the object is
+// there because another mirror has written it.
 func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int64, err error) error {
 	switch status := statusOf(err); {
 	case err == nil:
@@ -217,8 +217,8 @@ func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int6
 	return b.failure(ctx, d, op, err)
 }
 
-// putParts writes a large object in parts. If it fails, it removes the parts. Parts that it cannot
-// remove are left to the bucket's lifecycle.
+// putParts writes a large object in parts. If it fails, it removes the parts. The bucket's
+// lifecycle removes parts that putParts cannot remove.
 func (b *Bucket) putParts(ctx context.Context, d digest.Digest, content Content, unless *string) error {
 	begin := &s3.CreateMultipartUploadInput{Bucket: &b.o.Bucket, Key: b.o.key(d)}
 	if b.o.KMSKey != "" {

@@ -1,16 +1,15 @@
-// Package delegate has one member of a fleet ask an upstream about a manifest for all members.
+// Package delegate lets one member of a fleet ask an upstream about a manifest, for all members.
 //
-// The member is chosen by the name of what is asked for, so all members choose the same one. It
-// asks as it would for a client of its own, and records the answer among the facts that members
-// share. The sender finds the answer there.
+// The names in the question determine which member asks, so all members choose the same one. It
+// asks as for a client of its own, and records the answer among the facts that members share. The
+// sender of the question finds the answer there.
 //
 // Invariants:
-//   - An answer of a member makes nothing visible. The sender reads the facts, and compares the
-//     digest of the bytes.
-//   - A member that gives no sign of life, or has not answered in time, is not waited for: the
-//     sender asks the upstream itself. So a question costs more at worst, and never fails because
-//     of a member.
-//   - A question that came from a member is never passed on.
+//   - An answer of a member makes no content visible. For that, the sender reads the facts. It also
+//     checks the digest of the bytes.
+//   - If a member gives no sign of life, or does not answer in time, the sender asks the upstream
+//     itself. So a member that fails costs time, but it makes no question fail.
+//   - A member never passes on a question that came from another member.
 package delegate
 
 import (
@@ -34,39 +33,39 @@ import (
 const (
 	questionPath = "/manifests/"
 	blobPath     = "/blobs/"
-	// maxQuestion and maxAnswer bound bodies in bytes. The bytes of a manifest are in base64.
+	// maxQuestion and maxAnswer bound bodies, in bytes. An answer has the manifest in base64.
 	maxQuestion = 64 << 10
 	maxAnswer   = 8 << 20
 	// maxAsked bounds the members that are asked whether they have a manifest.
 	maxAsked = 16
 )
 
-// Question asks what a tag or digest is at an upstream.
+// Question asks for the manifest that a tag or digest means at an upstream.
 type Question struct {
-	// Upstream is the name of the upstream at this member. Members send each other its identity.
+	// Upstream is this member's name for the upstream. In a message, it is the upstream's identity.
 	Upstream string `json:"upstream"`
-	// Repository and Reference say what is asked for, and Accept are the Accept lines of the client.
+	// Repository and Reference name the manifest. Accept has the Accept lines of the client.
 	Repository string   `json:"repository"`
 	Reference  string   `json:"reference"`
 	Accept     []string `json:"accept,omitempty"`
-	// Held is the manifest that the sender has, and that need not be sent.
+	// Held is a manifest that the sender has, so that its bytes need not be sent.
 	Held digest.Digest `json:"held,omitempty"`
 	// Background says that no client waits for the answer.
 	Background bool `json:"background,omitempty"`
 }
 
-// Answer says what the upstream has said.
+// Answer is what a member answers to a Question.
 type Answer struct {
 	// Answered says that the upstream has answered, and that the answer is recorded.
 	Answered bool `json:"answered"`
-	// Digest is that of the manifest; empty if the upstream has none. Data is the manifest, or empty
-	// if the sender has it.
+	// Digest is the digest of the manifest, or empty if the upstream has no such manifest. Data has
+	// its bytes, or is empty if the sender has them.
 	Digest digest.Digest `json:"digest,omitempty"`
 	Data   []byte        `json:"data,omitempty"`
 }
 
-// Delegate is this member's part. A nil Delegate, where there is no fleet, asks nobody. All methods
-// may be called concurrently.
+// Delegate passes questions to other members, and answers theirs. A nil Delegate stands for no
+// fleet, and asks nobody. All methods may be called concurrently.
 type Delegate struct {
 	fleet    *fleet.Fleet
 	patience fleet.Patience
@@ -74,9 +73,9 @@ type Delegate struct {
 	asked    *prometheus.CounterVec
 }
 
-// New returns the part of a member in a fleet, or nil without one. The function answer answers the
-// questions of others; their Upstream is a name of this member. It is called before the fleet
-// serves.
+// New returns the Delegate of a member, or nil if f is nil. It must be called before the fleet
+// serves. The function answer answers the questions of other members. Their Upstream is then the
+// name that this member uses.
 func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question) Answer) *Delegate {
 	if f == nil {
 		return nil
@@ -100,8 +99,8 @@ func (d *Delegate) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{d.asked}
 }
 
-// peers returns the other members that have an upstream, the identity of the upstream, and this
-// member.
+// peers returns the identity of an upstream, this member, and the other members that have the
+// upstream.
 func (d *Delegate) peers(upstream string) (identity string, self fleet.Member, others []fleet.Member) {
 	self = d.fleet.Self()
 	for _, u := range self.Upstreams.All() {
@@ -121,8 +120,8 @@ func (d *Delegate) peers(upstream string) (identity string, self fleet.Member, o
 	return identity, self, others
 }
 
-// chosen returns the member that asks for all, and the identity of the upstream. self says that it
-// is this one.
+// chosen returns the member that asks for all members, and the identity of the upstream. self says
+// whether this member is the chosen one.
 func (d *Delegate) chosen(q Question) (to fleet.Member, identity string, self bool) {
 	if d == nil {
 		return to, "", true
@@ -141,8 +140,8 @@ func (d *Delegate) Here(q Question) bool {
 	return self
 }
 
-// Ask passes a question to the member that asks for all. ok is false if this member has to ask the
-// upstream itself: because it is that member, or because the other one has no answer.
+// Ask passes a question to the member that asks for all members. ok is false if this member has to
+// ask the upstream itself. This member is then the chosen one, or the chosen one has no answer.
 func (d *Delegate) Ask(ctx context.Context, q Question) (a Answer, ok bool) {
 	to, identity, self := d.chosen(q)
 	if self {
@@ -201,12 +200,12 @@ func (d *Delegate) send(ctx context.Context, to fleet.Member, q Question) (a Ans
 	return a, nil
 }
 
-// is reports whether raw has a digest.
+// is reports whether d is the digest of raw.
 func is(d digest.Digest, raw []byte) bool {
 	return d.Validate() == nil && d.Algorithm().FromBytes(raw) == d
 }
 
-// alive is a body that calls sign with each read that brings something.
+// alive is a body that calls the function sign after each read that returns bytes.
 type alive struct {
 	io.Reader
 	sign func()
@@ -221,8 +220,8 @@ func (a *alive) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serve answers a question of a member. While it has no answer, it sends spaces as signs of life,
-// which mean nothing in JSON.
+// serve answers a question of a member. Until it has the answer, it sends spaces as signs of life.
+// JSON ignores such spaces.
 func (d *Delegate) serve(w http.ResponseWriter, r *http.Request, answer func(context.Context, Question) Answer) {
 	var q Question
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuestion)).Decode(&q)
@@ -251,7 +250,7 @@ func (d *Delegate) serve(w http.ResponseWriter, r *http.Request, answer func(con
 		select {
 		case a := <-done:
 			if !gone {
-				_ = json.NewEncoder(w).Encode(a) // the sender notices
+				_ = json.NewEncoder(w).Encode(a) // if this fails, the sender notices
 			}
 			return
 		case <-tick.C:
@@ -262,7 +261,7 @@ func (d *Delegate) serve(w http.ResponseWriter, r *http.Request, answer func(con
 	}
 }
 
-// named returns the upstream of this member that has an identity.
+// named returns this member's name for the upstream with an identity.
 func (d *Delegate) named(identity string) (name string, ok bool) {
 	for _, u := range d.fleet.Self().Upstreams.All() {
 		if u.Identity == identity && identity != "" {
@@ -272,8 +271,8 @@ func (d *Delegate) named(identity string) (name string, ok bool) {
 	return "", false
 }
 
-// Bytes returns a manifest of an upstream that another member holds. Its digest is right, and says
-// nothing about who may see it. It returns nil if no member answers in time that it has it.
+// Bytes asks other members for a manifest of an upstream. It returns nil if none of them sends it
+// in time. The bytes have the right digest, but say nothing about who may see the manifest.
 func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Digest, most int64) []byte {
 	if d == nil {
 		return nil
@@ -287,7 +286,7 @@ func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Diges
 		go func() { found <- d.held(ctx, m, want, most) }()
 	}
 	var raw []byte
-	for range others { // all of them, so that no goroutine outlives the call
+	for range others { // waits for all members, so that no goroutine outlives the call
 		if got := <-found; got != nil && raw == nil {
 			raw = got
 			cancel()
@@ -296,7 +295,7 @@ func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Diges
 	return raw
 }
 
-// held returns a manifest that a member has, or nil.
+// held asks one member for a manifest. It returns nil if the member does not send it.
 func (d *Delegate) held(ctx context.Context, m fleet.Member, want digest.Digest, most int64) []byte {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://member"+blobPath+want.String()+"?from=0", http.NoBody)
 	if err != nil {

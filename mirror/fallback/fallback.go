@@ -1,5 +1,6 @@
-// Package fallback lets other upstreams answer a pull in place of one that does not answer, tells
-// clients and metrics which one did, and remembers which one has sent what.
+// Package fallback lets another upstream answer a pull in place of one that does not answer. It
+// tells clients and metrics which upstream answered, and remembers which one sent a manifest or
+// list.
 package fallback
 
 import (
@@ -16,14 +17,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// header names the fallback that has answered in place of the upstream that the client
-// asked for.
+// header is the line of an answer that names the fallback from which the answer came.
 const header = "X-Dray-Fallback"
 
 // Lender lets fallbacks answer in place of upstreams.
 type Lender struct{ answers *prometheus.CounterVec }
 
-// New returns a Lender for the requests to these upstreams.
+// New returns a Lender for requests to the given upstreams.
 func New(upstreams map[string]*repository.Upstream) *Lender {
 	l := &Lender{prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_fallback_answers_total",
 		Help: "Answers that a fallback gave in place of an upstream, by upstream and fallback."}, []string{"upstream", "fallback"})}
@@ -38,10 +38,10 @@ func New(upstreams map[string]*repository.Upstream) *Lender {
 // Collectors returns the metrics of fallbacks.
 func (l *Lender) Collectors() []prometheus.Collector { return []prometheus.Collector{l.answers} }
 
-// InTurn calls handle, which answers the request from x.Repo, or returns an error before it has
-// sent anything. If the upstream of x.Repo does not answer, x.Repo becomes the repository at a
-// fallback, and handle is called again ([repository.InTurn]). A client that asks what it may
-// leave out of a push gets no answer of a fallback, because its push goes to the upstream.
+// InTurn calls handle, which answers the request from x.Repo. If the upstream of x.Repo does not
+// answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
+// ([repository.InTurn]). It does not do so once handle has begun an answer. A client that may be
+// about to push gets no answer of a fallback, because its push goes to the upstream.
 func (l *Lender) InTurn(ctx context.Context, x *request.Request, handle func() error) error {
 	named := x.Repo
 	if len(named.Up.Fallbacks) == 0 || x.AsksToPush() && x.May(identity.Push) {
@@ -79,8 +79,8 @@ func (l *Lender) Mark(x *request.Request) {
 	l.answers.WithLabelValues(x.Instead.Up.Name, name).Inc()
 }
 
-// Lend remembers which fallback has sent a manifest, before the client asks for what the manifest
-// names.
+// Lend remembers which fallback has sent a manifest, so that requests for what the manifest names
+// go to that fallback, too.
 func (l *Lender) Lend(x *request.Request, m *repository.Manifest) {
 	if x.Instead.Up == nil {
 		return
@@ -92,7 +92,7 @@ func (l *Lender) Lend(x *request.Request, m *repository.Manifest) {
 	repository.Lend(x.R.Context(), x.Repo, x.Instead, m.Digest, names)
 }
 
-// LendListed remembers which fallback has sent a list of referrers. list is the digest of the list.
+// LendListed is Lend for a list of referrers. The parameter list is the digest of the list.
 func (l *Lender) LendListed(x *request.Request, list digest.Digest, all []json.RawMessage) {
 	if x.Instead.Up == nil {
 		return
@@ -107,11 +107,11 @@ func (l *Lender) LendListed(x *request.Request, list digest.Digest, all []json.R
 	repository.Lend(x.R.Context(), x.Repo, x.Instead, list, names)
 }
 
-// listPatience bounds the time for a list at an upstream, if a fallback can be asked after it.
+// listPatience bounds the wait for a list of an upstream if a fallback can be asked afterwards.
 const listPatience = 5 * time.Second
 
-// Patience returns a context for asking for a list of a repository. It ends early if a fallback can
-// be asked afterwards.
+// Patience returns the context of a request for a list of a repository. If a fallback can be asked
+// afterwards, the context ends after 5 seconds.
 func Patience(ctx context.Context, r repository.Repo) (context.Context, context.CancelFunc) {
 	if !r.Up.Yields() {
 		return ctx, func() {}

@@ -8,11 +8,11 @@ import (
 	"dray/mirror/savings"
 )
 
-// series identifies a counter, or the number or the sum of a summary. Labels that it does not have
-// are empty.
+// series identifies a counter, or one of the two values of a summary: the number of its samples or
+// their sum. Labels that a metric does not have are empty.
 type series struct {
 	name, upstream, kind, source, zone, operation, result string
-	number                                                bool // of answers, and not the sum of their seconds
+	number                                                bool // the number of samples, not their sum
 }
 
 // counted has the values of the series at the last count.
@@ -48,7 +48,7 @@ func seriesOf(name string, m *dto.Metric) series {
 	return s
 }
 
-// addTo adds to u what the series has grown by.
+// addTo adds n, by which the series has grown, to u.
 func (s series) addTo(u *savings.Usage, n float64) {
 	if n == 0 {
 		return
@@ -62,7 +62,7 @@ func (s series) addTo(u *savings.Usage, n float64) {
 		switch s.operation {
 		case "get", "head":
 			u.BucketReads += n
-		case "put", "create", "part", "complete": // abort is free
+		case "put", "create", "part", "complete": // S3 does not bill abort
 			u.BucketWrites += n
 		}
 	default:

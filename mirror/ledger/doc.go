@@ -1,8 +1,8 @@
-// Package ledger stores what the metrics have counted by day, so that it outlives the process.
+// Package ledger stores what the metrics count on each day, so that the counts outlive the process.
 //
 // Invariants:
-//   - The ledger adds what a counter has grown by. A counter that has become less has begun again.
-//   - Each day is a file of its own. A file that cannot be read or written costs that day alone.
-//     Nothing but reports depends on it.
-//   - There are at most [MaxDays] files, each with one entry for each upstream.
+//   - The ledger adds the growth of each counter. A counter that has become less began again.
+//   - Each day has a file. If dray cannot read or write it, only that day's counts are lost. Only
+//     reports need the counts.
+//   - There are at most [MaxDays] files. Each has one entry for each upstream.
 package ledger

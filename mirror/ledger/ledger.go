@@ -20,10 +20,10 @@ import (
 	"dray/mirror/savings"
 )
 
-// MaxDays bounds the days that a ledger has.
+// MaxDays bounds the number of days in a ledger.
 const MaxDays = 400
 
-// dateFormat is that of the names of files, without their extension.
+// dateFormat is the format of the names of files, without their extension.
 const (
 	dateFormat = time.DateOnly
 	extension  = ".json"
@@ -32,17 +32,17 @@ const (
 
 // Options configure [Open].
 type Options struct {
-	// Directory has the files. Open creates it.
+	// Directory has the files. It is created when the first file is written.
 	Directory string
-	// Gatherer has the counters. They began at 0 when the process did.
+	// Gatherer has the counters. They began at 0 when the process began.
 	Gatherer prometheus.Gatherer
 	// Interval is the time between two counts by [Ledger.Run]; 0 means 5 minutes.
 	Interval time.Duration
-	// Logger gets a message when files cannot be used; nil discards.
+	// Logger gets a message when files cannot be used; nil discards it.
 	Logger *slog.Logger
 }
 
-// Ledger has what was counted, by day in UTC. Its methods may be called concurrently.
+// Ledger has the counts of each day in UTC. Its methods may be called concurrently.
 type Ledger struct {
 	o      Options
 	opened time.Time
@@ -52,17 +52,17 @@ type Ledger struct {
 
 	mu      sync.Mutex // guards days and unsaved
 	days    map[string]savings.Usage
-	unsaved map[string]bool // the days whose files are older than they are
+	unsaved map[string]bool // the days that have changed since their files were written
 
-	failing bool // whether the last save failed; for Run alone
+	failing bool // whether the last count or save of Run failed
 }
 
-// Open reads the files. It skips a file that it cannot read, removes one that has no day, and logs
-// both.
+// Open reads the files. It skips a file that it cannot read, and removes a file that is not valid
+// JSON. It logs both.
 func Open(o Options) *Ledger {
 	o.Interval, o.Logger = cmp.Or(o.Interval, 5*time.Minute), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{history.Meter[series]{}}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
-	leftovers, _ := filepath.Glob(filepath.Join(o.Directory, temporary)) // the pattern is right
+	leftovers, _ := filepath.Glob(filepath.Join(o.Directory, temporary)) // fails for a malformed pattern alone
 	for _, name := range leftovers {
 		_ = os.Remove(name)
 	}
@@ -96,8 +96,8 @@ func read(name string) (day savings.Usage, err error) {
 	return day, nil
 }
 
-// Run counts and saves at every full interval of the clock until ctx ends, then once more, and
-// returns nil. The listeners should be stopped first.
+// Run counts and saves whenever the time of day is a multiple of Interval, and once more when ctx
+// ends. It then returns nil. The listeners should be stopped before ctx ends.
 func (l *Ledger) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -105,7 +105,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 		timer := time.NewTimer(end.Sub(now))
 		select {
 		case <-timer.C:
-			l.countAndSave(end.Add(-time.Nanosecond)) // at midnight, to the day that ends
+			l.countAndSave(end.Add(-time.Nanosecond)) // at midnight, this is the day that ends
 		case <-ctx.Done():
 			timer.Stop()
 			l.countAndSave(time.Now())
@@ -123,20 +123,20 @@ func (l *Ledger) countAndSave(now time.Time) {
 	l.failing = err != nil
 }
 
-// Count adds what the counters have grown by since the last count to the present day.
+// Count adds to the present day what the counters have grown by since the last count.
 func (l *Ledger) Count() error { return l.count(time.Now()) }
 
 func (l *Ledger) count(now time.Time) error {
 	l.counting.Lock()
 	defer l.counting.Unlock()
-	families, err := l.o.Gatherer.Gather() // with an error, it has what could be gathered
+	families, err := l.o.Gatherer.Gather() // after an error, families has what could be gathered
 	increase := savings.Usage{Upstreams: map[string]savings.Traffic{}}
 	l.seen.addTo(&increase, families)
 	l.enter(now.UTC(), increase)
 	return err
 }
 
-// enter adds an increase to the day of now.
+// enter adds an increase to the day of the time now.
 func (l *Ledger) enter(now time.Time, increase savings.Usage) {
 	date := now.Format(dateFormat)
 	increase.From, increase.To = now.Truncate(24*time.Hour), now
@@ -156,8 +156,8 @@ func (l *Ledger) enter(now time.Time, increase savings.Usage) {
 	}
 }
 
-// save writes the files of the days that have changed, and removes those of days that the ledger
-// does not have any more.
+// save writes the files of days that have changed, and removes the files of days that are no longer
+// in the ledger.
 func (l *Ledger) save() error {
 	if err := os.MkdirAll(l.o.Directory, 0o700); err != nil {
 		return err

@@ -11,8 +11,9 @@ import (
 )
 
 // Listen returns a listener for the PROXY protocol, version 1 or 2. It calls trust for each
-// connection. With Options.Protocol, every connection from a trusted proxy has to begin with a
-// header, and no other connection may: the protocol forbids to guess whether the header is there.
+// connection. If Options.Protocol is set, every connection from a trusted proxy must begin with a
+// header, and no other connection may have one. The protocol forbids guessing whether there is a
+// header.
 func Listen(ln net.Listener, trust func() *Trust) net.Listener { return listener{ln, trust} }
 
 type listener struct {
@@ -34,13 +35,13 @@ func (l listener) Accept() (net.Conn, error) {
 	return &conn{TCPConn: tcp, trust: trust, in: bufio.NewReaderSize(tcp, bufferBytes)}, nil
 }
 
-// bufferBytes is the size of the buffer for a header. The longest header of version 1 has to fit,
-// with 107 bytes.
+// bufferBytes is the size of the buffer for a header. The longest header of version 1, of 107
+// bytes, has to fit.
 const bufferBytes = 256
 
 // conn is a connection from a trusted proxy. The first call of RemoteAddr or Read waits for the
-// header of the PROXY protocol. net/http calls RemoteAddr first, in the goroutine of the
-// connection, so that no other connection waits.
+// header of the PROXY protocol. net/http calls RemoteAddr in the goroutine of the connection, so no
+// other connection waits for the header.
 type conn struct {
 	*net.TCPConn
 	trust *Trust
@@ -76,7 +77,7 @@ func (c *conn) readHeader() {
 	header, err := proxyproto.Read(c.in)
 	if err != nil {
 		c.trust.refused(c.addr, err)
-		_ = c.Close() // nothing else can be done for it
+		_ = c.Close()
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
@@ -85,7 +86,7 @@ func (c *conn) readHeader() {
 	}
 }
 
-// refused counts a connection without a valid header, and logs at most one a minute.
+// refused counts a connection without a valid header, and logs at most one of them a minute.
 func (t *Trust) refused(peer net.Addr, err error) {
 	t.failed.Inc()
 	t.mu.Lock()
@@ -101,8 +102,8 @@ func (t *Trust) refused(peer net.Addr, err error) {
 	}
 }
 
-// ConnContext marks the requests of a connection from a trusted proxy for [Peer]. A type that
-// wraps a connection needs the method NetConn, which tls.Conn has.
+// ConnContext makes [Peer] recognise the requests of a connection from a trusted proxy. If another
+// type wraps the connection, that type needs the method NetConn, as tls.Conn has it.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	for {
 		if from, ok := c.(*conn); ok {

@@ -24,28 +24,28 @@ const (
 type Options struct {
 	// Listener is the name of the listener, for the log and metrics.
 	Listener string
-	// Proxies are the networks of trusted proxies. Without any, nothing is trusted.
+	// Proxies are the networks of trusted proxies. If there are none, no proxy is trusted.
 	Proxies []netip.Prefix
 	// Protocol says that all connections from Proxies begin with a header of the PROXY protocol.
 	Protocol bool
-	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. The other header is not read: a
-	// proxy that does not write it passes on what a client wrote into it.
+	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. dray ignores the other
+	// header, because a proxy that does not write it passes on what a client wrote into it.
 	Header string
 	// HeaderTimeout is how long a proxy may take to send the header of the PROXY protocol; 0 means 10
 	// seconds.
 	HeaderTimeout time.Duration
-	// Logger gets at most one warning a minute about connections without a PROXY header; nil discards.
+	// Logger gets at most one warning a minute about missing PROXY headers; nil discards it.
 	Logger *slog.Logger
 }
 
-// Trust says whose word about the client's address a listener takes. It does not change: see
-// [Trust.With].
+// Trust says which proxies may tell a listener the client's address. It is immutable; [Trust.With]
+// makes another.
 type Trust struct {
 	o Options
 	*refusals
 }
 
-// refusals has what is known of the connections that were closed.
+// refusals is the part that all Trusts of a listener share.
 type refusals struct {
 	failed prometheus.Counter
 
@@ -87,8 +87,8 @@ func Peer(r *http.Request) string {
 	return peer
 }
 
-// WithPeer returns a context whose requests came from a trusted proxy at an address, as another
-// member of a fleet has seen it. With "" it returns ctx.
+// WithPeer returns a context for requests that came from a trusted proxy at the address peer,
+// perhaps by way of another member of a fleet. If peer is "", it returns ctx.
 func WithPeer(ctx context.Context, peer string) context.Context {
 	if peer == "" {
 		return ctx
@@ -96,9 +96,9 @@ func WithPeer(ctx context.Context, peer string) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer)
 }
 
-// AddrOf returns the IP address in a text such as the RemoteAddr of a request, with a port or
-// without. IPv4 addresses in the form of IPv6 become IPv4, and zones are dropped. It returns the
-// zero Addr for any other text.
+// AddrOf returns the IP address in a text such as the RemoteAddr of a request. The port is
+// optional. AddrOf turns IPv4 addresses in the form of IPv6 into IPv4, and drops zones. For any
+// other text, it returns the zero Addr.
 func AddrOf(text string) netip.Addr {
 	p, err := netip.ParseAddrPort(text)
 	a := p.Addr()
@@ -135,14 +135,14 @@ func (t *Trust) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// client returns the client that the header of a request names. The request came from a trusted
-// proxy.
+// client returns the client that the header of a request from a trusted proxy names. If the header
+// names none, it returns the proxy.
 func (t *Trust) client(h http.Header, proxy netip.Addr) netip.Addr {
 	hops := hopsOf(t.o.Header, h[t.o.Header])
 	for _, hop := range slices.Backward(hops) {
 		a := AddrOf(hop)
 		if !a.IsValid() {
-			break // the proxy does not say from whom it had the request
+			break // the proxy does not say who sent it the request
 		}
 		proxy = a
 		if !t.trusts(a) {
@@ -159,7 +159,7 @@ func hopsOf(header string, lines []string) []string {
 		if header == Forwarded {
 			elements, ok := unquotedSplit(line, ',')
 			if !ok {
-				elements = []string{""} // a client could hide behind its quote what the proxy has appended
+				elements = []string{""} // behind an open quote, a client could hide what the proxy has appended
 			}
 			for _, element := range elements {
 				hops = append(hops, forOf(element))
@@ -173,8 +173,8 @@ func hopsOf(header string, lines []string) []string {
 	return hops
 }
 
-// forOf returns the value of the parameter "for" of an element of Forwarded, without quotes (RFC
-// 7239, 4), or "" if there is none. A value with a backslash is no address.
+// forOf returns the value of the parameter "for" in one element of a Forwarded header (RFC 7239,
+// 4), without quotes, or "". A value with a backslash is no address anyway.
 func forOf(element string) string {
 	pairs, _ := unquotedSplit(element, ';')
 	for _, pair := range pairs {
@@ -191,7 +191,7 @@ func forOf(element string) string {
 }
 
 // unquotedSplit splits a text at a separator, but not within quotes (RFC 9110, 5.6.4). It returns
-// false if the last quote does not end.
+// false if a quote does not end.
 func unquotedSplit(text string, separator byte) (parts []string, ok bool) {
 	start, quoted := 0, false
 	for i := 0; i < len(text); i++ {

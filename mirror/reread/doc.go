@@ -1,2 +1,2 @@
-// Package reread keeps values that are made from files, and makes them anew when the files change.
+// Package reread makes values from files, and makes them again when the files change.
 package reread

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Value is made from the contents of files. Administrators, Kubernetes and cert-manager replace
-// passwords, keys and certificates while dray runs, so each [Value.Get] looks whether a file has
-// changed. If the changed files cannot be used, the last value stays in use. A Value may be used
-// concurrently.
+// Value is a value that is made from the contents of files. Administrators, Kubernetes and
+// cert-manager replace passwords, keys and certificates while dray runs, so each call of
+// [Value.Get] looks whether a file has changed. If the changed files cannot be used, the last value
+// stays in use. A Value may be used concurrently.
 type Value[T any] struct {
 	paths   []string
 	parse   func(texts [][]byte) (T, error)
@@ -22,21 +22,21 @@ type Value[T any] struct {
 	current atomic.Pointer[state[T]]
 }
 
-// state is what was last made of the files. It is never changed.
+// state is the result of one read of the files. It is immutable.
 type state[T any] struct {
-	read    []os.FileInfo // the files at the time when value was made
+	read    []os.FileInfo // how the files were when value was made
 	value   T
 	failure *Failure
 }
 
-// Failure says that changed files cannot be used, and since when Get knows that.
+// Failure says why changed files cannot be used, and when Get first found that.
 type Failure struct {
 	Err   error
 	Since time.Time
 }
 
-// New makes a value from files. parse gets their contents in the order of paths; its errors must
-// not show these contents. log may be nil.
+// New makes a value from files. The function parse gets their contents in the order of paths. Its
+// errors must not show the contents. log may be nil.
 func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths ...string) (*Value[T], error) {
 	v := &Value[T]{parse: parse, log: cmp.Or(log, slog.New(slog.DiscardHandler))}
 	for _, p := range paths {
@@ -50,16 +50,16 @@ func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths .
 	return v, nil
 }
 
-// Get returns the value that the files have now. If the files cannot be used, Get returns the last
-// value that it could make, and the failure. It logs each change of the value, and each failure
-// that differs from the last failure.
+// Get returns the value of the present files. If these cannot be used, Get returns the last value
+// that could be made, and the failure. It logs each change of the files, and each failure that
+// differs from the one before.
 func (v *Value[T]) Get() (T, *Failure) {
 	old := v.current.Load()
 	if old.failure == nil && v.unchanged(old.read) {
 		return old.value, nil
 	}
-	// After a failure, each Get loads the files again, even if Stat shows no further change: a file
-	// may have been half-written, or not readable yet.
+	// After a failure, each Get loads the files again, even if Stat shows no further change,
+	// because a file may have been half-written, or not readable yet.
 	now, err := v.load()
 	if err != nil {
 		now = &state[T]{old.read, old.value, &Failure{err, time.Now()}}
@@ -114,12 +114,12 @@ func (v *Value[T]) load() (*state[T], error) {
 	return s, nil
 }
 
-// ReadFile reads a file that is read again later. It refuses pipes and sockets.
+// ReadFile reads a file as a Value does: it refuses pipes and sockets.
 func ReadFile(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil {
 		return readFile(path, info)
 	}
-	return os.ReadFile(path) // says that dray cannot open the file
+	return os.ReadFile(path) // its error says that dray cannot open the file
 }
 
 func readFile(path string, info os.FileInfo) ([]byte, error) {

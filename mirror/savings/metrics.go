@@ -6,7 +6,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Collector returns the metrics of a bill. It calls the function bill each time they are read.
+// Collector returns the metrics of savings. Each time Prometheus reads them, it calls bill.
 func Collector(bill func() api.Savings) prometheus.Collector {
 	return &collector{
 		bill: bill,

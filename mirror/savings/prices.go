@@ -1,6 +1,6 @@
 package savings
 
-// Path is the way by which clients would get content without the mirror.
+// Path is the network path by which clients would get content without the mirror.
 type Path string
 
 // The paths. The empty Path is unknown.
@@ -10,26 +10,26 @@ const (
 	// Endpoint leads through VPC endpoints. Layers of ECR then come through the gateway endpoint of
 	// S3, which bills nothing.
 	Endpoint Path = "endpoint"
-	// Internet leads out of AWS. Only the owner of a registry that is in AWS pays for that.
+	// Internet leads over the internet. AWS bills only bytes that leave it, to the registry's owner.
 	Internet Path = "internet"
-	// Region leads from the registry's region to another one.
+	// Region leads from the registry's region of AWS to another region.
 	Region Path = "region"
 )
 
 // PricesOf is the month in which the prices of the table were compiled.
 const PricesOf = "2026-11"
 
-// Prices are prices in US dollars: for a GiB that takes a path, or for a million requests to a
-// bucket. AWS means 2^30 bytes when it says GB.
+// Prices are prices in US dollars. NAT, Endpoint, Internet and Region are for a GiB on that path.
+// The GB of the price lists of AWS has 2^30 bytes, too.
 type Prices struct {
 	NAT, Endpoint, Internet, Region float64
-	// Zone is for a GiB between two zones of a region, of which each bills half.
+	// Zone is for a GiB between two zones of a region. AWS bills half of it in each zone.
 	Zone float64
-	// BucketReads and BucketWrites are for a million GET or HEAD, and PUT or POST requests.
+	// BucketReads are for a million GET or HEAD requests, BucketWrites for a million PUT or POST.
 	BucketReads, BucketWrites float64
 }
 
-// listPrices has the prices of regions, without those that are the same everywhere. Sources:
+// listPrices has the prices that differ between regions. Sources:
 // https://aws.amazon.com/vpc/pricing (NAT gateway, data processed),
 // https://aws.amazon.com/ec2/pricing/on-demand (data transfer out to the internet, first 10 TB of a
 // month, and to other regions), https://aws.amazon.com/s3/pricing (requests of S3 Standard).
@@ -56,15 +56,15 @@ var listPrices = map[string]Prices{
 // (https://aws.amazon.com/ec2/pricing/on-demand, "Data Transfer within the same AWS Region").
 const zonePrice = 0.02
 
-// ListPrices returns the list prices of a region. ok is false if the table does not have the
-// region; the prices that are the same everywhere are then still there.
+// ListPrices returns the list prices of a region. If the table does not have the region, ok is
+// false, and p has only the prices that are the same in all regions.
 func ListPrices(region string) (p Prices, ok bool) {
 	p, ok = listPrices[region]
 	p.Zone = zonePrice
 	return p, ok
 }
 
-// Or returns the prices of p, and those of other where p has none.
+// Or returns p, with the prices of other in place of those that are 0 in p.
 func (p Prices) Or(other Prices) Prices {
 	for _, each := range []struct{ own, other *float64 }{
 		{&p.NAT, &other.NAT}, {&p.Endpoint, &other.Endpoint}, {&p.Internet, &other.Internet}, {&p.Region, &other.Region},

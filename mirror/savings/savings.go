@@ -12,12 +12,12 @@ import (
 
 // Usage is what was counted in a period.
 type Usage struct {
-	// From and To bound the time in which something was counted.
+	// From and To bound the period.
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 	// Upstreams has the traffic by the name of the upstream.
 	Upstreams map[string]Traffic `json:"upstreams"`
-	// OtherZoneBytes were received from members of the fleet in other zones.
+	// OtherZoneBytes are the bytes that members of the fleet in other zones sent.
 	OtherZoneBytes float64 `json:"other_zone_bytes,omitempty"`
 	// BucketReads and BucketWrites are requests to the bucket.
 	BucketReads  float64 `json:"bucket_reads,omitempty"`
@@ -26,16 +26,16 @@ type Usage struct {
 
 // Traffic is what went through the mirror between clients and an upstream.
 type Traffic struct {
-	// Sent and Fetched are the bytes that clients got, and those that the upstream sent for that.
+	// Sent counts the bytes that clients got, and Fetched those that the upstream sent.
 	Sent    float64 `json:"sent"`
 	Fetched float64 `json:"fetched"`
-	// Held are the layers that came from memory or disk, and Origin those that the upstream sent while
-	// the client waited.
+	// Held counts layers that came from memory or disk, and Origin layers that the upstream sent
+	// while a client waited.
 	Held   Answers `json:"held"`
 	Origin Answers `json:"origin"`
 }
 
-// Answers are answers to clients, with the time in which clients received them.
+// Answers counts answers to clients, with the time that the transfers took.
 type Answers struct {
 	Number  float64 `json:"number"`
 	Bytes   float64 `json:"bytes"`
@@ -57,11 +57,11 @@ func (a Answers) add(b Answers) Answers {
 type Terms struct {
 	// Region is the region of the mirror and its clients.
 	Region string
-	// Prices go before those of the table.
+	// Prices replace those of the table, except where they are 0.
 	Prices Prices
-	// OwnCost is what the mirror costs in a month, in US dollars; 0 is unknown.
+	// OwnCost is what the mirror costs in a month, in US dollars; 0 means that it is unknown.
 	OwnCost float64
-	// OtherZones is the share of the bytes to clients, from 0 to 1, that cross a zone.
+	// OtherZones is the share, from 0 to 1, of the bytes to clients that go to another zone.
 	OtherZones float64
 	Upstreams  []Upstream
 }
@@ -69,10 +69,10 @@ type Terms struct {
 // Upstream is what the operator has said about an upstream.
 type Upstream struct {
 	Name string
-	// Key is where the configuration has the upstream, as in upstreams[0].
+	// Key is the path of the upstream in the configuration, such as upstreams[0].
 	Key  string
 	Path Path
-	// Price is for a GiB, in US dollars; 0 means that of the path.
+	// Price is for a GiB, in US dollars; 0 means the price of the path.
 	Price float64
 	// Region is the region of the registry; empty if it is not in AWS.
 	Region string
@@ -80,14 +80,14 @@ type Upstream struct {
 
 const (
 	gib = 1 << 30
-	// LeastSamples is the number of layers from an upstream from which on their rate means something.
+	// LeastSamples is the least number of layers from which the rate of an upstream is calculated.
 	LeastSamples = 20
 	daysOfMonth  = 365.25 / 12
 	million      = 1e6
 )
 
-// Of returns what was saved in the period of u. The rates of upstreams are those of recent, which
-// is usually a longer period.
+// Of returns what was saved in the period of u. The rates of upstreams come from the traffic in
+// recent, which is usually that of a longer period.
 func Of(u Usage, recent map[string]Traffic, t Terms) api.Savings {
 	s := api.Savings{From: u.From, To: u.To, Days: u.To.Sub(u.From).Hours() / 24, Region: t.Region, PricesOf: PricesOf, Upstreams: []api.UpstreamSavings{}, Unknown: []string{}}
 	list, known := ListPrices(t.Region)
@@ -108,7 +108,7 @@ func Of(u Usage, recent map[string]Traffic, t Terms) api.Savings {
 	for _, c := range []struct {
 		name, unit string
 		n, price   float64
-		configured bool // shown although it is 0
+		configured bool // shown even if n is 0
 	}{
 		{"bytes to clients in other zones", "GiB", sent * t.OtherZones / gib, prices.Zone, t.OtherZones > 0},
 		{"bytes from members in other zones", "GiB", u.OtherZoneBytes / gib, prices.Zone, false},
@@ -131,7 +131,7 @@ func (t Terms) own(days float64) api.SavingsCost {
 	return api.SavingsCost{Name: "this dray", Quantity: months, Unit: "months", PriceUSD: t.OwnCost, USD: months * t.OwnCost}
 }
 
-// unknown returns which keys of the section savings would make the costs complete.
+// unknown says which keys of the section savings have to be set so that the costs are complete.
 func (t Terms) unknown(u Usage, known bool) (all []string) {
 	if t.OwnCost == 0 {
 		all = append(all, "savings.own_cost: what this dray costs in a month is not set, and counts as 0")
@@ -148,11 +148,11 @@ func (t Terms) unknown(u Usage, known bool) (all []string) {
 	return all
 }
 
-// line is what an upstream contributes.
+// line has the savings at one upstream.
 type line struct{ api.UpstreamSavings }
 
-// savings returns what was saved at an upstream, without times. If its price is not known, unknown
-// says why.
+// savings returns what was saved at an upstream, without the saved time. If the price of its bytes
+// is not known, unknown says why.
 func (up Upstream) savings(traffic Traffic, t Terms) (l line, unknown string) {
 	l.Upstream, l.Path = up.Name, string(up.Path)
 	l.SentBytes, l.FetchedBytes = int64(traffic.Sent), int64(traffic.Fetched)
@@ -165,7 +165,7 @@ func (up Upstream) savings(traffic Traffic, t Terms) (l line, unknown string) {
 	return l, unknown
 }
 
-// price returns the price of a GiB from the upstream without the mirror, or why it is not known.
+// price returns the price of a GiB that comes from the upstream itself, or why it is not known.
 func (up Upstream) price(t Terms) (price float64, unknown string) {
 	if up.Path == "" {
 		return 0, up.Key + ".savings.path: it is not set, so what was not fetched from " + up.Name + " counts as 0; set it to nat, endpoint, internet or region"
@@ -190,9 +190,9 @@ func (up Upstream) price(t Terms) (price float64, unknown string) {
 
 func regionText(region string) string { return cmp.Or(region, "an unknown region") }
 
-// time adds how much longer clients would have waited for the layers that were held, if each byte
-// had taken as long as those for which the upstream was asked. It adds nothing if there are too few
-// of these.
+// time adds the time that clients saved: how much longer the layers from memory or disk would have
+// taken at the upstream's rate. If the upstream sent fewer than LeastSamples layers, time adds
+// nothing.
 func (l *line) time(traffic, recent Traffic) {
 	l.Samples = int(recent.Origin.Number)
 	if l.Samples < LeastSamples || recent.Origin.Bytes == 0 || recent.Origin.Seconds == 0 {

@@ -24,25 +24,25 @@ import (
 )
 
 const (
-	// maxDepth bounds how deep indexes in indexes are followed. Real images have one level.
+	// maxDepth bounds how deep indexes may be nested. Real images have one level.
 	maxDepth = 4
-	// maxBlobs bounds the blobs of an image that are passed to [pull.Puller.Bring] at a time.
+	// maxBlobs bounds the blobs of an image that are fetched at a time.
 	maxBlobs = 8
-	// tellEvery is the least time between two values about the progress.
+	// tellEvery is the least time between two reports of the progress.
 	tellEvery = 200 * time.Millisecond
 )
 
-// ErrNoPlatform is wrapped by the error of [Choose] for an index that lacks a platform.
+// ErrNoPlatform is wrapped by the error of [Choose] if the index has no manifest for a platform.
 var ErrNoPlatform = errors.New("the image has no manifest for the platform")
 
 // Image names an image of an upstream.
 type Image struct {
-	// Name is what the answers call the image.
+	// Name is the name of the image in answers.
 	Name           string
 	Upstream, Repo string
 	oci.Reference
-	// Serves reports whether clients may have a repository of an upstream that is a fallback. Nil
-	// means that they may have all.
+	// Serves reports whether clients may have a repository of a fallback. If it is nil, they may
+	// have all repositories.
 	Serves func(upstream, repo string) bool
 }
 
@@ -58,10 +58,10 @@ func New(repos *repository.Store, p *pull.Puller, c *cache.Cache) *Warmer {
 	return &Warmer{repos: repos, pull: p, cache: c}
 }
 
-// Warm fetches what is missing of an image, and yields how much is held: now and then, and at the
-// end, when all of it is held. Otherwise the last value is an error of the operators' API. Of an
-// index, Warm fetches what clients on the platforms pull, or everything if there are none. This is
-// neither counted as a pull nor as a use of the image.
+// Warm fetches the parts of an image that the cache does not hold. It yields the progress now and
+// then, and once more at the end. If it fails, the last value is an error of the operators' API. Of
+// an index, Warm fetches what clients on the given platforms pull, or everything if none are given.
+// The fetches count neither as a pull nor as a use of the image.
 func (w *Warmer) Warm(ctx context.Context, i Image, on []string) iter.Seq2[api.Warmth, error] {
 	return func(yield func(api.Warmth, error) bool) {
 		j, err := w.job(i, on)
@@ -76,7 +76,7 @@ func (w *Warmer) Warm(ctx context.Context, i Image, on []string) iter.Seq2[api.W
 		cancel()
 		switch {
 		case !ended:
-			<-done // nobody is told
+			<-done // nobody wants to know its error
 		case err != nil:
 			yield(api.Warmth{}, withCode(err))
 		default:
@@ -85,7 +85,7 @@ func (w *Warmer) Warm(ctx context.Context, i Image, on []string) iter.Seq2[api.W
 	}
 }
 
-// withCode adds the code of the API to an error.
+// withCode adds the error code of the operators' API to an error.
 func withCode(err error) error {
 	if coded, ok := errors.AsType[*api.Error](err); ok {
 		return coded
@@ -100,7 +100,7 @@ func withCode(err error) error {
 	return api.Errorf(code, "%v", err)
 }
 
-// job is the work on one image.
+// job warms one image.
 type job struct {
 	*Warmer
 	repo      repository.Repo
@@ -132,8 +132,8 @@ func (w *Warmer) job(i Image, on []string) (*job, error) {
 	}, nil
 }
 
-// tell yields the progress when it has changed, until the job has ended. ended is false if nobody
-// listens any more; the job then still runs.
+// tell yields the progress whenever it has changed, until the job has ended. If the caller wants no
+// more values, tell returns false while the job still runs.
 func (j *job) tell(done <-chan error, yield func(api.Warmth, error) bool) (ended bool, err error) {
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
@@ -158,7 +158,8 @@ func (j *job) progress() api.Warmth {
 	return j.at
 }
 
-// run fetches what is missing, and returns when all of the image is held, or with the first error.
+// run fetches the missing parts. It returns when the cache holds all parts, or with the first
+// error.
 func (j *job) run(ctx context.Context) error {
 	root, err := j.root(ctx)
 	if err != nil {
@@ -183,8 +184,8 @@ func (j *job) run(ctx context.Context) error {
 	return j.kept()
 }
 
-// root returns the manifest that the reference means now. If a fallback of the upstream has to
-// answer, all of the image comes from there.
+// root returns the manifest that the reference means now. If a fallback has to answer, it sends all
+// of the image.
 func (j *job) root(ctx context.Context) (m *repository.Manifest, err error) {
 	may := func(u *repository.Upstream) bool { return j.serves == nil || j.serves(u.Name, j.repo.Name) }
 	err = repository.InTurn(ctx, j.repo, j.ref.Digest, may, func(r repository.Repo) (err error) {
@@ -210,10 +211,10 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 	return j.pull.ByDigest(ctx, j.repo, d)
 }
 
-// walk counts a manifest and all below it that is wanted, and returns the blobs. depth is how many
-// more levels of manifests may follow. walk skips a manifest that it has walked with the same depth
-// or a smaller one: otherwise, indexes that list the same indexes would multiply the work at each
-// level.
+// walk counts a manifest and everything below it that is wanted, and returns the blobs. At most
+// depth more levels of manifests may follow. walk skips a manifest that it has walked with the same
+// depth or a smaller one. Otherwise, the calls of walk would multiply at each level of indexes that
+// share their children.
 func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blobs []oci.Child, err error) {
 	if least, ok := j.walked[m.Digest]; ok && least <= depth {
 		return nil, nil
@@ -253,7 +254,7 @@ func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blob
 	return blobs, nil
 }
 
-// name counts a part of the image, and reports whether it was not counted before.
+// name counts a part of the image. It returns false if the part was counted before.
 func (j *job) name(d digest.Digest, size int64, held bool) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -270,9 +271,9 @@ func (j *job) name(d digest.Digest, size int64, held bool) bool {
 	return true
 }
 
-// Choose returns the manifests of an index that clients on the platforms pull: for each platform
-// the best match, as containerd and Docker choose it, or all manifests if there is no platform. A
-// manifest without a platform suits every client for which there is no match.
+// Choose returns the manifests of an index that clients on the given platforms pull. For each
+// platform, that is the best match, as containerd and Docker choose it. If no manifest matches, it
+// is every manifest without a platform. If no platforms are given, Choose returns all manifests.
 func Choose(children []oci.Child, on []v1.Platform) ([]oci.Child, error) {
 	if len(on) == 0 {
 		return children, nil
@@ -299,8 +300,8 @@ func Choose(children []oci.Child, on []v1.Platform) ([]oci.Child, error) {
 	return chosen, nil
 }
 
-// platformsOf lists the platforms of an index. Attestations of BuildKit have the platform
-// "unknown".
+// platformsOf lists the platforms of an index. It skips attestations of BuildKit, which have the
+// platform "unknown".
 func platformsOf(children []oci.Child) string {
 	var all []string
 	for _, c := range children {
@@ -326,7 +327,6 @@ func (j *job) blob(ctx context.Context, b oci.Child) error {
 	return nil
 }
 
-// arrived adds to the progress.
 func (j *job) arrived(held, fetched int64, parts int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -335,7 +335,7 @@ func (j *job) arrived(held, fetched int64, parts int) {
 	j.at.HeldParts += parts
 }
 
-// kept returns an error if some parts are not held any more.
+// kept returns an error if the cache does not hold some parts any more.
 func (j *job) kept() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

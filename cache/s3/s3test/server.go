@@ -1,4 +1,4 @@
-// Package s3test is a bucket of S3 in memory, for tests. It counts requests, and checks neither
+// Package s3test is a stand-in for S3 in memory, for tests. It counts requests, and checks neither
 // signatures nor checksums.
 package s3test
 
@@ -46,8 +46,8 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Fault has every request passed to fault first. If that returns true, it has answered the request.
-// A nil fault ends that.
+// Fault makes the server pass every request to fault first. The function returns true if it has
+// answered the request. A nil fault ends this.
 func (s *Server) Fault(fault func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +55,7 @@ func (s *Server) Fault(fault func(http.ResponseWriter, *http.Request) bool) {
 }
 
 // Counts returns the number of requests since the last call, by kind: get, head, put, create, part,
-// complete, abort, and for settings of the bucket their method and query.
+// complete or abort. For settings of a bucket, the kind is the method and the query.
 func (s *Server) Counts() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *Server) Get(path string) []byte {
 	return s.objects[path].bytes
 }
 
-// Set puts an object into the store that was written at a time.
+// Set puts an object into the store, with the time at which it was written.
 func (s *Server) Set(path string, p []byte, written time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +191,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", o.written, bytes.NewReader(o.bytes))
 }
 
-// mayWrite answers the request if its condition is not met.
+// mayWrite reports whether If-None-Match allows the write. If not, it has answered the request.
 func (s *Server) mayWrite(w http.ResponseWriter, r *http.Request) bool {
 	if _, exists := s.objects[r.URL.Path]; exists && r.Header.Get("If-None-Match") == "*" {
 		Refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
@@ -228,7 +228,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, body []byte) {
 	fmt.Fprintf(w, "<CompleteMultipartUploadResult><ETag>%s</ETag></CompleteMultipartUploadResult>", tag(whole))
 }
 
-// setting keeps a document about a bucket, such as its lifecycle.
+// setting stores or returns a setting of a bucket, such as its lifecycle.
 func (s *Server) setting(w http.ResponseWriter, r *http.Request, body []byte) {
 	name := strings.Trim(r.URL.Path, "/") + strings.TrimPrefix(kind(r), r.Method)
 	switch r.Method {

@@ -23,13 +23,13 @@ import (
 type reader struct {
 	d    directories.Directories
 	disk *disk.Dir
-	temp string // has the state until the backup has been read to its end
+	temp string // directory of the state's files until the whole backup was read
 	sum  Summary
 }
 
-// Restore puts a backup into directories without queued pushes and hosted repositories. It fails if
-// a process uses the directories. If it fails before it has read the whole backup, it leaves at
-// most some blobs that nobody needs.
+// Restore puts a backup into directories that have neither queued pushes nor hosted repositories.
+// It fails if another process uses the directories. If it fails before it has read the whole
+// backup, at most some unneeded blobs stay in the cache.
 func Restore(ctx context.Context, d directories.Directories, from io.Reader, log *slog.Logger) (_ Summary, err error) {
 	if err := errors.Join(owned(d.Cache), owned(d.State)); err != nil {
 		return Summary{}, err
@@ -66,7 +66,7 @@ func Restore(ctx context.Context, d directories.Directories, from io.Reader, log
 	return r.sum, r.place()
 }
 
-// read reads all entries. It returns an error if the last one is missing.
+// read reads all entries. It returns an error if the last entry is missing.
 func (r *reader) read(ctx context.Context, in *tar.Reader) error {
 	h, err := in.Next()
 	if err != nil || h.Name != headName {
@@ -117,7 +117,7 @@ func (r *reader) blob(ctx context.Context, h *tar.Header, in io.Reader) error {
 	return b.Close()
 }
 
-// file stores a file of the state beside its place.
+// file stores a file of the state in the directory temp, from which place moves it.
 func (r *reader) file(name string, in io.Reader) error {
 	part, _, _ := strings.Cut(name, "/")
 	if parts(r.d)[part] == "" || !filepath.IsLocal(filepath.FromSlash(name)) {
@@ -154,7 +154,7 @@ func (r *reader) place() error {
 	for name, dir := range parts(r.d) {
 		from := filepath.Join(r.temp, name)
 		if _, err := os.Stat(from); err != nil {
-			continue // the backup has none
+			continue // the backup has no such files
 		}
 		if err := os.RemoveAll(dir); err != nil { // it has nothing to lose
 			return err
@@ -166,8 +166,8 @@ func (r *reader) place() error {
 	return directories.Sync(r.d.State)
 }
 
-// owned returns an error if root restores into a directory of another user, who could not read what
-// root creates there.
+// owned returns an error if root restores into a directory of another user. That user could not
+// read the new files.
 func owned(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {

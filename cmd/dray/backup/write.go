@@ -21,11 +21,11 @@ import (
 	"dray/mirror/queue"
 )
 
-// newest is the format of the files that this program writes, and the newest one that it reads.
+// newest is the format of the backups that this program writes, and the newest that it reads.
 const newest = 1
 
-// The names of entries. A file of the state is named after its directory, by the name that the
-// function parts gives it: "queue/journal".
+// The names of entries. A state file is named like "queue/journal": the name that the function
+// parts gives its directory, and then its path below that directory.
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"
@@ -35,7 +35,7 @@ const (
 // head is the first entry.
 type head struct {
 	Format int    `json:"format"`
-	By     string `json:"by"` // version of dray
+	By     string `json:"by"` // the version of dray that wrote it
 }
 
 // Summary says what a backup has. It is also the last entry.
@@ -55,9 +55,9 @@ type writer struct {
 	sum     Summary
 }
 
-// Write writes a backup. A process may be using the directories. Each file of the state is then as
-// it was at some moment of the call. The backup has every blob that these files need, except those
-// in Summary.Missing.
+// Write writes a backup. A running dray may be using the directories. Each file of the state is
+// then as it was at some moment during the call. The backup has every blob that these files need,
+// except those in Summary.Missing.
 func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	b := &writer{d: d, out: tar.NewWriter(w), written: map[digest.Digest]bool{}}
 	if err := b.object(headName, head{newest, d.Version}); err != nil {
@@ -85,9 +85,9 @@ func Write(d directories.Directories, w io.Writer) (Summary, error) {
 }
 
 // collect writes the blobs that the state needs, and returns the files of the state. If a blob is
-// gone, its push was perhaps forwarded meanwhile, or its image deleted. So collect reads the state
-// again. A blob that the state still needs then is lost. collect ends when every blob that is gone
-// was gone the time before, too.
+// gone, its push may have been forwarded meanwhile, or its image deleted. So collect reads the
+// state again. A blob that is needed and gone both times is lost. collect ends when no other blob
+// is gone.
 func (b *writer) collect(temp string) (map[string][]byte, error) {
 	var gone map[digest.Digest]bool
 	for {
@@ -123,7 +123,7 @@ func parts(d directories.Directories) map[string]string {
 	return map[string]string{"queue": d.Queue(), "hosted": d.Hosted(""), "pins": pins}
 }
 
-// snapshot reads the files of the state, by their names in the backup.
+// snapshot returns the contents of the state's files, by their names in the backup.
 func (b *writer) snapshot() (map[string][]byte, error) {
 	state := map[string][]byte{}
 	for name, dir := range parts(b.d) {
@@ -190,7 +190,7 @@ func (b *writer) needs(state map[string][]byte, temp string) ([]digest.Digest, e
 	return slices.Sorted(maps.Keys(needs)), nil
 }
 
-// raw returns the bytes of a blob that is small.
+// raw returns the bytes of a small blob.
 func (b *writer) raw(d digest.Digest) ([]byte, error) {
 	name, err := disk.BlobFile(d)
 	if err != nil {
@@ -199,7 +199,7 @@ func (b *writer) raw(d digest.Digest) ([]byte, error) {
 	return os.ReadFile(filepath.Join(b.d.Content(), name))
 }
 
-// blob writes a blob that is not written yet.
+// blob writes a blob, unless the backup has it already.
 func (b *writer) blob(d digest.Digest) error {
 	if b.written[d] {
 		return nil

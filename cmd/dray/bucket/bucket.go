@@ -1,4 +1,4 @@
-// Package bucket makes the bucket of a configuration, and has the subcommand that prepares it.
+// Package bucket makes the client of the bucket, and has the subcommand that prepares the bucket.
 package bucket
 
 import (
@@ -19,14 +19,14 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// address returns where a valid configuration says that the bucket is.
+// address returns the address of the bucket in a valid configuration.
 func address(c config.Bucket) s3.Address {
 	name, prefix, _ := c.Place()
 	return s3.Address{Bucket: name, Prefix: prefix, Region: c.Region, Endpoint: c.Endpoint, PathStyle: c.PathStyle, RoleARN: c.RoleARN}
 }
 
-// Open returns the bucket of a valid configuration, which copies blobs from a directory. It sends
-// no request.
+// Open returns the bucket of a valid configuration. dray copies blobs from dir to it. Open sends no
+// request.
 func Open(c config.Bucket, cfg aws.Config, dir *disk.Dir, log *slog.Logger) *s3.Bucket {
 	return s3.New(s3.Options{
 		Address: address(c), Config: cfg, KMSKey: c.KMSKey, Patience: c.Timeout.Std(), MaxAge: c.MaxAge.Std(), Logger: log,

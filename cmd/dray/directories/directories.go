@@ -26,18 +26,18 @@ func (d Directories) Content() string { return filepath.Join(d.Cache, "content")
 func (d Directories) Queue() string { return filepath.Join(d.State, queueName) }
 
 // Hosted returns the directory in which a hosted upstream lists the manifests and tags of its
-// repositories. For "", it returns the directory above those of all hosted upstreams.
+// repositories. If upstream is "", it returns the directory above those of all hosted upstreams.
 func (d Directories) Hosted(upstream string) string {
 	return filepath.Join(d.State, hostedName, upstream)
 }
 
-// Ledger returns the directory in which the savings are counted. Losing it loses only these.
+// Ledger returns the directory with the counts of savings. dray can work without these.
 func (d Directories) Ledger() string { return filepath.Join(d.State, "savings") }
 
-// History returns the directory of what happened over time. Losing it loses only that.
+// History returns the directory with the records of what dray did. dray can work without these.
 func (d Directories) History() string { return filepath.Join(d.State, "history") }
 
-// Pins returns the directory above that of the pins, or "" if the pins are with the blobs.
+// Pins returns the parent of the pins' directory, or "" if the pins are with the blobs.
 func (d Directories) Pins() string {
 	if d.apart() {
 		return d.State
@@ -45,7 +45,7 @@ func (d Directories) Pins() string {
 	return ""
 }
 
-// The names of what belongs to the state.
+// The names of the directories of the state.
 const (
 	queueName  = "queue"
 	hostedName = "hosted"
@@ -55,9 +55,9 @@ const (
 // apart reports whether the state has a directory of its own.
 func (d Directories) apart() bool { return filepath.Clean(d.State) != filepath.Clean(d.Cache) }
 
-// Prepare makes the directories ready for this program: it creates them, checks their formats and
-// that they belong together, and moves the state out of the cache's directory. A full disk is no
-// error if nothing has to be moved.
+// Prepare creates the directories, and checks their formats and that they belong together. If the
+// state has its own directory, Prepare moves the state there. A full disk is no error if nothing
+// has to be moved.
 func (d Directories) Prepare(log *slog.Logger) error {
 	for _, dir := range []string{d.Cache, d.State} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -80,8 +80,8 @@ func (d Directories) Prepare(log *slog.Logger) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
-	// The format of the cache is written last: from then on, belong refuses a state directory
-	// without a format.
+	// The format of the cache is written last, because from then on, belong refuses a state
+	// directory without a format.
 	for _, f := range []struct {
 		format
 		kind
@@ -95,8 +95,8 @@ func (d Directories) Prepare(log *slog.Logger) error {
 	return nil
 }
 
-// belong returns an error if the directories do not belong together, and something would be lost if
-// dray went on with them.
+// belong returns an error if the directories do not belong together and dray would lose something
+// by using both.
 func (d Directories) belong(cache, state format) error {
 	if other := cache.Other; other != "" && !same(other, d.State) && !same(other, d.Cache) {
 		held, err := Directories{Cache: d.Cache, State: other}.Holds()
@@ -138,10 +138,10 @@ func empty(dir string) bool {
 	return len(entries) == 0 && (err == nil || os.IsNotExist(err))
 }
 
-// Held is how much a state directory has that exists nowhere else.
+// Held counts what exists in a state directory alone.
 type Held struct{ Pushes, Repositories int }
 
-// Any reports whether there is anything.
+// Any reports whether one of the numbers is not 0.
 func (h Held) Any() bool { return h.Pushes+h.Repositories > 0 }
 
 // String returns both numbers, each with what it counts.
@@ -149,7 +149,7 @@ func (h Held) String() string {
 	return fmt.Sprintf("%d queued pushes and %d hosted repositories", h.Pushes, h.Repositories)
 }
 
-// Holds counts what the state directory has. Another process may be using the directory.
+// Holds counts queued pushes and hosted repositories. A process may be using the directory.
 func (d Directories) Holds() (h Held, err error) {
 	pushes, err := queue.Read(d.Queue())
 	if err != nil {

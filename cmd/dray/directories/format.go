@@ -17,7 +17,7 @@ type kind struct {
 	newest, oldest int
 }
 
-// A directory without a .format file is from before there were numbers, and is read as format 1.
+// A directory without a .format file is new or from an old dray, and is read as format 1.
 var (
 	cacheFormat = kind{"cache", 1, 1}
 	stateFormat = kind{"state", 1, 1}
@@ -30,7 +30,7 @@ func (k kind) file() string { return k.name + ".format" }
 type format struct {
 	Number int    `json:"format"`
 	By     string `json:"by"`              // the version of dray that first wrote this number
-	Other  string `json:"other,omitempty"` // the directory of the other kind, if the two are not the same
+	Other  string `json:"other,omitempty"` // the directory of the other kind; empty if it is the same one
 }
 
 // readFormat reads the format of a directory. It returns an error if this program cannot use the

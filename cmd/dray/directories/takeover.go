@@ -14,10 +14,10 @@ import (
 	"dray/mirror/queue"
 )
 
-// part is something that belongs to the state and was in the cache's directory once.
+// part is a directory of the state that may still be in the cache's directory.
 type part struct {
 	from, to string
-	// empty reports whether dir, which is from or to, can be removed without a loss.
+	// empty reports whether one of the two directories can be removed without a loss.
 	empty func(dir string) (bool, error)
 }
 
@@ -40,10 +40,11 @@ func noFiles(dir string) (bool, error) {
 	return len(names) == 0, err
 }
 
-// takeOver moves the parts that are in the cache's directory to the state directory, in steps that
-// may be interrupted: a part is copied under another name, synced, renamed, and then removed from
-// the cache's directory. If a part is in both directories, a takeover was interrupted, or an older
-// program has used the cache's directory since. In the second case, takeOver returns an error.
+// takeOver moves the parts in the cache's directory to the state directory. It may be interrupted
+// between its steps: it copies a part under another name, syncs the copy, renames it, and then
+// removes the original. If a part is in both directories with the same files, a takeover was
+// interrupted. If the files differ, an older program has used the cache's directory since, and
+// takeOver returns an error.
 func (d Directories) takeOver(log *slog.Logger) error {
 	var found []part
 	for _, p := range d.parts() {
@@ -72,8 +73,7 @@ func (d Directories) takeOver(log *slog.Logger) error {
 	return nil
 }
 
-// lockContent takes the lock that a running dray has on its cache, so that nothing is moved while
-// it changes.
+// lockContent takes the lock of the cache, so that no other dray changes what is being moved.
 func (d Directories) lockContent() (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(d.Content(), "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -199,5 +199,5 @@ func copyFile(from, to string) error {
 	if err := fill(f, body); err != nil {
 		return err
 	}
-	return os.Chtimes(to, info.ModTime(), info.ModTime()) // the age of a pin
+	return os.Chtimes(to, info.ModTime(), info.ModTime()) // for a pin, this is its age
 }

@@ -1,3 +1,3 @@
-// Package imagelist finds the images that a file names: a list of references, a Dockerfile, or YAML
-// with image keys, such as the files of Compose and the manifests of Kubernetes.
+// Package imagelist finds the images that a file names. The file is a list of references, a
+// Dockerfile, or YAML with image keys, such as a file of Compose or a manifest of Kubernetes.
 package imagelist

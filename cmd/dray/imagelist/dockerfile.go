@@ -15,7 +15,7 @@ import (
 const giveArgument = "set --build-arg %s=VALUE"
 
 // readDockerfile finds the images that a build reads: those of FROM, of COPY --from and of RUN
-// --mount, and the frontend that the directive syntax names.
+// --mount, and the frontend that a syntax directive names.
 func (o Options) readDockerfile(text []byte, f *found) {
 	if name, _, at, ok := parser.DetectSyntax(text); ok && len(at) > 0 {
 		f.addName(name, o.Host, at[0].Start.Line)
@@ -65,7 +65,7 @@ type build struct {
 	lex    *shell.Lex
 	target string    // empty if the images of the build have no platform
 	global variables // the arguments before the first FROM
-	stages []string  // their names in lower case, so far; empty for a stage without a name
+	stages []string  // the names of the stages so far in lower case; empty for a stage without one
 }
 
 func (b *build) read(n *parser.Node) {
@@ -87,7 +87,7 @@ func (b *build) read(n *parser.Node) {
 	}
 }
 
-// arguments sets the global arguments of one line.
+// arguments sets the global arguments of one ARG line.
 func (b *build) arguments(n *parser.Node) {
 	for w := n.Next; w != nil; w = w.Next {
 		name, value, given := strings.Cut(w.Value, "=")
@@ -108,7 +108,7 @@ func (b *build) arguments(n *parser.Node) {
 	}
 }
 
-// from begins a stage.
+// from reads the FROM of a new stage.
 func (b *build) from(n *parser.Node) {
 	var words []string
 	for w := n.Next; w != nil; w = w.Next {
@@ -142,8 +142,8 @@ func (b *build) from(n *parser.Node) {
 	b.addName(base, platform, n.StartLine)
 }
 
-// reads adds what an instruction copies files from, if that is an image: not a stage by its name or
-// number, and not a name with variables, which BuildKit does not expand here.
+// reads adds the image that an instruction takes files from. It skips the name or number of a
+// stage, and a name with variables, which BuildKit does not expand here.
 func (b *build) reads(from string, line int) {
 	if _, err := strconv.Atoi(from); from == "" || err == nil || strings.Contains(from, "$") || slices.Contains(b.stages, strings.ToLower(from)) {
 		return

@@ -13,35 +13,35 @@ import (
 
 // Image is an image that a file names.
 type Image struct {
-	// Name is the reference. From a list it is as written. From other files it is a whole name, such
-	// as docker.io/library/alpine:latest, because Docker and Kubernetes read short names so.
+	// Name is the reference. From a list, it is as written there. From other files, it is the full
+	// name that Docker and Kubernetes make of a short one, such as docker.io/library/alpine:latest.
 	Name string
 	// Platform is the platform that the file asks for, such as linux/arm64; empty if it asks for none.
 	Platform string
-	// Line is where the file names the image first, from 1.
+	// Line is the number of the line that names the image first, from 1.
 	Line int
 }
 
-// Options set what the variables in files mean.
+// Options give the values of the variables in files.
 type Options struct {
-	// Targets are the platforms that a Dockerfile is built for, such as linux/arm64. Its FROM is read
-	// for each. If there are none, it is read for Host, and its images have no platform but one that
-	// a FROM states.
+	// Targets are the platforms that a Dockerfile is built for, such as linux/arm64. The Dockerfile
+	// is read once for each. If there are none, it is read for Host, and only images whose FROM
+	// states a platform have one.
 	Targets []string
 	// Host is the platform of this machine: BUILDPLATFORM in a Dockerfile.
 	Host string
 	// Arguments are the build arguments of a Dockerfile.
 	Arguments map[string]string
-	// Environment has the variables of YAML files, in the form of os.Environ.
+	// Environment has the values of variables in YAML files, in the form of os.Environ.
 	Environment []string
 }
 
-// maxValue bounds the length of a value with variables, in bytes. Without a bound, values that
-// double the length of another would fill the memory.
+// maxValue bounds the length of a value with variables, in bytes. Without the bound, a chain of
+// values that each double the one before would fill the memory.
 const maxValue = 4096
 
-// Read returns the images that a file names, each once, and the problems with others. Each problem
-// begins with its line. The content decides what kind of file it is.
+// Read returns the images that a file names, each once, and the problems with other names. Each
+// problem begins with the number of its line. Read tells the kind of file by its content.
 func Read(text []byte, o Options) (images []Image, problems []error) {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	f := &found{seen: map[Image]bool{}, said: map[string]bool{}}
@@ -65,10 +65,9 @@ const (
 )
 
 var (
-	// instruction is what the first line of a Dockerfile can be (Dockerfile reference, "Format").
+	// instruction matches the first line of a Dockerfile (Dockerfile reference, "Format").
 	instruction = regexp.MustCompile(`^(?i:FROM|ARG)\s+\S`)
-	// listed is a line of a list: a reference, which neither begins like YAML nor ends like a key of
-	// it.
+	// listed matches a line of a list: a reference that neither begins like YAML nor ends like a key.
 	listed = regexp.MustCompile("^[^-\\s\"'{}\\[\\]%&*!|>?@`:,](\\S*[^\\s:])?(\\s+#.*)?$")
 )
 
@@ -116,7 +115,7 @@ func (f *found) add(i Image) {
 	}
 }
 
-// addName adds an image under its whole name.
+// addName adds an image under its full name.
 func (f *found) addName(name, platform string, line int) {
 	whole, err := reference.ParseDockerRef(name)
 	if err != nil {
@@ -126,7 +125,7 @@ func (f *found) addName(name, platform string, line int) {
 	f.add(Image{Name: whole.String(), Platform: platform, Line: line})
 }
 
-// problem records a problem, each once.
+// problem records a problem, unless it was recorded before.
 func (f *found) problem(line int, err error) {
 	err = fmt.Errorf("line %d: %w", line, err)
 	if !f.said[err.Error()] {
@@ -135,7 +134,7 @@ func (f *found) problem(line int, err error) {
 	}
 }
 
-// variables are the values of variables. It is a [shell.EnvGetter].
+// variables maps the names of variables to their values. It is a [shell.EnvGetter].
 type variables map[string]string
 
 // Get implements shell.EnvGetter.
@@ -145,14 +144,14 @@ func (v variables) Get(name string) (string, bool) {
 }
 
 // Keys implements shell.EnvGetter.
-func (v variables) Keys() []string { return nil } // only its own errors read them
+func (v variables) Keys() []string { return nil } // only error messages of the package shell use them
 
 var errLong = errors.New("a value is too long")
 
 // plainVariable is a variable without a default.
 var plainVariable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
 
-// expand replaces the variables in a word. how says how a missing variable can be given.
+// expand replaces the variables in a word. The format in how says how to give a missing variable.
 func (v variables) expand(lex *shell.Lex, word, how string) (string, error) {
 	if len(word) > maxValue {
 		return "", errLong

@@ -61,13 +61,13 @@ type yamlReader struct {
 	any         bool // some mapping has an image key
 }
 
-// walk looks for image keys. It does not follow aliases, because their target is walked where it is
-// written.
+// walk looks for image keys. It does not follow aliases, because it finds their targets where these
+// are written.
 func (r *yamlReader) walk(n *yaml.Node) {
 	if n.Kind == yaml.MappingNode {
 		if image := member(n, "image"); image != nil {
 			r.any = true
-			if build := member(n, "build"); empty(build) { // Compose builds the others
+			if build := member(n, "build"); empty(build) { // Compose builds an image with this key
 				r.image(image, r.text(member(n, "platform")))
 			}
 		}
@@ -86,7 +86,7 @@ func (r *yamlReader) image(n *yaml.Node, platform string) {
 			r.addName(name, platform, n.Line)
 		}
 	case n.Kind == yaml.MappingNode:
-		for _, key := range []string{"reference", "name"} { // volumes of Kubernetes, jobs of GitLab
+		for _, key := range []string{"reference", "name"} { // for volumes of Kubernetes and jobs of GitLab
 			if name := r.text(member(n, key)); name != "" {
 				r.addName(name, platform, n.Line)
 				return
@@ -96,11 +96,11 @@ func (r *yamlReader) image(n *yaml.Node, platform string) {
 	}
 }
 
-// parts reads an image in parts, as the values of Helm charts have it by convention.
+// parts reads an image whose name is split into several keys, as the values of Helm charts have it.
 func (r *yamlReader) parts(n *yaml.Node, platform string) {
 	name := r.text(member(n, "repository"))
 	if name == "" {
-		return // no image of a form that is known
+		return // not a known form of an image
 	}
 	if registry := r.text(member(n, "registry")); registry != "" {
 		name = registry + "/" + name
@@ -118,7 +118,7 @@ func (r *yamlReader) parts(n *yaml.Node, platform string) {
 	r.addName(name, platform, n.Line)
 }
 
-// text returns the value of a scalar with its variables replaced, or "". It records a problem.
+// text returns the value of a scalar, with its variables replaced, or "". It records any problem.
 func (r *yamlReader) text(n *yaml.Node) string {
 	if n == nil || n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
 		return ""
@@ -137,7 +137,7 @@ func (r *yamlReader) text(n *yaml.Node) string {
 	return value
 }
 
-// member returns the value of a key, or nil. An alias is replaced by what it stands for.
+// member returns the value of a key, or nil. If the value is an alias, member returns its target.
 func member(n *yaml.Node, key string) *yaml.Node {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value != key {

@@ -1,5 +1,5 @@
-// Package listening serves the listeners of a program, and stops them in steps: the program says
-// that it is stopping, goes on serving for a while, and then ends.
+// Package listening serves the listeners of a program, and stops them in steps. The program first
+// says that it is stopping, then goes on serving for a while, and then ends.
 package listening
 
 import (
@@ -21,27 +21,27 @@ import (
 type Server interface {
 	// Listen opens the address.
 	Listen(ctx context.Context) (net.Listener, error)
-	// Serve answers requests from ln until ctx ends, closes ln, and waits for the requests under way,
-	// but not longer than its grace.
+	// Serve answers requests from ln until ctx ends. It then closes ln, and waits for the requests
+	// under way, but not longer than the server's grace period.
 	Serve(ctx context.Context, ln net.Listener) error
 	// Interrupt ends the requests under way at once.
 	Interrupt()
 }
 
-// Listeners serves clients, and operators besides. Its methods may be called concurrently.
+// Listeners serves clients and operators. Its methods may be called concurrently.
 type Listeners struct {
 	// Pause is the time between the request to stop and the closing of the listeners for clients.
 	Pause time.Duration
-	// Again returns a context that ends when the program is asked once more to stop. If it is nil, a
-	// second SIGINT or SIGTERM asks.
+	// Again returns a context that ends when the program is asked to stop a second time. If Again
+	// is nil, a second SIGINT or SIGTERM ends the context.
 	Again func() (context.Context, context.CancelFunc)
 	Log   *slog.Logger
 
 	stopping atomic.Bool
 }
 
-// Ready returns an error from the moment at which the program is asked to stop. Load balancers find
-// it in /readyz, and send requests elsewhere while dray still serves those that come.
+// Ready returns an error once the program has been asked to stop. /readyz then fails, so load
+// balancers send requests elsewhere. dray still serves the requests that come.
 func (l *Listeners) Ready(context.Context) error {
 	if l.stopping.Load() {
 		return errors.New("dray is stopping")
@@ -50,8 +50,8 @@ func (l *Listeners) Ready(context.Context) error {
 }
 
 // Serve opens all listeners before it serves any, so that no client gets an answer if the start
-// fails. It returns when a server fails, when inner ends, or when dray has stopped after the end of
-// ctx. The servers of operators end last.
+// fails. When ctx ends, Serve stops the servers after the pause. When a server fails or inner ends,
+// it stops them at once. The servers of operators end last.
 func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Server) error {
 	listening, err := listen(ctx, slices.Concat(clients, operators))
 	if err != nil {
@@ -65,7 +65,7 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	defer closeBack()
 	defer closeFront()
 	select {
-	case <-running.Done(): // a part has failed; a pause would only hide it
+	case <-running.Done(): // something has failed, and a pause would only hide that
 		l.stopping.Store(true)
 	case <-ctx.Done():
 		again, forget := l.again()
@@ -84,7 +84,7 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	return errors.Join(err, back.Wait())
 }
 
-// listen opens all servers, or none.
+// listen opens the listeners of all servers, or none.
 func listen(ctx context.Context, servers []Server) (all []net.Listener, err error) {
 	for _, s := range servers {
 		ln, err := s.Listen(ctx)
@@ -99,7 +99,7 @@ func listen(ctx context.Context, servers []Server) (all []net.Listener, err erro
 	return all, nil
 }
 
-// start serves. A server that fails calls fail. stop makes the servers close their listeners.
+// start runs the servers, and calls fail if one fails. stop makes them close their listeners.
 func start(ctx context.Context, fail func(), servers []Server, on []net.Listener) (group *errgroup.Group, stop func()) {
 	group = &errgroup.Group{}
 	ctx, stop = context.WithCancel(ctx)

@@ -33,8 +33,8 @@ func Command() *cobra.Command {
 	}
 }
 
-// Pages returns the page of a command and of each of its subcommands, by the name of the file. It
-// leaves out hidden subcommands, and those of cobra.
+// Pages returns the pages of a command and its subcommands, by the names of their files. It leaves
+// out hidden subcommands, and those that cobra adds.
 func Pages(cmd *cobra.Command) map[string]string {
 	pages := map[string]string{name(cmd) + ".1": page(cmd)}
 	for _, sub := range subcommands(cmd) {
@@ -109,7 +109,7 @@ func paragraphs(b *strings.Builder, text string) {
 	}
 }
 
-// options writes a section about flags, in the form of the help, if there are any.
+// options writes a section about flags, as the help shows them. Without flags, there is no section.
 func options(b *strings.Builder, title, usages string) {
 	if usages == "" {
 		return
@@ -121,8 +121,8 @@ func options(b *strings.Builder, title, usages string) {
 	b.WriteString(".fi\n")
 }
 
-// escape makes a line of text plain for man(7), which then shows its backslashes and hyphens
-// unchanged and does not take the line for a request.
+// escape escapes a line of text for man(7). The page then shows its backslashes and hyphens
+// unchanged, and a line that begins with a dot or quote is text, too.
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {

@@ -26,8 +26,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// Registry is one upstream, with those parts of its client that dray needs when it starts and
-// stops, for health checks, and for metrics.
+// Registry is one upstream, with the parts of its client that dray needs at its start and stop, for
+// health checks, and for metrics.
 type Registry struct {
 	*repository.Upstream
 	Client     *upstream.Client
@@ -37,7 +37,7 @@ type Registry struct {
 	Limiter    *upstream.Limiter
 	Tokens     *ecr.Tokens // nil unless the credentials come from AWS
 	Transport  *watched.Transport
-	Hello      func(context.Context) error // asks for the base of the API
+	Hello      func(context.Context) error // requests /v2/, the base of the API
 	Collectors []prometheus.Collector
 }
 
@@ -45,9 +45,9 @@ type Registry struct {
 func userAgent() string { return "dray/" + program.Version() }
 
 // Connect makes the client of one registry and wraps it. It sends no request. From the network up,
-// the layers are the transport with the credentials, the client, and the breaker. Above the
-// breaker, reads are retried, and writes create missing repositories. aws returns the session with
-// AWS; it is called only if the credentials come from AWS.
+// the layers are the transport (which adds credentials), the client and the breaker. Above the
+// breaker, one layer retries reads, and another creates repositories that writes find missing. The
+// function aws returns the session with AWS. It is called only if the credentials come from AWS.
 func Connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
 	r, err := open(u, aws, log)
 	if err != nil {
@@ -214,9 +214,9 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 	return t, nil
 }
 
-// buildTransport makes the transport for an upstream. It trusts the authorities in the upstream's
-// ca_file, if set, and dials the upstream's address, if set, in place of its host. If the registry
-// redirects to another host, the transport dials that host.
+// buildTransport makes the transport of an upstream. If ca_file is set, the transport also trusts
+// the authorities in it. If address is set, the transport dials that in place of the registry's
+// host. After a redirect to another host, it dials that host.
 func buildTransport(u config.Upstream, base *url.URL, log *slog.Logger) (*watched.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
@@ -233,7 +233,7 @@ func (r *Registry) Healthy(context.Context) error {
 		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
 	}
 	if r.Tokens != nil {
-		// dray fetches the token at its first request. Until then it has none, and that is no error.
+		// dray fetches the token for the first request. To have no token before that is no error.
 		if h := r.Tokens.Health(); !h.Healthy && h.LastError != nil {
 			return fmt.Errorf("no valid token: %w", h.LastError)
 		}

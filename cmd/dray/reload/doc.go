@@ -2,7 +2,6 @@
 //
 // Invariants:
 //   - One reload runs at a time, and none after [Reloader.Stop].
-//   - A configuration is applied as a whole, as far as the running process can: after an error,
-//     everything is as it was.
-//   - Whatever a reload does not apply is named.
+//   - A reload applies all changes that the running process can apply or, after an error, none.
+//   - A reload names the keys whose new values it does not apply.
 package reload

@@ -18,8 +18,8 @@ import (
 
 // Source is where configurations come from.
 type Source struct {
-	// Load reads the configuration anew, with the environment of the start. Its error has all
-	// problems.
+	// Load reads the configuration again, with the environment variables of the process. Its error
+	// lists all problems.
 	Load func() (config.Config, error)
 	// Notices returns the notices about a configuration.
 	Notices func(config.Config) []string
@@ -32,7 +32,7 @@ type Options struct {
 	Source
 	// Running is the configuration at the start.
 	Running config.Config
-	// Check returns the problems of a configuration that has values of two others.
+	// Check returns the problems of a configuration that mixes running values and new ones.
 	Check func(config.Config) error
 	// Apply makes the program use a configuration that Check has accepted. After an error, the program
 	// is as before.
@@ -45,7 +45,7 @@ type Reloader struct {
 	o        Options
 	stopping atomic.Bool
 
-	mu      sync.Mutex // held during a reload; guards running
+	mu      sync.Mutex // locked during a reload; guards running
 	running config.Config
 
 	successful, timestamp prometheus.Gauge
@@ -74,7 +74,7 @@ func (r *Reloader) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{r.successful, r.timestamp}
 }
 
-// Stop refuses further reloads, and waits for the end of one that is running.
+// Stop refuses further reloads, and waits until a running one has ended.
 func (r *Reloader) Stop() {
 	r.stopping.Store(true)
 	r.mu.Lock()
@@ -93,8 +93,8 @@ func (r *Reloader) OnSignals(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// Reload reads the configuration and applies it. It logs the result. An error is of type
-// *[api.Error] and has all problems; then nothing has changed. Reload does not end early with ctx.
+// Reload reads and applies the configuration, even if ctx ends, and logs the result. An error has
+// the type *[api.Error], lists all problems, and means that nothing has changed.
 func (r *Reloader) Reload(ctx context.Context) (api.Reloaded, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,8 +124,8 @@ func (r *Reloader) reload(ctx context.Context) (api.Reloaded, error) {
 		r.running = merged.Config
 		return done, nil
 	}
-	// The file is valid as a whole, but the part of it that applies now may not fit the rest of the
-	// running configuration.
+	// The file is valid as a whole. But the values that apply now may not fit the running values
+	// that stay until a restart.
 	if err := r.o.Check(merged.Config); err != nil {
 		return api.Reloaded{}, api.Errorf(api.CodeConflict,
 			"the configuration is valid, but needs a restart: without one, dray cannot change %s, and the rest of the file does not fit the former values:\n%v", strings.Join(merged.Pending, ", "), err)
@@ -138,7 +138,7 @@ func (r *Reloader) reload(ctx context.Context) (api.Reloaded, error) {
 	return done, nil
 }
 
-// news returns the notices about a configuration that there were not about the running one.
+// news returns the notices about a configuration, without those that the running one has, too.
 func (r *Reloader) news(file config.Config) []string {
 	former := r.o.Notices(r.running)
 	return slices.DeleteFunc(r.o.Notices(file), func(n string) bool { return slices.Contains(former, n) })

@@ -10,8 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// CheckFallbacks adds the problems of fallbacks: each has to be another upstream with a registry,
-// and without fallbacks of its own.
+// CheckFallbacks adds the problems of fallbacks to k. A fallback has to be another upstream, with a
+// registry and without fallbacks of its own.
 func CheckFallbacks(c config.Config, k *config.Report) {
 	var known []string
 	for _, u := range c.Upstreams {
@@ -51,7 +51,7 @@ func named(c config.Config, name string) *config.Upstream {
 	return &c.Upstreams[i]
 }
 
-// FallbackNotices returns notices about fallbacks that cannot do what they are for.
+// FallbackNotices returns notices about fallbacks that cannot help.
 func FallbackNotices(c config.Config) (notices []string) {
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }
 	for _, u := range c.Upstreams {
@@ -69,8 +69,8 @@ func FallbackNotices(c config.Config) (notices []string) {
 	return notices
 }
 
-// ConnectFallbacks gives their fallbacks to the upstreams that were made from valid settings.
-// upstreams has these upstreams and the fallbacks.
+// ConnectFallbacks sets the fallbacks of upstreams, which the valid settings in from give. The
+// parameter upstreams has these upstreams and all their fallbacks.
 func ConnectFallbacks(from []config.Upstream, upstreams []*repository.Upstream) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range upstreams {

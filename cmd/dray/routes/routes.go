@@ -1,4 +1,4 @@
-// Package routes makes from the configuration what finds the repository that somebody names.
+// Package routes makes, from the configuration, the tables that find the repository of a name.
 package routes
 
 import (
@@ -48,12 +48,12 @@ func Hosts(r *route.Table) (hosts []string) {
 	return hosts
 }
 
-// Names parses the names that operators give to images.
+// Names parses the image names that operators write.
 type Names struct{ *route.Table }
 
-// NamesOf returns a parser of names for the upstreams of all listeners. A name that gives no
-// upstream belongs to the first upstream of the first listener. A name may begin with any host name
-// or address of dray.
+// NamesOf returns a parser of names for the upstreams of all listeners. A name without an upstream
+// belongs to the first upstream of the first listener. A name may begin with any host name or
+// address of dray.
 func NamesOf(c config.Config) Names {
 	r := &route.Table{}
 	var order []string
@@ -79,7 +79,7 @@ func Own(l config.Listener, r *route.Table) []string {
 	return own
 }
 
-// Parse returns the image that a text names. Its errors have a code of the API.
+// Parse returns the image that a text names. Its errors have a code of the operators' API.
 func (n Names) Parse(text string) (inventory.Name, error) {
 	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
 		d, err := oci.ParseDigest(text)

@@ -1,4 +1,4 @@
-// Package services makes from the configuration the services and programs that dray calls.
+// Package services makes, from the configuration, the services and programs that dray calls.
 package services
 
 import (
@@ -38,14 +38,14 @@ func Of(c config.Service, files watched.Source) (webhook.Service, error) {
 	}, nil
 }
 
-// parseURL reads a file with the URL of a service.
+// parseURL parses a file that contains the URL of a service.
 func parseURL(text []byte) (string, error) {
 	url := string(bytes.TrimSpace(text))
 	return url, webhook.CheckURL(url)
 }
 
-// Variables returns a function that gives the variables of a program. A variable in its file
-// replaces the variable with the same name in the configuration.
+// Variables returns a function that gives the environment variables of a program. A variable in
+// environment_file replaces the one with the same name in the configuration.
 func Variables(c config.ExecCheck, files watched.Source) (func() []string, error) {
 	changing, err := watched.Value(files, c.EnvironmentFile, watched.ParseVariables, nil)
 	if err != nil {

@@ -27,17 +27,17 @@ type Options struct {
 	Load func() (config.Config, error)
 }
 
-// defaultDialTimeout is the time that a client loses at each pull while the mirror does not answer.
+// defaultDialTimeout is the time that each pull loses while the mirror does not answer.
 const defaultDialTimeout = 200 * time.Millisecond
 
-// flags are the flags that all clients share.
+// flags are the flags of the subcommands.
 type flags struct {
 	mirrorFlags
 	version           string
 	dialTimeout       time.Duration
 	root              string
 	write, undo, json bool
-	hostsOnly         bool // of containerd
+	hostsOnly         bool // for containerd alone
 }
 
 // Command returns the subcommand setup.
@@ -117,7 +117,7 @@ type report struct {
 	Files   []printed        `json:"files,omitempty"`
 	Results []install.Result `json:"results,omitempty"`
 	Notes   []string         `json:"notes,omitempty"`
-	// Apply are the commands after which the client uses the files.
+	// Apply are the commands that make the client use the files.
 	Apply []string `json:"apply,omitempty"`
 }
 
@@ -127,7 +127,7 @@ type printed struct {
 	Content string `json:"content"`
 }
 
-// run prints, writes or takes back the files of a client.
+// run writes or takes back the files of a client, or reports their contents.
 func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	if f.write && f.undo {
 		return nil, fmt.Errorf("set either --write or --undo; %w", usage.Err)
@@ -171,8 +171,8 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	return r, nil
 }
 
-// version returns the version of the client that the flag gives. Without the flag, it asks the
-// program on this machine, but never a program in another root directory.
+// version returns the client's version from the flag. Without the flag, it asks the program on this
+// machine. If --root names another directory, the version is then unknown.
 func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	if f.version == "" {
 		if filepath.Clean(f.root) != "/" {

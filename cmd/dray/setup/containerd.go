@@ -25,7 +25,7 @@ func containerdFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().BoolVar(&f.hostsOnly, "hosts-only", false, "leave config.toml alone, so that containerd need not restart")
 }
 
-// containerd plans a hosts.toml for each registry, where containerd looks for them.
+// containerd plans a hosts.toml for each registry, and a config.toml that names their directory.
 func containerd(s setting) (plan, error) {
 	if s.version.before(1, 5) {
 		return plan{}, fmt.Errorf("containerd %s does not read hosts.toml; install 1.5 or later", s.version)
@@ -50,9 +50,9 @@ func containerd(s setting) (plan, error) {
 	return p, nil
 }
 
-// hostsFile is the hosts.toml of one registry in a directory. The format is that of containerd's
-// docs/hosts.md. containerd before 2.1 ignores dial_timeout. The capability referrers exists since
-// 2.2.
+// hostsFile returns the change of one registry's hosts.toml below the directory dir. containerd's
+// docs/hosts.md describes the format. containerd before 2.1 ignores dial_timeout. The capability
+// referrers exists since 2.2.
 func (s setting) hostsFile(dir string, r registry, certificate string, referrers bool) install.Change {
 	host := s.mirror.url()
 	if r.byPath {
@@ -73,8 +73,8 @@ func (s setting) hostsFile(dir string, r registry, certificate string, referrers
 	}}
 }
 
-// mergeHosts puts the section of a mirror before those of other hosts, because containerd asks the
-// hosts in the order of the file.
+// mergeHosts puts the section of a mirror before the sections of other hosts, because containerd
+// asks the hosts in this order.
 func mergeHosts(old []byte, host, section, origin string) ([]byte, error) {
 	f, err := edit.ParseTOML(old)
 	if err != nil {
@@ -114,9 +114,9 @@ func contains(table, keys any) bool {
 	return true
 }
 
-// criConfig tells the plugin for Kubernetes the directory of the hosts.toml files. It changes
-// nothing if the plugin knows the directory or does not run. containerd 2.3 and later know the
-// directory by themselves.
+// criConfig tells the CRI plugin, which serves Kubernetes, the directory of the hosts.toml files.
+// It changes nothing if the plugin knows the directory or is disabled. Since containerd 2.3, the
+// directory is the default.
 func (s setting) criConfig(old []byte) ([]byte, error) {
 	if len(bytes.TrimSpace(old)) == 0 {
 		switch {
@@ -125,7 +125,7 @@ func (s setting) criConfig(old []byte) ([]byte, error) {
 		case s.version.from(2, 0):
 			old = []byte("version = 3\n")
 		default:
-			old = []byte("version = 2\n") // every version reads it
+			old = []byte("version = 2\n") // every containerd reads this version
 		}
 	}
 	f, err := edit.ParseTOML(old)

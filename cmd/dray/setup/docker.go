@@ -13,8 +13,8 @@ const (
 	dockerCerts  = "/etc/docker/certs.d/"
 )
 
-// docker plans for both image stores, because a change of the store must not end the use of the
-// mirror. The classic store reads daemon.json and the certificate, the containerd store hosts.toml.
+// docker plans the files of both image stores, so that the store can be changed later. The classic
+// store reads daemon.json and the certificate. The containerd store reads hosts.toml.
 func docker(s setting) (plan, error) {
 	p := plan{apply: map[string]string{dockerConfig: "systemctl reload docker"}, notes: s.mirror.plainHTTP()}
 	certificate := dockerCerts + s.mirror.host + "/ca.crt"
@@ -45,7 +45,7 @@ func docker(s setting) (plan, error) {
 	return p, nil
 }
 
-// dockerMirror returns the entry of registry-mirrors.
+// dockerMirror returns the URL of the mirror for the key registry-mirrors.
 func (s setting) dockerMirror(hub registry) (string, error) {
 	if s.mirror.plain && !hub.byPath {
 		return s.mirror.url(), nil

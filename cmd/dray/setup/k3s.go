@@ -15,8 +15,8 @@ const (
 	k3sCertificate = "/etc/rancher/k3s/dray.pem"
 )
 
-// k3s plans registries.yaml, from which k3s makes the hosts.toml files of its containerd when it
-// starts. The format is that of k3s' page on private registries.
+// k3s plans registries.yaml. When k3s starts, it makes the hosts.toml files of its containerd from
+// this file. The page of k3s on private registries describes the format.
 func k3s(s setting) (plan, error) {
 	p := plan{apply: map[string]string{k3sRegistries: "systemctl restart k3s (k3s-agent on agents)"}, notes: s.mirror.plainHTTP()}
 	p.changes = append(s.mirror.certificate(k3sCertificate), install.Change{Path: k3sRegistries, Merge: s.k3sMerge})

@@ -18,28 +18,28 @@ import (
 
 // Client is a client on this machine, and the mirror that it should use.
 type Client struct {
-	// Name is one of those that setup knows, such as docker. Version is empty for that of the program
-	// on this machine.
+	// Name is the name of the client, such as docker. An empty Version means that of the program on
+	// this machine.
 	Name, Version string
-	// URL is that of the mirror. Registry is the registry whose images it has, as NAME or NAME=PREFIX.
+	// URL is the URL of the mirror. Registry is the registry that it mirrors, as NAME or NAME=PREFIX.
 	URL, Registry string
-	// Root stands for / when files are read. DialTimeout is what setup was told; 0 means its default.
+	// Root stands for / when files are read. DialTimeout is that of setup; 0 means its default.
 	Root        string
 	DialTimeout time.Duration
 }
 
-// File is a file of a client, as it is.
+// File describes the present file of a client.
 type File struct {
 	Path string
-	// There says that the file exists, and Right that setup would not change it. Names says that it
-	// has the name of the mirror's host.
+	// There says that the file exists, and Right that setup would not change it. Names says that
+	// the file contains the name of the mirror's host.
 	There, Right, Names bool
 	// Err says why setup would not write its settings into the file, or is nil.
 	Err error
 }
 
 // Look returns the files that setup would write for the client, the most important one first.
-// authorities are the paths at which the client looks for a certificate to trust the mirror.
+// authorities are the paths where the client looks for the certificate of the mirror's authority.
 func (c Client) Look(ctx context.Context) (files []File, authorities []string, err error) {
 	i := slices.IndexFunc(clients, func(known client) bool { return known.name == c.Name })
 	if i < 0 {
@@ -69,14 +69,14 @@ func (c Client) Look(ctx context.Context) (files []File, authorities []string, e
 	}
 	for _, path := range map[string][]string{
 		"docker": {dockerCerts + m.host + "/ca.crt"}, "containerd": {containerdCerts + "dray.pem"}, "k3s": {k3sCertificate}, "buildkit": {buildkitCertificate},
-		"podman": {podmanCerts + m.host + "/ca.crt", dockerCerts + m.host + "/ca.crt"}, // it reads Docker's directory, too
+		"podman": {podmanCerts + m.host + "/ca.crt", dockerCerts + m.host + "/ca.crt"}, // Podman reads Docker's directory, too
 	}[c.Name] {
 		authorities = append(authorities, filepath.Join(c.Root, path))
 	}
 	return files, authorities, nil
 }
 
-// look says what a change would do to a file.
+// look describes a file, and says whether a change would alter it.
 func (s setting) look(c install.Change) File {
 	f := File{Path: c.Path}
 	text, err := s.read(c.Path)

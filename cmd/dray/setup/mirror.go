@@ -23,7 +23,7 @@ const dockerHub = "docker.io"
 // mirror is a listener of dray as clients see it.
 type mirror struct {
 	scheme, host string // host may have a port
-	// authority is a PEM file that clients have to trust, or nil.
+	// authority has the PEM certificates that clients have to trust, or is nil.
 	authority  []byte
 	registries []registry
 	// plain says that image names without a registry mean Docker Hub.
@@ -37,7 +37,7 @@ type registry struct {
 	name string // as in image names
 	// prefix is the path prefix that selects the registry, or "" if there is none.
 	prefix string
-	// byPath says that the name in ?ns= may fail to select the registry.
+	// byPath says that clients have to send the prefix, because ?ns= may not select the registry.
 	byPath bool
 }
 
@@ -57,7 +57,7 @@ type mirrorFlags struct {
 	registries               []string
 }
 
-// find returns the mirror of the flags or, if they name none, a listener of the configuration.
+// find returns the mirror that --url gives or, without --url, a listener of the configuration.
 func (f mirrorFlags) find(load func() (config.Config, error)) (m mirror, notes []string, err error) {
 	if f.url != "" {
 		m, err = parseURL(f.url)
@@ -112,7 +112,6 @@ func parseRegistries(flags []string) (all []registry, err error) {
 	return all, nil
 }
 
-// fromConfiguration returns a listener of dray's configuration as a mirror.
 func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirror, []string, error) {
 	cfg, err := load()
 	if err != nil {
@@ -150,7 +149,8 @@ func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirr
 	return m, []string{note}, err
 }
 
-// choose returns the listener of the flag. Without the flag, it returns the first mirror.
+// choose returns the listener of the flag. Without the flag, it returns the first with the role
+// mirror, or else the first of all.
 func (f mirrorFlags) choose(listeners []config.Listener) (config.Listener, error) {
 	for _, l := range listeners {
 		if f.listener == l.Name || f.listener == "" && l.Role == config.RoleMirror {
@@ -179,8 +179,8 @@ func parseListener(l config.Listener) (mirror, error) {
 	return m, nil
 }
 
-// registriesOf returns the registries that an upstream stands for: one for each of its hosts, but
-// one for all names of Docker Hub.
+// registriesOf returns the registries of an upstream, one for each of its hosts. All hosts of
+// Docker Hub are one registry.
 func registriesOf(u config.Upstream) (all []registry) {
 	prefix := ""
 	if len(u.Prefixes) > 0 {
@@ -199,9 +199,9 @@ func registriesOf(u config.Upstream) (all []registry) {
 	return all
 }
 
-// authorityOf returns what clients have to trust because of a listener's certificate. If this
-// system trusts the certificate, they have to trust nothing more. If the certificate is its own
-// authority, they have to trust it. For any other certificate, authorityOf returns a note.
+// authorityOf returns what clients have to trust to accept a listener's certificate. That is
+// nothing if this system trusts the certificate, and the certificate if it is its own authority.
+// For any other certificate, authorityOf returns a note.
 func authorityOf(file string) (authority []byte, note string, err error) {
 	text, err := readAuthority(file)
 	if err != nil {

@@ -21,15 +21,15 @@ type setting struct {
 	hostsOnly bool
 	// read returns the content that a file of the client's machine would have without dray setup.
 	read func(path string) ([]byte, error)
-	// glob returns the paths of the files of that machine that a pattern matches.
+	// glob returns the paths of the files on that machine that match a pattern.
 	glob func(pattern string) []string
 }
 
 // plan says which changes make a client use a mirror.
 type plan struct {
 	changes []install.Change
-	// apply maps a file to the command after which the client uses it. Files that are not in the map
-	// are read at the next pull.
+	// apply maps a file to the command that makes the client read it. The client reads other files
+	// at the next pull.
 	apply map[string]string
 	// notes say what the client cannot do, and what people have to do themselves.
 	notes []string
@@ -53,8 +53,8 @@ var clients = []client{
 	{"podman", "Podman, Buildah, Skopeo and CRI-O: a file of registries.conf.d", "podman", podman, nil},
 }
 
-// certificate returns the change that makes a client trust the mirror. If clients trust it already,
-// there is no change.
+// certificate returns the change that makes a client trust the mirror. If clients trust the mirror
+// already, there is no change.
 func (m mirror) certificate(path string) []install.Change {
 	if m.authority == nil {
 		return nil
@@ -70,7 +70,7 @@ func (m mirror) certificate(path string) []install.Change {
 	}}}
 }
 
-// byPrefix returns the registries that a path can select, and a note about the others.
+// byPrefix returns the registries that have a prefix, and a note about each of the others.
 func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 	for _, r := range m.registries {
 		if r.prefix != "" {
@@ -82,8 +82,8 @@ func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 	return found, notes
 }
 
-// login is a note about how a client gets its credentials, for a mirror that demands some. Clients
-// send credentials only in answer to a challenge.
+// login returns a note about how a client gets its credentials, if the mirror demands credentials.
+// Clients send them only in answer to a challenge.
 func (m mirror) login(how string) []string {
 	switch {
 	case !m.auth:
@@ -101,7 +101,7 @@ func (m mirror) loopback() bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// plainHTTP is a note for a mirror without TLS on another machine.
+// plainHTTP returns a note if the mirror is on another machine and does not use TLS.
 func (m mirror) plainHTTP() []string {
 	if m.scheme == "https" || m.loopback() {
 		return nil

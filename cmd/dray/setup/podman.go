@@ -15,9 +15,9 @@ const (
 	podmanCerts  = "/etc/containers/certs.d/"
 )
 
-// podman plans a file of its own beside registries.conf. An entry in the new file would replace an
-// entry of another file for the same registry, with its mirrors. If there is such an entry, the new
-// file is not written. The format is that of containers-registries.conf(5).
+// podman plans a separate file in registries.conf.d. An entry in it would replace another file's
+// entry for the same registry, together with that entry's mirrors. If there is such an entry, the
+// new file is not written. containers-registries.conf(5) describes the format.
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}
@@ -57,7 +57,7 @@ func (s setting) podmanMerge(old []byte, registries []registry) ([]byte, error) 
 }
 
 // podmanElsewhere returns an error if another file has an entry for a registry. It also returns an
-// error if another file has the form of version 1: Podman then refuses files of version 2.
+// error if another file has the form of version 1, because Podman then refuses files of version 2.
 func (s setting) podmanElsewhere(r registry, section string) error {
 	for _, path := range append([]string{"/etc/containers/registries.conf"}, s.glob("/etc/containers/registries.conf.d/*.conf")...) {
 		if path == podmanConfig {
@@ -91,8 +91,8 @@ func (s setting) podmanRegistry(r registry) string {
 	return fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\n\n[[registry.mirror]]\nlocation = %q\n%s", r.name, r.name, s.mirror.host+"/"+r.prefix, insecure)
 }
 
-// podmanEntry returns the entry of a registry, or nil. An entry without a prefix is for its
-// location.
+// podmanEntry returns the entry of a registry, or nil. If an entry has no prefix, its location
+// names the registry.
 func podmanEntry(f *edit.TOML, name string) any {
 	entries, _ := f.Get("registry").([]any)
 	for _, e := range entries {

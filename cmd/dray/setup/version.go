@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// version is the version of a client. The zero value is an unknown version, for which a plan holds
-// only what every version understands.
+// version is the version of a client. The zero value is an unknown version.
 type version struct{ major, minor int }
 
 var versionNumber = regexp.MustCompile(`(\d+)\.(\d+)|^v?(\d+)$`)
@@ -26,13 +25,13 @@ func parseVersion(text string) (version, bool) {
 	if err != nil {
 		return version{}, false
 	}
-	minor, _ := strconv.Atoi(m[2]) // none: 0
+	minor, _ := strconv.Atoi(m[2]) // 0 if there is none
 	return version{major, minor}, true
 }
 
 func (v version) known() bool { return v != version{} }
 
-// before reports whether the version is known and older.
+// before reports whether the version is known and older than the given version.
 func (v version) before(major, minor int) bool { return v.known() && v.less(major, minor) }
 
 // from reports whether the version is known and at least the given version.

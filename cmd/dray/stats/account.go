@@ -17,15 +17,15 @@ import (
 	"dray/upstream/ecr/host"
 )
 
-// Account says what dray has saved, by what the metrics have counted and by what the configuration
-// says about costs. Its methods may be called concurrently.
+// Account calculates what dray has saved from the counts of the metrics and the prices of the
+// configuration. Its methods may be called concurrently.
 type Account struct {
 	metrics prometheus.Gatherer
 	ledger  *ledger.Ledger
 	terms   atomic.Pointer[savings.Terms]
 }
 
-// NewAccount returns an account that stores what was counted in a directory.
+// NewAccount returns an account that stores its counts in a directory.
 func NewAccount(directory string, metrics prometheus.Gatherer, cfg config.Config, log *slog.Logger) *Account {
 	a := &Account{metrics: metrics, ledger: ledger.Open(ledger.Options{Directory: directory, Gatherer: metrics, Logger: log})}
 	a.Replace(cfg)
@@ -42,7 +42,7 @@ func (a *Account) Replace(cfg config.Config) {
 		OtherZones: float64(cfg.Savings.OtherZonePercent) / 100,
 	}
 	for i, u := range cfg.Upstreams {
-		if u.Kind != config.KindLocal { // there is nobody else who has what it stores
+		if u.Kind != config.KindLocal { // no registry has what it stores, so it saves nothing
 			t.Upstreams = append(t.Upstreams, savings.Upstream{Name: u.Name, Key: config.At("upstreams", i), Path: savings.Path(u.Savings.Path), Price: u.Savings.Price, Region: registryRegion(u)})
 		}
 	}
@@ -67,14 +67,14 @@ func registryRegion(u config.Upstream) string {
 	return name.Region
 }
 
-// RecentDays are the days that metrics, and the rates of upstreams, are about. MaxDays bounds the
-// days of a bill.
+// RecentDays is how many days the metrics and rates cover. MaxDays bounds the days of a bill.
 const (
 	RecentDays = 30
 	MaxDays    = ledger.MaxDays
 )
 
-// Bill returns what was saved in the last days, up to the present moment.
+// Bill returns what was saved in the given number of days, today included. After an error, newer
+// counts may be missing.
 func (a *Account) Bill(days int) (api.Savings, error) {
 	err := a.ledger.Count()
 	return a.lastCount(days), err

@@ -1,4 +1,4 @@
-// Package stats sums what the metrics have counted, for operators, and says what that has saved.
+// Package stats sums the counts of the metrics for operators, and says what dray has saved.
 package stats
 
 import (

@@ -11,16 +11,16 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// every is the time between two lines about the same pull or push.
+// every is the least time between two lines about a pull or push that goes on.
 const every = 5 * time.Second
 
-// Lines prints a line for each pull and push that begins, goes on, or ends, for logs and pipes.
+// Lines prints a line when a pull or push begins, changes or ends. It is for logs and pipes.
 type Lines struct {
 	Out   io.Writer
 	shown map[uint64]shown
 }
 
-// shown is what was last printed of a pull or push.
+// shown is what was last printed about a pull or push.
 type shown struct {
 	text string
 	at   time.Time
@@ -29,8 +29,8 @@ type shown struct {
 	word string
 }
 
-// Show prints what has changed. A pull or push that goes on gets a line every 5 seconds, as long as
-// something of it changes.
+// Show prints what has changed. It prints at most one line in 5 seconds about a pull or push that
+// goes on.
 func (l *Lines) Show(now api.Live) error {
 	if l.shown == nil {
 		l.shown = map[uint64]shown{}
@@ -67,7 +67,7 @@ func (l *Lines) Show(now api.Live) error {
 func (l *Lines) show(at time.Time, word string, r row) error {
 	state := r.columns[len(r.columns)-1]
 	if strings.HasPrefix(state, "idle") {
-		state = "idle" // for how long is no change
+		state = "idle" // the time does not count as a change
 	}
 	r.columns[len(r.columns)-1] = state
 	text := strings.Join(append(r.columns, r.failed), "\t")

@@ -9,8 +9,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Control sequences of terminals (ECMA-48, and those of xterm for the alternate screen and the
-// cursor).
+// Control sequences of terminals, from ECMA-48. Those for the alternate screen and the cursor are
+// from xterm.
 const (
 	enter      = "\x1b[?1049h\x1b[?25l\x1b[2J"
 	leave      = "\x1b[?25h\x1b[?1049l"
@@ -20,7 +20,7 @@ const (
 	bold, thin = "\x1b[1m", "\x1b[0m"
 )
 
-// Screen shows each state on the whole screen of a terminal.
+// Screen shows pulls and pushes on the whole screen of a terminal.
 type Screen struct {
 	Out io.Writer
 	// Size returns the columns and lines of the terminal.
@@ -52,8 +52,8 @@ func (s Screen) Show(l api.Live) {
 	fmt.Fprint(s.Out, page.String()) // in one piece, so that the screen does not flicker
 }
 
-// Frame returns the lines of a screen, without control sequences: at most height lines of at most
-// width characters.
+// Frame returns the lines of a screen, without control sequences. There are at most height lines of
+// at most width characters.
 func Frame(l api.Live, width, height int) []string {
 	out := []string{title(l), ""}
 	for i, table := range lines(l, width) {

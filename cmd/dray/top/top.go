@@ -17,7 +17,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// row is a pull or a push in the words of the columns.
+// row is a pull or a push, with the text of each column.
 type row struct {
 	columns []string
 	rate    int64
@@ -54,7 +54,7 @@ func rowOf(e api.LiveEntry) row {
 	return r
 }
 
-// name returns the image in the form that other subcommands take.
+// name returns the image as other subcommands name it, but with a short digest.
 func name(e api.LiveEntry) string {
 	n := e.Upstream + "/" + e.Repository
 	switch {
@@ -75,8 +75,8 @@ func client(e api.LiveEntry) string {
 	return printable(c)
 }
 
-// layers says how many layers a client has asked for. Of an image that is not known, the number of
-// layers is not known.
+// layers says how many layers of an image a client has asked for. If the image is not known,
+// neither is the number of its layers.
 func layers(l api.LiveLayers) string {
 	if l.Of == 0 {
 		return fmt.Sprintf("%d of ?", l.Asked)
@@ -92,7 +92,7 @@ func from(p api.LivePull) string {
 	var parts []string
 	for _, n := range names[:min(len(names), 2)] {
 		word := n
-		switch n { // as dray stats says
+		switch n { // the words of dray stats
 		case "flight":
 			word = "shared"
 		case "direct":
@@ -130,7 +130,7 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
 }
 
-// printable replaces what could change the terminal: strangers choose some of the texts.
+// printable replaces control characters, because strangers choose some of the texts.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {
@@ -172,8 +172,8 @@ func Table(w io.Writer, l api.Live) {
 	}
 }
 
-// unbounded is the width of what is not shown on a screen. leastName is the width that names of
-// images keep on a narrow screen.
+// unbounded is the width of a table that is not for a screen. leastName is the least width to which
+// names of images are shortened.
 const (
 	unbounded = 1 << 20
 	leastName = 16
@@ -221,7 +221,7 @@ func table(head []string, rows []row, width int) []string {
 	return with
 }
 
-// cutFront shortens a name to a number of characters. The end says more than the beginning.
+// cutFront shortens a name to a number of characters. It keeps the end, which says more.
 func cutFront(name string, most int) string {
 	letters := []rune(name)
 	if len(letters) <= most {

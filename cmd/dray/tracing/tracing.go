@@ -21,22 +21,22 @@ import (
 	"dray/cmd/dray/watched"
 )
 
-// flushWithin bounds the time in which the spans that wait are sent when dray stops.
+// flushWithin bounds the time to send the waiting spans when dray stops.
 const flushWithin = 5 * time.Second
 
-// Options are what a tracer is made of.
+// Options configure [New].
 type Options struct {
 	Config config.Traces
-	// Version is that of the program.
+	// Version is the version of the program.
 	Version string
 	// Transport sends to the collector; nil means [http.DefaultTransport].
 	Transport http.RoundTripper
 	Logger    *slog.Logger
 }
 
-// New returns a tracer, whose spans are sent in the background, and a function that waits until its
-// context ends, and then sends the spans that wait. If the configuration has no collector, New
-// returns nil for both, and nothing is ever sent.
+// New returns a tracer, whose spans are sent in the background. The function run waits until its
+// context ends, and then sends the spans that still wait. If the configuration has no collector,
+// New returns nil for both, and nothing is ever sent.
 func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err error) {
 	if o.Config.Endpoint == "" {
 		return nil, nil, nil
@@ -74,9 +74,9 @@ func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err e
 	}, nil
 }
 
-// ofOthers decides about requests that belong to the trace of a client. The client chooses the ID
-// of the trace, by which the sampler would otherwise decide, and must not decide that dray traces
-// more than the operator wants.
+// ofOthers samples requests that belong to the trace of a client. Samplers decide by the ID of the
+// trace, which the client has chosen here. With a random ID, the client cannot make dray trace more
+// than the operator wants.
 type ofOthers struct{ sdktrace.Sampler }
 
 // ShouldSample implements [sdktrace.Sampler].
@@ -98,8 +98,8 @@ func (w withHeaders) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.RoundTripper.RoundTrip(r)
 }
 
-// reported logs when a collector stops taking spans, and when it takes them again. Spans that it
-// does not take are dropped.
+// reported logs when a collector stops taking spans, and when it takes them again. Spans that the
+// collector does not take are dropped.
 type reported struct {
 	sdktrace.SpanExporter
 	endpoint string

@@ -27,8 +27,7 @@ func ParseSecret(text []byte) (auth.Secret, error) {
 var (
 	// headerName matches the names of fields (RFC 9110, "Tokens").
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	// variableName matches names of visible ASCII characters. "=" is not among them, because it ends
-	// the name.
+	// variableName matches names of visible ASCII characters, except for "=", which ends the name.
 	variableName = regexp.MustCompile(`^[!-<>-~]+$`)
 	// control matches the control characters except tab. Neither a header nor a variable may have
 	// one.

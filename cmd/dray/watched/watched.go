@@ -12,8 +12,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// Source makes values from files. A Source of [Watching] reads a file again when it changes. The
-// zero Source opens no file: it serves to check a configuration whose files are checked elsewhere.
+// Source makes values from files. A Source from [Watching] reads a file again when it changes. The
+// zero Source opens no file. It is for a check of the configuration that checks files elsewhere.
 type Source struct {
 	opens bool
 	log   *slog.Logger
@@ -23,8 +23,8 @@ type Source struct {
 func Watching(log *slog.Logger) Source { return Source{true, log} }
 
 // Value returns a function that gives what parse makes of the present content of a file. The errors
-// of parse must not show the content. If file is empty, or s is the zero Source, the function gives
-// the last parameter.
+// of parse must not show the content. If no file is named, or if s is the zero Source, the function
+// gives the last parameter.
 func Value[T any](s Source, file string, parse func(text []byte) (T, error), otherwise T) (func() T, error) {
 	if file == "" || !s.opens {
 		return func() T { return otherwise }, nil
@@ -39,8 +39,8 @@ func Value[T any](s Source, file string, parse func(text []byte) (T, error), oth
 	}, nil
 }
 
-// Secret returns a function that gives the secret in a file, without white space around it. If file
-// is empty, or s is the zero Source, the function gives the last parameter.
+// Secret returns a function that gives the secret in a file, without white space around it. If no
+// file is named, or if s is the zero Source, the function gives the last parameter.
 func (s Source) Secret(file string, otherwise auth.Secret) (func() auth.Secret, error) {
 	return Value(s, file, ParseSecret, otherwise)
 }
@@ -67,9 +67,9 @@ type Transport struct {
 	current *http.Transport
 }
 
-// NewTransport returns a Transport that trusts the authorities in caFile and those of the system,
-// or the authorities of o if caFile is empty. The error says why the file cannot be used. If log is
-// nil, the changes of caFile are not logged.
+// NewTransport returns a Transport. It trusts the authorities in caFile and those of the system or,
+// if caFile is "", those in o. The error says why the file cannot be used. If log is nil, the
+// changes of caFile are not logged.
 func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) (*Transport, error) {
 	t := &Transport{options: o}
 	if caFile != "" {
@@ -83,7 +83,7 @@ func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) 
 	return t, nil
 }
 
-// now returns the transport with the authorities that the file has at this time.
+// now returns the transport with the authorities that the file has now.
 func (t *Transport) now() *http.Transport {
 	if t.trusted == nil {
 		return t.current

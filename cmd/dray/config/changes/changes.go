@@ -12,9 +12,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// atOnce says for keys whether a reload applies a new value. Keys below a key are like it, unless
-// the table says otherwise. A key that is not in the table needs a restart. For a list of sections,
-// it also says whether entries can be added and removed.
+// atOnce says for each key whether a reload applies a new value. The same holds for the keys below
+// it, unless they are in the table themselves. All other keys need a restart. For a list of
+// sections, the table also says whether a reload can add and remove entries.
 var atOnce = map[string]bool{
 	"listeners[].role":                 true,
 	"listeners[].upstreams":            true,
@@ -39,29 +39,29 @@ var atOnce = map[string]bool{
 	"log.access":                       true,
 }
 
-// Keys returns the keys for which the table says something, in no order.
+// Keys returns the keys of the table by which AtOnce decides, in any order.
 func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 
-// atOnceFixed are the keys that change at once in each entry, even if it is [Fixed].
+// atOnceFixed are the keys that a reload changes even in an entry that is [Fixed].
 var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
 
-// addresses are the sections that wait for a restart as a whole if their address differs: a
-// listener without passwords may be safe on the loopback interface, and nowhere else.
+// addresses are the sections that wait for a restart as a whole if their address differs. Settings
+// for the loopback interface, such as no passwords, may not be safe at another address.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
-// Fixed is implemented by the entries of a list that a reload may not treat as the table says.
+// Fixed is implemented by list entries that a reload perhaps cannot add, remove or change.
 type Fixed interface {
-	// Fixed reports whether a reload cannot add the entry, and whether it can neither add nor remove
-	// it, nor change most of its keys.
+	// Fixed reports whether a reload can neither add nor remove the entry, and whether it also
+	// cannot change most of its keys.
 	Fixed() (added, changed bool)
 }
 
 // namedLists are the lists whose entries have unique names.
 var namedLists = []string{"listeners", "upstreams", "checks", "auth"}
 
-// AtOnce reports whether a reload applies a new value of a key. The key has the form of the
-// reference, such as listeners[].auth. For a list of sections, AtOnce reports whether a reload adds
-// and removes entries.
+// AtOnce reports whether a reload applies a new value of a key. The key is written as in
+// docs/config.md, such as listeners[].auth. For a list of sections, AtOnce reports whether a reload
+// adds and removes entries.
 func AtOnce(key string) bool {
 	for at := key; at != ""; at = strings.TrimSuffix(at[:max(strings.LastIndexAny(at, ".["), 0)], ".") {
 		if now, ok := atOnce[at]; ok {
@@ -73,16 +73,16 @@ func AtOnce(key string) bool {
 
 // Merged is what a reload makes of two configurations of type C.
 type Merged[C any] struct {
-	// Config has the values of the file where a reload applies them, and the running ones elsewhere.
+	// Config has the file's values of keys that a reload applies, and the running values of others.
 	Config C
-	// Changed are the keys with another value in Config than in the running configuration. Pending are
-	// those that have another value in the file than in Config. An entry of a list is shown by its
-	// name, as in upstreams[hub].hosts.
+	// Changed are the keys whose value in Config differs from the running one. Pending are the keys
+	// whose value in the file differs from Config. Entries of lists have their name in a key, as in
+	// upstreams[hub].hosts.
 	Changed, Pending []string
 }
 
 // Merge returns what a reload makes of the running configuration and the one in the file. C is a
-// struct whose tags are the keys.
+// struct whose yaml tags are the keys.
 func Merge[C any](running, file C) Merged[C] {
 	m := merger{}
 	m.section("", "", reflect.ValueOf(&running).Elem(), reflect.ValueOf(file))
@@ -92,10 +92,10 @@ func Merge[C any](running, file C) Merged[C] {
 // merger compares two configurations by the tags of their types.
 type merger struct {
 	changed, pending []string
-	fixed            bool // whether the keys are those of an entry that is fixed
+	fixed            bool // whether the present section or entry cannot change
 }
 
-// differs records that the value at a path differs, and reports whether the new value applies.
+// differs records that a value differs, and reports whether a reload applies the new value.
 func (m *merger) differs(path, key string) bool {
 	if AtOnce(key) && (!m.fixed || slices.ContainsFunc(atOnceFixed, func(k string) bool { return key == k || strings.HasPrefix(key, k+".") })) {
 		m.changed = append(m.changed, path)
@@ -105,7 +105,7 @@ func (m *merger) differs(path, key string) bool {
 	return false
 }
 
-// section merges the section next into the section into, which is at path.
+// section merges a section of the file into the running one.
 func (m *merger) section(path, key string, into, next reflect.Value) {
 	if field, ok := addresses[key]; ok && !equal(into.FieldByName(field), next.FieldByName(field)) {
 		defer func(was bool) { m.fixed = was }(m.fixed)
@@ -118,14 +118,14 @@ func (m *merger) section(path, key string, into, next reflect.Value) {
 		case options == "inline":
 			m.section(path, key, into.Field(i), next.Field(i))
 		case f.Type == reflect.TypeFor[auth.Secret]() && file.IsValid() && file.String() != "":
-			into.Field(i).Set(next.Field(i)) // the content of a file that is read again by itself
+			into.Field(i).Set(next.Field(i)) // dray reads that file again by itself
 		default:
 			m.value(join(path, name), join(key, name), into.Field(i), next.Field(i))
 		}
 	}
 }
 
-// value merges the value next into the value into, which is at path.
+// value merges a value of the file into the running one.
 func (m *merger) value(path, key string, into, next reflect.Value) {
 	switch {
 	case slices.Contains(namedLists, key):
@@ -137,8 +137,8 @@ func (m *merger) value(path, key string, into, next reflect.Value) {
 	}
 }
 
-// entries merges the entries of a list with names. It keeps the order of those that were there:
-// nothing depends on it.
+// entries merges a list whose entries have names. New entries follow the running ones, because
+// nothing depends on the order.
 func (m *merger) entries(path, key string, into, next reflect.Value) {
 	merged := reflect.MakeSlice(into.Type(), 0, next.Len())
 	for _, running := range into.Seq2() {
@@ -175,7 +175,7 @@ func fixed(entry reflect.Value) (added, changed bool) {
 
 func nameOf(entry reflect.Value) string { return entry.FieldByName("Name").String() }
 
-// find returns the entry of a list that has a name.
+// find returns the entry of a list with the given name.
 func find(list reflect.Value, name string) (entry reflect.Value, ok bool) {
 	for _, e := range list.Seq2() {
 		if nameOf(e) == name {
@@ -200,7 +200,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// isText reports whether a value has the form of a text in the file.
+// isText reports whether the file has the value as one text.
 func isText(v reflect.Value) bool {
 	_, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
 	return ok

@@ -55,7 +55,7 @@ func (f *TOML) Insert(section, before string) error {
 	if err != nil {
 		return err
 	}
-	want, err := decodeTOML(f.text) // a copy
+	want, err := decodeTOML(f.text) // a copy of f.doc
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (f *TOML) Prepend(table []string, key, element string) error {
 	return f.add(found, table, key+" = ["+strconv.Quote(element)+"]", want)
 }
 
-// add puts a line with a new key into a table. If there is no such table, add appends one.
+// add puts a line with a new key into a table. If there is no such table, add appends the table.
 func (f *TOML) add(found []item, table []string, line string, want map[string]any) error {
 	if len(table) == 0 {
 		at := 0
@@ -176,7 +176,7 @@ func Path(keys ...string) string {
 
 // with returns the content that the file must have after a key of a table was set to a value.
 func (f *TOML) with(table []string, key string, value any) (map[string]any, error) {
-	want, err := decodeTOML(f.text) // a copy
+	want, err := decodeTOML(f.text) // a copy of f.doc
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	return nil
 }
 
-// combine adds more to doc. It merges tables and joins lists. No other key may be in both.
+// combine adds more to doc. It merges tables and joins lists. Any other key in both is an error.
 func combine(doc, more map[string]any) error {
 	for key, value := range more {
 		switch old := doc[key].(type) {
@@ -240,7 +240,7 @@ type item struct {
 	value, end int
 }
 
-// items returns the items of a text, the first in the text first. The text must be TOML.
+// items returns the items of a text, in the order of the text. The text must be valid TOML.
 func items(text []byte) (found []item) {
 	p := unstable.Parser{}
 	p.Reset(text)

@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML calls change with the mapping in text, which may be empty, and returns the new text.
+// YAML calls change with the mapping in text, and returns the new text. The text may be empty.
 // Comments stay, but empty lines may vanish. If change returns false, YAML returns text as it is.
 func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, error) {
 	var doc yaml.Node
@@ -40,8 +40,8 @@ func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, erro
 	return out.Bytes(), enc.Close()
 }
 
-// Child returns the value of a key. If there is no such key, it adds one with a value of the given
-// kind. It returns an error if the value has another kind.
+// Child returns the value of a key. If there is no such key, it adds the key with a value of the
+// given kind. It returns an error if the value has another kind.
 func Child(mapping *yaml.Node, key string, kind yaml.Kind) (*yaml.Node, error) {
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if mapping.Content[i].Value != key {

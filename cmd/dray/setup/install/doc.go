@@ -1,4 +1,4 @@
-// Package install puts files into place and takes them back. It records the content that it wrote
-// and the former content. So it can write other content later, and undo everything, even if
-// somebody has edited a file in between.
+// Package install changes files and undoes the changes. It records the content that it wrote and
+// the former content. So it can replace or undo its changes even if somebody has edited other lines
+// since.
 package install

@@ -20,17 +20,17 @@ import (
 type Place struct {
 	// Root is the directory that stands for /.
 	Root string
-	// Client is the name of the client in the record.
+	// Client is the name of the client, which is also that of its record.
 	Client string
 }
 
-// Change is what has to happen to one file.
+// Change is a change of one file.
 type Change struct {
 	// Path is the path of the file as if Place.Root were /.
 	Path string
-	// Merge returns the new content of the file. old is the present content, or nil if the file does
-	// not exist. If the file need not be written, Merge returns nil. An error says why the file cannot
-	// be changed.
+	// Merge returns the new content of the file. The parameter old is its content, or nil if there
+	// is no file. If the file need not be written, Merge returns nil. An error says why the file
+	// cannot be changed.
 	Merge func(old []byte) ([]byte, error)
 }
 
@@ -70,7 +70,7 @@ func (p Place) Read(path string) ([]byte, error) {
 	}
 	before, existed, err := r.before(path, content)
 	switch {
-	case err != nil: // the content cannot be told from that of Write
+	case err != nil: // nobody can tell which lines Write made
 		return content, nil
 	case !existed:
 		return nil, fs.ErrNotExist
@@ -78,8 +78,8 @@ func (p Place) Read(path string) ([]byte, error) {
 	return before, nil
 }
 
-// Write makes the changes. It also undoes what an earlier Write did to other files. The error is
-// about the record. A problem with a file is in the result for that file.
+// Write makes the changes. It also undoes the changes of an earlier Write to other files. The error
+// is about the record alone. A problem with a file is in the Result of that file.
 func (p Place) Write(changes []Change) ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -215,13 +215,13 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" && current != nil {
-		_ = os.Remove(p.real(e.Backup)) // the file has its content again
+		_ = os.Remove(p.real(e.Backup)) // the file itself has this content again
 	}
 	r.forget(p, path)
 	return result
 }
 
-// current returns the content of a file, nil if it does not exist.
+// current returns the content of a file, or nil if it does not exist.
 func (p Place) current(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Lstat(p.real(path))
 	switch {
@@ -245,7 +245,7 @@ func (p Place) current(path string) ([]byte, fs.FileInfo, error) {
 	return content, info, err
 }
 
-// backup copies the former content to a new file beside the old one, and returns its path.
+// backup copies the former content to a new file beside the old one, and returns the new path.
 func (p Place) backup(path string, content []byte, info fs.FileInfo) (string, error) {
 	name := path + ".before-dray"
 	for i := 2; ; i++ {
@@ -277,7 +277,7 @@ func put(path string, content []byte, info fs.FileInfo) error {
 	return replace.File(path, content, info, 0o644)
 }
 
-// Glob returns the paths of files below the root that a pattern matches.
+// Glob returns the paths of files below the root that match a pattern.
 func (p Place) Glob(pattern string) []string {
 	found, _ := filepath.Glob(p.real(pattern)) // the pattern is well-formed
 	for i, path := range found {

@@ -17,11 +17,11 @@ import (
 	"dray/cmd/dray/replace"
 )
 
-// Records is the directory with the records, seen from the root. Records hold whole configuration
-// files, so only root can read them.
+// Records is the directory of the records below Place.Root. Records hold whole configuration files,
+// so only root can read them.
 const Records = "/var/lib/dray-setup"
 
-// record is what was written for one client.
+// record says what was written for one client.
 type record struct {
 	Files []*entry `json:"files"`
 	// Directories are the directories that were made, the outermost first.
@@ -40,7 +40,7 @@ type entry struct {
 
 func (p Place) recordFile() string { return p.real(filepath.Join(Records, p.Client+".json")) }
 
-// record reads the record, which is empty if there is none.
+// record reads the record. If the file does not exist, the record is empty.
 func (p Place) record() (*record, error) {
 	r := &record{}
 	text, err := os.ReadFile(p.recordFile())
@@ -87,7 +87,7 @@ func (r *record) find(path string) *entry {
 	return nil
 }
 
-// forget removes a file from the record. It deletes the directories of the record that are empty.
+// forget removes a file from the record. It deletes directories of the record that are now empty.
 func (r *record) forget(p Place, path string) {
 	r.Files = slices.DeleteFunc(r.Files, func(e *entry) bool { return e.Path == path })
 	for _, dir := range slices.Backward(slices.Clone(r.Directories)) {
@@ -97,9 +97,9 @@ func (r *record) forget(p Place, path string) {
 	}
 }
 
-// before returns the content that a file would have if it had not been written, and whether the
-// file would exist. current is the present content. Lines that somebody else has edited stay. If
-// dray setup wrote such a line, or if the result is malformed, the error is errEdited.
+// before returns the content that a file would have without dray setup, and whether the file would
+// exist. The parameter current is the present content. Edits of other lines stay. If somebody has
+// edited lines that dray setup wrote, or if the result is malformed, the error is errEdited.
 func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
 	e := r.find(path)
 	switch {
@@ -125,7 +125,7 @@ func (r *record) before(path string, current []byte) (content []byte, exists boo
 
 var errEdited = errors.New("somebody has edited the lines that dray setup wrote; take them out yourself, or put the former content back")
 
-// wellFormed returns an error if a file of a known kind cannot be read.
+// wellFormed returns an error if a file of a known kind cannot be parsed.
 func wellFormed(path string, text []byte) error {
 	var doc any
 	switch filepath.Ext(path) {

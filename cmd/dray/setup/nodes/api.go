@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// errRefused is an answer of the API that does not change by asking again.
+// errRefused says that another attempt would get the same answer.
 var errRefused = errors.New("the API refuses the request")
 
 // cluster is the API of the Kubernetes cluster that this process runs in.
@@ -52,7 +52,7 @@ func inCluster(account, host, port string) (*cluster, error) {
 	}, nil
 }
 
-// daemonSet has the fields of a DaemonSet of apps/v1 that say how far it is.
+// daemonSet has the fields of a DaemonSet (apps/v1) that tell its progress.
 type daemonSet struct {
 	Metadata struct {
 		Generation int64
@@ -65,15 +65,14 @@ type daemonSet struct {
 	}
 }
 
-// done reports whether the present form of the DaemonSet is ready on all nodes. A pod is ready when
-// its init containers have succeeded.
+// done reports whether the present form of the DaemonSet is ready on all nodes. A pod is ready only
+// after its init containers have succeeded.
 func (d daemonSet) done() bool {
 	s := d.Status
 	return d.Metadata.Generation > 0 && s.ObservedGeneration >= d.Metadata.Generation &&
 		s.UpdatedNumberScheduled >= s.DesiredNumberScheduled && s.NumberReady >= s.DesiredNumberScheduled
 }
 
-// daemonSet gets a DaemonSet.
 func (c *cluster) daemonSet(ctx context.Context, namespace, name string) (set daemonSet, err error) {
 	path, err := url.JoinPath(c.url, "apis/apps/v1/namespaces", url.PathEscape(namespace), "daemonsets", url.PathEscape(name))
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package nodes has the subcommand that the Helm chart runs beside dray setup: it holds a container
-// of a DaemonSet, and waits until a DaemonSet has run on all nodes.
+// Package nodes has a subcommand for the Helm chart, whose DaemonSet runs dray setup on each node.
+// The subcommand waits until all nodes are done, or keeps a container of the DaemonSet running.
 package nodes
 
 import (
@@ -68,8 +68,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// run asks the API every two seconds. A failed question is asked again, because the API may be away
-// for a moment; one that is refused is not.
+// run asks the API every two seconds. After a failure, it asks again, because the API may be away
+// for a moment. After a refusal, it gives up.
 func (w waiting) run(ctx context.Context) error {
 	cluster, err := inCluster(w.account, os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
 	if err != nil {
