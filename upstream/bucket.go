@@ -33,8 +33,9 @@ const (
 type bucket struct {
 	name string
 	pool *pool
-	// ceiling is the highest rate, per second; 0 if none is known.
-	ceiling float64
+	// full is the ceiling of the registry, per second, and ceiling the part of it that this process
+	// has. Both are 0 if none is known.
+	full, ceiling float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter
 	foreground turns.Queue // of clients
@@ -151,7 +152,22 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	if background {
 		n = 1 + b.foreground.Size() + b.background.Ahead(flow)
 	}
-	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
+	wait := b.tokenDelay(now, n)
+	if b.ceiling > 0 && b.refusedAt.IsZero() { // a part of the ceiling may grow within a second
+		wait = time.Duration(float64(wait) * b.ceiling / b.full)
+	}
+	return max(b.pausedUntil.Sub(now), wait)
+}
+
+// recent returns the most requests that were sent in this second or in the one before.
+func (b *bucket) recent(now time.Time) int {
+	switch since := now.Sub(b.secondStart); {
+	case since < time.Second:
+		return max(b.sent, b.lastSent)
+	case since < 2*time.Second:
+		return b.sent
+	}
+	return 0
 }
 
 // refused pauses the bucket, because a request that was sent at the time began was refused. It

@@ -38,6 +38,18 @@ type LimiterOptions struct {
 	Reserve int
 }
 
+// Sharing is what a Limiter tells whoever divides the ceilings of a registry among several
+// processes. Both functions are called with a mutex of the Limiter held, so they must return at
+// once, and not call the Limiter.
+type Sharing struct {
+	// Short is called when a request has to wait, perhaps because this process has only a part of the
+	// ceiling.
+	Short func()
+	// Throttled is called when the registry itself has answered 429, or 503 with Retry-After, with
+	// the time for which the operation pauses.
+	Throttled func(operation string, pause time.Duration)
+}
+
 // Limiter paces the requests of one Client. It bounds the requests in flight to each host and the
 // rate of each operation that the registry counts. Repositories take turns, and requests of clients
 // go before background work. After a 429, or a 503 with Retry-After, all requests of the same
@@ -59,6 +71,8 @@ type Limiter struct {
 	mu      sync.Mutex // guards the fields below; never held while waiting
 	buckets map[bucketKey]*bucket
 	pools   map[poolKey]*pool
+	parts   map[string]float64 // of ceilings, by operation; empty unless other processes have the rest
+	sharing Sharing
 }
 
 type bucketKey struct{ host, name string }
@@ -72,7 +86,7 @@ const maxHosts = 64
 func NewLimiter(o LimiterOptions) *Limiter {
 	l := &Limiter{
 		name: o.Name, rates: map[Class]Rate{}, slots: cmp.Or(o.Slots, 256), maxQueued: cmp.Or(o.Queue, 1000), defaultWait: cmp.Or(o.Wait, 20*time.Second),
-		quota: newQuota(o.Name, o.Reserve), buckets: map[bucketKey]*bucket{}, pools: map[poolKey]*pool{},
+		quota: newQuota(o.Name, o.Reserve), buckets: map[bucketKey]*bucket{}, pools: map[poolKey]*pool{}, parts: map[string]float64{},
 	}
 	for _, r := range o.Rates {
 		for _, c := range r.Classes {
@@ -166,6 +180,9 @@ func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.D
 		bucket.foreground.Push(w)
 	}
 	bucket.pool.pump(now, l.resume)
+	if !w.Finished && bucket.ceiling < bucket.full && l.sharing.Short != nil {
+		l.sharing.Short()
+	}
 	return bucket, nil
 }
 
@@ -241,9 +258,9 @@ func (l *Limiter) abandon(bucket *bucket, w *turns.Waiter, why func() error) err
 
 // bucket finds or makes the bucket of a request; l.mu is held.
 func (l *Limiter) bucket(host string, class Class) *bucket {
-	name, ceiling := l.operation(host, class), 0.0
+	name, full, ceiling := l.operation(host, class), 0.0, 0.0
 	if host == "" {
-		ceiling = l.rates[class].PerSecond
+		full, ceiling = l.partOf(class)
 	}
 	key := bucketKey{host, name}
 	if x := l.buckets[key]; x != nil {
@@ -252,13 +269,26 @@ func (l *Limiter) bucket(host string, class Class) *bucket {
 	if len(l.pools) >= 3*maxHosts {
 		l.dropIdle()
 	}
-	x := &bucket{name: name, ceiling: ceiling, pool: l.pool(host, class)}
+	x := &bucket{name: name, full: full, ceiling: ceiling, pool: l.pool(host, class)}
 	if ceiling > 0 {
 		x.tokens = rate.NewLimiter(rate.Limit(ceiling), max(1, int(ceiling/2)))
 	}
 	l.buckets[key] = x
 	x.pool.buckets = append(x.pool.buckets, x)
 	return x
+}
+
+// partOf returns the ceiling of the registry for a class, and the part of it that this process has.
+// Both are 0 if no ceiling is known.
+func (l *Limiter) partOf(class Class) (full, part float64) {
+	r, ok := l.rates[class]
+	if !ok {
+		return 0, 0
+	}
+	if part, ok = l.parts[r.Name]; ok {
+		return r.PerSecond, min(part, r.PerSecond)
+	}
+	return r.PerSecond, r.PerSecond
 }
 
 func (l *Limiter) pool(host string, class Class) *pool {
@@ -316,6 +346,9 @@ func (p *permit) answered(status int, after time.Duration) {
 		}
 		p.pausing = true
 		p.bucket.refused(p.began, now, throttled, after)
+		if throttled && p.l.sharing.Throttled != nil && p.l.buckets[bucketKey{"", p.bucket.name}] == p.bucket {
+			p.l.sharing.Throttled(p.bucket.name, p.bucket.pausedUntil.Sub(now))
+		}
 	default:
 		p.bucket.accepted(p.began, now)
 	}

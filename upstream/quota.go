@@ -20,12 +20,26 @@ type quota struct {
 
 	limits, remains, windows, sources *prometheus.Desc
 
-	mu         sync.Mutex
-	limit      int
-	remaining  int
-	window     time.Duration
-	source     string
-	observedAt time.Time
+	mu     sync.Mutex
+	stated statement // to this process
+	learnt statement // to another one
+}
+
+// statement is what the registry stated.
+type statement struct {
+	limit, remaining int
+	window           time.Duration
+	from             string // the address or account
+	at               time.Time
+}
+
+// newest returns the newest statement about the address or account of this process, which is not
+// known before the registry has stated it. It needs the lock.
+func (q *quota) newest() statement {
+	if q.learnt.at.After(q.stated.at) && (q.stated.at.IsZero() || q.stated.from == q.learnt.from) {
+		return q.learnt
+	}
+	return q.stated
 }
 
 func newQuota(name string, reserve int) *quota {
@@ -41,7 +55,7 @@ func newQuota(name string, reserve int) *quota {
 	}
 }
 
-func (q *quota) observe(h http.Header, now time.Time) {
+func (q *quota) observe(h http.Header, at time.Time) {
 	limit, window, ok := quotaValue(h.Get("Ratelimit-Limit"))
 	remaining, other, ok2 := quotaValue(h.Get("Ratelimit-Remaining"))
 	if !ok || !ok2 {
@@ -49,10 +63,11 @@ func (q *quota) observe(h http.Header, now time.Time) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.limit, q.remaining, q.window, q.observedAt = limit, remaining, max(window, other), now
+	from := q.stated.from
 	if s := h.Get("Docker-Ratelimit-Source"); len(s) <= 100 {
-		q.source = strings.ToValidUTF8(s, "")
+		from = strings.ToValidUTF8(s, "")
 	}
+	q.stated = statement{limit, remaining, max(window, other), from, at}
 }
 
 // quotaValue parses a value such as "100;w=21600". window is 0 if it is missing. ok is false if the
@@ -78,10 +93,11 @@ func quotaValue(v string) (n int, window time.Duration, ok bool) {
 func (q *quota) low(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.observedAt.IsZero() || q.window > 0 && now.Sub(q.observedAt) >= q.window {
+	s := q.newest()
+	if s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window {
 		return false
 	}
-	return q.remaining*100 < q.limit*q.reserve
+	return s.remaining*100 < s.limit*q.reserve
 }
 
 // Describe implements prometheus.Collector.
@@ -94,18 +110,18 @@ func (q *quota) Describe(to chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (q *quota) Collect(to chan<- prometheus.Metric) {
 	q.mu.Lock()
-	limit, remaining, window, source, observedAt := q.limit, q.remaining, q.window, q.source, q.observedAt
+	s := q.newest()
 	q.mu.Unlock()
-	if observedAt.IsZero() {
+	if s.at.IsZero() {
 		return
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	gauge(q.limits, float64(limit))
-	gauge(q.remains, float64(remaining))
-	gauge(q.windows, window.Seconds())
-	if source != "" {
-		gauge(q.sources, 1, source)
+	gauge(q.limits, float64(s.limit))
+	gauge(q.remains, float64(s.remaining))
+	gauge(q.windows, s.window.Seconds())
+	if s.from != "" {
+		gauge(q.sources, 1, s.from)
 	}
 }

@@ -52,11 +52,11 @@ func (l *Limiter) Reads() (all []OperationState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, class := range []Class{ManifestGet, ManifestHead, BlobGet, BlobHead} {
-		s := OperationState{Name: l.operation("", class), Ceiling: l.rates[class].PerSecond}
+		full, part := l.partOf(class)
+		s := OperationState{Name: l.operation("", class), Ceiling: full, PerSecond: part}
 		if slices.ContainsFunc(all, func(o OperationState) bool { return o.Name == s.Name }) {
 			continue // the registry counts several classes together
 		}
-		s.PerSecond = s.Ceiling
 		if b := l.buckets[bucketKey{"", s.Name}]; b != nil {
 			s.Waiting, s.PausedUntil, s.LastError = b.foreground.Size()+b.background.Size(), b.pausedUntil, b.lastError
 			if b.tokens != nil {
@@ -81,13 +81,35 @@ type QuotaState struct {
 	Reserved bool
 }
 
-// Quota returns the registry's quota. ok is false if the registry has stated none.
+// Quota returns the newest that is known of the registry's quota. ok is false if nothing is.
 func (l *Limiter) Quota() (s QuotaState, ok bool) {
 	low := l.quota.low(time.Now())
 	l.quota.mu.Lock()
 	defer l.quota.mu.Unlock()
-	q := l.quota
-	return QuotaState{q.limit, q.remaining, q.window, q.source, q.observedAt, low}, !q.observedAt.IsZero()
+	s, ok = l.quota.newest().public()
+	s.Reserved = low
+	return s, ok
+}
+
+// OwnQuota returns the registry's quota as it was stated to this process, without Reserved.
+func (l *Limiter) OwnQuota() (s QuotaState, ok bool) {
+	l.quota.mu.Lock()
+	defer l.quota.mu.Unlock()
+	return l.quota.stated.public()
+}
+
+// LearnQuota records what the registry has stated to another process. It counts if it is newer than
+// what was stated to this one, and about the same address or account.
+func (l *Limiter) LearnQuota(s QuotaState) {
+	l.quota.mu.Lock()
+	defer l.quota.mu.Unlock()
+	if s.ObservedAt.After(l.quota.learnt.at) {
+		l.quota.learnt = statement{s.Limit, s.Remaining, s.Window, s.Source, s.ObservedAt}
+	}
+}
+
+func (s statement) public() (state QuotaState, ok bool) {
+	return QuotaState{Limit: s.limit, Remaining: s.remaining, Window: s.window, Source: s.from, ObservedAt: s.at}, !s.at.IsZero()
 }
 
 // Question is a kind of call of a [Source].

@@ -9,6 +9,21 @@ type Upstream struct {
 	// Identity is the same for members whose upstreams are the same registry with the same rights. It
 	// has nothing that is secret.
 	Identity string `json:"identity"`
+	// Quota is what the registry has stated of its quota of pulls to the member, or nil.
+	Quota *Quota `json:"quota,omitempty"`
+}
+
+// Quota is a quota of pulls, as a registry states it.
+type Quota struct {
+	Limit     int `json:"limit"`
+	Remaining int `json:"remaining"`
+	// Window is the time in which the registry counts pulls, in seconds; 0 if it is not known.
+	Window int64 `json:"window,omitempty"`
+	// Source is the address or the account whose pulls the registry counts; it may be empty.
+	Source string `json:"source,omitempty"`
+	// Age is how long ago the registry stated this, in seconds. No member compares the clock of
+	// another one.
+	Age int64 `json:"age"`
 }
 
 // Upstreams is a list of upstreams as one text, so that members can be compared.
@@ -16,6 +31,9 @@ type Upstreams string
 
 // NewUpstreams returns the text for a list.
 func NewUpstreams(all []Upstream) Upstreams {
+	if len(all) == 0 {
+		return ""
+	}
 	text, _ := json.Marshal(all) // never fails for texts and numbers
 	return Upstreams(text)
 }

@@ -215,6 +215,7 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 		return err
 	}
 	g.sources = next
+	g.member.Use(g.cfg, g.limiters())
 	for _, r := range fresh {
 		g.register(r.Collectors)
 	}

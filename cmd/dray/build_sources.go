@@ -12,6 +12,7 @@ import (
 	"dray/mirror"
 	"dray/mirror/pull"
 	"dray/mirror/repository"
+	"dray/upstream"
 	"dray/upstream/ecr"
 )
 
@@ -70,6 +71,15 @@ func same(a, b config.Upstream) bool { return reflect.DeepEqual(ofRegistry(a), o
 
 func (s *sources) add(r *registries.Registry) {
 	s.registries, s.upstreams = append(s.registries, r), append(s.upstreams, r.Upstream)
+}
+
+// limiters returns what paces the requests to each registry, by the name of the upstream.
+func (s sources) limiters() map[string]*upstream.Limiter {
+	all := map[string]*upstream.Limiter{}
+	for _, r := range s.registries {
+		all[r.Name] = r.Limiter
+	}
+	return all
 }
 
 // routeBuildCaches connects each new registry with the setting build_cache.to to the upstream of

@@ -145,6 +145,9 @@ var importable = map[string][]allowance{
 		{"dray/mirror/repository", "for which repository"}, {"dray/mirror/route", "which one it means"}, {"dray/mirror/wire", "its answer"},
 		{"dray/upstream/oci", "what was asked for"}, {goDigest, addresses},
 	},
+	"dray/mirror/ceilings": {
+		{"dray/cache/fleet", "other members, and what they share"}, {"dray/upstream", "what paces requests"}, {prometheusClient, measures},
+	},
 	"dray/mirror/fallback": {
 		{"dray/mirror/request", "what is answered"}, {"dray/mirror/repository", "who has the content"}, {"dray/mirror/identity", "who may push"},
 		{"dray/upstream/oci", "manifests name what follows"}, {goDigest, addresses}, {prometheusClient, measures},
@@ -270,7 +273,8 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/listening": {{"golang.org/x/sync/errgroup", "servers run together"}},
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/member": {
-		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"}, {"dray/mirror/writer", "pushes to any of them"},
+		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {"dray/mirror/ceilings", "ceilings that members share"},
+		{"dray/upstream", "what paces requests"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"}, {"dray/mirror/writer", "pushes to any of them"},
 		{"dray/cmd/dray/stats", "what was counted"}, {"dray/mirror/admin", "operators ask for all members"}, {"dray/mirror/admin/api", "what they are told"},
 	},
 	"dray/cmd/dray/tracing": {

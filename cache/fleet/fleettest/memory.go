@@ -13,7 +13,8 @@ import (
 	"dray/cache/fleet"
 )
 
-// Memory has the leases, or the claims, of members in one process. The zero value is ready.
+// Memory has the leases and shares, or the claims, of members in one process. The zero value is
+// ready.
 type Memory struct {
 	// TTL is how long a lease lasts without renewal. Zero means [fleet.LeaseTTL]. Tests whose members
 	// do not renew their leases by themselves set it, because machines may be slow.
@@ -22,6 +23,7 @@ type Memory struct {
 	mu      sync.Mutex // guards the fields below
 	leases  map[digest.Digest]held
 	members map[string]alive
+	shares  map[string]map[string]share // by rate, and by whom
 	err     error
 	calls   int
 }
@@ -49,7 +51,7 @@ func (m *Memory) Fail(err error) {
 func (m *Memory) Flush() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.leases, m.members = nil, nil
+	m.leases, m.members, m.shares = nil, nil, nil
 }
 
 // Calls returns how many calls there were.
@@ -64,7 +66,7 @@ func (m *Memory) begin(ctx context.Context) error {
 	m.mu.Lock()
 	m.calls++
 	if m.leases == nil {
-		m.leases, m.members = map[digest.Digest]held{}, map[string]alive{}
+		m.leases, m.members, m.shares = map[digest.Digest]held{}, map[string]alive{}, map[string]map[string]share{}
 	}
 	return cmp.Or(ctx.Err(), m.err)
 }

@@ -25,3 +25,17 @@ func TestMemory(t *testing.T) {
 }
 
 func TestMemoryClaims(t *testing.T) { Claims(t, &Memory{}) }
+
+func TestMemoryShares(t *testing.T) {
+	ShareSuite(t, func(*testing.T) ShareStore {
+		m := &Memory{}
+		return ShareStore{Shares: m, Expire: func(rate string) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for id, s := range m.shares[rate] {
+				s.until = time.Time{}
+				m.shares[rate][id] = s
+			}
+		}}
+	})
+}

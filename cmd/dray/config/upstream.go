@@ -138,7 +138,8 @@ type Repositories struct {
 // dray makes on its own. When the registry answers 429 to a request, all requests of the same
 // operation (see `rates`) pause together and go on at half the rate, which then slowly rises again.
 // If a request cannot be sent in time, the client gets an older answer from the cache, marked as
-// stale, or 429 if there is none.
+// stale, or 429 if there is none. The members of a [fleet](fleet.md) share `rates`, pauses and
+// `quota_reserve`; the other bounds are those of each member.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
 	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.

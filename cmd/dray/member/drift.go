@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,21 +70,16 @@ func (m *Member) Differs(upstream string) []string {
 // their leases.
 const compareEvery = time.Second
 
-// Run is [fleet.Fleet.Run], and looks for drift meanwhile.
-func (m *Member) Run(ctx context.Context) error {
-	var comparing sync.WaitGroup
-	defer comparing.Wait()
-	comparing.Go(func() {
-		tick := time.NewTicker(compareEvery)
-		defer tick.Stop()
-		for {
-			m.drift.compare(m.id, m.Live())
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+// watch looks for drift until ctx ends.
+func (m *Member) watch(ctx context.Context) {
+	tick := time.NewTicker(compareEvery)
+	defer tick.Stop()
+	for {
+		m.drift.compare(m.id, m.Live())
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
-	})
-	return m.Fleet.Run(ctx)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,7 @@ import (
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/watched"
+	"dray/mirror/ceilings"
 	"dray/mirror/writer"
 )
 
@@ -30,6 +32,7 @@ type Options struct {
 	Config config.Config
 	Leases fleet.Leases
 	Claims fleet.Claims
+	Shares fleet.Shares
 	Cache  *cache.Cache
 	// Version is that of the program.
 	Version string
@@ -51,6 +54,7 @@ type Member struct {
 	facts     *meta.Shared // nil before Facts
 	drift     *drift
 	writers   writer.Options
+	ceilings  *ceilings.Ceilings
 	log       *slog.Logger
 }
 
@@ -71,17 +75,19 @@ func New(o Options) (*Member, error) {
 		return nil, fmt.Errorf("the ID of this member: %w", err)
 	}
 	m := &Member{id: id, address: c.Address, metrics: o.Metrics, patience: o.Patience, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
-	m.Use(o.Config)
 	self := fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version, Protocol: fleet.Protocol}
 	m.Fleet = fleet.New(fleet.Options{
 		Self:   self,
-		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: func() fleet.Upstreams { return m.upstreams.Load().shown }, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
+		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: m.shown, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
 	})
 	m.Handle(statePath, http.HandlerFunc(m.serveState))
 	m.writers = writer.Options{
 		Self: self, Members: m.Fleet, Claims: o.Claims, Patience: o.Patience, Logger: o.Logger,
 		Identity: func(name string) string { return m.upstreams.Load().identities[name] },
 	}
+	m.ceilings = ceilings.New(ceilings.Options{Self: id, Fleet: m.Fleet, Shares: o.Shares, Patience: o.Patience.Store, Logger: o.Logger})
+	m.Handle(ceilings.Path, m.ceilings)
+	m.Use(o.Config, nil)
 	return m, nil
 }
 
@@ -105,10 +111,20 @@ func (m *Member) Answer(w *writer.Writers) {
 // Collectors returns the metrics of the fleet, and of its facts after Facts was called.
 func (m *Member) Collectors() []prometheus.Collector {
 	all := append(m.Fleet.Collectors(), m.drift.gauge)
+	all = append(all, m.ceilings.Collectors()...)
 	if m.facts != nil {
 		all = append(all, m.facts.Collectors()...)
 	}
 	return all
+}
+
+// Run is [fleet.Fleet.Run]. Meanwhile it shares ceilings with other members, and looks for drift.
+func (m *Member) Run(ctx context.Context) error {
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { m.watch(ctx) })
+	others.Go(func() { _ = m.ceilings.Run(ctx) }) // never fails
+	return m.Fleet.Run(ctx)
 }
 
 // Part returns this dray's part in the fleet, or nil without one. m may be nil.

@@ -11,6 +11,8 @@ import (
 	"dray/cache/fleet"
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
+	"dray/mirror/ceilings"
+	"dray/upstream"
 )
 
 // upstreams are the upstreams of a configuration that are registries, as members compare them.
@@ -18,7 +20,6 @@ type upstreams struct {
 	identities map[string]string   // by name
 	names      map[string][]string // by identity
 	all        string
-	shown      fleet.Upstreams
 }
 
 func upstreamsOf(c config.Config) *upstreams {
@@ -32,12 +33,10 @@ func upstreamsOf(c config.Config) *upstreams {
 		all.names[id] = append(all.names[id], u.Name)
 	}
 	var text []string
-	var shown []fleet.Upstream
 	for _, name := range slices.Sorted(maps.Keys(all.identities)) {
 		text = append(text, name, all.identities[name])
-		shown = append(shown, fleet.Upstream{Name: name, Identity: all.identities[name]})
 	}
-	all.all, all.shown = hash(text...), fleet.NewUpstreams(shown)
+	all.all = hash(text...)
 	return all
 }
 
@@ -63,11 +62,29 @@ func hash(texts ...string) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
-// Use makes the member compare the upstreams of a configuration from now on. m may be nil.
-func (m *Member) Use(c config.Config) {
-	if m != nil {
-		m.upstreams.Store(upstreamsOf(c))
+// Use makes the member compare the upstreams of a configuration from now on, and share the ceilings
+// of their limiters, which are given by name. m may be nil.
+func (m *Member) Use(c config.Config, limiters map[string]*upstream.Limiter) {
+	if m == nil {
+		return
 	}
+	now := upstreamsOf(c)
+	m.upstreams.Store(now)
+	var shared []ceilings.Upstream
+	for _, name := range slices.Sorted(maps.Keys(limiters)) {
+		shared = append(shared, ceilings.Upstream{Name: name, Identity: now.identities[name], Limiter: limiters[name]})
+	}
+	m.ceilings.Use(shared)
+}
+
+// shown returns what other members see of the upstreams.
+func (m *Member) shown() fleet.Upstreams {
+	var all []fleet.Upstream
+	identities := m.upstreams.Load().identities
+	for _, name := range slices.Sorted(maps.Keys(identities)) {
+		all = append(all, fleet.Upstream{Name: name, Identity: identities[name], Quota: m.ceilings.Quota(name)})
+	}
+	return fleet.NewUpstreams(all)
 }
 
 // Facts returns the facts of the fleet in a store, or without a fleet the store. m may be nil.

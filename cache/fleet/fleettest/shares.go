@@ -1,0 +1,203 @@
+package fleettest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"dray/cache/fleet"
+)
+
+// share is what a member wants and has of a rate.
+type share struct {
+	wants, has float64
+	until      time.Time
+}
+
+// Share implements [fleet.Shares].
+func (m *Memory) Share(ctx context.Context, member string, wants []fleet.Need) (shares []float64, err error) {
+	err = m.begin(ctx)
+	defer m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range wants {
+		shares = append(shares, m.shareOf(w, member+" "+w.By))
+	}
+	return shares, nil
+}
+
+func (m *Memory) shareOf(want fleet.Need, by string) float64 {
+	of := m.shares[want.Rate]
+	if of == nil {
+		of = map[string]share{}
+		m.shares[want.Rate] = of
+	}
+	delete(of, by)
+	if want.PerSecond <= 0 {
+		return 0
+	}
+	all, free := []float64{want.PerSecond}, want.Total
+	for id, s := range of {
+		if time.Now().After(s.until) {
+			delete(of, id)
+			continue
+		}
+		all, free = append(all, s.wants), free-s.has
+	}
+	slices.Sort(all)
+	left, most := want.Total, want.PerSecond
+	for i, w := range all {
+		if equal := left / float64(len(all)-i); w > equal {
+			most = equal
+			break
+		}
+		left -= w
+	}
+	has := max(0, min(want.PerSecond, most, free))
+	of[by] = share{want.PerSecond, has, time.Now().Add(fleet.ShareTTL)}
+	return has
+}
+
+// ShareStore is a store of shares, with a way to change its time.
+type ShareStore struct {
+	fleet.Shares
+	// Expire makes all shares of a rate expire.
+	Expire func(rate string)
+}
+
+// ShareSuite checks a store of shares. Open returns an empty one for one test.
+func ShareSuite(t *testing.T, open func(t *testing.T) ShareStore) {
+	t.Helper()
+	for name, test := range map[string]func(*testing.T, asking){
+		"Alone": shareAlone, "Turns": shareTurns, "Fair": shareFair, "Back": shareBack, "Expiry": shareExpiry,
+		"Apart": shareApart, "Never": shareNever, "Ended": shareEnded,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, asking{t, open(t)}) })
+	}
+}
+
+// asking asks a store as members do.
+type asking struct {
+	*testing.T
+	store ShareStore
+}
+
+// get has a member want a part of 100 per second, and checks what it gets.
+func (a asking) get(member string, wants, gets float64) {
+	a.Helper()
+	if got := a.of("rate", member, wants); math.Abs(got-gets) > 0.001 {
+		a.Errorf("%s wants %v and gets %v instead of %v", member, wants, got, gets)
+	}
+}
+
+func (a asking) of(rate, member string, wants float64) float64 {
+	a.Helper()
+	got, err := a.store.Share(a.Context(), member, []fleet.Need{{Rate: rate, By: "hub", Total: 100, PerSecond: wants}})
+	if err != nil || len(got) != 1 {
+		a.Fatalf("%s wants %v: %v, %v", member, wants, got, err)
+	}
+	return got[0]
+}
+
+func shareAlone(_ *testing.T, a asking) {
+	a.get("a", 10, 10)
+	a.get("a", 1000, 100)
+	a.get("a", 0.25, 0.25)
+}
+
+// shareTurns: nobody gets what another one has, until that one has heard of it.
+func shareTurns(_ *testing.T, a asking) {
+	a.get("a", 1000, 100)
+	a.get("b", 1000, 0)
+	a.get("a", 1000, 50)
+	a.get("b", 1000, 50)
+	a.get("c", 1000, 0)
+	a.get("b", 1000, 100./3)
+	a.get("c", 1000, 50./3)
+	a.get("a", 1000, 100./3)
+	a.get("c", 1000, 100./3)
+}
+
+// shareFair: those who want little get it, and the others get equal parts of the rest.
+func shareFair(_ *testing.T, a asking) {
+	for range 2 {
+		for _, m := range []struct {
+			id    string
+			wants float64
+		}{{"little", 10}, {"more", 30}, {"much", 200}, {"as much", 45}} {
+			a.of("rate", m.id, m.wants)
+		}
+	}
+	a.get("little", 10, 10)
+	a.get("more", 30, 30)
+	a.get("much", 200, 30)
+	a.get("as much", 45, 30)
+}
+
+func shareBack(_ *testing.T, a asking) {
+	a.get("a", 1000, 100)
+	a.get("b", 1000, 0)
+	a.get("a", 0, 0)
+	a.get("b", 1000, 100)
+	a.get("nobody", 0, 0)
+}
+
+// shareExpiry: what a member that failed had is free after a while.
+func shareExpiry(_ *testing.T, a asking) {
+	a.get("a", 1000, 100)
+	a.get("b", 1000, 0)
+	a.store.Expire("rate")
+	a.get("b", 1000, 100)
+}
+
+// shareApart: rates are apart from each other, and so are parts of a member.
+func shareApart(t *testing.T, a asking) {
+	a.get("a", 1000, 100)
+	if got := a.of("other", "b", 1000); got != 100 {
+		t.Errorf("another rate gives %v", got)
+	}
+	got, err := a.store.Share(t.Context(), "a", []fleet.Need{
+		{Rate: "third", By: "x", Total: 10, PerSecond: 6}, {Rate: "third", By: "y", Total: 10, PerSecond: 6}, {Rate: "other", By: "x", Total: 100, PerSecond: 1}, {Rate: "fourth", Total: 7, PerSecond: 70},
+	})
+	if err != nil || !slices.Equal(got, []float64{6, 4, 0, 7}) {
+		t.Errorf("several at once: %v, %v", got, err)
+	}
+	if got, err := a.store.Share(t.Context(), "a", nil); err != nil || len(got) != 0 {
+		t.Errorf("nothing: %v, %v", got, err)
+	}
+}
+
+// shareNever has members want and give back at random. Their shares together never exceed the
+// total.
+func shareNever(t *testing.T, a asking) {
+	rnd, has := rand.New(rand.NewPCG(1, 2)), map[string]float64{}
+	for range 500 {
+		m, wants := fmt.Sprint(rnd.IntN(5)), 0.
+		if rnd.IntN(4) > 0 {
+			wants = rnd.Float64() * 150
+		}
+		has[m] = a.of("rate", m, wants)
+		sum := 0.
+		for _, s := range has {
+			sum += s
+		}
+		if sum > 100.001 || has[m] > wants+0.001 {
+			t.Fatalf("%s wants %v; all have %v together: %v", m, wants, sum, has)
+		}
+	}
+}
+
+func shareEnded(t *testing.T, a asking) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.store.Share(ctx, "a", []fleet.Need{{Rate: "rate", Total: 100, PerSecond: 100}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled call: %v", err)
+	}
+	a.get("b", 100, 100)
+}

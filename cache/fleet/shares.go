@@ -1,0 +1,33 @@
+package fleet
+
+import (
+	"context"
+	"time"
+)
+
+// ShareTTL is how long a share lasts without another call.
+const ShareTTL = 3 * time.Second
+
+// Need is what a member wants of a rate that all members share.
+type Need struct {
+	// Rate names the rate.
+	Rate string
+	// By names the part of the member that wants it.
+	By string
+	// Total is the rate for all members together, and PerSecond what is wanted of it, both per second.
+	// A PerSecond of 0 gives the share back.
+	Total, PerSecond float64
+}
+
+// Shares divides rates among the members of a fleet. It has a clock of its own. All methods may be
+// called concurrently. Each reports a failure at once, without a second attempt.
+type Shares interface {
+	// Share records what a member wants, and returns its share of each rate, in the same order. The
+	// share is valid until the next call for it, and for ShareTTL at most. It replaces the former
+	// share of the member.
+	//
+	// The valid shares of a rate together never exceed its total: what others have is theirs until
+	// they call again. Whoever wants less than an equal part of the total gets that, if others have
+	// not got it still. Those who want more get equal parts of the rest.
+	Share(ctx context.Context, member string, wants []Need) (perSecond []float64, err error)
+}

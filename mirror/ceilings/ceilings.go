@@ -1,0 +1,376 @@
+// Package ceilings shares what registries allow among the members of a fleet: their ceilings, the
+// pauses that they ask for, and what is left of their quotas of pulls.
+//
+// Each member may always send at a floor: 5 % of the ceiling, divided by the number of members. It
+// asks nobody for that. While it needs more, it says once a second what it wants of the other 95 %,
+// and gets its share. So all members together stay below the ceiling. The burst of each limiter
+// adds to that: half a second's worth of its rate, or one request.
+package ceilings
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache/fleet"
+	"dray/upstream"
+)
+
+const (
+	// reserved is the part of a ceiling that is divided without asking.
+	reserved = 0.05
+	// every is how often a member asks for shares while it needs them.
+	every = time.Second
+	// gather is how long a member waits for further requests of a burst before it reports the first.
+	gather = 20 * time.Millisecond
+	// patience is how long the store has to fail before a member raises its rate to an equal part:
+	// until then, others may still use what they got.
+	patience = 2*every + 500*time.Millisecond
+)
+
+// Fleet is what this package needs of the fleet; a [fleet.Fleet] has it.
+type Fleet interface {
+	Live() []fleet.Member
+	Send(ctx context.Context, to fleet.Member, r *http.Request) (*http.Response, error)
+}
+
+// Options are the parts of Ceilings.
+type Options struct {
+	// Self is the ID of this member.
+	Self   string
+	Fleet  Fleet
+	Shares fleet.Shares
+	// Patience bounds one question to the store of shares; 0 means 300 ms.
+	Patience time.Duration
+	Logger   *slog.Logger
+}
+
+// Upstream is one registry with ceilings.
+type Upstream struct {
+	// Name is that in the configuration. Identity is the same at all members that have the registry.
+	Name, Identity string
+	Limiter        *upstream.Limiter
+}
+
+// Ceilings is this member's part. All methods may be called concurrently.
+type Ceilings struct {
+	o     Options
+	m     *metrics
+	short chan struct{} // has an entry if a request waits
+
+	mu        sync.Mutex // guards the fields below; never held while waiting
+	upstreams []Upstream
+	pauses    map[paused]time.Time // that others are to hear of, until when
+	told      map[paused]time.Time // that others have heard of
+	tell      chan struct{}        // has an entry if there are such pauses
+
+	// The fields below belong to Run.
+	heard   *fleet.Member // the first of those whose quotas were learnt
+	parts   map[operation]*part
+	asked   time.Time // when shares were last asked for
+	failing time.Time // since when the store fails; zero while it answers
+}
+
+// operation names an operation of an upstream of this member.
+type operation struct{ upstream, name string }
+
+// part is what this member may use of a ceiling, in requests per second.
+type part struct {
+	Upstream
+	name   string
+	demand upstream.Demand
+	floor  float64 // without asking
+	equal  float64 // if nobody can be asked
+	share  float64 // beyond the floor
+	set    float64 // at the limiter
+}
+
+// New returns Ceilings without upstreams.
+func New(o Options) *Ceilings {
+	if o.Patience == 0 {
+		o.Patience = 300 * time.Millisecond
+	}
+	return &Ceilings{
+		o: o, m: newMetrics(), short: make(chan struct{}, 1), tell: make(chan struct{}, 1),
+		pauses: map[paused]time.Time{}, told: map[paused]time.Time{}, parts: map[operation]*part{},
+	}
+}
+
+// Use replaces the upstreams whose ceilings are shared. Limiters that it has not seen before get the
+// floor at once.
+func (c *Ceilings) Use(all []Upstream) {
+	c.mu.Lock()
+	known := c.upstreams
+	c.upstreams = all
+	c.mu.Unlock()
+	for _, u := range all {
+		if !slices.ContainsFunc(known, func(k Upstream) bool { return k.Limiter == u.Limiter }) {
+			for _, d := range u.Limiter.Demands() {
+				u.Limiter.SetPart(d.Operation, c.floor(d.Ceiling, u.Identity))
+			}
+		}
+		u.Limiter.Share(upstream.Sharing{
+			Short:     func() { signal(c.short) },
+			Throttled: func(name string, pause time.Duration) { c.throttled(paused{u.Identity, name}, pause) },
+		})
+	}
+}
+
+func signal(to chan struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Ceilings) current() []Upstream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.upstreams
+}
+
+// floor returns the rate for which a limiter asks nobody.
+func (c *Ceilings) floor(ceiling float64, identity string) float64 {
+	return reserved * ceiling / c.sharers(identity)
+}
+
+// sharers returns how many limiters have a part of the ceilings of a registry. Other members count
+// as if they had as many limiters for it as this one.
+func (c *Ceilings) sharers(identity string) float64 {
+	same := 0
+	for _, u := range c.current() {
+		if u.Identity == identity {
+			same++
+		}
+	}
+	return float64(max(1, same) * len(c.o.Fleet.Live()))
+}
+
+// Run asks for shares while requests wait for them, and tells other members of pauses, until ctx
+// ends. Then it gives its shares back.
+func (c *Ceilings) Run(ctx context.Context) error {
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	telling.Go(func() { c.tellOthers(ctx) })
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		c.learnQuotas()
+		c.step(ctx)
+		select {
+		case <-tick.C:
+		case <-c.due():
+			select {
+			case <-time.After(gather):
+			case <-ctx.Done():
+			}
+			tick.Reset(every)
+		case <-ctx.Done():
+			c.giveBack(context.WithoutCancel(ctx))
+			return nil
+		}
+	}
+}
+
+// due returns short, unless shares were asked for within the last second: then the next tick serves
+// the requests that wait.
+func (c *Ceilings) due() <-chan struct{} {
+	if time.Since(c.asked) < every {
+		return nil
+	}
+	return c.short
+}
+
+// step asks for shares if this member needs some, or has some. It sets the rates of the limiters.
+func (c *Ceilings) step(ctx context.Context) {
+	c.look()
+	var wants []fleet.Need
+	var asking []*part
+	for _, p := range c.parts {
+		wanted := 0.0
+		if p.demand.Waiting > 0 || float64(p.demand.Sent) > max(1, p.floor) { // one request needs no share
+			wanted = max(0, min(2*float64(p.demand.Sent+p.demand.Waiting), p.demand.Ceiling)-p.floor)
+		}
+		if wanted > 0 || p.share > 0 || !c.failing.IsZero() {
+			wants = append(wants, fleet.Need{Rate: p.Identity + ":" + p.name, By: p.Name, Total: (1 - reserved) * p.demand.Ceiling, PerSecond: wanted})
+			asking = append(asking, p)
+		}
+	}
+	if len(wants) > 0 {
+		c.asked = time.Now()
+		bounded, cancel := context.WithTimeout(ctx, c.o.Patience)
+		shares, err := c.o.Shares.Share(bounded, c.o.Self, wants)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		c.answered(asking, wants, shares, err)
+	}
+	for _, p := range c.parts {
+		c.set(p)
+	}
+}
+
+// look brings parts up to date with the upstreams, their demand and the number of members.
+func (c *Ceilings) look() {
+	seen := map[operation]bool{}
+	for _, u := range c.current() {
+		for _, d := range u.Limiter.Demands() {
+			at := operation{u.Name, d.Operation}
+			p := c.parts[at]
+			if p == nil || p.Limiter != u.Limiter {
+				p = &part{Upstream: u, name: d.Operation}
+				c.parts[at] = p
+			}
+			seen[at], p.demand = true, d
+			p.floor, p.equal = c.floor(d.Ceiling, u.Identity), d.Ceiling/c.sharers(u.Identity)
+		}
+	}
+	for at := range c.parts {
+		if !seen[at] {
+			delete(c.parts, at) // its share expires by itself
+			c.m.rates.DeleteLabelValues(at.upstream, at.name)
+		}
+	}
+}
+
+// answered takes the answer of the store.
+func (c *Ceilings) answered(asking []*part, wants []fleet.Need, shares []float64, err error) {
+	if err != nil {
+		c.m.asked.WithLabelValues("failed").Inc()
+		if c.failing.IsZero() {
+			c.failing = time.Now()
+			c.o.Logger.Warn("the ceilings of registries cannot be shared out, so each member of the fleet uses an equal part", "error", err)
+		}
+		return
+	}
+	c.m.asked.WithLabelValues("ok").Inc()
+	if !c.failing.IsZero() {
+		c.failing = time.Time{}
+		c.o.Logger.Info("the ceilings of registries can be shared out again")
+	}
+	for i, p := range asking {
+		p.share = min(shares[i], wants[i].Total)
+	}
+}
+
+// set sets the rate of a limiter. While the store fails, this is an equal part of the ceiling. A
+// member that had less raises its rate only when those that had more have lowered theirs.
+func (c *Ceilings) set(p *part) {
+	rate := p.floor + p.share
+	if !c.failing.IsZero() {
+		if time.Since(c.failing) >= patience {
+			p.share = max(0, p.equal-p.floor)
+		} else {
+			p.share = min(p.share, max(0, p.equal-p.floor))
+		}
+		rate = p.floor + p.share
+	}
+	if rate != p.set {
+		p.set = rate
+		p.Limiter.SetPart(p.name, rate)
+		c.m.rates.WithLabelValues(p.Name, p.name).Set(rate)
+	}
+}
+
+// giveBack gives all shares back. If the store fails, they expire by themselves.
+func (c *Ceilings) giveBack(ctx context.Context) {
+	var wants []fleet.Need
+	for _, p := range c.parts {
+		if p.share > 0 {
+			wants = append(wants, fleet.Need{Rate: p.Identity + ":" + p.name, By: p.Name, Total: p.demand.Ceiling})
+		}
+	}
+	if len(wants) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.Patience)
+	defer cancel()
+	if _, err := c.o.Shares.Share(ctx, c.o.Self, wants); err != nil {
+		c.o.Logger.Debug("ceilings: cannot give shares back", "error", err)
+	}
+}
+
+// learnQuotas tells the limiters what registries have stated to other members. It does that once
+// for each time that the members were looked up.
+func (c *Ceilings) learnQuotas() {
+	live := c.o.Fleet.Live()
+	if &live[0] == c.heard {
+		return
+	}
+	c.heard = &live[0]
+	now := time.Now()
+	for _, m := range live {
+		if m.ID == c.o.Self {
+			continue
+		}
+		for _, theirs := range m.Upstreams.All() {
+			q := theirs.Quota
+			if q == nil || q.Age < 0 {
+				continue
+			}
+			for _, u := range c.current() {
+				if u.Identity == theirs.Identity {
+					u.Limiter.LearnQuota(upstream.QuotaState{
+						Limit: q.Limit, Remaining: q.Remaining, Window: seconds(q.Window), Source: q.Source, ObservedAt: now.Add(-seconds(q.Age)),
+					})
+				}
+			}
+		}
+	}
+}
+
+func seconds(n int64) time.Duration { return time.Duration(min(n, 1<<31)) * time.Second }
+
+// Quota returns what the registry of an upstream has stated to this member, for others to see, or
+// nil.
+func (c *Ceilings) Quota(name string) *fleet.Quota {
+	for _, u := range c.current() {
+		if u.Name != name {
+			continue
+		}
+		if q, ok := u.Limiter.OwnQuota(); ok {
+			return &fleet.Quota{
+				Limit: q.Limit, Remaining: q.Remaining, Window: int64(q.Window.Seconds()), Source: q.Source, Age: int64(time.Since(q.ObservedAt).Seconds()),
+			}
+		}
+	}
+	return nil
+}
+
+type metrics struct {
+	rates *prometheus.GaugeVec
+	asked *prometheus.CounterVec
+	heard *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		rates: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "dray_fleet_share_per_second", Help: "Requests per second that this member may send of what a registry allows to all members together, by upstream and operation.",
+		}, []string{"upstream", "operation"}),
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dray_fleet_share_questions_total", Help: "Questions to the store for shares of ceilings, by outcome: ok, or failed. After a failure, a member uses an equal part of each ceiling.",
+		}, []string{"outcome"}),
+		heard: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dray_fleet_pauses_total", Help: "Pauses because a registry answered 429, or 503 with Retry-After, by whom it was told: own (this member), member (another one).",
+		}, []string{"from"}),
+	}
+	for _, outcome := range []string{"ok", "failed"} { // so that alerts see the first event as an increase
+		m.asked.WithLabelValues(outcome)
+	}
+	for _, from := range []string{"own", "member"} {
+		m.heard.WithLabelValues(from)
+	}
+	return m
+}
+
+// Collectors returns the metrics of shared ceilings.
+func (c *Ceilings) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.m.rates, c.m.asked, c.m.heard}
+}
