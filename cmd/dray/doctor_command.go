@@ -67,7 +67,8 @@ func doctoredRegistries(ctx context.Context, cfg config.Config) (all []doctor.Re
 	return all, err
 }
 
-// doctoredRedis asks the Redis of a configuration for its version and its policy of eviction.
+// doctoredRedis asks the Redis of a configuration for its version and its policy of eviction, and
+// tries what dray does there.
 func doctoredRedis(ctx context.Context, cfg config.Config) (doctor.Facts, error) {
 	store, err := openRedis(cfg.Metadata, watched.Watching(slog.New(slog.DiscardHandler)))
 	if err != nil {
@@ -79,7 +80,7 @@ func doctoredRedis(ctx context.Context, cfg config.Config) (doctor.Facts, error)
 	}
 	began := time.Now()
 	version, policy, err := store.Server(ctx)
-	return doctor.Facts{Version: version, Policy: policy, Took: time.Since(began)}, err
+	return doctor.Facts{Version: version, Policy: policy, Took: time.Since(began), Refused: store.Try(ctx, cfg.Fleet.On(cfg.Metadata))}, err
 }
 
 // doctoredMembers asks the Redis of a configuration for the members of the fleet.

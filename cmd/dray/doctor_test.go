@@ -153,7 +153,8 @@ func TestDoctorAsksARunningDray(t *testing.T) {
 	}
 }
 
-// TestDoctorRedis: a policy that drops facts is a warning.
+// TestDoctorRedis: a policy that drops facts is a warning, and a user who may not do what dray does
+// is a failure.
 func TestDoctorRedis(t *testing.T) {
 	server := metatest.StartRedis(t)
 	for _, policy := range []string{"", "allkeys-lru"} { // in this order: the server keeps what is set
@@ -168,6 +169,13 @@ func TestDoctorRedis(t *testing.T) {
 		if policy == "" && strings.Contains(f.Text, "evicts by") || policy != "" && (f.Status != doctor.Warning || !strings.Contains(f.Text, "evicts by "+policy)) {
 			t.Errorf("%q: %+v", policy, f)
 		}
+	}
+	server.Do("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+info", "+get")
+	s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(),
+		"cache: {dir", "metadata: {url: 'redis://reader:any@"+server.Addr+"'}\ncache: {dir")
+	_, found := s.doctored(nil)
+	if f := found["facts.redis"]; f.Status != doctor.Failed || !strings.Contains(f.Text, "write a fact: NOPERM") || f.Hint == "" {
+		t.Errorf("%+v", f)
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 	"dray/cache/meta/redis"
 )
 
-func sharesIn(t *testing.T, server *metatest.RedisServer) fleettest.ShareStore {
+func sharesIn(t *testing.T, server *metatest.RedisServer, o redis.Options) fleettest.ShareStore {
 	t.Helper()
 	server.Do("FLUSHALL")
 	return fleettest.ShareStore{
-		Shares: open(t, redis.Options{URL: "redis://" + server.Addr, Timeout: 10 * time.Second}).Shares(),
+		Shares: open(t, o).Shares(),
 		Expire: func(rate string) {
 			for line := range strings.Lines(server.Do("HKEYS", "dray:{fleet}:share:"+rate)) {
 				if by := strings.TrimRight(line, "\r\n"); !strings.HasPrefix(by, "*") && !strings.HasPrefix(by, "$") {
@@ -28,14 +28,16 @@ func sharesIn(t *testing.T, server *metatest.RedisServer) fleettest.ShareStore {
 
 func TestShares(t *testing.T) {
 	server := metatest.StartRedis(t)
-	fleettest.ShareSuite(t, func(t *testing.T) fleettest.ShareStore { return sharesIn(t, server) })
+	fleettest.ShareSuite(t, func(t *testing.T) fleettest.ShareStore {
+		return sharesIn(t, server, redis.Options{URL: "redis://" + server.Addr, Timeout: 10 * time.Second})
+	})
 }
 
 // TestSharesInRedis counts the commands of one call, has all that is stored expire by itself, and
 // has Redis away, and somebody write what is no share.
 func TestSharesInRedis(t *testing.T) {
 	server := metatest.StartRedis(t)
-	s := sharesIn(t, server)
+	s := sharesIn(t, server, redis.Options{URL: "redis://" + server.Addr, Timeout: 10 * time.Second})
 	wants := []fleet.Need{{Rate: "rate", By: "hub", Total: 10, PerSecond: 10}}
 	ask := func() (float64, error) {
 		got, err := s.Share(t.Context(), "a", wants)

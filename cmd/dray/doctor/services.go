@@ -115,6 +115,7 @@ func (r Registry) clock(a answered) Finding {
 type Facts struct {
 	Version, Policy string
 	Took            time.Duration // of one command
+	Refused         error         // what dray needs of Redis and may not do
 }
 
 func redis(ask func(context.Context) (Facts, error)) Check {
@@ -123,6 +124,8 @@ func redis(ask func(context.Context) (Facts, error)) Check {
 		switch {
 		case err != nil:
 			return failed("look at metadata.url and at Redis; without it, dray asks upstreams more often", "Redis does not answer: %v", err)
+		case f.Refused != nil:
+			return failed("give the user in metadata.url the rights that docs/fleet.md lists", "Redis %s refuses what dray does there: %v", f.Version, f.Refused)
 		case f.Policy != "" && f.Policy != "noeviction":
 			return warning("set maxmemory-policy noeviction: other policies drop facts and leases at any time", "Redis %s evicts by %s", f.Version, f.Policy)
 		case f.Took > 20*time.Millisecond:
