@@ -109,7 +109,7 @@ type lease struct {
 
 // New returns this member's part in a fleet. It asks nobody yet.
 func New(o Options) *Fleet {
-	o.Self.Protocol = cmp.Or(o.Self.Protocol, Protocol)
+	o.Self.Protocol = cmp.Or(o.Self.Protocol, Protocol())
 	o.Patience = o.Patience.withDefaults()
 	o.Grace = min(cmp.Or(o.Grace, maxGrace), maxGrace)
 	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))

@@ -186,7 +186,7 @@ func TestMembers(t *testing.T) {
 		m.Tick()
 	}
 	list, err := all[0].Members(t.Context())
-	if err != nil || len(list) != 2 || !slices.ContainsFunc(list, func(m fleet.Member) bool { return m.ID == "member 1" && m.Protocol == fleet.Protocol }) {
+	if err != nil || len(list) != 2 || !slices.ContainsFunc(list, func(m fleet.Member) bool { return m.ID == "member 1" && m.Protocol == fleet.Protocol() }) {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }

@@ -1,12 +1,53 @@
 package fleet
 
 import (
+	"errors"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
-// Protocol is the number of the protocol that this version speaks. Members whose numbers differ by
-// one work together.
-const Protocol = 1
+// protocol is the number of the protocol of this source. A version that changes what members send
+// each other, or what they expect there, has the next number. A member passes over what it does not
+// know: fields of JSON, headers, and further words in Redis, which it leaves where they are.
+const protocol = 1
+
+// ahead is added to protocol. Tests of members of different versions set it when they build dray:
+// -ldflags "-X dray/cache/fleet.ahead=1".
+var ahead string
+
+// Protocol returns the number of the protocol that this program speaks. Members whose numbers
+// differ by one work together.
+func Protocol() int {
+	n, _ := strconv.Atoi(ahead) // 0 if it is not set
+	return protocol + n
+}
+
+// ErrProtocol says that the protocol of another member is too far from this one's.
+var ErrProtocol = errors.New("the member speaks another protocol")
+
+// sayFarAgain is how long a member that is too far is not logged again.
+const sayFarAgain = 10 * time.Minute
+
+// strangers are the members that were logged because they are too far, until when they are not
+// logged again.
+type strangers struct {
+	mu  sync.Mutex
+	all map[string]time.Time
+}
+
+// first reports whether a member is to be logged.
+func (s *strangers) first(member string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Now().Before(s.all[member]) {
+		return false
+	}
+	forget(s.all)
+	s.all[member] = time.Now().Add(sayFarAgain)
+	return true
+}
 
 // The headers of requests and answers between members.
 const (

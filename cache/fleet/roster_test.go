@@ -27,7 +27,7 @@ func TestLive(t *testing.T) {
 			t.Errorf("%s sees %v, want %v", m.info.ID, got, want)
 		}
 	}
-	if got := b.Live(); !slices.Equal(got, []fleet.Member{{ID: "b", Address: b.info.Address, Protocol: fleet.Protocol}}) {
+	if got := b.Live(); !slices.Equal(got, []fleet.Member{{ID: "b", Address: b.info.Address, Protocol: fleet.Protocol()}}) {
 		t.Errorf("before the first renewal: %+v", got)
 	}
 	a, c := start(t, leases, "a", nil), start(t, leases, "c", nil)

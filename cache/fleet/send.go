@@ -23,18 +23,20 @@ var (
 type peers struct {
 	*roster
 	*bans
-	client   *http.Client
-	patience Patience
-	reading  reading
-	m        *metrics
-	log      *slog.Logger
+	strangers strangers
+	client    *http.Client
+	patience  Patience
+	reading   reading
+	m         *metrics
+	log       *slog.Logger
 }
 
 func newPeers(o Options, m *metrics, log *slog.Logger) *peers {
 	dialer := net.Dialer{Timeout: o.Patience.Dial}
 	return &peers{
 		roster: newRoster(o.Self, o.Upstreams), patience: o.Patience, m: m, log: log,
-		bans: &bans{counter: m.bans, log: log, banned: map[string]time.Time{}, alone: map[digest.Digest]time.Time{}},
+		strangers: strangers{all: map[string]time.Time{}},
+		bans:      &bans{counter: m.bans, log: log, banned: map[string]time.Time{}, alone: map[digest.Digest]time.Time{}},
 		client: &http.Client{
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
@@ -69,7 +71,7 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 		if r.Body != nil {
 			_ = r.Body.Close() // as a request that is sent does
 		}
-		return nil, errProtocol
+		return nil, ErrProtocol
 	}
 	r = r.Clone(ctx)
 	r.URL.Scheme, r.URL.Host, r.URL.User, r.URL.Fragment = "https", to.Address, nil, ""
@@ -82,7 +84,7 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 	switch {
 	case resp.StatusCode == http.StatusUpgradeRequired, !p.understands(resp.Header):
 		p.warnOfProtocol(resp.Header.Get(headerMember), to.Address, resp.Header.Get(headerProtocol))
-		err = errProtocol
+		err = ErrProtocol
 	case resp.Header.Get(headerMember) != to.ID:
 		err = errOther
 	case resp.StatusCode == http.StatusNotImplemented:
@@ -115,8 +117,12 @@ func (p *peers) near(protocol int) bool {
 	return protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1
 }
 
-// warnOfProtocol logs that a member and this one do not understand each other.
+// warnOfProtocol logs that a member and this one do not understand each other, unless it was logged
+// a short time ago.
 func (p *peers) warnOfProtocol(member, address, protocol string) {
+	if !p.strangers.first(member) {
+		return
+	}
 	p.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
 		"member", member, "address", address, "protocol", protocol, "own_protocol", p.me.Protocol)
 }

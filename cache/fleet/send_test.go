@@ -87,9 +87,9 @@ func TestSendRefused(t *testing.T) {
 		return m
 	}
 	receiver := receives(start(t, leases, "receiver", nil))
-	far := receives(start(t, leases, "far", func(o *fleet.Options) { o.Self.Protocol = fleet.Protocol + 2 }))
+	far := receives(start(t, leases, "far", func(o *fleet.Options) { o.Self.Protocol = fleet.Protocol() + 2 }))
 	unaware := live(far)
-	unaware.Protocol = fleet.Protocol // as in an entry that was written before the member was replaced
+	unaware.Protocol = fleet.Protocol() // as in an entry that was written before the member was replaced
 	stranger := receives(start(t, leases, "stranger", func(o *fleet.Options) { o.Keys = keysOf(t, "another secret of 32 characters.") }))
 	former := live(receiver)
 	former.ID = "former"

@@ -163,7 +163,7 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			s.role = finished
 			s.f.m.fetches.WithLabelValues("bucket").Inc()
 			return cache.Stream{}, err
-		case errors.Is(err, errProtocol):
+		case errors.Is(err, ErrProtocol):
 			return s.goAlone(aloneProtocol)
 		case errors.Is(err, errFull):
 			return s.goAlone(aloneBusy)

@@ -18,14 +18,13 @@ import (
 )
 
 var (
-	errProtocol = errors.New("the member speaks another protocol")
-	errFull     = errors.New("the member has too many followers")
-	errBanned   = errors.New("the member gave wrong bytes a moment ago")
-	errDead     = errors.New("the member does not answer")
-	errAddress  = errors.New("the lease has no address of another member")
-	errLate     = errors.New("the member has not begun to answer")
-	errFar      = errors.New("the member is not nearer to the registry")
-	errBehind   = errors.New("the member has more bytes than it sends")
+	errFull    = errors.New("the member has too many followers")
+	errBanned  = errors.New("the member gave wrong bytes a moment ago")
+	errDead    = errors.New("the member does not answer")
+	errAddress = errors.New("the lease has no address of another member")
+	errLate    = errors.New("the member has not begun to answer")
+	errFar     = errors.New("the member is not nearer to the registry")
+	errBehind  = errors.New("the member has more bytes than it sends")
 )
 
 // congested is how many bytes a member may have that its silent stream does not bring.
@@ -143,7 +142,7 @@ func (s *stream) begin(resp *http.Response) error {
 	switch {
 	case resp.StatusCode == http.StatusUpgradeRequired, !s.p.understands(h):
 		s.p.warnOfProtocol(h.Get(headerMember), s.q.address, h.Get(headerProtocol))
-		return errProtocol
+		return ErrProtocol
 	case resp.StatusCode == http.StatusConflict && s.q.unfinished:
 		return ErrFinished
 	case resp.StatusCode == http.StatusServiceUnavailable:
@@ -268,8 +267,8 @@ func (s *stream) ask() {
 		return // bytes have come meanwhile
 	}
 	switch {
-	case errors.Is(err, errProtocol):
-		s.stop(errProtocol)
+	case errors.Is(err, ErrProtocol):
+		s.stop(ErrProtocol)
 	case err != nil:
 		s.stop(errDead)
 	case ready > congested:
@@ -291,7 +290,7 @@ func (p *peers) progress(ctx context.Context, q request, off int64) (ready int64
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusUpgradeRequired:
-		return 0, errProtocol
+		return 0, ErrProtocol
 	default:
 		return 0, fmt.Errorf("the member answered %s", resp.Status)
 	}

@@ -3,8 +3,10 @@ package meta
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,15 +38,59 @@ func NewBaseImages(s Store, o Options) *BaseImages {
 	return &BaseImages{newLedger[baseRecord](s, "base_images", cmp.Or(o.TTL, 90*24*time.Hour))}
 }
 
-// baseRecord is the stored form of the names of one image, the newest first.
+// baseRecord is the stored form of the names of one image, the newest first. Mirrors add to each
+// other's records. So a record, and each of its names, keeps the fields of other versions.
 type baseRecord struct {
-	Names []baseNameRecord `json:"n"`
+	Names []baseNameRecord
+	all   map[string]json.RawMessage // the fields as they were read
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *baseRecord) UnmarshalJSON(text []byte) error {
+	if err := json.Unmarshal(text, &r.all); err != nil {
+		return err
+	}
+	if names, ok := r.all["n"]; ok {
+		return json.Unmarshal(names, &r.Names)
+	}
+	return nil
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r baseRecord) MarshalJSON() ([]byte, error) {
+	names, err := json.Marshal(r.Names)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]json.RawMessage{}
+	maps.Copy(all, r.all)
+	all["n"] = names
+	return json.Marshal(all)
 }
 
 type baseNameRecord struct {
+	baseNameFields
+	raw json.RawMessage // as it was read
+}
+
+type baseNameFields struct {
 	Name     string `json:"n"`
 	Upstream string `json:"u"`
 	Seen     int64  `json:"t"` // Unix seconds
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *baseNameRecord) UnmarshalJSON(text []byte) error {
+	r.raw = slices.Clone(text)
+	return json.Unmarshal(text, &r.baseNameFields)
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r baseNameRecord) MarshalJSON() ([]byte, error) {
+	if r.raw != nil {
+		return r.raw, nil
+	}
+	return json.Marshal(r.baseNameFields)
 }
 
 func (r baseRecord) check() error {
@@ -97,7 +143,7 @@ func (b *BaseImages) Add(ctx context.Context, layers []digest.Digest, n BaseName
 		return fmt.Errorf("base image %s: %w", n.Name, err)
 	}
 	r.Names = slices.DeleteFunc(r.Names, func(o baseNameRecord) bool { return o.Name == n.Name && o.Upstream == n.Upstream })
-	r.Names = slices.Insert(r.Names, 0, baseNameRecord{n.Name, n.Upstream, n.Seen.Unix()})
+	r.Names = slices.Insert(r.Names, 0, baseNameRecord{baseNameFields: baseNameFields{n.Name, n.Upstream, n.Seen.Unix()}})
 	slices.SortStableFunc(r.Names, func(a, b baseNameRecord) int { return cmp.Compare(b.Seen, a.Seen) })
 	r.Names = r.Names[:min(len(r.Names), maxBaseNames)]
 	if err := b.write(ctx, key, r); err != nil {

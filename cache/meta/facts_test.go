@@ -3,6 +3,7 @@ package meta_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -410,4 +411,44 @@ func TestTransit(t *testing.T) {
 			t.Error("an upload is open at the mirror that opened it, and there only")
 		}
 	})
+}
+
+// TestBasesOfNewerVersions: a name that is added to a record leaves alone what another version has
+// written there.
+func TestBasesOfNewerVersions(t *testing.T) {
+	memory := metatest.NewMemory()
+	bases := meta.NewBaseImages(memory, meta.Options{})
+	layers := []digest.Digest{one}
+	add := func(name string) {
+		t.Helper()
+		if err := bases.Add(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("a:1")
+	var key string
+	var value []byte
+	for e, err := range memory.Scan(t.Context(), "v1/") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, value = e.Key, e.Value
+	}
+	newer := strings.NewReplacer(`{"n":[`, `{"more":{"x":1},"n":[`, `"u":"hub"`, `"u":"hub","signed":["by"]`).Replace(string(value))
+	if err := memory.Put(t.Context(), key, []byte(newer), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	add("a:2")
+	after, err := memory.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kept := range []string{`"more":{"x":1}`, `"signed":["by"]`, `"a:1"`, `"a:2"`} {
+		if strings.Count(string(after), kept) != 1 {
+			t.Errorf("%s is not once in %s", kept, after)
+		}
+	}
+	if names, err := bases.Named(t.Context(), layers); err != nil || len(names) != 2 {
+		t.Errorf("%v, %v", names, err)
+	}
 }

@@ -231,8 +231,3 @@ func corrupt(t testing.TB, dir, name string) {
 		t.Errorf("alter a blob on disk: found %v, %v", found, err)
 	}
 }
-
-// protocol makes a member speak another protocol.
-func protocol(number int) mutation {
-	return mutation{"cache/fleet/protocol.go", "const Protocol = 1", fmt.Sprint("const Protocol = ", number)}
-}

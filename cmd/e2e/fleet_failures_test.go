@@ -17,8 +17,10 @@ type failure struct {
 	// empty where several mechanisms each suffice.
 	removed mutation
 	options fleetOptions
-	// altered is a change of the second member alone.
+	// altered is a change of the second member alone, and ahead says how many numbers its protocol is
+	// ahead of the others'.
 	altered mutation
+	ahead   int
 	// event is what goes wrong. It happens when the registry has sent half of the layer, and all
 	// clients have read nearly all of that. nil means that it happens before.
 	event func(r *round)
@@ -43,7 +45,7 @@ type failure struct {
 
 // own reports whether the failure needs a fleet of its own.
 func (f failure) own() bool {
-	return f.prepare != nil || f.options.members > 0 || f.options.layer > 0 || f.altered != mutation{}
+	return f.prepare != nil || f.options.members > 0 || f.options.layer > 0 || f.ahead > 0 || f.altered != mutation{}
 }
 
 // round is one image and its pulls.
@@ -86,10 +88,15 @@ func (f failure) start(t testing.TB, without mutation) *fleetWorld {
 	}
 	program, other := built.dray, ""
 	if without != (mutation{}) {
-		program = buildAltered(t, without)
+		program = buildAltered(t, 0, without)
 	}
-	if other = program; f.altered != (mutation{}) {
-		other = buildAltered(t, without, f.altered)
+	switch other = program; {
+	case f.altered != (mutation{}):
+		other = buildAltered(t, 0, without, f.altered)
+	case f.ahead > 0 && without != (mutation{}):
+		other = buildAltered(t, f.ahead, without)
+	case f.ahead > 0:
+		other = drayAhead(t, f.ahead)
 	}
 	o.program = func(i int) string {
 		if i == 1 {
@@ -374,11 +381,11 @@ func failures() []failure {
 			event:  (*round).steal,
 		},
 		{
-			name: "versions one apart", bytes: 1.01, held: true, altered: protocol(2),
+			name: "versions one apart", bytes: 1.01, held: true, ahead: 1,
 			removed: mutation{sendFile, "protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1", "protocol == p.me.Protocol"},
 		},
 		{
-			name: "versions two apart", bytes: 2.01, held: true, altered: protocol(3),
+			name: "versions two apart", bytes: 2.01, held: true, ahead: 2,
 			after: func(r *round) {
 				if log := read(r, r.members[0].logFile); !strings.Contains(string(log), "speaks another protocol") {
 					r.wrong("a member that speaks another protocol is not named")

@@ -50,6 +50,8 @@ type fleetOptions struct {
 	redis func(m *fleetMember) string
 	// more are further lines of the configuration.
 	more string
+	// pushTo is an ECR that members push to, below ecr/; nil means none.
+	pushTo *ecrtest.Running
 	// program returns what a member runs. nil means the dray under test.
 	program func(i int) string
 }
@@ -111,21 +113,25 @@ func (m *fleetMember) start() {
 	if m.w.fleetOptions.redis != nil {
 		url = m.w.fleetOptions.redis(m)
 	}
-	file := filepath.Join(m.dir, "dray.yaml")
+	file, pushTo, role, api := filepath.Join(m.dir, "dray.yaml"), "", "", ""
+	if ecr := m.w.pushTo; ecr != nil {
+		role, api = ", role: registry", ecr.APIURL
+		pushTo = fmt.Sprintf(`, {name: ecr, url: "http://%s", address: %q, kind: ecr, prefixes: [ecr], push: true, keep_alive: 0s}`, ecr.RegistryHost, ecr.RegistryAddr)
+	}
 	write(m.w, file, fmt.Appendf(nil, `
-listeners: [{address: "%[1]s:5000"}]
-upstreams: [{name: hub, url: "http://%[2]s", default_namespace: library, prefetch: {enabled: false}}]
+listeners: [{address: "%[1]s:5000"%[10]s}]
+upstreams: [{name: hub, url: "http://%[2]s", default_namespace: library, prefetch: {enabled: false}}%[9]s]
 metadata: {url: %[3]q}
 fleet: {address: %[4]q, advertise: %[5]q, secret_file: %[6]q}
 cache: {directory: "%[7]s/cache", min_free_bytes: 0}
 admin: {address: "%[1]s:6060"}
 log: {level: info, access: false}
-%[8]s`, m.ip, m.w.hub.RegistryAddr, url, m.address, m.door.addr, m.w.secret, m.dir, m.w.more))
+%[8]s`, m.ip, m.w.hub.RegistryAddr, url, m.address, m.door.addr, m.w.secret, m.dir, m.w.more, pushTo, role))
 	program := built.dray
 	if m.w.program != nil {
 		program = m.w.program(m.i)
 	}
-	m.process = start(m.w, fmt.Sprint("dray", m.i), environment("HOME="+m.dir, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=example", "AWS_EC2_METADATA_DISABLED=true"), program, "serve", "--config", file)
+	m.process = start(m.w, fmt.Sprint("dray", m.i), environment("HOME="+m.dir, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=example", "AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR="+api), program, "serve", "--config", file)
 	m.awaitHTTP("http://" + m.ip + ":6060/healthz")
 }
 
@@ -308,9 +314,9 @@ func (c *pulling) ended() bool {
 // of Go if it begins with GOROOT.
 type mutation struct{ file, from, to string }
 
-// buildAltered builds a dray from this tree with changed source files, such as one of another
-// version, or one in which a mechanism is missing.
-func buildAltered(t testing.TB, changes ...mutation) string {
+// buildAltered builds a dray from this tree with changed source files, such as one in which a
+// mechanism is missing, whose protocol is so many numbers ahead.
+func buildAltered(t testing.TB, numbers int, changes ...mutation) string {
 	t.Helper()
 	dir, texts := shortDir(t), map[string]string{}
 	for _, c := range changes {
@@ -344,7 +350,7 @@ func buildAltered(t testing.TB, changes ...mutation) string {
 	}
 	write(t, filepath.Join(dir, "overlay.json"), overlay)
 	program := filepath.Join(dir, "dray-altered")
-	if out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, "dray/cmd/dray").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-ldflags", ahead(numbers), "-o", program, "dray/cmd/dray").CombinedOutput(); err != nil {
 		t.Fatalf("build with changes: %v\n%s", err, out)
 	}
 	return program

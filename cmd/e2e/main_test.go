@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -13,6 +14,32 @@ var update = flag.Bool("update", false, "write what clients were found to do int
 
 // built holds the binaries under test. It is written by TestMain alone, before any test runs.
 var built struct{ dray, fakeecr string }
+
+// building is held while a further dray is built beside those.
+var building sync.Mutex
+
+// drayAhead returns a dray whose protocol in a fleet is n numbers ahead. It is built once for all
+// tests.
+func drayAhead(t testing.TB, n int) string {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	program := fmt.Sprintf("%s-ahead-%d", built.dray, n)
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	args := []string{"build", "-o", program, "-ldflags", ahead(n)}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "dray/cmd/dray")...).CombinedOutput(); err != nil {
+		t.Fatalf("build a dray of another version: %v\n%s", err, out)
+	}
+	return program
+}
+
+// ahead is the flag of the linker that moves the number of the protocol.
+func ahead(n int) string { return fmt.Sprint("-X dray/cache/fleet.ahead=", n) }
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 

@@ -42,7 +42,8 @@ func environment(more ...string) []string {
 			strings.HasPrefix(name, "OTEL_") || strings.HasSuffix(strings.ToLower(name), "_proxy") ||
 			slices.Contains([]string{"PORT", "REGION", "REGISTRY", "ECR_REGISTRY", "TLS_CERTIFICATE", "TLS_PRIVATE_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"}, name)
 	})
-	return append(keep, more...)
+	// No test looks for the metadata of an instance but at a stand-in.
+	return slices.Concat(keep, []string{"AWS_EC2_METADATA_DISABLED=true"}, more)
 }
 
 // process is a program that runs beside the test.

@@ -101,8 +101,7 @@ func New(o Options) *Ceilings {
 	}
 }
 
-// Use replaces the upstreams whose ceilings are shared. Limiters that it has not seen before get the
-// floor at once.
+// Use replaces the upstreams whose ceilings are shared. New limiters get the floor at once.
 func (c *Ceilings) Use(all []Upstream) {
 	c.mu.Lock()
 	known := c.upstreams

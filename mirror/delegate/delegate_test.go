@@ -169,7 +169,7 @@ func TestAskNobody(t *testing.T) {
 		t.Error("without a fleet somebody answers")
 	}
 	leases := &fleettest.Memory{}
-	gone := fleet.Member{ID: "gone", Address: "127.0.0.1:1", Protocol: fleet.Protocol, Upstreams: fleet.NewUpstreams([]fleet.Upstream{{Name: "x", Identity: "registry"}})}
+	gone := fleet.Member{ID: "gone", Address: "127.0.0.1:1", Protocol: fleet.Protocol(), Upstreams: fleet.NewUpstreams([]fleet.Upstream{{Name: "x", Identity: "registry"}})}
 	if _, err := leases.Renew(t.Context(), gone, nil); err != nil {
 		t.Fatal(err)
 	}

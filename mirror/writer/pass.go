@@ -116,6 +116,9 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, err error) e
 		return context.Cause(x.R.Context())
 	case errors.Is(err, errLate):
 		return err
+	case errors.Is(err, fleet.ErrProtocol): // it goes on to be the writer
+		w.m.passed.WithLabelValues(passedFailed).Inc()
+		return tooFar(x, body, err)
 	case !body.Abandon():
 		return &goneError{err}
 	}
@@ -126,6 +129,15 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, err error) e
 		err = notReached(x, err)
 	}
 	return x.Fail(err) // before the end of the body breaks the connection
+}
+
+// tooFar returns the error for a request to a writer that this member does not understand.
+func tooFar(x *request.Request, body *wire.Passed, err error) error {
+	err = oci.ErrUnavailable.With("%v; it works on the pushes to %s: bring the members of the fleet to versions of dray next to each other, and push again", err, x.Repo.Name)
+	if body.Abandon() {
+		return x.Fail(err)
+	}
+	return err
 }
 
 // relay sends the answer of a member to the client.

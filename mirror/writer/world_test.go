@@ -58,17 +58,23 @@ type world struct {
 	turn     int
 }
 
-// start starts n members. The function edit may change the options of each.
-func start(t testing.TB, n int, edit func(*member, *mirror.Options)) *world {
+// start starts n members, which know of others besides. The function edit may change the options of
+// each.
+func start(t testing.TB, n int, edit func(*member, *mirror.Options), others ...fleet.Member) *world {
 	t.Helper()
 	w := &world{TB: t, registry: mirrortest.NewRegistry(), claims: &fleettest.Memory{}}
 	alive := &fleettest.Memory{}
+	for _, o := range others {
+		if _, err := alive.Renew(t.Context(), o, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range n {
 		inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := &member{ln: &fleettest.Listener{Listener: inner}, info: fleet.Member{ID: fmt.Sprint("member-", i), Address: inner.Addr().String(), Protocol: fleet.Protocol}}
+		m := &member{ln: &fleettest.Listener{Listener: inner}, info: fleet.Member{ID: fmt.Sprint("member-", i), Address: inner.Addr().String(), Protocol: fleet.Protocol()}}
 		if _, err := alive.Renew(t.Context(), m.info, nil); err != nil { // so that each knows all of them at once
 			t.Fatal(err)
 		}
@@ -78,7 +84,7 @@ func start(t testing.TB, n int, edit func(*member, *mirror.Options)) *world {
 		w.start(m, alive, edit)
 	}
 	for _, m := range w.members {
-		m.Until(func() bool { return len(m.live()) == n })
+		m.Until(func() bool { return len(m.live()) == n+len(others) })
 	}
 	return w
 }

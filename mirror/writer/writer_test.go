@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/cache/fleet"
 	"dray/mirror"
 	"dray/mirror/gate"
 	"dray/mirror/identity"
@@ -410,6 +411,31 @@ func TestDiffers(t *testing.T) {
 		t.Errorf("got %s", a.body)
 	}
 	w.want(back, 202, "POST", "/v2/team/app/blobs/uploads/", nil)
+}
+
+// TestFar: a writer whose version is too far from this one's remains the writer, and is named. What
+// needs no writer goes on.
+func TestFar(t *testing.T) {
+	far := fleet.Member{ID: "far", Address: "127.0.0.1:1", Protocol: fleet.Protocol() + 2}
+	w := start(t, 1, nil, far)
+	a, name := w.members[0], digest.FromString("registry of up/team/app")
+	if _, err := w.claims.Take(t.Context(), name, far, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		got := w.want(a, 503, "POST", "/v2/team/app/blobs/uploads/", []byte("x"))
+		for _, text := range []string{"member far at 127.0.0.1:1", "another protocol", "pushes to team/app"} {
+			if !bytes.Contains(got.body, []byte(text)) {
+				t.Errorf("got %s", got.body)
+			}
+		}
+	}
+	w.want(a, 404, "HEAD", blobPath("team/app", []byte("x")), nil)
+	w.want(a, 404, "GET", "/v2/team/app/manifests/v1", nil)
+	w.want(a, 202, "POST", "/v2/team/other/blobs/uploads/", nil)
+	if l, err := w.claims.Find(t.Context(), name); err != nil || l.Holder != "far" || a.Counted("dray_fleet_writer_takeovers_total") != 0 {
+		t.Errorf("the writer is %+v, %v", l, err)
+	}
 }
 
 // TestTakenOver has another member take the lease of a writer that is alive. The former writer does

@@ -81,6 +81,37 @@ func TestLeasesAway(t *testing.T) {
 	})
 }
 
+// TestLeasesOfNewerVersions: fields that another version has added to a lease or a member have no
+// effect, and stay.
+func TestLeasesOfNewerVersions(t *testing.T) {
+	server := metatest.StartRedis(t)
+	s := leasesIn(t, "redis://"+server.Addr, server)
+	m, d := fleet.Member{ID: "one", Address: "127.0.0.1:1"}, digest.FromString("x")
+	key := "dray:{fleet}:lease:" + string(d)
+	newer := `99999999999999999 {"id":"two","address":"127.0.0.1:2","protocol":2,"mood":{"good":true},"upstreams":"[{\"name\":\"hub\",\"identity\":\"i\",\"more\":1}]"}`
+	server.Do("HSET", "dray:{fleet}:members", "two", newer)
+	server.Do("HSET", key, "m", "two", "a", "127.0.0.1:2", "g", "5", "more", "1")
+	if l, err := s.Take(t.Context(), d, m, 0); err != nil || l.Holder != "two" || l.Generation != 5 {
+		t.Errorf("a lease with a further field: %+v, %v", l, err)
+	}
+	if _, err := s.Renew(t.Context(), m, []fleet.Lease{{Digest: d, Holder: "one", Generation: 4}}); err != nil {
+		t.Error(err)
+	}
+	if l, err := s.Take(t.Context(), d, m, 5); err != nil || l.Holder != "one" || l.Generation <= 5 {
+		t.Errorf("taken from a member of another version: %+v, %v", l, err)
+	}
+	if answer := server.Do("HGET", key, "more"); !strings.HasSuffix(answer, "\r\n1\r\n") {
+		t.Errorf("the further field of the lease is %q", answer)
+	}
+	all, err := s.Members(t.Context())
+	if err != nil || len(all) != 2 || all[1].ID != "two" || all[1].Protocol != 2 || len(all[1].Upstreams.All()) != 1 {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	if answer := server.Do("HGET", "dray:{fleet}:members", "two"); !strings.Contains(answer, newer) {
+		t.Errorf("what the other member has written is now %s", answer)
+	}
+}
+
 // TestLeasesForeign finds something else under the keys of leases and members.
 func TestLeasesForeign(t *testing.T) {
 	server := metatest.StartRedis(t)

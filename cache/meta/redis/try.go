@@ -21,9 +21,8 @@ type attempt struct {
 	do   func(context.Context) error
 }
 
-// Try does everything once that dray does in Redis, for facts, and if member is set for a fleet. It
-// returns an error if Redis refuses something, which depends on the rights of the user. What it
-// writes has names of its own, and is gone afterwards.
+// Try does everything once that dray does in Redis, for facts, and if member is set for a fleet. An
+// error says what the user may not do. What Try writes has names of its own, and is gone afterwards.
 func (s *Store) Try(ctx context.Context, member bool) error {
 	all := s.factAttempts("try/" + rand.Text())
 	if member {

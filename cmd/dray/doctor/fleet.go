@@ -26,7 +26,7 @@ func members(own string, ask func(context.Context) ([]fleet.Member, error)) Chec
 		closed, far := make([]string, len(all)), []string{}
 		var dialing sync.WaitGroup
 		for i, m := range all {
-			if d := m.Protocol - fleet.Protocol; d < -1 || d > 1 {
+			if d := m.Protocol - fleet.Protocol(); d < -1 || d > 1 {
 				far = append(far, fmt.Sprintf("%s (version %s, protocol %d)", m.Address, m.Version, m.Protocol))
 			}
 			dialing.Go(func() {
@@ -44,7 +44,7 @@ func members(own string, ask func(context.Context) ([]fleet.Member, error)) Chec
 		case len(closed) > 0:
 			return failed("let the members reach each other's fleet.advertise", "members of the fleet cannot be reached: %s", strings.Join(closed, "; "))
 		case len(far) > 0:
-			return warning("bring the members to versions of dray next to each other", "members of the fleet speak another protocol than this version's %d, and share nothing with it: %s", fleet.Protocol, strings.Join(far, ", "))
+			return warning("bring the members to versions of dray next to each other", "members of the fleet speak another protocol than this version's %d, and share nothing with it: %s", fleet.Protocol(), strings.Join(far, ", "))
 		case !slices.ContainsFunc(all, func(m fleet.Member) bool { return m.Address == own }):
 			return warning("start dray, or look at its log if it runs", "no member of the fleet has the address %s, and %d others can be reached", own, len(all))
 		}

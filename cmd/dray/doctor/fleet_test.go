@@ -22,9 +22,9 @@ func TestMembers(t *testing.T) {
 	}
 	closed.Close()
 	here := open.Addr().String()
-	near := fleet.Member{ID: "near", Address: here, Protocol: fleet.Protocol + 1}
-	far := fleet.Member{ID: "far", Address: here, Protocol: fleet.Protocol + 2, Version: "v9"}
-	gone := fleet.Member{ID: "gone", Address: closed.Addr().String(), Protocol: fleet.Protocol}
+	near := fleet.Member{ID: "near", Address: here, Protocol: fleet.Protocol() + 1}
+	far := fleet.Member{ID: "far", Address: here, Protocol: fleet.Protocol() + 2, Version: "v9"}
+	gone := fleet.Member{ID: "gone", Address: closed.Addr().String(), Protocol: fleet.Protocol()}
 	for _, c := range []struct {
 		own    string
 		all    []fleet.Member

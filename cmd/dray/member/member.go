@@ -75,7 +75,7 @@ func New(o Options) (*Member, error) {
 		return nil, fmt.Errorf("the ID of this member: %w", err)
 	}
 	m := &Member{id: id, address: c.Address, metrics: o.Metrics, patience: o.Patience, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
-	self := fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version, Protocol: fleet.Protocol}
+	self := fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version, Protocol: fleet.Protocol()}
 	m.Fleet = fleet.New(fleet.Options{
 		Self:   self,
 		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: m.shown, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,

@@ -145,7 +145,7 @@ func TestReport(t *testing.T) {
 	}
 	for i, want := range []api.FleetMember{{ID: "one", Zone: "a", Asked: true}, {ID: "two", Zone: "b", Drift: []string{"quay"}}} {
 		m := f.Members[i]
-		if m.ID != want.ID || m.Zone != want.Zone || m.Asked != want.Asked || m.Version != "v1" || m.Protocol != fleet.Protocol || m.Address == "" || m.Failure != "" || !slices.Equal(m.Drift, want.Drift) || m.State == nil || m.State.Reading == nil {
+		if m.ID != want.ID || m.Zone != want.Zone || m.Asked != want.Asked || m.Version != "v1" || m.Protocol != fleet.Protocol() || m.Address == "" || m.Failure != "" || !slices.Equal(m.Drift, want.Drift) || m.State == nil || m.State.Reading == nil {
 			t.Errorf("got %+v", m)
 		}
 	}
@@ -156,7 +156,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	leases.members.Store(&[]fleet.Member{{ID: "far", Address: gone.Addr().String(), Protocol: fleet.Protocol + 2}, {ID: "gone", Address: gone.Addr().String(), Protocol: fleet.Protocol}})
+	leases.members.Store(&[]fleet.Member{{ID: "far", Address: gone.Addr().String(), Protocol: fleet.Protocol() + 2}, {ID: "gone", Address: gone.Addr().String(), Protocol: fleet.Protocol()}})
 	failures := map[string]string{}
 	for _, m := range one.fleet().Members {
 		if failures[m.ID] = m.Failure; (m.State == nil) != (m.Failure != "") {
@@ -186,7 +186,7 @@ func TestReportSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hole.Close()
-	leases.members.Store(&[]fleet.Member{{ID: "silent", Address: hole.Addr().String(), Protocol: fleet.Protocol, Zone: "z", Version: "v2"}})
+	leases.members.Store(&[]fleet.Member{{ID: "silent", Address: hole.Addr().String(), Protocol: fleet.Protocol(), Zone: "z", Version: "v2"}})
 	all := one.fleet().Members
 	if len(all) != 2 || all[1].Failure != "no answer within 20ms" || all[1].Zone != "z" || all[1].Version != "v2" {
 		t.Errorf("got %+v", all)
