@@ -43,7 +43,8 @@ const heldValueMax = 16 << 10
 // If a write failed, reads get the written value from memory while the store fails. When the store
 // answers again, the value is dropped and never sent: other processes may have written what is
 // newer. From then on this process finds nothing under the key, until it has written there with
-// success. A deletion that failed is sent again, because it cannot bring anything old back.
+// success. Deletions and epochs that failed are sent again by Run, because they cannot bring
+// anything old back, and other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -53,6 +54,7 @@ type Cached struct {
 	seed    maphash.Seed
 	stripes [64]stripe
 	clock   clock
+	again   again
 
 	answers *prometheus.CounterVec
 }
@@ -92,6 +94,7 @@ func NewCached(s Store, o CachedOptions) *Cached {
 		o:     o,
 		held:  cache,
 		seed:  maphash.MakeSeed(),
+		again: newAgain(),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_cached_reads_total",
 			Help: "Reads of facts, by the source of the answer: memory, store, or bridged (memory, because the store failed).",
@@ -242,8 +245,9 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	for i, m := range all {
 		if m.known && m.refused && (m.deletion || ordered(m.key)) {
 			lease.revoke()
-			seen[i].Refused = true
-			c.drop(ctx, m)
+			if seen[i].Refused = true; !m.deletion { // which Run sends again
+				c.remember(m.key, held{absent: true, refused: true, validUntil: m.now.Add(c.o.OnError)}, m.stripe, m.writes)
+			}
 			continue
 		}
 		h := c.readFrom(seen[i], m.now)
@@ -258,18 +262,6 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 // what the store has is right even if it has refused a write.
 func ordered(key string) bool {
 	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
-}
-
-// drop gives up a refused write, because the store answers again. A deletion is sent again.
-func (c *Cached) drop(ctx context.Context, m recalled) {
-	h := held{absent: true, refused: true, validUntil: m.now.Add(c.o.OnError)}
-	if m.deletion {
-		if c.store.Delete(ctx, m.key) != nil {
-			return
-		}
-		h = c.absent(m.now)
-	}
-	c.remember(m.key, h, m.stripe, m.writes)
 }
 
 func (c *Cached) readFrom(s Seen, now time.Time) held {
@@ -333,6 +325,11 @@ func (c *Cached) finishWrite(key string, h held, err error) {
 		h.validUntil = h.freshUntil.Add(c.o.OnError)
 	}
 	c.noteWrite(key, h)
+	if h.refused && (h.deletion || isEpoch(key)) {
+		c.again.add(key)
+	} else {
+		c.again.remove(key)
+	}
 }
 
 // Put implements [Store].

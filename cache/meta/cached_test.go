@@ -24,6 +24,17 @@ func shared() (*metatest.Faulty, *meta.Cached, *meta.Cached) {
 	return store, meta.NewCached(store, meta.CachedOptions{}), meta.NewCached(store, meta.CachedOptions{})
 }
 
+// running sends again what the store of c refuses, until the test ends.
+func running(t *testing.T, c *meta.Cached) {
+	done := make(chan error)
+	go func() { done <- c.Run(t.Context()) }()
+	t.Cleanup(func() {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestFrontedStaleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, a, b := shared()
@@ -108,6 +119,7 @@ func TestFrontedBridgesFailure(t *testing.T) {
 func TestFrontedRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, a, b := shared()
+		running(t, a)
 		broken := errors.New("broken")
 		metatest.Put(t, a, "k", "old", 0)
 		metatest.Put(t, a, "deleted", "old", 0)
@@ -184,7 +196,7 @@ func TestTagOfMirrorThatWasCutOff(t *testing.T) {
 			t.Error("what is in memory does not help meanwhile")
 		}
 		three := digest.FromString("three")
-		if err := on.Pushed(t.Context(), latest("pushed"), meta.TagFact{Digest: two}); err != nil {
+		if err := pushed(t, on, latest("pushed"), meta.TagFact{Digest: two}); err != nil {
 			t.Fatal(err)
 		}
 		if ok, err := off.Set(t.Context(), during, meta.TagFact{Digest: three}, 0); !ok || err == nil {
@@ -212,7 +224,7 @@ func TestTagOfMirrorThatWasCutOff(t *testing.T) {
 		// A push that the store refused makes all that is there doubtful. When the upstream has been
 		// asked again, no mirror sees older facts.
 		wire.Fail(errors.New("cut off"), 0)
-		_ = off.Pushed(t.Context(), latest("pushed"), meta.TagFact{Digest: three})
+		_ = pushed(t, off, latest("pushed"), meta.TagFact{Digest: three})
 		if get(off, "pushed") != three {
 			t.Error("the push is not visible where it was")
 		}
@@ -437,7 +449,7 @@ func TestFrontedRefusedLink(t *testing.T) {
 		if links.Add(t.Context(), "ecr", "team/app", blob) == nil {
 			t.Fatal("the store refused nothing")
 		}
-		_ = tags.Pushed(t.Context(), latest("other"), meta.TagFact{Digest: two})
+		_ = pushed(t, tags, latest("other"), meta.TagFact{Digest: two})
 		wire.Fail(nil, 0)
 		time.Sleep(2 * time.Second)
 		for range 2 {

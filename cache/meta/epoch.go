@@ -53,17 +53,20 @@ type Question struct {
 func (q Question) Asked() time.Time { return q.asked }
 
 // epochTTL is how long an epoch is kept, which must be longer than every fact that it hides.
-func epochTTL[R record](l ledger[R]) time.Duration { return l.ttl + time.Hour }
+const epochTTL = tagsTTL + time.Hour
 
-func newEpoch[R record](l ledger[R], key string) (Write, epoch, error) {
-	e := epoch{Name: rand.Text(), Began: time.Now().UnixNano()}
+func newEpoch() epoch { return epoch{Name: rand.Text(), Began: time.Now().UnixNano()} }
+
+// beginning returns the write that begins a new epoch under a key.
+func beginning[R record](l ledger[R], key string) (Write, epoch, error) {
+	e := newEpoch()
 	entry, err := sibling[epoch](l).entry(key, e)
-	return Write{entry, epochTTL(l)}, e, err
+	return Write{entry, epochTTL}, e, err
 }
 
 // begin begins a new epoch, which makes all facts recorded so far invisible.
 func begin[R record](ctx context.Context, l ledger[R], key string) error {
-	w, _, err := newEpoch(l, key)
+	w, _, err := beginning(l, key)
 	if err != nil {
 		return err
 	}
@@ -129,7 +132,7 @@ func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked 
 	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
 	var writes []Write
 	if q.epoch.Refused { // so that nobody sees what the store has from before that
-		w, e, err := newEpoch(l, q.epoch.Key)
+		w, e, err := beginning(l, q.epoch.Key)
 		if err != nil {
 			return false, err
 		}

@@ -42,6 +42,12 @@ func set(t *testing.T, tags *meta.Tags, k meta.TagKey, f meta.TagFact, keep time
 	return err
 }
 
+// pushed records what a push has made of a tag.
+func pushed(t *testing.T, tags *meta.Tags, k meta.TagKey, f meta.TagFact) error {
+	_, q, _ := tags.Ask(t.Context(), k)
+	return tags.Pushed(t.Context(), q, f)
+}
+
 func TestLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		links := meta.NewVisibility(metatest.NewMemory(), meta.Options{TTL: time.Hour})

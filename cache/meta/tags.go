@@ -62,11 +62,14 @@ type Tags struct {
 	ledger[tagRecord]
 }
 
-// NewTags returns the tag facts in s. By default they are kept for at most 30 days. A fact may be
-// kept for longer than it is fresh, because an old fact still serves while the upstream is down.
-// The caller decides by CheckedAt whether a fact is fresh.
+// tagsTTL is how long tag facts are kept at most.
+const tagsTTL = 30 * 24 * time.Hour
+
+// NewTags returns the tag facts in s. They are kept for at most 30 days, or for Options.TTL if that
+// is less. A fact may be kept for longer than it is fresh, because an old fact still serves while
+// the upstream is down. The caller decides by CheckedAt whether a fact is fresh.
 func NewTags(s Store, o Options) *Tags {
-	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.TTL, 30*24*time.Hour))}
+	return &Tags{newLedger[tagRecord](s, "tags", min(cmp.Or(o.TTL, tagsTTL), tagsTTL))}
 }
 
 // Under returns the same facts. The lease l covers all reads through the result.
@@ -177,18 +180,24 @@ func (t *Tags) Set(ctx context.Context, q Question, f TagFact, keep time.Duratio
 }
 
 // Pushed records f, which a push of the tag has made true, and makes every other fact about the tag
-// invisible, for every Accept, including answers that are still on their way.
-func (t *Tags) Pushed(ctx context.Context, k TagKey, f TagFact) error {
-	w, e, err := newEpoch(t.ledger, k.forgetKey())
+// invisible, for every Accept, including answers that are still on their way. The caller got q from
+// [Tags.Ask] before it sent the push to the upstream. If the tag was pushed or forgotten since,
+// nobody here knows which push the upstream took last. Then Pushed does not record f.
+func (t *Tags) Pushed(ctx context.Context, q Question, f TagFact) error {
+	w, e, err := beginning(t.ledger, q.epoch.Key)
 	if err != nil {
 		return err
 	}
-	entry, err := t.entry(k.key(), recordOf(f, dateOf(ctx, t.store, time.Now(), e)))
+	entry, err := t.entry(q.fact.Key, recordOf(f, dateOf(ctx, t.store, time.Now(), e)))
 	if err != nil {
-		return fmt.Errorf("pushed tag %s: %w", k, err)
+		return fmt.Errorf("pushed tag %s: %w", q.fact.Key, err)
 	}
-	if _, err := Swap(ctx, t.store, []Write{w, {entry, t.ttl}}, nil); err != nil {
-		return fmt.Errorf("pushed tag %s: %w", k, err)
+	ok, err := Swap(ctx, t.store, []Write{w, {entry, t.ttl}}, []Seen{q.epoch})
+	if !ok {
+		err = begin(ctx, t.ledger, q.epoch.Key)
+	}
+	if err != nil {
+		return fmt.Errorf("pushed tag %s: %w", q.fact.Key, err)
 	}
 	return nil
 }

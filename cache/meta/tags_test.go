@@ -133,7 +133,7 @@ func TestTagPushed(t *testing.T) {
 			}
 		}
 		_, underway, _ := theirs.Ask(t.Context(), latest("oci"))
-		if err := mine.Pushed(t.Context(), latest("pushed"), meta.TagFact{Digest: two, CheckedAt: time.Now()}); err != nil {
+		if err := pushed(t, mine, latest("pushed"), meta.TagFact{Digest: two, CheckedAt: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		if f, err := mine.Get(t.Context(), latest("pushed")); err != nil || f.Digest != two {

@@ -228,6 +228,7 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 
 func (g *graph) buildMirror(context.Context) (err error) {
 	cached := meta.NewCached(g.store, meta.CachedOptions{})
+	g.background["facts"] = cached.Run
 	lastPulls := meta.NewLastPulls(cached, meta.Options{})
 	facts := meta.NewExcept(cached, g.cfg.HostedNames()...)
 	tags, visibility, presence := meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{}), meta.NewPresence(facts, meta.PresenceOptions{})

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
@@ -165,7 +166,7 @@ func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string,
 	}
 	// Record this last: otherwise a try that ended before the tag was written would count as
 	// complete.
-	a.repo.StorePushed(ctx, oci.Reference{Digest: man.Digest}, man, repository.Children(man))
+	a.repo.StorePushed(ctx, meta.Question{}, oci.Reference{Digest: man.Digest}, man, repository.Children(man))
 	return "attached", nil
 }
 
@@ -255,10 +256,11 @@ func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	if err != nil {
 		return err
 	}
+	before := repository.BeforePush(ctx, a.repo, ref)
 	if _, err := a.repo.Up.Sink.PutManifest(ctx, a.remote(), ref, index); err != nil {
 		return err
 	}
-	a.repo.StorePushed(ctx, ref, index, repository.Children(index))
+	a.repo.StorePushed(ctx, before, ref, index, repository.Children(index))
 	return nil
 }
 

@@ -266,8 +266,9 @@ func TestHotAnswerAges(t *testing.T) {
 		theirs := meta.NewTags(h.Memory, meta.Options{})
 		links := meta.NewVisibility(h.Memory, meta.Options{})
 		link := meta.Link{Digest: second.Digest, LinkFact: meta.LinkFact{MediaType: second.MediaType, Size: int64(len(second.Raw)), Kind: meta.KindManifest}}
+		_, before, _ := theirs.Ask(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept})
 		err := errors.Join(
-			theirs.Pushed(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}),
+			theirs.Pushed(t.Context(), before, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}),
 			links.Add(t.Context(), "up", "team/app", link), links.Add(t.Context(), "up", "", link),
 			h.Cache.Put(t.Context(), cache.Blob{Digest: second.Digest, Size: int64(len(second.Raw))}, second.Raw))
 		if err != nil {

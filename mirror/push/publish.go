@@ -63,7 +63,10 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 
 // land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
 // children that ensure returned. For each tag, it sends one manifest at a time. Otherwise the tag
-// could mean one manifest at the upstream, and another manifest in dray's facts.
+// could mean one manifest at the upstream, and another manifest in dray's facts. It sends nothing
+// under a tag if another member of the fleet has taken over the repository while the parts of the
+// manifest were sent, because a client may have pushed the tag there since. Only a push that was
+// acknowledged is sent in any case.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKeyOf(r, ref.Tag))
@@ -71,10 +74,16 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 			return upstream.Pushed{}, err
 		}
 		defer unlock()
+		if r.Queued(ref, nil) == nil {
+			if err := p.o.Confirm(ctx, r); err != nil {
+				return upstream.Pushed{}, err
+			}
+		}
 	}
+	before := repository.BeforePush(ctx, r, ref)
 	pushed, err := r.Up.Sink.PutManifest(ctx, r.Remote().With(how), ref, man)
 	if err == nil {
-		r.StorePushed(ctx, ref, man, there)
+		r.StorePushed(ctx, before, ref, man, there)
 	}
 	return pushed, err
 }

@@ -156,12 +156,22 @@ func Records(man *oci.Manifest) bool {
 	return man.Keepable() && len(Children(man)) <= maxRecorded
 }
 
+// BeforePush returns what is known before a manifest is sent to the upstream under a reference.
+func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question) {
+	if ref.Tag != "" {
+		_, q, _ = r.store.o.Tags.Ask(ctx, meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept})
+	}
+	return q
+}
+
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
-// the manifest and its children. The parameter children has the children that the push waited for.
-// StorePushed replaces all that is known about the tag in one step, so that an answer under way
-// cannot bring back the old meaning. If the manifest has a subject, StorePushed also forgets the
-// list of the subject's referrers. It releases the staged blobs of the children.
-func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
+// the manifest and its children. The parameter children has the children that the push waited for,
+// and before is the result of BeforePush. StorePushed replaces all that is known about the tag in
+// one step, so that an answer under way cannot bring back the old meaning. If another mirror has
+// pushed the tag since, StorePushed only forgets the tag: nobody here knows which push the upstream
+// took last. If the manifest has a subject, StorePushed also forgets the list of the subject's
+// referrers. It releases the staged blobs of the children.
+func (r Repo) StorePushed(ctx context.Context, before meta.Question, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
 	r.recordSeen(ctx, childLinks(children)...)
@@ -173,8 +183,7 @@ func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manif
 	r.ForgetReference(ctx, oci.Reference{Digest: man.Digest})
 	forgetReferrers(ctx, r, man)
 	if ref.Tag != "" {
-		key := meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept}
-		s.Recorded(s.o.Tags.Pushed(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}))
+		s.Recorded(s.o.Tags.Pushed(ctx, before, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}))
 	}
 	s.o.Staged.Drop(Keys(r, children)...)
 }

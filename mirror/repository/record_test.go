@@ -25,7 +25,7 @@ func TestManyChildren(t *testing.T) {
 	for _, n := range []int{maxRecorded, maxRecorded + 1} {
 		f := newFixture(t)
 		children := childrenOf(n)
-		f.StorePushed(t.Context(), oci.Reference{Tag: "v1"}, f.manifest, children)
+		f.StorePushed(t.Context(), BeforePush(t.Context(), f.Repo, oci.Reference{Tag: "v1"}), oci.Reference{Tag: "v1"}, f.manifest, children)
 		for _, of := range []string{f.Name, anywhere} {
 			_, err := f.store.o.Visibility.Get(t.Context(), "up", of, children[0].Digest)
 			if recorded := err == nil; recorded != (n <= maxRecorded) {

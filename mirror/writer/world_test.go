@@ -44,7 +44,9 @@ type member struct {
 	differs atomic.Bool
 	// passed counts the bytes of bodies that this member has passed on.
 	passed atomic.Int64
-	live   func() []fleet.Member
+	// confirmed counts how often this member has asked whether it is still the writer.
+	confirmed atomic.Int64
+	live      func() []fleet.Member
 	// kill ends all connections of clients and members at once, and refuses further ones.
 	kill func()
 }
@@ -62,8 +64,8 @@ type world struct {
 // each.
 func start(t testing.TB, n int, edit func(*member, *mirror.Options), others ...fleet.Member) *world {
 	t.Helper()
-	w := &world{TB: t, registry: mirrortest.NewRegistry(), claims: &fleettest.Memory{}}
-	alive := &fleettest.Memory{}
+	w := &world{TB: t, registry: mirrortest.NewRegistry(), claims: &fleettest.Memory{TTL: time.Hour}}
+	alive := &fleettest.Memory{TTL: time.Hour}
 	for _, o := range others {
 		if _, err := alive.Renew(t.Context(), o, nil); err != nil {
 			t.Fatal(err)
@@ -102,7 +104,7 @@ func (w *world) start(m *member, alive *fleettest.Memory, edit func(*member, *mi
 		f.Upstream.Source, f.Upstream.Sink, f.Upstream.Lister = w.registry, w.registry, w.registry
 		m.Fixture = f
 		others = fleet.New(fleet.Options{Self: m.info, Leases: alive, Cache: f.Cache, Keys: func() *fleet.Keys { return k }, Patience: patient})
-		o.Writers = &writer.Options{Self: m.info, Members: counting{others, m}, Claims: claims{w.claims, m}, Patience: patient, Identity: m.identity}
+		o.Writers = &writer.Options{Self: m.info, Members: counting{others, m}, Claims: claims{w.claims, m}, Patience: patient, RenewEvery: time.Hour, Identity: m.identity}
 		if edit != nil {
 			edit(m, o)
 		}
@@ -158,7 +160,11 @@ func (c claims) Find(ctx context.Context, d digest.Digest) (fleet.Lease, error) 
 	if c.m.blind.Load() {
 		return fleet.Lease{}, errBlind
 	}
-	return c.Memory.Find(ctx, d)
+	l, err := c.Memory.Find(ctx, d)
+	if l.Holder == c.m.info.ID {
+		c.m.confirmed.Add(1)
+	}
+	return l, err
 }
 
 // counting counts the bodies that are sent to other members.

@@ -49,6 +49,8 @@ type Options struct {
 	// stored on this machine alone. Then each member works on its repositories itself.
 	Identity func(upstream string) string
 	Patience fleet.Patience
+	// RenewEvery is how often leases are renewed; 0 means [fleet.RenewEvery].
+	RenewEvery time.Duration
 	// Unfinished calls see with each repository for which this member has something that later
 	// requests of a push need.
 	Unfinished func(see func(repository.Repo))
@@ -294,7 +296,7 @@ func (w *Writers) Run(ctx context.Context) {
 	if w == nil {
 		return
 	}
-	tick := time.NewTicker(fleet.RenewEvery)
+	tick := time.NewTicker(cmp.Or(w.o.RenewEvery, fleet.RenewEvery))
 	defer tick.Stop()
 	w.renew(ctx)
 	for {
@@ -308,7 +310,7 @@ func (w *Writers) Run(ctx context.Context) {
 	}
 }
 
-// renew does what Run does every [fleet.RenewEvery].
+// renew does what Run does every Options.RenewEvery.
 func (w *Writers) renew(ctx context.Context) {
 	extend, missing, over := w.sort(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, 4*w.o.Patience.Store)

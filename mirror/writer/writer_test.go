@@ -464,6 +464,56 @@ func TestTakenOver(t *testing.T) {
 	w.has("team/app", "v1", m)
 }
 
+// slowBlobs is a registry that gets the end of a blob when it is released.
+type slowBlobs struct {
+	*mirrortest.Registry
+	release chan struct{}
+}
+
+func (s slowBlobs) PutBlob(ctx context.Context, r upstream.Repo, u upstream.Upload) error {
+	select {
+	case <-s.release:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return s.Registry.PutBlob(ctx, r, u)
+}
+
+// TestTakenOverMeanwhile has another member take the lease while the writer sends the layers of a
+// manifest that has passed its checks. The former writer does not publish the tag, which may have
+// been pushed there since.
+func TestTakenOverMeanwhile(t *testing.T) {
+	release := make(chan struct{})
+	w := start(t, 2, func(_ *member, o *mirror.Options) { o.Upstreams[0].Sink = slowBlobs{w(o), release} })
+	a, b := w.members[0], w.members[1]
+	layer := layers(1)[0]
+	w.want(a, 201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(layer).String(), layer)
+	m := mirrortest.Image(t, layer)
+	done := make(chan answer, 1)
+	go func() {
+		got, err := a.send("PUT", "/v2/team/app/manifests/v1", bytes.NewReader(m.Raw), "Content-Type", m.MediaType)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- got
+	}()
+	a.Until(func() bool { return a.confirmed.Load() > 0 })
+	l, err := w.claims.Find(t.Context(), digest.FromString("registry of up/team/app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.claims.Take(t.Context(), l.Digest, b.info, l.Generation); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if got := <-done; got.Response == nil || got.StatusCode != 503 || !bytes.Contains(got.body, []byte("push again")) {
+		t.Errorf("got %v %s", got.Response, got.body)
+	}
+	if w.registry.Held("team/app", oci.Reference{Tag: "v1"}) != nil {
+		t.Error("the manifest was published")
+	}
+}
+
 // TestAcknowledged has a push acknowledged and not forwarded yet. Clients of each member see it.
 func TestAcknowledged(t *testing.T) {
 	w := start(t, 2, func(m *member, o *mirror.Options) {
