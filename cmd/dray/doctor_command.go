@@ -10,7 +10,6 @@ import (
 	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/spf13/cobra"
 
 	"dray/cache/fleet"
 	"dray/cmd/dray/config"
@@ -21,13 +20,13 @@ import (
 	"dray/upstream/ecr/host"
 )
 
-// doctorCommand gives the doctor the parts that serve would use.
-func doctorCommand(in *invocation) *cobra.Command {
-	return doctor.Command(doctor.Options{
+// doctorOptions gives the doctor the parts that serve would use.
+func doctorOptions(in *invocation) doctor.Options {
+	return doctor.Options{
 		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
 		Registries: doctoredRegistries, Redis: doctoredRedis, Members: doctoredMembers,
 		Identity: doctoredIdentity,
-	})
+	}
 }
 
 // doctoredIdentity asks AWS whom it takes dray for. Without a region in the environment, it asks in

@@ -1,4 +1,4 @@
-//lint:file-ignore SA1019 the schema that every Grafana imports; the later one needs Grafana 13
+//lint:file-ignore SA1019 every Grafana imports this schema
 
 package e2e
 

@@ -56,13 +56,19 @@ type operator struct {
 // operate adds to cmd the flags that all subcommands share, and makes it call the function
 // do with an operator.
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+	o := in.connect(cmd, do)
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+// connect is operate for subcommands that print no answers. It returns the operator.
+func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *operator {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address, tokenFile, loginFile string
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: admin.address of the configuration)")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the token of the admin listener (default: admin.token_file of the configuration; none with --admin)")
 	cmd.Flags().StringVar(&loginFile, "login-file", "", "file with USER:PASSWORD of an operator that admin.auth of the running dray recognises")
 	cmd.MarkFlagsMutuallyExclusive("token-file", "login-file")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := in.find(o, address, tokenFile); err != nil {
 			return err
@@ -72,7 +78,7 @@ func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *op
 		}
 		return do(cmd.Context(), o, args)
 	}
-	return cmd
+	return o
 }
 
 // find sets the address and the token of an operator. address and tokenFile are the values of the
@@ -231,9 +237,15 @@ func listEnd(in *json.Decoder) error {
 	return err
 }
 
-// send sends a request. It returns the response if the status is 200, and an error otherwise.
+// send sends a request to the API. It returns the response if the status is 200, and an error
+// otherwise.
 func (o *operator) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, o.base+api.Prefix+path, bytes.NewReader(body))
+	return o.ask(ctx, method, api.Prefix+path, body)
+}
+
+// ask is send for any path of the admin listener.
+func (o *operator) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, o.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,14 @@ is no failure, and 4 otherwise.`,
 	return cmd
 }
 
+// Report makes the checks of a dray, none longer than the bound. address is that of the admin
+// listener, or empty for that of the configuration.
+func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
+	checks, end := o.checks(ctx, address)
+	defer end()
+	return Run(ctx, checks, bound)
+}
+
 // checks returns the checks for the configuration. If the configuration is invalid, that is the
 // only finding. end closes the connections that the checks opened.
 func (o Options) checks(ctx context.Context, address string) (all []Check, end func()) {

@@ -1,0 +1,53 @@
+package ctl
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/config"
+)
+
+// maxPage bounds the bytes of a page.
+const maxPage = 64 << 20
+
+// Pages returns a page of the admin listener of a running dray, such as /metrics. If no dray can be
+// reached, the error wraps [ErrUnreachable].
+type Pages func(ctx context.Context, path string) ([]byte, error)
+
+// Browse adds to cmd the flags by which subcommands find a running dray, and makes it call the
+// function do, which can then read pages. If the configuration is invalid, they are those of the
+// default address: dray may be running with an earlier configuration.
+func (in Options) Browse(cmd *cobra.Command, do func(context.Context, Pages) error) *cobra.Command {
+	load := in.Load
+	in.Load = func() (config.Config, error) {
+		cfg, err := load()
+		if err != nil {
+			cfg = config.Default(nil)
+		}
+		if cfg.Admin.Address == config.AdminOff {
+			cfg.Admin.Address = config.Default(nil).Admin.Address // where no dray answers
+			if cfg.Admin.HealthAddress != "" {
+				cfg.Admin.Address = cfg.Admin.HealthAddress
+			}
+		}
+		return cfg, nil
+	}
+	in.connect(cmd, func(ctx context.Context, o *operator, _ []string) error { return do(ctx, o.page) })
+	return cmd
+}
+
+func (o *operator) page(ctx context.Context, path string) ([]byte, error) {
+	resp, err := o.ask(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
+	if err != nil {
+		return nil, o.requestError(err)
+	}
+	return body, nil
+}
