@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// A file begins with a line: a JSON array with the names of the columns. The samples follow. Each
-// is the length of its text, the text, and a checksum of the text. The text has the seconds since
-// the day began, and then the values.
+// A file begins with a line: a JSON array with the names of the columns. The samples follow. A
+// sample is the length of its text, the text, and a checksum of the text. The text has the seconds
+// since the day began, and then the values.
 
-// sample is what the metrics said at a time.
+// sample has what the metrics said at one time.
 type sample struct {
 	at time.Time
 	values
@@ -30,11 +30,11 @@ const (
 
 // header is the first line of a file.
 func header() []byte {
-	line, _ := json.Marshal(columns[:]) // texts can be marshalled
+	line, _ := json.Marshal(columns[:]) // strings can always be marshalled
 	return append(line, '\n')
 }
 
-// append appends the text of a sample to that of a file.
+// append appends a sample to the text of a file.
 func (s sample) append(to []byte) []byte {
 	at := s.at.UTC()
 	text := binary.AppendUvarint(make([]byte, 0, 64), uint64(at.Sub(at.Truncate(day))/time.Second))
@@ -45,20 +45,20 @@ func (s sample) append(to []byte) []byte {
 	return binary.LittleEndian.AppendUint32(to, crc32.ChecksumIEEE(text))
 }
 
-// day is the time that a file is about.
+// day is the time that a file covers.
 const day = 24 * time.Hour
 
 // nameOf returns the name of the file of a day.
 func nameOf(t time.Time) string { return t.UTC().Format(time.DateOnly) + extension }
 
-// dayOf returns the day of a file, and whether the name is one of a file.
+// dayOf returns the day of a file, and whether name is the name of such a file.
 func dayOf(name string) (time.Time, bool) {
 	t, err := time.Parse(time.DateOnly, strings.TrimSuffix(name, extension))
 	return t, err == nil && strings.HasSuffix(name, extension)
 }
 
-// read calls yield for each sample of a file. current reports whether all of the file could be
-// read, and has the columns of this program.
+// read calls yield for each sample of a file. current reports whether read could read the whole
+// file, and whether it has the columns of this program.
 func read(text []byte, of time.Time, yield func(sample)) (current bool) {
 	line, rest, found := bytes.Cut(text, []byte("\n"))
 	var names []string
@@ -106,8 +106,8 @@ func parse(text []byte, of time.Time, to []int) (s sample, ok bool) {
 	return s, true
 }
 
-// repair writes the file of a day anew if it has other columns, or cannot be read to its end. What
-// can be read stays.
+// repair rewrites the file of a day if it has other columns, or if it cannot be read to its end.
+// Samples that can be read stay.
 func repair(name string, of time.Time) error {
 	text, err := os.ReadFile(filepath.Clean(name))
 	if errors.Is(err, os.ErrNotExist) {
@@ -147,7 +147,7 @@ func extend(directory string, s sample) (err error) {
 	return nil
 }
 
-// trim removes the oldest files until all together have at most a number of bytes.
+// trim removes the oldest files until the rest have at most the given number of bytes.
 func trim(directory string, most int64) error {
 	entries, err := os.ReadDir(directory) // sorted by name, and so by day
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// MaxBytes bounds the bytes of all files. A minute takes 100 bytes at most, unless dray is busier
-	// than any network, so there is room for more than 100 days.
+	// MaxBytes bounds the bytes of all files. A sample seldom has more than 100 bytes, so there is
+	// room for more than 100 days.
 	MaxBytes = 16 << 20
 	// MaxPoints bounds the points of a series.
 	MaxPoints = 2000
@@ -27,15 +27,15 @@ const (
 
 // Options configure [Open].
 type Options struct {
-	// Directory has the files. It is created when there is a first sample.
+	// Directory has the files. It is created for the first sample.
 	Directory string
-	// Gatherer has the metrics. They began at 0 when the process did.
+	// Gatherer has the metrics. They began at 0 when the process began.
 	Gatherer prometheus.Gatherer
 	// Interval is the time between two samples; 0 means a minute.
 	Interval time.Duration
 	// MaxBytes bounds the bytes of all files; 0 means [MaxBytes].
 	MaxBytes int64
-	// Logger gets a message when files cannot be used; nil discards.
+	// Logger gets a message when files cannot be used; nil discards it.
 	Logger *slog.Logger
 }
 
@@ -47,11 +47,11 @@ type History struct {
 	seen Meter[counter]
 	last time.Time // when the last sample ended
 
-	failing bool // whether the last sample was lost; for Run alone
+	failing bool // whether the last sample of Run failed
 }
 
-// Open returns the history in a directory. If the file of this day was left by a process that was
-// killed, or by another version of dray, Open writes it anew.
+// Open returns the history in a directory. If a killed process has damaged today's file, or if it
+// is from another version of dray, Open rewrites it.
 func Open(o Options) *History {
 	o.Interval, o.MaxBytes = cmp.Or(o.Interval, time.Minute), cmp.Or(o.MaxBytes, MaxBytes)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -62,8 +62,8 @@ func Open(o Options) *History {
 	return h
 }
 
-// Run takes a sample at every full interval of the clock until ctx ends, then one more, and returns
-// nil. The listeners should be stopped first.
+// Run takes a sample whenever the time of day is a multiple of Interval, and once more when ctx
+// ends. It then returns nil. The listeners should be stopped before ctx ends.
 func (h *History) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -89,10 +89,10 @@ func (h *History) sample() {
 	h.failing = err != nil
 }
 
-// measure returns what the metrics say since the last sample. If last is set, it becomes the last
-// sample.
+// measure returns a sample of the time since the last one. If last is set, the new sample becomes
+// the last one.
 func (h *History) measure(last bool) (sample, error) {
-	families, err := h.o.Gatherer.Gather() // with an error, it has what could be gathered
+	families, err := h.o.Gatherer.Gather() // after an error, families has what could be gathered
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s, grown := sample{at: time.Now()}, h.seen.grown
@@ -106,10 +106,10 @@ func (h *History) measure(last bool) (sample, error) {
 	return s, err
 }
 
-// Series returns what happened in a time, as points of equal length. It includes what has happened
-// since the last sample. The points begin with the one that has from, and end with the one that has
-// to. points is the number that is wanted, at most [MaxPoints]. There can be one more, and there
-// are fewer if a point would be shorter than the interval of the samples.
+// Series returns what happened between from and to, even since the last sample, as points of equal
+// length. The first point contains from, and the last one contains to. The parameter points is the
+// wanted number of points, at most [MaxPoints]. Series may return one more. It returns fewer if
+// points would otherwise be shorter than the interval of the samples.
 func (h *History) Series(from, to time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
 	step := (to.Sub(from) / time.Duration(points)).Truncate(h.o.Interval)
@@ -120,7 +120,7 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	n := int(to.Sub(first)/step) + 1
 	sums := make([]values, n)
 	h.read(first, to, func(s sample) {
-		// A sample is about the time before it: that of midnight is about the day that ends.
+		// A sample covers the time before it. A sample at midnight covers the day that ends.
 		at := s.at.Add(-time.Nanosecond).Sub(first)
 		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(to) {
 			sums[at/step].join(s.values)
@@ -134,7 +134,7 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	return out
 }
 
-// read calls add for the samples of a time, and for what has happened since the last one.
+// read calls add for the samples between two times, and for the time since the last sample.
 func (h *History) read(from, to time.Time, add func(sample)) {
 	now, err := h.measure(false)
 	stored := now.at.Add(-time.Duration(now.values[milliseconds]) * time.Millisecond)
@@ -146,7 +146,7 @@ func (h *History) read(from, to time.Time, add func(sample)) {
 		}
 		text, err := os.ReadFile(filepath.Join(h.o.Directory, e.Name()))
 		if err != nil {
-			continue // it has given way, or cannot be read
+			continue // it has been removed, or cannot be read
 		}
 		read(text, of, func(s sample) {
 			if !s.at.After(stored) { // a sample that was stored meanwhile is in now
@@ -159,14 +159,14 @@ func (h *History) read(from, to time.Time, add func(sample)) {
 	}
 }
 
-// defaultPoints and defaultTime are those of a question that does not say more.
+// defaultPoints and defaultTime apply to a query without parameters.
 const (
 	defaultPoints = 240
 	defaultTime   = 24 * time.Hour
 )
 
-// Query answers a question of an operator. Its parameters are those of [History.Series]: from and
-// to are times in the form of RFC 3339, and all may be missing.
+// Query answers a question of an operator. Its optional parameters are those of [History.Series].
+// from and to are times in the form of RFC 3339.
 func (h *History) Query(_ context.Context, params url.Values) (api.History, error) {
 	to := time.Now()
 	if err := timeOf(params, "to", &to); err != nil {

@@ -6,18 +6,18 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Meter has the values of counters at the last look. Its keys say which counter.
+// Meter has the last seen values of counters. A key of the map identifies a counter.
 type Meter[K comparable] map[K]float64
 
-// Grown returns by how much a counter has grown, and stores its value. A value that is less than
-// before is that of a counter that has begun again at 0.
+// Grown returns by how much a counter has grown, and stores its new value. If that is less than the
+// value before, the counter has begun again at 0.
 func (m Meter[K]) Grown(key K, value float64) float64 {
 	n := m.grown(key, value)
 	m[key] = value
 	return n
 }
 
-// grown is Grown without storing the value.
+// grown is like Grown, but does not store the value.
 func (m Meter[K]) grown(key K, value float64) float64 {
 	if before := m[key]; value >= before {
 		return value - before
@@ -25,8 +25,7 @@ func (m Meter[K]) grown(key K, value float64) float64 {
 	return value
 }
 
-// counter identifies a counter by its name and the labels that matter here. One without a label has
-// "" for it.
+// counter identifies a counter by its name and some of its labels. A missing label is "".
 type counter struct{ name, upstream, listener, kind, method, status, source string }
 
 func counterOf(name string, m *dto.Metric) counter {
@@ -50,10 +49,10 @@ func counterOf(name string, m *dto.Metric) counter {
 	return c
 }
 
-// The columns of a sample. Those up to lastCounter, and those of sources, say by how much a counter
-// has grown. The others are the values of gauges.
+// The columns of a sample. The columns up to lastCounter, and those of sources, say by how much a
+// counter has grown. The others are the values of gauges.
 const (
-	milliseconds = iota // the time that the sample is about
+	milliseconds = iota // the time that the sample covers
 	requests
 	hits
 	misses
@@ -71,7 +70,7 @@ const (
 	firstSource
 )
 
-// sources are the words of the header X-Cache. Bytes of any other source count as the last one.
+// sources are the words of the header X-Cache. Bytes of any other source count as "other".
 var sources = [...]string{"cache", "memory", "disk", "updating", "stale", "flight", "origin", "member", "bucket", "direct", "other"}
 
 // width is the number of columns.
@@ -86,7 +85,7 @@ var columns = func() (names [width]string) {
 	return names
 }()
 
-// values are those of the columns of one sample.
+// values are the values of the columns of one sample.
 type values [width]int64
 
 // add adds the metrics of a family to the values. grown says by how much a counter has grown.
@@ -138,8 +137,8 @@ func columnOf(source string) int {
 	return width - 1
 }
 
-// join adds a later sample to the values: counters are added, the stored bytes are those at the
-// end, and of what goes on at a time, the most counts.
+// join adds a later sample to the values. It adds counters, takes the stored bytes of the later
+// sample, and takes the larger number of fetches, pulls and pushes.
 func (v *values) join(later values) {
 	for i := range v {
 		switch {

@@ -21,8 +21,8 @@ type attempt struct {
 	do   func(context.Context) error
 }
 
-// Try does everything once that dray does in Redis, for facts, and if member is set for a fleet. An
-// error says what the user may not do. What Try writes has names of its own, and is gone afterwards.
+// Try does once what dray does in Redis for facts and, if member is set, for a fleet. The error
+// says what the user may not do. Try uses keys of its own, and removes them afterwards.
 func (s *Store) Try(ctx context.Context, member bool) error {
 	all := s.factAttempts("try/" + rand.Text())
 	if member {
