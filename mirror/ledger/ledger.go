@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,17 +64,18 @@ type Ledger struct {
 func Open(o Options) *Ledger {
 	o.Interval, o.Logger = cmp.Or(o.Interval, 5*time.Minute), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{history.Meter[series]{}}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
-	leftovers, _ := filepath.Glob(filepath.Join(o.Directory, temporary)) // fails for a malformed pattern alone
+	files := os.DirFS(o.Directory)
+	leftovers, _ := fs.Glob(files, temporary) // fails for a malformed pattern alone
 	for _, name := range leftovers {
-		_ = os.Remove(name)
+		_ = os.Remove(filepath.Join(o.Directory, name))
 	}
-	names, _ := filepath.Glob(filepath.Join(o.Directory, "*"+extension))
+	names, _ := fs.Glob(files, "*"+extension)
 	for _, name := range names {
-		date := filepath.Base(name[:len(name)-len(extension)])
+		date := strings.TrimSuffix(name, extension)
 		if _, err := time.Parse(dateFormat, date); err != nil {
 			continue
 		}
-		day, err := read(name)
+		day, err := read(filepath.Join(o.Directory, name))
 		if err != nil {
 			o.Logger.Warn("a day of the savings is lost, because its file cannot be read", "error", err)
 			continue

@@ -108,7 +108,7 @@ func runs(t *testing.T, dir string, length time.Duration, log *bytes.Buffer) *Le
 // TestDays: what was counted is there after a restart, by day, from the first moment on, and there
 // are never more than MaxDays.
 func TestDays(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "a [state]")
 	synctest.Test(t, func(t *testing.T) { // it begins at midnight of 2000-01-01
 		time.Sleep(12 * time.Hour)
 		runs(t, dir, 24*time.Hour, new(bytes.Buffer))
@@ -175,7 +175,7 @@ func TestBound(t *testing.T) {
 // TestDirectoryFails: without its directory the ledger goes on, and complains once. It writes all
 // days when it can.
 func TestDirectoryFails(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "savings")
+	dir := filepath.Join(t.TempDir(), "savings [of] a *")
 	if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file in the place of the directory
 		t.Fatal(err)
 	}

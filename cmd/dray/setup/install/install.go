@@ -2,6 +2,7 @@ package install
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -279,9 +280,10 @@ func put(path string, content []byte, info fs.FileInfo) error {
 
 // Glob returns the paths of files below the root that match a pattern.
 func (p Place) Glob(pattern string) []string {
-	found, _ := filepath.Glob(p.real(pattern)) // the pattern is well-formed
+	root := os.DirFS(cmp.Or(p.Root, "/"))
+	found, _ := fs.Glob(root, strings.TrimPrefix(pattern, "/")) // the pattern is well-formed
 	for i, path := range found {
-		found[i] = "/" + strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(p.Root)), "/")
+		found[i] = "/" + path
 	}
 	return found
 }

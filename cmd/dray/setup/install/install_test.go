@@ -185,7 +185,7 @@ func TestUndoAfterEdits(t *testing.T) {
 // TestLeftAlone: a file that cannot be changed is named with the reason, and the others are
 // written.
 func TestLeftAlone(t *testing.T) {
-	root := t.TempDir()
+	root := filepath.Join(t.TempDir(), "a [root]")
 	put1(t, root, "/etc/bad", "a\n")
 	put1(t, root, "/elsewhere", "a\n")
 	if err := errors.Join(os.Symlink("/elsewhere", filepath.Join(root, "/etc/link")), os.Mkdir(filepath.Join(root, "/etc/dir"), 0o755)); err != nil {
