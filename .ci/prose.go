@@ -130,6 +130,9 @@ func checkGo(path string, source []byte) ([]problem, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ast.IsGenerated(file) {
+		return nil, nil
+	}
 	found := checkImports(path, set, file)
 	for _, group := range file.Comments {
 		var prose []line

@@ -217,6 +217,9 @@ func (m *Mirror) Writers() *writer.Writers { return m.writers }
 // Warm returns the room that brings images into the cache before clients pull them.
 func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 
+// Uploads lists the uploads that clients have begun and not ended.
+func (m *Mirror) Uploads() []push.OpenUpload { return m.push.Uploads() }
+
 // Explainer returns the room that explains names. o has everything but what the rooms share.
 func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
 	o.Repositories, o.Pull, o.Cache = m.repos, m.pull, m.cache

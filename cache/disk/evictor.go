@@ -45,6 +45,13 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	return fmt.Errorf("reserve %d bytes: %w", n, ErrFull)
 }
 
+// Free returns the bytes of the file system that blobs may still take: those that are free, less
+// those that stay free for other programs.
+func (v *evictor) Free() (int64, error) {
+	free, _, err := v.statfs()
+	return max(free-v.minFree, 0), err
+}
+
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. The parameters free
 // and total are bytes of the file system. The result evicted says that it dropped blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {

@@ -15,8 +15,11 @@ import (
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/registries"
 	"dray/cmd/dray/stats"
+	"dray/cmd/dray/window"
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 	"dray/mirror/cloudwatch"
+	"dray/mirror/explain"
 	"dray/mirror/history"
 	"dray/mirror/pulls"
 	"dray/mirror/repository"
@@ -111,7 +114,19 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*r
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.Healthy})
 	}
 	operators, err := clients.Operators(cfg.Admin, access, g.log)
-	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, access, all), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
+	explainer := g.explainer(cfg, access, all)
+	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, explainer), Page: g.page(cfg, all, checks, explainer), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
+}
+
+// page makes what operators see in a browser.
+func (g *graph) page(cfg config.Config, all []*registries.Registry, checks []admin.Check, e *explain.Explainer) http.Handler {
+	return window.New(window.Parts{
+		Config: cfg, Registries: all, Checks: checks, Live: g.live, Disk: g.disk, Inventory: g.inventory, Explain: e.Explain, Log: g.log,
+		Stats:   func() (api.Stats, error) { return stats.Gathered(g.metrics) },
+		Savings: func() (api.Savings, error) { return g.account.Bill(stats.RecentDays) },
+		Queue:   func() api.Queued { return queuedOf(g.queue.List()) },
+		Uploads: g.mirror.Uploads, Fleet: g.member.Reporter(),
+	})
 }
 
 // adminGrace is the time that requests of operators have to end when those of clients have ended.

@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/routes"
@@ -32,7 +30,7 @@ standard error and exits with code 1.`,
 			for _, notice := range in.notices(cfg) {
 				fmt.Fprintln(in.stderr, "notice:", notice)
 			}
-			return printConfig(in.stdout, cfg)
+			return cfg.Print(in.stdout)
 		},
 	}
 }
@@ -40,15 +38,4 @@ standard error and exits with code 1.`,
 // notices returns the notices about the environment and the configuration.
 func (in *invocation) notices(cfg config.Config) []string {
 	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices(), routes.FallbackNotices(cfg), cfg.ContainerNotices(in.environ), cfg.DiskNotices())
-}
-
-// printConfig writes the configuration as YAML. The types of secrets redact their values.
-func printConfig(w io.Writer, cfg config.Config) error {
-	out := yaml.NewEncoder(w)
-	out.SetIndent(2)
-	out.CompactSeqIndent()
-	if err := out.Encode(cfg); err != nil {
-		return fmt.Errorf("print configuration: %w", err)
-	}
-	return out.Close()
 }

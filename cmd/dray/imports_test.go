@@ -31,6 +31,7 @@ const (
 	containerPlatforms = "github.com/containerd/platforms"
 	buildkitParser     = "github.com/moby/buildkit/frontend/dockerfile"
 	openTelemetry      = "go.opentelemetry.io/otel"
+	templLibrary       = "github.com/a-h/templ"
 	craneLibrary       = "github.com/google/go-containerregistry/pkg"
 )
 
@@ -208,6 +209,9 @@ var importable = map[string][]allowance{
 	"dray/mirror/admin": { // everything else through views of its own
 		{"dray/mirror/admin/api", "failures as it tells them"}, {"dray/mirror/identity", "who may do what, and which Host headers no page has"}, {"dray/upstream/oci", "why somebody is refused"}, {prometheusClient, "it shows what is gathered"},
 	},
+	"dray/mirror/admin/page": { // the values of the API, and nothing of what it shows
+		{"dray/mirror/admin/api", "what operators are told"}, {templLibrary, "pages whose every text is escaped"}, {goDigest, addresses},
+	},
 	"dray/mirror/inventory": {
 		{"dray/mirror/admin/api", "what operators are shown"},
 		{"dray/mirror/pattern", "patterns of names"},
@@ -296,6 +300,11 @@ var importable = map[string][]allowance{
 		{"dray/cache", "names of its sources"}, {"dray/cmd/dray/config", "what dray costs"}, {"dray/mirror/admin", "operators ask for it"}, {"dray/mirror/admin/api", "what operators are told"}, {"dray/mirror/ledger", "what was counted by day"}, {"dray/mirror/savings", "what that is worth"}, {"dray/upstream/ecr/host", "regions of registries"},
 		{"github.com/prometheus/client_model", "what the metrics have counted"}, {prometheusClient, "where that is gathered"},
 	},
+	"dray/cmd/dray/window": {
+		{"dray/mirror/admin/page", "what operators see in a browser"}, {"dray/mirror/admin", "the checks of health"}, {"dray/mirror/admin/api", "what operators are told"},
+		{"dray/cmd/dray/config", "the effective configuration"}, {"dray/cmd/dray/ctl", "an explanation as the subcommand prints it"}, {"dray/cmd/dray/program", "the version"}, {"dray/cmd/dray/registries", "the state of upstreams"},
+		{"dray/cache/disk", "the cache on disk"}, {"dray/mirror/explain", "what is known of an image"}, {"dray/mirror/inventory", "the images in the cache"}, {"dray/mirror/live", "pulls and pushes under way"}, {"dray/mirror/push", "open uploads"},
+	},
 	"dray/cmd/dray/replace": {},
 	"dray/cmd/dray/usage":   {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
@@ -362,9 +371,9 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/tracing", "put together here"}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/bucket", "the bucket, and what prepares it"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/bundle", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
-		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},
+		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/window", "the page for operators"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
-		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed"},
+		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"},
 		{"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
@@ -412,8 +421,13 @@ const throughTheDoor = "dray/mirror/mirrortest"
 // unlinkable is what must not be in the program, however it would get there.
 var unlinkable = []allowance{
 	{"testing", "flags and code of tests"}, {"dray/upstream/ecrtest", "the fake ECR"}, {throughTheDoor, "the mirror of tests"}, {"github.com/google/go-containerregistry", "the client of the tests"},
-	{"html/template", "the linker keeps every method of the AWS SDK for it: see .ci/size"},
 	{"github.com/distribution/distribution/v3/registry/storage", "its drivers bring gRPC and a second AWS SDK"},
+}
+
+// bulky are packages for which the linker keeps every method of the AWS SDK, if the program uses
+// them: see .ci/size. They may be part of it only by those that name them without use.
+var bulky = map[string][]allowance{
+	"html/template": {{templLibrary, "converts to its templates and back, which nothing here does"}},
 }
 
 // listed is what go list says of a package.
@@ -472,6 +486,11 @@ func TestLinked(t *testing.T) {
 	for _, p := range goList(t, "-tags=grpcnotrace", "-deps", "dray/cmd/dray") {
 		if a, ok := permits(unlinkable, p.ImportPath); ok {
 			t.Errorf("%s is part of the program: %s", p.ImportPath, a.why)
+		}
+		for path, users := range bulky {
+			if _, ok := permits(users, p.ImportPath); slices.Contains(p.Imports, path) && !ok {
+				t.Errorf("%s imports %s, for which the program grows by 12 MiB", p.ImportPath, path)
+			}
 		}
 	}
 }

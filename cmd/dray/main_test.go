@@ -155,7 +155,7 @@ func TestCheckedConfigurationIsAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var printed strings.Builder
-	if err := printConfig(&printed, first); err != nil {
+	if err := first.Print(&printed); err != nil {
 		t.Fatal(err)
 	}
 	second, err := load(write(t, "dray.yaml", printed.String()), nil)

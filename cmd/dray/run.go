@@ -34,7 +34,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	clients.AddCommand(bucket.Command(bucket.Options{Stdout: in.stdout, Load: in.load, AWS: in.aws}))
 	root.AddCommand(clients)
 	root.AddCommand(backup.Commands(backup.Options{Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Directories: in.directories})...)
-	root.AddCommand(bundle.Command(bundle.Options{Stdout: in.stdout, Stderr: in.stderr, Environ: in.environ, Load: in.load, Print: printConfig, Doctor: examined.Report, Running: operators.Browse}))
+	root.AddCommand(bundle.Command(bundle.Options{Stdout: in.stdout, Stderr: in.stderr, Environ: in.environ, Load: in.load, Doctor: examined.Report, Running: operators.Browse}))
 	root.AddCommand(ctl.Commands(operators)...)
 	return root
 }

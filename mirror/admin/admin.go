@@ -32,6 +32,8 @@ type Options struct {
 	Operators identity.Operators
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
+	// Page answers browsers at / and everything below /ui/. It is for View, and may be nil.
+	Page http.Handler
 	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
 	// discards.
 	Logger *slog.Logger
@@ -39,6 +41,7 @@ type Options struct {
 
 const index = `dray
 
+/              in a browser: a page for operators; docs/operating.md describes it
 /metrics       metrics for Prometheus
 /healthz       liveness of the process
 /readyz        readiness, and the state of its parts
@@ -50,7 +53,10 @@ const index = `dray
 func NewHandler(o Options) http.Handler {
 	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", text(index))
+	mux.Handle("GET /{$}", forBrowsers(o.Page, text(index)))
+	if o.Page != nil {
+		mux.Handle("GET "+pages, o.Page)
+	}
 	mountHealth(mux, o, log)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -74,7 +80,7 @@ func NewHealth(o Options) http.Handler {
 // mountHealth adds the pages for which [open] is true.
 func mountHealth(mux *http.ServeMux, o Options, log *slog.Logger) {
 	mux.HandleFunc("GET /healthz", text("ok\n"))
-	mux.Handle("GET /readyz", &readiness{checks: o.Checks, timeout: cmp.Or(o.CheckTimeout, 2*time.Second)})
+	mux.Handle("GET /readyz", &readiness{checks: o.Checks, timeout: o.CheckTimeout})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		// A broken collector must not hide the others.
 		ErrorHandling:     promhttp.ContinueOnError,
@@ -157,19 +163,41 @@ func refuse(w http.ResponseWriter, why *oci.Error) {
 	_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has disconnected
 }
 
+// pages is the path below which all pages but the first are.
+const pages = "/ui/"
+
+// forBrowsers passes the requests of browsers to page, unless it is nil, and all others to other.
+func forBrowsers(page, other http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if page != nil && strings.Contains(r.Header.Get("Accept"), "text/html") {
+			page.ServeHTTP(w, r)
+			return
+		}
+		other.ServeHTTP(w, r)
+	})
+}
+
+// followed reports whether a browser has followed a link to a page. The site with the link can
+// neither read the page nor show it within its own, and pages change nothing.
+func followed(r *http.Request) bool {
+	return r.Method == http.MethodGet && (r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, pages)) &&
+		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
 // guard refuses requests that only a misled browser would send. The web page of an attacker can
 // make its own host name resolve to a loopback address and then read the answers (DNS rebinding).
 // So guard accepts only the configured names, localhost and IP addresses, because an attacker owns
 // none of these. Requests for which [open] is true may be sent to any host name. The page of an
 // attacker can also make a browser send requests whose answers the page cannot read. guard refuses
-// these, too, because a profile is expensive to make.
+// these, too, because a profile is expensive to make. It lets pass only links to a page.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {
 			http.Error(w, "the Host header is not a name of the admin listener; add the name to admin.hosts", http.StatusMisdirectedRequest)
 			return
 		}
-		if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
+		if site := r.Header.Get("Sec-Fetch-Site"); (site == "cross-site" || site == "same-site") && !followed(r) {
 			http.Error(w, "requests from other sites are refused", http.StatusForbidden)
 			return
 		}

@@ -379,3 +379,37 @@ func TestDefaultMux(t *testing.T) {
 		t.Errorf("the default mux shows through: %d", w.Code)
 	}
 }
+
+// TestPage: browsers get the page, and other programs the list of addresses. A link on another site
+// leads to the page, but a site can neither show it nor fetch it.
+func TestPage(t *testing.T) {
+	h := admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry(), Page: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page of ", r.URL.Path) })})
+	link := []string{"Accept", "text/html", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	for _, c := range []struct {
+		what, method, path string
+		header             []string
+		status             int
+		body               string
+	}{
+		{"curl", "GET", "/", []string{"Accept", "*/*"}, 200, "/readyz"},
+		{"a browser", "GET", "/", []string{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"}, 200, "page of /"},
+		{"another page", "GET", "/ui/images", nil, 200, "page of /ui/images"},
+		{"a change", "POST", "/ui/images", nil, 405, ""},
+		{"a link", "GET", "/ui/images", link, 200, "page of /ui/images"},
+		{"a link to the first page", "GET", "/", link, 200, "page of /"},
+		{"a link to a profile", "GET", "/debug/pprof/", link, 403, ""},
+		{"a link to the API", "GET", "/api/v1/live", link, 403, ""},
+		{"a form", "POST", "/", link, 403, ""},
+		{"a frame", "GET", "/", append(link[:len(link)-1:len(link)-1], "iframe"), 403, ""},
+		{"an image", "GET", "/", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, 403, ""},
+		{"another host name", "GET", "/ui/images", []string{"Host", "evil.example"}, 421, ""},
+	} {
+		host := "localhost:6060"
+		if len(c.header) == 2 && c.header[0] == "Host" {
+			host = c.header[1]
+		}
+		if w := ask(h, c.method, c.path, host, c.header...); w.Code != c.status || !strings.Contains(w.Body.String(), c.body) {
+			t.Errorf("%s: %d %s, want %d with %q", c.what, w.Code, w.Body, c.status, c.body)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,29 +28,38 @@ type Check struct {
 // ErrUnknown is the result of a check about something that was not used yet.
 var ErrUnknown = errors.New("not used yet")
 
-// readiness serves /readyz. It runs the checks concurrently, so the answer takes as long as the
-// slowest check.
+// Ready runs checks, and sums up their results. It runs them concurrently, so it takes as long as
+// the slowest check. timeout bounds each of them; 0 means 2 seconds.
+func Ready(ctx context.Context, checks []Check, timeout time.Duration) api.Readiness {
+	answer := api.Readiness{Status: api.Ready, Checks: make([]api.Result, len(checks))}
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		wg.Go(func() { answer.Checks[i] = c.result(ctx, cmp.Or(timeout, 2*time.Second)) })
+	}
+	wg.Wait()
+	for _, c := range answer.Checks {
+		switch {
+		case !c.Failed():
+		case c.Critical:
+			answer.Status = api.NotReady
+		case answer.Status == api.Ready:
+			answer.Status = api.Degraded
+		}
+	}
+	return answer
+}
+
+// readiness serves /readyz.
 type readiness struct {
 	checks  []Check
 	timeout time.Duration
 }
 
 func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	answer := api.Readiness{Status: api.Ready, Checks: make([]api.Result, len(s.checks))}
-	var wg sync.WaitGroup
-	for i, c := range s.checks {
-		wg.Go(func() { answer.Checks[i] = c.result(r.Context(), s.timeout) })
-	}
-	wg.Wait()
+	answer := Ready(r.Context(), s.checks, s.timeout)
 	status := http.StatusOK
-	for _, c := range answer.Checks {
-		switch {
-		case !c.Failed():
-		case c.Critical:
-			answer.Status, status = api.NotReady, http.StatusServiceUnavailable
-		case answer.Status == api.Ready:
-			answer.Status = api.Degraded
-		}
+	if answer.Status == api.NotReady {
+		status = http.StatusServiceUnavailable
 	}
 	header(w)
 	_ = sendJSON(w, status, answer) // cannot fail for texts and numbers

@@ -185,7 +185,13 @@ func (e *Explainer) state(r repository.Repo) *api.ExplainedUpstream {
 	if !ok {
 		return nil
 	}
-	b, admission := registry.Breaker.State(), registry.Breaker.Foresee(r.Remote().Name, false)
+	return registry.State(r.Remote().Name)
+}
+
+// State describes an upstream as somebody finds it who asks for a repository. An empty name means
+// any repository.
+func (r Registry) State(repository string) *api.ExplainedUpstream {
+	b, admission := r.Breaker.State(), r.Breaker.Foresee(repository, false)
 	s := &api.ExplainedUpstream{Failures: b.Failures, Down: admission.Refusal, Operations: []api.ExplainedOperation{}}
 	if s.Down != "" {
 		s.Until = admission.Until.UTC()
@@ -193,14 +199,14 @@ func (e *Explainer) state(r repository.Repo) *api.ExplainedUpstream {
 	if last := cmp.Or(admission.Last, b.Last, b.Problem); last != nil {
 		s.Last = last.Error()
 	}
-	for _, o := range registry.Limiter.Reads() {
+	for _, o := range r.Limiter.Reads() {
 		x := api.ExplainedOperation{Name: o.Name, PerSecond: o.PerSecond, Ceiling: o.Ceiling, Waiting: o.Waiting, Last: o.LastError}
 		if o.PausedUntil.After(time.Now()) {
 			x.Paused = o.PausedUntil.UTC()
 		}
 		s.Operations = append(s.Operations, x)
 	}
-	if q, ok := registry.Limiter.Quota(); ok {
+	if q, ok := r.Limiter.Quota(); ok {
 		s.Quota = &api.ExplainedQuota{
 			Limit: q.Limit, Remaining: q.Remaining, Seconds: q.Window.Seconds(), Source: q.Source, Asked: q.ObservedAt.UTC(), Reserved: q.Reserved,
 		}

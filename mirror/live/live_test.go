@@ -2,7 +2,9 @@ package live_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -436,5 +438,33 @@ func BenchmarkBlob(b *testing.B) {
 		k.Blob(o, "agent", d)
 		k.Sent("cache").Add(1)
 		k.End("", "")
+	}
+}
+
+// TestFewWatch: a watcher more than there may be gets an error, and a place again when another one
+// has gone.
+func TestFewWatch(t *testing.T) {
+	table := live.New(live.Options{})
+	var stops []func()
+	watch := func() error {
+		next, stop := iter.Pull2(table.Watch(t.Context()))
+		stops = append(stops, stop)
+		_, err, _ := next()
+		return err
+	}
+	for range 16 {
+		if err := watch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e, ok := errors.AsType[*api.Error](watch()); !ok || e.Code != api.CodeUnavailable {
+		t.Fatalf("the 17th got %v", e)
+	}
+	stops[0]()
+	if err := watch(); err != nil {
+		t.Error(err)
+	}
+	for _, stop := range stops {
+		stop()
 	}
 }

@@ -36,9 +36,20 @@ func (s *shard) collect(out *api.Live) {
 	}
 }
 
-// Watch yields a snapshot at once and then each second, until ctx ends.
+// maxWatchers bounds the calls of Watch under way. Each holds one of the 32 connections that the
+// admin listener has, which also serves health and metrics.
+const maxWatchers = 16
+
+// Watch yields a snapshot at once and then each second, until ctx ends. It yields an error if there
+// are too many who watch.
 func (t *Table) Watch(ctx context.Context) iter.Seq2[api.Live, error] {
 	return func(yield func(api.Live, error) bool) {
+		if t.watchers.Add(1) > maxWatchers {
+			t.watchers.Add(-1)
+			yield(api.Live{}, api.Errorf(api.CodeUnavailable, "%d streams are open already; close one of them, or ask for %slive again and again", maxWatchers, api.Prefix))
+			return
+		}
+		defer t.watchers.Add(-1)
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for yield(t.Snapshot(), nil) {

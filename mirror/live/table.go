@@ -82,6 +82,7 @@ type Table struct {
 	pulls, pushes prometheus.GaugeFunc
 	displaced     prometheus.Counter
 	lost          atomic.Uint64 // the value of displaced
+	watchers      atomic.Int32
 }
 
 // shard has the pulls and pushes of some owners.

@@ -33,8 +33,6 @@ type Options struct {
 	// Load returns the configuration that serve would use. With an error, it returns what could be
 	// read of it.
 	Load func() (config.Config, error)
-	// Print writes a configuration without its secrets.
-	Print func(io.Writer, config.Config) error
 	// Doctor makes the checks of dray doctor, none longer than the bound. address is that of the admin
 	// listener, or empty for that of the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
@@ -135,7 +133,7 @@ func (b *bundle) here(ctx context.Context, o Options, cfg config.Config, invalid
 	var text bytes.Buffer
 	err := invalid
 	if err == nil {
-		err = o.Print(&text, cfg)
+		err = cfg.Print(&text)
 	}
 	configuration := text.Bytes()
 	if err == nil && b.names != nil {

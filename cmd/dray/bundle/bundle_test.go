@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/ctl"
@@ -112,7 +111,6 @@ func bundled(t *testing.T, path string, environ []string, said string, pages ctl
 	var out, errs bytes.Buffer
 	cmd := bundleCommand(Options{
 		Stdout: &out, Stderr: &errs, Environ: environ, Load: func() (config.Config, error) { return config.Load(path, environ) },
-		Print: func(w io.Writer, c config.Config) error { return yaml.NewEncoder(w).Encode(c) },
 		Doctor: func(context.Context, string, time.Duration) doctor.Report {
 			return doctor.Report{Findings: []doctor.Finding{{Text: said}}}
 		},

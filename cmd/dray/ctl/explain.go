@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,13 @@ referrers are not counted, and redirects are not counted separately.`,
 	cmd.Flags().StringSliceVar(&f.platforms, "platform", nil, "platforms of the client, such as linux/arm64, or all (default: linux on this machine's processor)")
 	cmd.Flags().StringSliceVar(&accept, "accept", nil, "media types that the client accepts (default: those of containerd)")
 	return cmd
+}
+
+// Explained writes what dray explain prints of an explanation.
+func Explained(w io.Writer, e api.Explanation) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	explained(table, e)
+	return table.Flush()
 }
 
 // explained writes an explanation in sentences, and its lists as tables.

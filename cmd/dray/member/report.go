@@ -41,6 +41,14 @@ func (m *Member) Endpoints() []admin.Endpoint {
 	})}
 }
 
+// Reporter returns what asks all members for their state, or nil if m is nil.
+func (m *Member) Reporter() func(context.Context) (api.Fleet, error) {
+	if m == nil {
+		return nil
+	}
+	return func(ctx context.Context) (api.Fleet, error) { return m.report(ctx), nil }
+}
+
 // report asks all members for their state at once.
 func (m *Member) report(ctx context.Context) (all api.Fleet) {
 	bounded, cancel := context.WithTimeout(ctx, cmp.Or(m.patience.Answer, statePatience))

@@ -88,8 +88,7 @@ func (a *Account) lastCount(days int) api.Savings {
 func (a *Account) Endpoints() []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("stats", func(context.Context, url.Values) (api.Stats, error) {
-			families, err := a.metrics.Gather()
-			return Of(families), err
+			return Gathered(a.metrics)
 		}),
 		admin.Query("savings", func(_ context.Context, params url.Values) (api.Savings, error) {
 			days, err := admin.Number(params, "days", RecentDays)

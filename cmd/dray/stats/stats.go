@@ -4,11 +4,18 @@ package stats
 import (
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"dray/cache"
 	"dray/mirror/admin/api"
 )
+
+// Gathered sums the counters that dray stats shows, as they are now.
+func Gathered(metrics prometheus.Gatherer) (api.Stats, error) {
+	families, err := metrics.Gather()
+	return Of(families), err
+}
 
 // Of sums the counters that dray stats shows.
 func Of(families []*dto.MetricFamily) api.Stats {

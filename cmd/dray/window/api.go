@@ -1,0 +1,30 @@
+package window
+
+import (
+	"context"
+	"iter"
+	"net/url"
+
+	"dray/mirror/admin"
+	"dray/mirror/admin/api"
+	"dray/mirror/explain"
+	"dray/mirror/live"
+)
+
+// LiveAPI lists the endpoints that show what clients pull and push. Answers without end stop with
+// ending.
+func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
+	return []admin.Endpoint{
+		admin.Query("live", func(context.Context, url.Values) (api.Live, error) { return t.Snapshot(), nil }),
+		admin.Watch("live/events", ending, func(ctx context.Context, _ url.Values) iter.Seq2[api.Live, error] { return t.Watch(ctx) }),
+	}
+}
+
+// ExplainAPI lists the endpoint that explains names.
+func ExplainAPI(e *explain.Explainer) []admin.Endpoint {
+	return []admin.Endpoint{admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {
+		return e.Explain(ctx, explain.Query{
+			Name: params.Get("name"), Listener: params.Get("listener"), User: params.Get("as"), Platforms: params["platform"], Accept: params["accept"],
+		})
+	})}
+}

@@ -1,0 +1,114 @@
+// Package window connects what operators see, the page and parts of the API, with what it shows.
+package window
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"dray/cache/disk"
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/ctl"
+	"dray/cmd/dray/program"
+	"dray/cmd/dray/registries"
+	"dray/mirror/admin"
+	"dray/mirror/admin/api"
+	"dray/mirror/admin/page"
+	"dray/mirror/explain"
+	"dray/mirror/inventory"
+	"dray/mirror/live"
+	"dray/mirror/push"
+)
+
+// Parts are what the page shows.
+type Parts struct {
+	Config     config.Config // the one in force
+	Registries []*registries.Registry
+	Checks     []admin.Check
+	Stats      func() (api.Stats, error)
+	Savings    func() (api.Savings, error)
+	Live       *live.Table
+	Disk       *disk.Dir
+	Inventory  *inventory.Inventory
+	Explain    func(context.Context, explain.Query) (api.Explanation, error)
+	Queue      func() api.Queued
+	Uploads    func() []push.OpenUpload
+	// Fleet is nil if dray is no member of a fleet.
+	Fleet func(context.Context) (api.Fleet, error)
+	Log   *slog.Logger
+}
+
+// New returns the handler of the page.
+func New(p Parts) http.Handler {
+	return page.New(page.Sources{
+		Version:   program.Version(),
+		Ready:     func(ctx context.Context) api.Readiness { return admin.Ready(ctx, p.Checks, 0) },
+		Stats:     p.Stats,
+		Live:      p.Live.Snapshot,
+		Upstreams: p.upstreams,
+		Disk:      p.disk,
+		Images:    p.images,
+		Explain: func(ctx context.Context, name string) (api.Explanation, error) {
+			return p.Explain(ctx, explain.Query{Name: name})
+		},
+		Tell:    ctl.Explained,
+		Queue:   p.Queue,
+		Uploads: p.uploads,
+		Savings: p.Savings,
+		Fleet:   p.Fleet,
+		Configuration: func() (string, error) {
+			var text strings.Builder
+			err := p.Config.Print(&text)
+			return text.String(), err
+		},
+		Log: p.Log,
+	})
+}
+
+// upstreams returns the upstreams of the configuration, with the state of those that are
+// registries.
+func (p Parts) upstreams() []page.Upstream {
+	all := make([]page.Upstream, len(p.Config.Upstreams))
+	for i, u := range p.Config.Upstreams {
+		all[i] = page.Upstream{Name: u.Name, Kind: string(u.Kind), Registry: "stored in dray alone", Push: u.Push}
+		for _, r := range p.Registries {
+			if r.Name == u.Name {
+				all[i].Registry = r.Registry
+				all[i].State = explain.Registry{Breaker: r.Breaker, Limiter: r.Limiter}.State("")
+			}
+		}
+	}
+	return all
+}
+
+// scanPatience is how long the page waits at a start until the directory of the cache has been
+// read. Without that it does not say which blob is evicted next.
+const scanPatience = 20 * time.Millisecond
+
+func (p Parts) disk(ctx context.Context) (page.Disk, error) {
+	s := p.Disk.Stats()
+	d := page.Disk{Used: s.Bytes, Reserved: s.Reserved, Pinned: s.Pinned, Max: s.MaxBytes, Blobs: s.Blobs, Unverified: s.Unverified}
+	d.Free, _ = p.Disk.Free() // 0 if it is not known
+	ctx, cancel := context.WithTimeout(ctx, scanPatience)
+	defer cancel()
+	if victims, err := p.Inventory.Eviction(ctx, 1, 1); err == nil && len(victims) > 0 {
+		d.Next = &victims[0]
+	}
+	return d, nil
+}
+
+func (p Parts) images(ctx context.Context) iter.Seq2[api.Image, error] {
+	return p.Inventory.Images(ctx, "")
+}
+
+func (p Parts) uploads() []page.Upload {
+	open := p.Uploads()
+	all := make([]page.Upload, len(open))
+	for i, u := range open {
+		all[i] = page.Upload(u)
+	}
+	return all
+}

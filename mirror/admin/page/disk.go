@@ -1,0 +1,72 @@
+package page
+
+import (
+	"fmt"
+	"time"
+)
+
+// diskView is what is shown of the cache on disk.
+type diskView struct {
+	Disk
+	Short    string
+	Shares   []share
+	Forecast []string
+}
+
+func diskOf(d Disk) *diskView {
+	v := &diskView{Disk: d, Short: size(d.Used)}
+	whole := d.Max
+	if whole > 0 {
+		v.Short += " of " + size(whole)
+	} else {
+		whole = d.Used + d.Reserved + d.Free
+	}
+	at := 0.0
+	for _, s := range []share{
+		{Name: "pinned", Value: d.Pinned}, {Name: "used", Value: max(d.Used-d.Pinned, 0)}, {Name: "reserved", Value: d.Reserved},
+		{Name: "free", Value: max(whole-d.Used-d.Reserved, 0)},
+	} {
+		if s.Value > 0 && whole > 0 {
+			s.From, s.Width = at, min(100*float64(s.Value)/float64(whole), 100-at)
+			at += s.Width
+			v.Shares = append(v.Shares, s)
+		}
+	}
+	v.Forecast = forecast(d)
+	return v
+}
+
+// full is the share of the quota from which on the cache counts as full: eviction makes room for
+// what comes next.
+const full = 0.97
+
+// maxDays bounds the days of a forecast.
+const maxDays = 36_500
+
+// forecast says in sentences what is to be expected of the disk.
+func forecast(d Disk) (all []string) {
+	room, left := max(d.Max-d.Used-d.Reserved, 0), d.Free
+	if d.Max > 0 {
+		left = min(room, d.Free)
+	}
+	switch {
+	case d.Max > 0 && float64(d.Used+d.Reserved) >= full*float64(d.Max):
+		all = append(all, "The cache is full: for what comes, dray evicts what is worth least.")
+	case d.Max == 0:
+		all = append(all, fmt.Sprintf("There is no quota: the cache may use the free space of its disk, which is %s.", size(d.Free)))
+	case d.Free < room:
+		all = append(all, fmt.Sprintf("Only %s of the disk are free, less than the %s that the quota allows, so dray evicts before the quota is reached.", size(d.Free), size(room)))
+	}
+	switch {
+	case d.Measured == 0:
+	case d.Growth <= 0:
+		all = append(all, fmt.Sprintf("It has not grown in the last %s.", about(d.Measured)))
+	default:
+		days := float64(left) / d.Growth
+		all = append(all, fmt.Sprintf("In the last %s it grew by %s a day. If that goes on, it is full in %s.", about(d.Measured), size(int64(d.Growth)), about(time.Duration(min(days, maxDays)*float64(24*time.Hour)))))
+	}
+	if d.Unverified > 0 {
+		all = append(all, fmt.Sprintf("dray did not stop cleanly, and has yet to verify %s.", count(d.Unverified, "blob", "blobs")))
+	}
+	return all
+}

@@ -1,0 +1,95 @@
+package page
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/a-h/templ"
+
+	"dray/mirror/admin/api"
+)
+
+// signs stand before the words of states, by their kind.
+var signs = map[string]string{"good": "✓", "warn": "!", "bad": "✕", "busy": "▸", "off": "–"}
+
+// liveView has the pulls and pushes that are shown.
+type liveView struct {
+	api.Live
+	// AllPulls and AllPushes count those that there are.
+	AllPulls, AllPushes int
+	Down, Up            int64 // bytes per second
+	// From is the address of a page with the same view.
+	From string
+}
+
+// busiest returns the busiest pulls and pushes, at most most of each. 0 means all.
+func busiest(l api.Live, most int) liveView {
+	v := liveView{Live: l, AllPulls: len(l.Pulls), AllPushes: len(l.Pushes), From: livePath}
+	for _, p := range l.Pulls {
+		v.Down += p.Rate
+	}
+	for _, p := range l.Pushes {
+		v.Up += p.Rate
+	}
+	v.Pulls, v.Pushes = slices.Clone(l.Pulls), slices.Clone(l.Pushes)
+	slices.SortStableFunc(v.Pulls, func(a, b api.LivePull) int { return busier(a.LiveEntry, b.LiveEntry) })
+	slices.SortStableFunc(v.Pushes, func(a, b api.LivePush) int { return busier(a.LiveEntry, b.LiveEntry) })
+	if most > 0 {
+		v.Pulls, v.Pushes = v.Pulls[:min(len(v.Pulls), most)], v.Pushes[:min(len(v.Pushes), most)]
+		v.From = address(livePath, "most", strconv.Itoa(most))
+	}
+	return v
+}
+
+func busier(a, b api.LiveEntry) int {
+	active := func(e api.LiveEntry) int {
+		if e.State == api.LiveActive {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(active(a), active(b)), cmp.Compare(b.Rate, a.Rate), b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID))
+}
+
+// most are the pulls and pushes of the overview.
+const most = 8
+
+// live serves all pulls and pushes under way, or as many as the parameter most says.
+func (h *Handler) live(_ context.Context, f frame, r *http.Request) (templ.Component, error) {
+	if h.s.Live == nil {
+		return nil, errNotHere
+	}
+	n, _ := strconv.Atoi(r.URL.Query().Get("most"))
+	return livePage(f, busiest(h.s.Live(), n)), nil
+}
+
+// layers says how many layers a client has asked for.
+func layers(l api.LiveLayers) string {
+	if l.Of == 0 {
+		return strconv.Itoa(l.Asked) + " of ?"
+	}
+	return strconv.Itoa(l.Asked) + " of " + strconv.Itoa(l.Of)
+}
+
+func rate(n int64) string {
+	if n == 0 {
+		return "–"
+	}
+	return size(n) + "/s"
+}
+
+// checkKind is the kind of the state of checks.
+func checkKind(c api.LiveChecks) string {
+	switch c {
+	case api.LiveChecksPass:
+		return "good"
+	case api.LiveChecksReject:
+		return "bad"
+	case api.LiveChecksUnknown:
+		return "warn"
+	}
+	return "busy"
+}

@@ -1,0 +1,148 @@
+package page
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/a-h/templ"
+
+	"dray/mirror/admin/api"
+)
+
+// errNotHere says that dray has no such part.
+var errNotHere = api.Errorf(api.CodeNotFound, "This dray has no such part.")
+
+// overviewView is what the first page shows.
+type overviewView struct {
+	Ready     *api.Readiness
+	Figures   []figure
+	Live      *liveView
+	Upstreams []Upstream
+	Disk      *diskView
+}
+
+// figure is a number that is worth a look.
+type figure struct{ Name, Value, More, Path string }
+
+func (h *Handler) overview(ctx context.Context, f frame, _ *http.Request) (templ.Component, error) {
+	var v overviewView
+	if h.s.Ready != nil {
+		v.Ready = new(h.s.Ready(ctx))
+	}
+	if h.s.Live != nil {
+		v.Live = new(busiest(h.s.Live(), most))
+	}
+	if h.s.Upstreams != nil {
+		v.Upstreams = h.s.Upstreams()
+	}
+	if h.s.Disk != nil {
+		d, err := h.s.Disk(ctx)
+		if err != nil {
+			return nil, err
+		}
+		v.Disk = diskOf(d)
+	}
+	var err error
+	v.Figures, err = h.figures(f, v)
+	return overviewPage(f, v), err
+}
+
+// figures are the numbers at the top of the overview.
+func (h *Handler) figures(f frame, v overviewView) (all []figure, err error) {
+	if h.s.Stats != nil {
+		s, err := h.s.Stats()
+		if err != nil {
+			return nil, err
+		}
+		since := "since the start"
+		if !s.Started.IsZero() {
+			since = "in " + about(f.At.Sub(s.Started))
+		}
+		all = append(all,
+			figure{"Layers held", percent(s.HitRatio), "of those that clients asked for " + since, ""},
+			figure{"Sent to clients", size(s.SentBytes), count(int(s.Requests), "request", "requests") + " " + since, ""},
+			figure{"Fetched from upstreams", size(s.FetchedBytes), fmt.Sprintf("%s saved, %s", size(s.SavedBytes), percent(s.SavedRatio)), ""},
+		)
+	}
+	if v.Disk != nil {
+		all = append(all, figure{"Cache on disk", v.Disk.Short, count(v.Disk.Blobs, "blob", "blobs"), ""})
+	}
+	if h.s.Queue != nil {
+		q := h.s.Queue()
+		failed := 0
+		for _, p := range q.Pushes {
+			if p.State == "failed" {
+				failed++
+			}
+		}
+		more := "acknowledged, and not forwarded yet"
+		if failed > 0 {
+			more = count(failed, "push", "pushes") + " refused by a registry"
+		}
+		all = append(all, figure{"Queued pushes", thousands(int64(len(q.Pushes))), more, pushesPath})
+	}
+	if h.s.Savings != nil {
+		s, err := h.s.Savings()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, figure{"Net savings", dollars(s.NetUSD), fmt.Sprintf("in %.0f days", s.Days), savingsPath})
+	}
+	return all, nil
+}
+
+// problems are the checks that fail.
+func problems(r api.Readiness) (all []api.Result) {
+	for _, c := range r.Checks {
+		if c.Failed() {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// readyKind is the kind of the state of the whole.
+func readyKind(s api.Status) string {
+	switch s {
+	case api.Ready:
+		return "good"
+	case api.Degraded:
+		return "warn"
+	}
+	return "bad"
+}
+
+// upstreamState is the kind of the state of an upstream, and the state in words.
+func upstreamState(s *api.ExplainedUpstream) (kind, text string) {
+	switch {
+	case s == nil:
+		return "good", "stored here"
+	case s.Down != "":
+		return "bad", "down"
+	case s.Failures > 0:
+		return "warn", count(s.Failures, "failure", "failures") + " in a row"
+	}
+	for _, o := range s.Operations {
+		if !o.Paused.IsZero() {
+			return "warn", "paused"
+		}
+	}
+	if s.Quota != nil && s.Quota.Reserved {
+		return "warn", "quota low"
+	}
+	return "good", "asked"
+}
+
+// limited reports whether something bounds the requests of an operation now.
+func limited(o api.ExplainedOperation) bool {
+	return o.PerSecond > 0 || o.Waiting > 0 || !o.Paused.IsZero()
+}
+
+// waiting counts the requests that wait to be sent.
+func waiting(s *api.ExplainedUpstream) (n int) {
+	for _, o := range s.Operations {
+		n += o.Waiting
+	}
+	return n
+}

@@ -1,0 +1,205 @@
+package page
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/a-h/templ"
+
+	"dray/mirror/admin/api"
+)
+
+// Sources are the functions by which the page gets what it shows. They may be called concurrently,
+// and change nothing. The package does not call those that are nil, and leaves out what they would
+// tell.
+type Sources struct {
+	// Version is that of dray.
+	Version string
+	// Ready runs the checks of /readyz.
+	Ready func(ctx context.Context) api.Readiness
+	// Stats returns what was counted since dray was started.
+	Stats func() (api.Stats, error)
+	// Live returns the pulls and pushes under way.
+	Live func() api.Live
+	// Upstreams returns the upstreams in the order of the configuration.
+	Upstreams func() []Upstream
+	// Disk describes the cache on disk.
+	Disk func(ctx context.Context) (Disk, error)
+	// Images yields the images in the cache, sorted by name.
+	Images func(ctx context.Context) iter.Seq2[api.Image, error]
+	// Explain says what is known about an image, and Tell writes that as dray explain does.
+	Explain func(ctx context.Context, name string) (api.Explanation, error)
+	Tell    func(w io.Writer, e api.Explanation) error
+	// Queue returns the pushes that are not forwarded yet.
+	Queue func() api.Queued
+	// Uploads returns the uploads that clients have begun and not ended.
+	Uploads func() []Upload
+	// Savings returns what was saved in the last 30 days.
+	Savings func() (api.Savings, error)
+	// Fleet returns the members of the fleet. It is nil if dray is no member of one.
+	Fleet func(ctx context.Context) (api.Fleet, error)
+	// Configuration returns the effective configuration as YAML, without secrets.
+	Configuration func() (string, error)
+	// Log gets errors of answers; nil discards.
+	Log *slog.Logger
+}
+
+// Upstream is an upstream and its state.
+type Upstream struct {
+	Name string
+	// Registry is the registry's own name, and Kind that of the configuration.
+	Registry, Kind string
+	// Push says that clients may push to it.
+	Push bool
+	// State is nil if the content is stored in dray alone.
+	State *api.ExplainedUpstream
+}
+
+// Disk describes the cache on disk. The numbers of bytes are those of whole blocks.
+type Disk struct {
+	Used, Reserved, Pinned int64
+	// Max is the quota; 0 means that only the free space of the disk is the bound.
+	Max int64
+	// Free is the free space of the file system that the cache may use.
+	Free              int64
+	Blobs, Unverified int
+	// Next is the blob that is evicted next. It is nil if there is none, or it is not known.
+	Next *api.Victim
+	// Growth is in bytes a day, measured over the time Measured; 0 if that is not known.
+	Growth   float64
+	Measured time.Duration
+}
+
+// Upload is an upload of a client.
+type Upload struct {
+	Upstream, Repository, User string
+	// Bytes is how many have come.
+	Bytes int64
+	// Last is when the last request ended; it is zero while one is under way.
+	Last time.Time
+}
+
+// policy is the content security policy of all answers.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// Handler serves the page. Create it with New.
+type Handler struct {
+	s      Sources
+	log    *slog.Logger
+	mux    *http.ServeMux
+	assets assets
+	images listing
+}
+
+// New returns a Handler for / and everything below [Prefix].
+func New(s Sources) *Handler {
+	h := &Handler{s: s, log: cmp.Or(s.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(), assets: newAssets(), images: listing{all: s.Images}}
+	h.page("GET /{$}", "Overview", h.overview)
+	h.page("GET "+livePath, "Live", h.live)
+	h.page("GET "+imagesPath, "Images", h.imageList)
+	h.page("GET "+imagePath, "Image", h.image)
+	h.page("GET "+pushesPath, "Pushes", h.pushes)
+	h.page("GET "+savingsPath, "Savings", h.savings)
+	h.page("GET "+fleetPath, "Fleet", h.fleet)
+	h.page("GET "+configurationPath, "Configuration", h.configuration)
+	h.mux.Handle("GET "+assetPrefix, h.assets)
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		h.fail(w, r, api.Errorf(api.CodeNotFound, "There is no page %s.", r.URL.Path))
+	})
+	return h
+}
+
+// Prefix is the path below which all of the page is, but for its beginning.
+const Prefix = "/ui/"
+
+const (
+	livePath          = Prefix + "live"
+	imagesPath        = Prefix + "images"
+	imagePath         = Prefix + "image"
+	pushesPath        = Prefix + "pushes"
+	savingsPath       = Prefix + "savings"
+	fleetPath         = Prefix + "fleet"
+	configurationPath = Prefix + "configuration"
+	assetPrefix       = Prefix + "assets/"
+)
+
+// ServeHTTP answers a request. The caller has checked that it may be answered.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Content-Security-Policy", policy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.mux.ServeHTTP(w, r)
+}
+
+// frame is what all pages have in common.
+type frame struct {
+	Title, Path, Version string
+	At                   time.Time
+	Assets               assets
+	Nav                  []link
+}
+
+// link leads to a page.
+type link struct{ Path, Text string }
+
+func (h *Handler) frame(title string, r *http.Request) frame {
+	f := frame{Title: title, Path: r.URL.Path, Version: h.s.Version, At: time.Now().UTC(), Assets: h.assets}
+	add := func(is bool, path, text string) {
+		if is {
+			f.Nav = append(f.Nav, link{path, text})
+		}
+	}
+	add(true, "/", "Overview")
+	add(h.s.Live != nil, livePath, "Live")
+	add(h.s.Images != nil, imagesPath, "Images")
+	add(h.s.Queue != nil || h.s.Uploads != nil, pushesPath, "Pushes")
+	add(h.s.Savings != nil, savingsPath, "Savings")
+	add(h.s.Fleet != nil, fleetPath, "Fleet")
+	add(h.s.Configuration != nil, configurationPath, "Configuration")
+	return f
+}
+
+// page serves what body returns.
+func (h *Handler) page(pattern, title string, body func(ctx context.Context, f frame, r *http.Request) (templ.Component, error)) {
+	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		c, err := body(r.Context(), h.frame(title, r), r)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		h.render(w, r, http.StatusOK, c)
+	})
+}
+
+// fail answers with a page about an error.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		status = e.Code.Status()
+	}
+	h.render(w, r, status, failure(h.frame("Not shown", r), err.Error()))
+}
+
+// render sends a whole page. It sends nothing of a page that cannot be made.
+func (h *Handler) render(w http.ResponseWriter, r *http.Request, status int, c templ.Component) {
+	var out bytes.Buffer
+	if err := c.Render(r.Context(), &out); err != nil {
+		h.log.Warn("cannot make a page for operators", "path", r.URL.Path, "error", err)
+		http.Error(w, "the page cannot be made: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(out.Bytes()) // fails only if the client has disconnected
+}

@@ -1,0 +1,43 @@
+package page
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/a-h/templ"
+
+	"dray/mirror/admin/api"
+)
+
+func (h *Handler) savings(_ context.Context, f frame, _ *http.Request) (templ.Component, error) {
+	if h.s.Savings == nil {
+		return nil, errNotHere
+	}
+	s, err := h.s.Savings()
+	if err != nil {
+		return nil, err
+	}
+	return savingsPage(f, s), nil
+}
+
+// dollars formats an amount.
+func dollars(usd float64) string {
+	if usd < 0 {
+		return fmt.Sprintf("−$%.2f", -usd)
+	}
+	return fmt.Sprintf("$%.2f", usd)
+}
+
+// price formats the price of a unit with as many digits as it needs.
+func price(usd float64) string { return "$" + strconv.FormatFloat(usd, 'f', -1, 64) }
+
+// timeSaved says how much time clients saved, or why that is not known.
+func timeSaved(up api.UpstreamSavings) string {
+	if up.SavedSeconds == nil {
+		return fmt.Sprintf("unknown, %d of 20 samples", up.Samples)
+	}
+	return about(time.Duration(*up.SavedSeconds * float64(time.Second)))
+}

@@ -1,0 +1,197 @@
+package page
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/admin/api"
+)
+
+// size formats a number of bytes with a decimal unit, such as 1.5 GB.
+func size(n int64) string {
+	if n < 0 {
+		return "−" + size(-max(n, -math.MaxInt64))
+	}
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, units := float64(n), "kMGTPE"
+	for value /= 1000; value >= 999.95 && len(units) > 1; value /= 1000 {
+		units = units[1:]
+	}
+	return fmt.Sprintf("%.1f %cB", value, units[0])
+}
+
+// sizeOr is size for a number that may be unknown, which is -1.
+func sizeOr(n int64) string {
+	if n < 0 {
+		return "unknown"
+	}
+	return size(n)
+}
+
+// about formats a duration roughly.
+func about(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	}
+	return fmt.Sprintf("%.0f days", d.Hours()/24)
+}
+
+// ago says how long before now something was.
+func ago(at, now time.Time) string {
+	if at.IsZero() {
+		return "never"
+	}
+	return about(now.Sub(at)) + " ago"
+}
+
+// stamp is a time as programs read it.
+func stamp(at time.Time) string { return at.UTC().Format(time.RFC3339) }
+
+// clock is a time as people read it.
+func clock(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func percent(ratio float64) string { return fmt.Sprintf("%.1f %%", 100*ratio) }
+
+// count says how many there are of something.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return thousands(int64(n)) + " " + many
+}
+
+// thousands groups the digits of a number by spaces that do not break.
+func thousands(n int64) string {
+	text := fmt.Sprintf("%d", n)
+	sign := ""
+	if n < 0 {
+		sign, text = "−", text[1:]
+	}
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "\u202f" + text[i:]
+	}
+	return sign + text
+}
+
+// short is a digest as people compare it.
+func short(d digest.Digest) string {
+	algorithm, hex, ok := strings.Cut(string(d), ":")
+	if !ok || len(hex) <= 12 {
+		return string(d)
+	}
+	return algorithm + ":" + hex[:12]
+}
+
+// imageName is the name of a repository with a tag or a digest.
+func imageName(upstream, repository, reference string) string {
+	name := repository
+	if upstream != "" {
+		name = upstream + "/" + repository
+	}
+	switch {
+	case reference == "":
+		return name
+	case strings.Contains(reference, ":"):
+		return name + "@" + reference
+	}
+	return name + ":" + reference
+}
+
+// client is who sends requests.
+func client(e api.LiveEntry) string {
+	switch {
+	case e.Client == "":
+		return e.User
+	case e.User == "":
+		return e.Client
+	}
+	return e.User + "@" + e.Client
+}
+
+// address is a path with parameters, without those that are empty.
+func address(path string, pairs ...string) string {
+	params := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			params.Set(pairs[i], pairs[i+1])
+		}
+	}
+	if len(params) == 0 {
+		return path
+	}
+	return path + "?" + params.Encode()
+}
+
+// share is a part of a whole, such as the bytes from one source.
+type share struct {
+	Name  string
+	Value int64
+	// From and Width are in percent of the whole.
+	From, Width float64
+}
+
+// sourceNames are the sources of bytes as they are shown, in the order of their cost.
+var sourceNames = []struct{ key, name string }{
+	{"memory", "memory"}, {"disk", "disk"}, {"cache", "cache"}, {"stale", "stale"}, {"updating", "updating"}, {"prefetch", "prefetch"}, {"flight", "shared"}, {"member", "member"}, {"bucket", "bucket"}, {"origin", "origin"}, {"direct", "uncached"},
+}
+
+// shares returns the parts of a whole by source, without those that are 0.
+func shares(by map[string]int64) (all []share) {
+	var whole int64
+	for _, n := range by {
+		whole += max(n, 0)
+	}
+	if whole == 0 {
+		return nil
+	}
+	add := func(name string, n int64) {
+		if n > 0 {
+			all = append(all, share{Name: name, Value: n, Width: 100 * float64(n) / float64(whole)})
+		}
+	}
+	known := map[string]bool{}
+	for _, s := range sourceNames {
+		add(s.name, by[s.key])
+		known[s.key] = true
+	}
+	var others int64
+	for key, n := range by {
+		if !known[key] {
+			others += max(n, 0)
+		}
+	}
+	add("other", others)
+	at := 0.0
+	for i := range all {
+		all[i].From = at
+		at += all[i].Width
+	}
+	return all
+}
+
+// sharesText says the largest parts of a whole in words.
+func sharesText(all []share) string {
+	sorted := slices.Clone(all)
+	slices.SortStableFunc(sorted, func(a, b share) int { return int(math.Copysign(1, b.Width-a.Width)) })
+	var words []string
+	for _, s := range sorted[:min(len(sorted), 3)] {
+		words = append(words, fmt.Sprintf("%s %.0f %%", s.Name, s.Width))
+	}
+	return strings.Join(words, ", ")
+}
+
+// number formats a coordinate.
+func number(x float64) string { return fmt.Sprintf("%.2f", x) }

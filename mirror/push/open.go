@@ -1,0 +1,36 @@
+package push
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// OpenUpload is an upload that a client has begun and not ended.
+type OpenUpload struct {
+	Upstream, Repository, User string
+	// Bytes is how many have come.
+	Bytes int64
+	// Last is when the last request ended; it is zero while a request is under way.
+	Last time.Time
+}
+
+// Uploads lists the open uploads by their repositories. Their IDs are left out, because somebody
+// who knows the ID of an anonymous client's upload may continue it.
+func (p *Pusher) Uploads() []OpenUpload {
+	all := []OpenUpload{}
+	for _, s := range p.sessions.all() {
+		o := OpenUpload{Upstream: s.repo.Up.Name, Repository: s.repo.Name, User: s.user, Bytes: s.blob.Size()}
+		select {
+		case <-s.mu:
+			o.Last = s.lastUsed
+			s.mu <- struct{}{}
+		default:
+		}
+		all = append(all, o)
+	}
+	slices.SortFunc(all, func(a, b OpenUpload) int {
+		return cmp.Or(cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Repository, b.Repository), cmp.Compare(b.Bytes, a.Bytes))
+	})
+	return all
+}
