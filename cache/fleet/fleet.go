@@ -91,6 +91,7 @@ type Fleet struct {
 	interrupted context.Context
 	interrupt   context.CancelFunc
 	most        int // leases
+	working     underWay
 
 	mu       sync.Mutex // guards the fields below
 	held     map[digest.Digest]*lease

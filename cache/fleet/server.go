@@ -41,9 +41,10 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Serve answers other members until ctx ends, and closes ln. Then it gives up all leases, waits up
-// to Options.Grace for members that still read, and returns nil. It returns an error if the
-// listener fails.
+// Serve answers other members until ctx ends. Then it gives up all leases, waits up to
+// Options.Grace for requests of other members that are under way, closes ln, and returns nil. While
+// a handler of [Fleet.Handle] works, others can still ask whether this member is alive. Serve
+// returns an error if the listener fails.
 func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	s := &http.Server{
 		Handler: f, TLSConfig: serverTLS(f.o.Keys), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
@@ -67,6 +68,8 @@ func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	f.leave(ctx)
 	late, cancel := context.WithTimeout(ctx, f.o.Grace)
 	defer cancel()
+	defer context.AfterFunc(f.interrupted, cancel)()
+	f.working.wait(late)
 	if s.Shutdown(late) != nil {
 		f.log.Warn("members of the fleet that still read from this one were cut off")
 		_ = s.Close()
@@ -128,7 +131,48 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not a request that this member knows", http.StatusNotImplemented)
 		return
 	}
+	if !strings.HasPrefix(r.URL.Path, blobPath) { // readers of blobs do without an answer
+		defer f.working.begin()()
+	}
 	handler.ServeHTTP(w, r)
+}
+
+// underWay counts requests.
+type underWay struct {
+	mu   sync.Mutex
+	n    int
+	none chan struct{} // closed when there are none; nil if nobody waits for that
+}
+
+// begin counts a request until end is called.
+func (u *underWay) begin() (end func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n++
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.n--; u.n == 0 && u.none != nil {
+			close(u.none)
+			u.none = nil
+		}
+	}
+}
+
+// wait waits until there are no requests, or ctx ends. It is called once.
+func (u *underWay) wait(ctx context.Context) {
+	u.mu.Lock()
+	if u.n == 0 {
+		u.mu.Unlock()
+		return
+	}
+	none := make(chan struct{})
+	u.none = none
+	u.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
+	}
 }
 
 // Handle has a handler answer the requests of other members whose path begins with prefix, which

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -227,9 +228,14 @@ func (x *Request) Authorise(needs ...identity.Need) (identity.Principal, error) 
 	return x.Listener.Policy.Authorise(x.R, needs...)
 }
 
-// May reports whether the client may perform an action on the repository.
+// May reports whether the client may perform an action on the repository. If so, the right is among
+// the Needs from then on.
 func (x *Request) May(action identity.Action) bool {
-	_, err := x.Authorise(identity.Need{Action: action, Repository: x.Target.Name})
+	need := identity.Need{Action: action, Repository: x.Target.Name}
+	_, err := x.Authorise(need)
+	if err == nil && !slices.Contains(x.Needs, need) {
+		x.Needs = append(x.Needs, need)
+	}
 	return err == nil
 }
 

@@ -133,8 +133,50 @@ func (b *Passed) Interrupt() {
 	}
 }
 
-// End is Interrupt. It returns when no read is under way.
+// Early is called before an answer that may begin before the end of the body. If it does, the
+// connection ends with the answer, and [Passed.End] makes sure that the client gets it.
+func (b *Passed) Early() {
+	if b.unread() && b.w.r.ProtoMajor == 1 {
+		b.w.Header().Set("Connection", "close")
+	}
+}
+
+// unread reports whether there is a rest of a body that has been read in part.
+func (b *Passed) unread() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.begun && !b.over
+}
+
+// lingerWithin bounds the time for which the rest of a body is read that nobody needs.
+const lingerWithin = 5 * time.Second
+
+// linger sends the answer, and reads what the client still sends, until the client has the answer
+// and closes the connection. Otherwise the connection would be reset, and the answer could be lost
+// (RFC 9112, 9.6).
+func (b *Passed) linger() {
+	if b.conn.Flush() != nil {
+		return
+	}
+	b.mu.Lock()
+	b.gone = true
+	_ = b.conn.SetReadDeadline(time.Now().Add(lingerWithin)) // also for a read that is under way
+	b.mu.Unlock()
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if _, err := io.Copy(io.Discard, b.body); err == nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.over = true
+	}
+}
+
+// End is Interrupt, after the client has had time to get an answer that began before the end of the
+// body. It returns when no read is under way.
 func (b *Passed) End() {
+	if b.w.Started() && !b.w.Broken() && b.unread() && b.w.r.ProtoMajor == 1 {
+		b.linger()
+	}
 	b.Interrupt()
 	b.reading.Lock()
 	defer b.reading.Unlock()

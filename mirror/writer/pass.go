@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,8 +32,8 @@ func (e *movedError) Error() string {
 	return fmt.Sprintf("member %s works on the repository", e.Holder)
 }
 
-// goneError says that a member did not answer, and that nothing of the body was read. So the
-// request can be repeated.
+// goneError says that a member did not answer, and that it has not begun to work on the request. So
+// the request can be repeated.
 type goneError struct{ err error }
 
 func (e *goneError) Error() string { return e.err.Error() }
@@ -68,7 +70,8 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	defer stop(nil)
 	body := x.W.Pass()
 	defer body.End()
-	r, err := w.outgoing(ctx, x, body, how)
+	var at progress
+	r, err := w.outgoing(at.of(ctx), x, body, how)
 	if err != nil {
 		return err
 	}
@@ -81,7 +84,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 		stop(errSilent)
 		body.Interrupt() // net/http waits for a read that is under way
 	})()
-	resp, err := w.o.Members.Send(ctx, member, r)
+	resp, err := w.o.Members.Send(r.Context(), member, r)
 	if !late() && err == nil {
 		_ = resp.Body.Close() // it breaks off
 		err = errLate
@@ -90,7 +93,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 		if cause := context.Cause(ctx); errors.Is(cause, errSilent) || errors.Is(cause, errLate) {
 			err = cause
 		}
-		return w.unanswered(x, body, err)
+		return w.unanswered(x, body, &at, err)
 	}
 	defer resp.Body.Close()
 	if text := resp.Header.Get(headerMoved); text != "" {
@@ -101,16 +104,37 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 		return m
 	}
 	if resp.Header.Get(headerWorker) != to.Holder {
-		return w.unanswered(x, body, fmt.Errorf("the member answered %s", resp.Status))
+		return w.unanswered(x, body, &at, fmt.Errorf("the member answered %s", resp.Status))
 	}
 	if how.takes != nil && !how.takes(resp.StatusCode) {
 		return errNotTaken
 	}
+	body.Early()
 	return w.relay(x, to, resp)
 }
 
+// progress is how far a request to another member has got.
+type progress struct{ sent, answered atomic.Bool }
+
+// of returns the context for the request.
+func (p *progress) of(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders:         func() { p.sent.Store(true) },
+		GotFirstResponseByte: func() { p.answered.Store(true) },
+	})
+}
+
+// done reports whether the member may have done what the request asks for, although it has read
+// nothing of a body. Whoever repeats such a request may learn that there is nothing to be done.
+// Requests that begin an upload can be repeated, and so can those that read. If the member that
+// answered was not the one that was meant, it has done nothing.
+func (p *progress) done(x *request.Request) bool {
+	once := x.Q.Write() && x.R.Method != http.MethodPost && x.R.ContentLength == 0
+	return once && p.sent.Load() && !p.answered.Load()
+}
+
 // unanswered returns the error for a request that has got no answer.
-func (w *Writers) unanswered(x *request.Request, body *wire.Passed, err error) error {
+func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress, err error) error {
 	switch {
 	case x.R.Context().Err() != nil && !errors.Is(err, errSilent):
 		return context.Cause(x.R.Context())
@@ -119,10 +143,11 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, err error) e
 	case errors.Is(err, fleet.ErrProtocol): // it goes on to be the writer
 		w.m.passed.WithLabelValues(passedFailed).Inc()
 		return tooFar(x, body, err)
-	case !body.Abandon():
+	case !body.Abandon() && !at.done(x):
 		return &goneError{err}
 	}
 	w.m.passed.WithLabelValues(passedFailed).Inc()
+	body.Early()
 	if lost := body.Lost(); lost != nil {
 		err = oci.ErrBlobUploadInvalid.With("the body of the request ended early").Because(lost)
 	} else {
@@ -135,6 +160,7 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, err error) e
 func tooFar(x *request.Request, body *wire.Passed, err error) error {
 	err = oci.ErrUnavailable.With("%v; it works on the pushes to %s: bring the members of the fleet to versions of dray next to each other, and push again", err, x.Repo.Name)
 	if body.Abandon() {
+		body.Early()
 		return x.Fail(err)
 	}
 	return err

@@ -46,7 +46,11 @@ type member struct {
 	passed atomic.Int64
 	// confirmed counts how often this member has asked whether it is still the writer.
 	confirmed atomic.Int64
-	live      func() []fleet.Member
+	// asked counts the questions of this member whether another one is alive, when they have ended.
+	asked atomic.Int64
+	// stop makes the member stop answering others, in order.
+	stop func()
+	live func() []fleet.Member
 	// kill ends all connections of clients and members at once, and refuses further ones.
 	kill func()
 }
@@ -121,6 +125,7 @@ func (w *world) start(m *member, alive *fleettest.Memory, edit func(*member, *mi
 	front.Listener = clients
 	front.Start()
 	m.url, m.client = front.URL, &http.Client{Transport: &http.Transport{}}
+	m.stop = stop
 	m.kill = func() { m.ln.Kill(); clients.Kill() }
 	w.Cleanup(func() {
 		m.client.CloseIdleConnections()
@@ -174,6 +179,9 @@ type counting struct {
 }
 
 func (c counting) Send(ctx context.Context, to fleet.Member, r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/alive") {
+		defer c.m.asked.Add(1)
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = counted{r.Body, c.m}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -462,6 +463,79 @@ func TestTakenOver(t *testing.T) {
 	a.Mirror.Writers().Renew(t.Context())
 	w.want(a, 201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType) // b works on it
 	w.has("team/app", "v1", m)
+}
+
+// TestWriterStops has the writer stop in order while it receives a blob. The request ends well,
+// however long it takes.
+func TestWriterStops(t *testing.T) {
+	w := start(t, 2, nil)
+	back, front := w.members[0], w.members[1]
+	at := w.want(back, 202, "POST", "/v2/team/app/blobs/uploads/", nil).Header.Get("Location")
+	blob := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+	body := &held{Reader: bytes.NewReader(blob), at: len(blob) / 2, release: make(chan struct{})}
+	done := make(chan answer, 1)
+	go func() {
+		a, err := front.send("PATCH", at, body)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- a
+	}()
+	front.Until(func() bool { return front.passed.Load() == int64(len(blob)/2) })
+	back.stop()
+	asked := front.asked.Load()
+	front.Until(func() bool { return front.asked.Load() > asked+2 || len(done) > 0 })
+	close(body.release)
+	if a := <-done; a.Response == nil || a.StatusCode != 202 {
+		t.Errorf("got %v %s", a.Response, a.body)
+	}
+}
+
+// last is a deleter whose member ends when it has deleted something, before it can say so.
+type last struct {
+	deleter
+	m     *member
+	calls *atomic.Int64
+}
+
+func (l last) DeleteManifest(ctx context.Context, r upstream.Repo, ref oci.Reference) error {
+	l.calls.Add(1)
+	err := l.deleter.DeleteManifest(ctx, r, ref)
+	l.m.ln.Kill()
+	return err
+}
+
+// TestDoneOnce has the writer end after it has done what a request without a body asks for. Nobody
+// does it again: the client would learn that there is nothing to be deleted.
+func TestDoneOnce(t *testing.T) {
+	var calls atomic.Int64
+	w := start(t, 2, func(m *member, o *mirror.Options) {
+		o.Upstreams[0].Deleter = last{deleter{w(o)}, m, &calls}
+	})
+	back, front := w.members[0], w.members[1]
+	w.registry.HoldManifest("team/app", "v1", mirrortest.Image(t, []byte("layer")))
+	w.want(back, 202, "POST", "/v2/team/app/blobs/uploads/", nil)
+	w.want(front, 503, "DELETE", "/v2/team/app/manifests/v1", nil)
+	if n := calls.Load(); n != 1 {
+		t.Errorf("the tag was deleted %d times", n)
+	}
+	w.want(front, 202, "POST", "/v2/team/app/blobs/uploads/", nil) // the next request goes elsewhere at once
+}
+
+// TestHeadWithToken has a client ask for a layer of a push with a token that lets it push. The
+// member that it reaches takes a former writer for the present one. The former writer decides by
+// what that member has seen of the token.
+func TestHeadWithToken(t *testing.T) {
+	release := make(chan struct{})
+	w := start(t, 3, func(_ *member, o *mirror.Options) { o.Upstreams[0].Sink = slowBlobs{w(o), release} })
+	defer close(release)
+	former, front, present := w.members[0], w.members[1], w.members[2]
+	layer := layers(1)[0]
+	w.want(present, 201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(layer).String(), layer)
+	former.Listener.Policy = identity.Policy{Role: identity.RoleRegistry, Access: &identity.Access{Authenticator: &identity.Token{}}}
+	front.blind.Store(true)
+	front.Mirror.Writers().Remember("up", "team/app", former.info)
+	w.want(front, 200, "HEAD", blobPath("team/app", layer), nil)
 }
 
 // slowBlobs is a registry that gets the end of a blob when it is released.
