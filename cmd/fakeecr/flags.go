@@ -79,10 +79,15 @@ func (s *seeds) Set(v string) error {
 	return nil
 }
 
-func parseFlags(args []string, stderr io.Writer) (*flags, error) {
+// parseFlags returns the flags, and the command after them.
+func parseFlags(args []string, stderr io.Writer) (*flags, []string, error) {
 	f := &flags{}
 	fs := flag.NewFlagSet("fakeecr", flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprintln(stderr, "Usage: fakeecr [FLAG]... [COMMAND [ARGUMENT]...]\n\nWith a COMMAND, such as bin/dray serve, fakeecr runs it in front of the stand-in, and ends with it.\n\nFlags:")
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&f.addresses.Registry, "registry", "127.0.0.1:0", "`address` of the registry")
 	fs.StringVar(&f.addresses.API, "api", "127.0.0.1:0", "`address` of the ECR and CloudWatch API")
 	fs.StringVar(&f.addresses.Objects, "objects", "127.0.0.1:0", "`address` of the object store that blob redirects point to")
@@ -119,12 +124,9 @@ func parseFlags(args []string, stderr io.Writer) (*flags, error) {
 	fs.Int64Var(&f.rateTotal, "rate-total", 0, "bytes per second of all answers together (default: unlimited)")
 	fs.BoolVar(&f.verbose, "verbose", false, "log every request on stderr")
 	if err := fs.Parse(args); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	}
-	return f, nil
+	return f, fs.Args(), nil
 }
 
 func (f *flags) personality() string {

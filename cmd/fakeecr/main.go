@@ -4,6 +4,9 @@
 //
 // When it is ready, it prints one line of JSON with its addresses on stdout, or with --env the
 // variables that dray needs to use it. It ends on SIGINT and SIGTERM, and then loses its content.
+//
+// Arguments are a command, such as "bin/dray serve". fakeecr then prints nothing, runs the command
+// with these variables in its environment, and ends with it.
 package main
 
 import (
@@ -51,9 +54,16 @@ type ready struct {
 
 // run is main with its environment as arguments.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f, err := parseFlags(args, stderr)
+	f, command, err := parseFlags(args, stderr)
 	if err != nil {
 		return err
+	}
+	if len(command) > 0 {
+		dir, err := f.prepare(command)
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
 	}
 	opts, err := f.options(slog.New(slog.NewTextHandler(stderr, nil)))
 	if err != nil {
@@ -67,8 +77,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, srv.Close())
 	}
+	if len(command) > 0 {
+		return runCommand(ctx, srv, variables(srv, f), command, stdout, stderr)
+	}
 	if f.env {
-		line = environment(srv, f)
+		line = shellOf(variables(srv, f))
 	}
 	if _, err := stdout.Write(line); err != nil {
 		return errors.Join(fmt.Errorf("print addresses: %w", err), srv.Close())
@@ -76,30 +89,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return srv.Run(ctx)
 }
 
-// environment returns the variables by which dray uses the stand-in in place of ECR, as commands of
-// a shell. The credentials are placeholders, because the stand-in accepts any.
-func environment(srv *ecrtest.Running, f *flags) []byte {
-	var b bytes.Buffer
-	export := func(name, value string) {
-		fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
-	}
+// variable is a variable of the environment.
+type variable struct{ name, value string }
+
+// variables returns the variables by which dray uses the stand-in in place of ECR. The credentials
+// are placeholders, because the stand-in accepts any.
+func variables(srv *ecrtest.Running, f *flags) []variable {
 	host, _, _ := strings.Cut(srv.RegistryHost, ":")
 	if srv.CAPEM == nil {
 		host = "http://" + host
 	}
-	export("ECR_REGISTRY", host)
-	export("DRAY_ECR_ADDRESS", srv.RegistryAddr)
+	all := []variable{{"ECR_REGISTRY", host}, {"DRAY_ECR_ADDRESS", srv.RegistryAddr}}
 	if srv.CAPEM != nil && f.caFile != "" {
 		path, err := filepath.Abs(f.caFile)
 		if err != nil {
 			path = f.caFile
 		}
-		export("DRAY_ECR_CA_FILE", path)
+		all = append(all, variable{"DRAY_ECR_CA_FILE", path})
 	}
-	export("AWS_ENDPOINT_URL_ECR", srv.APIURL)
-	export("AWS_ENDPOINT_URL_CLOUDWATCH", srv.APIURL)
-	export("AWS_ACCESS_KEY_ID", "stand-in")
-	export("AWS_SECRET_ACCESS_KEY", "stand-in")
+	return append(all, variable{"AWS_ENDPOINT_URL_ECR", srv.APIURL}, variable{"AWS_ENDPOINT_URL_CLOUDWATCH", srv.APIURL},
+		variable{"AWS_ACCESS_KEY_ID", "stand-in"}, variable{"AWS_SECRET_ACCESS_KEY", "stand-in"})
+}
+
+// shellOf returns variables as commands of a shell.
+func shellOf(variables []variable) []byte {
+	var b bytes.Buffer
+	for _, v := range variables {
+		fmt.Fprintf(&b, "export %s='%s'\n", v.name, strings.ReplaceAll(v.value, "'", `'\''`))
+	}
 	return b.Bytes()
 }
 

@@ -188,7 +188,7 @@ func TestHubWithTLS(t *testing.T) {
 }
 
 func TestBadFlags(t *testing.T) {
-	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--hub", "--public"}, {"--hub", "--env"}, {"--public", "--env"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
+	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--hub", "--public"}, {"--hub", "--env"}, {"--hub", "/bin/true"}, {"--public", "--env"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
 		{"--hub-user", "x"}, {"--account", "1"}, {"--tls-cert", "/nonexistent"}, {"--registry", "256.0.0.1:1"}, {"--ready-file", "/nonexistent/x"}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -198,6 +198,33 @@ func TestBadFlags(t *testing.T) {
 	}
 	if err := run(t.Context(), []string{"--help"}, io.Discard, io.Discard); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("--help: %v", err)
+	}
+}
+
+// TestCommandIsTold: a command gets one SIGTERM when the process gets one, and its end is that of
+// the process.
+func TestCommandIsTold(t *testing.T) {
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], "/bin/sh", "-c", `trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 0.1; done`)
+	cmd.Env = append(os.Environ(), "RUN_FAKEECR=1", "TMPDIR="+t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	if line, err := lines.ReadString('\n'); line != "ready\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(lines); string(rest) != "told\n" {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -222,6 +249,13 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("%q prints no %q:\n%s", test.args, want, out.String())
 			}
 		}
+	}
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"/bin/sh", "-c", `cat "$DRAY_ECR_CA_FILE" && echo "$ECR_REGISTRY" && kill -TERM $$`}, &out, io.Discard); err == nil || !strings.Contains(err.Error(), "/bin/sh: signal") {
+		t.Errorf("a command that is killed: %v", err)
+	}
+	if got := out.String(); !strings.HasPrefix(got, "-----BEGIN CERTIFICATE-----") || !strings.HasSuffix(got, "\n123456789012.dkr.ecr.eu-west-1.amazonaws.com\n") {
+		t.Errorf("a command gets %s", got)
 	}
 	if addr, _ := fakeecr(t, "--tls", "--ca-file", ca); !strings.HasPrefix(addr.Objects, "https://") {
 		t.Errorf("the objects are at %s", addr.Objects)
