@@ -319,13 +319,13 @@ func (l *Limiter) dropIdle() {
 	}
 }
 
-// busy returns the error for a request that cannot be sent in time. Its text is that of the
-// registry's last refusal, if the bucket has one.
+// busy returns the error for a request that cannot be sent in time. Its text ends with
+// that of the registry's last refusal, if the bucket has one.
 func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	l.metrics.refusals.WithLabelValues(bucket.name).Inc()
 	e := oci.ErrTooManyRequests.With("the upstream registry %s is rate-limited (%s); try again later", l.name, bucket.name)
 	if bucket.lastError != "" {
-		e = oci.ErrTooManyRequests.With("%s", bucket.lastError)
+		e = oci.ErrTooManyRequests.With("the upstream registry %s limits the rate of this mirror: %s", l.name, bucket.lastError)
 	}
 	e.RetryAfter = max(time.Second, wait.Round(time.Second))
 	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, bucket.name, l.name))

@@ -61,7 +61,7 @@ func doctoredRegistries(ctx context.Context, cfg config.Config) (all []doctor.Re
 			err = errors.Join(err, failed)
 			continue
 		}
-		all = append(all, doctor.Registry{Name: u.Name, Address: strings.TrimSuffix(u.URL, "/") + "/v2/", Transport: r.Transport, Hello: r.Hello})
+		all = append(all, doctor.Registry{Name: u.Name, Address: strings.TrimSuffix(u.URL, "/") + "/v2/", Transport: r.Transport, AWS: u.UsesAWS(), Hello: r.Hello})
 	}
 	return all, err
 }

@@ -55,6 +55,13 @@ func TestDoctor(t *testing.T) {
 		_, _ = w.Write([]byte("<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>"))
 	}))
 	defer regional.Close()
+	listensPlainly := httptest.NewServer(http.NotFoundHandler())
+	defer listensPlainly.Close()
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer refusing.Close()
 	down := deaf(t)
 	listens, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -71,6 +78,7 @@ func TestDoctor(t *testing.T) {
 		environ []string
 		broken  func(s *stack)
 		want    map[string]doctor.Status // beside what is fine
+		hint    string                   // of the findings about registries
 	}{
 		"all is well":     {},
 		"nothing listens": {edits: []string{listens.Addr().String(), down}, want: map[string]doctor.Status{"listener.main": doctor.Warning}},
@@ -78,13 +86,18 @@ func TestDoctor(t *testing.T) {
 		"a registry is down": {edits: []string{"http://HUB_ADDR", "http://" + down}, want: map[string]doctor.Status{
 			"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed, "registry.hub.clock": doctor.Unknown,
 		}},
+		"a registry without TLS": {edits: []string{"http://HUB_ADDR", "https://" + listensPlainly.Listener.Addr().String()}, want: map[string]doctor.Status{
+			"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed, "registry.hub.clock": doctor.Unknown,
+		}, hint: "write http:// before the host in url, if this registry has no TLSfirst let dray reach the registry"},
+		"a registry refuses the password": {edits: []string{"http://HUB_ADDR", refusing.URL}, want: map[string]doctor.Status{"registry.hub.credentials": doctor.Failed},
+			hint: "the password in password_file or password_env"},
 		"a registry fails": {broken: func(s *stack) {
 			s.hub.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindBase}, Count: -1, Status: 503})
 		}, want: map[string]doctor.Status{"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed}},
 		"a wrong clock": {edits: []string{"http://HUB_ADDR", clock.URL}, want: map[string]doctor.Status{"registry.hub.clock": doctor.Failed}},
 		"AWS gives no token": {broken: func(s *stack) {
 			s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"GetAuthorizationToken"}, Count: -1, Status: 400})
-		}, want: map[string]doctor.Status{"registry.ecr.credentials": doctor.Failed}},
+		}, want: map[string]doctor.Status{"registry.ecr.credentials": doctor.Failed}, hint: "that the AWS SDK finds, and at role_arn of the upstream"},
 		"AWS does not answer": {broken: func(s *stack) {
 			setenv(s.TB, "AWS_ENDPOINT_URL_STS", "http://"+down)
 			setenv(s.TB, "AWS_MAX_ATTEMPTS", "1")
@@ -122,6 +135,9 @@ func TestDoctor(t *testing.T) {
 				if found[id].Status != status {
 					t.Errorf("%s: %+v, want %s", id, found[id], status)
 				}
+			}
+			if hint := found["registry.hub.reachable"].Hint + found["registry.hub.credentials"].Hint + found["registry.ecr.credentials"].Hint; !strings.Contains(hint, tc.hint) {
+				t.Errorf("the hint is %q, want %q", hint, tc.hint)
 			}
 			for id, status := range tc.want {
 				if found[id].Status != status {

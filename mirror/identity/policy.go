@@ -63,7 +63,7 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 		return Principal{}, p.refusePage(r)
 	}
 	if !hasCredentials(r) && p.Role == RoleMirror && !p.Challenge {
-		return Principal{}, a.refuse(r, oci.ErrDenied.With("this mirror requires credentials; log in first"))
+		return Principal{}, a.refuse(r, oci.ErrDenied.With("this mirror requires credentials and this client has sent none; Docker sends them to a mirror only if its listener has challenge: true"))
 	}
 	return a.authorise(r, needs)
 }

@@ -106,7 +106,7 @@ func (a *Access) authenticated(r *http.Request, needs []Need) (Principal, error)
 		case n.Action.ofOperators():
 			return who, oci.ErrDenied.With("user %q may not %s: no rule grants that action", who.Name, n.Action)
 		default:
-			return who, oci.ErrDenied.With("user %q may not %s %s", who.Name, n.Action, n.Repository)
+			return who, oci.ErrDenied.With("user %q may not %s %s: no rule grants that action there", who.Name, n.Action, n.Repository)
 		}
 	}
 	return who, nil

@@ -312,7 +312,7 @@ log: {format: xml}
 			`ECR_REGISTRY: upstreams[1].url: "h" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address`,
 			`DRAY_ADMIN_ADDRESS: admin.address: "x" is not host:port`,
 			"DRAY_METADATA_PASSWORD: metadata.password: needs url, because the bbolt file in the cache directory has no password",
-			"listeners[0].tls: open /nowhere/c: no such file or directory"}},
+			"listeners[0].tls: open /nowhere/c: no such file or directory; put a certificate there, or make one: dray cert --host NAME --out-cert /nowhere/c --out-key /nowhere/k"}},
 		{name: "names of registries", file: "upstreams: [docker.io, 'https://u:p@ghcr.io', quay.io/team/v2]\nlisteners: [docker.io]\n", want: []string{
 			"dray.yaml:1: upstreams[1].url: must not contain a user or a password",
 			"dray.yaml:1: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix",

@@ -116,6 +116,9 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 	if l.Challenge && l.Role == RoleMirror {
 		add("listener %s: with challenge: true, Docker without the containerd image store sends the user's Docker Hub password to this mirror.", l.Name)
 	}
+	if l.Auth != noAuth && l.Role == RoleMirror && !l.Challenge && !c.anonymousPull(l) {
+		add("listener %s: it has auth, but a mirror asks no client for its password, so Docker sends none after docker login. Set challenge: true if clients log in here, or give the mirror a listener without auth.", l.Name)
+	}
 	if l.LocalOnly() || !c.anonymousPull(l) {
 		return
 	}

@@ -141,6 +141,9 @@ func TestNotices(t *testing.T) {
 		{name: "password over plain HTTP", file: "listeners: [{address: ':80', auth: a, upstreams: [docker.io], role: mirror, challenge: true}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
 			"listener :80: clients send passwords and tokens to :80 over plain HTTP.",
 			"listener :80: with challenge: true, Docker without the containerd image store sends the user's Docker Hub password to this mirror."}},
+		{name: "a mirror that asks for no password", file: "listeners: [{address: '127.0.0.1:80', auth: a}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
+			"listener 127.0.0.1:80: it has auth, but a mirror asks no client for its password, so Docker sends none after docker login. Set challenge: true if clients log in here, or give the mirror a listener without auth."}},
+		{name: "a mirror that lets everybody in", file: "listeners: [{address: '127.0.0.1:80', auth: a}]\nauth: [{name: a, htpasswd: {file: /dev/null}, rules: [{anonymous: true, repositories: ['*'], actions: [pull]}]}]"},
 		{name: "anonymous push", file: "listeners: [{address: '0.0.0.0:80', allow_anonymous_push: true}]\nupstreams: [{url: ghcr.io, push: true}]", want: []string{
 			"listener 0.0.0.0:80: every client that can connect to 0.0.0.0:80 can push."}},
 		{name: "push from this machine is no news on loopback", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]"},

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"dray/mirror/reread"
 )
@@ -16,7 +17,7 @@ func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {
 			if _, err := l.TLS.load(); err != nil {
-				k.Add(At("listeners", i)+".tls", "%v", err)
+				k.Add(At("listeners", i)+".tls", "%v%s", err, l.TLS.remedy(err))
 			}
 		}
 	}
@@ -50,6 +51,14 @@ func (t ServerTLS) load() (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	return tls.X509KeyPair(certificate, key)
+}
+
+// remedy says how to make files that are missing.
+func (t ServerTLS) remedy(err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return "; put a certificate there, or make one: dray cert --host NAME --out-cert " + t.Certificate + " --out-key " + t.PrivateKey
 }
 
 // File reads a file and, if good is not nil, checks the content with the function good. It reports

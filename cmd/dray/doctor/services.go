@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -30,6 +31,8 @@ type Registry struct {
 		http.RoundTripper
 		CloseIdleConnections()
 	}
+	// AWS says that dray's credentials are those that the AWS SDK finds.
+	AWS bool
 	// Hello sends the request by which clients find out whether they may use the registry, with dray's
 	// credentials.
 	Hello func(ctx context.Context) error
@@ -80,16 +83,37 @@ func (r Registry) head(ctx context.Context) (*http.Response, error) {
 func (r Registry) reachable(a answered) Finding {
 	switch {
 	case a.err != nil:
-		return failed("look at the name in url, the network, the proxy, and the authorities that dray trusts (tls.ca_file)", "the registry of the upstream %s cannot be reached: %v", r.Name, a.err)
+		return failed(unreachable(a.err), "the registry of the upstream %s cannot be reached: %v", r.Name, a.err)
 	case a.StatusCode >= http.StatusInternalServerError:
 		return failed("wait, or look at the registry: dray serves what it holds meanwhile", "the registry of the upstream %s answers %s", r.Name, a.Status)
 	}
 	return ok("the registry of the upstream %s answers within %s", r.Name, a.took.Round(time.Millisecond))
 }
 
+// unreachable says what to do about a registry that gave no answer.
+func unreachable(err error) string {
+	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
+		return "write http:// before the host in url, if this registry has no TLS"
+	}
+	return "look at the name in url, the network, the proxy, and the authorities that dray trusts (tls.ca_file)"
+}
+
+// unusable says what to do about a registry that the credentials do not open.
+func (r Registry) unusable(err error) string {
+	_, network := errors.AsType[*net.OpError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case network, plain:
+		return "first let dray reach the registry"
+	case r.AWS:
+		return "look at the credentials that the AWS SDK finds, and at role_arn of the upstream"
+	}
+	return "look at credentials of the upstream: the username, and the password in password_file or password_env"
+}
+
 func (r Registry) credentials(ctx context.Context) Finding {
 	if err := r.Hello(ctx); err != nil {
-		return failed("look at credentials of the upstream, or at those that the AWS SDK finds", "the upstream %s cannot be used: %v", r.Name, err)
+		return failed(r.unusable(err), "the upstream %s cannot be used: %v", r.Name, err)
 	}
 	return ok("the upstream %s accepts dray; rights on its repositories were not tried", r.Name)
 }
