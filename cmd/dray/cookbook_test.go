@@ -14,6 +14,7 @@ import (
 	"dray/cmd/dray/config"
 	"dray/upstream/ecr/host"
 	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
 )
 
 // recipeAsks has, for each name that a recipe of docs/cookbook.md pulls, the registry that has to
@@ -28,6 +29,7 @@ var recipeAsks = map[string][2]string{
 	"Other accounts and regions: frankfurt/team/app:1":                              {"123456789012.dkr.ecr.eu-central-1.amazonaws.com", "team/app"},
 	"Other accounts and regions: partner/tools/lint:2":                              {"210987654321.dkr.ecr.us-east-1.amazonaws.com", "tools/lint"},
 	"Passwords for people and CI: docker.io/library/alpine:3":                       {"registry-1.docker.io", "library/alpine"},
+	"Pushes from CI to ECR, checked: docker.io/library/debian:13":                   {"registry-1.docker.io", "library/debian"},
 	"A mirror for everyone, pushes for some: library/alpine:3":                      {"registry-1.docker.io", "library/alpine"},
 	"A mirror for everyone, pushes for some: quay.io/prometheus/prometheus:v3":      {"quay.io", "prometheus/prometheus"},
 	"Redis for several drays: library/alpine:3":                                     {"registry-1.docker.io", "library/alpine"},
@@ -35,8 +37,9 @@ var recipeAsks = map[string][2]string{
 	"A site without a line: docker.io/library/alpine:3":                             {},
 }
 
-// dockerLine is a command of a recipe that pulls or pushes.
-var dockerLine = regexp.MustCompile(`(?m)^\$ docker (pull|push) ([^/]+)/(\S+):(\S+)$`)
+// dockerLine is a command of a recipe that pulls or pushes, with the begin of its answer if dray
+// refuses it.
+var dockerLine = regexp.MustCompile(`(?m)^\$ docker (pull|push) ([^/]+)/(\S+):(\S+)$(\ndenied: )?`)
 
 // TestCookbook starts dray with each configuration of docs/cookbook.md, in front of one stand-in
 // for each registry, and pulls and pushes what the recipe says.
@@ -60,7 +63,11 @@ func TestCookbook(t *testing.T) {
 		t.Run(strings.ReplaceAll(title, ",", ""), func(t *testing.T) {
 			r := startRecipe(t, block[1])
 			for _, l := range lines {
-				r.do(title, l[1], l[2], l[3], l[4])
+				if l[5] != "" {
+					r.pushSecret(l[2], l[3], l[4])
+				} else {
+					r.do(title, l[1], l[2], l[3], l[4])
+				}
 			}
 		})
 	}
@@ -160,16 +167,10 @@ func (r *recipe) standIn(u *config.Upstream) {
 // other.
 func (r *recipe) do(title, verb, at, repo, tag string) {
 	r.Helper()
-	r.url = r.fronts[at[strings.LastIndex(at, ":"):]]
-	if r.url == "" {
-		r.Fatalf("no listener has the port of %s", at)
-	}
-	var login []string
-	if strings.Contains(title, "Passwords") {
-		login = []string{"Authorization", basic("ci", "secret")}
-	}
+	login := r.enter(at)
 	if verb == "push" {
-		r.pushAs(repo, tag, login)
+		m := r.pushAs(201, repo, tag, layerOf(3, 3000), login)
+		r.want(200, "GET", "/v2/"+repo+"/blobs/"+m.Layers[0].Digest.String(), nil, login...)
 		return
 	}
 	asks, known := recipeAsks[title+": "+repo+":"+tag]
@@ -191,10 +192,43 @@ func (r *recipe) do(title, verb, at, repo, tag string) {
 	}
 }
 
-// pushAs pushes an image of one layer, which then is at dray's first upstream.
-func (r *recipe) pushAs(repo, tag string, login []string) {
+// enter chooses the listener that has the port of an address, and returns the header with the
+// password that it wants.
+func (r *recipe) enter(at string) (login []string) {
 	r.Helper()
-	layer := layerOf(3, 3000)
+	port := at[strings.LastIndex(at, ":"):]
+	if r.url = r.fronts[port]; r.url == "" {
+		r.Fatalf("no listener has the port of %s", at)
+	}
+	for _, l := range r.cfg.Listeners {
+		if strings.HasSuffix(l.Address, port) && l.Auth != "none" {
+			login = []string{"Authorization", basic("ci", "secret")}
+		}
+	}
+	return login
+}
+
+// pushSecret pushes an image with a credential in its layer, which has to be refused before the
+// registry has it.
+func (r *recipe) pushSecret(at, repo, tag string) {
+	r.Helper()
+	login := r.enter(at)
+	for _, registry := range r.registries {
+		registry.ResetCounters()
+	}
+	r.pushAs(403, repo, tag, tarOf(r, "app/settings.ini", "aws_access_key_id = AKIAQ3EGUZZSOCGV5KL2\n"), login)
+	for name, registry := range r.registries {
+		<-registry.Idle()
+		if n := registry.Count(ecrtest.KindManifestPut); n != 0 {
+			r.Errorf("%s got %d manifests", name, n)
+		}
+	}
+}
+
+// pushAs pushes an image of one layer to dray's first upstream, and returns its manifest. status is
+// the answer to the manifest.
+func (r *recipe) pushAs(status int, repo, tag string, layer []byte, login []string) *oci.Manifest {
+	r.Helper()
 	m := imageOf(r, layer)
 	for _, blob := range [][]byte{layer, imageConfig} {
 		at := r.want(202, "POST", "/v2/"+repo+"/blobs/uploads/", nil, login...).Header.Get("Location")
@@ -205,6 +239,6 @@ func (r *recipe) pushAs(repo, tag string, login []string) {
 		}
 		r.want(201, "PUT", at+sign+"digest="+digest.FromBytes(blob).String(), blob, login...)
 	}
-	r.want(201, "PUT", "/v2/"+repo+"/manifests/"+tag, m.Raw, append(login, "Content-Type", m.MediaType)...)
-	r.want(200, "GET", "/v2/"+repo+"/blobs/"+m.Layers[0].Digest.String(), nil, login...)
+	r.want(status, "PUT", "/v2/"+repo+"/manifests/"+tag, m.Raw, append(login, "Content-Type", m.MediaType)...)
+	return m
 }

@@ -108,7 +108,7 @@ func commandsOf(transcript string) string {
 }
 
 // documentPrograms are the programs that documents run, besides dray.
-var documentPrograms = strings.Fields(`apt aws base64 bin/fakeecr cat chmod cosign curl docker executor go helm install jq kubectl make mv
+var documentPrograms = strings.Fields(`apt aws base64 bin/fakeecr cat chmod chown cosign curl docker executor go helm install jq kubectl make mv
 	openssl playtest restic scp sha256sum skopeo ssh systemctl tar terraform`)
 
 // documentShell runs commands with stand-ins for all programs.
