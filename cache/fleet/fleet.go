@@ -52,6 +52,9 @@ type Patience struct {
 	// Silence is how long a member that was asked about a manifest may give no sign of life; 0 means
 	// 300 ms. Begin bounds the time until it answers.
 	Silence time.Duration
+	// Far is how long a fetch asks a member again that is not nearer to the registry, although it has
+	// the lease; 0 means 1 s.
+	Far time.Duration
 }
 
 func (p Patience) withDefaults() Patience {
@@ -59,6 +62,7 @@ func (p Patience) withDefaults() Patience {
 		Dial: cmp.Or(p.Dial, time.Second), Stall: cmp.Or(p.Stall, 2*time.Second), Begin: cmp.Or(p.Begin, 3*time.Second),
 		Answer: cmp.Or(p.Answer, 500*time.Millisecond), Store: cmp.Or(p.Store, 300*time.Millisecond),
 		Presence: cmp.Or(p.Presence, 200*time.Millisecond), Silence: cmp.Or(p.Silence, 300*time.Millisecond),
+		Far: cmp.Or(p.Far, time.Second),
 	}
 }
 

@@ -22,11 +22,8 @@ const maxBreaks = 3
 const breakGain = 32 << 20
 
 // A member that has just taken over may not know that yet, and answer as the follower that it was.
-// A fetch that would read from it asks again after farPause, at most maxFar times.
-const (
-	farPause = 50 * time.Millisecond
-	maxFar   = 20
-)
+// A fetch that would read from it asks again after farPause, until Patience.Far is over.
+const farPause = 50 * time.Millisecond
 
 var (
 	// ErrRegistry says that the fetch asks its registry, and not another member.
@@ -142,7 +139,8 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 	if reason, ok := s.f.mayTake(s.digest); !ok {
 		return s.goAlone(reason)
 	}
-	for far := 0; s.breaks < maxBreaks; {
+	var far time.Time // when a member said first that it is too far
+	for s.breaks < maxBreaks {
 		l, err := s.f.take(ctx, s.digest, s.failed)
 		switch {
 		case err != nil:
@@ -167,10 +165,12 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			return s.goAlone(aloneProtocol)
 		case errors.Is(err, errFull):
 			return s.goAlone(aloneBusy)
-		case errors.Is(err, errLate), errors.Is(err, errFar) && far == maxFar:
+		case errors.Is(err, errLate), errors.Is(err, errFar) && !far.IsZero() && time.Since(far) >= s.f.o.Patience.Far:
 			return s.goAlone(aloneLate)
 		case errors.Is(err, errFar):
-			far++
+			if far.IsZero() {
+				far = time.Now()
+			}
 			select {
 			case <-time.After(farPause):
 			case <-ctx.Done():

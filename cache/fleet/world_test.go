@@ -35,7 +35,7 @@ func keysOf(t *testing.T, text string) func() *fleet.Keys {
 }
 
 // patient never takes a slow machine for a dead member. It still asks after a short stall.
-var patient = fleet.Patience{Dial: time.Minute, Stall: 100 * time.Millisecond, Begin: time.Minute, Answer: time.Minute, Store: time.Minute, Presence: time.Minute}
+var patient = fleet.Patience{Dial: time.Minute, Stall: 100 * time.Millisecond, Begin: time.Minute, Answer: time.Minute, Store: time.Minute, Presence: time.Minute, Far: time.Minute}
 
 // lasting returns leases that do not expire while a slow machine runs a test.
 func lasting() *fleettest.Memory { return &fleettest.Memory{TTL: time.Hour} }

@@ -157,9 +157,9 @@ func TestWritersRace(t *testing.T) {
 	}
 	for _, size := range []int{100, partSize + 1} {
 		p := random(size)
-		for _, m := range mirrors { // all of them believe that the bucket lacks the blob
+		for _, m := range mirrors { // all of them believe that the bucket lacks the blob, however long it takes
 			d := m.disk.add(p)
-			m.seen.set(d, sighting{absent: time.Now()})
+			m.seen.set(d, sighting{absent: time.Now().Add(time.Hour)})
 			m.Keep(d, int64(size))
 		}
 		for _, m := range mirrors {

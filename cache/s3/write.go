@@ -22,9 +22,8 @@ const (
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
 	partSize = 16 << 20
 	maxParts = 10_000
-	// writeTime bounds one request that writes, and abortTime the request that removes the parts.
+	// writeTime bounds one request that writes.
 	writeTime = 2 * time.Minute
-	abortTime = 2 * time.Second
 	// maxTries bounds the attempts to write a blob.
 	maxTries = 3
 	// absentForWrites is how long a write relies on an earlier answer that the bucket does not have
@@ -234,7 +233,7 @@ func (b *Bucket) putParts(ctx context.Context, d digest.Digest, content Content,
 	if err = b.parts(ctx, d, content, unless, made.UploadId); err == nil {
 		return nil
 	}
-	ctx, cancel = within(context.WithoutCancel(ctx), abortTime)
+	ctx, cancel = within(context.WithoutCancel(ctx), b.o.Patience)
 	defer cancel()
 	_, failed := b.api.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.o.Bucket, Key: b.o.key(d), UploadId: made.UploadId})
 	_ = b.written(ctx, d, opAbort, 0, failed) // only counted: the lifecycle removes the parts, too

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 			if err != nil {
 				panic(err)
 			}
-			fleetPatience = fleet.Patience{Dial: 2 * time.Minute, Begin: 2 * time.Minute, Store: 2 * time.Minute, Answer: long, Silence: long}
+			fleetPatience = fleet.Patience{Dial: 2 * time.Minute, Begin: 2 * time.Minute, Store: 2 * time.Minute, Answer: long, Silence: long, Far: long}
 			factsPatience = long
 		}
 		os.Exit(untilSignal(strings.Fields(args)))
