@@ -163,6 +163,9 @@ func (c *Cache) Inspect(d digest.Digest) Holding {
 	return h
 }
 
+// Gone says why a blob is not on disk any more, if that is known.
+func (c *Cache) Gone(d digest.Digest) (disk.Gone, bool) { return c.disk.Gone(d) }
+
 // Retain keeps a blob that is on disk from being evicted until release is called. Once Retain has
 // returned nil, the blob is on stable storage. Retain returns ErrNotFound if the disk does not hold
 // the blob; see [disk.Dir.Retain].

@@ -80,7 +80,7 @@ func (l *Listener) request(as *request.Listener, w http.ResponseWriter, r *http.
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	h["X-Content-Type-Options"] = noSniff
 	x := request.New(as, l.Mirror.repos, w, r, wire.Options{Stall: l.Mirror.stall, CopyFiles: l.CopyFiles})
-	x.Live = l.Mirror.live.Track()
+	x.Live = l.Mirror.observers.Live.Track()
 	return x
 }
 
@@ -231,6 +231,9 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 	}
 	if s.layer != nil && x.W.Sent() > 0 {
 		s.layer.Observe(took.Seconds())
+	}
+	if x.Miss != nil || err != nil {
+		l.remember(x, err, took)
 	}
 	if l.AccessLog == nil {
 		return

@@ -18,6 +18,7 @@ import (
 	"dray/mirror/jobs"
 	"dray/mirror/live"
 	"dray/mirror/notify"
+	"dray/mirror/past"
 	"dray/mirror/pipeline"
 	"dray/mirror/pull"
 	"dray/mirror/push"
@@ -48,12 +49,7 @@ type Options struct {
 	// each. It may be nil if there is no such upstream.
 	Queue *queue.Queue
 	Joint
-	// OnPull, when not nil, is called each time that a client has got a manifest by GET.
-	OnPull func(r repository.Repo, reference string)
-	// Live, when not nil, is told of the requests of pulls and pushes.
-	Live *live.Table
-	// OnEvent, when not nil, is called for each push, verdict and deletion. It must not block.
-	OnEvent func(notify.Event)
+	Observers
 	// Logger gets the messages of background work, and the lines of some requests (see [Listener]);
 	// nil discards.
 	Logger *slog.Logger
@@ -70,6 +66,18 @@ type Options struct {
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.
 	ClientStall time.Duration
+}
+
+// Observers are told what clients do. Each may be nil.
+type Observers struct {
+	// OnPull is called each time that a client has got a manifest by GET.
+	OnPull func(r repository.Repo, reference string)
+	// OnEvent is called for each push, verdict and deletion. It must not block.
+	OnEvent func(notify.Event)
+	// Live is told of the requests of pulls and pushes.
+	Live *live.Table
+	// Past is told of the requests that the cache alone did not answer.
+	Past *past.Past
 }
 
 // Joint are the options by which the mirrors of a fleet take pushes together.
@@ -106,7 +114,7 @@ type Mirror struct {
 	keepAlive *jobs.KeepAlive
 	verdicts  *jobs.Verdicts
 	baseIndex *jobs.BaseIndex
-	live      *live.Table
+	observers Observers
 	pull      *pull.Puller
 	warm      *warming.Warmer
 	push      *push.Pusher
@@ -129,7 +137,7 @@ const judgeWithin = time.Hour
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		cache: o.Cache, differs: o.Differs, tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
-		stall: cmp.Or(o.ClientStall, 2*time.Minute), live: o.Live, metrics: newMetrics(), tracer: o.Tracer, pushes: pushHealth{steps: map[pushStep]*failures{}},
+		stall: cmp.Or(o.ClientStall, 2*time.Minute), observers: o.Observers, metrics: newMetrics(), tracer: o.Tracer, pushes: pushHealth{steps: map[pushStep]*failures{}},
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	o.Queue = cmp.Or(o.Queue, queue.Empty())
@@ -222,7 +230,7 @@ func (m *Mirror) Uploads() []push.OpenUpload { return m.push.Uploads() }
 
 // Explainer returns the room that explains names. o has everything but what the rooms share.
 func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
-	o.Repositories, o.Pull, o.Cache = m.repos, m.pull, m.cache
+	o.Repositories, o.Pull, o.Cache, o.Live, o.Past, o.Reports = m.repos, m.pull, m.cache, m.observers.Live, m.observers.Past, m.Reports
 	return explain.New(o)
 }
 

@@ -31,6 +31,8 @@ type Call struct {
 	// Existing says that a write must not create its repository, because nobody has decided yet
 	// whether the content may be stored.
 	Existing bool
+	// Asked, when not nil, records the requests.
+	Asked *Asked
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
 	// before is how many earlier attempts at the same question have failed. A Breaker counts all

@@ -225,13 +225,16 @@ func startSpan(o *Options, req *http.Request, repo Repo, kind oci.Kind) trace.Sp
 	return span
 }
 
-// follow ends the span of a request, and logs the request and its answer at level debug, when the
+// follow ends the span of a request, records the request, and logs it at level debug, when the
 // answer has been read. If there is no answer, it does so at once. It leaves out the query, which
 // may have a signature.
 func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
 	ctx := context.WithoutCancel(req.Context())
-	logs := o.Logger.Enabled(ctx, slog.LevelDebug)
-	if !logs && !span.IsRecording() {
+	recorded := repo.Asked.add(req, resp, began, err)
+	if !o.Logger.Enabled(ctx, slog.LevelDebug) && !span.IsRecording() {
+		if a, ok := bodyOf(resp); ok {
+			a.ended = recorded
+		}
 		return
 	}
 	line := o.Logger.With("upstream", o.Name, "method", req.Method, "host", req.URL.Host, "path", req.URL.Path, "attempt", repo.before+1)
@@ -244,6 +247,9 @@ func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *htt
 	first := time.Since(began)
 	span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
 	ended := func(bytes int64) {
+		if recorded != nil {
+			recorded(bytes)
+		}
 		line.DebugContext(ctx, "upstream request", "status", resp.StatusCode, "bytes", bytes, "answered_in", first, "took", time.Since(began))
 		span.SetAttributes(attribute.Int64("http.response.body.size", bytes))
 		if resp.StatusCode >= 400 {
@@ -251,9 +257,18 @@ func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *htt
 		}
 		span.End()
 	}
-	if a, ok := resp.Body.(*answer); ok {
+	if a, ok := bodyOf(resp); ok {
 		a.ended = ended
 	}
+}
+
+// bodyOf returns the body of an answer as roundTrip has made it.
+func bodyOf(resp *http.Response) (*answer, bool) {
+	if resp == nil {
+		return nil, false
+	}
+	a, ok := resp.Body.(*answer)
+	return a, ok
 }
 
 // maxHops bounds the redirects of one read.

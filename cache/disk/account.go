@@ -26,6 +26,7 @@ type account struct {
 	reserved    int64                      // bytes promised to ingests, in whole blocks
 	pending     int64                      // the part of reserved that the file system has not yet allocated
 	quarantined int64                      // the part of used in quarantine/
+	departed    departed
 }
 
 func newAccount(maxBytes, minFree int64) *account {
@@ -112,8 +113,9 @@ func (a *account) suspect(e *entry) {
 
 // drop takes an entry out of the index and leaves its file to [evictor.unlinkDropped], which also
 // frees the name. The caller has taken the entry's name (takeName). It needs mu.
-func (a *account) drop(e *entry) {
+func (a *account) drop(e *entry, why GoneBy) {
 	a.unindex(e)
+	a.departed.add(e.prefix(), why)
 	a.dropped = append(a.dropped, e)
 }
 

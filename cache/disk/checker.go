@@ -73,7 +73,7 @@ func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 	c.m.corrupt.Inc()
 	c.log.Error("removed corrupt blob after an unclean stop", "digest", e.digest(), "error", err)
 	c.mu.Lock()
-	c.drop(e)
+	c.drop(e, GoneDamaged)
 	c.mu.Unlock()
 	c.evictor.unlinkDropped()
 	return ErrNotFound

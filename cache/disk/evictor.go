@@ -110,7 +110,7 @@ func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
 // evictOne takes the name of a victim, and drops it. It needs mu.
 func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
-	v.drop(e)
+	v.drop(e, GoneEvicted)
 	v.m.evicted.Inc()
 	v.m.evictedBytes.Add(float64(e.size))
 }
@@ -138,7 +138,7 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 		v.mu.Unlock()
 		return ErrInUse
 	default:
-		v.drop(e)
+		v.drop(e, GoneRemoved)
 	}
 	v.mu.Unlock()
 	v.unlinkDropped()

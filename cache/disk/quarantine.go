@@ -49,13 +49,14 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	if err != nil {
 		q.log.Warn("cannot quarantine corrupt blob", "digest", e.digest(), "error", err)
 		q.mu.Lock()
-		q.drop(e)
+		q.drop(e, GoneDamaged)
 		q.mu.Unlock()
 		q.evictor.unlinkDropped()
 		return nil
 	}
 	q.mu.Lock()
 	q.unindex(e)
+	q.departed.add(e.prefix(), GoneDamaged)
 	e.unlinked.Store(true) // the entry is counted until its readers close it; trim counts the file
 	q.freeNameLocked(e.digest())
 	q.mu.Unlock()

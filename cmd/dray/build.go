@@ -38,6 +38,7 @@ import (
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
 	"dray/mirror/live"
+	"dray/mirror/past"
 	"dray/mirror/proxied"
 	"dray/mirror/request"
 	"dray/mirror/wire"
@@ -241,7 +242,8 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
-	g.live = live.New(live.Options{OnPull: pullEvents(g.cfg.Notifications, onEvent)})
+	remembered := past.New()
+	g.live = live.New(live.Options{OnPull: pullEvents(g.cfg.Notifications, onEvent, remembered)})
 	g.background["live"] = g.live.Run
 	g.register(g.live.Collectors())
 	tracer, trace, err := tracing.New(tracing.Options{Config: g.cfg.Traces, Version: program.Version(), Logger: g.log})
@@ -253,7 +255,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	}
 	g.mirror, err = mirror.New(mirror.Options{
 		Tracer: tracer, Cache: g.cache, Fleet: g.member.Part(), Joint: mirror.Joint{Differs: g.member.Differs, Writers: g.member.Writers()}, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Replaceable: g.replaceable(g.cfg, g.sources), Queue: g.queue, Logger: g.log,
-		OnPull: g.buildPulls(), Live: g.live, OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
+		Observers: mirror.Observers{OnPull: g.buildPulls(), OnEvent: onEvent, Live: g.live, Past: remembered}, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"dray/cmd/dray/watched"
 	"dray/mirror/live"
 	"dray/mirror/notify"
+	"dray/mirror/past"
 )
 
 // endpointOf returns the service that an entry of `notifications` in the configuration describes.
@@ -48,11 +49,13 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 
 // pullEvents returns the function that emits an event for each pull that has ended. It returns nil
 // if no service in the list receives such events.
-func pullEvents(services []config.Notification, emit func(notify.Event)) func(live.Ended) {
-	if !slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls }) {
-		return nil
-	}
+func pullEvents(services []config.Notification, emit func(notify.Event), remembered *past.Past) func(live.Ended) {
+	told := slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls })
 	return func(p live.Ended) {
+		remembered.Pulled(p.LivePull)
+		if !told {
+			return
+		}
 		e := notify.Event{
 			Action: notify.Pull, Upstream: p.Upstream, Actor: notify.Actor{Name: p.User},
 			Target:  notify.Target{MediaType: p.MediaType, Digest: digest.Digest(p.Digest), Size: p.ManifestSize, Repository: p.Repository},

@@ -47,26 +47,34 @@ func (s *stack) pullWhole(path, ref string) int {
 
 // sent counts the requests that a registry got, by their kind, without those of its storage and
 // for tokens, and forgets them.
-func (s *stack) sent() kinds {
-	<-s.ecr.Idle()
+func (s *stack) sent() kinds { return sentTo(s.ecr) }
+
+func sentTo(r *ecrtest.Running) kinds {
+	<-r.Idle()
 	got := kinds{}
-	for k, c := range s.ecr.Counters() {
+	for k, c := range r.Counters() {
 		switch k {
-		case ecrtest.KindObjectGet, ecrtest.KindObjectHead, "GetAuthorizationToken":
+		case ecrtest.KindObjectGet, ecrtest.KindObjectHead, "GetAuthorizationToken", "token":
 		default:
 			if c.Requests > 0 {
 				got[k] = c.Requests
 			}
 		}
 	}
-	s.ecr.ResetCounters()
+	r.ResetCounters()
 	return got
 }
 
 // foretold counts the requests of an explanation, as sent does.
-func foretold(p api.ExplainedPull) kinds {
+func foretold(p api.ExplainedPull) kinds { return foretoldFor(p, "ecr") }
+
+// foretoldFor counts the requests to an upstream.
+func foretoldFor(p api.ExplainedPull, upstream string) kinds {
 	got := kinds{}
 	for _, q := range p.Requests {
+		if q.Upstream != upstream {
+			continue
+		}
 		kind := "base"
 		if _, rest, ok := strings.Cut(q.Path, "/manifests/"); ok && rest != "" {
 			kind = "manifest-" + strings.ToLower(q.Method)
@@ -434,13 +442,19 @@ func TestExplained(t *testing.T) {
 		text = strings.ReplaceAll(text, s.ecr.RegistryHost, "111122223333.dkr.ecr.eu-west-1.amazonaws.com")
 		text = strings.ReplaceAll(text, s.hub.RegistryAddr, "registry-1.docker.io")
 		text = regexp.MustCompile(`\d+ (s|min|h)( ago| more)`).ReplaceAllString(text, "N $1$2")
+		text = regexp.MustCompile(`In the last \d+ s`).ReplaceAllString(text, "In the last N s")
+		text = regexp.MustCompile(`(after|in) [\d.e-]+ s`).ReplaceAllString(text, "$1 N s")
+		text = regexp.MustCompile(`\[[A-Z2-7]{26}\]`).ReplaceAllString(text, "[ID]")
+		text = regexp.MustCompile(`asked 127\.0\.0\.1:\d+: GET /[\w/-]+`).ReplaceAllString(text, "asked STORAGE: GET /PATH")
 		out.WriteString(text)
 	}
 	seed(t, s.ecr, "team/app", "v1", 300<<10)
 	see("team/app:v1", "--platform", "linux/amd64")
 	s.want(200, "GET", "/v2/team/app/manifests/v1", nil, "Accept", strings.Join(oci.AnyManifest(), ", "))
+	s.remembers(1)
 	see("team/app:v1", "--platform", "linux/amd64")
 	s.pullWhole("/v2/team/app", "v1")
+	s.remembers(3)
 	s.idle()
 	see("aws/team/app:v1", "--platform", "linux/amd64", "--as", "alice")
 	golden(t, "testdata/explain.golden", out.String())

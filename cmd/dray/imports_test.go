@@ -140,7 +140,12 @@ var importable = map[string][]allowance{
 	"dray/mirror/live": {
 		{"dray/mirror/admin/api", "what operators are shown"}, {"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
+	"dray/mirror/past": {
+		{"dray/mirror/admin/api", "what operators are shown"}, {"dray/upstream", "requests that were sent"}, {goDigest, addresses},
+		{"github.com/hashicorp/golang-lru/v2", "the last pulls, bounded"},
+	},
 	"dray/mirror/request": {
+		{"dray/mirror/past", "why the cache alone does not answer"},
 		{"dray/mirror/live", "which pull or push it belongs to"},
 		{"dray/mirror/notify", "what events tell of a request"}, {"dray/mirror/identity", "who asks"},
 		{"dray/mirror/repository", "for which repository"}, {"dray/mirror/route", "which one it means"}, {"dray/mirror/wire", "its answer"},
@@ -155,6 +160,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror/delegate": {{"dray/cache/fleet", "the members, and requests to them"}, {goDigest, addresses}, {prometheusClient, measures}},
 	"dray/mirror/pull": {
+		{"dray/mirror/past", "why the cache alone does not answer"}, {"dray/mirror/admin/api", "the same, in words"}, {"dray/cache/disk", "why content is not here any more"},
 		{openTelemetry, "spans of a trace"}, {"dray/mirror/fallback", "who answers"}, {"dray/mirror/delegate", "another member that asks"}, {"dray/cache/fleet", "given to what asks members"},
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/jobs", "observers of pulls"}, {"dray/mirror/identity", "who may push"},
 		{"dray/mirror/flight", "one question for all who wait for it"}, {"dray/mirror/wire", "bodies"}, {"dray/cache", "where bytes come from"},
@@ -173,6 +179,7 @@ var importable = map[string][]allowance{
 		{containerPlatforms, "which manifest of an index a client chooses"}, {imageSpec, "platforms"}, {goDigest, addresses}, {"golang.org/x/sync/errgroup", "blobs of one image"},
 	},
 	"dray/mirror/explain": { // what pulls do, told beforehand by the parts that do it
+		{"dray/mirror/past", "what pulls have done"}, {"dray/mirror/live", "pulls under way"}, {"dray/mirror/pipeline", "verdicts on pushes"}, {"dray/mirror/notify", "where reports are"},
 		{"dray/mirror/pull", "what a pull would find"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/warming", "which manifest of an index a client chooses"},
 		{"dray/mirror/route", "which repository a name means"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/request", "listeners"}, {"dray/mirror/inventory", "blobs as operators see them"}, {"dray/mirror/admin/api", "what operators are shown"},
 		{"dray/cache", "where bytes are"}, {"dray/upstream", "what would be sent, and what is refused"}, {"dray/upstream/oci", "names, and manifests"},
@@ -187,6 +194,7 @@ var importable = map[string][]allowance{
 		{"github.com/hashicorp/golang-lru/v2", "refused mounts, bounded"}, {"golang.org/x/sync/errgroup", "blobs of one image"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together
+		{"dray/mirror/past", "told of requests"}, {"dray/mirror/admin/api", "what operators are told of requests"},
 		{openTelemetry, "spans of a trace"}, {"dray/mirror/repository", "put together here"}, {"dray/mirror/gate", "put together here"}, {"dray/mirror/jobs", "put together here"},
 		{"dray/mirror/pull", "put together here"}, {"dray/mirror/warming", "put together here"}, {"dray/mirror/push", "put together here"}, {"dray/mirror/writer", "put together here"}, {"dray/mirror/live", "told of requests"}, {"dray/mirror/explain", "put together here"}, {"dray/mirror/flight", "tasks that end with it"},
 		{"dray/mirror/request", "what comes in"}, {"dray/mirror/identity", "who may do what"}, {"dray/mirror/wire", "how answers leave"},

@@ -14,6 +14,9 @@ import (
 	"dray/mirror/admin/api"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
+	"dray/mirror/live"
+	"dray/mirror/past"
+	"dray/mirror/pipeline"
 	"dray/mirror/pull"
 	"dray/mirror/repository"
 	"dray/mirror/request"
@@ -46,6 +49,11 @@ type Options struct {
 	Registries map[string]Registry
 	// Hosted yields the manifests that are stored in dray alone.
 	Hosted iter.Seq[inventory.Hosted]
+	// Live has the pulls under way, and Past what is over. Both may be nil.
+	Live *live.Table
+	Past *past.Past
+	// Reports lists the newest reports on pushes, newest first.
+	Reports func() []*pipeline.Report
 }
 
 // Explainer explains names.
@@ -85,6 +93,7 @@ func (e *Explainer) Explain(ctx context.Context, q Query) (api.Explanation, erro
 		return api.Explanation{}, api.Errorf(api.CodeInvalid, "platform: %v", err)
 	}
 	repo := e.o.Repositories.Repo(up, m.Repo)
+	named := repo
 	out := api.Explanation{
 		Name: nameOf(repo, m.Reference), Time: time.Now().UTC(), Parts: []api.ExplainedPart{},
 		Route: api.ExplainedRoute{
@@ -107,6 +116,7 @@ func (e *Explainer) Explain(ctx context.Context, q Query) (api.Explanation, erro
 	if err := w.explain(m.Reference); err != nil {
 		return api.Explanation{}, err
 	}
+	e.remember(&out, named, m.Reference)
 	return out, nil
 }
 

@@ -29,22 +29,22 @@ const (
 // walk goes through the parts of an image as a pull does, and counts the requests.
 type walk struct {
 	*Explainer
-	ctx      context.Context
-	out      *api.Explanation
-	repo     repository.Repo
-	registry Registry
-	local    bool // the content is stored in dray alone
-	need     repository.Need
-	accept   []string
-	on       []v1.Platform
-	seen     map[digest.Digest]bool
-	greeted  bool // the GET of /v2/ is among the requests
+	ctx     context.Context
+	out     *api.Explanation
+	turns   // whose turn it is to answer
+	need    repository.Need
+	accept  []string
+	on      []v1.Platform
+	seen    map[digest.Digest]bool
+	greeted map[string]bool // the upstreams whose GET of /v2/ is among the requests
 }
 
 func (e *Explainer) walk(ctx context.Context, out *api.Explanation, r repository.Repo, l *request.Listener, q Query, on []v1.Platform) *walk {
-	w := &walk{Explainer: e, ctx: ctx, out: out, repo: r, need: repository.Serve, accept: q.Accept, on: on, seen: map[digest.Digest]bool{}}
-	registry, known := e.o.Registries[r.Up.Name]
-	w.registry, w.local = registry, !known
+	w := &walk{
+		Explainer: e, ctx: ctx, out: out, need: repository.Serve, accept: q.Accept, on: on, seen: map[digest.Digest]bool{}, greeted: map[string]bool{},
+		turns: turns{named: r, may: func(u *repository.Upstream) bool { return l.Routes.Serves(u.Name, r.Name) }},
+	}
+	w = w.at(r)
 	if l.TakesPushes() {
 		w.need = repository.ServePusher
 	}
@@ -57,23 +57,26 @@ func (e *Explainer) walk(ctx context.Context, out *api.Explanation, r repository
 // explain fills in what the answer says about the image and the pull.
 func (w *walk) explain(ref oci.Reference) error {
 	w.out.Upstream = w.state(w.repo)
-	o := w.look(ref, false)
+	w, o := w.whoseManifest(ref, false)
 	if !ref.ByDigest() {
 		w.out.Tag = w.tag(o)
+	}
+	if !repository.Same(w.repo, w.named) {
+		w.out.Pull.Fallback = w.repo.Up.Name
 	}
 	pull := &w.out.Pull
 	switch admission := w.admission(o.Held); {
 	case o.Absent != nil:
 		pull.Serves, pull.Why = api.ServeAbsent, oci.AsError(o.Absent).Message
 	case !o.Asks:
-		pull.Serves = api.ServeCache
+		pull.Serves = api.ServeCache // from the tier, too
 	case o.Background:
 		pull.Serves = api.ServeUpdating
 	case admission.Refusal != "" && o.MayServeOld:
 		pull.Serves, pull.Why = api.ServeStale, admission.Refusal
 	case admission.Refusal != "":
 		pull.Serves, pull.Why = api.ServeDown, admission.Refusal
-	case o.Question == upstream.DescribeManifest:
+	case o.Question == upstream.DescribeManifest && len(o.Then) == 0:
 		pull.Serves = api.ServeConfirm
 	default:
 		pull.Serves = api.ServeOrigin
@@ -173,7 +176,7 @@ func (w *walk) admission(held bool) upstream.Admission {
 	if w.local {
 		return upstream.Admission{}
 	}
-	return w.registry.Breaker.Foresee(w.repo.Remote().Name, held)
+	return w.registry.Breaker.Foresee(w.repo.Remote().Name, held || w.repo.Up.Yields())
 }
 
 // ask adds the request for a part to the answer, unless the breaker would refuse it.
@@ -183,15 +186,16 @@ func (w *walk) ask(part *api.ExplainedPart, q upstream.Question, request api.Exp
 		part.Unavailable = !held
 		return
 	}
-	if a.Hello && !w.greeted {
-		w.greeted = true
+	if a.Hello && !w.greeted[w.repo.Up.Name] {
+		w.greeted[w.repo.Up.Name] = true
 		w.out.Pull.Requests = append(w.out.Pull.Requests, api.ExplainedRequest{
-			Method: http.MethodGet, Path: "/v2/", Count: 1, Bytes: -1, Why: "the upstream has failed, and this finds out whether it is back",
+			Upstream: w.repo.Up.Name, Method: http.MethodGet, Path: "/v2/", Count: 1, Bytes: -1, Why: "the upstream has failed, and this finds out whether it is back",
 		})
 	}
+	request.Upstream = w.repo.Up.Name
 	request.Method, request.Path = upstream.RequestOf(w.registry.Client, q, w.repo.Remote(), ref)
 	w.out.Pull.Requests = append(w.out.Pull.Requests, request)
-	part.Requests = request.Count
+	part.Requests += request.Count
 }
 
 // manifest adds a manifest and what is below it.
@@ -211,15 +215,18 @@ func (w *walk) manifest(ref oci.Reference, o pull.Outlook, platform string, dept
 		part.Absent = oci.AsError(o.Absent).Message
 	}
 	w.askManifest(&part, ref, o)
-	part.Shared = o.Asks && ref.ByDigest() && o.Manifest != nil
+	part.Shared = o.Asks && ref.ByDigest() && (o.Manifest != nil || o.InTier)
 	w.place(&part, o.Place)
+	if o.InTier {
+		part.Where = append(part.Where, "bucket")
+	}
 	w.seen[part.Digest] = true
 	if w.out.Digest == "" {
 		w.out.Digest = part.Digest
 	}
 	w.out.Parts = append(w.out.Parts, part)
 	if man == nil {
-		w.out.Pull.Open = w.out.Pull.Open || o.Asks
+		w.out.Pull.Open = w.out.Pull.Open || o.Asks || o.InTier
 		return nil
 	}
 	return w.children(man, o.Records, depth)
@@ -232,6 +239,8 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 	q := api.ExplainedRequest{Count: 1, Bytes: -1, Background: o.Background}
 	switch {
+	case len(o.Then) > 0:
+		q.Why, q.Bytes = "what the tag means now may be in the bucket", 0
 	case o.Question == upstream.DescribeManifest && ref.ByDigest():
 		q.Why, q.Bytes = "the bytes are here, and the upstream has not confirmed them for this repository", 0
 	case o.Question == upstream.DescribeManifest:
@@ -249,6 +258,13 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 		}
 	}
 	w.ask(part, o.Question, q, ref, o.Held)
+	for _, then := range o.Then {
+		next := api.ExplainedRequest{Count: 1, Bytes: -1, Why: "unless the bucket has the manifest"}
+		if o.Fact != nil && !o.Fact.NotFound {
+			next.Bytes = o.Fact.Size
+		}
+		w.ask(part, then, next, ref, o.Held)
+	}
 }
 
 // children adds what a manifest names. named says that facts about the children are recorded before
@@ -282,7 +298,8 @@ func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 			platform = platforms.Format(*c.Platform)
 		}
 		ref := oci.Reference{Digest: c.Digest}
-		if err := w.manifest(ref, w.look(ref, named), platform, depth-1); err != nil {
+		at, o := w.whoseManifest(ref, named)
+		if err := at.manifest(ref, o, platform, depth-1); err != nil {
 			return err
 		}
 	}
@@ -295,9 +312,13 @@ func (w *walk) blob(man *oci.Manifest, c oci.Child, named bool) {
 	if man.Config != nil && man.Config.Digest == c.Digest {
 		part.Kind = "config"
 	}
-	at, err := repository.Foresight{Repo: w.repo, Named: named}.Blob(w.ctx, c.Digest, w.need)
+	w, at, err := w.whoseBlob(c.Digest, named)
 	h := w.place(&part, at.Place)
 	ref := oci.Reference{Digest: c.Digest}
+	tier := !h.Held() && !h.Arriving && !w.local && err == nil && w.inTier(c.Digest, at, named)
+	if tier {
+		part.Where = append(part.Where, "bucket")
+	}
 	switch {
 	case w.local:
 	case err != nil:
@@ -307,7 +328,7 @@ func (w *walk) blob(man *oci.Manifest, c oci.Child, named bool) {
 		w.ask(&part, upstream.DescribeBlob, api.ExplainedRequest{
 			Count: 1, Why: "the bytes are here, and the upstream has not confirmed them for this repository",
 		}, ref, false)
-	case h.Held(), h.Arriving:
+	case h.Held(), h.Arriving, tier:
 	default:
 		w.ask(&part, upstream.GetBlob, api.ExplainedRequest{
 			Count: w.repo.Up.Split.Requests(at.Size), Bytes: c.Size, Why: "it is not here",

@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cache"
+	"dray/mirror/admin/api"
+	"dray/mirror/past"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/mirror/wire"
@@ -30,15 +32,19 @@ func (p *Puller) Blob(x *request.Request) error {
 
 func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	r, d := x.Repo, x.Q.Ref.Digest
-	at, err := r.LocateBlob(ctx, d, x.Need())
+	how := upstream.Call{Asked: asked(x)}
+	at, err := r.LocateBlobBy(ctx, how, d, x.Need())
 	if err != nil {
+		x.Miss = &past.Miss{Cause: api.MissAbsent, Asked: how.Asked}
 		return err
 	}
 	f := r.Fetch(d, nil)
+	f.Record(how.Asked)
 	ahead, joined := p.prefetcher(r.Up.Name).want(d)
 	content, err := f.Open(ctx, at.Size)
 	joined()
 	if err != nil {
+		x.Miss = p.missedBlob(how.Asked, at, d, "")
 		f.RememberAbsent(ctx, err)
 		return err
 	}
@@ -55,7 +61,10 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	case f.FromTier():
 		x.Source = fromBucket
 	}
-	if err := p.confirmShared(ctx, r, d, x.Need(), at, f); err != nil {
+	if !content.Held() || f.Answered() || at.Place == repository.Shared {
+		x.Miss = p.missedBlob(how.Asked, at, d, content.Source())
+	}
+	if err := p.confirmShared(ctx, how, r, d, x.Need(), at, f); err != nil {
 		return err
 	}
 	x.StopTimeout()
@@ -100,7 +109,7 @@ func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arri
 	if _, err = io.Copy(stored{content, arrived}, content); err != nil {
 		return false, r.Up.Broken(err)
 	}
-	return false, p.confirmShared(ctx, r, b.Digest, repository.Serve, at, f)
+	return false, p.confirmShared(ctx, upstream.Call{}, r, b.Digest, repository.Serve, at, f)
 }
 
 // stored counts the bytes that a reader gives. It fails as soon as the cache passes them through
@@ -121,13 +130,13 @@ func (s stored) Write(p []byte) (int, error) {
 
 // confirmShared asks the upstream whether the repository has a blob that no place was known to have
 // and whose bytes were fetched for another repository.
-func (p *Puller) confirmShared(ctx context.Context, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
+func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
 	if at.Place != repository.Nowhere || f.Answered() {
 		return nil
 	}
-	at, err := r.LocateBlob(ctx, d, need)
+	at, err := r.LocateBlobBy(ctx, how, d, need)
 	if err == nil && at.Place == repository.Nowhere {
-		_, err = r.Confirm(ctx, d)
+		_, err = r.Confirm(ctx, how, d)
 	}
 	return err
 }
@@ -151,8 +160,9 @@ func (p *Puller) headBlob(ctx context.Context, x *request.Request) error {
 	}
 	size := at.Size
 	if at.Place == repository.Nowhere {
+		x.Miss = p.missedBlob(asked(x), at, d, "")
 		size, err = askBeforePush(ctx, p, x, oci.ErrBlobUnknown, func(ctx context.Context) (int64, error) {
-			return r.Confirm(ctx, d)
+			return r.Confirm(ctx, upstream.Call{Asked: x.Miss.Asked}, d)
 		}, func(cause error) (int64, bool) {
 			at, err := r.LocateBlob(ctx, d, repository.ServeHere)
 			if err != nil || at.Place != repository.Held {

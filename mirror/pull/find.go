@@ -94,35 +94,36 @@ func (t tag) key() meta.TagKey {
 
 // tagAtHand answers without waiting for the upstream: from a queued push, or from a fact. See
 // remembered.
-func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, error) {
+func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, *meta.TagFact, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
-		return &answer{Manifest: m, source: fromCache}, nil
+		return &answer{Manifest: m, source: fromCache}, nil, nil
 	}
 	return f.remembered(ctx, t, updating)
 }
 
 // remembered answers from a fresh fact. If updating is set, it also uses an old fact that may be
-// served while the tag is refreshed. It returns nil, nil if the client must wait for the upstream.
-// An error is a recorded "not found" that is still valid.
-func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer, error) {
+// served while the tag is refreshed. It returns no answer and no error if the client must wait for
+// the upstream. An error is a recorded "not found" that is still valid. remembered also returns the
+// newest fact, or nil.
+func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer, *meta.TagFact, error) {
 	lease := &meta.Lease{}
 	fact := newestFact(ctx, f.o.Tags.Under(lease), t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 		if a != nil {
 			a.Lease.Join(lease)
 		}
-		return a, err
+		return a, fact, err
 	}
 	if !updating {
-		return nil, nil
+		return nil, fact, nil
 	}
-	return f.staleWhileRevalidate(ctx, t, fact), nil
+	return f.staleWhileRevalidate(ctx, t, fact), fact, nil
 }
 
 // byTag returns the manifest of a tag, or a list of referrers. It asks the upstream unless it has a
 // fresh fact.
-func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
-	return f.together(ctx, upstream.Call{}, t)
+func (f *finder) byTag(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
+	return f.together(ctx, how, t)
 }
 
 // together is freshOrAsk, once for all that ask at the same time, clients as well as members of the
@@ -131,6 +132,7 @@ func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answe
 	t.here = t.here || f.asksHere(t)
 	key := question{repo: t.repo, reference: t.name, accept: t.key().Accept, after: t.after, here: t.here, background: how.Background != nil}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
+		how.Asked.Begin()
 		// The answer to another question may have arrived since the caller looked.
 		return f.freshOrAsk(ctx, how, t)
 	})
@@ -327,17 +329,18 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
 // of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
-func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
-	return f.digestBy(ctx, r, d, accept, false)
+func (f *finder) byDigest(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
+	return f.digestBy(ctx, how, r, d, accept, false)
 }
 
 // digestBy is byDigest. here is as in tag.
-func (f *finder) digestBy(ctx context.Context, r repository.Repo, d digest.Digest, accept []string, here bool) (*answer, error) {
+func (f *finder) digestBy(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string, here bool) (*answer, error) {
 	// accept is part of the key: some registries answer "not found" if accept lacks the manifest's
 	// media type.
 	here = here || f.members.Here(delegate.Question{Upstream: r.Up.Name, Repository: r.Name, Reference: d.String()})
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), here: here}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
+		how.Asked.Begin()
 		if m := r.Held(ctx, d); m != nil {
 			return &answer{Manifest: m, source: fromCache}, nil
 		}
@@ -345,7 +348,7 @@ func (f *finder) digestBy(ctx context.Context, r repository.Repo, d digest.Diges
 			return &answer{Manifest: m, source: fromMember}, nil
 		}
 		absent, asked := r.NoManifest(d, accept).Asking(ctx), time.Now()
-		a, err := f.askDigest(ctx, r, d, accept)
+		a, err := f.askDigest(ctx, how, r, d, accept)
 		absent.Remember(ctx, asked, err)
 		return a, err
 	})
@@ -354,12 +357,13 @@ func (f *finder) digestBy(ctx context.Context, r repository.Repo, d digest.Diges
 // confirmed returns a manifest by digest that the upstream confirms now. A copy here is not enough:
 // if the registry has lost the manifest, a client that may push it must learn that. Otherwise the
 // client would not push the manifest.
-func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
+func (f *finder) confirmed(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), confirm: true}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
+		how.Asked.Begin()
 		held := r.Held(ctx, d)
 		if held == nil {
-			a, err := f.byDigest(ctx, r, d, accept)
+			a, err := f.byDigest(ctx, how, r, d, accept)
 			if err != nil || a.source != fromMember {
 				return a, err
 			}
@@ -367,7 +371,7 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 		}
 		absent, asked := r.NoManifest(d, accept).Asking(ctx), time.Now()
 		ref, once := oci.Reference{Digest: d}, r.Up.OneTry()
-		_, err := once.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
+		_, err := once.StatManifest(ctx, r.Remote().With(how), ref, oci.AnyManifest())
 		if err != nil {
 			absent.Remember(ctx, asked, err)
 			if oci.NotFound(err) {
@@ -380,7 +384,7 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 	})
 }
 
-func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
+func (f *finder) askDigest(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	ref := oci.Reference{Digest: d}
 	raw, err := f.o.Repositories.Bytes(ctx, r.Up, d)
 	if err != nil {
@@ -392,7 +396,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 		}
 	}
 	if err == nil {
-		desc, err := r.Up.ForPulls().StatManifest(ctx, r.Remote(), ref, accept)
+		desc, err := r.Up.ForPulls().StatManifest(ctx, r.Remote().With(how), ref, accept)
 		if err != nil {
 			return nil, err
 		}
@@ -400,7 +404,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 		r.Store(ctx, man, repository.Children(man))
 		return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
 	}
-	man, err := r.Up.ForPulls().Manifest(ctx, r.Remote(), ref, accept)
+	man, err := r.Up.ForPulls().Manifest(ctx, r.Remote().With(how), ref, accept)
 	if err != nil {
 		return nil, err
 	}
@@ -421,6 +425,11 @@ type Outlook struct {
 	Fact *meta.TagFact
 	// Place is where a manifest by digest is.
 	Place repository.Place
+	// InTier says that the tier of the upstream has the manifest, and that it is served from there.
+	// Its content is not known. Then says how the upstream is asked after the Question, because the
+	// tier does not have the manifest, or may not have it.
+	InTier bool
+	Then   []upstream.Question
 	// Asks says that the upstream is asked, and Question how. Held says that an older answer is at
 	// hand, which may be served for a tag if the upstream fails (MayServeOld). Background says that
 	// the client does not wait.
@@ -451,18 +460,21 @@ func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Referen
 	now := time.Now()
 	o := Outlook{Fact: newestFact(ctx, f.o.Tags, t), Source: fromOrigin}
 	if o.Fact == nil {
-		return o.asking(upstream.GetManifest)
+		return o.getting(r)
 	}
 	if o.Fact.NotFound {
 		if o.Absent = r.Up.Absent(meta.AbsentFact{CheckedAt: o.Fact.CheckedAt, Reason: o.Fact.Reason}); o.Absent != nil {
 			return o
 		}
-		return o.asking(upstream.GetManifest)
+		return o.getting(r)
 	}
-	o.Manifest = repository.Foresight{Repo: r, Named: named}.Peek(ctx, o.Fact.Digest)
+	foresight := repository.Foresight{Repo: r, Named: named}
+	if o.Manifest = foresight.Peek(ctx, o.Fact.Digest); o.Manifest == nil {
+		o.InTier = foresight.InTier(ctx, o.Fact.Digest)
+	}
 	switch {
-	case o.Manifest == nil:
-		return o.asking(upstream.GetManifest)
+	case o.Manifest == nil && !o.InTier:
+		return o.getting(r)
 	case meta.Age(now, o.Fact.CheckedAt) < r.Up.Tags.Fresh:
 		o.Source = fromCache
 		return o
@@ -484,13 +496,30 @@ func foreseeDigest(ctx context.Context, r repository.Repo, ref oci.Reference, ac
 	if err != nil || at.Manifest != nil {
 		return o
 	}
+	if o.InTier = foresight.InTier(ctx, ref.Digest); o.InTier {
+		return o
+	}
 	if o.Manifest = foresight.PeekAt(ctx, ref.Digest, ""); o.Manifest != nil {
 		man, err := o.Manifest.Parse()
 		o.Records = err == nil && repository.Records(man)
 		return o.asking(upstream.DescribeManifest)
 	}
+	if r.Up.Tier != nil && r.Up.Tier.Has(ctx, ref.Digest) {
+		o.InTier = true
+		return o.asking(upstream.DescribeManifest)
+	}
 	o.Source = fromOrigin
 	return o.asking(upstream.GetManifest)
+}
+
+// getting is asking for a manifest of a tag that is not here. With a tier, the upstream is first
+// asked what the tag means, and then for the manifest, unless the tier has that.
+func (o Outlook) getting(r repository.Repo) Outlook {
+	if r.Up.Tier == nil {
+		return o.asking(upstream.GetManifest)
+	}
+	o.Then = []upstream.Question{upstream.GetManifest}
+	return o.asking(upstream.DescribeManifest)
 }
 
 func (o Outlook) asking(q upstream.Question) Outlook {

@@ -91,7 +91,7 @@ func (p *Puller) answerMember(ctx context.Context, q delegate.Question) delegate
 		if m := repo.Held(ctx, ref.Digest); m != nil {
 			a = &answer{Manifest: m}
 		} else {
-			a, err = p.digestBy(ctx, repo, ref.Digest, q.Accept, true)
+			a, err = p.digestBy(ctx, upstream.Call{}, repo, ref.Digest, q.Accept, true)
 		}
 	} else {
 		a, err = p.together(ctx, how, tag{repo: repo, name: ref.Tag, accept: q.Accept, here: true})

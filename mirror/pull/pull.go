@@ -14,12 +14,15 @@ import (
 	"dray/cache"
 	"dray/cache/fleet"
 	"dray/cache/meta"
+	"dray/mirror/admin/api"
 	"dray/mirror/delegate"
 	"dray/mirror/fallback"
 	"dray/mirror/flight"
 	"dray/mirror/jobs"
+	"dray/mirror/past"
 	"dray/mirror/repository"
 	"dray/mirror/request"
+	"dray/upstream"
 	"dray/upstream/oci"
 )
 
@@ -179,12 +182,13 @@ func (p *Puller) find(ctx context.Context, x *request.Request, accept []string) 
 	r, ref := x.Repo, x.Q.Ref
 	if !ref.ByDigest() {
 		t := p.tagOf(x, accept)
-		a, err := p.tagAtHand(ctx, t, !x.AsksToPush())
+		a, fact, err := p.tagAtHand(ctx, t, !x.AsksToPush())
 		switch {
 		case err != nil:
+			x.Miss = &past.Miss{Cause: api.MissAbsent, Since: fact.CheckedAt}
 			return nil, err
 		case a == nil:
-			return p.ask(ctx, x, accept)
+			return p.askedBy(ctx, x, accept, p.missedTag(x, t, fact))
 		case a.source != fromUpdating:
 			p.keepHot(x, a)
 		}
@@ -196,10 +200,11 @@ func (p *Puller) find(ctx context.Context, x *request.Request, accept []string) 
 	}
 	at, err := r.LocateManifest(ctx, ref.Digest, accept, need)
 	if err != nil {
+		x.Miss = &past.Miss{Cause: api.MissAbsent}
 		return nil, err
 	}
 	if at.Manifest == nil {
-		return p.ask(ctx, x, accept)
+		return p.askedBy(ctx, x, accept, p.missedManifest(x, x.AsksToPush()))
 	}
 	a := &answer{Manifest: at.Manifest, source: fromCache}
 	switch at.Place {
@@ -247,7 +252,7 @@ func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*r
 	if m := r.Queued(oci.Reference{Tag: name}, accept); m != nil {
 		return m, nil
 	}
-	a, err := p.byTag(ctx, tag{repo: r, name: name, accept: accept})
+	a, err := p.byTag(ctx, upstream.Call{}, tag{repo: r, name: name, accept: accept})
 	if err == nil {
 		err = a.stale
 	}
@@ -260,7 +265,7 @@ func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*r
 // ByDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
 // of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
-	a, err := p.byDigest(ctx, r, d, oci.AnyManifest())
+	a, err := p.byDigest(ctx, upstream.Call{}, r, d, oci.AnyManifest())
 	if err != nil {
 		return nil, err
 	}

@@ -100,9 +100,9 @@ func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
 	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
 	t.after = p.lastAnswer(ctx, x, t)
-	a, err := p.remembered(ctx, t, true)
+	a, _, err := p.remembered(ctx, t, true)
 	if a == nil && err == nil {
-		a, err = p.byTag(ctx, t)
+		a, err = p.byTag(ctx, upstream.Call{}, t)
 	}
 	switch {
 	case errors.Is(err, errLongList):

@@ -9,6 +9,7 @@ import (
 	"dray/mirror/identity"
 	"dray/mirror/repository"
 	"dray/mirror/request"
+	"dray/upstream"
 	"dray/upstream/oci"
 )
 
@@ -43,16 +44,16 @@ func NotAnswered(err error) bool { return repository.NotAnswered(err) }
 
 // ask asks the upstream for a manifest.
 func (p *Puller) ask(ctx context.Context, x *request.Request, accept []string) (*answer, error) {
-	repo, ref, confirm := x.Repo, x.Q.Ref, x.AsksToPush()
+	repo, ref, confirm, how := x.Repo, x.Q.Ref, x.AsksToPush(), upstream.Call{Asked: x.Miss.Asked}
 	t := p.tagOf(x, accept)
 	ask := func(ctx context.Context) (*answer, error) {
 		switch {
 		case !ref.ByDigest():
-			return p.byTag(ctx, t)
+			return p.byTag(ctx, how, t)
 		case confirm:
-			return p.confirmed(ctx, repo, ref.Digest, accept)
+			return p.confirmed(ctx, how, repo, ref.Digest, accept)
 		}
-		return p.byDigest(ctx, repo, ref.Digest, accept)
+		return p.byDigest(ctx, how, repo, ref.Digest, accept)
 	}
 	if x.R.Method != http.MethodHead {
 		return ask(ctx)

@@ -90,14 +90,14 @@ func TestLend(t *testing.T) {
 				t.Errorf("%s is visible in %s of %s: %v", d, r.Name, r.Up.Name, err)
 			}
 		}
-		if first := entries(t.Context(), f.Repo, d, nil)[0].repo; first != lender {
+		if first := Turns(t.Context(), f.Repo, d, nil)[0].Repo; first != lender {
 			t.Errorf("%s is asked first for %s", first.Up.Name, d)
 		}
-		if first := entries(t.Context(), other, d, nil)[0].repo; first != other {
+		if first := Turns(t.Context(), other, d, nil)[0].Repo; first != other {
 			t.Errorf("the other repository borrows %s", d)
 		}
 		f.confirmed(t.Context(), d, 1)
-		if first := entries(t.Context(), f.Repo, d, nil)[0].repo; first != f.Repo {
+		if first := Turns(t.Context(), f.Repo, d, nil)[0].Repo; first != f.Repo {
 			t.Errorf("%s is asked first for %s, which the upstream has", first.Up.Name, d)
 		}
 	}

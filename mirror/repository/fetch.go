@@ -38,6 +38,8 @@ type Fetch struct {
 	share *fleet.Share
 	// given is set when another member has begun to give the blob to this fetch.
 	given atomic.Bool
+	// record records the requests to the upstream; nil if nobody will ask for them.
+	record *upstream.Asked
 	// span is that of the request that opened the blob. It records nothing unless dray traces
 	// requests.
 	span trace.Span
@@ -48,6 +50,9 @@ type Fetch struct {
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d, r.Up.Tier != nil)}
 }
+
+// Record records the requests to the upstream from now on.
+func (f *Fetch) Record(in *upstream.Asked) { f.record = in }
 
 // Open opens the blob in the cache. If the cache does not hold the blob, another member of the
 // fleet is asked, if one fetches it, then the tier, if the blob is visible to the repository, and
@@ -176,7 +181,7 @@ func (f *Fetch) fromMember(ctx context.Context, w fleet.Want) (s cache.Stream, u
 	}
 	_, visible, _ := f.repo.visible(ctx, f.digest)
 	if !visible {
-		_, err = f.repo.Confirm(ctx, f.digest)
+		_, err = f.repo.Confirm(ctx, upstream.Call{Asked: f.record}, f.digest)
 	}
 	if err == nil {
 		f.given.Store(true)
@@ -195,7 +200,7 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 	if !f.answered.Load() {
 		f.asked.Store(&blobQuestion{time.Now(), f.repo.NoBlob(f.digest).Asking(ctx)})
 	}
-	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: f.repo.Remote().With(upstream.Call{Background: f.ahead}), Digest: f.digest, From: from, To: to})
+	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: f.repo.Remote().With(upstream.Call{Background: f.ahead, Asked: f.record}), Digest: f.digest, From: from, To: to})
 	if err != nil {
 		return cache.Stream{}, err
 	}

@@ -250,7 +250,7 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 		_, here := s.o.Cache.Stat(d)
 		if here || r.Up.Tier != nil && r.NoBlob(d).Err(ctx) == nil && r.Up.Tier.Has(ctx, d) {
 			asked := time.Now()
-			size, err := r.Confirm(ctx, d)
+			size, err := r.Confirm(ctx, how, d)
 			return Location{Size: size, When: asked}, err == nil, err
 		}
 	case Absent:
@@ -333,13 +333,13 @@ func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, p
 // Confirm asks the upstream whether the repository has a blob. If so, it makes the blob visible to
 // the repository and returns its size in bytes. Concurrent calls for a blob share one request.
 // While the upstream's last "not found" is believed, Confirm returns that error without asking.
-func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
+func (r Repo) Confirm(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
 	if err := r.NoBlob(d).Err(ctx); err != nil {
 		return 0, err
 	}
 	return r.store.confirms.Do(ctx, r.Key(d), func(ctx context.Context) (int64, error) {
 		absent, asked := r.NoBlob(d).Asking(ctx), time.Now()
-		size, err := r.Ask(ctx, upstream.Call{}, d)
+		size, err := r.Ask(ctx, upstream.Call{Asked: how.Asked}, d)
 		if err != nil {
 			absent.Remember(ctx, asked, err)
 			return 0, err
@@ -378,7 +378,7 @@ func (r Foresight) Blob(ctx context.Context, d digest.Digest, need Need) (Locati
 			at.Size = link.Size
 		case Shared:
 			h := r.store.o.Cache.Inspect(d)
-			at.Size, ok = h.Size, h.Held()
+			at.Size, ok = h.Size, h.Held() || r.Up.Tier != nil && r.NoBlob(d).Err(ctx) == nil && r.Up.Tier.Has(ctx, d)
 		default: // these places ask nobody
 			at, ok, err = blobAt(ctx, upstream.Call{}, r.Repo, d, place)
 		}
@@ -424,6 +424,16 @@ func (r Foresight) Peek(ctx context.Context, d digest.Digest) *Manifest {
 	return r.PeekAt(ctx, d, link.MediaType)
 }
 
+// InTier reports whether the tier of the upstream has content that is visible to the repository, as
+// far as it can tell.
+func (r Foresight) InTier(ctx context.Context, d digest.Digest) bool {
+	if r.Up.Tier == nil {
+		return false
+	}
+	_, visible := r.link(ctx, d)
+	return visible && r.Up.Tier.Has(ctx, d)
+}
+
 // PeekAt returns a manifest whose bytes are here, through whichever repository they came, or nil.
 func (r Foresight) PeekAt(ctx context.Context, d digest.Digest, mediaType string) *Manifest {
 	raw, err := r.store.o.Cache.Peek(ctx, d, oci.MaxManifestBytes)
@@ -443,11 +453,11 @@ func (r Foresight) link(ctx context.Context, d digest.Digest) (meta.LinkFact, bo
 	return link, err == nil
 }
 
-// entry is a place to ask for the content of a repository.
-type entry struct {
-	repo Repo
-	// notFound says that the entry is asked although those before it say "not found".
-	notFound bool
+// Turn is a place to ask for the content of a repository.
+type Turn struct {
+	Repo Repo
+	// NotFound says that the place is asked although those before it say "not found".
+	NotFound bool
 }
 
 // InTurn calls ask for the repository r. If its upstream does not answer, InTurn calls ask for the
@@ -464,22 +474,22 @@ func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bo
 	}
 	var own, silent error
 	borrowed, others := false, false // others says that a fallback did not answer
-	for i, e := range entries(ctx, r, d, may) {
-		borrowed = borrowed || e.repo != r && i == 0
-		if i > 0 && !e.notFound && silent == nil {
+	for i, e := range Turns(ctx, r, d, may) {
+		borrowed = borrowed || e.Repo != r && i == 0
+		if i > 0 && !e.NotFound && silent == nil {
 			continue
 		}
-		err := ask(e.repo)
+		err := ask(e.Repo)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
 		case NotAnswered(err):
 			silent = cmp.Or(silent, err)
-			others = others || e.repo != r
-		case e.repo == r && !borrowed && !oci.NotFound(err):
+			others = others || e.Repo != r
+		case e.Repo == r && !borrowed && !oci.NotFound(err):
 			return err // a refusal is an answer
 		}
-		if e.repo == r {
+		if e.Repo == r {
 			own = err
 		}
 	}
@@ -499,11 +509,12 @@ func NotAnswered(err error) bool {
 	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// entries returns the places to ask for a digest, in order. The repository is the first, unless it
-// is not known to have the digest and a fallback has lent that. The lender of a manifest is asked
-// first for all that the manifest names, which the others may not have.
-func entries(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool) []entry {
-	all := []entry{{repo: r}}
+// Turns returns the places to ask for a digest, in order. The parameters are those of InTurn. The
+// repository is the first, unless it is not known to have the digest and a fallback has lent that.
+// The lender of a manifest is asked first for all that the manifest names, which the others may not
+// have.
+func Turns(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool) []Turn {
+	all := []Turn{{Repo: r}}
 	known := d == ""
 	if !known {
 		_, known, _ = r.visible(ctx, d)
@@ -512,13 +523,13 @@ func entries(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) b
 		if may != nil && !may(f.To) {
 			continue
 		}
-		e := entry{Repo{Up: f.To, Name: r.Name, store: r.store}, f.NotFound}
-		if !known && lent(ctx, e.repo, r, d) {
+		e := Turn{Repo{Up: f.To, Name: r.Name, store: r.store}, f.NotFound}
+		if !known && lent(ctx, e.Repo, r, d) {
 			known = true
 			for i := range all {
-				all[i].notFound = true
+				all[i].NotFound = true
 			}
-			all = append([]entry{e}, all...)
+			all = append([]Turn{e}, all...)
 			continue
 		}
 		all = append(all, e)

@@ -13,6 +13,7 @@ import (
 	"dray/mirror/identity"
 	"dray/mirror/live"
 	"dray/mirror/notify"
+	"dray/mirror/past"
 	"dray/mirror/repository"
 	"dray/mirror/route"
 	"dray/mirror/wire"
@@ -78,6 +79,8 @@ type Request struct {
 	// Stale is the error of the upstream if an old answer was sent because of that error; nil
 	// otherwise.
 	Stale error
+	// Miss says why the cache alone does not answer a pull; nil if it does, or if that is not known.
+	Miss *past.Miss
 
 	repos *repository.Store
 	// digest and size describe the whole content of the answer, even if only a range was requested.

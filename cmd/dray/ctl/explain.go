@@ -23,6 +23,7 @@ func explainCommand(in Options) *cobra.Command {
 	var listener, as string
 	var accept []string
 	var f warmFlags
+	var request string
 	cmd := in.operate(&cobra.Command{
 		Use:   "explain NAME",
 		Short: "Say what a running dray knows about an image, and what a pull would do",
@@ -34,6 +35,13 @@ func explainCommand(in Options) *cobra.Command {
   where each part of the image is: in memory, on disk, in the queue, nowhere
   which requests to the upstream the next pull would cost, and how many bytes
   whether the upstream is asked at present, its rates and its quota
+  who pulled the image last, why the last requests for it were no cache hits,
+  and the verdict on its last push
+
+With --request instead of a NAME, it says why one request was no cache hit or
+failed: what it asked of the upstream, and how long that took. The ID is in the
+answer (X-Request-Id), in the text of server errors, and in the log. dray
+remembers some thousands of such requests, until it stops.
 
 explain sends no request to the upstream, does not count as a use of the image,
 and changes nothing that dray knows. The requests are those of a client that has
@@ -42,9 +50,17 @@ answered before is still true, and no other client asks meanwhile. Of an image
 for several platforms, they are those for one: Linux on the processor of this
 machine, unless --platform says otherwise. Requests for tokens and for lists of
 referrers are not counted, and redirects are not counted separately.`,
-		Example: "  dray explain docker.io/library/alpine:3\n  dray explain --as ci team/app:1.2 --platform linux/arm64",
-		Args:    usage.Between(1, 1),
+		Example: "  dray explain docker.io/library/alpine:3\n  dray explain --as ci team/app:1.2 --platform linux/arm64\n  dray explain --request 5XQMZK2E3YQXHTA5C6ZB6K7B4N",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if request != "" {
+				return usage.NoArguments(cmd, args)
+			}
+			return usage.Between(1, 1)(cmd, args)
+		},
 	}, func(ctx context.Context, o *operator, args []string) error {
+		if request != "" {
+			return show(ctx, o, "misses", url.Values{"request": {request}}, explainedRequest)
+		}
 		on, err := f.targets()
 		if err != nil {
 			return err
@@ -59,6 +75,7 @@ referrers are not counted, and redirects are not counted separately.`,
 		return show(ctx, o, "explain", params, explained)
 	})
 	cmd.Flags().StringVar(&as, "as", "", "user whose rights to explain (default: a client without credentials)")
+	cmd.Flags().StringVar(&request, "request", "", "ID of a request to explain, instead of a NAME")
 	cmd.Flags().StringVar(&listener, "listener", "", "name of the listener that the client uses (default: the first one that has the name)")
 	cmd.Flags().StringSliceVar(&f.platforms, "platform", nil, "platforms of the client, such as linux/arm64, or all (default: linux on this machine's processor)")
 	cmd.Flags().StringSliceVar(&accept, "accept", nil, "media types that the client accepts (default: those of containerd)")
@@ -81,10 +98,11 @@ func explained(w io.Writer, e api.Explanation) {
 		section(w, "Tag", tagText(*e.Tag, e.Time))
 	}
 	explainedParts(w, e)
-	explainedPull(w, e.Pull)
+	explainedPull(w, e)
 	if e.Upstream != nil {
 		explainedUpstream(w, e)
 	}
+	explainedPast(w, e)
 }
 
 func section(w io.Writer, title string, sentences ...string) {
@@ -224,7 +242,8 @@ func stateOfPart(p api.ExplainedPart) string {
 	return cmp.Or(strings.Join(s, ", "), "-")
 }
 
-func explainedPull(w io.Writer, p api.ExplainedPull) {
+func explainedPull(w io.Writer, e api.Explanation) {
+	p := e.Pull
 	text := map[api.Serving]string{
 		api.ServeCache:    "The client gets the manifest that is here.",
 		api.ServeUpdating: "The client gets the manifest that is here, while dray asks the upstream in the background.",
@@ -235,6 +254,9 @@ func explainedPull(w io.Writer, p api.ExplainedPull) {
 		api.ServeRefused:  "The client gets an error: " + p.Why + ".",
 		api.ServeDown:     "The client gets an error, because the upstream is not asked: " + p.Why + ".",
 	}[p.Serves]
+	if p.Fallback != "" {
+		text = fmt.Sprintf("The fallback %s answers, because %s does not. %s", p.Fallback, e.Route.Upstream, strings.Replace(text, "the upstream", "the fallback", 1))
+	}
 	section(w, "Next pull", text)
 	if p.Count == 0 && !p.Open {
 		fmt.Fprintln(w, "  It costs no request to the upstream.")
@@ -251,6 +273,9 @@ func explainedPull(w io.Writer, p api.ExplainedPull) {
 			path = fmt.Sprintf("%s (%d parts)", path, q.Count)
 		}
 		why := q.Why
+		if q.Upstream != e.Route.Upstream {
+			why += "; asked of " + q.Upstream
+		}
 		if q.Background {
 			why += "; no client waits for it"
 		}

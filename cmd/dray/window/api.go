@@ -20,11 +20,17 @@ func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
 	}
 }
 
-// ExplainAPI lists the endpoint that explains names.
+// ExplainAPI lists the endpoints that explain names, and requests that are over.
 func ExplainAPI(e *explain.Explainer) []admin.Endpoint {
-	return []admin.Endpoint{admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {
-		return e.Explain(ctx, explain.Query{
-			Name: params.Get("name"), Listener: params.Get("listener"), User: params.Get("as"), Platforms: params["platform"], Accept: params["accept"],
-		})
-	})}
+	return []admin.Endpoint{
+		admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {
+			return e.Explain(ctx, explain.Query{
+				Name: params.Get("name"), Listener: params.Get("listener"), User: params.Get("as"), Platforms: params["platform"], Accept: params["accept"],
+			})
+		}),
+		admin.Query("misses", func(_ context.Context, params url.Values) (api.Misses, error) {
+			most, err := admin.Number(params, "most", 100)
+			return e.Misses(int(min(most, 1<<20)), params.Get("request")), err
+		}),
+	}
 }

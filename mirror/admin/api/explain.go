@@ -22,6 +22,12 @@ type Explanation struct {
 	Pull   ExplainedPull   `json:"pull"`
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
+	// LastPull is the last pull of the image by a client, and Misses are the newest requests for its
+	// parts that the cache alone did not answer. Verdict is that on the last push that was checked.
+	// A nil member is not known.
+	LastPull *LastPull `json:"last_pull,omitempty"`
+	Misses   Misses    `json:"misses"`
+	Verdict  *Verdict  `json:"verdict,omitempty"`
 }
 
 // ExplainedRoute says which repository a name means, and why.
@@ -106,7 +112,7 @@ type ExplainedPart struct {
 	// Size is in bytes, and -1 if it is not known.
 	Size int64 `json:"size"`
 	// Where lists the places that have the bytes: memory, disk, queue, staging, arriving (a fetch of
-	// them is under way). It is empty if no place has them.
+	// them is under way), bucket (asked only for what is not here). It is empty if no place has them.
 	Where []string `json:"where"`
 	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
 	// repository.
@@ -144,6 +150,9 @@ const (
 // before.
 type ExplainedPull struct {
 	Serves Serving `json:"serves"`
+	// Fallback is the upstream that answers in place of the one of the Route, which does not. Others
+	// may answer for some of the parts: see the requests.
+	Fallback string `json:"fallback,omitempty"`
 	// Why is a sentence, if the pull is refused or fails.
 	Why string `json:"why,omitempty"`
 	// Platforms are those of the client; none means all.
@@ -160,8 +169,10 @@ type ExplainedPull struct {
 
 // ExplainedRequest is a request to an upstream.
 type ExplainedRequest struct {
-	Method string `json:"method"`
-	Path   string `json:"path"`
+	// Upstream is the one of the Route, or a fallback.
+	Upstream string `json:"upstream"`
+	Method   string `json:"method"`
+	Path     string `json:"path"`
 	// Count is the number of such requests. It is above 1 for a blob that is fetched in parts.
 	Count int `json:"count"`
 	// Bytes is what they bring; -1 if it is not known.

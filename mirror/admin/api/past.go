@@ -1,0 +1,129 @@
+package api
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// MissCause says why the cache alone did not answer a request.
+type MissCause string
+
+// The causes of a [Miss].
+const (
+	MissNew         MissCause = "new"         // nothing was known of it in this repository
+	MissExpired     MissCause = "expired"     // the last answer about the tag, of Since, was not believed any more
+	MissEvicted     MissCause = "evicted"     // it was here until Since, and had to make room
+	MissRemoved     MissCause = "removed"     // it was here until Since, when an operator removed it, or nothing needed it
+	MissDamaged     MissCause = "damaged"     // it was here until Since, when its bytes were found to be wrong
+	MissLost        MissCause = "lost"        // it was here once; dray does not remember why it is not any more
+	MissArriving    MissCause = "arriving"    // it was on its way, for another request
+	MissUncached    MissCause = "uncached"    // the cache could not store it
+	MissUnconfirmed MissCause = "unconfirmed" // it was here, and the upstream had to confirm it for this repository or push
+	MissAbsent      MissCause = "absent"      // the upstream said at Since that there is no such thing
+	MissRefused     MissCause = "refused"     // the request was refused before dray looked for anything
+)
+
+// Miss is a request that the cache alone did not answer, or that failed.
+type Miss struct {
+	// At is when the request ended, and Seconds how long it took.
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
+	// RequestID is the ID of the request in its answer and in the log.
+	RequestID string `json:"request_id"`
+	Requester
+	Method string `json:"method"`
+	// Kind is manifest, blob, or another kind of request.
+	Kind string `json:"kind"`
+	MissTarget
+	// Status is that of the answer, Bytes what was sent of its body, and Source where that came from,
+	// in the words of X-Cache.
+	Status int    `json:"status"`
+	Bytes  int64  `json:"bytes"`
+	Source string `json:"source,omitempty"`
+	// Cause is why the cache alone did not answer. It is empty if only Error says that.
+	Cause MissCause `json:"cause,omitempty"`
+	// Since is the time that the Cause is about; zero if there is none.
+	Since time.Time `json:"since,omitzero"`
+	// Asked are the requests to upstreams that this request has started, and More counts further ones.
+	Asked []MissRequest `json:"asked"`
+	More  int           `json:"more,omitempty"`
+	// Joined says that this request shared what another one asked.
+	Joined bool `json:"joined,omitempty"`
+	// Error is the error of the request, and Stale that of the upstream if the client got an old
+	// answer because of it.
+	Error string `json:"error,omitempty"`
+	Stale string `json:"stale,omitempty"`
+}
+
+// MissTarget is what a client asked for.
+type MissTarget struct {
+	Upstream   string `json:"upstream,omitempty"`
+	Repository string `json:"repository,omitempty"`
+	// InsteadOf is the upstream that the client asked for, if a fallback answered.
+	InsteadOf string        `json:"instead_of,omitempty"`
+	Reference string        `json:"reference,omitempty"`
+	Digest    digest.Digest `json:"digest,omitempty"`
+}
+
+// Requester is the client that has sent a request.
+type Requester struct {
+	Listener string `json:"listener"`
+	// Client is the address, and User the name, which is empty for an anonymous client.
+	Client string `json:"client"`
+	User   string `json:"user,omitempty"`
+	Agent  string `json:"agent,omitempty"`
+}
+
+// MissRequest is a request to an upstream or to its storage.
+type MissRequest struct {
+	At     time.Time `json:"at"`
+	Method string    `json:"method"`
+	Host   string    `json:"host"`
+	Path   string    `json:"path"`
+	// Status is 0 without an answer. Error then says why.
+	Status  int     `json:"status"`
+	Error   string  `json:"error,omitempty"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Misses are the newest misses, and since when dray remembers them.
+type Misses struct {
+	Items []Miss `json:"items"`
+	// Since is the time from which on all misses are remembered.
+	Since time.Time `json:"since"`
+}
+
+// LastPull is the last pull of an image by a client.
+type LastPull struct {
+	// At is the time of the last request of the pull. Active says that it goes on.
+	At     time.Time `json:"at"`
+	Active bool      `json:"active,omitempty"`
+	Client string    `json:"client"`
+	User   string    `json:"user,omitempty"`
+	Agent  string    `json:"agent,omitempty"`
+	// Reference is the tag or digest that the client named.
+	Reference string `json:"reference,omitempty"`
+	Digest    string `json:"digest,omitempty"`
+	// Bytes counts what was sent to the client, and Sources the same by where it came from.
+	Bytes   int64            `json:"bytes"`
+	Sources map[string]int64 `json:"sources"`
+	// Failures counts the requests that failed.
+	Failures int `json:"failures,omitempty"`
+}
+
+// Verdict is what the checks said of the last push under a name.
+type Verdict struct {
+	At time.Time `json:"at"`
+	// Outcome is pass, reject, or unknown: rejected only because a check gave no result.
+	Outcome string        `json:"outcome"`
+	Checks  string        `json:"checks"`
+	User    string        `json:"user,omitempty"`
+	Tag     string        `json:"tag,omitempty"`
+	Digest  digest.Digest `json:"digest,omitempty"`
+	// Message is what the client was told.
+	Message string `json:"message,omitempty"`
+	// Report is the path of the report on the listeners that take pushes.
+	Report string `json:"report,omitempty"`
+}

@@ -1,0 +1,118 @@
+package explain
+
+import (
+	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/pull"
+	"dray/mirror/repository"
+	"dray/upstream/oci"
+)
+
+// turns says which upstream answers: that of the repository that the client names, or a fallback.
+type turns struct {
+	named repository.Repo
+	may   func(*repository.Upstream) bool
+	// lender is the fallback that has answered with the manifest that names the content; nil if none
+	// has.
+	lender *repository.Repo
+	// The fields below are those of the upstream whose turn it is.
+	repo     repository.Repo
+	registry Registry
+	local    bool // the content is stored in dray alone
+}
+
+// at returns the walk for the repository of another upstream.
+func (w *walk) at(r repository.Repo) *walk {
+	other := *w
+	other.repo = r
+	registry, known := w.o.Registries[r.Up.Name]
+	other.registry, other.local = registry, !known
+	if !repository.Same(r, w.named) {
+		other.lender = &r
+	}
+	return &other
+}
+
+// order returns the places that would be asked for a digest, or for "" a tag, in order.
+func (w *walk) order(d digest.Digest) []repository.Turn {
+	if len(w.named.Up.Fallbacks) == 0 || w.local {
+		return []repository.Turn{{Repo: w.repo}}
+	}
+	all := repository.Turns(w.ctx, w.named, d, w.may)
+	if w.lender == nil || d == "" || !repository.Same(all[0].Repo, w.named) {
+		return all
+	}
+	// By then, the lender of the manifest has lent what the manifest names.
+	out := []repository.Turn{{Repo: *w.lender}}
+	for _, t := range all {
+		if !repository.Same(t.Repo, *w.lender) {
+			out = append(out, repository.Turn{Repo: t.Repo, NotFound: true})
+		}
+	}
+	return out
+}
+
+// first returns the place that answers, as [repository.InTurn] finds it. answers says whether a
+// place has the content, and whether it is silent: it would be asked, and is not, because it fails.
+// If nobody answers, first returns the repository that the client names.
+func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *walk {
+	before := false
+	for i, t := range w.order(d) {
+		if i > 0 && !t.NotFound && !before {
+			continue
+		}
+		at := w.at(t.Repo)
+		has, silent := answers(at)
+		if has {
+			return at
+		}
+		before = before || silent
+	}
+	return w.at(w.named)
+}
+
+// whoseManifest returns the walk for the place that would answer with a manifest, and its outlook.
+func (w *walk) whoseManifest(ref oci.Reference, named bool) (*walk, pull.Outlook) {
+	if w.local {
+		return w, w.look(ref, named)
+	}
+	at := w.first(ref.Digest, func(at *walk) (has, silent bool) {
+		o := at.look(ref, named)
+		silent = o.Asks && !o.Background && !o.MayServeOld && at.admission(o.Held).Refusal != ""
+		return !silent && o.Absent == nil, silent
+	})
+	return at, at.look(ref, named)
+}
+
+// whoseBlob returns the walk for the place that would answer with a blob, and where that has it.
+// The error is the upstream's last "not found", while it is believed.
+func (w *walk) whoseBlob(d digest.Digest, named bool) (*walk, repository.Location, error) {
+	find := func(at *walk) (repository.Location, error) {
+		return repository.Foresight{Repo: at.repo, Named: named}.Blob(w.ctx, d, w.need)
+	}
+	at := w
+	if !w.local {
+		at = w.first(d, func(at *walk) (has, silent bool) {
+			found, err := find(at)
+			h := w.o.Cache.Inspect(d)
+			asks := found.Place == repository.Shared || !h.Held() && !h.Arriving && !at.inTier(d, found, named)
+			silent = err == nil && asks && at.admission(false).Refusal != ""
+			return err == nil && !silent, silent
+		})
+	}
+	found, err := find(at)
+	return at, found, err
+}
+
+// inTier reports whether the bytes of a blob, which is not here, would come from the tier.
+func (w *walk) inTier(d digest.Digest, at repository.Location, named bool) bool {
+	switch {
+	case w.repo.Up.Tier == nil:
+		return false
+	case at.Place == repository.Shared:
+		return true // that is why it is Shared
+	case at.Place == repository.Visible:
+		return repository.Foresight{Repo: w.repo, Named: named}.InTier(w.ctx, d)
+	}
+	return false
+}

@@ -1,0 +1,180 @@
+// Package past remembers the requests that the cache alone did not answer, and the last pulls of
+// images, so that operators can ask about a moment that is over.
+//
+// A request that is answered from the cache costs nothing here. Everything is in memory, bounded,
+// and lost when the process ends.
+package past
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/admin/api"
+	"dray/upstream"
+)
+
+const (
+	// maxMisses bounds the misses that are remembered, and maxBytes the memory that they take.
+	maxMisses = 4096
+	maxBytes  = 8 << 20
+	// maxText bounds a text of a miss in bytes, and maxError that of an error.
+	maxText  = 256
+	maxError = 1024
+	// overhead is what a miss takes beside its texts, and askedBytes what its requests may take.
+	overhead   = 512
+	askedBytes = 2 << 10
+	// maxPulls bounds the names of images whose last pull is remembered. Each takes 1 KiB or less.
+	maxPulls = 8192
+)
+
+// Miss says why the cache alone does not answer a request. It belongs to the goroutine of the
+// request, except for Asked.
+type Miss struct {
+	Cause api.MissCause
+	// Since is the time that the Cause is about.
+	Since time.Time
+	// Asked has what the request asks of the upstream.
+	Asked *upstream.Asked
+	// Joined says that the request shares what another one asks.
+	Joined bool
+}
+
+// Past remembers. Its methods may be called concurrently, also on a nil Past, which remembers
+// nothing.
+type Past struct {
+	mu     sync.Mutex // guards the fields below
+	misses []entry    // a ring: the oldest is at first
+	first  int
+	bytes  int
+	since  time.Time // when the newest miss that was forgotten ended
+
+	pulls *lru.Cache[name, api.LastPull]
+}
+
+// entry is a miss with what it has asked, which may go on after the request.
+type entry struct {
+	api.Miss
+	asked *upstream.Asked
+	size  int
+}
+
+// name is a tag or a digest of a repository.
+type name struct{ upstream, repository, reference string }
+
+// New returns a Past without memories.
+func New() *Past {
+	pulls, _ := lru.New[name, api.LastPull](maxPulls) // fails for sizes below 1 only
+	return &Past{since: time.Now(), pulls: pulls}
+}
+
+// text bounds a text, and lets go of the memory that it is a part of.
+func text(s string, most int) string {
+	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), most)], ""))
+}
+
+// Add remembers a miss. why may be nil.
+func (p *Past) Add(m api.Miss, why *Miss) {
+	if p == nil {
+		return
+	}
+	e := entry{Miss: m, size: overhead}
+	for _, s := range []*string{&e.RequestID, &e.Listener, &e.Client, &e.User, &e.Agent, &e.Method, &e.Kind, &e.Upstream, &e.Repository, &e.InsteadOf, &e.Reference, &e.Source} {
+		*s = text(*s, maxText)
+		e.size += len(*s)
+	}
+	e.Digest = digest.Digest(text(e.Digest.String(), maxText))
+	e.Error, e.Stale = text(e.Error, maxError), text(e.Stale, maxError)
+	e.size += len(e.Digest) + len(e.Error) + len(e.Stale)
+	if why != nil {
+		e.Cause, e.Since, e.Joined, e.asked = why.Cause, why.Since, why.Joined, why.Asked
+		e.size += askedBytes
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.misses)-p.first >= maxMisses || p.bytes+e.size > maxBytes {
+		p.forget()
+	}
+	p.misses = append(p.misses, e)
+	p.bytes += e.size
+}
+
+// forget forgets the oldest miss. The caller holds mu.
+func (p *Past) forget() {
+	oldest := &p.misses[p.first]
+	p.since, p.bytes = oldest.At, p.bytes-oldest.size
+	*oldest = entry{}
+	if p.first++; p.first >= maxMisses {
+		p.misses, p.first = append([]entry(nil), p.misses[p.first:]...), 0
+	}
+}
+
+// Misses returns the newest misses for which wanted is true, newest first, at most a number of
+// them.
+func (p *Past) Misses(most int, wanted func(*api.Miss) bool) api.Misses {
+	if p == nil {
+		return api.Misses{Items: []api.Miss{}}
+	}
+	out, found := api.Misses{Items: []api.Miss{}}, []entry{}
+	p.mu.Lock()
+	out.Since = p.since.UTC()
+	for i := len(p.misses) - 1; i >= p.first && len(found) < most; i-- {
+		if wanted(&p.misses[i].Miss) {
+			found = append(found, p.misses[i])
+		}
+	}
+	p.mu.Unlock()
+	for _, e := range found {
+		out.Items = append(out.Items, e.render())
+	}
+	return out
+}
+
+// render returns the miss with what was asked.
+func (e entry) render() api.Miss {
+	m := e.Miss
+	m.At, m.Asked = m.At.UTC(), []api.MissRequest{}
+	if !m.Since.IsZero() {
+		m.Since = m.Since.UTC()
+	}
+	sent, more := e.asked.Requests()
+	m.More = more
+	for _, s := range sent {
+		m.Asked = append(m.Asked, api.MissRequest{
+			At: s.At.UTC(), Method: s.Method, Host: s.Host, Path: s.Path, Status: s.Status, Error: s.Error, Bytes: s.Bytes, Seconds: s.Took.Seconds(),
+		})
+	}
+	return m
+}
+
+// Pulled remembers a pull that has ended.
+func (p *Past) Pulled(l api.LivePull) {
+	if p == nil {
+		return
+	}
+	at := LastPull(l)
+	for _, reference := range []string{l.Reference, l.Digest} {
+		if reference != "" {
+			p.pulls.Add(name{l.Upstream, l.Repository, reference}, at)
+		}
+	}
+}
+
+// LastPull describes a pull.
+func LastPull(l api.LivePull) api.LastPull {
+	return api.LastPull{
+		At: l.Last, Active: l.State == api.LiveActive, Client: l.Client, User: l.User, Agent: l.Agent, Reference: l.Reference, Digest: l.Digest,
+		Bytes: l.Bytes, Sources: l.Sources, Failures: l.Failures,
+	}
+}
+
+// LastPull returns the last pull of an image that has ended, by a tag or a digest of a repository.
+func (p *Past) LastPull(upstream, repository, reference string) (api.LastPull, bool) {
+	if p == nil {
+		return api.LastPull{}, false
+	}
+	return p.pulls.Peek(name{upstream, repository, reference})
+}

@@ -1,0 +1,95 @@
+package pull
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache"
+	"dray/cache/disk"
+	"dray/cache/meta"
+	"dray/mirror/admin/api"
+	"dray/mirror/past"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+)
+
+// asked returns what records the requests to upstreams for a request of a client. A fallback that
+// is asked later shares it.
+func asked(x *request.Request) *upstream.Asked {
+	if x.Miss != nil && x.Miss.Asked != nil {
+		return x.Miss.Asked
+	}
+	return new(upstream.Asked)
+}
+
+// missedTag says why the fact about a tag is no answer. fact is nil if there is none.
+func (f *finder) missedTag(x *request.Request, t tag, fact *meta.TagFact) *past.Miss {
+	m := &past.Miss{Cause: api.MissNew, Asked: asked(x)}
+	switch {
+	case fact == nil:
+	case fact.NotFound || meta.Age(time.Now(), fact.CheckedAt) >= t.repo.Up.Tags.Fresh:
+		m.Cause, m.Since = api.MissExpired, fact.CheckedAt
+	default:
+		m.Cause, m.Since = f.gone(fact.Digest)
+	}
+	return m
+}
+
+// missedManifest says why a manifest by digest is not served.
+func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
+	m := &past.Miss{Cause: api.MissNew, Asked: asked(x)}
+	if _, here := f.o.Cache.Stat(x.Q.Ref.Digest); here || confirm {
+		m.Cause = api.MissUnconfirmed
+	} else if g, ok := f.o.Cache.Gone(x.Q.Ref.Digest); ok {
+		m.Cause, m.Since = causeOf(g)
+	}
+	return m
+}
+
+// missedBlob says why a blob is not served from here alone. at is where it was found, and source
+// where its bytes come from, or empty if there are none.
+func (f *finder) missedBlob(a *upstream.Asked, at repository.Location, d digest.Digest, source cache.Source) *past.Miss {
+	m := &past.Miss{Cause: api.MissNew, Asked: a}
+	switch at.Place {
+	case repository.Visible:
+		m.Cause, m.Since = f.gone(d)
+	case repository.Shared:
+		m.Cause = api.MissUnconfirmed
+	}
+	switch source {
+	case cache.SourceFlight:
+		m.Cause, m.Since, m.Joined = api.MissArriving, time.Time{}, true
+	case cache.SourceDirect:
+		m.Cause, m.Since = api.MissUncached, time.Time{}
+	}
+	return m
+}
+
+// gone says why something is not here that was here, or that an upstream has confirmed.
+func (f *finder) gone(d digest.Digest) (api.MissCause, time.Time) {
+	if g, ok := f.o.Cache.Gone(d); ok {
+		return causeOf(g)
+	}
+	return api.MissLost, time.Time{}
+}
+
+func causeOf(g disk.Gone) (api.MissCause, time.Time) {
+	switch g.Why {
+	case disk.GoneEvicted:
+		return api.MissEvicted, g.At
+	case disk.GoneDamaged:
+		return api.MissDamaged, g.At
+	}
+	return api.MissRemoved, g.At
+}
+
+// askedBy asks by p.ask, and notes whether that shared what another request asks.
+func (p *Puller) askedBy(ctx context.Context, x *request.Request, accept []string, m *past.Miss) (*answer, error) {
+	x.Miss = m
+	a, err := p.ask(ctx, x, accept)
+	m.Joined = !m.Asked.Begun()
+	return a, err
+}
