@@ -36,6 +36,9 @@ type bucket struct {
 	// full is the ceiling of the registry, per second, and ceiling the part of it that this process
 	// has. Both are 0 if none is known.
 	full, ceiling float64
+	// allowed is the rate, per second, that refusals have left; it is full if they have taken nothing.
+	// What a process may send is bounded by allowed and by ceiling, and each changes on its own.
+	allowed float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter
 	foreground turns.Queue // of clients
@@ -153,8 +156,8 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 		n = 1 + b.foreground.Size() + b.background.Ahead(flow)
 	}
 	wait := b.tokenDelay(now, n)
-	if b.ceiling > 0 && b.refusedAt.IsZero() { // a part of the ceiling may grow within a second
-		wait = time.Duration(float64(wait) * b.ceiling / b.full)
+	if b.ceiling > 0 && b.ceiling < b.allowed { // a part of the ceiling may grow within a second
+		wait = time.Duration(float64(wait) * b.ceiling / b.allowed)
 	}
 	return max(b.pausedUntil.Sub(now), wait)
 }
@@ -190,14 +193,14 @@ func (b *bucket) refused(began, now time.Time, throttled bool, after time.Durati
 	}
 	b.refusedRate = float64(max(b.sent, b.lastSent, 1))
 	if b.tokens != nil {
-		b.refusedRate = min(b.refusedRate, float64(b.tokens.Limit()))
+		b.refusedRate = min(b.refusedRate, b.allowed)
 	} else {
 		b.tokens = rate.NewLimiter(rate.Limit(b.refusedRate), 1)
 	}
 	b.raisedAt = now
-	least := max(minRate, b.ceiling/400)
-	if b.ceiling > 0 {
-		least = min(least, b.ceiling)
+	least := max(minRate, b.full/400)
+	if b.full > 0 {
+		least = min(least, b.full)
 	}
 	b.setRate(now, max(b.refusedRate/2, least))
 	b.tokens.AllowN(now, b.tokens.Burst()) // starts empty
@@ -213,28 +216,33 @@ func (b *bucket) accepted(began, now time.Time) {
 	if b.tokens == nil || b.refusedAt.IsZero() {
 		return
 	}
-	current := float64(b.tokens.Limit())
-	current += max(b.refusedRate, current) * min(now.Sub(b.raisedAt), time.Second).Seconds() / recovery.Seconds()
+	allowed := b.allowed + max(b.refusedRate, b.allowed)*min(now.Sub(b.raisedAt), time.Second).Seconds()/recovery.Seconds()
 	b.raisedAt = now
 	switch {
-	case b.ceiling == 0 && now.Sub(b.refusedAt) > 4*recovery:
+	case b.full == 0 && now.Sub(b.refusedAt) > 4*recovery:
 		b.tokens, b.refusedAt = nil, time.Time{} // without a ceiling the limit was temporary
-	case b.ceiling > 0 && current >= b.ceiling:
-		b.setRate(now, b.ceiling)
+	case b.full > 0 && allowed >= b.full:
+		b.setRate(now, b.full)
 		b.refusedAt = time.Time{}
 	default:
-		b.setRate(now, current)
+		b.setRate(now, allowed)
 	}
 }
 
-// setRate changes the rate and the burst. At its ceiling, a bucket may send half a second's worth
-// of requests at once. A whole second's worth, together with the requests just sent, could exceed
-// the registry's limit. Below its ceiling, a bucket sends more evenly, because otherwise each pause
-// would end in a burst that is refused again.
-func (b *bucket) setRate(now time.Time, perSecond float64) {
+// setRate changes the rate that refusals leave, and with it the rate and the burst of the bucket.
+// If they have taken nothing, a bucket may send half a second's worth of requests at once. A whole
+// second's worth, together with the requests just sent, could exceed the registry's limit. A bucket
+// that was slowed sends more evenly, because otherwise each pause would end in a burst that is
+// refused again.
+func (b *bucket) setRate(now time.Time, allowed float64) {
+	b.allowed = allowed
+	perSecond := allowed
+	if b.full > 0 {
+		perSecond = min(allowed, b.ceiling)
+	}
 	b.tokens.SetLimitAt(now, rate.Limit(perSecond))
 	burst := perSecond / 2
-	if perSecond != b.ceiling {
+	if allowed != b.full {
 		burst = perSecond / 10
 	}
 	b.tokens.SetBurstAt(now, max(1, int(burst)))

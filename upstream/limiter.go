@@ -269,7 +269,7 @@ func (l *Limiter) bucket(host string, class Class) *bucket {
 	if len(l.pools) >= 3*maxHosts {
 		l.dropIdle()
 	}
-	x := &bucket{name: name, full: full, ceiling: ceiling, pool: l.pool(host, class)}
+	x := &bucket{name: name, full: full, ceiling: ceiling, allowed: full, pool: l.pool(host, class)}
 	if ceiling > 0 {
 		x.tokens = rate.NewLimiter(rate.Limit(ceiling), max(1, int(ceiling/2)))
 	}

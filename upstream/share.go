@@ -1,10 +1,6 @@
 package upstream
 
-import (
-	"time"
-
-	"golang.org/x/time/rate"
-)
+import "time"
 
 // Demand is what this process asks of an operation with a ceiling.
 type Demand struct {
@@ -42,7 +38,8 @@ func (l *Limiter) Demands() (all []Demand) {
 	return all
 }
 
-// SetPart bounds the rate of an operation to a part of its ceiling, in requests per second.
+// SetPart bounds the rate of an operation to a part of its ceiling, in requests per second. The rate
+// stays lower while refusals slow the operation.
 func (l *Limiter) SetPart(operation string, perSecond float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -53,9 +50,7 @@ func (l *Limiter) SetPart(operation string, perSecond float64) {
 	}
 	now := time.Now()
 	b.ceiling = min(b.full, perSecond)
-	if b.refusedAt.IsZero() || b.tokens.Limit() > rate.Limit(b.ceiling) {
-		b.setRate(now, b.ceiling)
-	}
+	b.setRate(now, b.allowed)
 	b.pool.pump(now, l.resume)
 }
 

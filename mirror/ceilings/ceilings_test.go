@@ -302,6 +302,29 @@ func TestLateDemand(t *testing.T) {
 	})
 }
 
+// TestRefusedFirst: a member whose first request is refused uses the ceiling as soon as it has the
+// demand.
+func TestRefusedFirst(t *testing.T) {
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, 3)
+				w.registry.answer = func() *http.Response { return respond(status, http.Header{}, nil) }
+				if err := w.members[0].get(t.Context()); err == nil {
+					t.Fatal("the first request was not refused")
+				}
+				w.registry.mu.Lock()
+				w.registry.answer = nil
+				w.registry.mu.Unlock()
+				began := time.Now()
+				w.members[0].load(30, 8*time.Second)()
+				w.used(began.Add(2*time.Second), began.Add(8*time.Second), 0.9)
+				w.bounded()
+			})
+		})
+	}
+}
+
 // TestReload: upstreams that a reload leaves as they are keep their shares. A new limiter begins at
 // the floor, and gets a share of its own.
 func TestReload(t *testing.T) {
