@@ -38,6 +38,24 @@ func NewSettings(at Address, cfg aws.Config, maxAge time.Duration) *Settings {
 // Close closes the connections that no request uses.
 func (s *Settings) Close() { s.conn.CloseIdleConnections() }
 
+// Reach asks for the bucket, and returns why it cannot be used. It changes nothing, and tries no
+// right on objects.
+func (s *Settings) Reach(ctx context.Context) error {
+	_, err := s.api.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.at.Bucket})
+	switch status := statusOf(err); status {
+	case http.StatusNotFound:
+		return fmt.Errorf("there is no bucket %s", s.at.Bucket)
+	case http.StatusForbidden:
+		return fmt.Errorf("the right s3:ListBucket on bucket %s is refused", s.at.Bucket)
+	case http.StatusMovedPermanently:
+		return fmt.Errorf("bucket %s is in another region than bucket.region", s.at.Bucket)
+	}
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", s.at.Bucket, err)
+	}
+	return nil
+}
+
 // A Setting is one of the Settings of a bucket.
 type Setting struct {
 	// Name says what the setting is.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"dray/cmd/dray/doctor"
 )
 
@@ -201,9 +203,33 @@ func TestDoctorOfClientsArguments(t *testing.T) {
 	}
 }
 
-// TestDoctorPage: the page has a heading for each category, at which findings point.
+// TestDoctorPage: the page has a heading for each category, at which findings point, and a test for
+// each check.
 func TestDoctorPage(t *testing.T) {
 	page := read(t, "../../docs/doctor.md")
+	checks, tests, _ := strings.Cut(page, "\n## How the checks are tested\n")
+	idsIn := func(text string) (ids []string) {
+		for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|").FindAllStringSubmatch(text, -1) {
+			for _, id := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+				ids = append(ids, id[1])
+			}
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	if diff := cmp.Diff(idsIn(checks), idsIn(tests)); diff != "" {
+		t.Errorf("checks of docs/doctor.md that have no test (-) or are none (+):\n%s", diff)
+	}
+	named := regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(tests, -1)
+	there := namedIn(t, "../..", "_test.go", regexp.MustCompile(`(?m)^func (Test\w+)\(`), "")
+	for _, test := range named {
+		if !slices.Contains(there, test[1]) {
+			t.Errorf("docs/doctor.md names %s, which does not exist", test[1])
+		}
+	}
+	if len(named) < 30 {
+		t.Errorf("%d tests", len(named))
+	}
 	headings := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(page, -1) {
 		headings[strings.ToLower(m[1])] = true

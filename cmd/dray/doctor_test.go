@@ -6,11 +6,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"dray/cache/meta/metatest"
+	"dray/cache/s3/s3test"
 	"dray/cmd/dray/doctor"
 	"dray/upstream/ecrtest"
 )
@@ -33,6 +36,9 @@ func (s *stack) doctored(environ []string, args ...string) (code int, found map[
 			s.Errorf("two findings have the id %s", f.ID)
 		}
 		found[f.ID] = f
+		if id := regexp.MustCompile(`^(registry|listener)\.\w+`).ReplaceAllString(f.ID, "$1.NAME"); id != "registries" && !strings.Contains(read(t, "../../docs/doctor.md"), "`"+id+"`") {
+			s.Errorf("docs/doctor.md does not have %s", id)
+		}
 	}
 	return code, found
 }
@@ -71,7 +77,8 @@ func TestDoctor(t *testing.T) {
 	fine := map[string]doctor.Status{
 		"configuration.valid": doctor.OK, "disk.space": doctor.OK, "listener.main": doctor.OK, "aws.identity": doctor.OK, "machine.proxy": doctor.OK,
 		"registry.ecr.reachable": doctor.OK, "registry.ecr.credentials": doctor.OK, "registry.ecr.clock": doctor.OK,
-		"registry.hub.reachable": doctor.OK, "registry.hub.credentials": doctor.OK, "registry.hub.clock": doctor.OK,
+		"registry.ecr.layers": doctor.OK, "registry.ecr.push": doctor.Unknown,
+		"registry.hub.reachable": doctor.OK, "registry.hub.credentials": doctor.OK, "registry.hub.clock": doctor.OK, "registry.hub.quota": doctor.OK,
 	}
 	for name, tc := range map[string]struct {
 		edits   []string
@@ -84,17 +91,19 @@ func TestDoctor(t *testing.T) {
 		"nothing listens": {edits: []string{listens.Addr().String(), down}, want: map[string]doctor.Status{"listener.main": doctor.Warning}},
 		"no room":         {edits: []string{"min_free_bytes: 0", "min_free_bytes: 1000TiB"}, want: map[string]doctor.Status{"disk.space": doctor.Failed}},
 		"a registry is down": {edits: []string{"http://HUB_ADDR", "http://" + down}, want: map[string]doctor.Status{
-			"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed, "registry.hub.clock": doctor.Unknown,
+			"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed, "registry.hub.clock": doctor.Unknown, "registry.hub.quota": doctor.Unknown,
 		}},
 		"a registry without TLS": {edits: []string{"http://HUB_ADDR", "https://" + listensPlainly.Listener.Addr().String()}, want: map[string]doctor.Status{
-			"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed, "registry.hub.clock": doctor.Unknown,
+			"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed, "registry.hub.clock": doctor.Unknown, "registry.hub.quota": doctor.Unknown,
 		}, hint: "write http:// before the host in url, if this registry has no TLSfirst let dray reach the registry"},
-		"a registry refuses the password": {edits: []string{"http://HUB_ADDR", refusing.URL}, want: map[string]doctor.Status{"registry.hub.credentials": doctor.Failed},
+		"a registry refuses the password": {edits: []string{"http://HUB_ADDR", refusing.URL}, want: map[string]doctor.Status{"registry.hub.credentials": doctor.Failed, "registry.hub.quota": doctor.Unknown},
 			hint: "the password in password_file or password_env"},
+		"the host of layers is down": {broken: func(s *stack) { setenv(s.TB, "AWS_ENDPOINT_URL_S3", "http://"+down) },
+			want: map[string]doctor.Status{"registry.ecr.layers": doctor.Failed}},
 		"a registry fails": {broken: func(s *stack) {
 			s.hub.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindBase}, Count: -1, Status: 503})
 		}, want: map[string]doctor.Status{"registry.hub.reachable": doctor.Failed, "registry.hub.credentials": doctor.Failed}},
-		"a wrong clock": {edits: []string{"http://HUB_ADDR", clock.URL}, want: map[string]doctor.Status{"registry.hub.clock": doctor.Failed}},
+		"a wrong clock": {edits: []string{"http://HUB_ADDR", clock.URL}, want: map[string]doctor.Status{"registry.hub.clock": doctor.Failed, "registry.hub.quota": doctor.Unknown}},
 		"AWS gives no token": {broken: func(s *stack) {
 			s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"GetAuthorizationToken"}, Count: -1, Status: 400})
 		}, want: map[string]doctor.Status{"registry.ecr.credentials": doctor.Failed}, hint: "that the AWS SDK finds, and at role_arn of the upstream"},
@@ -157,6 +166,96 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("%v is left behind", left)
 			}
 		})
+	}
+}
+
+// TestDoctorQuota: the pulls that are left are read by a request that takes none of them.
+func TestDoctorQuota(t *testing.T) {
+	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub(), Hub: ecrtest.HubOptions{PullLimit: 10}})
+	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{}), hub, t.TempDir())
+	t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
+	seed(t, hub, "ratelimitpreview/test", "latest", 1000) // Docker Hub has it for this question
+	for i := range 10 {
+		if i == 9 {
+			for range 2 {
+				if _, found := s.doctored(nil); found["registry.hub.quota"].Status != doctor.OK || !strings.Contains(found["registry.hub.quota"].Text, "1 of 10 pulls in 6h0m0s") {
+					t.Fatalf("%+v", found["registry.hub.quota"])
+				}
+			}
+		}
+		seed(t, hub, "library/app", strconv.Itoa(i), int64(1000+i))
+		s.want(200, "GET", "/hub/v2/app/manifests/"+strconv.Itoa(i), nil)
+	}
+	if _, found := s.doctored(nil); found["registry.hub.quota"].Status != doctor.Warning || !strings.Contains(found["registry.hub.quota"].Text, "0 of 10 pulls") {
+		t.Errorf("%+v", found["registry.hub.quota"])
+	}
+}
+
+// TestDoctorPushTo: an upload is started where it was asked for, and cancelled. No repository is
+// made for it.
+func TestDoctorPushTo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		repository string
+		fault      *ecrtest.Fault
+		id         string
+		want       doctor.Status
+		text       string
+		starts     int64
+	}{
+		"allowed":         {"ecr/team/app", nil, "registry.ecr.push", doctor.OK, "was started and cancelled", 1},
+		"no right":        {"ecr/team/app", &ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindUploadStart}, Count: -1, Status: 403}, "registry.ecr.push", doctor.Failed, "could not be started", 1},
+		"no repository":   {"ecr/team/none", nil, "registry.ecr.push", doctor.Failed, "team/none", 1},
+		"nowhere":         {"quay.io/team/app", nil, "registries", doctor.Failed, "--push-to quay.io/team/app", 0},
+		"a mirror's name": {"hub/library/app", nil, "registry.ecr.push", doctor.Unknown, "was not tried", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startStack(t, t.TempDir())
+			t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
+			seed(t, s.ecr, "team/app", "v1", 1000)
+			if tc.fault != nil {
+				s.ecr.AddFault(*tc.fault)
+			}
+			s.ecr.ResetCounters()
+			_, found := s.doctored(nil, "--push-to", tc.repository)
+			if f := found[tc.id]; f.Status != tc.want || !strings.Contains(f.Text, tc.text) {
+				t.Errorf("%+v", f)
+			}
+			counts := s.ecr.Counters()
+			if counts[ecrtest.KindUploadStart].Requests != tc.starts || counts["CreateRepository"].Requests != 0 {
+				t.Errorf("requests: %v", counts)
+			}
+		})
+	}
+}
+
+// TestDoctorBucket: a bucket that cannot be used is a failure, and one without its settings a
+// warning.
+func TestDoctorBucket(t *testing.T) {
+	store := s3test.New(t)
+	s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), withBucket(store)...)
+	t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
+	want := func(reached, settings doctor.Status, text string) {
+		t.Helper()
+		_, found := s.doctored(nil)
+		if found["bucket.reached"].Status != reached || found["bucket.settings"].Status != settings || !strings.Contains(found["bucket.reached"].Text+found["bucket.settings"].Text, text) {
+			t.Errorf("%+v %+v", found["bucket.reached"], found["bucket.settings"])
+		}
+	}
+	want(doctor.OK, doctor.Warning, "the lifecycle deletes objects")
+	if code, _, stderr := runDray(t, nil, "setup", "bucket", "--config", s.path); code != exitOK {
+		t.Fatal(stderr)
+	}
+	want(doctor.OK, doctor.OK, "blocks public access")
+	store.Fault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet {
+			s3test.Refuse(w, http.StatusForbidden, "AccessDenied")
+		}
+		return r.Method == http.MethodGet
+	})
+	want(doctor.OK, doctor.Unknown, "are not known")
+	for status, text := range map[int]string{http.StatusForbidden: "s3:ListBucket", http.StatusNotFound: "there is no bucket shared", http.StatusMovedPermanently: "another region"} {
+		store.Fault(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(status); return true })
+		want(doctor.Failed, doctor.Unknown, text)
 	}
 }
 

@@ -335,6 +335,12 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/setup", "what the files of clients should have"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"github.com/distribution/reference", "whole names of images that people write short"}, {"dray/mirror/wire", "how many files may be open"},
 		{"github.com/spf13/cobra", "a subcommand"}, {"golang.org/x/sys/unix", "kinds of file systems"},
 	},
+	"dray/cmd/dray/examine": {
+		{"dray/cmd/dray/doctor", "what is to be found out"}, {"dray/cmd/dray/config", "about what"}, {"dray/cmd/dray/registries", "registries, as serve connects to them"}, {"dray/cmd/dray/routes", "repositories that people name"}, {"dray/cmd/dray/bucket", "the bucket"},
+		{"dray/cache/fleet", "members"}, {"dray/cache/meta/redis", "the store of facts"},
+		{"dray/upstream", "uploads and quotas"}, {"dray/upstream/ecr", "sessions with AWS"}, {"dray/upstream/ecr/host", "regions of registries"}, {"dray/upstream/oci", "names and errors"},
+		{awsSDK + "/aws", "credentials"},
+	},
 	"dray/cmd/dray/bundle": {
 		{"dray/cmd/dray/config", "secrets that it leaves out"}, {"dray/cmd/dray/ctl", "pages of a running dray"}, {"dray/cmd/dray/doctor", "what it finds"}, {"dray/cmd/dray/cgroup", "how much memory there is"}, {"dray/cmd/dray/program", "the version"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/mirror/admin/api", "where clients are named"}, {"dray/mirror/reread", "files with secrets"}, {"dray/upstream/auth", "secrets"},
@@ -378,7 +384,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/tracing", "put together here"}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/setup", "the configuration of clients"}, {"dray/cmd/dray/bucket", "the bucket, and what prepares it"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
-		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/bundle", "a subcommand"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
+		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/bundle", "a subcommand"}, {"dray/cmd/dray/examine", "what the doctor asks"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/window", "the page for operators"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"},

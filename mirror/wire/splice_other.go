@@ -2,7 +2,11 @@
 
 package wire
 
-import "net"
+import (
+	"errors"
+	"net"
+	"os"
+)
 
 // PipeFiles is the most files that the pipes of one [Server] take.
 const PipeFiles = 0
@@ -15,3 +19,6 @@ func newPipes() *pipes { return &pipes{} }
 func (*pipes) through(ln net.Listener) net.Listener { return ln }
 
 func (*pipes) close() {}
+
+// TrySplice returns why files cannot be sent by splice.
+func TrySplice(*os.File) error { return errors.New("only Linux has splice") }

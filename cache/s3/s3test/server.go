@@ -232,6 +232,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, body []byte) {
 func (s *Server) setting(w http.ResponseWriter, r *http.Request, body []byte) {
 	name := strings.Trim(r.URL.Path, "/") + strings.TrimPrefix(kind(r), r.Method)
 	switch r.Method {
+	case http.MethodHead: // there is every bucket
 	case http.MethodPut:
 		s.documents[name] = body
 	case http.MethodGet:

@@ -31,34 +31,45 @@ type Options struct {
 	// Load returns the configuration that serve would use, and Notices the notices about it.
 	Load    func() (config.Config, error)
 	Notices func(config.Config) []string
-	// Registries returns the upstreams, made as serve makes them.
-	Registries func(context.Context, config.Config) ([]Registry, error)
+	// Registries returns the upstreams, made as serve makes them. pushTo is the name of a repository
+	// in which an upload may be started, or empty.
+	Registries func(ctx context.Context, cfg config.Config, pushTo string) ([]Registry, error)
 	// Redis asks the Redis of the configuration. Identity asks AWS whom it takes dray for.
 	Redis func(context.Context, config.Config) (Facts, error)
 	// Members names the members of the fleet that are alive, as Redis knows them.
 	Members  func(context.Context, config.Config) ([]fleet.Member, error)
 	Identity func(context.Context, config.Config) (string, error)
+	// Bucket asks for the bucket.
+	Bucket func(context.Context, config.Config) Bucket
+}
+
+// target is what the flags of the command say about a dray.
+type target struct {
+	admin  string // address of the admin listener; empty for that of the configuration
+	pushTo string // name of a repository in which an upload may be started; empty for none
 }
 
 // Command returns the subcommand.
 func Command(o Options) *cobra.Command {
 	var asJSON bool
 	var client clientFlags
-	bound, address := 10*time.Second, ""
+	bound, at := 10*time.Second, target{}
 	cmd := &cobra.Command{
 		Use:   "doctor [URL IMAGE]",
 		Short: "Look for what can keep dray, or a client of dray, from working on this machine",
 		Long: `doctor reads the configuration as serve does, and checks what dray needs: the
 configuration and its notices, the disk of the cache, certificates, limits of this
-machine, Redis, the members of the fleet, the identity at AWS, the listeners, and
-each registry: that it can be reached and trusted, that it accepts dray's
-credentials, and that the clocks agree. If a dray is running, doctor also asks it
-how it is.
+machine and how it sends files, Redis, the members of the fleet, the identity at
+AWS, the bucket, the listeners, and each registry: that it can be reached and
+trusted, that it accepts dray's credentials, that the clocks agree, that the host of
+its layers can be reached, and how many pulls it still allows. If a dray is running,
+doctor also asks it how it is.
 
 Run it as the user of dray and with the same environment. doctor sends each
-registry one HEAD and the GET by which clients introduce themselves, and writes one
-small file to the cache directory, which it removes again. It tries no right that
-would change something at a registry.
+registry one HEAD and the GET by which clients introduce themselves, and Docker Hub
+one HEAD more, which does not count as a pull. It writes small files to the cache
+directory, which it removes again. It changes nothing at a registry, unless you name
+a repository with --push-to: then it starts an upload there, and cancels it.
 
 With --client, doctor looks at a client on this machine instead, and needs no
 configuration: whether its files send pulls to the mirror at URL, as dray setup
@@ -68,7 +79,7 @@ would get. For that, it asks the mirror for the manifest once, as the client wou
 Each line begins with a sign: √ is fine, ‼ a warning, × a failure, and ? was not
 found out, which is no failure. A hint says what to do. The exit code is 0 if there
 is no failure, and 4 otherwise.`,
-		Example: "  dray doctor --config /etc/dray/dray.yaml\n  dray doctor --client docker https://dray.example.com alpine:3",
+		Example: "  dray doctor --config /etc/dray/dray.yaml\n  dray doctor --push-to ecr/team/app\n  dray doctor --client docker https://dray.example.com alpine:3",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if client.name == "" {
 				return usage.NoArguments(cmd, args)
@@ -83,7 +94,7 @@ is no failure, and 4 otherwise.`,
 			var end func()
 			var err error
 			if client.name == "" {
-				checks, end = o.checks(cmd.Context(), address)
+				checks, end = o.checks(cmd.Context(), at)
 			} else if checks, end, err = client.checks(cmd.Context(), args[0], args[1]); err != nil {
 				return err
 			}
@@ -103,21 +114,22 @@ is no failure, and 4 otherwise.`,
 	cmd.Flags().StringVar(&client.root, "root", "/", "with --client: directory that stands for / when files are read")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().DurationVar(&bound, "timeout", bound, "longest time for one check")
-	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener of the running dray (default: admin.address of the configuration)")
+	cmd.Flags().StringVar(&at.pushTo, "push-to", "", "name of a repository in which an upload is started and cancelled, to prove the right to push")
+	cmd.Flags().StringVar(&at.admin, "admin", "", "address of the admin listener of the running dray (default: admin.address of the configuration)")
 	return cmd
 }
 
 // Report makes the checks of a dray, none longer than the bound. address is that of the admin
 // listener, or empty for that of the configuration.
 func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
-	checks, end := o.checks(ctx, address)
+	checks, end := o.checks(ctx, target{admin: address})
 	defer end()
 	return Run(ctx, checks, bound)
 }
 
 // checks returns the checks for the configuration. If the configuration is invalid, that is the
 // only finding. end closes the connections that the checks opened.
-func (o Options) checks(ctx context.Context, address string) (all []Check, end func()) {
+func (o Options) checks(ctx context.Context, at target) (all []Check, end func()) {
 	cfg, err := o.Load()
 	if err != nil {
 		return []Check{{"configuration", "configuration.valid", func(context.Context) Finding {
@@ -130,6 +142,7 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 		{"machine", "machine.files", func(context.Context) Finding { return openFiles(wire.OpenFiles) }},
 		{"machine", "machine.memory", func(context.Context) Finding { return memory(cgroup.MemoryLimit(os.DirFS("/")), cfg.Cache) }},
 		{"machine", "machine.proxy", func(context.Context) Finding { return proxies(o.Environ) }},
+		{"machine", "machine.sending", func(context.Context) Finding { return sending(cfg.Cache.Directory, wire.TrySplice) }},
 	}
 	all = append(all, directory(cfg.Cache)...)
 	if files := certificates.NewFiles(cfg.CertificateFiles()); !files.Empty() {
@@ -152,7 +165,10 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 	if slices.ContainsFunc(cfg.Upstreams, config.Upstream.UsesAWS) {
 		all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))
 	}
-	registries, err := o.Registries(ctx, cfg)
+	if cfg.Bucket.URL != "" {
+		all = append(all, bucket(func(ctx context.Context) Bucket { return o.Bucket(ctx, cfg) })...)
+	}
+	registries, err := o.Registries(ctx, cfg, at.pushTo)
 	if err != nil {
 		all = append(all, Check{"registries", "registries", func(context.Context) Finding {
 			return failed("mend the configuration of the upstream", "%v", err)
@@ -161,7 +177,7 @@ func (o Options) checks(ctx context.Context, address string) (all []Check, end f
 	for _, r := range registries {
 		all = append(all, r.checks()...)
 	}
-	if address = cmp.Or(address, cfg.Admin.Address); address != config.AdminOff {
+	if address := cmp.Or(at.admin, cfg.Admin.Address); address != config.AdminOff {
 		all = append(all, running(func(ctx context.Context) (api.Readiness, error) { return ctl.Readiness(ctx, address) }))
 	}
 	return all, func() {

@@ -2,13 +2,22 @@ package doctor
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"dray/cmd/dray/config"
+	"dray/mirror/admin/api"
 )
 
 // Checks run at once, none longer than the bound, and their findings stay in order.
@@ -58,11 +67,73 @@ func TestMachine(t *testing.T) {
 		"a fast disk":      {syncFinding("/d", time.Millisecond), OK, "1ms"},
 		"a slow disk":      {syncFinding("/d", time.Second), Warning, "1s"},
 		"no directory yet": {syncTime(cache.Directory + "/none"), Unknown, "does not exist"},
+		"room":             {room("/d", space{free: 2 << 30}, 1<<30), OK, "2GiB are free"},
+		"no room":          {room("/d", space{free: 1 << 30}, 1<<30), Failed, "1GiB are free"},
+		"no inodes":        {inodes("/d", space{files: 1000, freeFiles: 10}), Warning, "only 10 more"},
+		"enough inodes":    {inodes("/d", space{files: 1e6, freeFiles: 1e6}), OK, "1000000 more"},
+		"inodes as needed": {inodes("/d", space{}), OK, "no fixed number"},
+		"a local disk":     {kind("/d", space{}), OK, "local disk"},
+		"in memory":        {kind("/d", space{kind: "tmpfs"}), Warning, "tmpfs"},
+		"on a network":     {kind("/d", space{kind: "NFS"}), Warning, "NFS"},
+		"splice":           {sending(cache.Directory, func(*os.File) error { return nil }), OK, "by splice"},
+		"no splice":        {sending(cache.Directory, func(*os.File) error { return errors.New("invalid argument") }), Warning, "invalid argument"},
+		"splice not tried": {sending(cache.Directory+"/none", nil), Unknown, "was not tried"},
 		"no notices":       {notices(nil), OK, "no notices"},
 		"a notice":         {notices([]string{"One.", "Two."}), Warning, "One. Two."},
 	} {
 		if tc.got.Status != tc.want || !strings.Contains(tc.got.Text, tc.text) || strings.Contains(tc.got.Text, "secret") {
 			t.Errorf("%s: %+v", name, tc.got)
+		}
+	}
+}
+
+// The state of a running dray is that of its checks.
+func TestRunning(t *testing.T) {
+	for state, want := range map[api.Status]Status{api.Ready: OK, api.Degraded: Warning, api.NotReady: Failed} {
+		f := running(func(context.Context) (api.Readiness, error) {
+			return api.Readiness{Status: state, Checks: []api.Result{{Name: "metadata", OK: new(false), Error: "refused"}}}, nil
+		}).Run(t.Context())
+		if f.Status != want || want != OK && !strings.Contains(f.Text, "metadata: refused") {
+			t.Errorf("%s: %+v", state, f)
+		}
+	}
+	if f := running(func(context.Context) (api.Readiness, error) { return api.Readiness{}, errors.New("nobody") }).Run(t.Context()); f.Status != Unknown {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A certificate near its end is a failure.
+func TestCertificates(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for left, want := range map[time.Duration]Status{10 * 24 * time.Hour: Failed, 100 * 24 * time.Hour: OK} {
+		raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(left)}, &x509.Certificate{}, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "cert.pem")
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := Options{
+			Load: func() (config.Config, error) {
+				return config.Config{Listeners: []config.Listener{{Name: "main", TLS: config.ServerTLS{Certificate: file}}}, Cache: config.Cache{Directory: t.TempDir()}, Admin: config.Admin{Address: config.AdminOff}}, nil
+			},
+			Notices:    func(config.Config) []string { return nil },
+			Registries: func(context.Context, config.Config, string) ([]Registry, error) { return nil, nil },
+		}
+		found := false
+		for _, f := range o.Report(t.Context(), "", time.Minute).Findings {
+			if f.ID == "listeners.certificates" {
+				if found = true; f.Status != want {
+					t.Errorf("%s left: %+v", left, f)
+				}
+			}
+		}
+		if !found {
+			t.Error("the certificate was not looked at")
 		}
 	}
 }

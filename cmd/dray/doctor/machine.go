@@ -45,33 +45,39 @@ func directory(c config.Cache) []Check {
 		}}
 	}
 	return []Check{
-		at("space", func(dir string, s space) Finding {
-			free, least := config.Bytes(s.free>>20<<20), c.MinFreeBytes // in whole MiB
-			if free <= least {
-				return failed("make room on the disk, or lower cache.min_free_bytes; dray caches nothing and refuses pushes meanwhile", "%v are free on the disk of %s, and cache.min_free_bytes is %v", free, dir, least)
-			}
-			return ok("%v are free on the disk of %s", free, dir)
-		}),
-		at("inodes", func(dir string, s space) Finding {
-			switch {
-			case s.files == 0:
-				return ok("the file system of %s has no fixed number of files", dir)
-			case s.freeFiles < fewInodes:
-				return warning("remove files, or make a file system with more inodes", "the file system of %s has room for only %d more files", dir, s.freeFiles)
-			}
-			return ok("the file system of %s has room for %d more files", dir, s.freeFiles)
-		}),
-		at("kind", func(dir string, s space) Finding {
-			switch s.kind {
-			case "":
-				return ok("%s is on a local disk", dir)
-			case "tmpfs":
-				return warning("use a disk: the cache would be lost at each restart, and takes memory", "%s is in memory (tmpfs)", dir)
-			}
-			return warning("use a local disk for cache.directory", "%s is on %s, which may be slow, or lack what dray needs of a disk", dir, s.kind)
-		}),
+		at("space", func(dir string, s space) Finding { return room(dir, s, c.MinFreeBytes) }),
+		at("inodes", inodes),
+		at("kind", kind),
 		{"disk", "disk.sync", func(context.Context) Finding { return syncTime(c.Directory) }},
 	}
+}
+
+func room(dir string, s space, least config.Bytes) Finding {
+	free := config.Bytes(s.free >> 20 << 20) // in whole MiB
+	if free <= least {
+		return failed("make room on the disk, or lower cache.min_free_bytes; dray caches nothing and refuses pushes meanwhile", "%v are free on the disk of %s, and cache.min_free_bytes is %v", free, dir, least)
+	}
+	return ok("%v are free on the disk of %s", free, dir)
+}
+
+func inodes(dir string, s space) Finding {
+	switch {
+	case s.files == 0:
+		return ok("the file system of %s has no fixed number of files", dir)
+	case s.freeFiles < fewInodes:
+		return warning("remove files, or make a file system with more inodes", "the file system of %s has room for only %d more files", dir, s.freeFiles)
+	}
+	return ok("the file system of %s has room for %d more files", dir, s.freeFiles)
+}
+
+func kind(dir string, s space) Finding {
+	switch s.kind {
+	case "":
+		return ok("%s is on a local disk", dir)
+	case "tmpfs":
+		return warning("use a disk: the cache would be lost at each restart, and takes memory", "%s is in memory (tmpfs)", dir)
+	}
+	return warning("use a local disk for cache.directory", "%s is on %s, which may be slow, or lack what dray needs of a disk", dir, s.kind)
 }
 
 // existing returns a directory, or the nearest one above it that exists.
@@ -107,6 +113,27 @@ func syncTime(dir string) Finding {
 		return failed("look at the disk", "%s: %v", dir, err)
 	}
 	return syncFinding(dir, time.Since(began))
+}
+
+// sending says whether the kernel sends files of the cache as dray asks it to. The function try
+// makes a small file in a directory pass a pipe, as dray does before it sends a file.
+func sending(dir string, try func(*os.File) error) Finding {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return unknown("dray serve creates it", "%s does not exist yet, so splice was not tried", dir)
+	}
+	f, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return unknown("", "splice was not tried: %v", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.Write([]byte("dray")); err != nil {
+		return unknown("", "splice was not tried: %v", err)
+	}
+	if err := try(f); err != nil {
+		return warning("use a local disk for cache.directory, and look at /proc/sys/fs/pipe-user-pages-soft; listeners with TLS do not need splice", "the kernel does not splice files of %s, so dray sends them at a higher cost: %v", dir, err)
+	}
+	return ok("files of %s can be sent by splice, which dray uses over plain HTTP; over TLS it encrypts in its process", dir)
 }
 
 func syncFinding(dir string, took time.Duration) Finding {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -33,6 +34,15 @@ type Registry struct {
 	}
 	// AWS says that dray's credentials are those that the AWS SDK finds.
 	AWS bool
+	// Layers is the URL of the host that sends its layers; empty if it is not known.
+	Layers string
+	// Quota asks how many pulls the registry still allows. A quota without a limit says that it states
+	// none. Quota is nil for registries that have none.
+	Quota func(ctx context.Context) (Quota, error)
+	// Pushes says that clients push there. PushTo starts an upload and cancels it; it is nil if that
+	// was not asked for.
+	Pushes bool
+	PushTo func(ctx context.Context) error
 	// Hello sends the request by which clients find out whether they may use the registry, with dray's
 	// credentials.
 	Hello func(ctx context.Context) error
@@ -54,22 +64,75 @@ func (r Registry) checks() []Check {
 		return func(ctx context.Context) Finding {
 			once.Do(func() {
 				began := time.Now()
-				a.Response, a.err = r.head(ctx)
+				a.Response, a.err = r.head(ctx, r.Address)
 				a.took = time.Since(began)
 			})
 			return look(a)
 		}
 	}
-	return []Check{
+	checks := []Check{
 		{"registries", id + "reachable", on(r.reachable)},
 		{"registries", id + "credentials", r.credentials},
 		{"registries", id + "clock", on(r.clock)},
 	}
+	if r.Layers != "" {
+		checks = append(checks, Check{"registries", id + "layers", r.layers})
+	}
+	if r.Quota != nil {
+		checks = append(checks, Check{"registries", id + "quota", r.quota})
+	}
+	if r.Pushes || r.PushTo != nil {
+		checks = append(checks, Check{"registries", id + "push", r.push})
+	}
+	return checks
+}
+
+// layers says whether the host of the layers answers. It refuses requests without a signature, and
+// that is an answer.
+func (r Registry) layers(ctx context.Context) Finding {
+	resp, err := r.head(ctx, r.Layers)
+	switch {
+	case err != nil:
+		return failed("let this machine reach the host, by the internet, a NAT gateway or a VPC endpoint of S3; pulls of layers fail without it", "the host of the layers of the upstream %s cannot be reached: %v", r.Name, err)
+	case resp.StatusCode >= http.StatusInternalServerError:
+		return failed("wait: dray serves what it holds meanwhile", "the host of the layers of the upstream %s answers %s", r.Name, resp.Status)
+	}
+	return ok("the host of the layers of the upstream %s answers", r.Name)
+}
+
+// Quota is how many pulls a registry still allows.
+type Quota struct {
+	Limit, Remaining int
+	Window           time.Duration
+	Source           string // the address or account whose pulls it counts; may be empty
+}
+
+func (r Registry) quota(ctx context.Context) Finding {
+	q, err := r.Quota(ctx)
+	switch {
+	case err != nil:
+		return unknown("", "the upstream %s does not say how many pulls are left: %v", r.Name, err)
+	case q.Limit == 0:
+		return ok("the upstream %s states no quota of pulls", r.Name)
+	case q.Remaining*10 < q.Limit:
+		return warning("use an account with a higher limit, or let other machines at this address pull through dray", "%d of %d pulls in %s are left at the upstream %s for %s", q.Remaining, q.Limit, q.Window, r.Name, cmp.Or(q.Source, "this address or account"))
+	}
+	return ok("%d of %d pulls in %s are left at the upstream %s for %s", q.Remaining, q.Limit, q.Window, r.Name, cmp.Or(q.Source, "this address or account"))
+}
+
+func (r Registry) push(ctx context.Context) Finding {
+	if r.PushTo == nil {
+		return unknown("--push-to REPOSITORY starts an upload and cancels it", "the right to push to the upstream %s was not tried", r.Name)
+	}
+	if err := r.PushTo(ctx); err != nil {
+		return failed("give dray the rights of deploy/iam/push.json, or create the repository", "an upload to the upstream %s could not be started: %v", r.Name, err)
+	}
+	return ok("an upload to the upstream %s was started and cancelled", r.Name)
 }
 
 // head sends one HEAD without credentials, and follows no redirect.
-func (r Registry) head(ctx context.Context) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.Address, nil)
+func (r Registry) head(ctx context.Context, address string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, address, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +178,7 @@ func (r Registry) credentials(ctx context.Context) Finding {
 	if err := r.Hello(ctx); err != nil {
 		return failed(r.unusable(err), "the upstream %s cannot be used: %v", r.Name, err)
 	}
-	return ok("the upstream %s accepts dray; rights on its repositories were not tried", r.Name)
+	return ok("the upstream %s accepts dray; rights to pull from its repositories were not tried", r.Name)
 }
 
 func (r Registry) clock(a answered) Finding {
@@ -157,6 +220,44 @@ func redis(ask func(context.Context) (Facts, error)) Check {
 		}
 		return ok("Redis %s answers within %s", f.Version, f.Took.Round(time.Microsecond))
 	}}
+}
+
+// Bucket is the bucket that mirrors share.
+type Bucket struct {
+	Unreached error    // why it cannot be used
+	Missing   []string // settings that it should have
+	Unread    error    // why its settings are not known
+}
+
+// bucket returns the checks of the bucket. Both look at the same answers.
+func bucket(ask func(context.Context) Bucket) []Check {
+	var once sync.Once
+	var b Bucket
+	on := func(look func() Finding) func(context.Context) Finding {
+		return func(ctx context.Context) Finding {
+			once.Do(func() { b = ask(ctx) })
+			return look()
+		}
+	}
+	return []Check{
+		{"bucket", "bucket.reached", on(func() Finding {
+			if b.Unreached != nil {
+				return failed("look at bucket.url, bucket.region and the rights of deploy/iam/bucket.json; pulls go to the registries meanwhile", "the bucket cannot be used: %v", b.Unreached)
+			}
+			return ok("the bucket answers; reading and writing objects was not tried")
+		})},
+		{"bucket", "bucket.settings", on(func() Finding {
+			switch {
+			case b.Unreached != nil:
+				return unknown("", "the settings of the bucket are not known, because it cannot be used")
+			case b.Unread != nil:
+				return unknown("dray itself does not need this right; dray setup bucket --check does", "the settings of the bucket are not known: %v", b.Unread)
+			case len(b.Missing) > 0:
+				return warning("run dray setup bucket", "the bucket does not have these settings: %s", strings.Join(b.Missing, "; "))
+			}
+			return ok("the bucket has a lifecycle, and blocks public access")
+		})},
+	}
 }
 
 // ErrNoAnswer is wrapped by the error of a question that got no answer, if dray needs none.

@@ -1,0 +1,28 @@
+package bucket
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"dray/cache/s3"
+	"dray/cmd/dray/config"
+)
+
+// Look asks for the bucket of a configuration, and for its settings. It changes nothing. missing
+// names the settings that the bucket should have and does not. unreached says why the bucket cannot
+// be used, and unread why its settings are not known.
+func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missing []string, unreached, unread error) {
+	settings := s3.NewSettings(address(c), cfg, c.MaxAge.Std())
+	defer settings.Close()
+	if err := settings.Reach(ctx); err != nil {
+		return nil, err, nil
+	}
+	all, err := settings.Apply(ctx, s3.Check)
+	for _, s := range all {
+		if s.Missing {
+			missing = append(missing, s.Name)
+		}
+	}
+	return missing, nil, err
+}

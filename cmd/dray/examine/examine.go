@@ -1,0 +1,195 @@
+// Package examine asks registries, Redis, AWS and the bucket what dray doctor wants to know, by the
+// clients that serve uses.
+package examine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"dray/cache/fleet"
+	"dray/cache/meta/redis"
+	"dray/cmd/dray/bucket"
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/doctor"
+	"dray/cmd/dray/registries"
+	"dray/cmd/dray/routes"
+	"dray/upstream"
+	"dray/upstream/ecr"
+	"dray/upstream/ecr/host"
+	"dray/upstream/oci"
+)
+
+// Parts are what the questions are asked by.
+type Parts struct {
+	// AWS reads the configuration of the AWS SDK.
+	AWS func(context.Context) (aws.Config, error)
+	// Redis returns a store that is not connected yet.
+	Redis func(config.Metadata) (*redis.Store, error)
+	// LayerHost, if it is not empty, is a URL that stands for the hosts of the layers of ECR.
+	LayerHost string
+}
+
+// Options adds the questions to the options of the doctor.
+func (p Parts) Options(o doctor.Options) doctor.Options {
+	o.Registries, o.Redis, o.Members, o.Identity, o.Bucket = p.registries, p.facts, p.members, p.identity, p.bucket
+	return o
+}
+
+// identity asks AWS whom it takes dray for. Without a region in the environment, it asks in that of
+// the first registry that needs credentials of AWS.
+func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) {
+	aws, err := p.AWS(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, u := range cfg.Upstreams {
+		if name, err := host.Parse(u.RegistryHost()); err == nil && u.UsesAWS() {
+			aws.Region = cmp.Or(aws.Region, name.Region)
+		}
+	}
+	arn, answered, err := ecr.Identity(ctx, aws)
+	if err != nil && !answered {
+		err = fmt.Errorf("%w: %w", doctor.ErrNoAnswer, err)
+	}
+	return arn, err
+}
+
+// registries makes the clients of all registries. Nothing renews their tokens. pushTo is the name
+// of a repository in which an upload is started, or empty.
+func (p Parts) registries(ctx context.Context, cfg config.Config, pushTo string) (all []doctor.Registry, err error) {
+	quiet := slog.New(slog.DiscardHandler)
+	session := sync.OnceValues(func() (*ecr.Session, error) {
+		aws, err := p.AWS(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return ecr.NewSession(aws, quiet), nil
+	})
+	pushed, repository, err := repositoryOf(cfg, pushTo)
+	for _, u := range cfg.Upstreams {
+		if u.Kind == config.KindLocal {
+			continue
+		}
+		r, failed := registries.Connect(u, session, quiet)
+		if failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		d := doctor.Registry{
+			Name: u.Name, Address: strings.TrimSuffix(u.URL, "/") + "/v2/", Transport: r.Transport, AWS: u.UsesAWS(), Hello: r.Hello,
+			Layers: p.layers(u), Pushes: u.Push,
+		}
+		if u.DockerHub() {
+			d.Quota = func(ctx context.Context) (doctor.Quota, error) { return quota(ctx, r) }
+		}
+		if repository != "" && pushed == u.Name {
+			d.PushTo = func(ctx context.Context) error {
+				return startUpload(ctx, r.Client, upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, repository)})
+			}
+		}
+		all = append(all, d)
+	}
+	return all, err
+}
+
+// repositoryOf returns the upstream and the repository that a name means. Both are empty without a
+// name.
+func repositoryOf(cfg config.Config, name string) (upstream, repository string, err error) {
+	if name == "" {
+		return "", "", nil
+	}
+	target, _, err := routes.NamesOf(cfg).Resolve(name)
+	if err != nil {
+		return "", "", fmt.Errorf("--push-to %s: %s", name, oci.AsError(err).Message)
+	}
+	return target.Upstream, target.Repo, nil
+}
+
+// layers returns the URL of the host that sends the layers of a registry of ECR: a bucket of S3 in
+// its region (ECR user guide, "Amazon ECR interface VPC endpoints"). It is empty if the host is not
+// known, as in partitions of which the guide says nothing.
+func (p Parts) layers(u config.Upstream) string {
+	name, err := host.Parse(u.RegistryHost())
+	if err != nil || name.Public || u.Kind != config.KindECR {
+		return ""
+	}
+	if p.LayerHost != "" {
+		return p.LayerHost
+	}
+	domain := "amazonaws.com"
+	switch {
+	case strings.HasPrefix(name.Region, "cn-"):
+		domain = "amazonaws.com.cn"
+	case strings.Contains(name.Region, "iso"), strings.HasPrefix(name.Region, "eusc-"):
+		return ""
+	}
+	return fmt.Sprintf("https://prod-%s-starport-layer-bucket.s3.%s.%s/", name.Region, name.Region, domain)
+}
+
+// quota asks Docker Hub how many pulls are left, by the request that its documentation gives for
+// this (docs.docker.com, "Docker Hub pull usage and limits"). A HEAD does not count as a pull.
+func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
+	_, err := r.Client.StatManifest(ctx, upstream.Repo{Name: "ratelimitpreview/test"}, oci.Reference{Tag: "latest"}, oci.AnyManifest())
+	stated, ok := r.Limiter.OwnQuota()
+	if !ok {
+		return doctor.Quota{}, err // without an error, the registry states no quota
+	}
+	return doctor.Quota{Limit: stated.Limit, Remaining: stated.Remaining, Window: stated.Window, Source: stated.Source}, nil
+}
+
+// errStarted ends an upload that has been started.
+var errStarted = errors.New("the upload was started")
+
+// startUpload starts an upload and cancels it. It creates no repository.
+func startUpload(ctx context.Context, client *upstream.Client, repo upstream.Repo) error {
+	err := client.PutBlob(ctx, repo, upstream.Upload{Size: 1, Open: func() (io.ReadCloser, error) { return nil, errStarted }})
+	if errors.Is(err, errStarted) {
+		return nil
+	}
+	return errors.New(oci.AsError(err).Message)
+}
+
+// facts asks the Redis of a configuration for its version and its policy of eviction, and tries
+// what dray does there.
+func (p Parts) facts(ctx context.Context, cfg config.Config) (doctor.Facts, error) {
+	store, err := p.Redis(cfg.Metadata)
+	if err != nil {
+		return doctor.Facts{}, err
+	}
+	defer store.Close()
+	if _, _, err := store.Server(ctx); err != nil { // connects
+		return doctor.Facts{}, err
+	}
+	began := time.Now()
+	version, policy, err := store.Server(ctx)
+	return doctor.Facts{Version: version, Policy: policy, Took: time.Since(began), Refused: store.Try(ctx, cfg.Fleet.On(cfg.Metadata))}, err
+}
+
+// members asks the Redis of a configuration for the members of the fleet.
+func (p Parts) members(ctx context.Context, cfg config.Config) ([]fleet.Member, error) {
+	store, err := p.Redis(cfg.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	return store.Leases().Members(ctx)
+}
+
+// bucket asks for the bucket of a configuration, and for its settings.
+func (p Parts) bucket(ctx context.Context, cfg config.Config) (b doctor.Bucket) {
+	aws, err := p.AWS(ctx)
+	if err != nil {
+		return doctor.Bucket{Unreached: err}
+	}
+	b.Missing, b.Unreached, b.Unread = bucket.Look(ctx, cfg.Bucket, aws)
+	return b
+}
