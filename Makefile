@@ -59,7 +59,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help release bench first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak test-fleet fleet-clients crashloop clean install
+.PHONY: help release bench screenshots first-pull playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak test-fleet fleet-clients crashloop clean install
 
 help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -150,6 +150,9 @@ crashloop: ## kill dray ROUNDS times during pushes, with acknowledge: upstream a
 
 first-pull: ## time the steps from the package to the first cached pull, on a Debian that is booted for it
 	DRAY_REQUIRE_CLIENTS=1 go test ./cmd/e2e -count=1 -v -run 'TestRelease/first_pull' | grep -v '^=== '
+
+screenshots: ## write the pictures of the page for operators to docs; needs Chromium
+	DRAY_REQUIRE_CLIENTS=1 go test ./cmd/e2e -count=1 -run '^TestPageInBrowser$$/^pictures$$' -args -screenshots "$(CURDIR)/docs"
 
 bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; use an idle machine
 	go run ./cmd/draybench -install -out docs/benchmarks.md

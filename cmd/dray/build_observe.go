@@ -125,7 +125,7 @@ func (g *graph) page(cfg config.Config, all []*registries.Registry, checks []adm
 		Stats:   func() (api.Stats, error) { return stats.Gathered(g.metrics) },
 		Savings: func() (api.Savings, error) { return g.account.Bill(stats.RecentDays) },
 		Queue:   func() api.Queued { return queuedOf(g.queue.List()) },
-		Uploads: g.mirror.Uploads, Fleet: g.member.Reporter(),
+		Uploads: g.mirror.Uploads, Fleet: g.member.Reporter(), History: g.history,
 	})
 }
 

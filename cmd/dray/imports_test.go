@@ -311,7 +311,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/window": {
 		{"dray/mirror/admin/page", "what operators see in a browser"}, {"dray/mirror/admin", "the checks of health"}, {"dray/mirror/admin/api", "what operators are told"},
 		{"dray/cmd/dray/config", "the effective configuration"}, {"dray/cmd/dray/ctl", "an explanation as the subcommand prints it"}, {"dray/cmd/dray/program", "the version"}, {"dray/cmd/dray/registries", "the state of upstreams"},
-		{"dray/cache/disk", "the cache on disk"}, {"dray/mirror/explain", "what is known of an image"}, {"dray/mirror/inventory", "the images in the cache"}, {"dray/mirror/live", "pulls and pushes under way"}, {"dray/mirror/push", "open uploads"},
+		{"dray/cache/disk", "the cache on disk"}, {"dray/mirror/explain", "what is known of an image"}, {"dray/mirror/history", "what happened"}, {"dray/mirror/inventory", "the images in the cache"}, {"dray/mirror/live", "pulls and pushes under way"}, {"dray/mirror/push", "open uploads"},
 	},
 	"dray/cmd/dray/replace": {},
 	"dray/cmd/dray/usage":   {{"github.com/spf13/cobra", "subcommands"}},
@@ -423,6 +423,7 @@ var testable = []allowance{
 	{"go.opentelemetry.io/proto/otlp", "what a collector gets"}, {"google.golang.org/protobuf/proto", "decodes it"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
+	{"github.com/chromedp", "drives a browser"}, {"dray/mirror/admin/page", "what operators see in a browser"}, {"dray/mirror/admin/api", "what they are told"},
 	{"dray/mirror/admin", "the API that operators ask"}, {"dray/mirror/queue", "a journal that a package reads"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"}, {"dray/cache/fleet/fleettest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
 	{throughTheDoor, "a mirror before a registry in memory"}, {"dray/mirror/fixture", "a log and a file that change meanwhile"},

@@ -18,6 +18,7 @@ import (
 	"dray/mirror/admin/api"
 	"dray/mirror/admin/page"
 	"dray/mirror/explain"
+	"dray/mirror/history"
 	"dray/mirror/inventory"
 	"dray/mirror/live"
 	"dray/mirror/push"
@@ -36,6 +37,7 @@ type Parts struct {
 	Explain    func(context.Context, explain.Query) (api.Explanation, error)
 	Queue      func() api.Queued
 	Uploads    func() []push.OpenUpload
+	History    *history.History
 	// Fleet is nil if dray is no member of a fleet.
 	Fleet func(context.Context) (api.Fleet, error)
 	Log   *slog.Logger
@@ -59,6 +61,7 @@ func New(p Parts) http.Handler {
 		Uploads: p.uploads,
 		Savings: p.Savings,
 		Fleet:   p.Fleet,
+		History: p.History.Series,
 		Configuration: func() (string, error) {
 			var text strings.Builder
 			err := p.Config.Print(&text)

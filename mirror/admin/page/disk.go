@@ -3,21 +3,28 @@ package page
 import (
 	"fmt"
 	"time"
+
+	"dray/mirror/admin/api"
 )
 
 // diskView is what is shown of the cache on disk.
 type diskView struct {
 	Disk
-	Short    string
-	Shares   []share
-	Forecast []string
+	// Growth is in bytes a day, measured over the time Measured; 0 if that is not known.
+	Growth   float64
+	Measured time.Duration
+	// Short is what is used, and Of the quota.
+	Short, Of string
+	Shares    []share
+	Forecast  []string
 }
 
-func diskOf(d Disk) *diskView {
+func diskOf(d Disk, past api.History) *diskView {
 	v := &diskView{Disk: d, Short: size(d.Used)}
+	v.Growth, v.Measured = growth(past)
 	whole := d.Max
 	if whole > 0 {
-		v.Short += " of " + size(whole)
+		v.Of = "of " + size(whole) + ", "
 	} else {
 		whole = d.Used + d.Reserved + d.Free
 	}
@@ -32,7 +39,7 @@ func diskOf(d Disk) *diskView {
 			v.Shares = append(v.Shares, s)
 		}
 	}
-	v.Forecast = forecast(d)
+	v.Forecast = forecast(v)
 	return v
 }
 
@@ -44,7 +51,7 @@ const full = 0.97
 const maxDays = 36_500
 
 // forecast says in sentences what is to be expected of the disk.
-func forecast(d Disk) (all []string) {
+func forecast(d *diskView) (all []string) {
 	room, left := max(d.Max-d.Used-d.Reserved, 0), d.Free
 	if d.Max > 0 {
 		left = min(room, d.Free)

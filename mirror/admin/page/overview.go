@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/a-h/templ"
 
@@ -20,12 +21,13 @@ type overviewView struct {
 	Live      *liveView
 	Upstreams []Upstream
 	Disk      *diskView
+	Traffic   *chart
 }
 
 // figure is a number that is worth a look.
 type figure struct{ Name, Value, More, Path string }
 
-func (h *Handler) overview(ctx context.Context, f frame, _ *http.Request) (templ.Component, error) {
+func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ.Component, error) {
 	var v overviewView
 	if h.s.Ready != nil {
 		v.Ready = new(h.s.Ready(ctx))
@@ -41,11 +43,23 @@ func (h *Handler) overview(ctx context.Context, f frame, _ *http.Request) (templ
 		if err != nil {
 			return nil, err
 		}
-		v.Disk = diskOf(d)
+		v.Disk = diskOf(d, h.past(f.At, 7*24*time.Hour, 56))
+	}
+	if h.s.History != nil {
+		s := spanOf(r)
+		v.Traffic = chartOf(h.past(f.At, s.length, s.points), s)
 	}
 	var err error
 	v.Figures, err = h.figures(f, v)
 	return overviewPage(f, v), err
+}
+
+// past returns what happened in a time before now.
+func (h *Handler) past(now time.Time, length time.Duration, points int) api.History {
+	if h.s.History == nil {
+		return api.History{}
+	}
+	return h.s.History(now.Add(-length), now, points)
 }
 
 // figures are the numbers at the top of the overview.
@@ -66,7 +80,7 @@ func (h *Handler) figures(f frame, v overviewView) (all []figure, err error) {
 		)
 	}
 	if v.Disk != nil {
-		all = append(all, figure{"Cache on disk", v.Disk.Short, count(v.Disk.Blobs, "blob", "blobs"), ""})
+		all = append(all, figure{"Cache on disk", v.Disk.Short, v.Disk.Of + count(v.Disk.Blobs, "blob", "blobs"), ""})
 	}
 	if h.s.Queue != nil {
 		q := h.s.Queue()
@@ -131,7 +145,7 @@ func upstreamState(s *api.ExplainedUpstream) (kind, text string) {
 	if s.Quota != nil && s.Quota.Reserved {
 		return "warn", "quota low"
 	}
-	return "good", "asked"
+	return "good", "up"
 }
 
 // limited reports whether something bounds the requests of an operation now.

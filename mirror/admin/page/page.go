@@ -45,6 +45,8 @@ type Sources struct {
 	Savings func() (api.Savings, error)
 	// Fleet returns the members of the fleet. It is nil if dray is no member of one.
 	Fleet func(ctx context.Context) (api.Fleet, error)
+	// History returns what happened from one time to another, as points of equal length.
+	History func(from, to time.Time, points int) api.History
 	// Configuration returns the effective configuration as YAML, without secrets.
 	Configuration func() (string, error)
 	// Log gets errors of answers; nil discards.
@@ -72,9 +74,6 @@ type Disk struct {
 	Blobs, Unverified int
 	// Next is the blob that is evicted next. It is nil if there is none, or it is not known.
 	Next *api.Victim
-	// Growth is in bytes a day, measured over the time Measured; 0 if that is not known.
-	Growth   float64
-	Measured time.Duration
 }
 
 // Upload is an upload of a client.

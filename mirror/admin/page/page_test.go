@@ -55,7 +55,7 @@ func all(text string) page.Sources {
 			return []page.Upstream{{Name: text, Registry: text, Push: true, State: state}, {Name: "stored", Registry: "here"}}
 		},
 		Disk: func(context.Context) (page.Disk, error) {
-			return page.Disk{Used: 5e9, Pinned: 1e9, Reserved: 1e8, Max: 1e10, Free: 1e12, Blobs: 99, Unverified: 1, Growth: 1e9, Measured: time.Hour, Next: &api.Victim{Blob: api.Blob{Digest: digest.Digest(text), Size: 5}}}, nil
+			return page.Disk{Used: 5e9, Pinned: 1e9, Reserved: 1e8, Max: 1e10, Free: 1e12, Blobs: 99, Unverified: 1, Next: &api.Victim{Blob: api.Blob{Digest: digest.Digest(text), Size: 5}}}, nil
 		},
 		Images: func(context.Context) iter.Seq2[api.Image, error] {
 			return func(yield func(api.Image, error) bool) {
@@ -92,6 +92,12 @@ func all(text string) page.Sources {
 				{ID: "a", Address: text, Zone: text, Version: text, Asked: true, Drift: []string{text}, State: &api.FleetState{Started: now, Bytes: api.FleetBytes{Upstreams: 5, Bucket: 6}, Reading: []api.FleetStream{{Digest: digest.Digest(text), From: "b", Bytes: 5, Hop: 1}}}},
 				{ID: "b", Address: "10.0.0.2:7000", Failure: text},
 			}}, nil
+		},
+		History: func(from, to time.Time, _ int) api.History {
+			return api.History{Step: 3600, Points: []api.HistoryPoint{
+				{At: from, Seconds: 3600, Hits: 3, Misses: 1, Sent: map[string]int64{"disk": 5e9, "flight": 1e9, "origin": 2e9, text: 1e9}, Stored: 1e9}, {At: from.Add(time.Hour)},
+				{At: to.Add(-time.Hour), Seconds: 3600, Hits: 3, Stored: 5e9, Sent: map[string]int64{}},
+			}}
 		},
 		Configuration: func() (string, error) { return text, nil },
 	}

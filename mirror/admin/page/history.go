@@ -1,0 +1,206 @@
+package page
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"dray/mirror/admin/api"
+)
+
+// span is a time that the chart can show.
+type span struct {
+	Key, Text string
+	length    time.Duration
+	points    int
+	mark      string // format of the times of the table
+}
+
+// spans are the times that the chart can show, the usual one first.
+var spans = []span{
+	{"", "24 hours", 24 * time.Hour, 48, "15:04"},
+	{"7d", "7 days", 7 * 24 * time.Hour, 56, "Mon 15:04"},
+	{"30d", "30 days", 30 * 24 * time.Hour, 60, "2006-01-02 15:04"},
+}
+
+// groups are the sources of bytes as the chart has them, the lowest first.
+var groups = []struct {
+	name, class string
+	sources     []string
+}{
+	{"held", "disk", []string{"memory", "disk", "cache", "stale", "updating", "prefetch"}},
+	{"shared", "shared", []string{"flight", "member", "bucket"}},
+	{"origin", "origin", []string{"origin"}},
+	{"uncached", "other", []string{"direct", "other"}},
+}
+
+// chart is what happened over time.
+type chart struct {
+	Span  span
+	Bars  []column
+	Lines []string // the hit ratio, in pieces between gaps, as points of a polyline
+	Rows  []chartRow
+	Most  int64 // bytes of the highest bar
+	Sum   []share
+	Ratio float64 // hits of all readers; -1 without a reader
+	From  time.Time
+	To    time.Time
+	Known bool
+}
+
+// column is one bar of the chart.
+type column struct {
+	X, Width float64
+	Parts    []columnPart
+	Unknown  bool
+}
+
+type columnPart struct {
+	Class     string
+	Y, Height float64
+}
+
+// chartRow is one line of the table that says what the chart does.
+type chartRow struct {
+	At      string
+	Stamp   time.Time
+	Sent    string
+	Sources string
+	Ratio   string
+	Unknown bool
+}
+
+// The size of a chart in its own units.
+const (
+	chartWidth  = 960.0
+	chartHeight = 100.0
+)
+
+// spanOf returns the time that a request wants to see.
+func spanOf(r *http.Request) span {
+	for _, s := range spans {
+		if r.URL.Query().Get("time") == s.Key {
+			return s
+		}
+	}
+	return spans[0]
+}
+
+// chartOf draws what happened in a time.
+func chartOf(h api.History, s span) *chart {
+	c := &chart{Span: s, Ratio: -1}
+	if len(h.Points) == 0 {
+		return c
+	}
+	c.From, c.To = h.Points[0].At, h.Points[len(h.Points)-1].At.Add(time.Duration(h.Step*float64(time.Second)))
+	sums := map[string]int64{}
+	var hits, misses int64
+	for _, p := range h.Points {
+		var sent int64
+		for source, n := range p.Sent {
+			sums[source] += n
+			sent += n
+		}
+		c.Most = max(c.Most, sent)
+		hits, misses = hits+p.Hits, misses+p.Misses
+		c.Known = c.Known || p.Seconds > 0
+	}
+	c.Sum = shares(sums)
+	if hits+misses > 0 {
+		c.Ratio = float64(hits) / float64(hits+misses)
+	}
+	width := chartWidth / float64(len(h.Points))
+	for i, p := range h.Points {
+		c.Bars = append(c.Bars, c.column(p, float64(i)*width, width))
+		c.Rows = append(c.Rows, rowOf(p, s))
+	}
+	c.Lines = ratioLines(h.Points, width)
+	return c
+}
+
+// column draws the bytes of one point.
+func (c *chart) column(p api.HistoryPoint, x, width float64) column {
+	bar := column{X: x + width*0.1, Width: width * 0.8, Unknown: p.Seconds == 0}
+	y := chartHeight
+	for _, g := range groups {
+		var n int64
+		for _, source := range g.sources {
+			n += p.Sent[source]
+		}
+		if n > 0 {
+			height := chartHeight * float64(n) / float64(max(c.Most, 1))
+			y -= height
+			bar.Parts = append(bar.Parts, columnPart{g.class, y, height})
+		}
+	}
+	return bar
+}
+
+// ratioLines returns the hit ratio as polylines. Points without a reader end a line.
+func ratioLines(points []api.HistoryPoint, width float64) (all []string) {
+	var line []string
+	end := func() {
+		if len(line) == 1 { // a point alone is drawn as a short line
+			line = append(line, line[0])
+		}
+		if len(line) > 0 {
+			all = append(all, strings.Join(line, " "))
+		}
+		line = nil
+	}
+	for i, p := range points {
+		if p.Hits+p.Misses == 0 {
+			end()
+			continue
+		}
+		ratio := float64(p.Hits) / float64(p.Hits+p.Misses)
+		line = append(line, number((float64(i)+0.5)*width)+","+number(chartHeight*(1-ratio)))
+	}
+	end()
+	return all
+}
+
+func rowOf(p api.HistoryPoint, s span) chartRow {
+	row := chartRow{At: p.At.UTC().Format(s.mark), Stamp: p.At, Unknown: p.Seconds == 0, Ratio: "–"}
+	var sent int64
+	for _, n := range p.Sent {
+		sent += n
+	}
+	row.Sent, row.Sources = size(sent), cmp.Or(sharesText(shares(p.Sent)), "–")
+	if p.Hits+p.Misses > 0 {
+		row.Ratio = percent(float64(p.Hits) / float64(p.Hits+p.Misses))
+	}
+	return row
+}
+
+// ratioText says what share of the readers found what they wanted.
+func ratioText(c *chart) string {
+	if c.Ratio < 0 {
+		return "no client has asked for a layer"
+	}
+	return fmt.Sprintf("%s of the layers that clients asked for were held", percent(c.Ratio))
+}
+
+// growth measures from the history how much the disk grows, in bytes a day, and over which time. It
+// returns 0 and 0 if less than an hour is known.
+func growth(h api.History) (perDay float64, over time.Duration) {
+	first, last := -1, -1
+	for i, p := range h.Points {
+		if p.Stored > 0 && p.Seconds > 0 {
+			if first < 0 {
+				first = i
+			}
+			last = i
+		}
+	}
+	if first < 0 {
+		return 0, 0
+	}
+	over = h.Points[last].At.Sub(h.Points[first].At)
+	if over < time.Hour {
+		return 0, 0
+	}
+	return float64(h.Points[last].Stored-h.Points[first].Stored) / over.Hours() * 24, over
+}
