@@ -185,7 +185,9 @@ var importable = map[string][]allowance{
 		{"dray/cache", "where bytes are"}, {"dray/upstream", "what would be sent, and what is refused"}, {"dray/upstream/oci", "names, and manifests"},
 		{containerPlatforms, "platforms as operators write them"}, {imageSpec, "platforms"}, {goDigest, addresses},
 	},
+	"dray/mirror/report": {{"dray/mirror/pipeline", "what it shows"}, {templLibrary, "a page whose every text is escaped"}},
 	"dray/mirror/push": {
+		{"dray/mirror/report", "reports for browsers"},
 		{"dray/mirror/live", "pushes that operators see"},
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/gate", "what has to be passed"},
 		{"dray/mirror/pipeline", "checks see what was pushed"}, {"dray/mirror/jobs", "observers of pushes"}, {"dray/mirror/pull", "manifests of an index that checks look at, and silent upstreams"},

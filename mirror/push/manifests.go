@@ -15,6 +15,7 @@ import (
 	"dray/mirror/live"
 	"dray/mirror/notify"
 	"dray/mirror/pipeline"
+	"dray/mirror/report"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/upstream"
@@ -258,24 +259,31 @@ const maxWarnings = 3 << 10
 
 const kindReport oci.Kind = "report"
 
-// Report answers with a report. Any client that knows the id may read the report through a listener
-// that takes pushes.
+// Report answers with a report, as a page for browsers and as JSON for all others. Any client that
+// knows the id may read the report through a listener that takes pushes.
 func (p *Pusher) Report(x *request.Request, id string) error {
 	x.Q.Kind = kindReport
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {
 		return oci.ErrUnsupported.With("reports are read-only")
 	}
-	report := p.o.Checks.Report(id)
-	if report == nil || !x.Listener.TakesPushes() {
+	found := p.o.Checks.Report(id)
+	if found == nil || !x.Listener.TakesPushes() {
 		return oci.ErrUnknown.With("the report does not exist or has expired; push again to get a new one").WithStatus(http.StatusNotFound)
 	}
-	text, err := json.MarshalIndent(report, "", "  ")
+	h := x.W.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Vary", "Accept")
+	text, err := json.MarshalIndent(found, "", "  ")
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	if report.Wanted(x.R.Header.Values("Accept")) {
+		text, err = report.Page(found)
+		for name, value := range report.Headers() {
+			h.Set(name, value)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	h := x.W.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(text)+1))
 	if x.R.Method == http.MethodHead {
 		return nil
