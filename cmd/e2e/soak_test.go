@@ -311,37 +311,39 @@ func (k *soak) abort(ctx context.Context, r *rand.Rand, m *soakMember, img soakI
 	}
 }
 
-// push sends an image of one layer. Acknowledged pushes have to be at ECR in the end.
+// push sends an image of one layer, each request to any member. Acknowledged pushes have to be at
+// ECR in the end.
 func (k *soak) push(ctx context.Context, r *rand.Rand, tag string) {
 	layer := make([]byte, 1+r.IntN(400<<10))
 	for i := range layer {
 		layer[i] = byte(r.Uint32())
 	}
 	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
-	app := r.IntN(3)
-	repo := fmt.Sprintf("team/app%d", app)
-	m := k.members[app%len(k.members)] // all requests of a push go to one dray
+	repo := fmt.Sprintf("team/app%d", r.IntN(3))
+	send := func(method, path string, body []byte, mediaType string) (location string, ok bool) {
+		return k.send(ctx, k.members[r.IntN(len(k.members))], method, path, body, mediaType)
+	}
 	for _, blob := range [][]byte{layer, config} {
-		at, ok := k.send(ctx, m, http.MethodPost, "/v2/"+repo+"/blobs/uploads/", nil, "")
+		at, ok := send(http.MethodPost, "/v2/"+repo+"/blobs/uploads/", nil, "")
 		if !ok {
 			return
 		}
 		if r.IntN(2) == 0 {
-			if at, ok = k.send(ctx, m, http.MethodPatch, at, blob, ""); !ok {
+			if at, ok = send(http.MethodPatch, at, blob, ""); !ok {
 				return
 			}
 			blob, at = nil, at+"?digest="+sum(blob)
 		} else {
 			at += "?digest=" + sum(blob)
 		}
-		if _, ok = k.send(ctx, m, http.MethodPut, at, blob, ""); !ok {
+		if _, ok = send(http.MethodPut, at, blob, ""); !ok {
 			return
 		}
 	}
 	const mediaType = "application/vnd.oci.image.manifest.v1+json"
 	raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
 		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`, mediaType, sum(config), len(config), sum(layer), len(layer))
-	if _, ok := k.send(ctx, m, http.MethodPut, "/v2/"+repo+"/manifests/"+tag, raw, mediaType); ok {
+	if _, ok := send(http.MethodPut, "/v2/"+repo+"/manifests/"+tag, raw, mediaType); ok {
 		k.pushed.Add(1)
 		k.mu.Lock()
 		k.landed[repo+":"+tag] = raw
