@@ -57,6 +57,27 @@ func TestStaleWhileTheUpstreamFails(t *testing.T) {
 	}
 }
 
+// TestStaleForOtherClients: while the upstream fails, a client gets what another kind of client was
+// told about a tag, if it accepts that type of manifest, and if that is not too old.
+func TestStaleForOtherClients(t *testing.T) {
+	const index = "application/vnd.oci.image.index.v1+json"
+	for bound, want := range map[string]int{"24h": 200, "0s": 503} {
+		s := startStack(t, t.TempDir(), "stale: 24h", "stale: "+bound)
+		img := seed(t, s.ecr, "team/app", "v1", 10<<10)
+		first, others := img.manifest.MediaType+", "+index, img.manifest.MediaType+", application/vnd.docker.distribution.manifest.list.v2+json"
+		s.want(200, "GET", "/v2/team/app/manifests/v1", nil, "Accept", first)
+		s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 403, Code: "DENIED", Message: "Your authorization token has expired. Reauthenticate and try again."})
+		for _, method := range []string{"HEAD", "GET"} {
+			r := s.do(method, "/v2/team/app/manifests/v1", nil, "Accept", others)
+			if stale := r.Header.Get("X-Cache") == "stale" && strings.HasPrefix(r.Header.Get("Warning"), "110 "); r.StatusCode != want || stale != (want == 200) {
+				t.Errorf("stale for %s: %s %s %v, want %d", bound, method, r.Status, r.Header, want)
+			}
+		}
+		s.want(503, "GET", "/v2/team/app/manifests/v1", nil, "Accept", index)
+		s.want(200, "GET", "/v2/team/app/manifests/v1", nil, "Accept", first) // it is fresh
+	}
+}
+
 // Behind its bound an old answer is worth nothing.
 func TestStaleBound(t *testing.T) {
 	for bound, want := range map[string]int{"1h": 200, "0s": 503, "1ms": 503} {

@@ -49,6 +49,8 @@ type finder struct {
 	refreshed *prometheus.CounterVec
 	// lists bounds the time that clients wait for a list of referrers.
 	lists *impatience
+	// accepts has the kinds of clients that have asked about tags.
+	accepts *accepts
 	// members is nil without a fleet.
 	members *delegate.Delegate
 }
@@ -145,6 +147,9 @@ const maxOvertaken = 4
 // freshOrAsk answers from a fresh fact, or asks the upstream. If the tag is pushed meanwhile, by
 // whichever mirror, it looks again: who has joined this question may have seen the push succeed.
 func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (a *answer, err error) {
+	if t.subject == "" {
+		f.accepts.add(t.key().Accept)
+	}
 	for range maxOvertaken {
 		fact, q, fresh := f.known(ctx, t)
 		if fresh {
@@ -253,9 +258,13 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 			old = &answer{Manifest: m, source: fromCache}
 		}
 	}
-	man, source, err := f.newer(ctx, how, t, old)
+	spare := old
+	if fact == nil {
+		spare, fact = f.toOthers(ctx, t)
+	}
+	man, source, err := f.newer(ctx, how, t, old, spare != nil)
 	if err != nil {
-		return f.staleIfError(ctx, t, old, fact, q, err)
+		return f.staleIfError(ctx, t, spare, fact, q, err)
 	}
 	if man == nil {
 		if t.subject == "" {
@@ -284,14 +293,15 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the answer is still the
 // old one. source says where the bytes of the manifest came from. With a tier, whose manifests cost
-// the upstream nothing but a HEAD, newer asks by HEAD even if there is no old answer.
-func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (man *oci.Manifest, source string, err error) {
+// the upstream nothing but a HEAD, newer asks by HEAD even if there is no old answer. spare says
+// that the caller can answer without the upstream, so that a failure need not be waited out.
+func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, spare bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
 		return man, fromOrigin, err
 	}
 	ref, remote, from := oci.Reference{Tag: t.name}, t.repo.Remote().With(how), t.repo.Up.ForPulls()
-	if old != nil {
+	if spare {
 		from = t.repo.Up.OneTry()
 	}
 	if old != nil || t.repo.Up.Tier != nil {
@@ -325,6 +335,33 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 	a := *old
 	a.source, a.stale = fromStale, err
 	return &a, false, nil
+}
+
+// toOthers returns the newest answer about a tag to clients with other Accept lines whose manifest
+// is held, if this client accepts it, with its fact. It returns nil, nil if there is none.
+func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.TagFact) {
+	var keys []meta.TagKey
+	for _, accept := range f.accepts.others(t.key().Accept) {
+		key := t.key()
+		key.Accept = accept
+		keys = append(keys, key)
+	}
+	if t.subject != "" || len(keys) == 0 {
+		return nil, nil
+	}
+	facts, err := f.o.Tags.Find(ctx, keys...)
+	if err != nil {
+		return nil, nil
+	}
+	for _, other := range facts {
+		if other == nil || other.NotFound || other.CheckedAt.Before(t.after) || !oci.Accepts(t.accept, other.MediaType) || fact != nil && !other.CheckedAt.After(fact.CheckedAt) {
+			continue
+		}
+		if m := f.held(ctx, t, other.Digest); m != nil {
+			best, fact = &answer{Manifest: m, source: fromCache}, other
+		}
+	}
+	return best, fact
 }
 
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes

@@ -60,7 +60,7 @@ type Puller struct {
 func New(o Options) *Puller {
 	p := &Puller{
 		finder: finder{
-			o: o, refreshes: newRefreshes(), lists: newImpatience(),
+			o: o, refreshes: newRefreshes(), lists: newImpatience(), accepts: &accepts{},
 			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookupTimeout}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags and lists of referrers that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),

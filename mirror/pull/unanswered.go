@@ -78,6 +78,9 @@ func (p *Puller) ask(ctx context.Context, x *request.Request, accept []string) (
 // outdated returns the manifest that may be served for a tag if the upstream fails, or nil.
 func (f *finder) outdated(ctx context.Context, t tag) *repository.Manifest {
 	fact := newestFact(ctx, f.o.Tags, t)
+	if fact == nil {
+		_, fact = f.toOthers(ctx, t)
+	}
 	if fact == nil || fact.NotFound || meta.Age(time.Now(), fact.CheckedAt) > t.repo.Up.Tags.Stale {
 		return nil
 	}
