@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func binaries(t *testing.T) (dray, fakeecr, playtest string) {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", dir, "dray/cmd/dray", "dray/cmd/fakeecr", "dray/cmd/playtest")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", dir, "dray/cmd/dray", "dray/cmd/fakeecr", "dray/cmd/playtest")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
