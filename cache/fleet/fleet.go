@@ -121,7 +121,7 @@ func New(o Options) *Fleet {
 	f := &Fleet{o: o, most: maxLeases, held: map[digest.Digest]*lease{}, changed: make(chan struct{}, 1)}
 	m := newMetrics(func() int { return len(f.Live()) }, f.leases, func() int { return f.readers.streams() })
 	f.peers = newPeers(o, m, log)
-	f.readers = &readers{own: o.Self.Address, here: o.Self.Zone, all: map[digest.Digest]map[reader]int{}}
+	f.readers = &readers{own: o.Self.Address, here: f.zone, all: map[digest.Digest]map[reader]int{}}
 	f.positions = &positions{all: map[digest.Digest]position{}}
 	blobs := &blobServer{cache: o.Cache, readers: f.readers, position: f.positionOf, m: m, log: log}
 	f.handlers = map[string]http.Handler{blobPath: blobs}

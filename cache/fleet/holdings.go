@@ -55,7 +55,7 @@ func (p *peers) survey(ctx context.Context, q request, members []Member, within 
 			if err != nil || len(h.parts) == 0 {
 				return
 			}
-			if h.near = m.Zone == p.me.Zone; h.near && h.whole() {
+			if h.near = m.Zone == p.zone(); h.near && h.whole() {
 				cancel()
 			}
 			mu.Lock()

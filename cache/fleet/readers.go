@@ -16,8 +16,8 @@ const (
 
 // readers are the members that read blobs from this one.
 type readers struct {
-	own  string // the address of this member
-	here string // its zone
+	own  string        // the address of this member
+	here func() string // returns its zone
 
 	mu  sync.Mutex                       // guards the field below; leaf lock
 	all map[digest.Digest]map[reader]int // how many streams each has
@@ -36,7 +36,7 @@ type reader struct {
 func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := r.all[d]
+	all, here := r.all[d], r.here()
 	var same, near []string // the others of its zone, and of this one's
 	for other := range all {
 		if other.address == who.address {
@@ -49,11 +49,11 @@ func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []s
 		if other.zone == who.zone {
 			same = append(same, other.address)
 		}
-		if other.zone == r.here {
+		if other.zone == here {
 			near = append(near, other.address)
 		}
 	}
-	outside := who.zone != r.here
+	outside := who.zone != here
 	switch slow := slices.Contains(tried, r.own); {
 	case slow && len(same) > 0:
 		return same, false
@@ -64,7 +64,7 @@ func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []s
 			return same, false
 		}
 	default:
-		ok = countIn(all, r.here) < maxFollowers
+		ok = countIn(all, here) < maxFollowers
 	}
 	if !ok {
 		return near, false

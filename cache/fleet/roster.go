@@ -18,13 +18,15 @@ const (
 
 // roster knows which members are alive.
 type roster struct {
-	me        Member // but for its upstreams
+	me        Member // but for its zone and its upstreams
+	here      atomic.Pointer[string]
 	upstreams func() Upstreams
 	live      atomic.Pointer[[]Member]
 }
 
 func newRoster(me Member, upstreams func() Upstreams) *roster {
 	r := &roster{me: me, upstreams: upstreams}
+	r.SetZone(me.Zone)
 	r.live.Store(&[]Member{me})
 	return r
 }
@@ -43,12 +45,19 @@ func (r *roster) zoneOf(id string) string {
 			return m.Zone
 		}
 	}
-	return r.me.Zone
+	return r.zone()
 }
+
+// zone returns the zone of this member.
+func (r *roster) zone() string { return *r.here.Load() }
+
+// SetZone sets the zone of this member. Others see it when this one renews its leases.
+func (r *roster) SetZone(zone string) { r.here.Store(&zone) }
 
 // self returns this member as others see it now.
 func (r *roster) self() Member {
 	m := r.me
+	m.Zone = r.zone()
 	if r.upstreams != nil {
 		m.Upstreams = r.upstreams()
 	}
@@ -73,7 +82,7 @@ func (r *roster) update(all []Member) {
 // neighbours returns some of the other members that live in this one's zone.
 func (r *roster) neighbours() (all []Member) {
 	for _, m := range r.Live() {
-		if m.ID != r.me.ID && m.Zone == r.me.Zone {
+		if m.ID != r.me.ID && m.Zone == r.zone() {
 			all = append(all, m)
 		}
 	}

@@ -102,7 +102,7 @@ func (p *peers) do(r *http.Request) (*http.Response, error) {
 	r.Header.Set(headerProtocol, strconv.Itoa(p.me.Protocol))
 	r.Header.Set(headerMember, p.me.ID)
 	r.Header.Set(headerAddress, p.me.Address)
-	r.Header.Set(headerZone, p.me.Zone)
+	r.Header.Set(headerZone, p.zone())
 	return p.client.Do(r)
 }
 

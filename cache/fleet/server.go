@@ -114,7 +114,7 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set(headerProtocol, strconv.Itoa(f.o.Self.Protocol))
 	h.Set(headerMember, f.o.Self.ID)
-	h.Set(headerZone, f.me.Zone)
+	h.Set(headerZone, f.zone())
 	if !f.understands(r.Header) {
 		f.m.refused.WithLabelValues(refusedProtocol).Inc()
 		f.warnOfProtocol(Sender(r), r.RemoteAddr, r.Header.Get(headerProtocol))

@@ -369,7 +369,7 @@ func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 // neighbour returns the address of a member of this zone that has the whole blob, if the holder is
 // in another zone, and the fetch has not begun. It needs mu.
 func (s *Share) neighbour(ctx context.Context, l Lease) []string {
-	if s.role != undecided || s.bucket || s.f.zoneOf(l.Holder) == s.f.me.Zone {
+	if s.role != undecided || s.bucket || s.f.zoneOf(l.Holder) == s.f.zone() {
 		return nil
 	}
 	all := s.f.survey(ctx, s.request(l, "", Want{Most: -1}), s.f.neighbours(), s.f.patience.Presence)

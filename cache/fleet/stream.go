@@ -178,7 +178,7 @@ func (s *stream) Read(p []byte) (int, error) {
 			s.share.gave(s.member)
 		}
 		zone := "same"
-		if s.zone != s.p.me.Zone {
+		if s.zone != s.p.zone() {
 			zone = "other"
 		}
 		s.p.m.received.WithLabelValues(zone).Add(float64(n))

@@ -14,6 +14,7 @@ import (
 	"dray/cmd/dray/member"
 	"dray/cmd/dray/program"
 	"dray/cmd/dray/watched"
+	"dray/cmd/dray/zone"
 )
 
 // openRedis returns a store that is not connected yet. If Redis cannot be reached, dray starts
@@ -36,7 +37,7 @@ var factsPatience time.Duration
 
 // openMember makes this dray a member of a fleet, or returns nil if the configuration has none.
 func openMember(cfg config.Config, r *redis.Store, c *cache.Cache, metrics prometheus.Gatherer, log *slog.Logger) (*member.Member, error) {
-	m, err := member.New(member.Options{Config: cfg, Leases: r.Leases(), Claims: r.Claims(), Shares: r.Shares(), Cache: c, Version: program.Version(), Metrics: metrics, Patience: fleetPatience, Logger: log})
+	m, err := member.New(member.Options{Config: cfg, Leases: r.Leases(), Claims: r.Claims(), Shares: r.Shares(), Cache: c, Version: program.Version(), Zone: zone.Find, Metrics: metrics, Patience: fleetPatience, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("fleet: %w", err)
 	}

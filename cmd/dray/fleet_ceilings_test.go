@@ -25,7 +25,7 @@ func startCeilings(t *testing.T, perSecond int) *fleetOf {
 	}
 	var admins []string
 	for range 3 {
-		admins = append(admins, freeOn(t, "127.0.0.1"))
+		admins = append(admins, freeOn(t, "127.0.1.1"))
 		f.members = append(f.members, f.run(fmt.Sprintf(`
 listeners: [{address: %q}]
 upstreams:
@@ -35,7 +35,7 @@ fleet: {address: %q, secret_file: %q}
 cache: {directory: %q, min_free_bytes: 0}
 admin: {address: %q}
 log: {level: info, access: false}
-`, freeOn(t, "127.0.0.1"), f.hub.RegistryAddr, perSecond, f.redis.Addr, freeOn(t, "127.0.0.1"), secret, filepath.Join(t.TempDir(), "cache"), admins[len(admins)-1]), patient))
+`, freeOn(t, "127.0.1.1"), f.hub.RegistryAddr, perSecond, f.redis.Addr, freeOn(t, "127.0.1.1"), secret, filepath.Join(t.TempDir(), "cache"), admins[len(admins)-1]), patient))
 	}
 	// A member that knows two others has a third of what is divided without asking.
 	for _, admin := range admins {

@@ -35,7 +35,7 @@ func startPushers(t *testing.T, n int) *pushers {
 		t.Fatal(err)
 	}
 	for i := range n {
-		p.members = append(p.members, p.member(fmt.Sprint("127.0.0.", i+1), secret))
+		p.members = append(p.members, p.member(fmt.Sprint("127.0.1.", i+1), secret))
 	}
 	return p
 }

@@ -43,7 +43,7 @@ func TestFleetReport(t *testing.T) {
 		if m.State == nil {
 			t.Fatalf("%s did not answer: %s", m.Address, m.Failure)
 		}
-		if host, _, _ := strings.Cut(m.Address, ":"); m.Asked != (host == "127.0.0.2") || m.Protocol == 0 || m.Version == "" || m.State.Started.IsZero() {
+		if host, _, _ := strings.Cut(m.Address, ":"); m.Asked != (host == "127.0.1.2") || m.Protocol == 0 || m.Version == "" || m.State.Started.IsZero() {
 			t.Errorf("got %+v", m)
 		}
 		followers[m.ID] = m.State.Followers

@@ -84,7 +84,7 @@ func TestFleetDrift(t *testing.T) {
 	}
 	admins := map[*drayProcess]string{}
 	join := func(prefix string) *drayProcess {
-		admin := freeOn(t, "127.0.0.1")
+		admin := freeOn(t, "127.0.1.1")
 		p := f.run(fmt.Sprintf(`
 listeners: [{address: %q, role: registry}]
 upstreams:
@@ -95,7 +95,7 @@ fleet: {address: %q, secret_file: %q}
 cache: {directory: %q, min_free_bytes: 0}
 admin: {address: %q}
 log: {level: info, access: false}
-`, freeOn(t, "127.0.0.1"), f.hub.RegistryAddr, prefix, f.redis.Addr, freeOn(t, "127.0.0.1"), secret, filepath.Join(t.TempDir(), "cache"), admin), patient)
+`, freeOn(t, "127.0.1.1"), f.hub.RegistryAddr, prefix, f.redis.Addr, freeOn(t, "127.0.1.1"), secret, filepath.Join(t.TempDir(), "cache"), admin), patient)
 		admins[p] = "http://" + admin + "/metrics"
 		return p
 	}

@@ -46,7 +46,7 @@ func startTagFleet(t *testing.T, n int, patience string) *tagFleet {
 // join starts a member that reaches Redis at an address.
 func (f *tagFleet) join(redis string) {
 	f.Helper()
-	bounds, host := "", fmt.Sprint("127.0.0.", len(f.members)+1)
+	bounds, host := "", fmt.Sprint("127.0.1.", len(f.members)+1)
 	if f.patience == patient {
 		bounds = "?dial_timeout=2m&read_timeout=2m&write_timeout=2m&pool_timeout=2m"
 	}

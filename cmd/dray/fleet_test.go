@@ -33,6 +33,7 @@ type fleetOf struct {
 	image   seeded
 	size    int64
 	members []*drayProcess
+	env     []string // of members, besides
 }
 
 // drayProcess is one dray.
@@ -54,19 +55,26 @@ func startFleet(t *testing.T, n int, fill, patience string, zones ...string) *fl
 	f := &fleetOf{T: t, redis: metatest.StartRedis(t), hub: ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})}
 	f.image = seed(t, f.hub, "library/cold", "v1", 3<<20)
 	f.size = f.image.manifest.Layers[0].Size
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte(strings.Repeat("secret of the fleet ", 2)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	secret := f.secret()
 	for i := range n {
 		f.members = append(f.members, f.start(i+1, secret, fill, patience, append(zones, make([]string, n)...)[i]))
 	}
 	return f
 }
 
+// secret returns a file with the secret of the fleet.
+func (f *fleetOf) secret() string {
+	f.Helper()
+	file := filepath.Join(f.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(strings.Repeat("secret of the fleet ", 2)), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	return file
+}
+
 func (f *fleetOf) start(i int, secret, fill, patience, zone string) *drayProcess {
 	f.Helper()
-	dir, host := f.TempDir(), fmt.Sprint("127.0.0.", i)
+	dir, host := f.TempDir(), fmt.Sprint("127.0.1.", i)
 	redisBounds := ""
 	if patience == patient {
 		redisBounds = "?dial_timeout=2m&read_timeout=2m&write_timeout=2m&pool_timeout=2m"
@@ -99,6 +107,7 @@ func (f *fleetOf) run(text, patience string) *drayProcess {
 	words := strings.Split(text, `"`)
 	p.url, p.admin = "http://"+words[1], "http://"+words[len(words)-2]
 	p.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), asDray + "=serve --config " + path, asPatient + "=" + patience}
+	p.Env = append(p.Env, f.env...)
 	p.Stdout, p.Stderr = f.Output(), f.Output()
 	if err := p.Start(); err != nil {
 		f.Fatal(err)

@@ -286,6 +286,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/listening": {{"golang.org/x/sync/errgroup", "servers run together"}},
 	"dray/cmd/dray/logbuffer": {},
+	"dray/cmd/dray/zone":      {{awsSDK, "the metadata of an instance"}},
 	"dray/cmd/dray/member": {
 		{"dray/cache", "what other members read"}, {"dray/cache/fleet", "the fleet"}, {"dray/cache/meta", "facts of the fleet"}, {"dray/mirror/ceilings", "ceilings that members share"},
 		{"dray/upstream", "what paces requests"}, {prometheusClient, measures}, {"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/watched", "a secret that is replaced"}, {"dray/mirror/writer", "pushes to any of them"},
@@ -388,7 +389,7 @@ var importable = map[string][]allowance{
 		{"dray/cmd/dray/program", "what the programs have in common"}, {"dray/cmd/dray/manual", "manual pages"}, {"dray/cmd/dray/backup", "subcommands that save and restore"}, {"dray/cmd/dray/directories", "formats, and what moves between the directories"},
 		{"dray/cmd/dray/clients", "who may come in"}, {"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/htpasswd", "password files"}, {"dray/cmd/dray/doctor", "a subcommand"}, {"dray/cmd/dray/bundle", "a subcommand"}, {"dray/cmd/dray/examine", "what the doctor asks"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/listening", "serves, and stops in steps"}, {"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/member", "other drays"}, {"dray/cmd/dray/reload", "another configuration for the running program"}, {"dray/cmd/dray/routes", "names of repositories"}, {"dray/cmd/dray/registries", "what answers pulls and takes pushes"}, {"dray/cmd/dray/window", "the page for operators"}, {"dray/cmd/dray/services", "what checks and notifications call"}, {"dray/cmd/dray/stats", "sums for operators"}, {"dray/cmd/dray/watched", "files that are read again"},
-		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
+		{"dray/cmd/dray/zone", "where this machine is"}, {"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"},
 		{"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},

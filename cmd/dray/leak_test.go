@@ -29,10 +29,16 @@ const asDray = "DRAY_TEST_AS_DRAY"
 // longer for connections and Redis. So it does not take a slow machine for one that has failed.
 const asPatient = "DRAY_TEST_PATIENCE"
 
+// metadataEndpoint leads the AWS SDK to a stand-in for the metadata of an instance.
+const metadataEndpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+
 // TestMain fails when a goroutine of a whole dray outlives it.
 func TestMain(m *testing.M) {
 	if code, was := scanner.Supervise(os.Args); was {
 		os.Exit(code)
+	}
+	if os.Getenv(metadataEndpoint) == "" { // no test looks for the metadata of an instance but at a stand-in
+		os.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	}
 	if args := os.Getenv(asDray); args != "" {
 		if text := os.Getenv(asPatient); text != "" {

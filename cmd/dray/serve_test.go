@@ -305,7 +305,7 @@ func TestServeWithoutCredentials(t *testing.T) {
 	defer metadata.Close()
 	none := filepath.Join(t.TempDir(), "none")
 	for name, value := range map[string]string{
-		"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.URL, "AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none,
+		metadataEndpoint: metadata.URL, "AWS_EC2_METADATA_DISABLED": "", "AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none,
 		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "",
 	} {
 		t.Setenv(name, value)

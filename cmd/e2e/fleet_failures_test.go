@@ -354,7 +354,7 @@ func failures() []failure {
 					r.wrong("%v members read from the holder", n)
 				}
 			},
-			removed: mutation{"cache/fleet/readers.go", "countIn(all, r.here) < maxFollowers", "countIn(all, r.here) >= 0"},
+			removed: mutation{"cache/fleet/readers.go", "countIn(all, here) < maxFollowers", "countIn(all, here) >= 0"},
 		},
 		{
 			name: "all members stop", bytes: 1.01, held: true,

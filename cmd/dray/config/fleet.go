@@ -22,7 +22,9 @@ type Fleet struct {
 	SecretFile string `yaml:"secret_file,omitempty"`
 	// The name of the zone in which this member runs. Members read from those of their own zone where
 	// they can, and count the bytes that cross zones. If some members have a zone, all need one.
-	// Default: none.
+	// Default: in a container of Amazon ECS the Availability Zone of the task, and elsewhere the ID of
+	// that of the instance of Amazon EC2, such as `use1-az1`, if there is one. dray asks for it after
+	// it has started, for 5 s at most, and not if `AWS_EC2_METADATA_DISABLED` is `true`.
 	Zone string `yaml:"zone,omitempty"`
 }
 

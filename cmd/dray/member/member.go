@@ -36,6 +36,9 @@ type Options struct {
 	Cache  *cache.Cache
 	// Version is that of the program.
 	Version string
+	// Zone finds the zone of this machine if the configuration names none, while members work already.
+	// nil means that there is none.
+	Zone func(context.Context) (string, error)
 	// Metrics are those of the program.
 	Metrics  prometheus.Gatherer
 	Patience fleet.Patience
@@ -54,6 +57,7 @@ type Member struct {
 	facts     *meta.Shared // nil before Facts
 	drift     *drift
 	writers   writer.Options
+	findZone  func(context.Context) (string, error) // nil if the zone is known
 	ceilings  *ceilings.Ceilings
 	log       *slog.Logger
 }
@@ -76,6 +80,9 @@ func New(o Options) (*Member, error) {
 	}
 	m := &Member{id: id, address: c.Address, metrics: o.Metrics, patience: o.Patience, keys: keys, drift: newDrift(o.Logger), log: o.Logger}
 	self := fleet.Member{ID: id, Address: c.Advertise, Zone: c.Zone, Version: o.Version, Protocol: fleet.Protocol()}
+	if c.Zone == "" {
+		m.findZone = o.Zone
+	}
 	m.Fleet = fleet.New(fleet.Options{
 		Self:   self,
 		Leases: o.Leases, Cache: o.Cache, Keys: keys, Upstreams: m.shown, Patience: o.Patience, Grace: o.Config.Limits.ShutdownGrace.Std(), Logger: o.Logger,
@@ -118,13 +125,29 @@ func (m *Member) Collectors() []prometheus.Collector {
 	return all
 }
 
-// Run is [fleet.Fleet.Run]. Meanwhile it shares ceilings with other members, and looks for drift.
+// Run is [fleet.Fleet.Run]. Meanwhile it finds the zone of this member, shares ceilings with other
+// members, and looks for drift.
 func (m *Member) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	defer others.Wait()
+	others.Go(func() { m.placed(ctx) })
 	others.Go(func() { m.watch(ctx) })
 	others.Go(func() { _ = m.ceilings.Run(ctx) }) // never fails
 	return m.Fleet.Run(ctx)
+}
+
+// placed finds the zone of this member, if it is not configured.
+func (m *Member) placed(ctx context.Context) {
+	if m.findZone == nil {
+		return
+	}
+	name, err := m.findZone(ctx)
+	if err != nil {
+		m.log.Debug("this machine names no zone for the fleet; fleet.zone sets one", "error", err)
+		return
+	}
+	m.SetZone(name)
+	m.log.Info("the zone of this member of the fleet is that of the machine", "zone", name)
 }
 
 // Part returns this dray's part in the fleet, or nil without one. m may be nil.

@@ -1,0 +1,91 @@
+// Package zone finds the zone of the machine that dray runs on.
+package zone
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+)
+
+const (
+	// patience bounds the question. Where nobody answers it, packets are often dropped.
+	patience = 5 * time.Second
+	// maxAnswer bounds the answer, in bytes. That about a task describes all of its containers.
+	maxAnswer = 1 << 20
+	// maxZone bounds the name of a zone, in bytes.
+	maxZone = 64
+	// taskVariable has the address of the metadata of a task of Amazon ECS ("Amazon ECS task metadata
+	// endpoint version 4", Amazon ECS Developer Guide).
+	taskVariable = "ECS_CONTAINER_METADATA_URI_V4"
+)
+
+// Find returns the name of the zone. In a container of Amazon ECS, that is the Availability Zone of
+// the task, such as "us-east-1a", and elsewhere the ID of that of the instance of Amazon EC2, such
+// as "use1-az1". An error says why there is none, which is no fault: most machines are neither. It
+// asks an instance by IMDSv2 alone, and not if AWS_EC2_METADATA_DISABLED is true.
+func Find(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// No proxy is asked: it would answer for the machine that it runs on.
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true })
+	ask := ofInstance
+	if os.Getenv(taskVariable) != "" {
+		ask = ofTask
+	}
+	name, err := ask(ctx, client)
+	if err == nil && !valid(name) {
+		err = fmt.Errorf("%.100q is not the name of a zone", name)
+	}
+	if err != nil {
+		return "", err
+	}
+	return name, nil
+}
+
+// ofTask returns the zone of a task of Amazon ECS.
+func ofTask(ctx context.Context, client *awshttp.BuildableClient) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(os.Getenv(taskVariable), "/")+"/task", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("the metadata of the task: %s", resp.Status)
+	}
+	var task struct{ AvailabilityZone string }
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&task)
+	return task.AvailabilityZone, err
+}
+
+// ofInstance returns the ID of the zone of an instance of Amazon EC2. Names of zones differ between
+// accounts, and IDs do not.
+func ofInstance(ctx context.Context, client *awshttp.BuildableClient) (string, error) {
+	answer, err := imds.New(imds.Options{HTTPClient: client, EnableFallback: aws.FalseTernary}).
+		GetMetadata(ctx, &imds.GetMetadataInput{Path: "placement/availability-zone-id"})
+	if err != nil {
+		return "", err
+	}
+	defer answer.Content.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Content, maxZone+1))
+	return strings.TrimSpace(string(text)), err
+}
+
+// valid reports whether members can show each other the name of a zone in a header.
+func valid(name string) bool {
+	return name != "" && len(name) <= maxZone && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-')
+	})
+}
