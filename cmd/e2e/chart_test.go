@@ -122,6 +122,9 @@ func (c *chart) workload() object {
 	return nil
 }
 
+// podIP is what Kubernetes would put in the place of $(POD_IP).
+const podIP = "127.0.0.7"
+
 // effective checks the configuration as dray would, and returns it with all defaults. Files that it
 // names are made.
 func (c *chart) effective() object {
@@ -138,6 +141,7 @@ func (c *chart) effective() object {
 	}
 	write(c.t, filepath.Join(dir, "secrets/htpasswd"), []byte("ci:$2a$04$PPvBFbeANsYCuTbUjj4ZTOdHTFXhbXdhRVbfs6Yh9rpRsDzyNr3eW\n"))
 	write(c.t, filepath.Join(dir, "secrets/redis-password"), []byte("secret\n"))
+	write(c.t, filepath.Join(dir, "secrets/fleet-secret"), []byte(strings.Repeat("secret ", 6)))
 	text := part[string](c.t, c.want("ConfigMap/dray"), "data", "dray.yaml")
 	file := filepath.Join(dir, "dray.yaml")
 	write(c.t, file, []byte(strings.ReplaceAll(text, "/etc/dray/", dir+"/")))
@@ -145,7 +149,7 @@ func (c *chart) effective() object {
 	env := []string{"DRAY_CONFIG=" + file}
 	for _, v := range part[[]any](c.t, c.workload(), "spec", "template", "spec", "containers", 0, "env") {
 		if name := part[string](c.t, v, "name"); name != "DRAY_CONFIG" {
-			env = append(env, name+"="+part[string](c.t, v, "value"))
+			env = append(env, name+"="+strings.ReplaceAll(part[string](c.t, v, "value"), "$(POD_IP)", podIP))
 		}
 	}
 	out, err := try(c.t, environment(env...), built.dray, "check")
@@ -208,6 +212,12 @@ func TestChart(t *testing.T) {
 		"hosted repositories": {"config: {upstreams: [docker.io, {name: builds, kind: local, prefixes: [builds], local: {max_bytes: 10GiB}}]}", nil, nil, nil},
 		"pushes acknowledged early, several replicas": {"replicas: 2\nconfig: {listeners: [{address: ':5000', upstreams: [ecr]}], upstreams: [{name: ecr, url: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, push: true, acknowledge: local}]}", nil, nil,
 			func(t *testing.T, c *chart) { expect(t, c.want("Service/dray"), "ClientIP", "spec", "sessionAffinity") }},
+		"a fleet that takes pushes": {"replicas: 3\nconfig: {listeners: [{address: ':5000', upstreams: [ecr]}], upstreams: [{name: ecr, url: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, push: true}],\n" +
+			"  metadata: {url: 'redis://redis:6379'}, fleet: {address: ':5443', secret_file: /etc/dray/secrets/fleet-secret}}\nexistingSecret: s", nil, nil, checkFleet},
+		"a fleet with addresses of its own": {"config: {metadata: {url: 'redis://redis:6379'}, fleet: {address: ':5443', advertise: 'dray.example.com:5443', secret_file: /etc/dray/secrets/fleet-secret}}\nexistingSecret: s", nil, nil,
+			func(t *testing.T, c *chart) {
+				expect(t, c.effective(), "dray.example.com:5443", "fleet", "advertise")
+			}},
 		"service of nodes": {"service: {type: NodePort, externalTrafficPolicy: Local, loadBalancerClass: '', clusterIP: '', sessionAffinity: ClientIP, annotations: {a: b}, loadBalancerSourceRanges: [192.0.2.0/24]}", nil, nil, func(t *testing.T, c *chart) {
 			s := c.want("Service/dray")
 			expect(t, s, "NodePort", "spec", "type")
@@ -381,7 +391,7 @@ func judgePorts(t *testing.T, c *chart, effective object) {
 	for _, p := range part[[]any](t, c.pod(), "containers", 0, "ports") {
 		name, port := part[string](t, p, "name"), part[int](t, p, "containerPort")
 		names[name] = port
-		if name != "health" {
+		if name != "health" && name != "fleet" {
 			open = append(open, port)
 		}
 	}
@@ -459,6 +469,33 @@ func checkDefaults(t *testing.T, c *chart) {
 	sum := []any{"spec", "template", "metadata", "annotations", "checksum/config"}
 	if one := part[string](t, c.workload(), sum...); one == "" || one == part[string](t, changed.workload(), sum...) || one != part[string](t, render(t, "").workload(), sum...) {
 		t.Error("the pods do not restart exactly when the configuration changes")
+	}
+}
+
+// checkFleet: pushes need no affinity, each pod has an address of its own, and the pods alone reach
+// each other.
+func checkFleet(t *testing.T, c *chart) {
+	expect(t, c.want("Service/dray"), "None", "spec", "sessionAffinity")
+	effective := c.effective()
+	expect(t, effective, podIP+":5443", "fleet", "advertise")
+	expect(t, effective, ":5443", "fleet", "address")
+	for _, p := range part[[]any](t, c.pod(), "containers", 0, "ports") {
+		if part[string](t, p, "name") == "fleet" {
+			expect(t, p, 5443, "containerPort")
+		}
+	}
+	for _, v := range part[[]any](t, c.pod(), "containers", 0, "env") {
+		if part[string](t, v, "name") == "POD_IP" {
+			expect(t, v, "status.podIP", "valueFrom", "fieldRef", "fieldPath")
+		}
+	}
+	rules := part[[]any](t, c.want("NetworkPolicy/dray"), "spec", "ingress")
+	expect(t, rules, 5443, 1, "ports", 0, "port")
+	expect(t, rules, "mirror", 1, "from", 0, "podSelector", "matchLabels", "app.kubernetes.io/component")
+	for _, p := range part[[]any](t, c.want("Service/dray"), "spec", "ports") {
+		if part[int](t, p, "port") == 5443 {
+			t.Error("clients can reach the port of the members")
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ func TestChartRefuses(t *testing.T) {
 		"nobody can reach it":          {"config: {listeners: [{address: '127.0.0.1:5000'}, {address: 'localhost:5001'}]}", "has no listener that other pods can reach"},
 		"a cache nowhere":              {"config: {cache: {directory: data}}", "set an absolute path"},
 		"state without a disk":         {"config: {state: {directory: /state}}", "config.state.directory is /state, where no disk is mounted"},
+		"a fleet without a Redis":      {"config: {fleet: {address: ':5443', secret_file: /etc/dray/secrets/s}}", "config.fleet needs a Redis"},
 		"too little time":              {"terminationGracePeriodSeconds: 60", "dray may need 620 seconds to stop"},
 		"nodes without an address":     {"nodes: {mode: write}", "nodes.url is not set"},
 		"a port of nodes":              {"hostPort: 5000", "hostPort needs kind DaemonSet"},

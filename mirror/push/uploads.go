@@ -174,7 +174,7 @@ func (p *Pusher) session(x *request.Request) (*session, error) {
 	s, err := p.sessions.take(ctx, id, x.Repo, x.Caller.Name)
 	if errors.Is(err, oci.ErrBlobUploadUnknown) && p.o.Repositories.OpenElsewhere(ctx, id) {
 		// The status is a 5xx, after which clients repeat the request or begin the upload again.
-		err = oci.ErrUnavailable.With("the upload %q began at another mirror; let all requests of a client reach the same mirror", id)
+		err = oci.ErrUnavailable.With("the upload %q began at another mirror; begin it again, and without a fleet, let all requests of a client reach the same mirror", id)
 	}
 	return s, err
 }

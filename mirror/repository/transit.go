@@ -82,7 +82,7 @@ func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) 
 	}
 	at, ok, err = blobAt(ctx, how, r, d, Confirmed)
 	if !ok && err == nil && unknown == nil {
-		err = oci.ErrUnavailable.With("another mirror has %s of %s and does not send it yet; push again, and let all requests of a client reach the same mirror", d, r.Name)
+		err = oci.ErrUnavailable.With("another mirror has %s of %s and does not send it yet; push again, and without a fleet, let all requests of a client reach the same mirror", d, r.Name)
 	}
 	return at, ok, err
 }

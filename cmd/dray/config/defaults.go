@@ -94,6 +94,7 @@ func (e *Environment) override(cfg *Config, origins map[string]string) {
 	set(&cfg.Cache.MinFreeBytes, e.CacheMinFreeBytes, origins, "cache.min_free_bytes", "DRAY_CACHE_MIN_FREE_BYTES")
 	set(&cfg.Cache.MemoryBytes, e.CacheMemoryBytes, origins, "cache.memory_bytes", "DRAY_CACHE_MEMORY_BYTES")
 	set(&cfg.Metadata.URL, e.MetadataURL, origins, "metadata.url", "DRAY_METADATA_URL")
+	set(&cfg.Fleet.Advertise, e.FleetAdvertise, origins, "fleet.advertise", "DRAY_FLEET_ADVERTISE")
 	set(&cfg.Metadata.Password, e.MetadataPassword, origins, "metadata.password", "DRAY_METADATA_PASSWORD")
 	set(&cfg.Admin.Address, e.AdminAddress, origins, "admin.address", "DRAY_ADMIN_ADDRESS")
 	set(&cfg.Admin.AllowAnonymous, e.AdminAllowAnonymous, origins, "admin.allow_anonymous", "DRAY_ADMIN_ALLOW_ANONYMOUS")

@@ -55,6 +55,8 @@ type Environment struct {
 	MetadataURL *SecretURL `env:"DRAY_METADATA_URL"`
 	// The Redis password.
 	MetadataPassword *auth.Secret `env:"DRAY_METADATA_PASSWORD"`
+	// The address by which other members of a fleet reach this dray; see `fleet.advertise`.
+	FleetAdvertise *string `env:"DRAY_FLEET_ADVERTISE"`
 	// The address of the admin listener, or `off`.
 	AdminAddress *string `env:"DRAY_ADMIN_ADDRESS"`
 	// If `true`, anybody who can connect to the admin listener may do everything.

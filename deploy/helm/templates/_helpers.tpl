@@ -46,6 +46,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- dict "ports" $ports | toJson -}}
 {{- end -}}
 
+{{- /* dray.fleetPort is the port of the listener for other members of a fleet, or nothing. */ -}}
+{{- define "dray.fleetPort" -}}
+{{- regexFind "[0-9]+$" (toString (dig "fleet" "address" "" .Values.config)) -}}
+{{- end -}}
+
 {{- define "dray.health" -}}
 {{- regexFind "[0-9]+$" (toString (dig "admin" "health_address" "" .Values.config)) -}}
 {{- end -}}
@@ -129,6 +134,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
       {{- end -}}
     {{- end -}}
   {{- end -}}
+{{- end -}}
+{{- if and (include "dray.fleetPort" .) (not (dig "metadata" "url" "" $config)) (not .Values.extraEnv) (not .Values.extraEnvFrom) -}}
+{{- fail "config.fleet needs a Redis, by which members find each other: set config.metadata.url, or DRAY_METADATA_URL with extraEnv" -}}
 {{- end -}}
 {{- $least := include "dray.stopSeconds" . | int -}}
 {{- if and (not (kindIs "invalid" .Values.terminationGracePeriodSeconds)) (lt (int .Values.terminationGracePeriodSeconds) $least) -}}

@@ -59,6 +59,14 @@ spec:
         # The image sets this variable, which would go before the configuration.
         - name: DRAY_CACHE_DIRECTORY
           value: {{ .Values.config.cache.directory | quote }}
+        {{- if and (include "dray.fleetPort" .) (not (dig "fleet" "advertise" "" .Values.config)) }}
+        - name: POD_IP
+          valueFrom:
+            fieldRef:
+              fieldPath: status.podIP
+        - name: DRAY_FLEET_ADVERTISE
+          value: "$(POD_IP):{{ include "dray.fleetPort" . }}"
+        {{- end }}
         {{- with .Values.extraEnv }}{{ toYaml . | nindent 8 }}{{ end }}
       {{- with .Values.extraEnvFrom }}
       envFrom: {{- toYaml . | nindent 8 }}
@@ -71,6 +79,10 @@ spec:
           hostPort: {{ $.Values.hostPort }}
           hostIP: 127.0.0.1
           {{- end }}
+        {{- end }}
+        {{- with include "dray.fleetPort" . }}
+        - name: fleet
+          containerPort: {{ . }}
         {{- end }}
         - name: health
           containerPort: {{ include "dray.health" . }}
