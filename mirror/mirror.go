@@ -166,6 +166,12 @@ func New(o Options) (*Mirror, error) {
 	m.push = push.New(push.Options{
 		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, BaseIndex: m.baseIndex,
 		Quotas: quotas, Confirm: m.writers.Confirm, UploadExpiry: m.expiry, Logger: m.log,
+		Overtaken: func(r repository.Repo, tag string, since, now meta.Question) error {
+			if !o.Tags.Overtaken(since, now) {
+				return nil
+			}
+			return writer.Overtaken(m.writers, r, tag)
+		},
 	})
 	m.handlers = m.table()
 	return m, nil

@@ -21,13 +21,15 @@ const (
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
+	full bool          // a key was given up since there were no keys
 	some chan struct{} // has an entry if there are keys
 }
 
 func newAgain() again { return again{keys: map[string]struct{}{}, some: make(chan struct{}, 1)} }
 
-// add adds a key. Beyond the bound, another one makes room.
-func (a *again) add(key string) {
+// add adds a key. Beyond the bound, another one makes room. first reports that this happens for the
+// first time since there were no keys.
+func (a *again) add(key string) (first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.keys[key] = struct{}{}
@@ -37,18 +39,21 @@ func (a *again) add(key string) {
 		}
 		if other != key {
 			delete(a.keys, other)
+			first, a.full = !a.full, true
 		}
 	}
 	select {
 	case a.some <- struct{}{}:
 	default:
 	}
+	return first
 }
 
 func (a *again) remove(key string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.keys, key)
+	a.full = a.full && len(a.keys) > 0
 }
 
 func (a *again) all() []string {
@@ -103,7 +108,7 @@ func (c *Cached) sendAgain(ctx context.Context, key string) error {
 	var err error
 	if isEpoch(key) {
 		var value []byte
-		if value, err = json.Marshal(newEpoch()); err == nil {
+		if value, err = json.Marshal(newEpoch(c.process)); err == nil {
 			h, err = c.written(value, epochTTL, now), c.store.Put(ctx, key, value, epochTTL)
 		}
 	} else {

@@ -1,10 +1,13 @@
 package meta_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -58,6 +61,33 @@ func TestForgottenWhileRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForgottenTooMuch has the store refuse more than is sent again. One line says so.
+func TestForgottenTooMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		wire := metatest.NewFaulty(metatest.NewMemory())
+		mine := meta.NewCached(wire, meta.CachedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		tags := meta.NewTags(mine, meta.Options{})
+		forget := func(what string, n int) {
+			for i := range n {
+				_ = tags.Forget(t.Context(), "ecr", "team/app", fmt.Sprint(what, i)) // refused
+			}
+		}
+		running(t, mine)
+		for round := 1; round < 3; round++ {
+			wire.Fail(errors.New("away"), 0)
+			if forget("many", 8192); strings.Count(log.String(), "not sent again") != round-1 {
+				t.Errorf("before the bound: %s", log.String())
+			}
+			if forget("more", 100); strings.Count(log.String(), "not sent again") != round {
+				t.Errorf("outage %d: %s", round, log.String())
+			}
+			wire.Fail(nil, 0)
+			time.Sleep(time.Minute)
+		}
+	})
 }
 
 // lying is a store that does the next write and says that it failed.
@@ -242,4 +272,74 @@ func next(a []int) bool {
 	a[i], a[j] = a[j], a[i]
 	slices.Reverse(a[i+1:])
 	return true
+}
+
+// TestOvertaken: between two questions about a tag, others may change it.
+func TestOvertaken(t *testing.T) {
+	errAway := errors.New("away")
+	type step = func(w *overtakenWorld)
+	mine, theirs := func(w *overtakenWorld) { w.push(w.mine) }, func(w *overtakenWorld) { w.push(w.others) }
+	for _, test := range []struct {
+		name              string
+		before, meanwhile step
+		want              bool
+	}{
+		{"nobody has", theirs, func(*overtakenWorld) {}, false},
+		{"nobody ever has", func(*overtakenWorld) {}, func(*overtakenWorld) {}, false},
+		{"this mirror has", theirs, mine, false},
+		{"another one has, for the first time", func(*overtakenWorld) {}, theirs, true},
+		{"another one has", mine, theirs, true},
+		{"another one has forgotten it", mine, func(w *overtakenWorld) { _ = w.others.Forget(w.t.Context(), "ecr", "team/app", "latest") }, true},
+		{"the store has lost everything", mine, func(w *overtakenWorld) { w.flush() }, false},
+		{"the store did not answer at first", func(w *overtakenWorld) { w.push(w.mine); w.wire.Fail(errAway, 0) }, func(w *overtakenWorld) { w.wire.Fail(nil, 0); w.push(w.others) }, false},
+		{"the store does not answer now", mine, func(w *overtakenWorld) { w.push(w.others); w.wire.Fail(errAway, 0) }, false},
+		{"what this one had pushed is sent again", func(w *overtakenWorld) {
+			w.wire.Fail(errAway, 0)
+			w.push(w.mine)
+			w.wire.Fail(nil, 0)
+		}, func(w *overtakenWorld) { running(w.t, w.cached); time.Sleep(2500 * time.Millisecond) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory := metatest.NewMemory()
+				w := &overtakenWorld{t: t, memory: memory, wire: metatest.NewFaulty(memory), others: meta.NewTags(meta.NewExcept(meta.NewCached(memory, meta.CachedOptions{})), meta.Options{})}
+				w.cached = meta.NewCached(w.wire, meta.CachedOptions{})
+				w.mine = meta.NewTags(meta.NewExcept(w.cached), meta.Options{})
+				test.before(w)
+				_, earlier, _ := w.mine.Ask(t.Context(), latest("pushed"))
+				test.meanwhile(w)
+				_, later, _ := w.mine.Ask(t.Context(), latest("pushed"))
+				if got := w.mine.Overtaken(earlier, later); got != test.want {
+					t.Errorf("got %t", got)
+				}
+				if w.mine.Overtaken(meta.Question{}, later) {
+					t.Error("overtaken since no question")
+				}
+			})
+		})
+	}
+}
+
+// overtakenWorld is two mirrors on one store, which may fail for the first one.
+type overtakenWorld struct {
+	t            *testing.T
+	memory       *metatest.Memory
+	wire         *metatest.Faulty
+	cached       *meta.Cached
+	mine, others *meta.Tags
+}
+
+func (w *overtakenWorld) push(tags *meta.Tags) {
+	_ = pushed(w.t, tags, latest("pushed"), meta.TagFact{Digest: one}) // it may fail
+}
+
+func (w *overtakenWorld) flush() {
+	for e, err := range w.memory.Scan(w.t.Context(), "") {
+		if err == nil {
+			err = w.memory.Delete(w.t.Context(), e.Key)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
 }

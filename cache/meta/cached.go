@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +33,9 @@ type CachedOptions struct {
 	// Alone says that no other process writes to the store. A refused write is then newer than the
 	// entry in the store.
 	Alone bool
+	// Logger gets a line when more deletions and epochs were refused than Run can send again; nil
+	// means none.
+	Logger *slog.Logger
 }
 
 // heldValueMax is the size of the largest value that is kept in memory. So the bound on the number
@@ -59,6 +64,7 @@ type Cached struct {
 	stripes [64]stripe
 	clock   clock
 	again   again
+	process string // names this process in epochs
 
 	answers *prometheus.CounterVec
 }
@@ -92,19 +98,31 @@ type stripe struct {
 // NewCached returns s with a memory in front of it. Close also closes s.
 func NewCached(s Store, o CachedOptions) *Cached {
 	cache, _ := lru.New[string, held](max(cmp.Or(o.Entries, 65536), 1)) // fails only for sizes below 1
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	o.Staleness, o.OnError = cmp.Or(o.Staleness, time.Second), cmp.Or(o.OnError, time.Hour)
 	return &Cached{
 		store: s,
 		o:     o,
 		held:  cache,
 		seed:  maphash.MakeSeed(),
-		again: newAgain(),
+		again: newAgain(), process: rand.Text(),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_cached_reads_total",
 			Help: "Reads of facts, by the source of the answer: memory, store, or bridged (memory, because the store failed).",
 		}, []string{"from"}),
 	}
 }
+
+// processOf returns the name of this process in epochs. It is empty for a store without a memory,
+// which no other process shares.
+func processOf(s Store) string {
+	if s, ok := s.(interface{ processName() string }); ok {
+		return s.processName()
+	}
+	return ""
+}
+
+func (c *Cached) processName() string { return c.process }
 
 // absent returns the answer "not found", which is fresh for at most a second.
 func (c *Cached) absent(now time.Time) held {
@@ -334,7 +352,10 @@ func (c *Cached) finishWrite(key string, h held, err error) {
 	}
 	c.noteWrite(key, h)
 	if h.refused && (c.o.Alone || h.deletion || isEpoch(key)) {
-		c.again.add(key)
+		if c.again.add(key) && !c.o.Alone {
+			c.o.Logger.Warn("the metadata store has refused so much that some of it is not sent again; what other mirrors know about those tags may be out of date until they ask the registry",
+				"kept", maxAgain)
+		}
 	} else {
 		c.again.remove(key)
 	}

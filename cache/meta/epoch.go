@@ -11,6 +11,9 @@ import (
 // epoch in which its question was asked, and is invisible in any other epoch.
 type epoch struct {
 	Name string `json:"e"`
+	// By names the process that began the epoch. It is empty in those of older versions, and of
+	// processes that are alone.
+	By string `json:"p,omitempty"`
 	// Began is in Unix nanoseconds. Only older versions read it: the clocks of mirrors may differ.
 	Began int64 `json:"b"`
 }
@@ -47,6 +50,7 @@ type Question struct {
 	asked time.Time
 	// fact is the record that the answer is to replace, and epoch is that of its subject.
 	fact, epoch Seen
+	answered    bool // by the store; otherwise fact and epoch are from memory
 }
 
 // Asked returns when the question was made, which is before the upstream is asked.
@@ -55,11 +59,13 @@ func (q Question) Asked() time.Time { return q.asked }
 // epochTTL is how long an epoch is kept, which must be longer than every fact that it hides.
 const epochTTL = tagsTTL + time.Hour
 
-func newEpoch() epoch { return epoch{Name: rand.Text(), Began: time.Now().UnixNano()} }
+func newEpoch(by string) epoch {
+	return epoch{Name: rand.Text(), By: by, Began: time.Now().UnixNano()}
+}
 
 // beginning returns the write that begins a new epoch under a key.
 func beginning[R record](l ledger[R], key string) (Write, epoch, error) {
-	e := newEpoch()
+	e := newEpoch(processOf(l.store))
 	entry, err := sibling[epoch](l).entry(key, e)
 	return Write{entry, epochTTL}, e, err
 }
@@ -102,7 +108,7 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 	if len(seen) != len(all) {
 		return found, q, err
 	}
-	q.fact, q.epoch = seen[0], seen[len(keys)]
+	q.fact, q.epoch, q.answered = seen[0], seen[len(keys)], err == nil
 	if !now && q.epoch.Refused && !q.epoch.Found { // what is there may be from before the epoch that was refused
 		return found, q, err
 	}

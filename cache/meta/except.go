@@ -60,6 +60,8 @@ func (e *Except) reread(ctx context.Context, keys []string) ([]Seen, error) {
 	return e.present(keys, nil, func(keys []string) ([]Seen, error) { return Reread(ctx, e.Store, keys) })
 }
 
+func (e *Except) processName() string { return processOf(e.Store) }
+
 // present reads keys, and finds nothing under those that are excluded.
 func (e *Except) present(keys []string, l *Lease, read func([]string) ([]Seen, error)) ([]Seen, error) {
 	if !slices.ContainsFunc(keys, e.excludes) {

@@ -202,6 +202,17 @@ func (t *Tags) Pushed(ctx context.Context, q Question, f TagFact) error {
 	return nil
 }
 
+// Overtaken reports whether another process has pushed, deleted or forgotten a tag between two
+// questions about it, and this one has not done so since. If the store did not answer one of the
+// questions, or has lost the epoch of the tag, nobody knows, and Overtaken returns false.
+func (t *Tags) Overtaken(earlier, later Question) bool {
+	if !earlier.answered || !later.answered || !later.epoch.Found {
+		return false
+	}
+	e := epochIn(t.ledger, later.epoch)
+	return e.Name != epochIn(t.ledger, earlier.epoch).Name && e.By != processOf(t.store)
+}
+
 // Forget makes every fact about a tag invisible, for every Accept, including answers that are
 // still on their way.
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {

@@ -192,7 +192,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/request", "what it answers"}, {"dray/mirror/repository", "where content is"}, {"dray/mirror/gate", "what has to be passed"},
 		{"dray/mirror/pipeline", "checks see what was pushed"}, {"dray/mirror/jobs", "observers of pushes"}, {"dray/mirror/pull", "manifests of an index that checks look at, and silent upstreams"},
 		{"dray/mirror/queue", "pushes that are forwarded later"}, {"dray/mirror/flight", "one push for all who push the same"}, {"dray/mirror/notify", "events"},
-		{"dray/cache", "where uploads are"}, {"dray/upstream", "where they go"}, {"dray/upstream/oci", "what clients speak"},
+		{"dray/cache", "where uploads are"}, {"dray/cache/meta", "tags that others have pushed meanwhile"}, {"dray/upstream", "where they go"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/hashicorp/golang-lru/v2", "refused mounts, bounded"}, {"golang.org/x/sync/errgroup", "blobs of one image"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror": { // the front door, and where its rooms are put together

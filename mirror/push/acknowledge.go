@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dray/cache"
+	"dray/cache/meta"
 	"dray/mirror/gate"
 	"dray/mirror/pull"
 	"dray/mirror/queue"
@@ -24,6 +25,8 @@ import (
 type gatedPush struct {
 	gate.Push
 	owner string // the client whose quota the push uses
+	// since is what was known about the tag when the client pushed it.
+	since meta.Question
 }
 
 // withManifest returns a push in which the same client pushes the manifest man, by its digest.
@@ -41,7 +44,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
 		return upstream.Pushed{}, full
 	}
-	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
+	pushed, err := a.publishSince(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest, p.since)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
 		return upstream.Pushed{}, full // report that the queue is full: the queue waits for the same registry

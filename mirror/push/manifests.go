@@ -112,6 +112,7 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 // unless check forwarded or stored the manifest.
 func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	r := gated.Repo
+	gated.since = repository.BeforePush(ctx, r, gated.Ref)
 	p.o.Repositories.Staged().Renew(repository.Keys(r, gated.Manifest.Children())...)
 	var verdict *pipeline.Report
 	if gated.Gate != nil {
@@ -144,7 +145,8 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
 // at a time. It checks the name again, because another push may have moved the tag since the
-// verdict. It does neither if another member of the fleet has taken over the repository.
+// verdict. It acknowledges nothing if another member of the fleet has taken over the repository:
+// that one does not know what waits here.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))
@@ -156,13 +158,16 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 			return upstream.Pushed{}, err
 		}
 	}
+	if !gated.Repo.Up.AcknowledgeLocally {
+		return p.publishSince(ctx, upstream.Call{}, gated.Repo, gated.Ref, gated.Manifest, gated.since)
+	}
 	if err := p.o.Confirm(ctx, gated.Repo); err != nil {
 		return upstream.Pushed{}, err
 	}
-	if gated.Repo.Up.AcknowledgeLocally {
-		return p.acknowledgeOrPublish(ctx, gated)
+	if _, err := p.current(ctx, gated.Repo, gated.Ref, gated.since); err != nil {
+		return upstream.Pushed{}, err
 	}
-	return p.publish(ctx, upstream.Call{}, gated.Repo, gated.Ref, gated.Manifest)
+	return p.acknowledgeOrPublish(ctx, gated)
 }
 
 // mustWait reports whether a manifest that passed its checks has to wait. Only a push by digest

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
+	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/jobs"
@@ -34,6 +35,9 @@ type Options struct {
 	Quotas    *Quotas
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
+	// Overtaken returns an error if another mirror has changed a tag between two questions, unless
+	// mirrors do not share the repository.
+	Overtaken func(r repository.Repo, tag string, since, now meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
 	Logger       *slog.Logger

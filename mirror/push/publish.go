@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/repository"
@@ -37,11 +38,17 @@ type publisher struct {
 // been wrong. Then publish sends the parts that are held here, and after them the manifest once
 // more. how.OnRetry gets each error after which a request is tried again.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
+	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
+}
+
+// publishSince is publish for a client that has not been answered. It sends nothing under a tag
+// that was changed through another member of the fleet since the question.
+func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, since meta.Question) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	pushed, err := p.land(ctx, how, r, ref, man, there)
+	pushed, err := p.land(ctx, how, r, ref, man, there, since)
 	if errors.Is(err, upstream.ErrPartsMissing) {
 		r.ForgetChildren(ctx, man)
 		p.sendStaged(ctx, how, r, man)
@@ -49,7 +56,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 		if err := errors.Join(err, p.republishChildren(ctx, how, r, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
-		pushed, err = p.land(ctx, how, r, ref, man, there)
+		pushed, err = p.land(ctx, how, r, ref, man, there, since)
 	}
 	if err != nil {
 		return upstream.Pushed{}, err
@@ -63,29 +70,36 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 
 // land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
 // children that ensure returned. For each tag, it sends one manifest at a time. Otherwise the tag
-// could mean one manifest at the upstream, and another manifest in dray's facts. It sends nothing
-// under a tag if another member of the fleet has taken over the repository while the parts of the
-// manifest were sent, because a client may have pushed the tag there since. Only a push that was
-// acknowledged is sent in any case.
-func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
+// could mean one manifest at the upstream, and another manifest in dray's facts. The parameter
+// since is that of publishSince.
+func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child, since meta.Question) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKeyOf(r, ref.Tag))
 		if err != nil {
 			return upstream.Pushed{}, err
 		}
 		defer unlock()
-		if r.Queued(ref, nil) == nil {
-			if err := p.o.Confirm(ctx, r); err != nil {
-				return upstream.Pushed{}, err
-			}
-		}
 	}
-	before := repository.BeforePush(ctx, r, ref)
+	before, err := p.current(ctx, r, ref, since)
+	if err != nil {
+		return upstream.Pushed{}, err
+	}
 	pushed, err := r.Up.Sink.PutManifest(ctx, r.Remote().With(how), ref, man)
 	if err == nil {
 		r.StorePushed(ctx, before, ref, man, there)
 	}
 	return pushed, err
+}
+
+// current returns what is known about a reference before a manifest is sent or queued under it. It
+// returns an error if that is a tag that was changed through another member of the fleet since the
+// question, because the older image would replace the newer one.
+func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, since meta.Question) (meta.Question, error) {
+	now := repository.BeforePush(ctx, r, ref)
+	if ref.Tag == "" {
+		return now, nil
+	}
+	return now, p.o.Overtaken(r, ref.Tag, since, now)
 }
 
 // republishChildren publishes the manifests of an index that are held here. It is called when the

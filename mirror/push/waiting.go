@@ -87,7 +87,7 @@ func (p *Pusher) waitAgain(k cache.Resumable, r receipt, repo repository.Repo, n
 		p.o.Repositories.Waiting().Add(repo.Key(man.Digest), man, r.Owner, until, k.Blob)
 	} else {
 		push := gate.Push{Repo: repo, Gate: g, User: r.User, Ref: oci.Reference{Digest: man.Digest}, Manifest: man, Within: forwardTimeout}
-		p.unjudged = append(p.unjudged, unjudged{gatedPush{push, r.Owner}, k.Blob})
+		p.unjudged = append(p.unjudged, unjudged{gatedPush{Push: push, owner: r.Owner}, k.Blob})
 	}
 	return repository.Keys(repo, man.Children()), nil
 }

@@ -44,8 +44,6 @@ type member struct {
 	differs atomic.Bool
 	// passed counts the bytes of bodies that this member has passed on.
 	passed atomic.Int64
-	// confirmed counts how often this member has asked whether it is still the writer.
-	confirmed atomic.Int64
 	// asked counts the questions of this member whether another one is alive, when they have ended.
 	asked atomic.Int64
 	// stop makes the member stop answering others, in order.
@@ -165,11 +163,7 @@ func (c claims) Find(ctx context.Context, d digest.Digest) (fleet.Lease, error) 
 	if c.m.blind.Load() {
 		return fleet.Lease{}, errBlind
 	}
-	l, err := c.Memory.Find(ctx, d)
-	if l.Holder == c.m.info.ID {
-		c.m.confirmed.Add(1)
-	}
-	return l, err
+	return c.Memory.Find(ctx, d)
 }
 
 // counting counts the bodies that are sent to other members.

@@ -126,7 +126,8 @@ func (w *Writers) shares(r repository.Repo) bool {
 }
 
 // Confirm returns an error if another member has taken over the repository, so that this one must
-// not publish what it has received. If the store does not answer, it returns nil. w may be nil.
+// not acknowledge a push that it has yet to publish. If the store does not answer, it returns nil.
+// w may be nil.
 func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 	if w == nil || !w.shares(r) {
 		return nil
@@ -137,6 +138,17 @@ func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 	}
 	w.m.fenced.Inc()
 	return oci.ErrUnavailable.With("another member of the fleet has taken over the pushes to %s; push again", r.Name)
+}
+
+// Overtaken returns the error for a push whose tag was pushed or deleted through another member
+// since this one got it. It returns nil if each member works on the repository itself. w may be
+// nil.
+func Overtaken(w *Writers, r repository.Repo, tag string) error {
+	if w == nil || !w.shares(r) {
+		return nil
+	}
+	w.m.fenced.Inc()
+	return oci.ErrUnavailable.With("the tag %s of %s was changed through another member of the fleet meanwhile; push again", tag, r.Name)
 }
 
 // find returns the member that works on a repository. If nobody does, this one takes the lease. A

@@ -439,32 +439,6 @@ func TestFar(t *testing.T) {
 	}
 }
 
-// TestTakenOver has another member take the lease of a writer that is alive. The former writer does
-// not publish what it has not published yet.
-func TestTakenOver(t *testing.T) {
-	w := start(t, 2, nil)
-	a, b := w.members[0], w.members[1]
-	layer := layers(1)[0]
-	w.want(a, 201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(layer).String(), layer)
-	l, err := w.claims.Find(t.Context(), digest.FromString("registry of up/team/app"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.claims.Take(t.Context(), l.Digest, b.info, l.Generation); err != nil {
-		t.Fatal(err)
-	}
-	m := mirrortest.Image(t, layer)
-	if got := w.want(a, 503, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType); !bytes.Contains(got.body, []byte("push again")) {
-		t.Errorf("got %s", got.body)
-	}
-	if w.registry.Held("team/app", oci.Reference{Tag: "v1"}) != nil || a.Counted("dray_fleet_fenced_pushes_total") != 1 {
-		t.Error("the manifest was published")
-	}
-	a.Mirror.Writers().Renew(t.Context())
-	w.want(a, 201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType) // b works on it
-	w.has("team/app", "v1", m)
-}
-
 // TestWriterStops has the writer stop in order while it receives a blob. The request ends well,
 // however long it takes.
 func TestWriterStops(t *testing.T) {
@@ -551,41 +525,6 @@ func (s slowBlobs) PutBlob(ctx context.Context, r upstream.Repo, u upstream.Uplo
 		return context.Cause(ctx)
 	}
 	return s.Registry.PutBlob(ctx, r, u)
-}
-
-// TestTakenOverMeanwhile has another member take the lease while the writer sends the layers of a
-// manifest that has passed its checks. The former writer does not publish the tag, which may have
-// been pushed there since.
-func TestTakenOverMeanwhile(t *testing.T) {
-	release := make(chan struct{})
-	w := start(t, 2, func(_ *member, o *mirror.Options) { o.Upstreams[0].Sink = slowBlobs{w(o), release} })
-	a, b := w.members[0], w.members[1]
-	layer := layers(1)[0]
-	w.want(a, 201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(layer).String(), layer)
-	m := mirrortest.Image(t, layer)
-	done := make(chan answer, 1)
-	go func() {
-		got, err := a.send("PUT", "/v2/team/app/manifests/v1", bytes.NewReader(m.Raw), "Content-Type", m.MediaType)
-		if err != nil {
-			t.Error(err)
-		}
-		done <- got
-	}()
-	a.Until(func() bool { return a.confirmed.Load() > 0 })
-	l, err := w.claims.Find(t.Context(), digest.FromString("registry of up/team/app"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.claims.Take(t.Context(), l.Digest, b.info, l.Generation); err != nil {
-		t.Fatal(err)
-	}
-	close(release)
-	if got := <-done; got.Response == nil || got.StatusCode != 503 || !bytes.Contains(got.body, []byte("push again")) {
-		t.Errorf("got %v %s", got.Response, got.body)
-	}
-	if w.registry.Held("team/app", oci.Reference{Tag: "v1"}) != nil {
-		t.Error("the manifest was published")
-	}
 }
 
 // TestAcknowledged has a push acknowledged and not forwarded yet. Clients of each member see it.
