@@ -48,3 +48,6 @@ func streamsOf(f api.Fleet) (all []stream) {
 func received(b api.FleetBytes) []share {
 	return shares(map[string]int64{"origin": b.Upstreams, "bucket": b.Bucket, "member": b.SameZone + b.OtherZones})
 }
+
+// streamColumns are those of the table of streams. Those that begin with # are numbers.
+var streamColumns = []string{"Reader", "From", "Layer", "#Came", "#Hop"}

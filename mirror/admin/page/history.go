@@ -62,14 +62,12 @@ type columnPart struct {
 	Y, Height float64
 }
 
+// trafficColumns are those of the table. Those that begin with # are numbers.
+var trafficColumns = []string{"From (UTC)", "#Sent", "Sources", "#Layers held"}
+
 // chartRow is one line of the table that says what the chart does.
 type chartRow struct {
-	At      string
-	Stamp   time.Time
-	Sent    string
-	Sources string
-	Ratio   string
-	Unknown bool
+	At, Sent, Sources, Ratio string
 }
 
 // The size of a chart in its own units.
@@ -163,12 +161,15 @@ func ratioLines(points []api.HistoryPoint, width float64) (all []string) {
 }
 
 func rowOf(p api.HistoryPoint, s span) chartRow {
-	row := chartRow{At: p.At.UTC().Format(s.mark), Stamp: p.At, Unknown: p.Seconds == 0, Ratio: "–"}
+	row := chartRow{At: p.At.UTC().Format(s.mark), Ratio: "–"}
 	var sent int64
 	for _, n := range p.Sent {
 		sent += n
 	}
 	row.Sent, row.Sources = size(sent), cmp.Or(sharesText(shares(p.Sent)), "–")
+	if p.Seconds == 0 {
+		row.Sent = "not known"
+	}
 	if p.Hits+p.Misses > 0 {
 		row.Ratio = percent(float64(p.Hits) / float64(p.Hits+p.Misses))
 	}

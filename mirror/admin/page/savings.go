@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -40,4 +41,18 @@ func timeSaved(up api.UpstreamSavings) string {
 		return fmt.Sprintf("unknown, %d of 20 samples", up.Samples)
 	}
 	return about(time.Duration(*up.SavedSeconds * float64(time.Second)))
+}
+
+// The columns of the tables of savings. Those that begin with # are numbers.
+var (
+	savedColumns = []string{"Upstream", "#Sent", "#Fetched", "#Avoided", "Path", "#Price of a GiB", "#Saved", "#Time saved"}
+	costColumns  = []string{"Cost", "#Quantity", "#Price", "#Sum"}
+)
+
+func savedRow(u api.UpstreamSavings) []string {
+	perGiB := "unknown"
+	if u.PriceUSD != nil {
+		perGiB = price(*u.PriceUSD)
+	}
+	return []string{u.Upstream, size(u.SentBytes), size(u.FetchedBytes), size(u.AvoidedBytes), cmp.Or(u.Path, "unknown"), perGiB, dollars(u.AvoidedUSD), timeSaved(u)}
 }

@@ -195,3 +195,13 @@ func sharesText(all []share) string {
 
 // number formats a coordinate.
 func number(x float64) string { return fmt.Sprintf("%.2f", x) }
+
+// columnName is the heading of a column, and columnClass the class of its cells.
+func columnName(label string) string { return strings.TrimPrefix(label, "#") }
+
+func columnClass(label string) string {
+	if strings.HasPrefix(label, "#") {
+		return "number"
+	}
+	return "text"
+}
