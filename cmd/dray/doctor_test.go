@@ -228,6 +228,67 @@ func TestDoctorPushTo(t *testing.T) {
 	}
 }
 
+// TestDoctorPath: the way of the layers is that of the routes of this machine.
+func TestDoctorPath(t *testing.T) {
+	for name, tc := range map[string]struct {
+		routes, endpoints string
+		status            int
+		want              doctor.Status
+		text              string
+	}{
+		"an endpoint": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><routeTableIdSet><item>rtb-1</item></routeTableIdSet></item>", 200, doctor.OK, "vpce-1"},
+		"an endpoint of others": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><routeTableIdSet><item>rtb-2</item></routeTableIdSet></item>", 200, doctor.Warning,
+			"NAT gateway nat-1"},
+		"a gateway": {"<gatewayId>igw-1</gatewayId>", "", 200, doctor.OK, "through igw-1"},
+		"no way":    {"", "", 200, doctor.Warning, "neither to S3 nor to the internet"},
+		"no right":  {"", "", 403, doctor.Unknown, "DescribeRouteTables: UnauthorizedOperation"},
+		"not known": {"", "", 0, doctor.Unknown, "instance metadata"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			aws := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				here := map[string]string{
+					"/latest/meta-data/mac": "0e:00", "/latest/meta-data/placement/region": "eu-west-1",
+					"/latest/meta-data/network/interfaces/macs/0e:00/vpc-id": "vpc-1", "/latest/meta-data/network/interfaces/macs/0e:00/subnet-id": "subnet-1",
+				}
+				form := r.PostFormValue("Action") + " " + r.PostFormValue("Filter.1.Value.1")
+				switch {
+				case r.Method == http.MethodPut:
+					w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "60")
+					_, _ = w.Write([]byte("token"))
+				case r.Method == http.MethodGet:
+					_, _ = w.Write([]byte(here[r.URL.Path]))
+				case !strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/ec2/aws4_request"):
+					w.WriteHeader(http.StatusUnauthorized)
+				case tc.status != http.StatusOK:
+					w.WriteHeader(tc.status)
+					_, _ = w.Write([]byte("<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>"))
+				case form == "DescribeRouteTables subnet-1": // the subnet has no table of its own
+					_, _ = w.Write([]byte("<R><routeTableSet/></R>"))
+				case form == "DescribeRouteTables vpc-1" && r.PostFormValue("Filter.2.Name") == "association.main":
+					_, _ = w.Write([]byte("<R><routeTableSet><item><routeTableId>rtb-1</routeTableId><routeSet><item><destinationCidrBlock>10.0.0.0/16</destinationCidrBlock><gatewayId>local</gatewayId></item>" +
+						"<item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock>" + tc.routes + "</item></routeSet></item></routeTableSet></R>"))
+				case form == "DescribeVpcEndpoints vpc-1" && r.PostFormValue("Filter.2.Value.1") == "com.amazonaws.eu-west-1.s3":
+					_, _ = w.Write([]byte("<R><vpcEndpointSet>" + tc.endpoints + "</vpcEndpointSet></R>"))
+				default:
+					t.Errorf("%s %s", r.Method, form)
+				}
+			}))
+			defer aws.Close()
+			s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
+			t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
+			t.Setenv("AWS_ENDPOINT_URL_EC2", aws.URL)
+			if tc.status != 0 {
+				t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+				t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.URL)
+			}
+			_, found := s.doctored(nil)
+			if f := found["aws.path"]; f.Status != tc.want || !strings.Contains(f.Text, tc.text) {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
 // TestDoctorBucket: a bucket that cannot be used is a failure, and one without its settings a
 // warning.
 func TestDoctorBucket(t *testing.T) {

@@ -333,6 +333,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},
 	"dray/cmd/dray/doctor": {
+		{"dray/upstream/ecr", "the path to its layers"},
 		{"dray/cmd/dray/config", "what is checked"}, {"dray/cmd/dray/certificates", "certificates near their end"}, {"dray/cmd/dray/cgroup", "how much memory there is"}, {"dray/cmd/dray/ctl", "how a running dray is"},
 		{"dray/cache/fleet", "members that are reached"},
 		{"dray/cmd/dray/program", "an exit code for failures"}, {"dray/cmd/dray/setup", "what the files of clients should have"}, {"dray/cmd/dray/usage", "arguments that are refused"}, {"dray/mirror/admin/api", "what a running dray says of itself"}, {"github.com/distribution/reference", "whole names of images that people write short"}, {"dray/mirror/wire", "how many files may be open"},

@@ -22,6 +22,7 @@ import (
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/mirror/wire"
+	"dray/upstream/ecr"
 )
 
 // Options are what the doctor looks at, and by which means.
@@ -39,8 +40,9 @@ type Options struct {
 	// Members names the members of the fleet that are alive, as Redis knows them.
 	Members  func(context.Context, config.Config) ([]fleet.Member, error)
 	Identity func(context.Context, config.Config) (string, error)
-	// Bucket asks for the bucket.
+	// Bucket asks for the bucket, and Path how this machine reaches the layers of ECR.
 	Bucket func(context.Context, config.Config) Bucket
+	Path   func(context.Context) (ecr.Path, error)
 }
 
 // target is what the flags of the command say about a dray.
@@ -164,6 +166,9 @@ func (o Options) checks(ctx context.Context, at target) (all []Check, end func()
 	}
 	if slices.ContainsFunc(cfg.Upstreams, config.Upstream.UsesAWS) {
 		all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))
+	}
+	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Kind == config.KindECR }) {
+		all = append(all, path(o.Path))
 	}
 	if cfg.Bucket.URL != "" {
 		all = append(all, bucket(func(ctx context.Context) Bucket { return o.Bucket(ctx, cfg) })...)

@@ -13,6 +13,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/mirror/admin/api"
+	"dray/upstream/ecr"
 )
 
 // mostSkew is how far the clock of this machine may be from that of a registry. AWS refuses
@@ -274,6 +275,24 @@ func identity(who func(context.Context) (string, error)) Check {
 			return failed("look at the environment, the profile or the role of this machine", "AWS does not say who dray is: %v", err)
 		}
 		return ok("dray is %s", arn)
+	}}
+}
+
+// path says how layers of ECR come to this machine. They come from S3.
+func path(find func(context.Context) (ecr.Path, error)) Check {
+	return Check{"AWS", "aws.path", func(ctx context.Context) Finding {
+		p, err := find(ctx)
+		switch {
+		case err != nil:
+			return unknown("on EC2, allow ec2:DescribeRouteTables and ec2:DescribeVpcEndpoints if you want to know; dray does not need them", "the path to the layers of ECR is not known: %v", err)
+		case p.Endpoint != "":
+			return ok("layers of ECR in %s come through the VPC endpoint %s of S3, which costs nothing", p.Region, p.Endpoint)
+		case strings.HasPrefix(p.Gateway, "nat-"):
+			return warning("create a gateway endpoint of S3 for the route table "+p.Table+"; docs/savings.md says what a NAT gateway costs", "layers of ECR come through the NAT gateway %s, which is paid for each gigabyte", p.Gateway)
+		case p.Gateway == "":
+			return warning("create a gateway endpoint of S3 for the route table "+p.Table, "the route table %s of this machine leads neither to S3 nor to the internet", p.Table)
+		}
+		return ok("layers of ECR come through %s", p.Gateway)
 	}}
 }
 

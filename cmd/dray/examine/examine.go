@@ -28,6 +28,9 @@ import (
 	"dray/upstream/oci"
 )
 
+// pathPatience bounds the time to find out how layers are reached.
+const pathPatience = 2500 * time.Millisecond
+
 // Parts are what the questions are asked by.
 type Parts struct {
 	// AWS reads the configuration of the AWS SDK.
@@ -36,11 +39,13 @@ type Parts struct {
 	Redis func(config.Metadata) (*redis.Store, error)
 	// LayerHost, if it is not empty, is a URL that stands for the hosts of the layers of ECR.
 	LayerHost string
+	// EC2 is the URL of the EC2 API; empty for that of the region.
+	EC2 string
 }
 
 // Options adds the questions to the options of the doctor.
 func (p Parts) Options(o doctor.Options) doctor.Options {
-	o.Registries, o.Redis, o.Members, o.Identity, o.Bucket = p.registries, p.facts, p.members, p.identity, p.bucket
+	o.Registries, o.Redis, o.Members, o.Identity, o.Bucket, o.Path = p.registries, p.facts, p.members, p.identity, p.bucket, p.path
 	return o
 }
 
@@ -61,6 +66,18 @@ func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) 
 		err = fmt.Errorf("%w: %w", doctor.ErrNoAnswer, err)
 	}
 	return arn, err
+}
+
+// path asks how this machine reaches the layers of ECR. Where there is no instance metadata, nobody
+// answers, so path does not wait for long.
+func (p Parts) path(ctx context.Context) (ecr.Path, error) {
+	ctx, cancel := context.WithTimeout(ctx, pathPatience)
+	defer cancel()
+	aws, err := p.AWS(ctx)
+	if err != nil {
+		return ecr.Path{}, err
+	}
+	return ecr.FindPath(ctx, aws, p.EC2)
 }
 
 // registries makes the clients of all registries. Nothing renews their tokens. pushTo is the name

@@ -1,0 +1,160 @@
+package ecr
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+)
+
+// Path says how this machine reaches S3, which sends the layers of ECR.
+type Path struct {
+	Region string // of this machine
+	// Endpoint is the id of the VPC endpoint of S3, or empty.
+	Endpoint string
+	// Gateway is the id of what leads out of the VPC: of a NAT gateway (nat-), an internet gateway
+	// (igw-) or something else. It is empty if there is no way out.
+	Gateway string
+	Table   string // id of the route table
+}
+
+// FindPath asks the instance metadata where this machine is, and the EC2 API for its routes. That
+// needs the rights ec2:DescribeRouteTables and ec2:DescribeVpcEndpoints. endpoint is the URL of the
+// EC2 API, or empty for that of the region.
+func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err error) {
+	instance := imds.NewFromConfig(cfg)
+	about := func(path string) string {
+		out, failed := instance.GetMetadata(ctx, &imds.GetMetadataInput{Path: path})
+		if err != nil || failed != nil {
+			if err == nil {
+				err = failed
+			}
+			return ""
+		}
+		defer out.Content.Close()
+		text, failed := io.ReadAll(io.LimitReader(out.Content, 1<<10))
+		err = failed
+		return strings.TrimSpace(string(text))
+	}
+	card := "network/interfaces/macs/" + about("mac") + "/"
+	vpc, subnet := about(card+"vpc-id"), about(card+"subnet-id")
+	if p.Region = about("placement/region"); err != nil {
+		return p, fmt.Errorf("instance metadata: %w", err)
+	}
+	api := ec2{cfg, p.Region, cmp.Or(endpoint, "https://ec2."+p.Region+".amazonaws.com/")}
+	table, err := api.routes(ctx, "association.subnet-id", subnet)
+	if err == nil && table.ID == "" { // the subnet uses the main table of its VPC
+		table, err = api.routes(ctx, "vpc-id", vpc, "association.main", "true")
+	}
+	if err != nil {
+		return p, err
+	}
+	p.Table = table.ID
+	for _, r := range table.Routes {
+		if r.To == "0.0.0.0/0" {
+			p.Gateway = cmp.Or(r.NAT, r.Gateway, r.Transit, r.Interface)
+		}
+	}
+	var found struct {
+		Endpoints []struct {
+			ID     string   `xml:"vpcEndpointId"`
+			Tables []string `xml:"routeTableIdSet>item"`
+		} `xml:"vpcEndpointSet>item"`
+	}
+	if err := api.ask(ctx, &found, "DescribeVpcEndpoints", "vpc-id", vpc, "service-name", "com.amazonaws."+p.Region+".s3", "vpc-endpoint-type", "Gateway", "vpc-endpoint-state", "available"); err != nil {
+		return p, err
+	}
+	for _, e := range found.Endpoints {
+		if slices.Contains(e.Tables, p.Table) {
+			p.Endpoint = e.ID
+		}
+	}
+	return p, nil
+}
+
+// ec2 asks the EC2 API by its query protocol (EC2 API reference, "Query requests"). The client of
+// the SDK would add megabytes to the program.
+type ec2 struct {
+	cfg              aws.Config
+	region, endpoint string
+}
+
+// table is a route table.
+type table struct {
+	ID     string `xml:"routeTableId"`
+	Routes []struct {
+		To        string `xml:"destinationCidrBlock"`
+		Gateway   string `xml:"gatewayId"`
+		NAT       string `xml:"natGatewayId"`
+		Transit   string `xml:"transitGatewayId"`
+		Interface string `xml:"networkInterfaceId"` // of an instance that does NAT
+	} `xml:"routeSet>item"`
+}
+
+// routes returns the first route table that filters leave, or an empty one.
+func (e ec2) routes(ctx context.Context, filters ...string) (table, error) {
+	var found struct {
+		Tables []table `xml:"routeTableSet>item"`
+	}
+	if err := e.ask(ctx, &found, "DescribeRouteTables", filters...); err != nil || len(found.Tables) == 0 {
+		return table{}, err
+	}
+	return found.Tables[0], nil
+}
+
+// ask decodes the answer to an action. filters are pairs of a name and a value.
+func (e ec2) ask(ctx context.Context, into any, action string, filters ...string) error {
+	form := url.Values{"Action": {action}, "Version": {"2016-11-15"}}
+	for i := 0; i < len(filters); i += 2 {
+		form.Set(fmt.Sprintf("Filter.%d.Name", i/2+1), filters[i])
+		form.Set(fmt.Sprintf("Filter.%d.Value.1", i/2+1), filters[i+1])
+	}
+	body := []byte(form.Encode())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+	who, err := e.cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	if err := v4.NewSigner().SignHTTP(ctx, who, req, hex.EncodeToString(sum[:]), "ec2", e.region, time.Now()); err != nil {
+		return err
+	}
+	conn := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	resp, err := conn.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var refused struct {
+			Code string `xml:"Errors>Error>Code"`
+		}
+		if xml.Unmarshal(text, &refused) != nil || refused.Code == "" {
+			return fmt.Errorf("%s: the EC2 API answers %s", action, resp.Status)
+		}
+		return fmt.Errorf("%s: %w", action, errors.New(refused.Code))
+	}
+	return xml.Unmarshal(text, into)
+}
