@@ -37,7 +37,7 @@ type bucket struct {
 	// has. Both are 0 if none is known.
 	full, ceiling float64
 	// allowed is the rate, per second, that refusals have left; it is full if they have taken nothing.
-	// What a process may send is bounded by allowed and by ceiling, and each changes on its own.
+	// The lower of allowed and ceiling is the rate of the bucket. Each of them changes on its own.
 	allowed float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter

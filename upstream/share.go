@@ -38,8 +38,8 @@ func (l *Limiter) Demands() (all []Demand) {
 	return all
 }
 
-// SetPart bounds the rate of an operation to a part of its ceiling, in requests per second. The rate
-// stays lower while refusals slow the operation.
+// SetPart bounds the rate of an operation to a part of its ceiling, in requests per second. While
+// refusals slow the operation, its rate may be lower.
 func (l *Limiter) SetPart(operation string, perSecond float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -38,6 +38,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if err := g.mirror.Replace(g.replaceable(cfg, next)); err != nil {
 		return err
 	}
+	g.member.Use(cfg, next.limiters()) // at once: until then, a new limiter has all of a shared ceiling
 	g.replaceListeners(cfg, access)
 	if g.admin != nil {
 		g.admin.Replace(admin.NewHandler(options), nil)
@@ -48,7 +49,6 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	g.certificates.Replace(cfg.CertificateFiles())
 	g.account.Replace(cfg)
 	g.replaceRegistries(next, fresh)
-	g.member.Use(cfg, g.limiters())
 	g.cfg, g.access = cfg, access
 	return nil
 }

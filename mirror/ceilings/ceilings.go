@@ -28,6 +28,9 @@ const (
 	every = time.Second
 	// gather is how long a member waits for further requests of a burst before it reports the first.
 	gather = 20 * time.Millisecond
+	// shareTTL is how long the store keeps a share without another question, unless a question may
+	// take longer. Whoever has the share knows by then that the store does not answer.
+	shareTTL = 3 * time.Second
 	// patience is how long the store has to fail before a member raises its rate to an equal part:
 	// until then, others may still use what they got.
 	patience = 2*every + 500*time.Millisecond
@@ -45,7 +48,8 @@ type Options struct {
 	Self   string
 	Fleet  Fleet
 	Shares fleet.Shares
-	// Patience bounds one question to the store of shares; 0 means 300 ms.
+	// Patience bounds one question to the store of shares; 0 means 300 ms. A longer one than a second
+	// also bounds the time for telling one member of pauses, which is a second otherwise.
 	Patience time.Duration
 	Logger   *slog.Logger
 }
@@ -203,7 +207,7 @@ func (c *Ceilings) step(ctx context.Context) {
 	if len(wants) > 0 {
 		c.asked = time.Now()
 		bounded, cancel := context.WithTimeout(ctx, c.o.Patience)
-		shares, err := c.o.Shares.Share(bounded, c.o.Self, wants)
+		shares, err := c.o.Shares.Share(bounded, c.o.Self, c.ttl(), wants)
 		cancel()
 		if ctx.Err() != nil {
 			return
@@ -214,6 +218,9 @@ func (c *Ceilings) step(ctx context.Context) {
 		c.set(p)
 	}
 }
+
+// ttl returns how long the store is to keep a share.
+func (c *Ceilings) ttl() time.Duration { return max(shareTTL, 2*every+c.o.Patience) }
 
 // look brings parts up to date with the upstreams, their demand and the number of members.
 func (c *Ceilings) look() {
@@ -290,7 +297,7 @@ func (c *Ceilings) giveBack(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Patience)
 	defer cancel()
-	if _, err := c.o.Shares.Share(ctx, c.o.Self, wants); err != nil {
+	if _, err := c.o.Shares.Share(ctx, c.o.Self, c.ttl(), wants); err != nil {
 		c.o.Logger.Debug("ceilings: cannot give shares back", "error", err)
 	}
 }

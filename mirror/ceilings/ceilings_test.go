@@ -83,7 +83,8 @@ type member struct {
 	world   *world
 	client  *upstream.Client
 	limiter *upstream.Limiter
-	cutOff  atomic.Bool // from the store
+	cutOff  atomic.Bool  // from the store
+	slow    atomic.Int64 // nanoseconds that a question to the store takes
 	stop    func()
 }
 
@@ -111,12 +112,12 @@ func (m *member) Send(_ context.Context, to fleet.Member, r *http.Request) (*htt
 }
 
 // Share implements fleet.Shares.
-func (m *member) Share(ctx context.Context, id string, wants []fleet.Need) ([]float64, error) {
-	time.Sleep(time.Millisecond)
+func (m *member) Share(ctx context.Context, id string, ttl time.Duration, wants []fleet.Need) ([]float64, error) {
+	time.Sleep(time.Millisecond + time.Duration(m.slow.Load()))
 	if m.cutOff.Load() {
 		return nil, errors.New("cut off")
 	}
-	return m.world.store.Share(ctx, id, wants)
+	return m.world.store.Share(ctx, id, ttl, wants)
 }
 
 // start starts n members. Their upstreams of the registry have different names.
@@ -323,6 +324,30 @@ func TestRefusedFirst(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSlowStore: a member whose patience with the store is long has its share for at least as long
+// as a question takes.
+func TestSlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, 2)
+		m := w.members[0]
+		m.stop()
+		m.Ceilings = ceilings.New(ceilings.Options{Self: m.ID, Fleet: m, Shares: m, Patience: time.Minute, Logger: slog.New(slog.DiscardHandler)})
+		m.Use([]ceilings.Upstream{{Name: "name 0", Identity: "registry", Limiter: m.limiter}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = m.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		defer m.load(30, 20*time.Second)()
+		time.Sleep(5 * time.Second)
+		m.slow.Store(int64(10 * time.Second))
+		time.Sleep(5 * time.Second)
+		defer w.members[1].load(30, 10*time.Second)()
+		time.Sleep(10 * time.Second)
+		w.bounded()
+	})
 }
 
 // TestReload: upstreams that a reload leaves as they are keep their shares. A new limiter begins at

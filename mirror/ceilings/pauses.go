@@ -16,7 +16,7 @@ import (
 const Path = "/pauses"
 
 const (
-	// tellWithin bounds the time for telling one member.
+	// tellWithin bounds the time for telling one member, unless Options.Patience is longer.
 	tellWithin = time.Second
 	// tellAtOnce bounds the members that are told at the same time.
 	tellAtOnce = 64
@@ -103,7 +103,7 @@ func (c *Ceilings) tellOthers(ctx context.Context) {
 }
 
 func (c *Ceilings) tellOne(ctx context.Context, to fleet.Member, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, tellWithin)
+	ctx, cancel := context.WithTimeout(ctx, max(tellWithin, c.o.Patience))
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://member"+Path, bytes.NewReader(body))
 	if err != nil {

@@ -20,19 +20,19 @@ type share struct {
 }
 
 // Share implements [fleet.Shares].
-func (m *Memory) Share(ctx context.Context, member string, wants []fleet.Need) (shares []float64, err error) {
+func (m *Memory) Share(ctx context.Context, member string, ttl time.Duration, wants []fleet.Need) (shares []float64, err error) {
 	err = m.begin(ctx)
 	defer m.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range wants {
-		shares = append(shares, m.shareOf(w, member+" "+w.By))
+		shares = append(shares, m.shareOf(w, member+" "+w.By, ttl))
 	}
 	return shares, nil
 }
 
-func (m *Memory) shareOf(want fleet.Need, by string) float64 {
+func (m *Memory) shareOf(want fleet.Need, by string, ttl time.Duration) float64 {
 	of := m.shares[want.Rate]
 	if of == nil {
 		of = map[string]share{}
@@ -60,7 +60,7 @@ func (m *Memory) shareOf(want fleet.Need, by string) float64 {
 		left -= w
 	}
 	has := max(0, min(want.PerSecond, most, free))
-	of[by] = share{want.PerSecond, has, time.Now().Add(fleet.ShareTTL)}
+	of[by] = share{want.PerSecond, has, time.Now().Add(ttl)}
 	return has
 }
 
@@ -82,6 +82,9 @@ func ShareSuite(t *testing.T, open func(t *testing.T) ShareStore) {
 	}
 }
 
+// lasting is longer than a test takes on a slow machine.
+const lasting = time.Hour
+
 // asking asks a store as members do.
 type asking struct {
 	*testing.T
@@ -98,7 +101,7 @@ func (a asking) get(member string, wants, gets float64) {
 
 func (a asking) of(rate, member string, wants float64) float64 {
 	a.Helper()
-	got, err := a.store.Share(a.Context(), member, []fleet.Need{{Rate: rate, By: "hub", Total: 100, PerSecond: wants}})
+	got, err := a.store.Share(a.Context(), member, lasting, []fleet.Need{{Rate: rate, By: "hub", Total: 100, PerSecond: wants}})
 	if err != nil || len(got) != 1 {
 		a.Fatalf("%s wants %v: %v, %v", member, wants, got, err)
 	}
@@ -162,13 +165,13 @@ func shareApart(t *testing.T, a asking) {
 	if got := a.of("other", "b", 1000); got != 100 {
 		t.Errorf("another rate gives %v", got)
 	}
-	got, err := a.store.Share(t.Context(), "a", []fleet.Need{
+	got, err := a.store.Share(t.Context(), "a", lasting, []fleet.Need{
 		{Rate: "third", By: "x", Total: 10, PerSecond: 6}, {Rate: "third", By: "y", Total: 10, PerSecond: 6}, {Rate: "other", By: "x", Total: 100, PerSecond: 1}, {Rate: "fourth", Total: 7, PerSecond: 70},
 	})
 	if err != nil || !slices.Equal(got, []float64{6, 4, 0, 7}) {
 		t.Errorf("several at once: %v, %v", got, err)
 	}
-	if got, err := a.store.Share(t.Context(), "a", nil); err != nil || len(got) != 0 {
+	if got, err := a.store.Share(t.Context(), "a", lasting, nil); err != nil || len(got) != 0 {
 		t.Errorf("nothing: %v, %v", got, err)
 	}
 }
@@ -196,7 +199,7 @@ func shareNever(t *testing.T, a asking) {
 func shareEnded(t *testing.T, a asking) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := a.store.Share(ctx, "a", []fleet.Need{{Rate: "rate", Total: 100, PerSecond: 100}}); !errors.Is(err, context.Canceled) {
+	if _, err := a.store.Share(ctx, "a", lasting, []fleet.Need{{Rate: "rate", Total: 100, PerSecond: 100}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled call: %v", err)
 	}
 	a.get("b", 100, 100)

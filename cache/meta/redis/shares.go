@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -24,11 +25,11 @@ func (s *Store) Shares() *Shares { return &Shares{s.client, s.prefix + "{fleet}:
 var shareScript = script("share")
 
 // Share implements [fleet.Shares] by one command.
-func (s *Shares) Share(ctx context.Context, member string, wants []fleet.Need) ([]float64, error) {
+func (s *Shares) Share(ctx context.Context, member string, ttl time.Duration, wants []fleet.Need) ([]float64, error) {
 	if err := ctx.Err(); err != nil || len(wants) == 0 {
 		return nil, err
 	}
-	keys, args := make([]string, len(wants)), []any{fleet.ShareTTL.Milliseconds()}
+	keys, args := make([]string, len(wants)), []any{ttl.Milliseconds()}
 	for i, w := range wants {
 		keys[i] = s.prefix + w.Rate
 		args = append(args, member+" "+w.By, text(w.Total), text(w.PerSecond))

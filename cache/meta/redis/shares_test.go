@@ -40,7 +40,7 @@ func TestSharesInRedis(t *testing.T) {
 	s := sharesIn(t, server, redis.Options{URL: "redis://" + server.Addr, Timeout: 10 * time.Second})
 	wants := []fleet.Need{{Rate: "rate", By: "hub", Total: 10, PerSecond: 10}}
 	ask := func() (float64, error) {
-		got, err := s.Share(t.Context(), "a", wants)
+		got, err := s.Share(t.Context(), "a", time.Hour, wants)
 		if err != nil {
 			return 0, err
 		}

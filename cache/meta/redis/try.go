@@ -71,7 +71,7 @@ func (s *Store) fleetAttempts(name string) []attempt {
 	share := func(perSecond float64) func(context.Context) error {
 		return func(ctx context.Context) error {
 			need.PerSecond = perSecond
-			_, err := shares.Share(ctx, name, []fleet.Need{need})
+			_, err := shares.Share(ctx, name, tryFor, []fleet.Need{need})
 			return err
 		}
 	}
