@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,9 +104,12 @@ func (f *pushFleet) member(i int) *process {
 	return p
 }
 
+// scraper gives a member that has just been killed little time to answer.
+var scraper = &http.Client{Timeout: 5 * time.Second}
+
 // metric returns the sum of a metric of a member.
 func (f *pushFleet) metric(i int, name string) (sum float64) {
-	resp, err := http.Get("http://" + net.JoinHostPort(f.ips[i], "6060") + "/metrics")
+	resp, err := scraper.Get("http://" + net.JoinHostPort(f.ips[i], "6060") + "/metrics")
 	if err != nil {
 		return 0
 	}
@@ -120,8 +124,9 @@ func (f *pushFleet) metric(i int, name string) (sum float64) {
 }
 
 // killWhen kills the member that the function when names, as soon as it names one. The result waits
-// for that, unless the push is over, and starts the member again.
-func (f *pushFleet) killWhen(when func() (member int, now bool)) (again func() (killed bool)) {
+// for that, unless the push is over, and starts the member again. That also happens when the test
+// ends early, so that it does not kill a member during another one.
+func (f *pushFleet) killWhen(t *testing.T, when func() (member int, now bool)) (again func() (killed bool)) {
 	over, dead := make(chan struct{}), make(chan int)
 	go func() {
 		defer close(dead)
@@ -138,7 +143,12 @@ func (f *pushFleet) killWhen(when func() (member int, now bool)) (again func() (
 			}
 		}
 	}()
-	return func() bool {
+	ended := false
+	again = func() bool {
+		if ended {
+			return false
+		}
+		ended = true
 		close(over)
 		i, killed := <-dead
 		if killed {
@@ -146,15 +156,19 @@ func (f *pushFleet) killWhen(when func() (member int, now bool)) (again func() (
 		}
 		return killed
 	}
+	t.Cleanup(func() { again() })
+	return again
 }
 
 // killDuring is killWhen at the moment at which ECR gets the first layer of the next push. It kills
 // the member that works on the push, as far as that can be seen.
-func (f *pushFleet) killDuring(round int) (again func() (killed bool)) {
+func (f *pushFleet) killDuring(t *testing.T, round int) (again func() (killed bool)) {
 	asked := f.ecr.asked()
 	// The manifest waits for the layer, so the push lasts for so long at least.
 	fault := f.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindUploadStart}, Latency: 2 * time.Second})
-	end := f.killWhen(func() (int, bool) {
+	mend := sync.OnceFunc(func() { f.ecr.RemoveFault(fault) })
+	t.Cleanup(mend)
+	end := f.killWhen(t, func() (int, bool) {
 		worst, most := round%len(f.drays), 0.0
 		for i := range f.drays {
 			if n := 10*f.metric(i, "dray_uploads_open") + f.metric(i, "dray_fleet_repositories"); n > most {
@@ -164,19 +178,19 @@ func (f *pushFleet) killDuring(round int) (again func() (killed bool)) {
 		return worst, asked.since(ecrtest.KindUploadStart) > 0
 	})
 	return func() bool {
-		defer f.ecr.RemoveFault(fault)
+		defer mend()
 		return end()
 	}
 }
 
 // killUploading is killWhen at the moment at which a member begins to get a layer. It kills that
 // member.
-func (f *pushFleet) killUploading() (again func() (killed bool)) {
+func (f *pushFleet) killUploading(t *testing.T) (again func() (killed bool)) {
 	var left [3]float64 // of pushes that have failed
 	for i := range f.drays {
 		left[i] = f.metric(i, "dray_uploads_open")
 	}
-	return f.killWhen(func() (member int, now bool) {
+	return f.killWhen(t, func() (member int, now bool) {
 		for i := range f.drays {
 			if f.metric(i, "dray_uploads_open") > left[i] {
 				return i, true
@@ -234,7 +248,7 @@ func TestFleetClients(t *testing.T) {
 					})
 				}
 				row(t, client.name, c.version, "push while one of three drays is killed", func(t *testing.T) {
-					again := f.killDuring(i + round)
+					again := f.killDuring(t, i+round)
 					m.again = 1
 					c.push(t, app+"/killed/app:"+tag)
 					if again() {
@@ -247,7 +261,7 @@ func TestFleetClients(t *testing.T) {
 				})
 				if client.name == "Docker" {
 					row(t, client.name, c.version, "push a layer while the dray that gets it is killed", func(t *testing.T) {
-						again := f.killUploading()
+						again := f.killUploading(t)
 						c.large(t, app+"/large/app:1")
 						if !again() {
 							t.Error("no dray was killed")
