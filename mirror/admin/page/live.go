@@ -35,8 +35,8 @@ func busiest(l api.Live, most int) liveView {
 		v.Up += p.Rate
 	}
 	v.Pulls, v.Pushes = slices.Clone(l.Pulls), slices.Clone(l.Pushes)
-	slices.SortStableFunc(v.Pulls, func(a, b api.LivePull) int { return busier(a.LiveEntry, b.LiveEntry) })
-	slices.SortStableFunc(v.Pushes, func(a, b api.LivePush) int { return busier(a.LiveEntry, b.LiveEntry) })
+	slices.SortFunc(v.Pulls, func(a, b api.LivePull) int { return busier(a.LiveEntry, b.LiveEntry) })
+	slices.SortFunc(v.Pushes, func(a, b api.LivePush) int { return busier(a.LiveEntry, b.LiveEntry) })
 	if most > 0 {
 		v.Pulls, v.Pushes = v.Pulls[:min(len(v.Pulls), most)], v.Pushes[:min(len(v.Pushes), most)]
 		v.From = address(livePath, "most", strconv.Itoa(most))
@@ -44,6 +44,7 @@ func busiest(l api.Live, most int) liveView {
 	return v
 }
 
+// busier compares by what operators look at first. No two entries are equal.
 func busier(a, b api.LiveEntry) int {
 	active := func(e api.LiveEntry) int {
 		if e.State == api.LiveActive {

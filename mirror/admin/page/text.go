@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/url"
@@ -185,7 +186,7 @@ func shares(by map[string]int64) (all []share) {
 // sharesText says the largest parts of a whole in words.
 func sharesText(all []share) string {
 	sorted := slices.Clone(all)
-	slices.SortStableFunc(sorted, func(a, b share) int { return int(math.Copysign(1, b.Width-a.Width)) })
+	slices.SortStableFunc(sorted, func(a, b share) int { return cmp.Compare(b.Width, a.Width) })
 	var words []string
 	for _, s := range sorted[:min(len(sorted), 3)] {
 		words = append(words, fmt.Sprintf("%s %.0f %%", s.Name, s.Width))
