@@ -10,7 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// remember lets operators ask later about a request that the cache alone did not answer.
+// remember lets operators ask later about a request that failed, or whose answer did not come from
+// the cache alone. It leaves out the usual ones.
 func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	if x.Repo.Up == nil || usual(x, err) {
 		return

@@ -51,10 +51,11 @@ func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	b.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
 }
 
-// maxRemembered bounds the members and blobs that gave or had wrong bytes.
+// maxRemembered bounds the number of members in banned, and also that of blobs in alone.
 const maxRemembered = 1024
 
-// forget removes what is over. If there is too much left, it removes any one.
+// forget makes room for one more entry. It removes all entries whose time has passed and, if m is
+// still full, an arbitrary one.
 func forget[K comparable](m map[K]time.Time) {
 	for k, until := range m {
 		if time.Now().After(until) {

@@ -54,8 +54,8 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. A blob expires if, for the time expiry, no manifest has needed
-// it and its client has sent nothing more to the repository. refund is called when a blob no longer
+// NewStaging returns an empty table. expiry is how long a blob stays after a manifest last needed
+// it or its client last sent something to the repository. refund is called when a blob no longer
 // counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}

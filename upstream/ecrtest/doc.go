@@ -26,9 +26,9 @@
 //
 //   - It never converts to schema 1, as ECR does for clients that accept nothing newer (ECR guide,
 //     image-manifest-formats). Clients that pull schema 1 by tag are gone.
-//   - Every principal may do everything in every account, unless a Denial forbids it. Rights are
-//     granted by an operator, and not by the program under test. Repository policies are stored and
-//     have no effect (ECR guide, registry-permissions).
+//   - Every principal may do everything in every account, unless a Denial forbids it. ecrtest needs
+//     no model of rights, because with ECR, operators grant them, and the program under test does
+//     not. Repository policies are stored and have no effect (ECR guide, registry-permissions).
 //   - Signatures of requests to the API are not verified, session tokens are not asked for, and
 //     clocks may differ. To verify the signatures of the SDK, the stand-in would need the secrets
 //     of clients.

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Listener is a listener that can end together with all its connections, as those of a process do
-// that is killed.
+// Listener is a listener that can be closed together with all its connections, as happens when a
+// process is killed.
 type Listener struct {
 	net.Listener
 	mu    sync.Mutex // guards the fields below

@@ -17,9 +17,11 @@ import (
 )
 
 const (
-	// patience bounds the question. Where nobody answers it, packets are often dropped.
+	// patience bounds the question. Networks without a metadata service often drop packets to its
+	// address, so that no error would end the wait.
 	patience = 5 * time.Second
-	// maxAnswer bounds the answer, in bytes. That about a task describes all of its containers.
+	// maxAnswer bounds the answer about a task of Amazon ECS, in bytes. The answer describes all
+	// containers of the task.
 	maxAnswer = 1 << 20
 	// maxZone bounds the name of a zone, in bytes.
 	maxZone = 64
@@ -28,10 +30,11 @@ const (
 	taskVariable = "ECS_CONTAINER_METADATA_URI_V4"
 )
 
-// Find returns the name of the zone. In a container of Amazon ECS, that is the Availability Zone of
-// the task, such as "us-east-1a", and elsewhere the ID of that of the instance of Amazon EC2, such
-// as "use1-az1". An error says why there is none, which is no fault: most machines are neither. It
-// asks an instance by IMDSv2 alone, and not if AWS_EC2_METADATA_DISABLED is true.
+// Find returns the name of the zone. In a container of Amazon ECS, it is the name of the task's
+// Availability Zone, such as "us-east-1a". Elsewhere, it is the ID of the zone of the Amazon EC2
+// instance, such as "use1-az1". If no zone is found, the error says why. That is no fault, because
+// most machines are neither tasks nor instances. Find asks an instance by IMDSv2 alone, and not if
+// AWS_EC2_METADATA_DISABLED is true.
 func Find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
