@@ -36,8 +36,9 @@ type bucket struct {
 	// full is the ceiling of the registry, per second, and ceiling the part of it that this process
 	// has. Both are 0 if none is known.
 	full, ceiling float64
-	// allowed is the rate, per second, that refusals have left; it is full if they have taken nothing.
-	// The lower of allowed and ceiling is the rate of the bucket. Each of them changes on its own.
+	// allowed is the rate, per second, that remains after refusals have lowered it. It equals full
+	// if they have not. The rate of the bucket is allowed, but at most ceiling if that is known.
+	// allowed and ceiling change independently.
 	allowed float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter
@@ -156,7 +157,7 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 		n = 1 + b.foreground.Size() + b.background.Ahead(flow)
 	}
 	wait := b.tokenDelay(now, n)
-	if b.ceiling > 0 && b.ceiling < b.allowed { // a part of the ceiling may grow within a second
+	if b.ceiling > 0 && b.ceiling < b.allowed { // within a second, a higher ceiling may let the rate rise to allowed
 		wait = time.Duration(float64(wait) * b.ceiling / b.allowed)
 	}
 	return max(b.pausedUntil.Sub(now), wait)
@@ -173,10 +174,11 @@ func (b *bucket) recent(now time.Time) int {
 	return 0
 }
 
-// refused pauses the bucket, because a request that was sent at the time began was refused. It
-// ignores a request that was sent before the last refusal. If throttled is true, and at least
-// fewRequests were sent since the last refusal, refused also halves the rate. The parameter after
-// is the Retry-After of the answer. If after is 0, the pause grows with each refusal in a row.
+// refused pauses the bucket after the registry has refused a request. The parameter began is when
+// the request was sent. If that was before the last refusal, refused does nothing. If throttled is
+// true, and at least fewRequests were sent since the last refusal, refused also halves the rate.
+// The parameter after is the Retry-After of the answer. If after is 0, the pause grows with each
+// refusal in a row.
 func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(b.refusedAt) {
 		return
@@ -229,11 +231,10 @@ func (b *bucket) accepted(began, now time.Time) {
 	}
 }
 
-// setRate changes the rate that refusals leave, and with it the rate and the burst of the bucket.
-// If they have taken nothing, a bucket may send half a second's worth of requests at once. A whole
-// second's worth, together with the requests just sent, could exceed the registry's limit. A bucket
-// that was slowed sends more evenly, because otherwise each pause would end in a burst that is
-// refused again.
+// setRate sets b.allowed, and with it the rate and the burst of the bucket. A bucket that refusals
+// have not slowed may send half a second's worth of requests at once. A whole second's worth,
+// together with the requests just sent, could exceed the registry's limit. A bucket that was slowed
+// sends more evenly, because otherwise each pause would end in a burst that is refused again.
 func (b *bucket) setRate(now time.Time, allowed float64) {
 	b.allowed = allowed
 	perSecond := allowed

@@ -9,8 +9,8 @@ import (
 )
 
 // protocol is the number of the protocol of this source. A version that changes what members send
-// each other, or what they expect there, has the next number. A member passes over what it does not
-// know: fields of JSON, headers, and further words in Redis, which it leaves where they are.
+// each other, or what they expect to receive, has the next number. A member ignores fields of JSON,
+// headers and values in Redis that it does not know. It leaves such values in Redis unchanged.
 const protocol = 1
 
 // ahead is added to protocol. Tests of members of different versions set it when they build dray:
@@ -27,11 +27,12 @@ func Protocol() int {
 // ErrProtocol says that the protocol of another member is too far from this one's.
 var ErrProtocol = errors.New("the member speaks another protocol")
 
-// sayFarAgain is how long a member that is too far is not logged again.
+// sayFarAgain is how long dray does not repeat the log line about a member whose protocol is too
+// far from this one's.
 const sayFarAgain = 10 * time.Minute
 
-// strangers are the members that were logged because they are too far, until when they are not
-// logged again.
+// strangers are the members whose protocol is too far from this one's, and which dray has logged.
+// The field all has, for each of them, the time from which dray may log the member again.
 type strangers struct {
 	mu  sync.Mutex
 	all map[string]time.Time
@@ -56,8 +57,8 @@ const (
 	headerAddress    = "Dray-Address"    // of the member that asks
 	headerTo         = "Dray-To"         // the ID of the member that is meant; another one may be at its address by now
 	headerZone       = "Dray-Zone"       // of the sender
-	headerGeneration = "Dray-Generation" // of the lease
-	headerHop        = "Dray-Hop"        // of the member that answers
+	headerGeneration = "Dray-Generation" // of the blob's Lease
+	headerHop        = "Dray-Hop"        // how far the member that answers is from the registry; see position
 	headerSize       = "Dray-Size"       // of the whole blob, in bytes; -1 if it is not known
 	headerReady      = "Dray-Ready"      // how many bytes can be read at the offset without waiting
 	headerParts      = "Dray-Parts"      // the parts of the blob that can be read without waiting

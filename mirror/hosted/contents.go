@@ -62,9 +62,9 @@ func newRepo(name string) *repo {
 }
 
 // tryTake adds a use of a digest. The parameter release becomes the release function of the
-// digest's hold. The old function may be for a file that the cache has replaced. tryTake returns
-// the old function, which the caller has to call. If the digest does not fit into the quota,
-// tryTake adds no use and returns how many bytes are missing.
+// digest's hold. If the hold had one before, tryTake returns that as old, and the caller has to
+// call it: it may be for a file that the cache has replaced. If the digest does not fit into the
+// quota, tryTake adds no use and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -298,9 +298,9 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap makes next the repository's state and updates the uses of digests. The caller has to call
-// the returned functions, and has called take for all content that is new in next. Except in Open,
-// the caller also holds r.changing.
+// swap makes next the repository's state and updates the uses of digests. All content that is new
+// in next must already have a hold, from tryTake or takeRestored. The caller has to call the
+// returned functions. Except in Open, the caller also holds r.changing.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

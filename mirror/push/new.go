@@ -35,8 +35,8 @@ type Options struct {
 	Quotas    *Quotas
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
-	// Overtaken returns an error if another mirror has changed a tag between two questions, unless
-	// mirrors do not share the repository.
+	// Overtaken returns an error if another mirror has changed a tag between the questions since
+	// and now. It returns nil if mirrors do not share the repository.
 	Overtaken func(r repository.Repo, tag string, since, now meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
@@ -65,8 +65,8 @@ func New(o Options) *Pusher {
 	return p
 }
 
-// Count makes metrics count the pushes to the present upstreams. It is called again when the
-// upstreams were replaced.
+// Count creates the counters of pushes to the present upstreams, which begin at 0. It keeps those
+// that exist. It is called again when the upstreams were replaced.
 func (p *Pusher) Count() {
 	for name, up := range p.o.Repositories.Upstreams() {
 		if up.Sink == nil {
