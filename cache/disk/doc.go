@@ -10,9 +10,10 @@
 //   - A blob file without any write permission is known to be on stable storage. A file that still
 //     has write permission when the directory is opened comes from an unclean stop. It is read and
 //     verified before its first use.
-//   - The blocks of blobs, of reservations and of files about to be unlinked never grow beyond
-//     Options.MaxBytes. A blob that is open, retained or pinned is never evicted. The files in
-//     pins/ name the blobs that operators pin.
+//   - The directory never takes more than Options.MaxBytes, counted in whole blocks. Blobs count,
+//     also those in quarantine/, and so do the space reserved for unfinished files and files about
+//     to be unlinked. A blob that is open, retained or pinned is never evicted. The files in pins/
+//     name the blobs that operators pin.
 //   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It is
 //     fetched again when a client asks for it.
 //   - No file is touched while account.mu is held.

@@ -20,11 +20,11 @@ type Need struct {
 // called concurrently. Each reports a failure at once, without a second attempt.
 type Shares interface {
 	// Share records what a member wants, and returns its share of each rate, in the same order. The
-	// share is valid until the next call for it, and for the time ttl at most. It replaces the former
-	// share of the member.
+	// share is valid until the member calls again with the same Rate and By, and for the time ttl at
+	// most. It replaces the former share of the member.
 	//
 	// The valid shares of a rate together never exceed its total: what others have is theirs until
-	// they call again. Whoever wants less than an equal part of the total gets that, if others have
-	// not got it still. Those who want more get equal parts of the rest.
+	// they call again. A member that wants less than an equal part of the total gets what it wants,
+	// or what is free if that is less. Those who want more get equal parts of the rest.
 	Share(ctx context.Context, member string, ttl time.Duration, wants []Need) (perSecond []float64, err error)
 }

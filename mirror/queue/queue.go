@@ -185,8 +185,8 @@ func (q *Queue) Close() error {
 
 // Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
 // the newest push of the reference in the queue has the same manifest, and all its blobs are held,
-// Add does nothing. Add returns ErrFull if the queue is full, the cause of ctx, or an error of Hold
-// or of the disk.
+// Add does nothing. If the queue is full, Add returns ErrFull. Its other errors are those of Hold
+// and of the disk, and the cause of ctx if ctx ends before the push is written.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil

@@ -51,7 +51,7 @@ type gatheringConn struct {
 	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held
-	err     error   // the first error; a write after it would leave a gap
+	err     error   // the first error of flush; a write after it would leave a gap
 }
 
 var _ gatherer = (*gatheringConn)(nil)
@@ -62,7 +62,8 @@ func (g *gatheringConn) NetConn() net.Conn { return g.Conn }
 // gatherBuffers are used only while a piece of a body is being written.
 var gatherBuffers = sync.Pool{New: func() any { b := make([]byte, 0, gatherBytes); return &b }}
 
-// connContext passes the gatherer of a connection to handlers, and the proxy that it comes from.
+// connContext returns a context in which handlers find the gatherer of a connection. If the
+// connection comes through a proxy by the PROXY protocol, they also find the proxy's address there.
 func connContext(ctx context.Context, c net.Conn) context.Context {
 	ctx = proxied.ConnContext(ctx, c)
 	if t, ok := c.(*tls.Conn); ok {

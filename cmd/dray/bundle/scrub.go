@@ -146,7 +146,7 @@ func (s *scrubber) file(path string) {
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		return // what cannot be read here cannot be in the archive, except by a running dray, which redacts it
+		return // the archive can have the text only from a running dray, which redacts it
 	}
 	s.text(text)
 }

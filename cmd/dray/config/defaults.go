@@ -67,7 +67,8 @@ func (u *Upstream) setDefaults() {
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
-// setText makes the entry one that has only a URL.
+// setText sets the URL. It is called for an upstream that the file gives as a text alone, such as
+// "- docker.io".
 func (u *Upstream) setText(text string) { u.URL = text }
 
 // unsetQuota marks a quota that is not set. A file cannot set a negative quota.
@@ -145,7 +146,8 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.RegistryHost() == host })
 	if i < 0 {
 		u := Upstream{Name: "ecr", URL: *e.ECRRegistry, Kind: KindECR, Push: true}
-		if kindOf(host) == KindECRPublic { // it takes pushes only with credentials, which the file can ask for
+		if kindOf(host) == KindECRPublic {
+			// It takes pushes only with credentials, and only the file can configure those.
 			u.Kind, u.Push = KindECRPublic, false
 		}
 		u.setDefaults()
@@ -174,9 +176,10 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	cfg.Listeners[0].Upstreams = append([]string{name}, names...)
 }
 
-// hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. Docker
-// does not tell a mirror which registry it means, so a URL in its registry-mirrors can end in the
-// prefix: https://dray.example.com/docker.io.
+// hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. The
+// upstream has a prefix, because Docker does not tell a mirror which registry an image belongs to.
+// With the prefix, the URL in Docker's registry-mirrors can say it:
+// https://dray.example.com/docker.io.
 func hub() Upstream {
 	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
 	u.setDefaults()

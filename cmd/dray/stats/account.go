@@ -17,8 +17,8 @@ import (
 	"dray/upstream/ecr/host"
 )
 
-// Account calculates what dray has saved from the counts of the metrics and the prices of the
-// configuration. Its methods may be called concurrently.
+// Account calculates how much money and time dray has saved. It uses the counts of the metrics and
+// the prices of the configuration. Its methods may be called concurrently.
 type Account struct {
 	metrics prometheus.Gatherer
 	ledger  *ledger.Ledger
@@ -67,7 +67,9 @@ func registryRegion(u config.Upstream) string {
 	return name.Region
 }
 
-// RecentDays is how many days the metrics and rates cover. MaxDays bounds the days of a bill.
+// RecentDays is how many days the metrics of the savings cover. The rates at which upstreams send,
+// which a bill needs to calculate the time saved, come from as many days. MaxDays bounds the days
+// of a bill.
 const (
 	RecentDays = 30
 	MaxDays    = ledger.MaxDays
