@@ -16,8 +16,8 @@ const (
 	maxAgain = 8192
 )
 
-// again has the keys whose last write the store has refused, although it must not be missed by
-// other processes, as deletions and epochs, or is newer than what the store has.
+// again has the keys whose last write the store has refused, although other processes must not miss
+// it: those of deletions and of epochs.
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
@@ -72,8 +72,7 @@ func isEpoch(key string) bool {
 }
 
 // Run sends about once a second what the store has refused and other processes must not miss, until
-// ctx ends: deletions, and that what is known about a tag or a digest has become invisible. With
-// CachedOptions.Alone, it sends everything that the store has refused.
+// ctx ends: deletions, and that what is known about a tag or a digest has become invisible.
 func (c *Cached) Run(ctx context.Context) error {
 	for {
 		select {
@@ -99,9 +98,6 @@ func (c *Cached) Run(ctx context.Context) error {
 // sendAgain sends the last write under a key again. In the place of an epoch, it begins a new one:
 // another process may have begun one since, and what that has made invisible must not come back.
 func (c *Cached) sendAgain(ctx context.Context, key string) error {
-	if c.o.Alone {
-		return c.sendHeld(ctx, key)
-	}
 	s, now := c.stripe(key), time.Now()
 	before := s.writes.Load()
 	h := c.absent(now)
@@ -120,51 +116,6 @@ func (c *Cached) sendAgain(ctx context.Context, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.writes.Load() == before { // otherwise this process has written, and notes the result itself
-		c.putLocked(key, h)
-		s.writes.Add(1)
-		c.again.remove(key)
-	}
-	return nil
-}
-
-// sendFirst sends again what the store has refused under keys that it is to be asked for, if no
-// other process can have written what is newer.
-func (c *Cached) sendFirst(ctx context.Context, keys ...string) error {
-	for _, key := range keys {
-		if h, ok := c.held.Peek(key); c.o.Alone && ok && h.refused {
-			if err := c.sendHeld(ctx, key); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// sendHeld sends the refused write that is in memory under a key, unless this process has written
-// there since.
-func (c *Cached) sendHeld(ctx context.Context, key string) error {
-	now, err := GetAll(ctx, c.store, []string{key})
-	if err != nil {
-		return err
-	}
-	s := c.stripe(key)
-	before := s.writes.Load()
-	h, ok := c.held.Peek(key)
-	if !ok || !h.refused || !h.absent && h.expired(time.Now()) {
-		c.again.remove(key)
-		return nil
-	}
-	w := Write{Entry{key, h.value}, -1}
-	if !h.absent {
-		w.TTL = time.Until(h.validUntil)
-	}
-	if ok, err := Swap(ctx, c.store, []Write{w}, now); err != nil || !ok { // not ok: written since
-		return err
-	}
-	h.refused, h.deletion = false, false
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.writes.Load() == before {
 		c.putLocked(key, h)
 		s.writes.Add(1)
 		c.again.remove(key)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,84 +119,6 @@ func TestForgottenAgain(t *testing.T) {
 		if f, err := others.Get(t.Context(), latest("oci")); err == nil {
 			t.Errorf("the tag is %s again", f.Digest)
 		}
-	})
-}
-
-// full is a store that refuses writes, and can be read.
-type full struct {
-	meta.Store
-	is atomic.Bool
-}
-
-var errFull = errors.New("the disk is full")
-
-func (f *full) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if f.is.Load() {
-		return errFull
-	}
-	return f.Store.Put(ctx, key, value, ttl)
-}
-
-func (f *full) Delete(ctx context.Context, key string) error {
-	if f.is.Load() {
-		return errFull
-	}
-	return f.Store.Delete(ctx, key)
-}
-
-// TestRefusedAlone has a store refuse writes that nobody else writes to. The refused facts are
-// known meanwhile, and the store has them when it works again.
-func TestRefusedAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &full{Store: metatest.NewMemory()}
-		cached := meta.NewCached(store, meta.CachedOptions{Alone: true})
-		running(t, cached)
-		tags, links := meta.NewTags(cached, meta.Options{}), meta.NewVisibility(cached, meta.Options{})
-		link := func(d digest.Digest) meta.Link {
-			return meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}
-		}
-		if err := errors.Join(set(t, tags, latest("oci"), meta.TagFact{Digest: one}, 0), links.Add(t.Context(), "ecr", "team/app", link(one))); err != nil {
-			t.Fatal(err)
-		}
-		check := func(when string, tags *meta.Tags, links *meta.Visibility) {
-			t.Helper()
-			if f, err := tags.Get(t.Context(), latest("oci")); err != nil || f.Digest != two {
-				t.Errorf("%s, the tag is %s, %v", when, f.Digest, err)
-			}
-			if _, err := links.Get(t.Context(), "ecr", "team/app", one); !errors.Is(err, meta.ErrNotFound) {
-				t.Errorf("%s, what was removed: %v", when, err)
-			}
-			if _, err := links.Get(t.Context(), "ecr", "team/app", two); err != nil {
-				t.Errorf("%s, what was added: %v", when, err)
-			}
-		}
-		store.is.Store(true)
-		_ = set(t, tags, latest("oci"), meta.TagFact{Digest: two}, 0)
-		_ = links.Forget(t.Context(), "ecr", "team/app", one)
-		_ = links.Add(t.Context(), "ecr", "team/app", link(two))
-		for range 5 {
-			check("while it refuses", tags, links)
-			time.Sleep(10 * time.Minute)
-		}
-		store.is.Store(false)
-		time.Sleep(2500 * time.Millisecond)
-		check("when it works again", tags, links)
-		check("in the store", meta.NewTags(store, meta.Options{}), meta.NewVisibility(store, meta.Options{}))
-
-		// A question finds the same, also if nothing was sent again yet.
-		store.is.Store(true)
-		_ = tags.Forget(t.Context(), "ecr", "team/app", "latest")
-		_, q, _ := tags.Ask(t.Context(), latest("oci"))
-		_, _ = tags.Set(t.Context(), q, meta.TagFact{Digest: one}, 0)
-		store.is.Store(false)
-		all, q, doubtful := tags.Ask(t.Context(), latest("oci"))
-		if doubtful || all[0] == nil || all[0].Digest != one {
-			t.Errorf("asked at once: %+v, doubtful %t", all[0], doubtful)
-		}
-		if ok, err := tags.Set(t.Context(), q, meta.TagFact{Digest: two}, 0); !ok || err != nil {
-			t.Errorf("the answer was not recorded: %t, %v", ok, err)
-		}
-		check("at last", meta.NewTags(store, meta.Options{}), meta.NewVisibility(store, meta.Options{}))
 	})
 }
 

@@ -30,9 +30,6 @@ type CachedOptions struct {
 	// OnError is how long, at most, reads get an entry of the store from memory while the store fails;
 	// 0 means 1 hour.
 	OnError time.Duration
-	// Alone says that no other process writes to the store. A refused write is then newer than the
-	// entry in the store.
-	Alone bool
 	// Logger gets a line when more deletions and epochs were refused than Run can send again; nil
 	// means none.
 	Logger *slog.Logger
@@ -52,8 +49,7 @@ const heldValueMax = 16 << 10
 // answers again, the value is dropped and never sent: other processes may have written what is
 // newer. From then on this process finds nothing under the key, until it has written there with
 // success. Deletions and epochs that failed are sent again by Run, because they cannot bring
-// anything old back, and other processes must not miss them. With CachedOptions.Alone, reads get
-// the value until it has expired, and Run sends it again.
+// anything old back, and other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -232,7 +228,7 @@ func (c *Cached) recall(key string, now time.Time) recalled {
 	// An expired write of this process does not mean that the entry is absent: another process may
 	// have written it since.
 	m.known = m.known && !m.expired(now)
-	m.sure = m.known && (now.Before(m.freshUntil) || m.dropped() || m.refused && c.o.Alone)
+	m.sure = m.known && (now.Before(m.freshUntil) || m.dropped())
 	return m
 }
 
@@ -254,11 +250,7 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	for i := range all {
 		keys[i] = all[i].key
 	}
-	var seen []Seen
-	err := c.sendFirst(ctx, keys...)
-	if err == nil {
-		seen, err = GetAll(ctx, c.store, keys)
-	}
+	seen, err := GetAll(ctx, c.store, keys)
 	if err != nil {
 		lease.revoke()
 		seen = make([]Seen, len(all))
@@ -269,7 +261,7 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	}
 	c.answers.WithLabelValues("store").Add(float64(len(all)))
 	for i, m := range all {
-		if m.known && m.refused && !c.o.Alone && (m.deletion || ordered(m.key)) {
+		if m.known && m.refused && (m.deletion || ordered(m.key)) {
 			lease.revoke()
 			if seen[i].Refused = true; !m.deletion { // which Run sends again
 				c.remember(m.key, held{absent: true, refused: true, validUntil: m.now.Add(c.o.OnError)}, m.stripe, m.writes)
@@ -351,8 +343,8 @@ func (c *Cached) finishWrite(key string, h held, err error) {
 		h.validUntil = h.freshUntil.Add(c.o.OnError)
 	}
 	c.noteWrite(key, h)
-	if h.refused && (c.o.Alone || h.deletion || isEpoch(key)) {
-		if c.again.add(key) && !c.o.Alone {
+	if h.refused && (h.deletion || isEpoch(key)) {
+		if c.again.add(key) {
 			c.o.Logger.Warn("the metadata store has refused so much that some of it is not sent again; what other mirrors know about those tags may be out of date until they ask the registry",
 				"kept", maxAgain)
 		}
@@ -400,11 +392,6 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 	}
 	now := time.Now()
 	if _, _, err = c.Clock(ctx); err == nil { // otherwise the entries may have dates of the wrong clock
-		for _, s := range seen {
-			err = errors.Join(err, c.sendFirst(ctx, s.Key))
-		}
-	}
-	if err == nil {
 		ok, err = Swap(ctx, c.store, writes, seen)
 	}
 	switch {

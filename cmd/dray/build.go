@@ -228,7 +228,7 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 }
 
 func (g *graph) buildMirror(context.Context) (err error) {
-	cached := meta.NewCached(g.store, meta.CachedOptions{Alone: g.cfg.Metadata.URL == "", Logger: g.log})
+	cached := meta.NewCached(g.store, meta.CachedOptions{Logger: g.log})
 	g.background["facts"] = cached.Run
 	lastPulls := meta.NewLastPulls(cached, meta.Options{})
 	facts := meta.NewExcept(cached, g.cfg.HostedNames()...)
