@@ -3,6 +3,8 @@ package pull
 import (
 	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -84,6 +86,8 @@ type tag struct {
 	after time.Time
 	// here says that no other member of the fleet is asked, because one has asked this one.
 	here bool
+	// own says that answers to other clients do not count.
+	own bool
 }
 
 func (t tag) key() meta.TagKey {
@@ -259,7 +263,7 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 		}
 	}
 	spare := old
-	if fact == nil {
+	if fact == nil && !t.own {
 		spare, fact = f.toOthers(ctx, t)
 	}
 	man, source, err := f.newer(ctx, how, t, old, spare != nil)
@@ -338,7 +342,9 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 }
 
 // toOthers returns the newest answer about a tag to clients with other Accept lines whose manifest
-// is held, if this client accepts it, with its fact. It returns nil, nil if there is none.
+// is held, if this client accepts it, with its fact. It returns nil, nil if there is none. An image
+// does not count if this client accepts an index that the other one does not: where a tag is an
+// index, some registries send such a client one of its images.
 func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.TagFact) {
 	var keys []meta.TagKey
 	for _, accept := range f.accepts.others(t.key().Accept) {
@@ -353,8 +359,11 @@ func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.
 	if err != nil {
 		return nil, nil
 	}
-	for _, other := range facts {
-		if other == nil || other.NotFound || other.CheckedAt.Before(t.after) || !oci.Accepts(t.accept, other.MediaType) || fact != nil && !other.CheckedAt.After(fact.CheckedAt) {
+	for i, other := range facts {
+		if other == nil || other.NotFound || other.CheckedAt.Before(t.after) || meta.Age(time.Now(), other.CheckedAt) > t.repo.Up.Tags.Stale || fact != nil && !other.CheckedAt.After(fact.CheckedAt) {
+			continue
+		}
+		if !oci.Accepts(t.accept, other.MediaType) || !isIndex(other.MediaType) && !coversIndexes(keys[i].Accept, t.key().Accept) {
 			continue
 		}
 		if m := f.held(ctx, t, other.Digest); m != nil {
@@ -362,6 +371,17 @@ func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.
 		}
 	}
 	return best, fact
+}
+
+func isIndex(mediaType string) bool {
+	return mediaType == oci.MediaTypeOCIIndex || mediaType == oci.MediaTypeDockerList
+}
+
+// coversIndexes reports whether the types of one key of Accept lines have all types of indexes that
+// another one has.
+func coversIndexes(key, other string) bool {
+	types := strings.Split(key, ",")
+	return !slices.ContainsFunc(strings.Split(other, ","), func(t string) bool { return isIndex(t) && !slices.Contains(types, t) })
 }
 
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes

@@ -252,7 +252,7 @@ func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*r
 	if m := r.Queued(oci.Reference{Tag: name}, accept); m != nil {
 		return m, nil
 	}
-	a, err := p.byTag(ctx, upstream.Call{}, tag{repo: r, name: name, accept: accept})
+	a, err := p.byTag(ctx, upstream.Call{}, tag{repo: r, name: name, accept: accept, own: true})
 	if err == nil {
 		err = a.stale
 	}
