@@ -37,15 +37,17 @@ var screenshots = flag.String("screenshots", "", "write pictures of the page for
 // browserFlags keep Chromium from talking to anybody but the page, and let it run as root.
 var browserFlags = []string{"no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync"}
 
-// newBrowser starts Chromium with a profile of its own. Contexts for tabs are made of the context
-// that it returns.
+// newBrowser starts Chromium with a profile of its own, which chromedp creates and removes. Contexts
+// for tabs are made of the context that it returns. It ends a browser that hangs.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(need(t, "chromium")), chromedp.UserDataDir(t.TempDir()))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(need(t, "chromium")))
 	for _, name := range browserFlags {
 		options = append(options, chromedp.Flag(name, true))
 	}
-	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, late := context.WithTimeout(context.Background(), 15*time.Minute)
+	t.Cleanup(late)
+	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(stop)
 	ctx, quit := chromedp.NewContext(ctx)
 	t.Cleanup(quit)
@@ -73,7 +75,9 @@ func newTab(t *testing.T, browser context.Context, base string) *tab {
 	err := chromedp.Listen(ctx, func(ev any) {
 		switch e := ev.(type) {
 		case *log.EventEntryAdded: // refusals by the policy are among them
-			b.problem("log: %s %s: %s (%s)", e.Entry.Level, e.Entry.Source, e.Entry.Text, e.Entry.URL)
+			if level := string(e.Entry.Level); level == "warning" || level == "error" {
+				b.problem("log: %s %s: %s (%s)", level, e.Entry.Source, e.Entry.Text, e.Entry.URL)
+			}
 		case *runtime.EventConsoleAPICalled:
 			b.problem("console.%s", e.Type)
 		case *runtime.EventExceptionThrown:

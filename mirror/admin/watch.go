@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"time"
 
 	"dray/mirror/admin/api"
 )
@@ -47,6 +48,10 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 	}}
 }
 
+// watchStall is how long a client may take none of an event before it is disconnected. A machine that
+// sleeps would otherwise hold a connection for as long as TCP does.
+const watchStall = 30 * time.Second
+
 // sendEvent sends an event whose data is JSON, which has no line breaks. The lines of before
 // precede it.
 func sendEvent(w http.ResponseWriter, before string, v any) error {
@@ -54,8 +59,10 @@ func sendEvent(w http.ResponseWriter, before string, v any) error {
 	if err != nil {
 		return err
 	}
+	to := http.NewResponseController(w)
+	_ = to.SetWriteDeadline(time.Now().Add(watchStall)) // fails only where there is no connection
 	if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", before, data); err != nil {
 		return err
 	}
-	return http.NewResponseController(w).Flush()
+	return to.Flush()
 }

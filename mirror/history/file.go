@@ -120,7 +120,11 @@ func repair(name string, of time.Time) error {
 	if read(text, of, func(s sample) { whole = s.append(whole) }) {
 		return nil
 	}
-	return os.WriteFile(name, whole, 0o600)
+	next := name + ".new"
+	if err := os.WriteFile(next, whole, 0o600); err != nil {
+		return errors.Join(err, os.Remove(next))
+	}
+	return os.Rename(next, name)
 }
 
 // extend appends a sample to the file of its day. If that fails, the file stays as it was.

@@ -47,19 +47,15 @@ type History struct {
 	seen Meter[counter]
 	last time.Time // when the last sample ended
 
-	failing bool // whether the last sample of Run failed
+	failing bool   // whether the last sample of Run failed
+	today   string // the name of the file of the last sample
 }
 
-// Open returns the history in a directory. If a killed process has damaged today's file, or if it
-// is from another version of dray, Open rewrites it.
+// Open returns the history in a directory.
 func Open(o Options) *History {
 	o.Interval, o.MaxBytes = cmp.Or(o.Interval, time.Minute), cmp.Or(o.MaxBytes, MaxBytes)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
-	h := &History{o: o, seen: Meter[counter]{}, last: time.Now()}
-	if err := repair(filepath.Join(o.Directory, nameOf(h.last)), h.last.UTC().Truncate(day)); err != nil {
-		o.Logger.Warn("cannot mend the history of this day", "error", err)
-	}
-	return h
+	return &History{o: o, seen: Meter[counter]{}, last: time.Now()}
 }
 
 // Run takes a sample whenever the time of day is a multiple of Interval, and once more when ctx
@@ -79,9 +75,17 @@ func (h *History) Run(ctx context.Context) error {
 	}
 }
 
-// sample takes and stores a sample. It logs the first of several failures in a row.
+// sample takes and stores a sample. It logs the first of several failures in a row. If a killed
+// process has damaged the file of the day, or if it is from another version of dray, sample rewrites
+// it.
 func (h *History) sample() {
 	s, err := h.measure(true)
+	if name := nameOf(s.at); name != h.today {
+		fault := repair(filepath.Join(h.o.Directory, name), s.at.UTC().Truncate(day))
+		if err = errors.Join(err, fault); fault == nil {
+			h.today = name
+		}
+	}
 	err = errors.Join(err, extend(h.o.Directory, s), trim(h.o.Directory, h.o.MaxBytes))
 	if err != nil && !h.failing {
 		h.o.Logger.Warn("a minute is missing in the history", "error", err)
@@ -92,9 +96,9 @@ func (h *History) sample() {
 // measure returns a sample of the time since the last one. If last is set, the new sample becomes
 // the last one.
 func (h *History) measure(last bool) (sample, error) {
-	families, err := h.o.Gatherer.Gather() // after an error, families has what could be gathered
-	h.mu.Lock()
+	h.mu.Lock() // before the counters are read, so that none seems to have begun again
 	defer h.mu.Unlock()
+	families, err := h.o.Gatherer.Gather() // after an error, families has what could be gathered
 	s, grown := sample{at: time.Now()}, h.seen.grown
 	s.values[milliseconds] = max(0, s.at.Sub(h.last).Milliseconds())
 	if last {

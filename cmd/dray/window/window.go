@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"dray/cache/disk"
@@ -51,7 +52,7 @@ func New(p Parts) http.Handler {
 		Stats:     p.Stats,
 		Live:      p.Live.Snapshot,
 		Upstreams: p.upstreams,
-		Disk:      p.disk,
+		Disk:      (&cacheDisk{dir: p.Disk, inventory: p.Inventory}).describe,
 		Images:    p.images,
 		Explain: func(ctx context.Context, name string) (api.Explanation, error) {
 			return p.Explain(ctx, explain.Query{Name: name})
@@ -87,20 +88,51 @@ func (p Parts) upstreams() []page.Upstream {
 	return all
 }
 
-// scanPatience is how long the page waits at a start until the directory of the cache has been
-// read. Without that it does not say which blob is evicted next.
-const scanPatience = 20 * time.Millisecond
+const (
+	// scanPatience is how long the page waits at a start until the directory of the cache has been
+	// read. Without that it does not say which blob is evicted next.
+	scanPatience = 20 * time.Millisecond
+	// victimAge is how long the page shows the same blob as the one that is evicted next. The search
+	// passes the blobs that have been used, and holds the lock of the cache meanwhile.
+	victimAge = time.Minute
+)
 
-func (p Parts) disk(ctx context.Context) (page.Disk, error) {
-	s := p.Disk.Stats()
+// cacheDisk describes the cache on disk for the page.
+type cacheDisk struct {
+	dir       *disk.Dir
+	inventory *inventory.Inventory
+
+	mu   sync.Mutex // guards the fields below
+	next *api.Victim
+	at   time.Time // when next was found
+}
+
+func (c *cacheDisk) describe(ctx context.Context) (page.Disk, error) {
+	s := c.dir.Stats()
 	d := page.Disk{Used: s.Bytes, Reserved: s.Reserved, Pinned: s.Pinned, Max: s.MaxBytes, Blobs: s.Blobs, Unverified: s.Unverified}
-	d.Free, _ = p.Disk.Free() // 0 if it is not known
+	d.Free, _ = c.dir.Free() // 0 if it is not known
+	d.Next = c.victim(ctx)
+	return d, nil
+}
+
+// victim returns the blob that is evicted next, or nil if there is none, or it is not known.
+func (c *cacheDisk) victim(ctx context.Context) *api.Victim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.at.IsZero() && time.Since(c.at) < victimAge {
+		return c.next
+	}
 	ctx, cancel := context.WithTimeout(ctx, scanPatience)
 	defer cancel()
-	if victims, err := p.Inventory.Eviction(ctx, 1, 1); err == nil && len(victims) > 0 {
-		d.Next = &victims[0]
+	victims, err := c.inventory.Eviction(ctx, 1, 1)
+	if err != nil {
+		return nil
 	}
-	return d, nil
+	c.at, c.next = time.Now(), nil
+	if len(victims) > 0 {
+		c.next = &victims[0]
+	}
+	return c.next
 }
 
 func (p Parts) images(ctx context.Context) iter.Seq2[api.Image, error] {

@@ -20,8 +20,10 @@ const (
 	// perPage is the number of images on a page.
 	perPage = 50
 	// listingAge is how old a list may be that is shown. Reading all facts and manifests is work, and
-	// a browser asks for the next page soon.
-	listingAge = 10 * time.Second
+	// a browser asks for the next page soon. A list that took long may be older: of the time, at most
+	// one part in listingShare is spent on reading it, however many browsers show it.
+	listingAge   = 10 * time.Second
+	listingShare = 20
 )
 
 // listing has the list of images that was read last.
@@ -31,13 +33,14 @@ type listing struct {
 	mu     sync.Mutex // held while the list is read, so that it is read once for all who wait
 	images []api.Image
 	at     time.Time
+	took   time.Duration
 }
 
 // get returns the images, and the time at which they were read.
 func (l *listing) get(ctx context.Context) ([]api.Image, time.Time, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.at.IsZero() && time.Since(l.at) < listingAge {
+	if !l.at.IsZero() && time.Since(l.at) < max(listingAge, listingShare*l.took) {
 		return l.images, l.at, nil
 	}
 	var images []api.Image
@@ -48,7 +51,7 @@ func (l *listing) get(ctx context.Context) ([]api.Image, time.Time, error) {
 		}
 		images = append(images, i)
 	}
-	l.images, l.at = images, at
+	l.images, l.at, l.took = images, at, time.Since(at)
 	return images, at, nil
 }
 

@@ -39,19 +39,18 @@ func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ
 		v.Upstreams = h.s.Upstreams()
 	}
 	if h.s.Disk != nil {
-		d, err := h.s.Disk(ctx)
-		if err != nil {
-			return nil, err
+		if d, err := h.s.Disk(ctx); err != nil {
+			v.Figures = append(v.Figures, figure{"Cache on disk", "not known", err.Error(), ""})
+		} else {
+			v.Disk = diskOf(d, h.past(f.At, 7*24*time.Hour, 56))
 		}
-		v.Disk = diskOf(d, h.past(f.At, 7*24*time.Hour, 56))
 	}
 	if h.s.History != nil {
 		s := spanOf(r)
 		v.Traffic = chartOf(h.past(f.At, s.length, s.points), s)
 	}
-	var err error
-	v.Figures, err = h.figures(f, v)
-	return overviewPage(f, v), err
+	v.Figures = append(h.figures(f, v), v.Figures...)
+	return overviewPage(f, v), nil
 }
 
 // past returns what happened in a time before now.
@@ -62,22 +61,11 @@ func (h *Handler) past(now time.Time, length time.Duration, points int) api.Hist
 	return h.s.History(now.Add(-length), now, points)
 }
 
-// figures are the numbers at the top of the overview.
-func (h *Handler) figures(f frame, v overviewView) (all []figure, err error) {
+// figures are the numbers at the top of the overview. An error stands in place of its number: most
+// of all when something is wrong, operators need the rest of the page.
+func (h *Handler) figures(f frame, v overviewView) (all []figure) {
 	if h.s.Stats != nil {
-		s, err := h.s.Stats()
-		if err != nil {
-			return nil, err
-		}
-		since := "since the start"
-		if !s.Started.IsZero() {
-			since = "in " + about(f.At.Sub(s.Started))
-		}
-		all = append(all,
-			figure{"Layers held", percent(s.HitRatio), "of those that clients asked for " + since, ""},
-			figure{"Sent to clients", size(s.SentBytes), count(int(s.Requests), "request", "requests") + " " + since, ""},
-			figure{"Fetched from upstreams", size(s.FetchedBytes), fmt.Sprintf("%s saved, %s", size(s.SavedBytes), percent(s.SavedRatio)), ""},
-		)
+		all = append(all, h.counted(f)...)
 	}
 	if v.Disk != nil {
 		all = append(all, figure{"Cache on disk", v.Disk.Short, v.Disk.Of + count(v.Disk.Blobs, "blob", "blobs"), ""})
@@ -97,13 +85,30 @@ func (h *Handler) figures(f frame, v overviewView) (all []figure, err error) {
 		all = append(all, figure{"Queued pushes", thousands(int64(len(q.Pushes))), more, pushesPath})
 	}
 	if h.s.Savings != nil {
-		s, err := h.s.Savings()
-		if err != nil {
-			return nil, err
+		if s, err := h.s.Savings(); err != nil {
+			all = append(all, figure{"Net savings", "not known", err.Error(), savingsPath})
+		} else {
+			all = append(all, figure{"Net savings", dollars(s.NetUSD), fmt.Sprintf("in %.0f days", s.Days), savingsPath})
 		}
-		all = append(all, figure{"Net savings", dollars(s.NetUSD), fmt.Sprintf("in %.0f days", s.Days), savingsPath})
 	}
-	return all, nil
+	return all
+}
+
+// counted are the figures of what was counted since the start.
+func (h *Handler) counted(f frame) []figure {
+	s, err := h.s.Stats()
+	if err != nil {
+		return []figure{{"Sent to clients", "not known", err.Error(), ""}}
+	}
+	since := "since the start"
+	if !s.Started.IsZero() {
+		since = "in " + about(f.At.Sub(s.Started))
+	}
+	return []figure{
+		{"Layers held", percent(s.HitRatio), "of those that clients asked for " + since, ""},
+		{"Sent to clients", size(s.SentBytes), count(int(s.Requests), "request", "requests") + " " + since, ""},
+		{"Fetched from upstreams", size(s.FetchedBytes), fmt.Sprintf("%s saved, %s", size(s.SavedBytes), percent(s.SavedRatio)), ""},
+	}
 }
 
 // problems are the checks that fail.

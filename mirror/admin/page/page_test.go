@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -207,8 +208,9 @@ func TestErrors(t *testing.T) {
 		s      page.Sources
 		status int
 	}{
-		{"/", page.Sources{Stats: func() (api.Stats, error) { return api.Stats{}, failing }}, 500},
-		{"/", page.Sources{Disk: func(context.Context) (page.Disk, error) { return page.Disk{}, failing }}, 500},
+		{"/", page.Sources{Stats: func() (api.Stats, error) { return api.Stats{}, failing }}, 200},
+		{"/", page.Sources{Savings: func() (api.Savings, error) { return api.Savings{}, failing }}, 200},
+		{"/", page.Sources{Disk: func(context.Context) (page.Disk, error) { return page.Disk{}, failing }}, 200},
 		{"/ui/image?name=x", page.Sources{Explain: func(context.Context, string) (api.Explanation, error) {
 			return api.Explanation{}, api.Errorf(api.CodeInvalid, "the disk <fails>")
 		}}, 400},
@@ -246,6 +248,10 @@ func many(n int, listed *int) page.Sources {
 
 // TestImages: search, order and pages, without a part of them twice or not at all.
 func TestImages(t *testing.T) {
+	synctest.Test(t, testImages) // the list is kept for a time
+}
+
+func testImages(t *testing.T) {
 	listed := 0
 	h := page.New(many(1000, &listed))
 	rows := regexp.MustCompile(`<a class="name" href="/ui/image\?name=([^"]+)"`)

@@ -44,9 +44,9 @@
         const next = page.getElementById(old.id);
         if (next && !paused) morph(old, next);
       }
-      say("Updated continuously");
+      if (!paused) say("Updated continuously");
     } catch {
-      say("No answer; trying again");
+      if (!paused) say("No answer; trying again");
     } finally {
       busy = false;
     }
