@@ -171,6 +171,9 @@ func TestSecretsOfPrograms(t *testing.T) {
 		{[]string{"scan", "--server", "https://me:S3CR@scans.example/"}, []string{"scan", "--server", "https://scans.example/redacted"}},
 		{[]string{"scan", "--server=https://scans.example/S3CR"}, []string{"scan", "--server=https://scans.example/redacted"}},
 		{[]string{"scan", "--no-token", "--json"}, nil},
+		{[]string{"scan", "-H", "Authorization: Bearer S3CR", "-u", "me:S3CR", "-p", "S3CR"}, []string{"scan", "-H", redacted, "-u", redacted, "-p", redacted}},
+		{[]string{"scan", "--extra", "X-Api-Key: S3CR", "--header=Cookie: S3CR"}, []string{"scan", "--extra", "X-Api-Key: " + redacted, "--header=" + redacted}},
+		{[]string{"scan", "sha256:abc", "{layout}:latest"}, nil},
 	} {
 		if tc.want == nil {
 			tc.want = tc.command

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -72,8 +73,15 @@ func (s *SecretURL) UnmarshalText(text []byte) error {
 // secretName matches names of flags, variables and parameters whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth`)
 
+// header matches the beginning of an argument such as Authorization: Bearer x.
+var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(pass|pwd|token|secret|key|credential|auth)[a-z0-9-]*: *`)
+
+// shortSecrets are the flags of common programs for users, passwords and headers.
+var shortSecrets = []string{"-u", "-p", "-H", "--user", "--header"}
+
 // Command is a program and its arguments. When it is printed, the value of a flag or variable with
-// a name like --token is redacted, and every URL is shown like a [SecretURL].
+// a name like --token, -u or -H is redacted, and so is that of a header with such a name. Every URL
+// is shown like a [SecretURL].
 type Command []string
 
 // Redacted returns the command without the secrets.
@@ -88,14 +96,16 @@ func (c Command) Redacted() []string {
 			shown[i] = redacted
 		case err == nil && u.Host != "":
 			shown[i] = SecretURL(arg).String()
-		case i > 0 && assigned && secretName.MatchString(name):
+		case i > 0 && assigned && (secretName.MatchString(name) || slices.Contains(shortSecrets, name)):
 			shown[i] = name + "=" + redacted
+		case i > 0 && header.MatchString(arg):
+			shown[i] = header.FindString(arg) + redacted
 		case i > 0 && assigned && strings.Contains(value, "://"):
 			shown[i] = name + "=" + SecretURL(value).String()
 		default:
 			shown[i] = arg
 		}
-		hide = strings.HasPrefix(arg, "-") && !assigned && secretName.MatchString(arg)
+		hide = strings.HasPrefix(arg, "-") && !assigned && secretName.MatchString(arg) || slices.Contains(shortSecrets, arg)
 	}
 	return shown
 }
