@@ -154,7 +154,7 @@ func TestExplainForetellsBucket(t *testing.T) {
 	step("nothing is known", api.ServeOrigin, true)
 	step("the manifest is here", api.ServeCache, false, b.seeded.layer, config)
 	step("all is here", api.ServeCache, false)
-	s.idle()
+	s.planned(0)
 	operated[api.Evicted](s, "evict", "--bytes", "1TB")
 	// A hot answer would hide that: another process has none.
 	dir := s.cfg.Cache.Directory

@@ -109,7 +109,7 @@ func TestMisses(t *testing.T) {
 				if status := s.pullWhole("/v2/team/app", "v1"); status != http.StatusOK {
 					s.Fatal(status)
 				}
-				s.idle()
+				s.planned(0)
 				operated[api.Evicted](s, "evict", "--bytes", "1TB")
 				return "blobs/" + img.layer.String()
 			},

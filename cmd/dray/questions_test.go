@@ -55,7 +55,7 @@ func eventful(t *testing.T) (s *stack, id string) {
 	if r := s.pushImage("aws/team/app", "bad", newImage(t, plainConfig, noise(9, 1<<10))); r.StatusCode != http.StatusForbidden {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
-	s.idleBut(2) // those of the push that was refused
+	s.planned(2) // but those of the push that was refused
 	operated[api.Evicted](s, "evict", "--bytes", "1TB")
 	s.want(200, "GET", "/v2/aws/team/app/manifests/v1", nil, "Accept", accept)
 	s.want(200, "GET", "/v2/aws/team/app/blobs/"+img.layer.String(), nil, "X-Request-Id", "evicted.blob")

@@ -26,7 +26,7 @@ const (
 	maxError = 1024
 	// overhead is what a miss takes beside its texts, and askedBytes what its requests may take.
 	overhead   = 512
-	askedBytes = 2 << 10
+	askedBytes = 8 << 10
 	// maxPulls bounds the names of images whose last pull is remembered. Each takes 1 KiB or less.
 	maxPulls = 8192
 )

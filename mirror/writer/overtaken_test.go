@@ -30,10 +30,11 @@ type marks struct {
 }
 
 func (m *marks) Get(ctx context.Context, key string) ([]byte, error) {
+	value, err := m.Memory.Get(ctx, key)
 	if strings.HasPrefix(key, "v1/forgot/") && strings.HasSuffix(key, "/v1") {
-		m.asked.Add(1)
+		m.asked.Add(1) // now that it is known
 	}
-	return m.Memory.Get(ctx, key)
+	return value, err
 }
 
 // overtaking is a fleet of two members that share facts. The registry gets no blob from the first
