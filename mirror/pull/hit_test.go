@@ -18,7 +18,9 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror"
 	"dray/mirror/identity"
+	"dray/mirror/live"
 	"dray/mirror/mirrortest"
 	"dray/mirror/repository"
 	"dray/mirror/request"
@@ -41,10 +43,14 @@ func newFixture(t testing.TB) *fixture {
 
 // withMemory gives a fixture what a production mirror has: a memory before the store of
 // facts, and one for small content.
-func withMemory(t testing.TB, o meta.CachedOptions) *fixture {
+func withMemory(t testing.TB, o meta.CachedOptions) *fixture { return withTable(t, o, nil) }
+
+// withTable is withMemory with a table of live pulls.
+func withTable(t testing.TB, o meta.CachedOptions, table *live.Table) *fixture {
 	t.Helper()
 	h := &fixture{}
-	h.Fixture = mirrortest.New(t, mirrortest.Options{MemoryBytes: 8 << 20, Before: func(s meta.Store) meta.Store {
+	show := func(_ *mirrortest.Fixture, o *mirror.Options) { o.Live = table }
+	h.Fixture = mirrortest.New(t, mirrortest.Options{MemoryBytes: 8 << 20, Change: show, Before: func(s meta.Store) meta.Store {
 		h.front = meta.NewCached(s, o)
 		return h.front
 	}})
@@ -75,13 +81,20 @@ func (c *client) ReadFrom(r io.Reader) (int64, error) {
 
 const dockerAccept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*"
 
+// benchmarkHit measures hits without a table of live pulls, and with one.
 func benchmarkHit(b *testing.B, status int, path func(m, layer digest.Digest) string, lines ...string) {
-	h := withMemory(b, meta.CachedOptions{})
+	b.Run("alone", func(b *testing.B) { benchmarkHitWith(b, nil, status, path, lines...) })
+	b.Run("shown", func(b *testing.B) { benchmarkHitWith(b, live.New(live.Options{}), status, path, lines...) })
+}
+
+func benchmarkHitWith(b *testing.B, table *live.Table, status int, path func(m, layer digest.Digest) string, lines ...string) {
+	h := withTable(b, meta.CachedOptions{}, table)
 	layer := bytes.Repeat([]byte("layer"), 300_000)
 	m := h.Hold("team/app", "v1", layer)
 	h.Pull("team/app", "v1", m, layer)
 	r := httptest.NewRequestWithContext(b.Context(), "GET", path(m.Digest, digest.FromBytes(layer)), http.NoBody)
 	r.Header.Set("Accept", dockerAccept)
+	r.Header.Set("User-Agent", "containerd/v2.2.1")
 	for i := 0; i < len(lines); i += 2 {
 		r.Header.Set(lines[i], lines[i+1])
 	}
