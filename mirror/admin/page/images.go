@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"net/http"
 	"slices"
@@ -19,40 +20,85 @@ import (
 const (
 	// perPage is the number of images on a page.
 	perPage = 50
-	// listingAge is how old a list may be that is shown. Reading all facts and manifests is work, and
-	// a browser asks for the next page soon. A list that took long may be older: of the time, at most
-	// one part in listingShare is spent on reading it, however many browsers show it.
+	// listingAge is how old a list may be before it is read anew. Reading all facts and manifests is
+	// work. Of the time, at most one part in listingShare is spent on it, however many browsers show
+	// the list.
 	listingAge   = 10 * time.Second
 	listingShare = 20
+	// listingKept is how old a list may be that is shown while it is read anew, which takes a second
+	// for each some ten thousand images.
+	listingKept = 5 * time.Minute
+	// listingBound bounds the reading.
+	listingBound = time.Minute
 )
 
 // listing has the list of images that was read last.
 type listing struct {
 	all func(ctx context.Context) iter.Seq2[api.Image, error]
 
-	mu     sync.Mutex // held while the list is read, so that it is read once for all who wait
-	images []api.Image
-	at     time.Time
-	took   time.Duration
+	mu      sync.Mutex // guards the fields below
+	images  []api.Image
+	at      time.Time // when the reading of images began
+	took    time.Duration
+	err     error         // of the last reading
+	reading chan struct{} // closed when the reading under way has ended; nil if there is none
 }
 
 // get returns the images, and the time at which they were read.
 func (l *listing) get(ctx context.Context) ([]api.Image, time.Time, error) {
+	if reading := l.refresh(listingAge); reading != nil {
+		select {
+		case <-reading:
+		case <-ctx.Done():
+			return nil, time.Time{}, context.Cause(ctx)
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.at.IsZero() && time.Since(l.at) < max(listingAge, listingShare*l.took) {
-		return l.images, l.at, nil
+	return l.images, l.at, l.err
+}
+
+// refresh has the list read if it is older than age. It returns a channel that is closed when that
+// has happened, or nil if the list can be shown meanwhile.
+func (l *listing) refresh(age time.Duration) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reading == nil && (l.at.IsZero() || l.err != nil || time.Since(l.at) >= max(age, listingShare*l.took)) {
+		l.reading = make(chan struct{})
+		go l.read()
 	}
-	var images []api.Image
+	if l.reading == nil || l.err == nil && !l.at.IsZero() && time.Since(l.at) < listingKept {
+		return nil
+	}
+	return l.reading
+}
+
+func (l *listing) read() {
 	at := time.Now()
+	images, err := l.list()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.images, l.at, l.took, l.err = images, at, time.Since(at), err
+	close(l.reading)
+	l.reading = nil
+}
+
+// list lists the images. A panic, which would end the process, becomes an error.
+func (l *listing) list() (images []api.Image, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			images, err = nil, fmt.Errorf("the list of images cannot be read: panic: %v", v)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), listingBound)
+	defer cancel()
 	for i, err := range l.all(ctx) {
 		if err != nil {
-			return nil, at, err
+			return nil, err
 		}
 		images = append(images, i)
 	}
-	l.images, l.at, l.took = images, at, time.Since(at)
-	return images, at, nil
+	return images, nil
 }
 
 // imageQuery is what an operator wants to see of the images.

@@ -29,6 +29,9 @@ type figure struct{ Name, Value, More, Path string }
 
 func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ.Component, error) {
 	var v overviewView
+	if h.s.Images != nil {
+		h.images.refresh(listingKept) // it is there when somebody follows the link
+	}
 	if h.s.Ready != nil {
 		v.Ready = new(h.s.Ready(ctx))
 	}

@@ -224,6 +224,42 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestListing: whoever looks at the images gets the last list at once, and has it read anew. An old
+// list, or one that could not be read, is waited for.
+func TestListing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, fault := 0, error(nil)
+		s := page.Sources{Images: func(context.Context) iter.Seq2[api.Image, error] {
+			return func(yield func(api.Image, error) bool) {
+				time.Sleep(time.Second)
+				n++
+				yield(api.Image{Upstream: "ecr", Repository: "a", Tags: []string{fmt.Sprint("read-", n)}}, fault)
+			}
+		}}
+		h := page.New(s)
+		shows := func(when, path, want string, took time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if text := get(h, path).Body.String(); !strings.Contains(text, want) || time.Since(began) != took {
+				t.Errorf("%s: after %v, want %q after %v:\n%s", when, time.Since(began), want, took, text)
+			}
+		}
+		shows("the overview", "/", "Overview", 0)
+		time.Sleep(time.Minute)
+		shows("after the overview", "/ui/images", "a:read-1", 0)
+		time.Sleep(time.Minute)
+		shows("after a minute", "/ui/images", "a:read-2", 0)
+		time.Sleep(6 * time.Minute)
+		shows("an old list", "/ui/images", "a:read-4", time.Second)
+		time.Sleep(time.Minute)
+		fault = errors.New("the facts cannot be read")
+		shows("before the failure is known", "/ui/images", "a:read-4", 0)
+		time.Sleep(time.Minute)
+		shows("a failure", "/ui/images", "the facts cannot be read", time.Second)
+		synctest.Wait()
+	})
+}
+
 // many returns sources with n images, and counts how often they are listed.
 func many(n int, listed *int) page.Sources {
 	return page.Sources{Images: func(context.Context) iter.Seq2[api.Image, error] {
