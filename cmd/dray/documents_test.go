@@ -109,7 +109,7 @@ func commandsOf(transcript string) string {
 
 // documentPrograms are the programs that documents run, besides dray.
 var documentPrograms = strings.Fields(`apt aws base64 bin/fakeecr cat chmod chown cosign curl docker executor go helm install jq kubectl make mv
-	openssl playtest restic scp sha256sum skopeo ssh systemctl tar terraform`)
+	openssl playtest redis-cli restic scp sha256sum skopeo ssh systemctl tar terraform`)
 
 // documentShell runs commands with stand-ins for all programs.
 type documentShell struct {

@@ -121,13 +121,21 @@ func (m *member) Share(ctx context.Context, id string, ttl time.Duration, wants 
 }
 
 // start starts n members. Their upstreams of the registry have different names.
-func start(t *testing.T, n int) *world {
+func start(t *testing.T, n int) *world { return startPatient(t, n, 0) }
+
+// startPatient is start. The first member has the given patience with the store; 0 means the usual
+// one.
+func startPatient(t *testing.T, n int, patience time.Duration) *world {
 	t.Helper()
 	w := &world{T: t, registry: &registry{}, store: &fleettest.Memory{}}
 	for i := range n {
 		m := &member{Member: fleet.Member{ID: fmt.Sprint("member ", i)}, world: w}
 		m.connect()
-		m.Ceilings = ceilings.New(ceilings.Options{Self: m.ID, Fleet: m, Shares: m, Logger: slog.New(slog.DiscardHandler)})
+		o := ceilings.Options{Self: m.ID, Fleet: m, Shares: m, Logger: slog.New(slog.DiscardHandler)}
+		if i == 0 {
+			o.Patience = patience
+		}
+		m.Ceilings = ceilings.New(o)
 		w.members = append(w.members, m)
 	}
 	for i, m := range w.members {
@@ -330,16 +338,8 @@ func TestRefusedFirst(t *testing.T) {
 // as a question takes.
 func TestSlowStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, 2)
+		w := startPatient(t, 2, time.Minute)
 		m := w.members[0]
-		m.stop()
-		m.Ceilings = ceilings.New(ceilings.Options{Self: m.ID, Fleet: m, Shares: m, Patience: time.Minute, Logger: slog.New(slog.DiscardHandler)})
-		m.Use([]ceilings.Upstream{{Name: "name 0", Identity: "registry", Limiter: m.limiter}})
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = m.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
 		defer m.load(30, 20*time.Second)()
 		time.Sleep(5 * time.Second)
 		m.slow.Store(int64(10 * time.Second))
