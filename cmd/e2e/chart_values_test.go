@@ -32,6 +32,7 @@ func TestChartRefuses(t *testing.T) {
 		"a cache nowhere":              {"config: {cache: {directory: data}}", "set an absolute path"},
 		"state without a disk":         {"config: {state: {directory: /state}}", "config.state.directory is /state, where no disk is mounted"},
 		"a fleet without a Redis":      {"config: {fleet: {address: ':5443', secret_file: /etc/dray/secrets/s}}", "config.fleet needs a Redis"},
+		"a fleet with other variables": {"extraEnv: [{name: AWS_REGION, value: eu-west-1}]\nconfig: {fleet: {address: ':5443', secret_file: /etc/dray/secrets/s}}", "config.fleet needs a Redis"},
 		"too little time":              {"terminationGracePeriodSeconds: 60", "dray may need 620 seconds to stop"},
 		"nodes without an address":     {"nodes: {mode: write}", "nodes.url is not set"},
 		"a port of nodes":              {"hostPort: 5000", "hostPort needs kind DaemonSet"},

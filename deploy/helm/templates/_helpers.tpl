@@ -51,6 +51,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- regexFind "[0-9]+$" (toString (dig "fleet" "address" "" .Values.config)) -}}
 {{- end -}}
 
+{{- /* dray.sets is "true" if extraEnv sets a variable. It takes the root and the name. */ -}}
+{{- define "dray.sets" -}}
+{{- $name := .name -}}
+{{- range .root.Values.extraEnv -}}{{- if eq .name $name -}}true{{- end -}}{{- end -}}
+{{- end -}}
+
 {{- define "dray.health" -}}
 {{- regexFind "[0-9]+$" (toString (dig "admin" "health_address" "" .Values.config)) -}}
 {{- end -}}
@@ -135,7 +141,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- if and (include "dray.fleetPort" .) (not (dig "metadata" "url" "" $config)) (not .Values.extraEnv) (not .Values.extraEnvFrom) -}}
+{{- $redis := or (dig "metadata" "url" "" $config) (include "dray.sets" (dict "root" . "name" "DRAY_METADATA_URL")) .Values.extraEnvFrom -}}
+{{- if and (include "dray.fleetPort" .) (not $redis) -}}
 {{- fail "config.fleet needs a Redis, by which members find each other: set config.metadata.url, or DRAY_METADATA_URL with extraEnv" -}}
 {{- end -}}
 {{- $least := include "dray.stopSeconds" . | int -}}
