@@ -218,6 +218,8 @@ func TestChart(t *testing.T) {
 			func(t *testing.T, c *chart) {
 				expect(t, c.effective(), "dray.example.com:5443", "fleet", "advertise")
 			}},
+		"a fleet with variables": {"config: {fleet: {address: ':5443', secret_file: /etc/dray/secrets/fleet-secret}}\nexistingSecret: s\n" +
+			"extraEnv: [{name: DRAY_METADATA_URL, value: 'redis://redis:6379'}, {name: DRAY_FLEET_ADVERTISE, value: '[$(POD_IP)]:5443'}]", nil, nil, checkVariables},
 		"service of nodes": {"service: {type: NodePort, externalTrafficPolicy: Local, loadBalancerClass: '', clusterIP: '', sessionAffinity: ClientIP, annotations: {a: b}, loadBalancerSourceRanges: [192.0.2.0/24]}", nil, nil, func(t *testing.T, c *chart) {
 			s := c.want("Service/dray")
 			expect(t, s, "NodePort", "spec", "type")
@@ -469,6 +471,19 @@ func checkDefaults(t *testing.T, c *chart) {
 	sum := []any{"spec", "template", "metadata", "annotations", "checksum/config"}
 	if one := part[string](t, c.workload(), sum...); one == "" || one == part[string](t, changed.workload(), sum...) || one != part[string](t, render(t, "").workload(), sum...) {
 		t.Error("the pods do not restart exactly when the configuration changes")
+	}
+}
+
+// checkVariables: extraEnv says by which Redis and at which address members find each other. No
+// variable is there twice, and the address of the pod comes first.
+func checkVariables(t *testing.T, c *chart) {
+	expect(t, c.effective(), "["+podIP+"]:5443", "fleet", "advertise")
+	var names []string
+	for _, v := range part[[]any](t, c.pod(), "containers", 0, "env") {
+		names = append(names, part[string](t, v, "name"))
+	}
+	if want := []string{"DRAY_CONFIG", "DRAY_CACHE_DIRECTORY", "POD_IP", "DRAY_METADATA_URL", "DRAY_FLEET_ADVERTISE"}; !slices.Equal(names, want) {
+		t.Errorf("the variables are %q, want %q", names, want)
 	}
 }
 

@@ -64,8 +64,10 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: status.podIP
+        {{- if not (include "dray.sets" (dict "root" . "name" "DRAY_FLEET_ADVERTISE")) }}
         - name: DRAY_FLEET_ADVERTISE
           value: "$(POD_IP):{{ include "dray.fleetPort" . }}"
+        {{- end }}
         {{- end }}
         {{- with .Values.extraEnv }}{{ toYaml . | nindent 8 }}{{ end }}
       {{- with .Values.extraEnvFrom }}
