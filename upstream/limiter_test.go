@@ -449,7 +449,7 @@ func TestQuota(t *testing.T) {
 # HELP dray_upstream_quota_limit Pulls that the upstream allows in its window.
 # TYPE dray_upstream_quota_limit gauge
 dray_upstream_quota_limit{upstream="x"} 100
-# HELP dray_upstream_quota_remaining Pulls that remained when the upstream last answered.
+# HELP dray_upstream_quota_remaining Pulls that remained when the upstream last answered, until its window has passed.
 # TYPE dray_upstream_quota_remaining gauge
 dray_upstream_quota_remaining{upstream="x"} 10
 # HELP dray_upstream_quota_source Always 1. The label source is the address or the account whose pulls the upstream counts.
@@ -458,6 +458,7 @@ dray_upstream_quota_source{source="192.0.2.1",upstream="x"} 1
 `)
 		left = 100
 		time.Sleep(6 * time.Hour) // the window has passed
+		shown("")
 		if err := get(t.Context(), c, background); err != nil {
 			t.Error(err)
 		}

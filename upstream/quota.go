@@ -14,7 +14,7 @@ import (
 // ratelimit-limit and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds),
 // and docker-ratelimit-source, the address or account whose pulls it counts (docs.docker.com,
 // "Docker Hub pull usage and limits"). quota is a prometheus.Collector, without metrics until the
-// registry has sent these headers.
+// registry has sent these headers, and again when their window has passed.
 type quota struct {
 	reserve int // per cent
 
@@ -33,6 +33,12 @@ type statement struct {
 	at               time.Time
 }
 
+// past reports whether a statement says nothing anymore, because its window has passed, or never has
+// said anything.
+func (s statement) past(now time.Time) bool {
+	return s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window
+}
+
 // newest returns the newest statement about the address or account of this process, which is not
 // known before the registry has stated it. It needs the lock.
 func (q *quota) newest() statement {
@@ -49,7 +55,7 @@ func newQuota(name string, reserve int) *quota {
 	return &quota{
 		reserve: reserve,
 		limits:  desc("limit", "Pulls that the upstream allows in its window."),
-		remains: desc("remaining", "Pulls that remained when the upstream last answered."),
+		remains: desc("remaining", "Pulls that remained when the upstream last answered, until its window has passed."),
 		windows: desc("window_seconds", "Length of the window in which the upstream counts pulls."),
 		sources: desc("source", "Always 1. The label source is the address or the account whose pulls the upstream counts.", "source"),
 	}
@@ -94,7 +100,7 @@ func (q *quota) low(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.newest()
-	if s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window {
+	if s.past(now) {
 		return false
 	}
 	return s.remaining*100 < s.limit*q.reserve
@@ -112,7 +118,7 @@ func (q *quota) Collect(to chan<- prometheus.Metric) {
 	q.mu.Lock()
 	s := q.newest()
 	q.mu.Unlock()
-	if s.at.IsZero() {
+	if s.past(time.Now()) {
 		return
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
