@@ -45,11 +45,12 @@ func (b *breaker) allow() bool {
 	return true
 }
 
-// open reports whether the breaker is open.
+// open reports whether a request would be refused now. After the pause none would be, so a bucket
+// that failed long ago, and that nobody has asked since, does not count as one that fails.
 func (b *breaker) open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.pause > 0
+	return b.pause > 0 && (b.trying || time.Now().Before(b.until))
 }
 
 // wait waits until the breaker may let a request through, or ctx ends.

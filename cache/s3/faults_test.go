@@ -57,8 +57,11 @@ func TestBreaker(t *testing.T) {
 			b.done(failure)
 		}
 		time.Sleep(time.Minute)
-		if !b.allow() {
-			t.Fatal("refused")
+		if b.open() {
+			t.Fatal("open after the pause, although nobody uses the bucket")
+		}
+		if !b.allow() || !b.open() {
+			t.Fatal("refused, or closed during the attempt")
 		}
 		b.done(context.Canceled) // the caller left, so the next one tries
 		if !b.allow() {

@@ -163,7 +163,7 @@ var alertCases = map[string]struct {
 	"DrayCertificateRefused": {`dray_tls_failures_total{listener="mirror",reason="certificate refused"} 0+1x200`, `dray_tls_failures_total{listener="mirror",reason="other"} 0+1x200`, 29, 33},
 	"DrayReloadFailed":       {`dray_config_last_reload_successful{instance="a"} 0x200`, `dray_config_last_reload_successful{instance="a"} 1x200`, 4, 6},
 	"DrayQuotaLow":           {`dray_upstream_quota_remaining{upstream="hub"} 9x200`, `dray_upstream_quota_remaining{upstream="hub"} 50x200`, 9, 11},
-	"DrayBucketFails":        {`dray_bucket_read_breaker_open 1x200`, `dray_bucket_read_breaker_open 0x200`, 14, 16},
+	"DrayBucketFails":        {`dray_bucket_read_breaker_open` + strings.Repeat(" 1 0 0 0 0", 40), `dray_bucket_read_breaker_open 0x164 1 0x34`, 14, 16},
 	"DrayFleetDrifts":        {`dray_fleet_drift{upstream="ecr"} 1x200`, `dray_fleet_drift{upstream="ecr"} 0x200`, 14, 16},
 	"DrayFactsUnproven":      {`dray_fleet_unproven_facts_total{facts="visibility"} 0x10 5x190`, `dray_fleet_unproven_facts_total{facts="visibility"} 5x200`, 5, 20},
 	"DrayConnectionsFull":    {`dray_connections{instance="a"} 95x200`, `dray_connections{instance="a"} 80x200`, 4, 6},
