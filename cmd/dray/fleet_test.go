@@ -236,11 +236,18 @@ func (f *fleetOf) sent() (layers float64, requests int64) {
 // together has two clients of each member pull the layer, and read while it arrives.
 func (f *fleetOf) together(fill string) {
 	f.Helper()
-	at, answers := f.size/2, 1
 	if fill == "parallel" {
-		at, answers = 64<<10, -1
 		f.manifests()
+		f.atOnce(64<<10, -1)
+		return
 	}
+	f.atOnce(f.size/2, 1)
+}
+
+// atOnce has two clients of each member pull the layer, and read half of what the registry sends
+// before it holds some answers.
+func (f *fleetOf) atOnce(at int64, answers int) {
+	f.Helper()
 	release := f.hold(at, answers)
 	var clients []*pulling
 	for _, p := range f.members {
