@@ -58,7 +58,7 @@ func startBinary(t *testing.T, binary string, ecr, hub *ecrtest.Running, dir str
 	config := s.file(dir, append(edits, "listeners: [{", "admin: {address: '"+admin+"'}\nlisteners: [{address: '"+front+"', ")...)
 	cmd := exec.Command(binary, "serve", "--config", config)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret",
-		"AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR=" + ecr.APIURL, "AWS_ENDPOINT_URL_CLOUDWATCH=" + ecr.APIURL}
+		"AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR=" + ecr.APIURL, "AWS_ENDPOINT_URL_CLOUDWATCH=" + ecr.APIURL, "AWS_EC2_METADATA_DISABLED=true"}
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -138,7 +138,7 @@ func (b *bench) pushThrough(ctx context.Context, d peer, config string, img *ima
 	}
 	defer l.close()
 	p := drayWith(d.path, strings.NewReplacer("{host}", host, "{line}", l.Addr().String()).Replace(config))
-	p.env = []string{"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret", "AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR=" + api}
+	p.env = []string{"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret", "AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR=" + api, "AWS_EC2_METADATA_DISABLED=true"}
 	r, err := b.start(ctx, p, &origin{address: l.Addr().String()})
 	if err != nil {
 		return 0, err

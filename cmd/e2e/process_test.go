@@ -39,7 +39,7 @@ func environment(more ...string) []string {
 	keep := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "DRAY_") || strings.HasPrefix(name, "DOCKER_") ||
-			strings.HasPrefix(name, "OTEL_") || strings.HasSuffix(strings.ToLower(name), "_proxy") ||
+			strings.HasPrefix(name, "ECS_") || strings.HasPrefix(name, "OTEL_") || strings.HasSuffix(strings.ToLower(name), "_proxy") ||
 			slices.Contains([]string{"PORT", "REGION", "REGISTRY", "ECR_REGISTRY", "TLS_CERTIFICATE", "TLS_PRIVATE_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"}, name)
 	})
 	// No test looks for the metadata of an instance but at a stand-in.

@@ -137,7 +137,7 @@ func TestPlaytestWithARegistry(t *testing.T) {
 	leftNothing(t)
 	cmd := exec.CommandContext(t.Context(), playtest, "--once", "--clients", "2", "--dray", dray, "--fakeecr", fakeecr)
 	cmd.Env = quiet(t, "PORT=0", "ECR_REGISTRY=http://"+ready.RegistryHost, "DRAY_ECR_ADDRESS="+strings.TrimPrefix(ready.Registry, "http://"), "REGION=eu-west-1", "AWS_ACCESS_KEY_ID=AKIATEST", "AWS_SECRET_ACCESS_KEY=x",
-		"AWS_ENDPOINT_URL_ECR="+ready.API, "AWS_ENDPOINT_URL_CLOUDWATCH="+ready.API)
+		"AWS_ENDPOINT_URL_ECR="+ready.API, "AWS_ENDPOINT_URL_CLOUDWATCH="+ready.API, "AWS_EC2_METADATA_DISABLED=true")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
