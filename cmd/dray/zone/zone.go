@@ -16,10 +16,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
+// patience bounds the question. Networks without a metadata service often drop packets to its
+// address, so that no error would end the wait. Tests on slow machines change it.
+var patience = 5 * time.Second
+
 const (
-	// patience bounds the question. Networks without a metadata service often drop packets to its
-	// address, so that no error would end the wait.
-	patience = 5 * time.Second
 	// maxAnswer bounds the answer about a task of Amazon ECS, in bytes. The answer describes all
 	// containers of the task.
 	maxAnswer = 1 << 20
@@ -38,8 +39,10 @@ const (
 func Find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// No proxy is asked: it would answer for the machine that it runs on.
-	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true })
+	// No proxy is asked: it would answer for the machine that it runs on. Without Freeze, the AWS SDK
+	// would wait for 250 ms for a connection and for 500 ms for an answer, which is little for a machine
+	// that has just started.
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true }).Freeze()
 	ask := ofInstance
 	if os.Getenv(taskVariable) != "" {
 		ask = ofTask
@@ -55,7 +58,7 @@ func Find(ctx context.Context) (string, error) {
 }
 
 // ofTask returns the zone of a task of Amazon ECS.
-func ofTask(ctx context.Context, client *awshttp.BuildableClient) (string, error) {
+func ofTask(ctx context.Context, client aws.HTTPClient) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(os.Getenv(taskVariable), "/")+"/task", nil)
 	if err != nil {
 		return "", err
@@ -75,7 +78,7 @@ func ofTask(ctx context.Context, client *awshttp.BuildableClient) (string, error
 
 // ofInstance returns the ID of the zone of an instance of Amazon EC2. Names of zones differ between
 // accounts, and IDs do not.
-func ofInstance(ctx context.Context, client *awshttp.BuildableClient) (string, error) {
+func ofInstance(ctx context.Context, client aws.HTTPClient) (string, error) {
 	answer, err := imds.New(imds.Options{HTTPClient: client, EnableFallback: aws.FalseTernary}).
 		GetMetadata(ctx, &imds.GetMetadataInput{Path: "placement/availability-zone-id"})
 	if err != nil {

@@ -8,13 +8,17 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"dray/cmd/dray/zone"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	zone.Wait(2 * time.Minute)
+	goleak.VerifyTestMain(m)
+}
 
 // instance stands in for the metadata of an instance, which asks for a token (IMDSv2).
 func instance(t *testing.T, answer http.HandlerFunc) {
