@@ -24,7 +24,8 @@ type Fleet struct {
 	// they can, and count the bytes that cross zones. If some members have a zone, all need one.
 	// Default: in a container of Amazon ECS the Availability Zone of the task, and elsewhere the ID of
 	// that of the instance of Amazon EC2, such as `use1-az1`, if there is one. dray asks for it after
-	// it has started, for 5 s at most, and not if `AWS_EC2_METADATA_DISABLED` is `true`.
+	// it has started, up to three times within two minutes, and not if `AWS_EC2_METADATA_DISABLED` is
+	// `true`.
 	Zone string `yaml:"zone,omitempty"`
 }
 

@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -136,18 +138,35 @@ func (m *Member) Run(ctx context.Context) error {
 	return m.Fleet.Run(ctx)
 }
 
+// zonePauses are the pauses before a member looks for its zone again.
+var zonePauses = []time.Duration{10 * time.Second, time.Minute}
+
 // placed finds the zone of this member, if it is not configured.
 func (m *Member) placed(ctx context.Context) {
 	if m.findZone == nil {
 		return
 	}
 	name, err := m.findZone(ctx)
-	if err != nil {
-		m.log.Debug("this machine names no zone for the fleet; fleet.zone sets one", "error", err)
-		return
+	for _, pause := range zonePauses {
+		if err == nil {
+			break
+		}
+		select {
+		case <-time.After(pause):
+			name, err = m.findZone(ctx)
+		case <-ctx.Done():
+			return
+		}
 	}
-	m.SetZone(name)
-	m.log.Info("the zone of this member of the fleet is that of the machine", "zone", name)
+	switch {
+	case err == nil:
+		m.SetZone(name)
+		m.log.Info("the zone of this member of the fleet is that of the machine", "zone", name)
+	case slices.ContainsFunc(m.Live(), func(other fleet.Member) bool { return other.Zone != "" }):
+		m.log.Info("this machine names no zone for the fleet, and other members have one: set fleet.zone", "error", err)
+	default:
+		m.log.Debug("this machine names no zone for the fleet; fleet.zone sets one", "error", err)
+	}
 }
 
 // Part returns this dray's part in the fleet, or nil without one. m may be nil.

@@ -1,6 +1,7 @@
 package member_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,23 +14,30 @@ import (
 
 	"dray/cache"
 	"dray/cache/disk"
+	"dray/cache/fleet"
 	"dray/cache/fleet/fleettest"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/member"
 )
 
-// TestZone: a member works without a zone until it has found the one of its machine. Others see it
-// when that member next renews its leases. A zone of the configuration is not looked for.
+// TestZone: a member works without a zone until it has found the one of its machine, for which it
+// looks three times. Others see it when that member next renews its leases. A zone of the
+// configuration is not looked for. If there is none, the log says so where another member has one.
 func TestZone(t *testing.T) {
 	for name, c := range map[string]struct {
 		configured    string
 		found         string
+		fails         int
+		other         string // the zone of another member
 		before, after string
 		asked         int
+		said          bool
 	}{
-		"found":      {"", "machine", "", "machine", 1},
-		"none":       {"", "", "", "", 1},
-		"configured": {"mine", "machine", "mine", "mine", 0},
+		"found":           {"", "machine", 0, "", "", "machine", 1, false},
+		"found later":     {"", "machine", 2, "its", "", "machine", 3, false},
+		"none":            {"", "", 3, "", "", "", 3, false},
+		"none but others": {"", "", 3, "its", "", "", 3, true},
+		"configured":      {"mine", "machine", 0, "its", "mine", "mine", 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -43,20 +51,26 @@ func TestZone(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer d.Close()
-				asked, answer, leases := 0, make(chan bool), &fleettest.Memory{}
+				asked, answer, leases := 0, make(chan bool), &fleettest.Memory{TTL: time.Hour}
+				var log bytes.Buffer
+				if c.other != "" { // its ID is the last
+					if _, err := leases.Renew(t.Context(), fleet.Member{ID: "~", Address: "127.0.0.1:2", Zone: c.other, Protocol: fleet.Protocol()}, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
 				m, err := member.New(member.Options{
 					Config: config.Config{
 						State: config.State{Directory: dir}, Metadata: config.Metadata{URL: "redis://127.0.0.1:1"},
 						Fleet: config.Fleet{Address: "127.0.0.1:1", Advertise: "127.0.0.1:1", SecretFile: secret, Zone: c.configured},
 					},
-					Leases: leases, Cache: cache.New(cache.Options{Disk: d}), Logger: slog.New(slog.DiscardHandler),
+					Leases: leases, Cache: cache.New(cache.Options{Disk: d}), Logger: slog.New(slog.NewTextHandler(&log, nil)),
 					Zone: func(ctx context.Context) (string, error) {
 						asked++
 						select {
 						case <-answer:
 						case <-ctx.Done():
 						}
-						if c.found == "" {
+						if asked <= c.fails {
 							return "", errors.New("no instance")
 						}
 						return c.found, nil
@@ -67,7 +81,7 @@ func TestZone(t *testing.T) {
 				}
 				shows := func(want string) {
 					t.Helper()
-					if all, err := leases.Members(t.Context()); err != nil || len(all) != 1 || all[0].Zone != want || m.Live()[0].Zone != want {
+					if all, err := leases.Members(t.Context()); err != nil || len(all) == 0 || all[0].Zone != want || m.Live()[0].Zone != want {
 						t.Errorf("the members are %+v, %v, and %+v; want the zone %q", all, err, m.Live(), want)
 					}
 				}
@@ -77,11 +91,14 @@ func TestZone(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				shows(c.before)
 				close(answer)
-				time.Sleep(4 * time.Second)
+				time.Sleep(2 * time.Minute)
 				shows(c.after)
 				cancel()
 				if err := <-ended; err != nil || asked != c.asked {
 					t.Errorf("asked %d times, %v", asked, err)
+				}
+				if said := strings.Contains(log.String(), "set fleet.zone"); said != c.said {
+					t.Errorf("the log is:\n%s", log.String())
 				}
 			})
 		})
