@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"os"
 
@@ -16,8 +17,9 @@ func doctorOptions(in *invocation) doctor.Options {
 	store := func(m config.Metadata) (*redis.Store, error) {
 		return openRedis(m, watched.Watching(slog.New(slog.DiscardHandler)))
 	}
-	// The AWS SDK takes the addresses of S3 and EC2 from the same variables.
-	return examine.Parts{AWS: in.aws, Redis: store, LayerHost: os.Getenv("AWS_ENDPOINT_URL_S3"), EC2: os.Getenv("AWS_ENDPOINT_URL_EC2")}.Options(doctor.Options{
+	// The AWS SDK takes the address of EC2 from the same variables.
+	ec2 := cmp.Or(os.Getenv("AWS_ENDPOINT_URL_EC2"), os.Getenv("AWS_ENDPOINT_URL"))
+	return examine.Parts{AWS: in.aws, Redis: store, LayerHost: os.Getenv("AWS_ENDPOINT_URL_S3"), EC2: ec2}.Options(doctor.Options{
 		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
 	})
 }

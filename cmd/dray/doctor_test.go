@@ -131,7 +131,6 @@ func TestDoctor(t *testing.T) {
 			}
 			dir := t.TempDir()
 			s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), dir, edits...)
-			t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 			if tc.broken != nil {
 				tc.broken(s)
 			}
@@ -173,7 +172,6 @@ func TestDoctor(t *testing.T) {
 func TestDoctorQuota(t *testing.T) {
 	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub(), Hub: ecrtest.HubOptions{PullLimit: 10}})
 	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{}), hub, t.TempDir())
-	t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 	seed(t, hub, "ratelimitpreview/test", "latest", 1000) // Docker Hub has it for this question
 	for i := range 10 {
 		if i == 9 {
@@ -210,7 +208,6 @@ func TestDoctorPushTo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startStack(t, t.TempDir())
-			t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 			seed(t, s.ecr, "team/app", "v1", 1000)
 			if tc.fault != nil {
 				s.ecr.AddFault(*tc.fault)
@@ -275,7 +272,6 @@ func TestDoctorPath(t *testing.T) {
 			}))
 			defer aws.Close()
 			s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
-			t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 			t.Setenv("AWS_ENDPOINT_URL_EC2", aws.URL)
 			if tc.status != 0 {
 				t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
@@ -294,7 +290,6 @@ func TestDoctorPath(t *testing.T) {
 func TestDoctorBucket(t *testing.T) {
 	store := s3test.New(t)
 	s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), withBucket(store)...)
-	t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 	want := func(reached, settings doctor.Status, text string) {
 		t.Helper()
 		_, found := s.doctored(nil)
@@ -323,7 +318,6 @@ func TestDoctorBucket(t *testing.T) {
 // TestDoctorAsksARunningDray: what a running dray knows of itself is among the findings.
 func TestDoctorAsksARunningDray(t *testing.T) {
 	s := startStack(t, t.TempDir())
-	t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 	if _, found := s.doctored(nil, "--admin", s.admin()); found["dray.ready"].Status == doctor.Unknown || found["disk.sync"].Status == doctor.Failed {
 		t.Errorf("%+v", found)
 	}
@@ -336,7 +330,6 @@ func TestDoctorRedis(t *testing.T) {
 	for _, policy := range []string{"", "allkeys-lru"} { // in this order: the server keeps what is set
 		s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(),
 			"cache: {dir", "metadata: {url: 'redis://"+server.Addr+"'}\ncache: {dir")
-		t.Setenv("AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 		if policy != "" {
 			server.Do("CONFIG", "SET", "maxmemory-policy", policy)
 		}

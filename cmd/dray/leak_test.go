@@ -32,11 +32,27 @@ const asPatient = "DRAY_TEST_PATIENCE"
 // metadataEndpoint leads the AWS SDK to a stand-in for the metadata of an instance.
 const metadataEndpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 
+// leadNowhere keeps the AWS SDK of tests from services of AWS for which a test has no stand-in.
+// Processes of tests have the stand-ins that tests give them.
+func leadNowhere() {
+	if os.Getenv(asDray) == "" {
+		for _, v := range os.Environ() {
+			if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "AWS_ENDPOINT_URL") {
+				os.Unsetenv(name)
+			}
+		}
+	}
+	if os.Getenv("AWS_ENDPOINT_URL") == "" {
+		os.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	}
+}
+
 // TestMain fails when a goroutine of a whole dray outlives it.
 func TestMain(m *testing.M) {
 	if code, was := scanner.Supervise(os.Args); was {
 		os.Exit(code)
 	}
+	leadNowhere()
 	if os.Getenv(metadataEndpoint) == "" { // no test looks for the metadata of an instance but at a stand-in
 		os.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	}

@@ -92,6 +92,9 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 	setenv(t, "AWS_REGION", "eu-west-1")
 	setenv(t, "AWS_ENDPOINT_URL_ECR", s.ecr.APIURL)
 	setenv(t, "AWS_ENDPOINT_URL_CLOUDWATCH", s.ecr.APIURL)
+	if os.Getenv("AWS_ENDPOINT_URL_STS") == "" { // a test may have an STS of its own
+		setenv(t, "AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
+	}
 	setenv(t, "AWS_EC2_METADATA_DISABLED", "true")
 	setenv(t, "AWS_ENDPOINT_URL_S3", s.ecr.APIURL) // for the host of layers, where the doctor looks for it
 	s.path = s.file(dir, edits...)

@@ -42,8 +42,8 @@ func environment(more ...string) []string {
 			strings.HasPrefix(name, "ECS_") || strings.HasPrefix(name, "OTEL_") || strings.HasSuffix(strings.ToLower(name), "_proxy") ||
 			slices.Contains([]string{"PORT", "REGION", "REGISTRY", "ECR_REGISTRY", "TLS_CERTIFICATE", "TLS_PRIVATE_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"}, name)
 	})
-	// No test looks for the metadata of an instance but at a stand-in.
-	return slices.Concat(keep, []string{"AWS_EC2_METADATA_DISABLED=true"}, more)
+	// No test looks for the metadata of an instance, or asks AWS, but at a stand-in.
+	return slices.Concat(keep, []string{"AWS_EC2_METADATA_DISABLED=true", "AWS_ENDPOINT_URL=http://127.0.0.1:1"}, more)
 }
 
 // process is a program that runs beside the test.
