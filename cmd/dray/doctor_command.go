@@ -12,6 +12,9 @@ import (
 	"dray/cmd/dray/watched"
 )
 
+// layerHost, if it is not empty, is a URL that stands for the hosts of the layers of ECR in tests.
+var layerHost string
+
 // doctorOptions gives the doctor the parts that serve would use.
 func doctorOptions(in *invocation) doctor.Options {
 	store := func(m config.Metadata) (*redis.Store, error) {
@@ -19,7 +22,7 @@ func doctorOptions(in *invocation) doctor.Options {
 	}
 	// The AWS SDK takes the address of EC2 from the same variables.
 	ec2 := cmp.Or(os.Getenv("AWS_ENDPOINT_URL_EC2"), os.Getenv("AWS_ENDPOINT_URL"))
-	return examine.Parts{AWS: in.aws, Redis: store, LayerHost: os.Getenv("AWS_ENDPOINT_URL_S3"), EC2: ec2}.Options(doctor.Options{
+	return examine.Parts{AWS: in.aws, Redis: store, LayerHost: layerHost, EC2: ec2}.Options(doctor.Options{
 		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
 	})
 }

@@ -98,7 +98,7 @@ func TestDoctor(t *testing.T) {
 		}, hint: "write http:// before the host in url, if this registry has no TLSfirst let dray reach the registry"},
 		"a registry refuses the password": {edits: []string{"http://HUB_ADDR", refusing.URL}, want: map[string]doctor.Status{"registry.hub.credentials": doctor.Failed, "registry.hub.quota": doctor.Unknown},
 			hint: "the password in password_file or password_env"},
-		"the host of layers is down": {broken: func(s *stack) { setenv(s.TB, "AWS_ENDPOINT_URL_S3", "http://"+down) },
+		"the host of layers is down": {broken: func(s *stack) { standForLayers(s.TB, "http://"+down) },
 			want: map[string]doctor.Status{"registry.ecr.layers": doctor.Failed}},
 		"a registry fails": {broken: func(s *stack) {
 			s.hub.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindBase}, Count: -1, Status: 503})

@@ -32,7 +32,10 @@ const asPatient = "DRAY_TEST_PATIENCE"
 // metadataEndpoint leads the AWS SDK to a stand-in for the metadata of an instance.
 const metadataEndpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 
-// leadNowhere keeps the AWS SDK of tests from services of AWS for which a test has no stand-in.
+// nowhere is a URL at which nobody listens.
+const nowhere = "http://127.0.0.1:1"
+
+// leadNowhere keeps tests from services of AWS for which they have no stand-in.
 // Processes of tests have the stand-ins that tests give them.
 func leadNowhere() {
 	if os.Getenv(asDray) == "" {
@@ -43,8 +46,9 @@ func leadNowhere() {
 		}
 	}
 	if os.Getenv("AWS_ENDPOINT_URL") == "" {
-		os.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+		os.Setenv("AWS_ENDPOINT_URL", nowhere)
 	}
+	layerHost = nowhere
 }
 
 // TestMain fails when a goroutine of a whole dray outlives it.

@@ -96,13 +96,23 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 		setenv(t, "AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 	}
 	setenv(t, "AWS_EC2_METADATA_DISABLED", "true")
-	setenv(t, "AWS_ENDPOINT_URL_S3", s.ecr.APIURL) // for the host of layers, where the doctor looks for it
+	standForLayers(t, s.ecr.APIURL)
 	s.path = s.file(dir, edits...)
 	cfg, err := load(s.path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s, cfg
+}
+
+// standForLayers leads the doctor to a stand-in for the host of the layers of ECR.
+func standForLayers(t testing.TB, at string) {
+	switch t.(type) {
+	case *testing.T, *testing.B: // not for fuzzing, which is parallel
+		former := layerHost
+		t.Cleanup(func() { layerHost = former })
+		layerHost = at
+	}
 }
 
 func (s *stack) launch(cfg config.Config, log io.Writer) {
