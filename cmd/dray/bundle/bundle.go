@@ -91,8 +91,11 @@ goroutines and the memory need the right operate.`,
 		if !clients {
 			b.names = newNames()
 		}
+		b.running(ctx, pages) // first: a disk that hangs must not keep it out of the archive
+		said := b.parts
+		b.parts = nil
 		b.here(ctx, o, cfg, err, address)
-		b.running(ctx, pages)
+		b.parts = append(b.parts, said...)
 		return o.write(b, output)
 	})
 	cmd.Flags().StringVar(&output, "output", "", "file to write, which must not exist, or - for standard output (default: dray-debug-TIME.tar.gz)")
@@ -148,7 +151,7 @@ func (b *bundle) here(ctx context.Context, o Options, cfg config.Config, invalid
 	b.add("machine.txt", "the kernel, limits and control group of this machine and of this process, which may have other limits than dray", machine(os.DirFS("/")), nil)
 	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	b.json("disk.json", "how many files and bytes are in the directories of dray", directories(within, cfg.Cache.Directory, cmp.Or(cfg.State.Directory, cfg.Cache.Directory)))
+	b.json("disk.json", "how many files and bytes are in the directories of dray", directories(within, count, cfg.Cache.Directory, cmp.Or(cfg.State.Directory, cfg.Cache.Directory)))
 }
 
 // running adds what a running dray says.

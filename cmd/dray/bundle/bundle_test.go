@@ -217,6 +217,32 @@ func TestClientsOnDemand(t *testing.T) {
 	}
 }
 
+// TestRunningFirst: a running dray is asked before anything looks at the disk, which may hang.
+func TestRunningFirst(t *testing.T) {
+	var order []string
+	cmd := bundleCommand(Options{
+		Stdout: io.Discard, Stderr: io.Discard, Load: func() (config.Config, error) { return config.Config{}, nil },
+		Doctor: func(context.Context, string, time.Duration) doctor.Report {
+			order = append(order, "doctor")
+			return doctor.Report{}
+		},
+		Running: func(cmd *cobra.Command, do func(context.Context, ctl.Pages) error) *cobra.Command {
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+				return do(cmd.Context(), func(_ context.Context, path string) ([]byte, error) {
+					order = append(order, path)
+					return nil, nil
+				})
+			}
+			return cmd
+		},
+	})
+	cmd.SetArgs([]string{"--output", "-"})
+	cmd.SetContext(t.Context())
+	if err := cmd.Execute(); err != nil || len(order) != 8 || order[7] != "doctor" {
+		t.Errorf("%v %v", order, err)
+	}
+}
+
 func TestMachine(t *testing.T) {
 	text := string(machine(fstest.MapFS{"proc/sys/kernel/osrelease": {Data: []byte("6.1.0-13-amd64\n")}, "proc/self/limits": {Data: []byte("Max open files  1024\n")}}))
 	for _, want := range []string{"/proc/sys/kernel/osrelease:\n6.1.0-13-amd64\n", "Max open files  1024", "/proc/loadavg: open proc/loadavg"} {
@@ -236,15 +262,21 @@ func TestDirectories(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all := directories(t.Context(), dir, dir, filepath.Join(dir, "none"))
+	all := directories(t.Context(), count, dir, dir, filepath.Join(dir, "none"))
 	if len(all) != 2 || *all[0].Entries["content"] != (size{2, 30}) || *all[0].Entries["cache.format"] != (size{1, 3}) || all[1].Error == "" {
 		t.Errorf("%+v", all)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if all := directories(ended, dir); !all[0].Incomplete {
+	if all := directories(ended, count, dir); !all[0].Incomplete {
 		t.Errorf("%+v", all)
 	}
+	answers := make(chan directory)
+	hangs := func(context.Context, string) directory { return <-answers }
+	if all := directories(ended, hangs, dir); !all[0].Incomplete || all[0].Path != dir || all[0].Error == "" {
+		t.Errorf("a disk that hangs: %+v", all)
+	}
+	answers <- directory{} // ends the count
 }
 
 // TestOutput: the archive is a new file that only its owner can read.

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"dray/cmd/dray/cgroup"
 	"dray/cmd/dray/program"
@@ -96,36 +97,55 @@ type size struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// directories counts what is in directories, until ctx ends. It looks at a directory once.
-func directories(ctx context.Context, paths ...string) (all []directory) {
+// directories counts what is in directories, until ctx ends. It looks at a directory once. A disk
+// that hangs ends no call, so directories does not wait for such a count, which ends with the
+// program.
+func directories(ctx context.Context, count func(context.Context, string) directory, paths ...string) (all []directory) {
 	for _, path := range slices.Compact(paths) {
-		d := directory{Path: path, Entries: map[string]*size{}}
-		err := filepath.WalkDir(path, func(at string, f fs.DirEntry, err error) error {
-			if ctx.Err() != nil {
-				d.Incomplete = true
-				return fs.SkipAll
+		done := make(chan directory, 1)
+		go func() { done <- count(ctx, path) }()
+		var d directory
+		select {
+		case d = <-done:
+		case <-ctx.Done():
+			select {
+			case d = <-done: // it ended with the context
+			case <-time.After(time.Second):
+				d = directory{Path: path, Incomplete: true, Error: "the disk does not answer"}
 			}
-			inside, _ := filepath.Rel(path, at)
-			first, _, _ := strings.Cut(inside, string(os.PathSeparator))
-			if err != nil && at == path {
-				return err
-			}
-			if err != nil || f.IsDir() || first == "." {
-				return nil // what disappears meanwhile, or cannot be read, is not counted
-			}
-			if d.Entries[first] == nil {
-				d.Entries[first] = &size{}
-			}
-			d.Entries[first].Files++
-			if info, err := f.Info(); err == nil {
-				d.Entries[first].Bytes += info.Size()
-			}
-			return nil
-		})
-		if err != nil {
-			d.Error = err.Error()
 		}
 		all = append(all, d)
 	}
 	return all
+}
+
+// count counts what is in a directory, until ctx ends.
+func count(ctx context.Context, path string) directory {
+	d := directory{Path: path, Entries: map[string]*size{}}
+	err := filepath.WalkDir(path, func(at string, f fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			d.Incomplete = true
+			return fs.SkipAll
+		}
+		inside, _ := filepath.Rel(path, at)
+		first, _, _ := strings.Cut(inside, string(os.PathSeparator))
+		if err != nil && at == path {
+			return err
+		}
+		if err != nil || f.IsDir() || first == "." {
+			return nil // what disappears meanwhile, or cannot be read, is not counted
+		}
+		if d.Entries[first] == nil {
+			d.Entries[first] = &size{}
+		}
+		d.Entries[first].Files++
+		if info, err := f.Info(); err == nil {
+			d.Entries[first].Bytes += info.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		d.Error = err.Error()
+	}
+	return d
 }
