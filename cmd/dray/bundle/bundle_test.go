@@ -180,6 +180,15 @@ func TestNoSecrets(t *testing.T) {
 	}
 }
 
+// TestPaths: variables that name a path are no secrets, whatever their names have in them.
+func TestPaths(t *testing.T) {
+	s := newScrubber(config.Config{}, []string{"PWD=/srv/dray", "OLDPWD=/srv/other", "SSH_AUTH_SOCK=/run/agent", "XAUTHORITY=/home/ann/.Xauthority", "AWS_SECRET_ACCESS_KEY=/S3CR3T/key"})
+	const text = "/srv/dray/cache /srv/other/cache /run/agent.1 /home/ann/.Xauthority"
+	if got := string(s.clean([]byte(text + " /S3CR3T/key"))); got != text+" [redacted]" {
+		t.Error(got)
+	}
+}
+
 // TestWithoutARunningDray: an archive is made in any case, and says what it lacks.
 func TestWithoutARunningDray(t *testing.T) {
 	dir := t.TempDir()

@@ -44,6 +44,10 @@ var forms = []*regexp.Regexp{
 // secretName matches the names of variables whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth|header`)
 
+// pathName matches the names among them whose values are paths. A value that begins with a slash
+// may be a secret: secret access keys of AWS do at times.
+var pathName = regexp.MustCompile(`(?i)^((OLD)?PWD|XAUTHORITY|.*_SOCK|.*ASKPASS)$`)
+
 // newScrubber returns a scrubber that knows the secrets of a configuration and an environment.
 func newScrubber(cfg config.Config, environ []string) *scrubber {
 	s := &scrubber{found: map[string]bool{}}
@@ -51,6 +55,7 @@ func newScrubber(cfg config.Config, environ []string) *scrubber {
 	for _, v := range environ {
 		name, value, _ := strings.Cut(v, "=")
 		switch upper := strings.ToUpper(name); {
+		case pathName.MatchString(name):
 		case secretName.MatchString(name) && (strings.HasSuffix(upper, "_FILE") || strings.HasPrefix(upper, "TLS_")):
 			s.file(value)
 		case secretName.MatchString(name):
