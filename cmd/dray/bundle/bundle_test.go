@@ -59,7 +59,7 @@ admin: {token_file: %q}
 metadata: {url: "redis://facts:%s@127.0.0.1:1/0"}
 fleet: {address: "127.0.0.1:0", advertise: "127.0.0.1:1", secret_file: %q}
 notifications:
-- {url: "https://events.example.com/hooks/%s?token=%s", headers: {X-Key: %q}, headers_file: %q, secret_file: %q}
+- {url: "https://events.example.com/hooks/%s?token=%s", headers: {X-Key: %q, Authorization: "Bearer %s"}, headers_file: %q, secret_file: %q}
 - {url_file: %q}
 traces: {endpoint: "http://127.0.0.1:1", headers_file: %q}
 checks:
@@ -68,7 +68,7 @@ checks:
 cache: {directory: %q}
 `,
 		file("hub", secret("password_file")+"\n"), file("htpasswd", "annabel:$2y$05$"+(mark + strings.Repeat("a", 53))[:53]+"\n"), file("token", secret("admin-token")+"\n"),
-		plain("redis"), file("fleet.key", secret("fleet-of-several-members")), token, plain("query"), secret("header"),
+		plain("redis"), file("fleet.key", secret("fleet-of-several-members")), token, plain("query"), secret("header"), secret("bearer"),
 		file("headers", "Authorization: Bearer "+secret("headers_file")+"\n"), file("hmac", secret("hmac")), file("url", "https://events.example.com/"+plain("url_file")+"\n"),
 		file("otel", "Authorization: Basic "+secret("traces")+"\n"), secret("flag"), plain("userinfo"), secret("variable"), file("env", "MORE="+secret("environment_file")+"\n"), filepath.Join(dir, "cache"))
 	if err := os.Mkdir(filepath.Join(dir, "cache"), 0o700); err != nil {
@@ -77,6 +77,7 @@ cache: {directory: %q}
 	environ = []string{
 		"QUAY_WORD=" + secret("password_env"), "AWS_SECRET_ACCESS_KEY=" + secret("aws"), "AWS_SESSION_TOKEN=" + secret("session"), "DRAY_METADATA_PASSWORD=" + secret("metadata"),
 		"HTTPS_PROXY=http://user:" + plain("proxy") + "@127.0.0.1:3128", "OTEL_EXPORTER_OTLP_HEADERS=Authorization=" + secret("otlp"), "AWS_REGION=eu-west-1", "HOME=/home/" + mark,
+		"QUOTED_PASSWORD=" + secret("quotes\"and\\more<&"), "REDIS_URL=unix://facts:" + plain("socket") + "@/run/redis.sock",
 		"AWS_WEB_IDENTITY_TOKEN_FILE=" + file("web", secret("web-identity")),
 	}
 	return file("dray.yaml", text), environ, secrets
@@ -134,7 +135,8 @@ func TestNoSecrets(t *testing.T) {
 	if cfg, err := config.Load(path, environ); err != nil || cfg.Upstreams[0].Credentials.Password == "" {
 		t.Fatalf("the configuration of this test is not used: %v", err)
 	}
-	said := "Authorization: Bearer abcdefgh.ijklmnop\nhttps://someone:unknown@example.com/ AKIAIOSFODNN7EXAMPLE\n"
+	said := "https://s3.example.com/x?X-Amz-Date=1&X-Amz-Credential=S3CR3TA&X-Amz-Security-Token=S3CR3TB&X-Amz-Signature=S3CR3TC\n" +
+		"Authorization: Bearer abcdefgh.ijklmnop\nhttps://someone:unknown@example.com/ AKIAIOSFODNN7EXAMPLE\n"
 	for _, s := range secrets {
 		said += fmt.Sprintf("it is %s, %q, %s\n", s, s, base64.StdEncoding.EncodeToString([]byte(s)))
 	}

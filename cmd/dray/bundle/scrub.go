@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dray/cmd/dray/config"
@@ -33,11 +34,12 @@ type scrubber struct {
 var forms = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(\b(?:basic|bearer)\s+)[A-Za-z0-9._~+/=-]{8,}`),
 	regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["']?)(?:[A-Za-z]+\s+)?[^\s"']+`),
-	regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://)[^/@\s"'\x60]+@`),                                    // a user and a password in a URL
-	regexp.MustCompile(`(?i)([?&](?:[a-z-]*(?:signature|credential|token|key|password))=)[^&\s"']+`), // such as presigned URLs
-	regexp.MustCompile(`()\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),                                            // access keys of AWS
-	regexp.MustCompile(`()\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`),                  // JSON web tokens
-	regexp.MustCompile(`()\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}`),                                        // hashes of passwords
+	regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://)[^/@\s"'\x60]+@`), // a user and a password in a URL
+	// Such as presigned URLs; JSON may write an ampersand as \u0026.
+	regexp.MustCompile(`(?i)((?:[?&]|\\u0026)(?:[a-z-]*(?:signature|credential|token|key|password))=)[^&\s"'\\]+`),
+	regexp.MustCompile(`()\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),                           // access keys of AWS
+	regexp.MustCompile(`()\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`), // JSON web tokens
+	regexp.MustCompile(`()\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}`),                       // hashes of passwords
 	regexp.MustCompile(`()-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)-----END [A-Z ]*PRIVATE KEY-----`),
 }
 
@@ -165,6 +167,9 @@ func (s *scrubber) text(text []byte) {
 		}
 		s.add(line)
 		s.url(line)
+		if words := strings.Fields(line); len(words) == 2 { // the value of a header, such as Bearer and a token
+			s.add(words[1])
+		}
 		for _, separator := range []string{":", "="} {
 			if _, value, named := strings.Cut(line, separator); named {
 				s.add(strings.TrimSpace(value))
@@ -181,7 +186,7 @@ func (s *scrubber) text(text []byte) {
 // url finds the secrets in a URL: services accept them as user, in the path and in the query.
 func (s *scrubber) url(text string) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" && u.User == nil {
 		return
 	}
 	if u.User != nil {
@@ -208,16 +213,23 @@ func (s *scrubber) url(text string) {
 	}
 }
 
-// add adds a secret, also as JSON, URLs and headers show it.
+// add adds a secret, also as JSON, URLs, headers and quotations in errors show it.
 func (s *scrubber) add(secret string) {
 	if len(secret) < shortest {
 		return
 	}
-	quoted, _ := json.Marshal(secret)
+	quoted := strconv.Quote(secret)
+	quoted = quoted[1 : len(quoted)-1]
 	for _, form := range []string{
-		secret, string(quoted[1 : len(quoted)-1]), url.QueryEscape(secret), url.PathEscape(secret), url.UserPassword("", secret).String()[1:],
+		secret, asJSON(secret), quoted, asJSON(quoted), url.QueryEscape(secret), url.PathEscape(secret), url.UserPassword("", secret).String()[1:],
 		base64.StdEncoding.EncodeToString([]byte(secret)),
 	} {
 		s.found[form] = true
 	}
+}
+
+// asJSON returns a text as JSON has it between its quotation marks.
+func asJSON(text string) string {
+	quoted, _ := json.Marshal(text)
+	return string(quoted[1 : len(quoted)-1])
 }
