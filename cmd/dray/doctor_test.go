@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -232,19 +233,27 @@ func TestDoctorPath(t *testing.T) {
 		status            int
 		want              doctor.Status
 		text              string
+		region            string // of the machine; empty for that of the registry
 	}{
-		"an endpoint": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><routeTableIdSet><item>rtb-1</item></routeTableIdSet></item>", 200, doctor.OK, "vpce-1"},
+		"an endpoint": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><routeTableIdSet><item>rtb-1</item></routeTableIdSet></item>", 200, doctor.OK, "vpce-1 of S3, which costs nothing", ""},
 		"an endpoint of others": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><routeTableIdSet><item>rtb-2</item></routeTableIdSet></item>", 200, doctor.Warning,
-			"NAT gateway nat-1"},
-		"a gateway": {"<gatewayId>igw-1</gatewayId>", "", 200, doctor.OK, "through igw-1"},
-		"no way":    {"", "", 200, doctor.Warning, "neither to S3 nor to the internet"},
-		"no right":  {"", "", 403, doctor.Unknown, "DescribeRouteTables: UnauthorizedOperation"},
-		"not known": {"", "", 0, doctor.Unknown, "instance metadata"},
+			"NAT gateway nat-1", ""},
+		"an interface endpoint": {"", "<item><vpcEndpointId>vpce-1</vpcEndpointId><privateDnsEnabled>true</privateDnsEnabled></item>", 200, doctor.OK, "interface endpoint vpce-1", ""},
+		"an interface endpoint without its name": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><privateDnsEnabled>false</privateDnsEnabled></item>", 200, doctor.Warning,
+			"NAT gateway nat-1", ""},
+		"an endpoint in another region": {"<natGatewayId>nat-1</natGatewayId>", "<item><vpcEndpointId>vpce-1</vpcEndpointId><routeTableIdSet><item>rtb-1</item></routeTableIdSet></item>", 200, doctor.Warning,
+			"NAT gateway nat-1", "us-east-1"},
+		"a gateway":      {"<gatewayId>igw-1</gatewayId>", "", 200, doctor.OK, "through igw-1", ""},
+		"a core network": {"<coreNetworkArn>arn:aws:networkmanager::1:core-network/c</coreNetworkArn>", "", 200, doctor.OK, "core-network/c", ""},
+		"no way":         {"", "", 200, doctor.Warning, "has no default route", ""},
+		"no right":       {"", "", 403, doctor.Unknown, "DescribeRouteTables: UnauthorizedOperation", ""},
+		"not known":      {"", "", 0, doctor.Unknown, "instance metadata", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			region := cmp.Or(tc.region, "eu-west-1")
 			aws := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				here := map[string]string{
-					"/latest/meta-data/mac": "0e:00", "/latest/meta-data/placement/region": "eu-west-1",
+					"/latest/meta-data/mac": "0e:00", "/latest/meta-data/placement/region": region, "/latest/meta-data/services/domain": "amazonaws.com",
 					"/latest/meta-data/network/interfaces/macs/0e:00/vpc-id": "vpc-1", "/latest/meta-data/network/interfaces/macs/0e:00/subnet-id": "subnet-1",
 				}
 				form := r.PostFormValue("Action") + " " + r.PostFormValue("Filter.1.Value.1")
@@ -254,7 +263,7 @@ func TestDoctorPath(t *testing.T) {
 					_, _ = w.Write([]byte("token"))
 				case r.Method == http.MethodGet:
 					_, _ = w.Write([]byte(here[r.URL.Path]))
-				case !strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/ec2/aws4_request"):
+				case !strings.Contains(r.Header.Get("Authorization"), "/"+region+"/ec2/aws4_request"):
 					w.WriteHeader(http.StatusUnauthorized)
 				case tc.status != http.StatusOK:
 					w.WriteHeader(tc.status)
@@ -264,7 +273,7 @@ func TestDoctorPath(t *testing.T) {
 				case form == "DescribeRouteTables vpc-1" && r.PostFormValue("Filter.2.Name") == "association.main":
 					_, _ = w.Write([]byte("<R><routeTableSet><item><routeTableId>rtb-1</routeTableId><routeSet><item><destinationCidrBlock>10.0.0.0/16</destinationCidrBlock><gatewayId>local</gatewayId></item>" +
 						"<item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock>" + tc.routes + "</item></routeSet></item></routeTableSet></R>"))
-				case form == "DescribeVpcEndpoints vpc-1" && r.PostFormValue("Filter.2.Value.1") == "com.amazonaws.eu-west-1.s3":
+				case form == "DescribeVpcEndpoints vpc-1" && r.PostFormValue("Filter.2.Value.1") == "com.amazonaws."+region+".s3":
 					_, _ = w.Write([]byte("<R><vpcEndpointSet>" + tc.endpoints + "</vpcEndpointSet></R>"))
 				default:
 					t.Errorf("%s %s", r.Method, form)

@@ -18,25 +18,33 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
 // Path says how this machine reaches S3, which sends the layers of ECR.
 type Path struct {
 	Region string // of this machine
-	// Endpoint is the id of the VPC endpoint of S3, or empty.
-	Endpoint string
+	// Endpoint is the id of the gateway endpoint of S3, or empty. Interface is that of an interface
+	// endpoint of S3 that has its name in the VPC, or empty. Both lead to S3 in Region alone.
+	Endpoint, Interface string
 	// Gateway is the id of what leads out of the VPC: of a NAT gateway (nat-), an internet gateway
-	// (igw-) or something else. It is empty if there is no way out.
+	// (igw-) or something else. It is empty if there is no default route.
 	Gateway string
 	Table   string // id of the route table
+	// Elsewhere says that all registries are in other regions. Endpoint and Interface are empty then.
+	Elsewhere bool
+	// Proxy is the host of the proxy for the layers. If it is not empty, nothing else is known.
+	Proxy string
 }
 
 // FindPath asks the instance metadata where this machine is, and the EC2 API for its routes. That
 // needs the rights ec2:DescribeRouteTables and ec2:DescribeVpcEndpoints. endpoint is the URL of the
 // EC2 API, or empty for that of the region.
 func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err error) {
-	instance := imds.NewFromConfig(cfg)
+	// No proxy is asked: it would answer for the machine that it runs on.
+	direct := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true })
+	instance := imds.NewFromConfig(cfg, func(o *imds.Options) { o.HTTPClient = direct })
 	about := func(path string) string {
 		out, failed := instance.GetMetadata(ctx, &imds.GetMetadataInput{Path: path})
 		if err != nil || failed != nil {
@@ -51,11 +59,11 @@ func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err
 		return strings.TrimSpace(string(text))
 	}
 	card := "network/interfaces/macs/" + about("mac") + "/"
-	vpc, subnet := about(card+"vpc-id"), about(card+"subnet-id")
+	vpc, subnet, domain := about(card+"vpc-id"), about(card+"subnet-id"), about("services/domain")
 	if p.Region = about("placement/region"); err != nil {
 		return p, fmt.Errorf("instance metadata: %w", err)
 	}
-	api := ec2{cfg, p.Region, cmp.Or(endpoint, "https://ec2."+p.Region+".amazonaws.com/")}
+	api := ec2{cfg, p.Region, cmp.Or(endpoint, "https://ec2."+p.Region+"."+domain+"/")}
 	table, err := api.routes(ctx, "association.subnet-id", subnet)
 	if err == nil && table.ID == "" { // the subnet uses the main table of its VPC
 		table, err = api.routes(ctx, "vpc-id", vpc, "association.main", "true")
@@ -66,21 +74,25 @@ func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err
 	p.Table = table.ID
 	for _, r := range table.Routes {
 		if r.To == "0.0.0.0/0" {
-			p.Gateway = cmp.Or(r.NAT, r.Gateway, r.Transit, r.Interface)
+			p.Gateway = cmp.Or(r.NAT, r.Gateway, r.Transit, r.Core, r.Carrier, r.Local, r.Peering, r.Interface)
 		}
 	}
 	var found struct {
 		Endpoints []struct {
 			ID     string   `xml:"vpcEndpointId"`
-			Tables []string `xml:"routeTableIdSet>item"`
+			Tables []string `xml:"routeTableIdSet>item"` // of a gateway endpoint
+			Named  bool     `xml:"privateDnsEnabled"`    // for an interface endpoint: the name of S3 leads to it
 		} `xml:"vpcEndpointSet>item"`
 	}
-	if err := api.ask(ctx, &found, "DescribeVpcEndpoints", "vpc-id", vpc, "service-name", "com.amazonaws."+p.Region+".s3", "vpc-endpoint-type", "Gateway", "vpc-endpoint-state", "available"); err != nil {
+	if err := api.ask(ctx, &found, "DescribeVpcEndpoints", "vpc-id", vpc, "service-name", "com.amazonaws."+p.Region+".s3", "vpc-endpoint-state", "available"); err != nil {
 		return p, err
 	}
 	for _, e := range found.Endpoints {
 		if slices.Contains(e.Tables, p.Table) {
 			p.Endpoint = e.ID
+		}
+		if e.Named {
+			p.Interface = e.ID
 		}
 	}
 	return p, nil
@@ -101,6 +113,10 @@ type table struct {
 		Gateway   string `xml:"gatewayId"`
 		NAT       string `xml:"natGatewayId"`
 		Transit   string `xml:"transitGatewayId"`
+		Core      string `xml:"coreNetworkArn"`
+		Carrier   string `xml:"carrierGatewayId"`
+		Local     string `xml:"localGatewayId"`
+		Peering   string `xml:"vpcPeeringConnectionId"`
 		Interface string `xml:"networkInterfaceId"` // of an instance that does NAT
 	} `xml:"routeSet>item"`
 }

@@ -42,7 +42,7 @@ type Options struct {
 	Identity func(context.Context, config.Config) (string, error)
 	// Bucket asks for the bucket, and Path how this machine reaches the layers of ECR.
 	Bucket func(context.Context, config.Config) Bucket
-	Path   func(context.Context) (ecr.Path, error)
+	Path   func(context.Context, config.Config) (ecr.Path, error)
 }
 
 // target is what the flags of the command say about a dray.
@@ -168,7 +168,7 @@ func (o Options) checks(ctx context.Context, at target) (all []Check, end func()
 		all = append(all, identity(func(ctx context.Context) (string, error) { return o.Identity(ctx, cfg) }))
 	}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Kind == config.KindECR }) {
-		all = append(all, path(o.Path))
+		all = append(all, path(func(ctx context.Context) (ecr.Path, error) { return o.Path(ctx, cfg) }))
 	}
 	if cfg.Bucket.URL != "" {
 		all = append(all, bucket(func(ctx context.Context) Bucket { return o.Bucket(ctx, cfg) })...)

@@ -18,6 +18,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/mirror/admin/api"
+	"dray/upstream/ecr"
 )
 
 // Checks run at once, none longer than the bound, and their findings stay in order.
@@ -99,6 +100,25 @@ func TestRunning(t *testing.T) {
 	}
 	if f := running(func(context.Context) (api.Readiness, error) { return api.Readiness{}, errors.New("nobody") }).Run(t.Context()); f.Status != Unknown {
 		t.Errorf("%+v", f)
+	}
+}
+
+// The way of the layers says what to do where something can be done.
+func TestPath(t *testing.T) {
+	for _, tc := range []struct {
+		path       ecr.Path
+		want       Status
+		text, hint string
+	}{
+		{ecr.Path{Proxy: "proxy.example:3128"}, OK, "the proxy proxy.example:3128", ""},
+		{ecr.Path{Region: "eu-west-1", Gateway: "nat-1", Table: "rtb-1"}, Warning, "nat-1", "for the route table rtb-1"},
+		{ecr.Path{Region: "eu-west-1", Gateway: "nat-1", Table: "rtb-1", Elsewhere: true}, Warning, "nat-1", "from registries in eu-west-1"},
+		{ecr.Path{Region: "eu-west-1", Table: "rtb-1", Elsewhere: true}, Warning, "no default route", "from registries in eu-west-1"},
+	} {
+		f := path(func(context.Context) (ecr.Path, error) { return tc.path, nil }).Run(t.Context())
+		if f.Status != tc.want || !strings.Contains(f.Text, tc.text) || !strings.Contains(f.Hint, tc.hint) || tc.want == OK && f.Hint != "" {
+			t.Errorf("%+v", f)
+		}
 	}
 }
 

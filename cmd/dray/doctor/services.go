@@ -282,15 +282,23 @@ func identity(who func(context.Context) (string, error)) Check {
 func path(find func(context.Context) (ecr.Path, error)) Check {
 	return Check{"AWS", "aws.path", func(ctx context.Context) Finding {
 		p, err := find(ctx)
+		hint := "create a gateway endpoint of S3 for the route table " + p.Table
+		if p.Elsewhere {
+			hint = "pull from registries in " + p.Region + ", such as replicas: an endpoint of S3 serves one region"
+		}
 		switch {
 		case err != nil:
 			return unknown("on EC2, allow ec2:DescribeRouteTables and ec2:DescribeVpcEndpoints if you want to know; dray does not need them", "the path to the layers of ECR is not known: %v", err)
+		case p.Proxy != "":
+			return ok("layers of ECR come through the proxy %s", p.Proxy)
 		case p.Endpoint != "":
 			return ok("layers of ECR in %s come through the VPC endpoint %s of S3, which costs nothing", p.Region, p.Endpoint)
+		case p.Interface != "":
+			return ok("layers of ECR in %s come through the interface endpoint %s of S3, which is paid for each gigabyte", p.Region, p.Interface)
 		case strings.HasPrefix(p.Gateway, "nat-"):
-			return warning("create a gateway endpoint of S3 for the route table "+p.Table+"; docs/savings.md says what a NAT gateway costs", "layers of ECR come through the NAT gateway %s, which is paid for each gigabyte", p.Gateway)
+			return warning(hint+"; docs/savings.md says what a NAT gateway costs", "layers of ECR come through the NAT gateway %s, which is paid for each gigabyte", p.Gateway)
 		case p.Gateway == "":
-			return warning("create a gateway endpoint of S3 for the route table "+p.Table, "the route table %s of this machine leads neither to S3 nor to the internet", p.Table)
+			return warning(hint, "the route table %s of this machine has no default route, and no endpoint of S3 for these layers", p.Table)
 		}
 		return ok("layers of ECR come through %s", p.Gateway)
 	}}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,14 +72,31 @@ func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) 
 
 // path asks how this machine reaches the layers of ECR. Where there is no instance metadata, nobody
 // answers, so path does not wait for long.
-func (p Parts) path(ctx context.Context) (ecr.Path, error) {
+func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
+	var regions []string
+	for _, u := range cfg.Upstreams {
+		name, err := host.Parse(u.RegistryHost())
+		if err != nil || u.Kind != config.KindECR {
+			continue
+		}
+		regions = append(regions, name.Region)
+		if r, err := http.NewRequest(http.MethodHead, p.layers(u), nil); err == nil {
+			if proxy, err := http.ProxyFromEnvironment(r); err == nil && proxy != nil {
+				return ecr.Path{Proxy: proxy.Host}, nil
+			}
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, pathPatience)
 	defer cancel()
 	aws, err := p.AWS(ctx)
 	if err != nil {
 		return ecr.Path{}, err
 	}
-	return ecr.FindPath(ctx, aws, p.EC2)
+	found, err := ecr.FindPath(ctx, aws, p.EC2)
+	if found.Elsewhere = !slices.Contains(regions, found.Region); found.Elsewhere {
+		found.Endpoint, found.Interface = "", ""
+	}
+	return found, err
 }
 
 // registries makes the clients of all registries. Nothing renews their tokens. pushTo is the name
