@@ -313,6 +313,13 @@ func TestDoctorBucket(t *testing.T) {
 	want(doctor.OK, doctor.OK, "blocks public access")
 	store.Fault(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodGet {
+			s3test.Refuse(w, http.StatusNotImplemented, "NotImplemented")
+		}
+		return r.Method == http.MethodGet
+	})
+	want(doctor.OK, doctor.Unknown, "the store does not know these settings: the lifecycle deletes")
+	store.Fault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet {
 			s3test.Refuse(w, http.StatusForbidden, "AccessDenied")
 		}
 		return r.Method == http.MethodGet

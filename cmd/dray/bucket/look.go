@@ -10,19 +10,23 @@ import (
 )
 
 // Look asks for the bucket of a configuration, and for its settings. It changes nothing. missing
-// names the settings that the bucket should have and does not. unreached says why the bucket cannot
-// be used, and unread why its settings are not known.
-func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missing []string, unreached, unread error) {
+// names the settings that the bucket should have and does not, and unsupported those of which the
+// store has none. unreached says why the bucket cannot be used, and unread why its settings are not
+// known.
+func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missing, unsupported []string, unreached, unread error) {
 	settings := s3.NewSettings(address(c), cfg, c.MaxAge.Std())
 	defer settings.Close()
 	if err := settings.Reach(ctx); err != nil {
-		return nil, err, nil
+		return nil, nil, err, nil
 	}
 	all, err := settings.Apply(ctx, s3.Check)
 	for _, s := range all {
 		if s.Missing {
 			missing = append(missing, s.Name)
 		}
+		if s.Unsupported {
+			unsupported = append(unsupported, s.Name)
+		}
 	}
-	return missing, nil, err
+	return missing, unsupported, nil, err
 }

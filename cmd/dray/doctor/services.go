@@ -225,9 +225,10 @@ func redis(ask func(context.Context) (Facts, error)) Check {
 
 // Bucket is the bucket that mirrors share.
 type Bucket struct {
-	Unreached error    // why it cannot be used
-	Missing   []string // settings that it should have
-	Unread    error    // why its settings are not known
+	Unreached   error    // why it cannot be used
+	Missing     []string // settings that it should have
+	Unsupported []string // settings that the store does not know
+	Unread      error    // why its settings are not known
 }
 
 // bucket returns the checks of the bucket. Both look at the same answers.
@@ -255,6 +256,9 @@ func bucket(ask func(context.Context) Bucket) []Check {
 				return unknown("dray itself does not need this right; dray setup bucket --check does", "the settings of the bucket are not known: %v", b.Unread)
 			case len(b.Missing) > 0:
 				return warning("run dray setup bucket", "the bucket does not have these settings: %s", strings.Join(b.Missing, "; "))
+			}
+			if len(b.Unsupported) > 0 {
+				return unknown("let the store delete old objects and refuse strangers by its own means", "the store does not know these settings: %s", strings.Join(b.Unsupported, "; "))
 			}
 			return ok("the bucket has a lifecycle, and blocks public access")
 		})},

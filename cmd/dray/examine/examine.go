@@ -226,6 +226,6 @@ func (p Parts) bucket(ctx context.Context, cfg config.Config) (b doctor.Bucket) 
 	if err != nil {
 		return doctor.Bucket{Unreached: err}
 	}
-	b.Missing, b.Unreached, b.Unread = bucket.Look(ctx, cfg.Bucket, aws)
+	b.Missing, b.Unsupported, b.Unreached, b.Unread = bucket.Look(ctx, cfg.Bucket, aws)
 	return b
 }
