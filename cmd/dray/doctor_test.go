@@ -205,10 +205,11 @@ func TestDoctorPushTo(t *testing.T) {
 		"no right":        {"ecr/team/app", &ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindUploadStart}, Count: -1, Status: 403}, "registry.ecr.push", doctor.Failed, "could not be started", 1},
 		"no repository":   {"ecr/team/none", nil, "registry.ecr.push", doctor.Failed, "team/none", 1},
 		"nowhere":         {"quay.io/team/app", nil, "registries", doctor.Failed, "--push-to quay.io/team/app", 0},
+		"dray's own":      {"own/team/app", nil, "registries", doctor.Failed, "dray itself is the registry of the upstream own", 0},
 		"a mirror's name": {"hub/library/app", nil, "registry.ecr.push", doctor.Unknown, "was not tried", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startStack(t, t.TempDir())
+			s := startStack(t, t.TempDir(), "upstreams: [ecr, hub]", "upstreams: [ecr, hub, own]", "upstreams:\n", "upstreams:\n- {name: own, kind: local, prefixes: [own]}\n")
 			seed(t, s.ecr, "team/app", "v1", 1000)
 			if tc.fault != nil {
 				s.ecr.AddFault(*tc.fault)

@@ -70,8 +70,9 @@ doctor also asks it how it is.
 Run it as the user of dray and with the same environment. doctor sends each
 registry one HEAD and the GET by which clients introduce themselves, and Docker Hub
 one HEAD more, which does not count as a pull. It writes small files to the cache
-directory, which it removes again. It changes nothing at a registry, unless you name
-a repository with --push-to: then it starts an upload there, and cancels it.
+directory, and entries of its own to Redis, and removes them again. It changes
+nothing at a registry, unless you name a repository with --push-to: then it starts
+an upload there, and cancels it.
 
 With --client, doctor looks at a client on this machine instead, and needs no
 configuration: whether its files send pulls to the mirror at URL, as dray setup

@@ -147,6 +147,9 @@ func repositoryOf(cfg config.Config, name string) (upstream, repository string, 
 	if err != nil {
 		return "", "", fmt.Errorf("--push-to %s: %s", name, oci.AsError(err).Message)
 	}
+	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Name == target.Upstream && u.Kind == config.KindLocal }) {
+		return "", "", fmt.Errorf("--push-to %s: dray itself is the registry of the upstream %s; name a repository of another one", name, target.Upstream)
+	}
 	return target.Upstream, target.Repo, nil
 }
 
