@@ -232,7 +232,7 @@ func (m *Mirror) Writers() *writer.Writers { return m.writers }
 func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 
 // Uploads lists the uploads that clients have begun and not ended.
-func (m *Mirror) Uploads() []push.OpenUpload { return m.push.Uploads() }
+func (m *Mirror) Uploads() []*push.OpenUpload { return m.push.Uploads() }
 
 // Explainer returns the room that explains names. o has everything but what the rooms share.
 func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {

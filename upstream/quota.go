@@ -33,8 +33,8 @@ type statement struct {
 	at               time.Time
 }
 
-// past reports whether a statement says nothing anymore, because its window has passed, or never has
-// said anything.
+// past reports whether a statement says nothing anymore, because its window has passed, or never
+// has said anything.
 func (s statement) past(now time.Time) bool {
 	return s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window
 }

@@ -61,8 +61,8 @@ func (s *stack) pull(path, ref string, m *oci.Manifest) {
 // has its answer.
 func (s *stack) idle() { s.Helper(); s.idleBut(0) }
 
-// planned waits until all blobs can be evicted but the n that somebody needs for good. A fetched blob
-// cannot be evicted before its fetch has ended, which is after the answer.
+// planned waits until all blobs can be evicted but the n that somebody needs for good. A fetched
+// blob cannot be evicted before its fetch has ended, which is after the answer.
 func (s *stack) planned(n int) {
 	s.Helper()
 	s.idleBut(n)

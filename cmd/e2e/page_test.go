@@ -37,8 +37,8 @@ var screenshots = flag.String("screenshots", "", "write pictures of the page for
 // browserFlags keep Chromium from talking to anybody but the page, and let it run as root.
 var browserFlags = []string{"no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync"}
 
-// newBrowser starts Chromium with a profile of its own, which chromedp creates and removes. Contexts
-// for tabs are made of the context that it returns. It ends a browser that hangs.
+// newBrowser starts Chromium with a profile of its own, which chromedp creates and removes.
+// Contexts for tabs are made of the context that it returns. It ends a browser that hangs.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(need(t, "chromium")))

@@ -48,8 +48,8 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 	}}
 }
 
-// watchStall is how long a client may take none of an event before it is disconnected. A machine that
-// sleeps would otherwise hold a connection for as long as TCP does.
+// watchStall is how long a client may take none of an event before it is disconnected. A machine
+// that sleeps would otherwise hold a connection for as long as TCP does.
 const watchStall = 30 * time.Second
 
 // sendEvent sends an event whose data is JSON, which has no line breaks. The lines of before

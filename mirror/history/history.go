@@ -76,8 +76,8 @@ func (h *History) Run(ctx context.Context) error {
 }
 
 // sample takes and stores a sample. It logs the first of several failures in a row. If a killed
-// process has damaged the file of the day, or if it is from another version of dray, sample rewrites
-// it.
+// process has damaged the file of the day, or if it is from another version of dray, sample
+// rewrites it.
 func (h *History) sample() {
 	s, err := h.measure(true)
 	if name := nameOf(s.at); name != h.today {

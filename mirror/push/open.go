@@ -17,10 +17,10 @@ type OpenUpload struct {
 
 // Uploads lists the open uploads by their repositories. Their IDs are left out, because somebody
 // who knows the ID of an anonymous client's upload may continue it.
-func (p *Pusher) Uploads() []OpenUpload {
-	all := []OpenUpload{}
+func (p *Pusher) Uploads() []*OpenUpload {
+	all := []*OpenUpload{} // pointers share one copy of the sorting code
 	for _, s := range p.sessions.all() {
-		o := OpenUpload{Upstream: s.repo.Up.Name, Repository: s.repo.Name, User: s.user, Bytes: s.blob.Size()}
+		o := &OpenUpload{Upstream: s.repo.Up.Name, Repository: s.repo.Name, User: s.user, Bytes: s.blob.Size()}
 		select {
 		case <-s.mu:
 			o.Last = s.lastUsed
@@ -29,7 +29,7 @@ func (p *Pusher) Uploads() []OpenUpload {
 		}
 		all = append(all, o)
 	}
-	slices.SortFunc(all, func(a, b OpenUpload) int {
+	slices.SortFunc(all, func(a, b *OpenUpload) int {
 		return cmp.Or(cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Repository, b.Repository), cmp.Compare(b.Bytes, a.Bytes))
 	})
 	return all

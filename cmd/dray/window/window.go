@@ -37,7 +37,7 @@ type Parts struct {
 	Inventory  *inventory.Inventory
 	Explain    func(context.Context, explain.Query) (api.Explanation, error)
 	Queue      func() api.Queued
-	Uploads    func() []push.OpenUpload
+	Uploads    func() []*push.OpenUpload
 	History    *history.History
 	// Fleet is nil if dray is no member of a fleet.
 	Fleet func(context.Context) (api.Fleet, error)
@@ -143,7 +143,7 @@ func (p Parts) uploads() []page.Upload {
 	open := p.Uploads()
 	all := make([]page.Upload, len(open))
 	for i, u := range open {
-		all[i] = page.Upload(u)
+		all[i] = page.Upload(*u)
 	}
 	return all
 }

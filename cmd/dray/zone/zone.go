@@ -39,9 +39,9 @@ const (
 func Find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// No proxy is asked: it would answer for the machine that it runs on. Without Freeze, the AWS SDK
-	// would wait for 250 ms for a connection and for 500 ms for an answer, which is little for a machine
-	// that has just started.
+	// No proxy is asked: it would answer for the machine that it runs on. Without Freeze, the AWS
+	// SDK would wait for 250 ms for a connection and for 500 ms for an answer, which is little for
+	// a machine that has just started.
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true }).Freeze()
 	ask := ofInstance
 	if os.Getenv(taskVariable) != "" {
