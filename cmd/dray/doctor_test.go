@@ -287,7 +287,7 @@ func TestDoctorPath(t *testing.T) {
 				t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
 				t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.URL)
 			}
-			_, found := s.doctored(nil)
+			_, found := s.doctored(nil, "--timeout", "1m")
 			if f := found["aws.path"]; f.Status != tc.want || !strings.Contains(f.Text, tc.text) {
 				t.Errorf("%+v", f)
 			}

@@ -35,8 +35,9 @@ const metadataEndpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 // nowhere is a URL at which nobody listens.
 const nowhere = "http://127.0.0.1:1"
 
-// leadNowhere keeps tests from services of AWS for which they have no stand-in.
-// Processes of tests have the stand-ins that tests give them.
+// leadNowhere keeps tests from services of AWS for which they have no stand-in, and lets them wait
+// longer for that of the metadata of an instance. Processes of tests have the stand-ins that tests
+// give them.
 func leadNowhere() {
 	if os.Getenv(asDray) == "" {
 		for _, v := range os.Environ() {
@@ -48,7 +49,7 @@ func leadNowhere() {
 	if os.Getenv("AWS_ENDPOINT_URL") == "" {
 		os.Setenv("AWS_ENDPOINT_URL", nowhere)
 	}
-	layerHost = nowhere
+	layerHost, pathPatience = nowhere, time.Minute
 }
 
 // TestMain fails when a goroutine of a whole dray outlives it.

@@ -30,7 +30,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// pathPatience bounds the time to find out how layers are reached.
+// pathPatience is the default of Parts.Patience.
 const pathPatience = 2500 * time.Millisecond
 
 // Parts are what the questions are asked by.
@@ -43,6 +43,8 @@ type Parts struct {
 	LayerHost string
 	// EC2 is the URL of the EC2 API; empty for that of the region.
 	EC2 string
+	// Patience bounds the time to find out how layers are reached; 0 means 2.5 s.
+	Patience time.Duration
 }
 
 // Options adds the questions to the options of the doctor.
@@ -86,7 +88,7 @@ func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, pathPatience)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Patience, pathPatience))
 	defer cancel()
 	aws, err := p.AWS(ctx)
 	if err != nil {
