@@ -385,7 +385,9 @@ func failures() []failure {
 			removed: mutation{sendFile, "protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1", "protocol == p.me.Protocol"},
 		},
 		{
-			name: "versions two apart", bytes: 2.01, held: true, ahead: 2,
+			// If the member of the other version is the holder, the other two cannot read from it, and its
+			// lease keeps them from having a holder of their own.
+			name: "versions two apart", bytes: 3.01, held: true, ahead: 2,
 			after: func(r *round) {
 				if log := read(r, r.members[0].logFile); !strings.Contains(string(log), "speaks another protocol") {
 					r.wrong("a member that speaks another protocol is not named")
