@@ -158,8 +158,8 @@ func explainedRights(w io.Writer, c api.ExplainedCaller) {
 }
 
 func tagText(t api.ExplainedTag, now time.Time) string {
-	until := func(at time.Time) string { return fmt.Sprintf("for %s more", about(at.Sub(now))) }
-	said := fmt.Sprintf("It means %s, as the upstream said %s ago.", t.Digest, about(now.Sub(t.Asked)))
+	until := func(at time.Time) string { return fmt.Sprintf("for %s more", api.About(at.Sub(now))) }
+	said := fmt.Sprintf("It means %s, as the upstream said %s ago.", t.Digest, api.About(now.Sub(t.Asked)))
 	old := " If the upstream fails, it is not served any more."
 	if t.Stale.After(now) {
 		old = " If the upstream fails, it is served " + until(t.Stale) + "."
@@ -181,10 +181,10 @@ func tagText(t api.ExplainedTag, now time.Time) string {
 	case api.TagLost:
 		return said + " Its manifest is not here any more, so a client waits for the upstream."
 	case api.TagAbsent:
-		return fmt.Sprintf("The upstream said %s ago that there is no such tag (%s). dray repeats that %s.", about(now.Sub(t.Asked)), t.Reason, until(t.Absent))
+		return fmt.Sprintf("The upstream said %s ago that there is no such tag (%s). dray repeats that %s.", api.About(now.Sub(t.Asked)), t.Reason, until(t.Absent))
 	case api.TagExpired:
 		if t.Digest == "" {
-			return fmt.Sprintf("The upstream said %s ago that there is no such tag. dray does not rely on that any more.", about(now.Sub(t.Asked)))
+			return fmt.Sprintf("The upstream said %s ago that there is no such tag. dray does not rely on that any more.", api.About(now.Sub(t.Asked)))
 		}
 		return said + " dray does not rely on that any more."
 	}
@@ -298,7 +298,7 @@ func explainedUpstream(w io.Writer, e api.Explanation) {
 	text := "dray asks it."
 	switch {
 	case u.Down != "":
-		text = fmt.Sprintf("dray does not ask it for %s: %s.", about(u.Until.Sub(e.Time)), u.Down)
+		text = fmt.Sprintf("dray does not ask it for %s: %s.", api.About(u.Until.Sub(e.Time)), u.Down)
 	case u.Failures > 0:
 		text = fmt.Sprintf("dray asks it, although %s in a row failed.", counted(u.Failures, "question"))
 	}
@@ -315,24 +315,11 @@ func explainedUpstream(w io.Writer, e api.Explanation) {
 			limit = fmt.Sprintf("%.4g a second", o.PerSecond)
 		}
 		if !o.Paused.IsZero() {
-			limit += fmt.Sprintf(", paused for %s: %s", about(o.Paused.Sub(e.Time)), o.Last)
+			limit += fmt.Sprintf(", paused for %s: %s", api.About(o.Paused.Sub(e.Time)), o.Last)
 		}
 		fmt.Fprintf(w, "  %s\t%s\t%d waiting\n", o.Name, limit, o.Waiting)
 	}
 	if q := u.Quota; q != nil {
-		fmt.Fprintf(w, "  %d of %d pulls were left %s ago.%s\n", q.Remaining, q.Limit, about(e.Time.Sub(q.Asked)), map[bool]string{true: " They are left to clients."}[q.Reserved])
+		fmt.Fprintf(w, "  %d of %d pulls were left %s ago.%s\n", q.Remaining, q.Limit, api.About(e.Time.Sub(q.Asked)), map[bool]string{true: " They are left to clients."}[q.Reserved])
 	}
-}
-
-// about formats a duration roughly.
-func about(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0f s", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0f min", d.Minutes())
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%.0f h", d.Hours())
-	}
-	return fmt.Sprintf("%.0f days", d.Hours()/24)
 }

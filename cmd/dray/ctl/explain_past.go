@@ -23,7 +23,7 @@ func explainedPast(w io.Writer, e api.Explanation) {
 		section(w, "Last push", verdictText(*v, e.Time)...)
 	}
 	if len(e.Misses.Items) == 0 {
-		section(w, "Last misses", fmt.Sprintf("In the last %s, each request for it was answered from the cache, or there was none.", about(e.Time.Sub(e.Misses.Since))))
+		section(w, "Last misses", fmt.Sprintf("In the last %s, each request for it was answered from the cache, or there was none.", api.About(e.Time.Sub(e.Misses.Since))))
 		return
 	}
 	section(w, "Last misses")
@@ -49,7 +49,7 @@ func explainedRequest(w io.Writer, all api.Misses) {
 }
 
 func lastPullText(p api.LastPull, now time.Time) string {
-	when := about(now.Sub(p.At)) + " ago"
+	when := api.About(now.Sub(p.At)) + " ago"
 	if p.Active {
 		when = "now"
 	}
@@ -88,7 +88,7 @@ func verdictText(v api.Verdict, now time.Time) []string {
 	if by == "" {
 		by = "a client without credentials"
 	}
-	lines := []string{fmt.Sprintf("A push by %s %s the checks %s, %s ago.", by, cmp.Or(outcome, v.Outcome), v.Checks, about(now.Sub(v.At)))}
+	lines := []string{fmt.Sprintf("A push by %s %s the checks %s, %s ago.", by, cmp.Or(outcome, v.Outcome), v.Checks, api.About(now.Sub(v.At)))}
 	if v.Message != "" {
 		lines = append(lines, strings.Split(v.Message, "\n")...)
 	}
@@ -148,7 +148,7 @@ func seconds(s float64) string { return fmt.Sprintf("%.3g s", s) }
 func causeText(m api.Miss, now time.Time) string {
 	since := "earlier"
 	if !m.Since.IsZero() {
-		since = about(m.At.Sub(m.Since)) + " before"
+		since = api.About(m.At.Sub(m.Since)) + " before"
 	}
 	switch m.Cause {
 	case api.MissNew:

@@ -67,10 +67,10 @@ func forecast(d *diskView) (all []string) {
 	switch {
 	case d.Measured == 0:
 	case d.Growth <= 0:
-		all = append(all, fmt.Sprintf("It has not grown in the last %s.", about(d.Measured)))
+		all = append(all, fmt.Sprintf("It has not grown in the last %s.", api.About(d.Measured)))
 	default:
 		days := float64(left) / d.Growth
-		all = append(all, fmt.Sprintf("In the last %s it grew by %s a day. If that goes on, it is full in %s.", about(d.Measured), size(int64(d.Growth)), about(time.Duration(min(days, maxDays)*float64(24*time.Hour)))))
+		all = append(all, fmt.Sprintf("In the last %s it grew by %s a day. If that goes on, it is full in %s.", api.About(d.Measured), size(int64(d.Growth)), api.About(time.Duration(min(days, maxDays)*float64(24*time.Hour)))))
 	}
 	if d.Unverified > 0 {
 		all = append(all, fmt.Sprintf("dray did not stop cleanly, and has yet to verify %s.", count(d.Unverified, "blob", "blobs")))

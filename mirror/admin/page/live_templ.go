@@ -658,7 +658,7 @@ func activity(e api.LiveEntry, now time.Time) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		} else {
-			templ_7745c5c3_Err = mark("off", "idle "+about(now.Sub(e.Last))).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = mark("off", "idle "+api.About(now.Sub(e.Last))).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

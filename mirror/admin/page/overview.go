@@ -105,7 +105,7 @@ func (h *Handler) counted(f frame) []figure {
 	}
 	since := "since the start"
 	if !s.Started.IsZero() {
-		since = "in " + about(f.At.Sub(s.Started))
+		since = "in " + api.About(f.At.Sub(s.Started))
 	}
 	return []figure{
 		{"Layers held", percent(s.HitRatio), "of those that clients asked for " + since, ""},

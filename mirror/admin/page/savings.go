@@ -40,7 +40,7 @@ func timeSaved(up api.UpstreamSavings) string {
 	if up.SavedSeconds == nil {
 		return fmt.Sprintf("unknown, %d of 20 samples", up.Samples)
 	}
-	return about(time.Duration(*up.SavedSeconds * float64(time.Second)))
+	return api.About(time.Duration(*up.SavedSeconds * float64(time.Second)))
 }
 
 // The columns of the tables of savings. Those that begin with # are numbers.

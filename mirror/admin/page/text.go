@@ -37,25 +37,12 @@ func sizeOr(n int64) string {
 	return size(n)
 }
 
-// about formats a duration roughly.
-func about(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0f s", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0f min", d.Minutes())
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%.0f h", d.Hours())
-	}
-	return fmt.Sprintf("%.0f days", d.Hours()/24)
-}
-
 // ago says how long before now something was.
 func ago(at, now time.Time) string {
 	if at.IsZero() {
 		return "never"
 	}
-	return about(now.Sub(at)) + " ago"
+	return api.About(now.Sub(at)) + " ago"
 }
 
 // stamp is a time as programs read it.
