@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// ErrAbandoned ends a fetch that no one reads any more; see [Abandon]. No reader gets it.
+// ErrAbandoned is the reason for stopping a fetch whose readers have all left; see [Abandon]. No
+// reader gets this error.
 var ErrAbandoned = errors.New("fetch abandoned by its readers")
 
-// Abandon says what happens to a fetch that all readers have left. The fetch is stopped after Grace
-// if both StopAbove and FinishPercent allow that. Otherwise it goes on to its end.
+// Abandon says what happens to a fetch that all readers have left. After Grace, the cache stops the
+// fetch if both StopAbove and FinishPercent allow that. Otherwise the fetch goes on to its end.
 type Abandon struct {
 	// StopAbove is a length in bytes. The fetch of a blob up to this length is never stopped. Zero
 	// means that no fetch is stopped. If the length of a blob is not known, the bytes that have
 	// arrived count instead.
 	StopAbove int64
-	// FinishPercent is a share of the blob in percent. A fetch that has got at least this share goes
-	// on to its end. Zero means 50.
+	// FinishPercent is a share of the blob in percent. A fetch that has received at least this share
+	// goes on to its end. Zero means 50.
 	FinishPercent int
 	// Grace is how long a fetch continues without readers before it is stopped. A client that comes
 	// back within this time finds the fetch still running. Zero means 10 s.

@@ -19,7 +19,7 @@ type answer struct {
 	end       int64       // see Stream.End
 	follows   bool        // see Stream.Follows
 	closeBody func()      // closes body, and returns when body is closed
-	keepOpen  func() bool // once called, the end of ctx no longer closes body
+	keepOpen  func() bool // after a call of keepOpen, the end of ctx does not close body
 }
 
 func newAnswer(ctx context.Context, stop context.CancelCauseFunc, s Stream) *answer {

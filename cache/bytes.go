@@ -13,8 +13,8 @@ type Source string
 const (
 	SourceMemory Source = "memory"
 	SourceDisk   Source = "disk"
-	SourceFlight Source = "flight" // joined a fetch that another reader has started
-	SourceOrigin Source = "origin" // started the fetch, or is the first reader of a prefetch
+	SourceFlight Source = "flight" // a fetch that another reader has started
+	SourceOrigin Source = "origin" // a fetch that this reader has started, or a prefetch whose first reader this is
 	SourceDirect Source = "direct" // passed through, because the cache could not store or read the blob
 )
 
@@ -22,7 +22,7 @@ const (
 // blob through.
 type bytesAt interface {
 	readAt(ctx context.Context, p []byte, off int64) (int, error)
-	total() int64                           // length of the whole, or -1
+	total() int64                           // length of the blob in bytes, or -1 if unknown
 	raw() io.ReaderAt                       // reads bytes that have arrived, without waiting
 	waitVerified(ctx context.Context) error // waits until the bytes are known to be right or wrong
 	close() error                           // may be called during readAt

@@ -20,14 +20,14 @@ type Options struct {
 	Disk *disk.Dir
 	// MemoryBytes bounds the bytes of small objects in memory (see Put and Bytes). Zero means 64 MiB.
 	MemoryBytes int64
-	// StallTimeout ends a request to an origin that gives nothing for this time. Zero means 30 s.
+	// StallTimeout ends a request to an origin that sends no bytes for this time. Zero means 30 s.
 	StallTimeout time.Duration
 	// MaxResumes bounds how often one fetch is resumed after its origin broke off. The count starts
 	// again each time at least 32 MiB have arrived without a break. Zero means 5.
 	MaxResumes int
 	// Abandon says what happens to a fetch that all readers have left.
 	Abandon Abandon
-	// Logger gets events that no caller is told about. Nil discards them.
+	// Logger gets events that no method returns to its caller. Nil discards them.
 	Logger *slog.Logger
 }
 
@@ -148,10 +148,12 @@ type Holding struct {
 	Arriving bool
 }
 
-// Held reports whether Open needs no fetch, unless the blob turns out to be damaged.
+// Held reports whether memory or disk holds the blob. Open then fetches the blob only if it turns
+// out to be damaged.
 func (h Holding) Held() bool { return h.InMemory || h.Disk != nil }
 
-// Inspect returns where a blob is. Inspect is no use of the blob: it changes no order of eviction.
+// Inspect returns where a blob is. Inspect does not count as a use of the blob, so it does not
+// affect eviction.
 func (c *Cache) Inspect(d digest.Digest) Holding {
 	h := Holding{Size: -1, Arriving: c.flights.has(d)}
 	if p, ok := c.memory.Peek(d); ok {

@@ -18,8 +18,8 @@ func (w *workers) demanded() {
 	}
 }
 
-// serveDemands starts extra helpers for the demands that no worker serves, unless idle workers can
-// serve them. It needs mu.
+// serveDemands starts extra helpers for the demands that no worker serves. If there are idle
+// workers, it wakes these instead. It needs mu.
 func (w *workers) serveDemands() {
 	demands, _ := w.waitedFor()
 	for w.ctx.Err() == nil && w.free.firstIn(demands) >= 0 {
@@ -38,8 +38,8 @@ func (w *workers) serveDemands() {
 }
 
 // waitedFor returns the demands that a worker may serve, and the offset of the first gap. While the
-// leader follows another fetch, its stream soon brings what is in its piece and in the next one. It
-// needs mu.
+// leader follows another fetch, waitedFor leaves out the demands up to the end of the next piece,
+// because the leader's stream soon brings their bytes. It needs mu.
 func (w *workers) waitedFor() (demands []span, mark int64) {
 	demands, mark = w.g.waitedFor()
 	if w.followed > 0 {
@@ -57,8 +57,8 @@ func (w *workers) keep() int {
 	return w.Streams - 1
 }
 
-// claim takes a piece for a worker of role r. It returns an empty piece if there is none for that
-// role. Pieces that readers wait for come first. But the hash needs the blob in order. If all
+// claim takes a piece for a worker of role r. It returns an empty piece if there is no piece for
+// that role. Pieces that readers wait for come first. But the hash needs the blob in order. If all
 // workers fetched only for readers, most hashing would come at the end. So the leader fetches in
 // order. While extra helpers serve the readers, the other helpers also fetch in order. When the
 // hash lags, extra helpers fetch every second piece in order. claim needs mu.

@@ -18,8 +18,8 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	// verifyEarlier waits until the bytesAt that this one replaced has verified the bytes that it
-	// handed out. nil means that nothing needs to wait for that.
+	// verifyEarlier waits until the bytes that the replaced bytesAt handed out are verified. It is nil
+	// if finish need not wait for that.
 	verifyEarlier func(context.Context) error
 	off           int64           // the offset of the next byte to hand out
 	at            int64           // the offset of the next byte of x; below off while bytes are fetched again to hash them
@@ -74,7 +74,7 @@ func (d *directBytes) use(x *fetch) {
 // replay hashes the bytes before d.off, so that the whole blob can be verified in the end. It reads
 // these bytes from old, which has handed them out. If old cannot be read, the bytes are fetched
 // again. Their hash then says nothing about the bytes that old handed out, so [directBytes.finish]
-// also waits until old has verified those.
+// also waits until old has verified the bytes that it handed out.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -203,8 +203,8 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-// raw implements bytesAt. It returns no bytes, because no reader needs them: raw is for bytes that
-// come from a file, or that a directBytes replaces.
+// raw implements bytesAt. It returns no bytes, because no caller needs them: raw is called only for
+// bytes that come from a file, and for bytes that a directBytes replaces.
 func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) }
 
 func (d *directBytes) waitVerified(context.Context) error { return nil }

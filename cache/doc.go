@@ -7,10 +7,11 @@
 //     its origin makes no progress, or if all readers have left (see [Abandon]). A reader that is
 //     slow or leaves does not affect other readers.
 //   - A reader that reads from byte 0 never receives the last byte before the digest of the whole
-//     is known to match. So wrong bytes always look cut off, never complete.
+//     blob is known to match. So wrong bytes always look cut off, never complete.
 //   - A pull does not fail because the cache fails: when the disk fails, each reader continues with
 //     a fetch of its own, and the failure is counted.
-//   - Open returns errors of an origin unchanged. After an error, the next caller asks again.
+//   - Open returns errors of an origin unchanged. After an error, the next call of Open asks its
+//     origin again.
 //
 // A [Cache] consists of these parts, which share the disk, the log, counters and buffers:
 //   - fetcher: sends requests to origins, resumes answers that break off (fetch), and makes

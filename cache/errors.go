@@ -25,7 +25,7 @@ var (
 	ErrDigest = disk.ErrDigest
 	// ErrInUse says that Purge left a blob alone because it is open or pinned, or a push needs it.
 	ErrInUse = disk.ErrInUse
-	// ErrStalled says that an origin gave nothing for Options.StallTimeout.
+	// ErrStalled says that an origin sent no bytes for Options.StallTimeout.
 	ErrStalled = errors.New("origin makes no progress")
 	// ErrAborted is the error that followers of an upload get when it was aborted without a reason.
 	ErrAborted = errors.New("upload aborted")
@@ -48,11 +48,12 @@ func (e *localError) Unwrap() error { return e.err }
 // reasonRead is the reason of a localError for bytes that could not be read from the cache.
 const reasonRead = "read"
 
-// reasonAgain is the reason of a localError for wrong bytes of one of the places that an origin
-// asks; see [Observer]. It is not a failure of the cache, so it is not counted as one.
+// reasonAgain is the reason of a localError that makes readers fetch the blob again. One of the
+// places that an origin asks has sent wrong bytes; see [Observer]. The cache itself has not failed,
+// so no failure is counted.
 const reasonAgain = "again"
 
-// local makes a localError of an error of the disk. The parameter reason names the step that
+// local turns an error of the disk into a localError. The parameter reason names the step that
 // failed. ErrFull and ErrTooLarge have their own reasons.
 func local(reason string, err error) *localError {
 	switch {
@@ -64,7 +65,7 @@ func local(reason string, err error) *localError {
 	return &localError{reason, err}
 }
 
-// noEOF turns io.EOF into io.ErrUnexpectedEOF, because more bytes had to follow.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF. It is for reads after which more bytes must follow.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -22,7 +22,7 @@ var errNoRanges = errors.New("origin ignores ranges")
 // fetcher sends requests to origins.
 type fetcher struct {
 	*resources
-	stall      time.Duration // how long an origin may give nothing
+	stall      time.Duration // how long an origin may send no bytes
 	maxResumes int
 	open       func(context.Context, Blob, Origin) (*Reader, error) // Cache.Open
 }
@@ -36,7 +36,7 @@ type fetch struct {
 	giveUp context.CancelCauseFunc // cancels ctx, with a reason
 
 	off        int64 // the offset of the next byte
-	size       int64 // of the whole blob, or -1
+	size       int64 // length of the whole blob in bytes, or -1 if unknown
 	end        int64 // the offset at which to stop; -1 means the end of the blob
 	partOnly   bool  // fail with errNoRanges if the origin ignores the range
 	whole      bool  // the origin's newest answer ignored the range
@@ -48,7 +48,7 @@ type fetch struct {
 }
 
 // fetch prepares a fetch of the bytes from off on. The parameter hint is the length of the whole
-// blob, or negative if unknown. It is used if the origin does not give the length.
+// blob, or negative if unknown. The fetch uses hint if the origin does not give the length.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
@@ -166,8 +166,8 @@ func (f *fetch) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// atEnd reports whether the blob ends at f.off. The body returned err there. A blob of unknown size
-// ends where its body ends.
+// atEnd reports whether the blob ends at f.off. err is the error that the body returned at f.off. A
+// blob of unknown size ends where its body ends.
 func (f *fetch) atEnd(err error) bool {
 	if f.size < 0 && err == io.EOF {
 		f.size = f.off
@@ -175,8 +175,8 @@ func (f *fetch) atEnd(err error) bool {
 	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer. It first discards the bytes to skip. Where an answer ends by
-// itself (see [Stream.End]), it asks the origin for what follows.
+// readBody reads from the answer. It first discards the bytes to skip. If the answer ends before
+// the blob (see [Stream.End]), readBody asks the origin for the bytes that follow.
 func (f *fetch) readBody(p []byte) (n int, err error) {
 	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end && f.off != f.size {
 		f.disconnect()
@@ -206,7 +206,7 @@ func (f *fetch) readBody(p []byte) (n int, err error) {
 }
 
 // resumeGain is the number of bytes after which resumptions are counted from zero again. Over a bad
-// line a large blob breaks off more often than a small one.
+// line, the fetch of a large blob breaks off more often than that of a small blob.
 const resumeGain = 32 << 20
 
 // resume continues a broken fetch at f.off, or returns the error that prevents this.

@@ -14,8 +14,9 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain tells the caller to look on disk again. Either the blob has appeared there, or the
-// origin that refused belongs to a caller with another Via.
+// errLookAgain tells the caller to look for the blob again, first on disk. Either the blob has
+// appeared on disk, or the flight failed for a reason that need not concern this caller, such as a
+// refusal by an origin with another Via.
 var errLookAgain = errors.New("look again")
 
 // flight is the fetch of a digest that is under way.
@@ -23,7 +24,7 @@ type flight struct {
 	digest digest.Digest
 	via    string
 	ready  chan struct{} // closed when the origin has answered
-	// observer is that of the caller that started the flight; it may be nil.
+	// observer is the observer of the caller that started the flight; it may be nil.
 	observer Observer
 
 	// Set before ready is closed. The field file is also guarded by flights.mu.
@@ -131,7 +132,7 @@ func (s *flights) wait(ctx context.Context, b Blob, origin Origin, f *member) (*
 		return nil, errLookAgain
 	case f.err != nil:
 		return nil, f.err
-	case f.local != nil && f.follows: // the origin's answer is for a caller that reads
+	case f.local != nil && f.follows: // leave the origin's answer to a caller that has an origin
 		return nil, ErrNotFound
 	case f.local != nil:
 		return s.passThrough(ctx, b, origin, s.takeHandOff(f.flight))
@@ -185,7 +186,7 @@ func (s *flights) joinLocked(b Blob) *member {
 	return m
 }
 
-// deliver gives the file to the waiting callers, and counts each as a user of it.
+// deliver gives the file to the waiting callers, and counts each caller as a user of the file.
 func (s *flights) deliver(f *flight, file *growing) {
 	s.mu.Lock()
 	f.file = file
@@ -195,8 +196,8 @@ func (s *flights) deliver(f *flight, file *growing) {
 }
 
 // leave stops counting a caller as waiting. If deliver has counted the caller as a user of the
-// file, and the caller got no reader, leave also ends that use. The last waiting caller closes an
-// answer that no caller took over.
+// file, and the caller got no reader, leave also ends that use. When the last waiting caller
+// leaves, leave closes the origin's answer if no caller took it over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -347,7 +348,7 @@ func (s *flights) finish(f *flight, b Blob, err error) {
 		return
 	}
 	if why, ok := errors.AsType[*localError](err); ok {
-		s.degraded(why, b.Digest) // before readers learn of it
+		s.degraded(why, b.Digest) // before readers get the error
 		g.fail(why)
 		return
 	}

@@ -8,9 +8,9 @@ import (
 )
 
 // Follow returns a reader of a blob that is held, or that a fetch under way brings. It starts no
-// fetch: if there is none, it returns ErrNotFound. It waits until the origin has answered, and
-// returns the origin's error. Neither the call nor its reader counts as an open. The bytes of a
-// reader that is not [Reader.Held] are not verified before the last one.
+// fetch: if the blob is not held and no fetch is under way, Follow returns ErrNotFound. Follow
+// waits until the origin has answered. If the origin fails, Follow returns its error. The call does
+// not count as an open. If [Reader.Held] is false, the bytes before the last one are not verified.
 func (c *Cache) Follow(ctx context.Context, d digest.Digest) (*Reader, error) {
 	b := Blob{Digest: d, Size: -1, Ahead: true}
 	for range maxLooks {
@@ -34,10 +34,10 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 		return nil, ErrNotFound
 	}
 	m.follows = true
-	b.Via = m.via // the refusal of its origin is the answer
+	b.Via = m.via // so that wait returns the error of the flight's origin
 	r, err := s.wait(ctx, b, notHere, m)
 	if r != nil {
-		r.blob.Via = "" // so that no other caller takes the answer of notHere for its own
+		r.blob.Via = "" // so that no other caller gets the error of notHere
 	}
 	return r, err
 }

@@ -10,36 +10,35 @@ import (
 )
 
 const (
-	// wakeStep and wakeDelay bound how often readers are woken: after this many bytes or after this
-	// time, whichever comes first. If many readers were woken every 64 KiB, they would cost twice as
-	// much.
+	// wakeStep and wakeDelay bound how often readers are woken: after wakeStep new bytes or after
+	// wakeDelay, whichever comes first. Waking many readers every 64 KiB would cost twice as much.
 	wakeStep  = 256 << 10
 	wakeDelay = 2 * time.Millisecond
 )
 
 // growing is a file that many readers read while it is written. One goroutine appends to it. If the
 // length is announced, several goroutines may write different parts instead. Until the file is
-// complete, one byte is withheld: the last of the announced length, or the newest if the length is
-// not known. Flights and uploads write to growing files.
+// complete, one byte is withheld: the last byte of the announced length, or the newest byte if the
+// length is not known. Flights and uploads write to growing files.
 //
-// The writer and each reader are users, who join and leave. The last user closes the file. A reader
-// without bytes at its offset waits until the channel changed is closed (await, wait). The writer
-// reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report closes the
-// channel, at once or a little later (wakeLocked). The reader then looks again.
+// The writer and each reader are users, which join and leave. The last user closes the file. A
+// reader without bytes at its offset waits until the channel changed is closed (await, wait). The
+// writer reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report
+// closes the channel, at once or a little later (wakeLocked). The reader then looks again.
 type growing struct {
 	src      io.ReaderAt
 	free     func() error // closes src; called once, when the last user has left
-	demanded func()       // told of each new demand; nil if nothing is fetched on demand
+	demanded func()       // called after each new demand; nil if nothing is fetched on demand
 
 	mu          sync.Mutex    // guards the fields below; leaf lock
 	users       int           // the writer and the readers
 	unreadTimer *time.Timer   // runs while there are no readers; nil for an upload, and for a flight that is never stopped
 	grace       time.Duration // how long unreadTimer runs
-	length      int64         // the announced length, or the final one after complete, or -1
+	length      int64         // the announced length, or -1 if unknown; after complete, the final length
 	arrivals                  // the parts that were written
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
-	demands     []span        // what readers wait for past the first missing byte, the oldest first
+	demands     []span        // the bytes that readers wait for past the first missing byte, the oldest demand first
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if no reader waits
@@ -89,7 +88,8 @@ func (g *growing) advance(n int) {
 	g.moreLocked(n)
 }
 
-// arrive reports that n more bytes can be read at off. They were not reported before.
+// arrive reports that n more bytes can be read at off. These bytes must not have been reported
+// before.
 func (g *growing) arrive(off int64, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -217,8 +217,8 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 	return slices.Clone(g.demands), g.written
 }
 
-// lags reports whether more bytes have arrived after the first gap than are missing. The hash,
-// which needs the bytes in order, then has more left to do than the streams.
+// lags reports whether more bytes have arrived after the first gap than are missing. The hash needs
+// the bytes in order. It then has more bytes left to process than the streams.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -251,8 +251,8 @@ func (g *growing) waitVerified(ctx context.Context) error {
 	}
 }
 
-// readAt reads bytes at off. If there are none yet, it waits for them until ctx ends. The parameter
-// until is as in await.
+// readAt reads bytes at off. If there are none yet, it waits for them until ctx ends. For the
+// parameter until, see await.
 func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, error) {
 	limit, err := g.await(ctx, off, until)
 	if err != nil {

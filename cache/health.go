@@ -17,7 +17,7 @@ type trouble struct {
 	err error
 }
 
-// note remembers a failure of the disk. ErrTooLarge is no such failure.
+// note records a failure of the disk. It ignores ErrTooLarge.
 func (t *trouble) note(err error) {
 	if errors.Is(err, ErrTooLarge) {
 		return
@@ -27,7 +27,7 @@ func (t *trouble) note(err error) {
 	t.at, t.err = time.Now(), err
 }
 
-// recent returns the newest failure, if it happened within troubleLasts.
+// recent returns the newest failure if it happened within troubleLasts, or else nil.
 func (t *trouble) recent() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

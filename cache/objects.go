@@ -18,7 +18,7 @@ type objects struct {
 	memory *memory.LRU
 }
 
-// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest if p
+// Put stores a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest if p
 // is not the content of b. If the disk fails, Put counts the failure and returns nil. p must not be
 // changed afterwards.
 func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
@@ -55,8 +55,8 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 }
 
 // Bytes returns a small object, whose digest was verified, from memory or disk. Bytes returns
-// ErrNotFound if neither holds the object or the disk fails, and ErrTooLarge if the object is
-// longer than maxBytes. The bytes must not be changed.
+// ErrNotFound if neither of them holds the object, or if the disk fails. It returns ErrTooLarge if
+// the object is longer than maxBytes. The caller must not change the bytes.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.Get(d); ok {
 		if int64(len(p)) > maxBytes {

@@ -11,15 +11,15 @@ import (
 type Blob struct {
 	Digest digest.Digest
 	Size   int64 // length in bytes, which no origin may exceed; negative if unknown
-	// Via names the place that the caller's origin asks. Callers share one fetch whatever their Via
-	// is. A refusal is shared only by callers with the same Via, because it says nothing about another
-	// place. Callers with another Via then ask their own origins.
+	// Via names the place that the caller's origin asks. All callers share one fetch, even if their
+	// Via differs. If the origin of the fetch refuses, only callers with the same Via get its error,
+	// because another place may have the blob. The other callers then ask their own origins.
 	Via string
 	// Split says how a large blob is fetched in several parts at once; nil means in one part.
 	Split *Split
-	// Ahead says that the caller does not read, but fetches for later readers. The call is not
-	// counted as an open. The first reader that joins the fetch has [SourceOrigin], as if that
-	// reader had started it.
+	// Ahead says that the caller does not read, but fetches for later readers. The call is not counted
+	// as an open. The first reader that joins the fetch has [SourceOrigin], as if that reader had
+	// started it.
 	Ahead bool
 	// Observer is told how the fetch that this caller started has ended. It may be nil.
 	Observer Observer
@@ -28,13 +28,13 @@ type Blob struct {
 // Observer is told of the end of a fetch.
 type Observer interface {
 	// Ended is called with nil if the blob is on disk and verified; readers may have its last byte
-	// before that. Otherwise it is called with the reason, before readers learn of it. A true result
-	// says that the reason concerns only one of the places that the origin asks. Readers then go on
-	// with their own origins instead of failing. Ended is also called if a fetch that is not cached
-	// has the wrong digest. It returns at once.
+	// before that call. Otherwise Ended is called with the reason of the failure, before readers get
+	// the error. A true result says that the reason concerns only one of the places that the origin
+	// asks. Readers then go on with their own origins instead of failing. Ended is also called if a
+	// fetch that is not cached has the wrong digest. Ended must return at once.
 	Ended(reason error) (again bool)
-	// Joined is called when another caller, with another observer, joins the fetch. It returns at
-	// once.
+	// Joined is called when another caller, with another observer, joins the fetch. Joined must return
+	// at once.
 	Joined(other Observer)
 }
 
@@ -50,10 +50,11 @@ type Stream struct {
 	Whole bool
 	// Follows says that another fetch, which goes on to the end of the blob, brings these bytes.
 	Follows bool
-	// End is the offset at which Body ends although the blob goes on; 0 if Body reaches as far as it
-	// was asked to. The origin is then asked again, which is no failure.
+	// End is the offset at which Body ends before the requested end; 0 if Body reaches the requested
+	// end. At End, the fetch asks the origin again. This does not count as a failure.
 	End int64
-	// Skip is how many bytes Body gives before the requested byte. They are read and discarded.
+	// Skip is how many bytes Body gives before the requested byte. The fetch reads and discards these
+	// bytes.
 	Skip int64
 }
 

@@ -10,15 +10,16 @@ import (
 )
 
 // windowPieces bounds how far the fetch in order runs ahead of the first gap in the file, in pieces
-// per stream. So pieces are still in the page cache when they are hashed. When the hash lags (see
-// growing.lags), there is no such bound.
+// per stream. Because of the bound, pieces are still in the page cache when they are hashed. When
+// the hash lags (see growing.lags), there is no such bound.
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
 // Each fetches one piece after another. The leader and the first helpers fetch the pieces in order,
-// which the hash needs. Extra helpers fetch what readers wait for (see demand.go), and stop when
-// nobody waits any more. A helper whose request is refused returns its piece and stops, and no more
-// helpers start. When no helper is left, the leader fetches all missing bytes by one request.
+// which the hash needs. Extra helpers fetch the bytes that readers wait for (see demand.go), and
+// stop when nobody waits any more. A helper whose request is refused returns its piece and stops,
+// and no more helpers start. When no helper is left, the leader fetches all missing bytes by one
+// request.
 //
 // While the leader's stream follows another fetch, the leader reads one piece after another from
 // it, and the only helpers are extra ones.
@@ -34,25 +35,25 @@ type workers struct {
 	team   sync.WaitGroup // the helpers and the hash
 
 	mu       sync.Mutex // guards the fields below; g.mu may be taken under it
-	helpers  int        // including extra ones and those that have not begun; each holds a slot
+	helpers  int        // number of helpers, including extra helpers and helpers that have not begun; each uses a slot
 	extras   int
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched
-	turn     bool   // true for every other piece of extra helpers: taken in order if the hash lags
+	turn     bool   // changes with each piece that an extra helper claims; if true and the hash lags, the piece is taken in order
 	refusal  refusal
-	followed int64 // where the leader's piece ends while its stream follows another fetch, else 0
+	followed int64 // the end of the leader's piece while its stream follows another fetch, or else 0
 	err      error
 	changed  chan struct{} // closed to wake the workers that wait
 }
 
-// refusal says what the workers of a fetch may not do any more.
+// refusal says how the workers of a fetch are limited after the origin has refused a part.
 type refusal int
 
 const (
 	noRefusal     refusal = iota
 	helperRefused         // no more helpers start
-	rangesRefused         // and the origin ignores ranges: no more pieces are handed out
+	rangesRefused         // the origin ignores ranges: no more helpers start, and no more pieces are handed out
 )
 
 // begin returns the workers for x. If the blob is known to be large enough, and a slot is free,
@@ -129,7 +130,7 @@ func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
 // mu.
 func (w *workers) divide(from int64) {
 	w.free = piecesOf(from, w.size, w.Piece)
-	w.fetching = 1 // the leader's first one
+	w.fetching = 1 // the leader's first piece
 	for range w.helpers {
 		var p span
 		if len(w.free) > 0 { // a helper begins with a whole piece; serveDemands divides pieces
@@ -146,7 +147,7 @@ func (w *workers) divide(from int64) {
 func (w *workers) lead(x *fetch) error {
 	role, p := roleLeader, span{x.off, x.end}
 	err := w.copy(x, &p)
-	if err != nil && w.followed == 0 { // only the leader sets it
+	if err != nil && w.followed == 0 { // only the leader sets followed
 		return err
 	}
 	for {
@@ -177,7 +178,8 @@ func (w *workers) lead(x *fetch) error {
 	}
 }
 
-// followPiece fetches a piece for the leader from x, which follows another fetch, or did so.
+// followPiece fetches a piece for the leader from x, which followed another fetch when the leader
+// last checked.
 func (w *workers) followPiece(x *fetch, p *span) error {
 	w.mu.Lock()
 	w.followed = p.to
@@ -189,7 +191,8 @@ func (w *workers) followPiece(x *fetch, p *span) error {
 	return w.copy(x, p)
 }
 
-// stillFollows notes whether x still follows another fetch. If it does not any more, helpers start.
+// stillFollows notes whether x still follows another fetch. If x has stopped following,
+// stillFollows starts helpers.
 func (w *workers) stillFollows(x *fetch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -234,7 +237,7 @@ type role int
 
 const (
 	roleHelper role = iota
-	roleExtra       // a helper for what readers wait for
+	roleExtra       // a helper for the bytes that readers wait for
 	roleLeader
 	roleWaiting // the leader after a refused piece: it waits for the helpers
 )

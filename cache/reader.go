@@ -129,8 +129,9 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 }
 
 // Passed moves the reader past the n bytes of the last stretch that were sent. err is the error
-// that ended the sending, or nil. If the file is the cause of err, the next byte cannot be read:
-// Passed then returns nil, and the next Read passes the blob through. Otherwise it returns err.
+// that ended the sending, or nil. If the next byte of the file cannot be read, the file is the
+// cause of err. Passed then returns nil, and the next Read passes the blob through. Otherwise
+// Passed returns err.
 func (r *Reader) Passed(n int64, err error) error {
 	r.advance(n)
 	if err == nil {
@@ -223,8 +224,8 @@ func (r *Reader) ended() error {
 }
 
 // rejoin makes the reader go on with a new fetch of the blob, which it starts or joins like any
-// other caller. The bytes of old were wrong somewhere. It returns ErrCorrupt if the bytes that the
-// reader has given are not those of the new fetch. It cannot know that about a reader of a range.
+// other caller. Some byte of old is wrong. rejoin returns ErrCorrupt if the bytes that the reader
+// has handed out differ from those of the new fetch. It cannot check that for a reader of a range.
 func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	again, err := r.open(r.ctx, r.blob, r.origin)
 	if err != nil {
@@ -252,8 +253,8 @@ func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	return at, nil
 }
 
-// follow moves the reader to the position of another one. If that has read from byte 0 without a
-// gap, the bytes that it read from old have to be the same here.
+// follow moves r to the position of other. If other has read from byte 0 without a gap, follow
+// returns ErrCorrupt if r and old differ in the bytes up to that position.
 func (r *Reader) follow(other *Reader, old bytesAt) error {
 	if was, now := old.total(), r.Size(); was >= 0 && now >= 0 && was != now {
 		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)
@@ -276,7 +277,7 @@ func (r *Reader) follow(other *Reader, old bytesAt) error {
 }
 
 // failOver makes the reader pass the blob through from its position on. If the reader has read from
-// byte 0 without a gap, the whole is still verified.
+// byte 0 without a gap, the whole blob is still verified.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if why.reason == reasonAgain {
 		return r.rejoin(old)
@@ -339,8 +340,7 @@ func (r *Reader) Wait() error {
 	return at.waitVerified(r.ctx)
 }
 
-// Close ends the reader. It affects neither other readers nor the flight. Further calls do
-// nothing.
+// Close ends the reader. It affects neither other readers nor the flight. Further calls do nothing.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	closed, at, cancel, stretchFile := r.closed, r.at, r.cancel, r.stretchFile

@@ -8,19 +8,19 @@ import (
 	"dray/cache/disk"
 )
 
-// Resumable is what an earlier process left under a key: an upload that can be continued, or the
-// blob that an upload became when it was committed.
+// Resumable is an upload that an earlier process left under a key. Either the upload can be
+// continued, or it was committed as a blob.
 type Resumable struct {
 	Key  string
 	Note []byte
 	// Since is when the upload was last written to, or committed.
 	Since time.Time
-	// Upload is not committed yet. It is nil if Blob is set.
+	// Upload is the upload that can be continued; nil if Blob is set.
 	Upload *Upload
 	Blob   *ResumableBlob
 }
 
-// Close drops the upload, or stops keeping the blob.
+// Close drops the upload, or lets the disk evict the blob.
 func (k Resumable) Close() error {
 	if k.Upload != nil {
 		return k.Upload.Close()
@@ -54,18 +54,18 @@ func (c *Cache) Recover() []Resumable {
 	return all
 }
 
-// ResumableBlob is a blob that this process or an earlier one received. It is not evicted before
-// Close, and is left to the next process if Close is not called.
+// ResumableBlob is a blob that this process or an earlier one received. The disk does not evict it
+// before Close. If Close is not called, Recover returns the blob in the next process.
 type ResumableBlob struct {
 	Blob
 	key  string
 	disk *disk.Dir
 }
 
-// Close stops keeping the blob.
+// Close lets the disk evict the blob.
 func (b *ResumableBlob) Close() error { return b.disk.Forget(b.key) }
 
-// Suspend leaves the blob to the next process, which keeps it, too.
+// Suspend does nothing: without Close, Recover returns the blob in the next process.
 func (b *ResumableBlob) Suspend() error { return nil }
 
 // Keep ends the use of an upload that has a key and was committed as b, and keeps b from being

@@ -21,13 +21,14 @@ type Split struct {
 	// no additional stream is left, the fetch gets the missing bytes from its Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 	// First is a Part for the first stream of a fetch. It may wait as long as an Origin may. If its
-	// Stream follows another fetch (see [Stream.Follows]), it may reach to the end of the blob, and
-	// the fetch reads on from it. There are then additional streams only for waiting readers.
+	// Stream follows another fetch (see [Stream.Follows]), the Stream may reach to the end of the
+	// blob. The fetch then reads on from this Stream, and starts additional streams only for waiting
+	// readers.
 	First func(ctx context.Context, from, to int64) (Stream, error)
 }
 
-// Requests returns how many requests the fetch of a blob of this size takes, if the origin serves
-// ranges, refuses none and breaks off none, and no reader waits for the middle of the blob.
+// Requests returns how many requests the fetch of a blob of this size takes. It assumes that the
+// origin serves every range completely, and that no reader waits for the middle of the blob.
 func (s *Split) Requests(size int64) int {
 	if !s.worthwhile(size) {
 		return 1

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// togetherEvery is the least time between two counted uses of the same blobs. Eviction
-	// distinguishes rare from frequent use, but not frequent from constant use.
+	// togetherEvery is the least time between two counted uses of the same blobs. More counts would
+	// not change what is evicted: eviction distinguishes rare from frequent use, but not frequent from
+	// constant use.
 	togetherEvery = time.Minute
 	// togetherHeads bounds the heads whose last counted use is remembered.
 	togetherHeads = 8192
@@ -41,9 +42,9 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 }
 
 // Used says that a client got the head and is going to need the members. All of these blobs that
-// are on disk then count as used. Otherwise members that the client already has would be evicted
-// before their head. A head that is always sent from memory would be evicted before its members.
-// The function members is called at most once a minute for each head.
+// are on disk then count as used. Without these counts, members that clients already have would be
+// evicted before their head, and a head that is always sent from memory would be evicted before its
+// members. The function members is called at most once a minute for each head.
 func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
 	if t.due(head, time.Now()) {
 		t.disk.Use(append(members(), head)...)

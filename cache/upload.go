@@ -14,7 +14,7 @@ import (
 )
 
 // Upload is a blob received from a client. One goroutine at a time writes and commits. All other
-// methods may be called from any goroutine. The caller of Receive closes it in the end.
+// methods may be called from any goroutine. The caller of Receive must close the upload.
 type Upload struct {
 	*resources
 	key  string // the next process finds the upload under this key; empty if the upload ends with this process
@@ -102,7 +102,7 @@ func (u *Upload) Follow() io.ReadCloser {
 
 // Commit verifies the digest and publishes the blob. The blob is not evicted before the Upload is
 // closed. If Commit fails with ErrCorrupt or because of the disk, nothing is published and the
-// upload has ended. If it fails because ctx has ended, it may be called again.
+// upload has ended. If Commit fails because ctx has ended, the caller may call it again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	if err := u.checkOpen(); err != nil {
 		return Blob{}, err
@@ -122,8 +122,8 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	return Blob{Digest: d, Size: b.Size()}, nil
 }
 
-// Abort ends an upload that was not committed. Its followers get err, or ErrAborted if err is
-// nil. After Commit it does nothing.
+// Abort ends an upload that was not committed. Its followers get err, or ErrAborted if err is nil.
+// After Commit it does nothing.
 func (u *Upload) Abort(err error) {
 	if err == nil {
 		err = ErrAborted

@@ -12,11 +12,11 @@ import (
 
 // bad is an origin that makes a fetch fail.
 type bad struct {
-	first  []Fault // faults of the first call; nil if they are those of the other calls
+	first  []Fault // faults of the first call; nil if the first call has the same faults as the other calls
 	faults []Fault
 	most   int   // the greatest number of bytes that a reader may see
 	wrong  int   // position of a wrong byte, or -1
-	err    error // what the reader gets
+	err    error // the error that the reader gets
 }
 
 func badOrigins() map[string]bad {

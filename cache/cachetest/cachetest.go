@@ -52,8 +52,8 @@ func Open(t testing.TB, opts disk.Options) *disk.Dir {
 	return d
 }
 
-// Start opens a directory and runs a cache on it until the test ends, or until the
-// returned function is called.
+// Start opens a directory and runs a cache on it until the test ends, or until the returned
+// function is called.
 func Start(t testing.TB, opts cache.Options, dir disk.Options) (c *cache.Cache, stop func()) {
 	t.Helper()
 	opts.Disk = Open(t, dir)
@@ -78,8 +78,8 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Further calls have no faults.
 	Plan [][]Fault
-	// At returns further faults of a request, which has the offsets of a Call. The parameter n counts
-	// the earlier requests that began at the same offset. At may be nil.
+	// At returns further faults of a request. The offsets from and to are those of a [Call]. The
+	// parameter n counts the earlier requests that began at the same offset. At may be nil.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64
@@ -108,18 +108,18 @@ func Refuse(err error) Fault { return Fault{refuse: err} }
 // Announce answers with another size, or with none if size is below zero.
 func Announce(size int64) Fault { return Fault{size: &size} }
 
-// Whole ignores that a part was asked for: it announces and gives the whole blob.
+// Whole ignores the requested range: it announces and sends the whole blob.
 func Whole() Fault { return Fault{whole: true} }
 
-// Cut ends the body at byte n with err. With io.EOF, it looks like an orderly end.
+// Cut ends the body at byte n with err. If err is io.EOF, the body seems to be complete.
 func Cut(n int64, err error) Fault {
 	return Fault{event: at(n, func(*body) error { return err })}
 }
 
-// Stall gives nothing after byte n until the context ends.
+// Stall sends nothing after byte n until the context ends.
 func Stall(n int64) Fault { return Hold(n, nil) }
 
-// Hold gives nothing after byte n until gate is closed.
+// Hold sends nothing after byte n until gate is closed.
 func Hold(n int64, gate <-chan struct{}) Fault {
 	return Fault{event: at(n, func(b *body) error {
 		select {
@@ -219,7 +219,7 @@ func (o *Origin) answer(ctx context.Context, from, to int64) (cache.Stream, erro
 	return s, nil
 }
 
-// Calls returns the offsets that the calls asked for, in order.
+// Calls returns the offset at which each call began, in order of the calls.
 func (o *Origin) Calls() []int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()

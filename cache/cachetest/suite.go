@@ -136,7 +136,7 @@ func testHerd(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0)
 }
 
-// testHerdOfSmall has callers join while flights end. None may fetch a blob that was just
+// testHerdOfSmall has callers join while flights end. No caller may fetch a blob that was just
 // published.
 func testHerdOfSmall(t *testing.T, c *cache.Cache) {
 	for i := range 50 {
@@ -223,7 +223,7 @@ func testJoinLate(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0)
 }
 
-// testSlowReader has a reader that reads nothing while another one finishes.
+// testSlowReader has a reader that reads nothing while another reader finishes.
 func testSlowReader(t *testing.T, c *cache.Cache) {
 	o := &Origin{Data: Random(7, size)}
 	slow := open(t, c, o.Data, o)
@@ -235,7 +235,7 @@ func testSlowReader(t *testing.T, c *cache.Cache) {
 	want(t, slow, o.Data)
 }
 
-// testRefusal has an origin that refuses several callers, and is asked again.
+// testRefusal has an origin that refuses several callers. The next caller asks it again.
 func testRefusal(t *testing.T, c *cache.Cache) {
 	gate := make(chan struct{})
 	o := &Origin{Data: Random(8, 1000), Plan: [][]Fault{{Refuse(errOrigin)}, {Refuse(errOrigin)}}}

@@ -6,13 +6,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// account records the held blobs, the order in which they are evicted, and the bytes that they
-// take of the quota.
+// account records the held blobs, the order in which they are evicted, and the bytes that they use.
 type account struct {
-	maxBytes, minFree int64 // as in Options
+	maxBytes, minFree int64 // Options.MaxBytes and Options.MinFreeBytes
 
-	// mu guards the fields below. No other lock is taken while it is held. A method that "needs mu"
-	// is called while the caller holds it.
+	// mu guards the fields below. No other lock is taken while it is held. The caller of a method that
+	// "needs mu" holds mu.
 	mu          sync.RWMutex
 	index       index
 	policy      policy
@@ -21,7 +20,7 @@ type account struct {
 	dirty       map[*entry]struct{}        // not yet synced
 	suspects    map[*entry]struct{}        // not yet verified
 	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after it
-	dropped     []*entry                   // entries out of the index whose files are not yet unlinked
+	dropped     []*entry                   // entries that have left the index and whose files are not yet unlinked
 	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed
 	reserved    int64                      // bytes promised to ingests, in whole blocks
 	pending     int64                      // the part of reserved that the file system has not yet allocated
@@ -49,8 +48,8 @@ func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	return e, e.suspect
 }
 
-// insert puts an entry into the index and counts its blocks, but does not add it to the policy.
-// It needs mu.
+// insert puts an entry into the index and counts its blocks, but does not add it to the policy. It
+// needs mu.
 func (a *account) insert(e *entry) {
 	a.index.put(e)
 	a.used += e.blocks()
@@ -119,8 +118,9 @@ func (a *account) drop(e *entry, why GoneBy) {
 	a.dropped = append(a.dropped, e)
 }
 
-// retainWeight is what a push adds to entry.refs of each blob that it needs. A reader adds one. So
-// entry.refs shows whether a push needs the blob. An operator cannot purge such a blob.
+// retainWeight is the number that a push adds to entry.refs of each blob that it needs. A reader
+// adds one. So entry.refs shows whether a push needs the blob. An operator cannot purge a blob that
+// a push needs.
 const retainWeight = 1 << 16
 
 // retain turns the caller's reference to an entry into the reference of a push that needs the blob.

@@ -12,7 +12,7 @@ type Blob struct {
 	home  *resources
 	entry *entry
 	file  *os.File
-	again bool // the next reader may get the file
+	again bool // Close keeps the file open for the next reader
 	once  sync.Once
 	extra int64 // bytes reserved for file, if it comes from Ingest.duplicate
 }

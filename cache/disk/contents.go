@@ -48,8 +48,8 @@ func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	return b, nil
 }
 
-// Peek is Open for maintenance and inspection: it does not count as a use of the blob. A blob
-// that is not yet verified counts as not held.
+// Peek is Open for maintenance and inspection: it does not count as a use of the blob. A blob that
+// is not yet verified counts as not held.
 func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
 	e, ok := c.reference(dg)
 	if !ok {
@@ -133,21 +133,21 @@ const (
 	UnlessNeeded               // a push needs the blob, or an upload of an earlier process keeps it
 )
 
-// Purge is Delete by an operator. It returns ErrInUse, and leaves the blob alone, when the blob
-// has one of the uses that the [Unless] names. It returns ErrNotFound for a blob that is not held.
+// Purge is Delete by an operator. When the blob has one of the uses that the [Unless] names, Purge
+// does not remove it, and returns ErrInUse. It returns ErrNotFound for a blob that is not held.
 func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) error {
 	return c.with(ctx, "purge", dg, func(e *entry) error {
 		return c.evictor.removeIf(ctx, e, func() bool {
 			if unless == UnlessNeeded {
 				return c.users(e) < retainWeight && c.claimed[dg].received == 0
 			}
-			return c.users(e) == 1 && c.claimed[dg] == claims{} // the one reference is that of this call
+			return c.users(e) == 1 && c.claimed[dg] == claims{} // the only reference is that of this call
 		})
 	})
 }
 
 // Discard moves a blob to quarantine/ because its bytes were found to be wrong, and counts it as
-// corrupt. A blob that is not held is no error, and is not counted.
+// corrupt. If the blob is not held, Discard counts nothing and returns nil.
 func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	err := c.with(ctx, "discard", dg, func(e *entry) error {
 		c.m.corrupt.Inc()
@@ -227,8 +227,8 @@ func (c *contents) find(ctx context.Context, dg digest.Digest, name string) (*en
 	return e, nil
 }
 
-// openEntry opens the file of a referenced entry. It drops the entry, and returns ErrNotFound,
-// when the file is gone or has another length.
+// openEntry opens the file of a referenced entry. It drops the entry, and returns ErrNotFound, when
+// the file is gone or has another length.
 func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	if err := c.fault(OpOpen, name); err != nil {
 		return nil, err

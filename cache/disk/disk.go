@@ -29,7 +29,7 @@ type Options struct {
 	MinFreeBytes int64
 	// Scrub says how held blobs are verified again in the background.
 	Scrub Scrub
-	// Logger gets events that no caller is told about. Nil discards them.
+	// Logger gets events that no method returns to its caller. Nil discards them.
 	Logger *slog.Logger
 	// Fault, if set, is called before each operation on a file, with the name of the file. If Fault
 	// returns an error, the operation fails with that error. It exists for tests of failing disks.
@@ -46,9 +46,9 @@ type Dir struct {
 	*pins
 }
 
-// Open takes possession of the directory and removes unfinished files, except those of ingests that
-// can be resumed. It returns ErrLocked when the directory is in use. It does not list the blobs.
-// Run lists them, or the first call that needs all blobs, such as a reservation.
+// Open locks the directory and removes unfinished files, except those of ingests that can be
+// resumed. It returns ErrLocked when the directory is in use. It does not list the blobs. Run lists
+// them, or the first call that needs all blobs, such as a reservation.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -89,7 +89,7 @@ func (d *Dir) prepare() error {
 	return errors.Join(d.ingests.tidy(), d.pins.load(), d.quarantine.trim())
 }
 
-// Close gives the directory up. Run must have returned. Open blobs stay readable.
+// Close unlocks the directory. Run must have returned. Open blobs stay readable.
 func (d *Dir) Close() error {
 	d.contents.scan.stop()
 	var err error

@@ -11,22 +11,22 @@
 //     has write permission when the directory is opened comes from an unclean stop. It is read and
 //     verified before its first use.
 //   - The directory never takes more than Options.MaxBytes, counted in whole blocks. Blobs count,
-//     also those in quarantine/, and so do the space reserved for unfinished files and files about
-//     to be unlinked. A blob that is open, retained or pinned is never evicted. The files in pins/
-//     name the blobs that operators pin.
+//     including those in quarantine/. The space reserved for unfinished files and the files about
+//     to be unlinked count, too. A blob that is open, retained or pinned is never evicted. The
+//     files in pins/ name the blobs that operators pin.
 //   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It is
 //     fetched again when a client asks for it.
-//   - No file is touched while account.mu is held.
+//   - No operation on a file takes place while account.mu is held.
 //
 // A [Dir] consists of parts. Each part uses only the parts above it in this list:
 //   - tree: the files and subdirectories on disk
-//   - account: the held blobs, the order in which they are evicted (policy), and the bytes they
-//     take
+//   - account: the held blobs, the order in which they are evicted (policy), and the bytes that
+//     they use
 //   - scanner: lists the directory once, and puts the blobs into the account
 //   - evictor: makes room, plans evictions, unlinks files
 //   - syncer: makes new blobs durable in groups and takes the write permission from their files
 //   - checker: verifies the blobs that an unclean stop may have damaged
-//   - quarantine and scrubber: verify held blobs again, and set rotten ones aside
+//   - quarantine and scrubber: verify held blobs again, and move rotten blobs aside
 //   - contents: the methods by which callers read and remove blobs
 //   - ingests: files that are to become blobs, including those that outlive the process
 //   - pins: the blobs that operators keep

@@ -27,7 +27,7 @@ type entry struct {
 	// Guarded by account.mu.
 	suspect      bool  // must be verified before it is used: an unclean stop may have damaged it
 	clean        bool  // marked on disk as synced
-	gone         bool  // out of the index
+	gone         bool  // not in the index any more
 	internalRefs uint8 // how many of refs come from account.refInternal
 
 	queue      *fifo // this field and the next two are guarded like the policy

@@ -45,8 +45,8 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	return fmt.Errorf("reserve %d bytes: %w", n, ErrFull)
 }
 
-// Free returns the bytes of the file system that blobs may still take: those that are free, less
-// those that stay free for other programs.
+// Free returns how many more bytes the file system has for blobs: its free bytes less
+// Options.MinFreeBytes.
 func (v *evictor) Free() (int64, error) {
 	free, _, err := v.statfs()
 	return max(free-v.minFree, 0), err
@@ -80,9 +80,9 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that together have at least as many bytes as short says. If all blobs that may
-// be evicted have fewer bytes, evict drops none and returns false. The parameter coming is the
-// length of the blob that needs the space. evict needs mu.
+// evict drops blobs that together have at least short bytes. If all blobs that may be evicted have
+// fewer bytes, evict drops none and returns false. The parameter coming is the length of the blob
+// that needs the space. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }
@@ -107,7 +107,7 @@ func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
 	return true
 }
 
-// evictOne takes the name of a victim, and drops it. It needs mu.
+// evictOne takes the name of a victim, and drops the victim. It needs mu.
 func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
 	v.drop(e, GoneEvicted)
@@ -253,8 +253,8 @@ func (v *evictor) evictFile() bool {
 }
 
 // enforceLimits evicts blobs if the directory takes more than its quota or leaves less free space
-// than Options says. This can happen even if nobody reserves room. The quota may be lower than in
-// the last run, and other programs fill the file system.
+// than Options.MinFreeBytes. This can happen even if nobody reserves room. The quota may be lower
+// than in the last run, and other programs fill the file system.
 func (v *evictor) enforceLimits() {
 	free, _, err := v.statfs()
 	if err != nil {

@@ -7,10 +7,10 @@ type Op string
 const (
 	OpCreate  Op = "create"
 	OpWrite   Op = "write"
-	OpRead    Op = "read" // of an unfinished file or of a blob
+	OpRead    Op = "read" // read from an unfinished file or a blob
 	OpOpen    Op = "open"
 	OpPublish Op = "publish"
 	OpSync    Op = "sync"
 	OpUnlink  Op = "unlink"
-	OpList    Op = "list" // of a directory of blobs, by the scan
+	OpList    Op = "list" // list a directory of blobs, in the scan
 )

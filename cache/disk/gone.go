@@ -12,7 +12,7 @@ type Gone struct {
 	At  time.Time
 }
 
-// GoneBy is what removed a blob.
+// GoneBy is the reason for which a blob left the directory.
 type GoneBy string
 
 // The reasons of a [Gone].
@@ -22,13 +22,12 @@ const (
 	GoneDamaged GoneBy = "damaged" // its bytes were wrong
 )
 
-// maxGone bounds the blobs that are remembered, at 64 bytes each.
+// maxGone bounds the number of blobs in departed. Each takes 64 bytes.
 const maxGone = 16 << 10
 
-// departed remembers why blobs have left the directory, the last maxGone of them. It is guarded by
-// account.mu.
+// departed records why the last maxGone blobs have left the directory. It is guarded by account.mu.
 type departed struct {
-	why  map[uint64]Gone // by prefix: a collision gives a wrong reason, which costs nobody anything
+	why  map[uint64]Gone // by prefix; a collision gives a wrong reason, which does no harm
 	last []uint64        // a ring of prefixes
 	next int
 }
@@ -49,8 +48,8 @@ func (d *departed) add(prefix uint64, why GoneBy) {
 	d.why[prefix] = Gone{why, time.Now()}
 }
 
-// Gone says why a blob left the directory, if that is one of the last 16384 that have left it since
-// it was opened.
+// Gone says why and when a blob left the directory. It returns false if the blob is not among the
+// last 16384 blobs that left since the directory was opened.
 func (a *account) Gone(dg digest.Digest) (Gone, bool) {
 	if dg.Validate() != nil {
 		return Gone{}, false

@@ -17,7 +17,8 @@ type key struct {
 // keyOf returns the key of a valid digest.
 func keyOf(dg digest.Digest) key { return keyOfHex(dg.Encoded()) }
 
-// keyOfHex is keyOf for the hex digits of a digest alone. The number of digits tells the algorithm.
+// keyOfHex is keyOf for the hex digits of a digest alone. The number of digits determines the
+// algorithm.
 func keyOfHex(digits string) (k key) {
 	var sum [64]byte
 	n, _ := hex.Decode(sum[:], []byte(digits)) // the caller checked the digits
@@ -50,7 +51,7 @@ func (k *key) equal(other *key) bool {
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // entries that share their prefix with one in first; rare, unless somebody makes such digests on purpose
+	others map[digest.Digest]*entry // entries that share their prefix with an entry in first; rare, except if somebody makes such digests on purpose
 }
 
 func newIndex() index {

@@ -12,9 +12,10 @@ type Info struct {
 	Size   int64 // in bytes
 	// LastUse is when the blob was last used. It may be up to one hour too early.
 	LastUse time.Time
-	// Hits counts requests for the blob, up to 3. A new blob is in a short queue, a proven one in the
-	// main queue. Eviction spares a blob that has hits, but lowers the count each time. A blob in the
-	// main queue loses one hit. A blob in the short queue loses all hits and moves to the main queue.
+	// Hits counts requests for the blob, up to 3. A new blob is in the short queue, and a proven blob
+	// is in the main queue. Eviction spares a blob that has hits, but lowers the count each time. A
+	// blob in the main queue loses one hit. A blob in the short queue loses all hits and moves to the
+	// main queue.
 	Hits int
 	// Small says that the blob is in the pool of small blobs, which has its own order of eviction.
 	Small bool

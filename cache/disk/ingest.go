@@ -48,7 +48,7 @@ type ingests struct {
 	sync    *syncer
 
 	// Guarded by account.mu.
-	former    []Left                   // what earlier processes left, until Recover returns it
+	former    []Left                   // ingests and blobs that earlier processes left; nil after Recover
 	committed map[string]digest.Digest // blobs that earlier processes committed, by key
 }
 
@@ -87,8 +87,9 @@ func (in *Ingest) create() error {
 	})
 }
 
-// allocate asks the file system for blocks for the announced length. So a lack of room shows early,
-// and writes are cheaper. It returns nil if the file system cannot do that.
+// allocate asks the file system for blocks for the announced length. A lack of room then shows
+// early, and writes are cheaper. allocate returns nil if the file system cannot allocate in
+// advance.
 func (in *Ingest) allocate() error {
 	done, err := allocate(in.file, in.want)
 	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(in.reserved, in.want) {
@@ -122,8 +123,8 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 	return in.file.ReadAt(p, off)
 }
 
-// Reopen opens the file a second time. A reader that follows while more is written needs an offset
-// of its own. Reopen returns errors.ErrUnsupported on systems that cannot do that.
+// Reopen opens the file a second time, for a reader that needs a file offset of its own while more
+// is written. Reopen returns errors.ErrUnsupported on systems that cannot open a file twice.
 func (in *Ingest) Reopen() (*os.File, error) {
 	if err := in.home.fault(OpOpen, in.name); err != nil {
 		return nil, err
@@ -334,8 +335,8 @@ func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	return nil
 }
 
-// publish moves the file to where readers look, by one rename. It does not sync the file. The write
-// permission marks the file as unsynced until [Dir.Run] has synced it.
+// publish moves the file into blobs/ by one rename. Readers find it there. It does not sync the
+// file. The write permission marks the file as unsynced until [Dir.Run] has synced it.
 func (in *Ingest) publish(name string) error {
 	root := in.home.root
 	if err := in.home.fault(OpPublish, in.name); err != nil {

@@ -10,7 +10,7 @@ import (
 const listBatch = 1024
 
 // List calls yield with each held blob, in no particular order, until yield returns false. Blobs
-// that are stored or removed during the call may be missing. The only error is that of ctx, which
+// that are stored or removed during the call may be missing. The only error is that of ctx. ctx
 // also bounds the wait until the directory has been read.
 func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	if err := c.scan.wait(ctx); err != nil {
@@ -39,8 +39,8 @@ func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	return context.Cause(ctx)
 }
 
-// Lookup describes one blob, and reports whether it is held. A blob that is not yet verified
-// counts as held.
+// Lookup describes one blob, and reports whether it is held. A blob that is not yet verified counts
+// as held.
 func (c *contents) Lookup(dg digest.Digest) (Info, bool) {
 	name, err := blobPath(dg)
 	if err != nil {

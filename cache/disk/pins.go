@@ -27,7 +27,7 @@ var ErrPinName = errors.New("invalid pin name")
 
 // Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is
 // not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that are
-// stored later. Delete removes a pinned blob like any other.
+// stored later. Delete removes a pinned blob like any other blob.
 type Pin struct {
 	Name  string
 	Blobs []digest.Digest
@@ -42,11 +42,12 @@ type pins struct {
 	byName   map[string]Pin // guarded by account.mu
 }
 
-// unfinishedPin begins the names of files that were being written when the process ended, in a
-// directory of pins that is apart from the blobs.
+// unfinishedPin is the prefix of the names of unfinished files in a separate directory of pins. A
+// process that ends while it writes leaves such a file.
 const unfinishedPin = "pins/.new-"
 
-// keptTree returns the tree of a directory for pins. It is that of the blobs if dir is empty.
+// keptTree returns the tree of a directory for pins. If dir is empty, keptTree returns the tree of
+// the blobs.
 func keptTree(dir string, blobs *tree) (*tree, error) {
 	if dir == "" {
 		return blobs, nil
@@ -91,8 +92,8 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 	return nil
 }
 
-// RemovePin removes a pin and reports whether there was one. Its blobs stay until they are
-// evicted like any other.
+// RemovePin removes a pin and reports whether there was one. Its blobs stay until they are evicted
+// like any other blob.
 func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error) {
 	if err := ps.lockPins(ctx); err != nil {
 		return false, err
@@ -151,8 +152,9 @@ func (ps *pins) set(p Pin) {
 	ps.byName[p.Name] = p
 }
 
-// pinFile returns the name of a pin's file. It is a hash. A pin's name may be too long for a file
-// name, or have characters that a file name cannot have. The pin's name is in the file.
+// pinFile returns the name of a pin's file. The file name is a hash, because a pin's name may be
+// too long for a file name or have characters that a file name cannot have. The file has the pin's
+// name.
 func pinFile(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "pins/" + hex.EncodeToString(sum[:])

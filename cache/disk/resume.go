@@ -17,9 +17,9 @@ import (
 
 // A resumable ingest outlives the process. Its bytes are in ingest/<key>.part. The first line of
 // ingest/<key>.note has the digest once the ingest is being committed, and is empty until then. The
-// note of the owner follows. Neither file is synced. Both survive the end of the process, however
-// sudden, because the kernel has them. After a power cut either file may be gone. The bytes may
-// also be wrong, which Commit finds by the digest.
+// note of the owner follows. Neither file is synced. Both survive a killed process, because the
+// kernel has their bytes. After a power cut, either file may be missing, or the bytes of the ingest
+// may be wrong. Commit detects wrong bytes by the digest.
 
 // ErrKey says that the key of an ingest is malformed, or that its note is too long.
 var ErrKey = errors.New("invalid ingest key")
@@ -31,14 +31,14 @@ const (
 	maxNote = 64 << 10
 )
 
-// Left is what an earlier process left under a key: an ingest, or the blob that this ingest became
-// when it was committed.
+// Left is an ingest that an earlier process left under a key. Either the ingest can be continued,
+// or it was committed as a blob.
 type Left struct {
 	Key  string
 	Note []byte
 	// Since is when the ingest was last written to, or committed.
 	Since time.Time
-	// Ingest is not committed yet and can be continued. It is nil if Digest is set.
+	// Ingest is the ingest that can be continued; nil if Digest is set.
 	Ingest *Ingest
 	// Digest is the digest of the committed blob, and Size is its length in bytes. The blob is not
 	// evicted until Forget is called.
@@ -91,8 +91,8 @@ func (in *Ingest) Suspend() error {
 	return in.file.Close()
 }
 
-// Keep protects the blob with the digest dg from eviction until Forget is called. The key is that
-// of the ingest that became this blob. The blob must still be on disk.
+// Keep protects the blob with the digest dg from eviction until Forget is called. The key is the
+// key of the ingest that was committed as this blob. The blob must still be on disk.
 func (s *ingests) Keep(key string, dg digest.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,8 +100,8 @@ func (s *ingests) Keep(key string, dg digest.Digest) {
 	s.claim([]digest.Digest{dg}, claims{received: 1})
 }
 
-// Forget removes the note of a blob that was committed under a key. The key then no longer keeps
-// the blob from being evicted. An unknown key is no error.
+// Forget removes the note of a blob that was committed under a key. The blob may then be evicted,
+// if nothing else protects it. An unknown key is no error.
 func (s *ingests) Forget(key string) error {
 	s.mu.Lock()
 	if dg, ok := s.committed[key]; ok {
@@ -115,8 +115,8 @@ func (s *ingests) Forget(key string) error {
 	return nil
 }
 
-// Recover returns what earlier processes left. Only the first call returns it. The bytes count for
-// the quota even before the first call.
+// Recover returns the ingests and committed blobs that earlier processes left. Only the first call
+// returns them. Their bytes count for the quota even before the first call.
 func (s *ingests) Recover() []Left {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,8 +168,8 @@ func (s *ingests) removeNote(key string) error {
 	return nil
 }
 
-// tidy removes unfinished files from ingest/, except those of resumable ingests. A resumable
-// ingest with a malformed note is removed, too.
+// tidy removes unfinished files from ingest/, except those of resumable ingests. A resumable ingest
+// with a malformed note is removed, too.
 func (s *ingests) tidy() error {
 	files, err := fs.ReadDir(s.root.FS(), "ingest")
 	if err != nil {
@@ -252,7 +252,8 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	return s.reopened(l, file)
 }
 
-// reopened adds to l the ingest whose bytes are in the given file, and counts them.
+// reopened adds to l the ingest whose bytes are in the given file, and counts these bytes as
+// reserved.
 func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

@@ -34,7 +34,7 @@ type Scrub struct {
 	BytesPerSecond int64
 }
 
-// cursor is how far a pass has got. Each pass goes through the digests in the same order, so the
+// cursor is the position of a pass. Each pass goes through the digests in the same order, so the
 // next blob is the one whose last verification is the longest ago.
 type cursor struct {
 	began time.Time     // when this pass began
@@ -49,10 +49,10 @@ type scrubber struct {
 	evictor    *evictor
 	quarantine *quarantine
 	ctx        context.Context
-	interval   time.Duration // of one pass
+	interval   time.Duration // the planned duration of one pass
 	rate       int64         // bytes per second
 	buf        []byte
-	savedAt    time.Time // when the position was saved
+	savedAt    time.Time // when the position was last saved
 }
 
 // run verifies all blobs in passes until ctx ends, and moves rotten ones to quarantine.

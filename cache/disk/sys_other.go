@@ -7,10 +7,11 @@ import (
 	"os"
 )
 
-// allocate does nothing, because there is no portable way to do it.
+// allocate does nothing, because there is no portable way to allocate blocks.
 func allocate(*os.File, int64) (done bool, err error) { return false, nil }
 
-// openAgain returns errors.ErrUnsupported, because there is no portable way to do it.
+// openAgain returns errors.ErrUnsupported, because there is no portable way to open a file by its
+// descriptor.
 func openAgain(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // datasync makes a file durable.

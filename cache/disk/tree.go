@@ -26,7 +26,7 @@ type tree struct {
 	seq    atomic.Uint64                  // the last number that ingestName has used
 	shards sync.Map                       // name to *os.Root
 	few    bool                           // there are too few descriptors to keep shards open
-	temp   string                         // begins the names of unfinished files
+	temp   string                         // the prefix of the names of unfinished files
 }
 
 // acquire locks the directory and creates its subdirectories. It returns ErrLocked if another
@@ -167,7 +167,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// seal syncs the bytes of a blob and then takes the write permission from its file. Because of this
+// seal syncs the bytes of a blob and then removes the write permission of its file. Because of this
 // order, a file without write permission has the right bytes even after a power cut.
 func (t *tree) seal(name string) error {
 	if err := t.fault(OpSync, name); err != nil {

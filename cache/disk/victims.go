@@ -101,7 +101,7 @@ func (t *queues) size() (entries int, bytes int64) {
 
 // plan is a copy of a fifo. Choosing victims from the plan does not change the fifo. The plan
 // consists of the entries of the fifo that have not been taken yet, followed by the entries that
-// were put back. Only those that were put back take memory.
+// were put back. Only the entries that were put back take memory.
 type plan struct {
 	at    *entry // the oldest entry of the fifo that has not been taken yet
 	left  int    // how many entries of the fifo have not been taken yet

@@ -8,24 +8,24 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Activity is what a member does for others, and they for it.
+// Activity describes the leases of a member, and its streams to and from other members.
 type Activity struct {
 	// Leases is how many leases the member has.
 	Leases int
-	// Followers is how many streams of blobs it gives to other members.
+	// Followers is how many streams of blobs the member sends to other members.
 	Followers int
-	// Reading has the streams by which it reads blobs from others, in the order of their digests.
+	// Reading has the streams by which the member reads blobs from other members, sorted by digest.
 	Reading []Reading
 }
 
-// Reading is a stream by which a member reads a blob from another one.
+// Reading is a stream by which a member reads a blob from another member.
 type Reading struct {
 	Digest digest.Digest
 	// From is the ID of the other member.
 	From string
-	// Bytes is how many have come.
+	// Bytes is how many bytes have arrived.
 	Bytes int64
-	// Hop says how far the flight of the member that reads is from the one that asks the registry.
+	// Hop is the distance from the member that asks the registry to the member that reads, in streams.
 	Hop int
 }
 
@@ -34,7 +34,7 @@ func (f *Fleet) Activity() Activity {
 	return Activity{Leases: f.leases(), Followers: f.readers.streams(), Reading: f.reading.all()}
 }
 
-// reading has the streams by which this member reads from others.
+// reading has the streams by which this member reads from other members.
 type reading struct {
 	mu      sync.Mutex // guards the field below
 	streams map[*stream]bool

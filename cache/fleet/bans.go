@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// banFor is how long a member that gave wrong bytes is not asked, and how long a blob that was
-// wrong is fetched from the registry alone.
+// banFor is how long this member does not ask a member that sent wrong bytes. It is also how long
+// this member fetches a blob whose bytes were wrong only from the registry.
 const banFor = 10 * time.Minute
 
 // bans are the members and blobs whose bytes were wrong.
@@ -19,19 +19,20 @@ type bans struct {
 	log     *slog.Logger
 
 	mu     sync.Mutex                  // guards the fields below; leaf lock
-	banned map[string]time.Time        // members, until when
-	alone  map[digest.Digest]time.Time // blobs that are fetched from the registry alone, until when
+	banned map[string]time.Time        // when the ban of each member ends
+	alone  map[digest.Digest]time.Time // blobs that are fetched only from the registry, with the time when that ends
 }
 
-// isAlone reports whether a blob is to be fetched from the registry alone.
+// isAlone reports whether a blob must be fetched only from the registry.
 func (b *bans) isAlone(d digest.Digest) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return time.Now().Before(b.alone[d])
 }
 
-// wrong notes that the bytes of a blob did not have its digest. The members are those that gave the
-// bytes; if there is only one, and it gave all, it is banned.
+// wrong records that the bytes of a blob did not have its digest. members are the members that sent
+// bytes, and all says that they sent every byte. If a single member sent every byte, wrong bans
+// that member.
 func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	until := time.Now().Add(banFor)
 	b.mu.Lock()
@@ -51,7 +52,7 @@ func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	b.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
 }
 
-// maxRemembered bounds the number of members in banned, and also that of blobs in alone.
+// maxRemembered bounds the entries of banned, and also those of alone.
 const maxRemembered = 1024
 
 // forget makes room for one more entry. It removes all entries whose time has passed and, if m is

@@ -14,7 +14,7 @@ import (
 	"dray/cache"
 )
 
-// asked is a request for a blob.
+// asked is a request of another member for a blob; see [blobPath].
 type asked struct {
 	digest           digest.Digest
 	from, to         int64 // to 0 means the end
@@ -65,12 +65,12 @@ func (b *blobServer) serveProgress(w http.ResponseWriter, a asked) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// ready returns how many bytes there are at an offset.
+// ready returns how many bytes can be read at an offset without waiting.
 func ready(parts []cache.Extent, off int64) int64 {
 	return max(holding{parts: parts}.end(off)-off, 0)
 }
 
-// serveHeld gives bytes that are here, or none.
+// serveHeld sends the requested bytes if this member has all of them. Otherwise it answers 404.
 func (b *blobServer) serveHeld(w http.ResponseWriter, r *http.Request, a asked) {
 	parts, size, _ := b.cache.Extents(a.digest)
 	if a.to == 0 {
@@ -83,8 +83,8 @@ func (b *blobServer) serveHeld(w http.ResponseWriter, r *http.Request, a asked) 
 	b.serve(w, r, a)
 }
 
-// serveFollower gives the bytes to a member that follows this one, unless another member is to give
-// them.
+// serveFollower sends the bytes to a member that follows this one. If another member should send
+// them instead, it answers 503 with the addresses of other followers.
 func (b *blobServer) serveFollower(w http.ResponseWriter, r *http.Request, a asked) {
 	if _, whole := b.cache.Stat(a.digest); whole && a.unfinished {
 		http.Error(w, "the blob is finished", http.StatusConflict)
@@ -108,7 +108,7 @@ func (b *blobServer) missing(w http.ResponseWriter, a asked, err error) {
 	http.Error(w, "the blob is not here any more", http.StatusNotFound)
 }
 
-// serve gives the bytes while they arrive.
+// serve sends the bytes as they arrive.
 func (b *blobServer) serve(w http.ResponseWriter, r *http.Request, a asked) {
 	content, err := b.cache.Follow(r.Context(), a.digest)
 	if err == nil {

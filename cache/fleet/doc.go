@@ -6,8 +6,8 @@
 // Invariants:
 //   - No pull needs the fleet. If the store of leases or a member gives no answer, a member asks
 //     the registry itself, from the first byte that it lacks.
-//   - A member vouches for nothing. Its bytes say neither which repository has them, nor that they
-//     are right. The receiver compares the digest, and has the registry confirm that the repository
-//     has the blob.
-//   - Two fetches of a blob at a time cost bytes, and are never wrong.
+//   - No member trusts the bytes of another member. The receiver verifies the digest, and asks the
+//     registry to confirm that the repository has the blob.
+//   - If two members fetch a blob at the same time, the registry sends it twice. The result is
+//     still right.
 package fleet

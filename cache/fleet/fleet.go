@@ -18,42 +18,44 @@ import (
 const (
 	// maxIdle bounds the connections to one other member that are kept for further requests.
 	maxIdle = 2
-	// continueWithin is how long a body that its sender holds back (Expect: 100-continue) waits for
-	// the other member to ask for it.
+	// continueWithin is how long the sender of a request with "Expect: 100-continue" waits for the
+	// other member to accept the body.
 	continueWithin = time.Minute
-	// maxLeases bounds the leases of one member. Beyond it, those of blobs that were fetched first
-	// make room. If all are of blobs that are on their way, further ones are fetched without a
-	// lease.
+	// maxLeases bounds the leases of one member. At this bound, the member drops the lease of the blob
+	// that it fetched first. If all leased blobs are still being fetched, the member fetches further
+	// blobs without a lease.
 	maxLeases = 4096
-	// finishedFor is how long a member shows that it has a blob that it has fetched.
+	// finishedFor is how long a member keeps the lease of a blob after it has fetched the blob, so
+	// that other members find it.
 	finishedFor = 10 * time.Minute
-	// storePause is how long the store is not asked after it has failed.
+	// storePause is how long a member does not ask the store after the store has failed.
 	storePause = 2 * time.Second
 )
 
-// Patience says how long a member waits for another one, and for the store of leases.
+// Patience says how long a member waits for another member, and for the store of leases.
 type Patience struct {
 	// Dial bounds the time until there is a connection; 0 means 1 s.
 	Dial time.Duration
-	// Stall is how long a stream may give nothing before the other member is asked what it has; 0
-	// means 2 s.
+	// Stall is how long a stream may send no bytes before this member asks the other member for its
+	// progress; 0 means 2 s.
 	Stall time.Duration
-	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. The other
-	// member is not to blame: it may wait for a registry that this member can reach better.
+	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. A member
+	// that exceeds it does not count as dead: it may wait for a registry that this member can reach
+	// better.
 	Begin time.Duration
-	// Answer bounds the time until that question is answered; 0 means 500 ms. A member that does not
-	// answer it counts as dead.
+	// Answer bounds the time until the other member answers the question about its progress; 0 means
+	// 500 ms. A member that does not answer counts as dead.
 	Answer time.Duration
-	// Store bounds one question to the store of leases; 0 means 300 ms.
+	// Store bounds one request to the store of leases; 0 means 300 ms.
 	Store time.Duration
-	// Presence bounds the question to other members whether they have a blob, before the registry is
-	// asked; 0 means 200 ms.
+	// Presence bounds the time in which other members can report that they have a blob, before this
+	// member asks the registry; 0 means 200 ms.
 	Presence time.Duration
-	// Silence is how long a member that was asked about a manifest may give no sign of life; 0 means
-	// 300 ms. Begin bounds the time until it answers.
+	// Silence is how long a member may send no byte after a question about a manifest; 0 means 300 ms.
+	// While it works on the answer, it sends spaces. Begin bounds the time until it has answered.
 	Silence time.Duration
-	// Far is how long a fetch asks a member again that is not nearer to the registry, although it has
-	// the lease; 0 means 1 s.
+	// Far is how long a fetch repeats its request to a member that has the lease but answers that it
+	// is not nearer to the registry; 0 means 1 s.
 	Far time.Duration
 }
 
@@ -71,16 +73,16 @@ type Options struct {
 	// Self is this member. Protocol 0 means [Protocol].
 	Self   Member
 	Leases Leases
-	// Cache has what other members may read.
+	// Cache has the blobs that other members may read.
 	Cache *cache.Cache
-	// Upstreams returns what other members see of this member's upstreams; nil means nothing. It must
-	// not wait.
+	// Upstreams returns the description of this member's upstreams for other members; nil means none.
+	// It must not block.
 	Upstreams func() Upstreams
 	// Keys returns the keys that are valid now.
 	Keys     func() *Keys
 	Patience Patience
-	// Grace is how long other members can read on when this one stops. 0 means 30 s, which is also the
-	// most.
+	// Grace is how long other members can read on when this member stops. 0 means 30 s, which is also
+	// the maximum.
 	Grace  time.Duration
 	Logger *slog.Logger
 }
@@ -94,13 +96,13 @@ type Fleet struct {
 	// interrupted ends when Interrupt is called.
 	interrupted context.Context
 	interrupt   context.CancelFunc
-	most        int // leases
+	most        int // the maximum number of leases
 	working     underWay
 
 	mu       sync.Mutex // guards the fields below
 	held     map[digest.Digest]*lease
 	handlers map[string]http.Handler // by the beginning of the path
-	storeAt  time.Time               // the store is not asked before
+	storeAt  time.Time               // the store is not asked before this time; zero if the store has not failed
 	leaving  bool
 	changed  chan struct{} // has an entry if leases are to be released
 }
@@ -112,7 +114,7 @@ type lease struct {
 	over     bool      // to be released
 }
 
-// New returns this member's part in a fleet. It asks nobody yet.
+// New returns this member's part in a fleet. It sends no requests yet.
 func New(o Options) *Fleet {
 	o.Self.Protocol = cmp.Or(o.Self.Protocol, Protocol())
 	o.Patience = o.Patience.withDefaults()
@@ -129,17 +131,17 @@ func New(o Options) *Fleet {
 	return f
 }
 
-// PatienceOf returns how long a member waits for others.
+// PatienceOf returns how long this member waits for other members.
 func PatienceOf(f *Fleet) Patience { return f.o.Patience }
 
 // Collectors returns the metrics of the fleet.
 func (f *Fleet) Collectors() []prometheus.Collector { return f.m.collectors() }
 
-// Members returns the members that are alive, as the store knows them.
+// Members returns the members that are alive according to the store.
 func (f *Fleet) Members(ctx context.Context) ([]Member, error) { return f.o.Leases.Members(ctx) }
 
-// Run renews the leases of this member, releases those that are over, and learns which members are
-// alive, until ctx ends. Then it releases all of its leases.
+// Until ctx ends, Run renews the leases of this member, releases the leases that are over, and
+// reads from the store which members are alive. Then it releases all leases of this member.
 func (f *Fleet) Run(ctx context.Context) error {
 	defer f.client.CloseIdleConnections()
 	tick := time.NewTicker(RenewEvery)
@@ -159,7 +161,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 }
 
-// leave takes no more leases, and gives all up. Members that read from this one can read on.
+// leave makes this member take no more leases, and releases all of its leases. Members that read
+// from this member can read on.
 func (f *Fleet) leave(ctx context.Context) {
 	f.mu.Lock()
 	f.leaving = true
@@ -175,11 +178,11 @@ func (f *Fleet) leave(ctx context.Context) {
 	}
 }
 
-// Self returns this member as others see it now.
+// Self returns this member as other members see it now.
 func (f *Fleet) Self() Member { return f.self() }
 
-// renew extends the leases, and learns which members are alive. Leases that another member has
-// taken are forgotten: the fetch goes on, and costs bytes.
+// renew extends the leases, and reads from the store which members are alive. It drops the leases
+// that another member has taken. Their fetches go on, so the registry sends these blobs twice.
 func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	if f.leaving {
@@ -210,8 +213,9 @@ func (f *Fleet) renew(ctx context.Context) {
 	}
 }
 
-// release gives up the leases that are over: those of fetches that ended, of blobs that are gone,
-// and of blobs that were fetched long ago. If the store fails, they expire by themselves.
+// release releases the leases that are over: those of failed fetches, of blobs that are gone, and
+// of blobs that were fetched at least finishedFor ago. If the store fails, the leases expire by
+// themselves.
 func (f *Fleet) release(ctx context.Context) {
 	var over []Lease
 	f.mu.Lock()
@@ -237,8 +241,8 @@ func (f *Fleet) release(ctx context.Context) {
 
 var errStore = errors.New("the store of leases did not answer a moment ago")
 
-// take takes the lease of a blob, or returns that of another member. It does not ask a store that
-// failed a moment ago.
+// take takes the lease of a blob, or returns the lease of another member. If the store has failed
+// within storePause, take does not ask it, and returns errStore.
 func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease, error) {
 	f.mu.Lock()
 	wait := time.Now().Before(f.storeAt)
@@ -264,7 +268,7 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 	return l, nil
 }
 
-// storeAnswered notes whether the store has answered. It logs each change.
+// storeAnswered records whether the store has answered; err is nil if it has. It logs each change.
 func (f *Fleet) storeAnswered(err error) {
 	f.mu.Lock()
 	was := f.storeAt.IsZero()
@@ -282,8 +286,8 @@ func (f *Fleet) storeAnswered(err error) {
 	}
 }
 
-// mayTake reports whether this member may take one more lease, and is to work with others on a
-// blob.
+// mayTake reports whether this member may take the lease of a blob. If ok is false, the member
+// fetches the blob alone, and reason is the label for metrics.
 func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 	_, flying := f.o.Cache.Progress(d, 0)
 	wrong := f.isAlone(d)
@@ -293,16 +297,17 @@ func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 	switch {
 	case wrong:
 		return aloneDigest, false
-	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero(): // nobody could read the bytes from here
-		return aloneUncached, false // another fetch has the lease, or none is for all readers
+	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero(): // other members could not read the bytes from this fetch
+		return aloneUncached, false // another fetch has the lease, or the cache has no flight of the blob
 	case len(f.held) >= f.most && !f.makeRoom():
 		return aloneLeases, false
 	}
 	return "", true
 }
 
-// makeRoom forgets the lease of the blob that was fetched first. The lease expires soon, because
-// nobody renews it. It returns false if all blobs are on their way. It needs mu.
+// makeRoom drops the lease of the blob that was fetched first. The lease expires soon, because
+// nobody renews it. makeRoom returns false if all leased blobs are still being fetched. It needs
+// mu.
 func (f *Fleet) makeRoom() bool {
 	var first *lease
 	for _, l := range f.held {
@@ -324,7 +329,7 @@ func (f *Fleet) leases() int {
 	return len(f.held)
 }
 
-// ended notes the end of a fetch under a lease.
+// ended records the end of a fetch under a lease; reason is nil if the fetch succeeded.
 func (f *Fleet) ended(l Lease, reason error) {
 	f.mu.Lock()
 	if now := f.held[l.Digest]; now != nil && now.Generation == l.Generation {
@@ -339,7 +344,8 @@ func (f *Fleet) ended(l Lease, reason error) {
 	}
 }
 
-// look asks the store which members are alive. If it fails, those that it last named remain.
+// look asks the store which members are alive. If the store fails, the members that it last named
+// remain.
 func (f *Fleet) look(ctx context.Context) error {
 	all, err := f.o.Leases.Members(ctx)
 	if err == nil {
@@ -349,8 +355,8 @@ func (f *Fleet) look(ctx context.Context) error {
 }
 
 // positionOf returns how far this member is from the registry for a blob. A member that has the
-// whole blob, or fetches it without other members, depends on nobody. It is at hop 0 of whatever
-// generation the follower asks for.
+// whole blob, or fetches it without other members, depends on no other member. Its position is hop
+// 0 of the generation that the follower asks for.
 func (f *Fleet) positionOf(d digest.Digest, whole bool, asked int64) position {
 	f.mu.Lock()
 	l := f.held[d]

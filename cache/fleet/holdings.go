@@ -17,10 +17,10 @@ import (
 // maxParts bounds the parts of a blob that an answer lists.
 const maxParts = 64
 
-// holding is what another member holds of a blob.
+// holding has the parts of a blob that another member holds.
 type holding struct {
 	address string
-	near    bool // the member is in this one's zone
+	near    bool // the member is in the zone of this member
 	size    int64
 	parts   []cache.Extent
 }
@@ -29,7 +29,7 @@ func (h holding) whole() bool {
 	return h.size > 0 && len(h.parts) == 1 && h.parts[0] == cache.Extent{From: 0, To: h.size}
 }
 
-// end returns where the part ends that has the byte at off, or 0 if there is none.
+// end returns the end of the part that has the byte at off, or 0 if no part has it.
 func (h holding) end(off int64) int64 {
 	for _, p := range h.parts {
 		if p.From <= off && off < p.To {
@@ -39,9 +39,9 @@ func (h holding) end(off int64) int64 {
 	return 0
 }
 
-// survey asks members what they hold of a blob, all at the same time. It waits until all have
-// answered, for the given time at most, or until one of this zone has all of it. The result has
-// those of this zone first.
+// survey asks all members at the same time which parts of a blob they hold. It waits until all have
+// answered, or a member of this zone has reported the whole blob, but no longer than within. The
+// result has the members of this zone first.
 func (p *peers) survey(ctx context.Context, q request, members []Member, within time.Duration) (all []holding) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -76,7 +76,7 @@ func (p *peers) survey(ctx context.Context, q request, members []Member, within 
 	return all
 }
 
-// holds asks a member what it holds of a blob.
+// holds asks a member which parts of a blob it holds.
 func (p *peers) holds(ctx context.Context, q request) (holding, error) {
 	p.m.questions.Inc()
 	h := holding{address: q.address}
@@ -97,7 +97,7 @@ func (p *peers) holds(ctx context.Context, q request) (holding, error) {
 	return h, errors.Join(err, sizeErr)
 }
 
-// formatParts returns parts as a header has them.
+// formatParts returns the text of parts in a header.
 func formatParts(all []cache.Extent) string {
 	var text []string
 	for _, p := range all[:min(len(all), maxParts)] {
@@ -126,7 +126,8 @@ func parseParts(text string) (all []cache.Extent, err error) {
 	return all, nil
 }
 
-// fromHoldings opens a part of the blob at a member that holds its beginning. It needs mu.
+// fromHoldings opens the wanted part of the blob at a member that holds the first byte of the part.
+// It returns false if no such member sends it. It needs mu.
 func (s *Share) fromHoldings(ctx context.Context, w Want) (cache.Stream, bool) {
 	for i := 0; i < len(s.holdings) && ctx.Err() == nil; {
 		h := s.holdings[i]
@@ -156,8 +157,8 @@ func (s *Share) fromHoldings(ctx context.Context, w Want) (cache.Stream, bool) {
 	return cache.Stream{}, false
 }
 
-// gap returns the offset up to which nobody holds the wanted part, whose beginning nobody holds; 0
-// means to its end. It needs mu.
+// gap is called when no member holds the byte at w.From. It returns the next offset at which a
+// member holds bytes, or w.To if that comes first. 0 means the end of the blob. It needs mu.
 func (s *Share) gap(w Want) (until int64) {
 	until = w.To
 	for _, h := range s.holdings {

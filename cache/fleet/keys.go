@@ -28,15 +28,16 @@ const (
 
 // Keys are the keys of a fleet, made from its secret, which is never sent. Each member has the same
 // private key, and proves by it, in the handshake of TLS, that it knows the secret. While the
-// secret is replaced, two are valid: a member shows the first, and accepts both.
+// secret is replaced, two secrets are valid: a member presents the key of the first, and accepts
+// both keys.
 type Keys struct {
 	own     tls.Certificate
 	trusted []ed25519.PublicKey
-	signing [][]byte // of messages; the first one signs
+	signing [][]byte // keys for messages; the first one signs
 }
 
-// ParseKeys makes the keys from a file that has one secret in each line. The errors follow the name
-// of the file, and do not show the secrets.
+// ParseKeys makes the keys from a file that has one secret in each line. The texts of its errors
+// are meant to follow the name of the file. They do not show the secrets.
 func ParseKeys(text []byte) (*Keys, error) {
 	k := &Keys{}
 	for line := range bytes.Lines(text) {
@@ -89,7 +90,7 @@ func (k *Keys) add(secret []byte) error {
 // key that is made from the first secret.
 func (k *Keys) Sign(message []byte) []byte { return sum(k.signing[0], message) }
 
-// Verify reports whether a proof is that of a message, by one of the secrets.
+// Verify reports whether one of the secrets gives this proof for the message.
 func (k *Keys) Verify(message, proof []byte) bool {
 	return slices.ContainsFunc(k.signing, func(key []byte) bool { return hmac.Equal(sum(key, message), proof) })
 }
@@ -102,8 +103,8 @@ func sum(key, message []byte) []byte {
 
 var errStranger = errors.New("the other side does not know the secret of this fleet")
 
-// verify accepts a peer whose key is one of the trusted ones. The handshake has shown that the peer
-// has the private key. Nothing else in the certificate counts.
+// verify accepts a peer whose public key is trusted. The handshake has shown that the peer has the
+// private key. Nothing else in the certificate counts.
 func (k *Keys) verify(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return errStranger
@@ -117,7 +118,8 @@ func (k *Keys) verify(state tls.ConnectionState) error {
 	return errStranger
 }
 
-// serverTLS returns the settings of the listener. Each handshake uses the keys of that time.
+// serverTLS returns the settings of the listener. Each handshake uses the keys that are valid at
+// that time.
 func serverTLS(keys func() *Keys) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true,

@@ -16,7 +16,7 @@ const (
 
 // Member is one mirror of a fleet.
 type Member struct {
-	// ID is random, and lasts as long as the state directory. Two members have different ones, even at
+	// ID is random, and lasts as long as the state directory. Two members have different IDs, even at
 	// the same address.
 	ID string `json:"id"`
 	// Address is host:port of the listener for other members. An address from a store is not trusted
@@ -28,7 +28,7 @@ type Member struct {
 	Version string `json:"version,omitempty"`
 	// Protocol is the number of the protocol that the member speaks.
 	Protocol int `json:"protocol"`
-	// Upstreams are those of the member, as it last said.
+	// Upstreams describes the upstreams of the member, as it last reported them.
 	Upstreams Upstreams `json:"upstreams,omitempty"`
 }
 
@@ -36,27 +36,27 @@ type Member struct {
 type Lease struct {
 	Digest digest.Digest
 	Holder string // the ID of the member
-	// Address is that of the member.
+	// Address is the address of the holder.
 	Address string
-	// Generation grows each time another member, or the same one again, takes the lease. It also grows
-	// if the store has lost everything in between.
+	// Generation grows each time a member takes the lease, even if the same member takes it again. It
+	// also grows if the store has lost its data in between.
 	Generation int64
 }
 
 // Leases is a store of leases. Its clock alone decides when a lease expires. All methods may be
-// called concurrently. Each reports a failure at once, without a second attempt.
+// called concurrently. Each method reports a failure at once, without a second attempt.
 type Leases interface {
-	// Take takes the lease of a blob for a member if it is free, if it is of the member already, or if
-	// its generation is failed, which the caller has seen fail. It returns the lease as it then is,
-	// which may be that of another member. A failed of 0 means none.
+	// Take takes the lease of a blob for a member if the lease is free, if the member already has it,
+	// or if its generation equals failed. The caller passes as failed the generation that it has seen
+	// fail, or 0 for none. Take returns the lease as it then is. It may belong to another member.
 	Take(ctx context.Context, d digest.Digest, m Member, failed int64) (Lease, error)
-	// Renew extends the leases that a member holds by LeaseTTL, and restores those that the store has
-	// lost. It returns the digests of those that another member has taken. Renew also records that the
-	// member is alive, even if it holds no lease.
+	// Renew extends the leases that a member holds by LeaseTTL, and restores the leases that the store
+	// has lost. It returns the digests of the leases that another member has taken. Renew also records
+	// that the member is alive, even if it holds no lease.
 	Renew(ctx context.Context, m Member, held []Lease) (lost []digest.Digest, err error)
-	// Release gives up leases. It leaves alone those that have another generation by now.
+	// Release releases leases. It ignores leases that have another generation by now.
 	Release(ctx context.Context, held []Lease) error
-	// Leave forgets that a member is alive.
+	// Leave removes a member from the members that are alive.
 	Leave(ctx context.Context, id string) error
 	// Members returns the members that are alive, in the order of their IDs.
 	Members(ctx context.Context) ([]Member, error)

@@ -34,7 +34,7 @@ type metrics struct {
 }
 
 // newMetrics returns the metrics. The functions return how many members are alive, how many leases
-// this member has, and how many streams it gives.
+// this member has, and how many streams it sends.
 func newMetrics(members, leases, streams func() int) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})

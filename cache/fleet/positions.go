@@ -6,11 +6,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// position says how far a flight is from the registry. One follows only who is nearer, so that no
-// two members wait for each other.
+// position says how far a flight is from the registry. A member follows only a nearer member, so
+// that no two members wait for each other.
 type position struct {
 	generation int64
-	hop        int // 0: holds the lease, or fetches without one
+	hop        int // 0 if the member has the lease, or fetches without a lease
 }
 
 // nearer reports whether p is nearer to the registry than q, or belongs to a newer generation.
@@ -18,20 +18,20 @@ func (p position) nearer(q position) bool {
 	return p.generation > q.generation || p.generation == q.generation && p.hop < q.hop
 }
 
-// positions are those of the flights that read from other members.
+// positions has the positions of the flights that read from other members.
 type positions struct {
 	mu  sync.Mutex // guards the field below; leaf lock
 	all map[digest.Digest]position
 }
 
-// follow notes the position of a flight.
+// follow records the position of a flight.
 func (p *positions) follow(d digest.Digest, at position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.all[d] = at
 }
 
-// unfollow forgets a flight, which does not read from other members any more.
+// unfollow removes a flight that does not read from other members any more.
 func (p *positions) unfollow(d digest.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// protocol is the number of the protocol of this source. A version that changes what members send
-// each other, or what they expect to receive, has the next number. A member ignores fields of JSON,
-// headers and values in Redis that it does not know. It leaves such values in Redis unchanged.
+// protocol is the number of the protocol of this source. A version of dray that changes the
+// messages between members, or the messages that they expect, has the next number. A member ignores
+// fields of JSON, headers and values in Redis that it does not know. It leaves such values in Redis
+// unchanged.
 const protocol = 1
 
 // ahead is added to protocol. Tests of members of different versions set it when they build dray:
@@ -38,7 +39,7 @@ type strangers struct {
 	all map[string]time.Time
 }
 
-// first reports whether a member is to be logged.
+// first reports whether dray must log a member now, and records the time if so.
 func (s *strangers) first(member string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,23 +55,23 @@ func (s *strangers) first(member string) bool {
 const (
 	headerProtocol   = "Dray-Protocol"
 	headerMember     = "Dray-Member"     // the ID of the sender
-	headerAddress    = "Dray-Address"    // of the member that asks
-	headerTo         = "Dray-To"         // the ID of the member that is meant; another one may be at its address by now
-	headerZone       = "Dray-Zone"       // of the sender
-	headerGeneration = "Dray-Generation" // of the blob's Lease
+	headerAddress    = "Dray-Address"    // the address of the sender
+	headerTo         = "Dray-To"         // the ID of the intended receiver; another member may be at its address by now
+	headerZone       = "Dray-Zone"       // the zone of the sender
+	headerGeneration = "Dray-Generation" // the generation of the blob's Lease
 	headerHop        = "Dray-Hop"        // how far the member that answers is from the registry; see position
-	headerSize       = "Dray-Size"       // of the whole blob, in bytes; -1 if it is not known
+	headerSize       = "Dray-Size"       // the length of the whole blob in bytes; -1 if it is not known
 	headerReady      = "Dray-Ready"      // how many bytes can be read at the offset without waiting
 	headerParts      = "Dray-Parts"      // the parts of the blob that can be read without waiting
 	headerFollowers  = "Dray-Followers"  // addresses of members that read the blob from this one
-	headerTried      = "Dray-Tried"      // addresses of members that have not given the blob
+	headerTried      = "Dray-Tried"      // addresses of members that have not sent the blob
 )
 
-// blobPath begins the path of a blob. Its digest follows. HEAD says what this member holds, at
-// once. GET gives bytes while they arrive. The parameters of the query are:
+// blobPath is the prefix of the path of a blob. The digest follows. HEAD returns at once which
+// parts this member holds. GET sends bytes as they arrive. The parameters of the query are:
 //   - from and to are offsets. Without to, an answer reaches to the end.
-//   - held=1 asks only for bytes for which this member does not wait.
-//   - unfinished=1 asks for the blob only if this member does not have all of it.
+//   - held=1 requests the bytes only if this member can send all of them without waiting.
+//   - unfinished=1 requests the blob only if this member does not have all of it yet.
 const blobPath = "/blobs/"
 
 // addresses returns the addresses in a header.

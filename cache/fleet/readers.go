@@ -8,31 +8,36 @@ import (
 )
 
 const (
-	// maxFollowers bounds the members that read one blob from this one.
+	// maxFollowers bounds the members of this zone that read one blob from this member.
 	maxFollowers = 8
 	// maxStreams bounds the streams of one blob to one follower.
 	maxStreams = 16
 )
 
-// readers are the members that read blobs from this one.
+// readers are the members that read blobs from this member.
 type readers struct {
 	own  string        // the address of this member
-	here func() string // returns its zone
+	here func() string // returns the zone of this member
 
 	mu  sync.Mutex                       // guards the field below; leaf lock
-	all map[digest.Digest]map[reader]int // how many streams each has
+	all map[digest.Digest]map[reader]int // the number of streams of each reader, by blob
 }
 
-// reader is a member that reads a blob from this one.
+// reader is a member that reads a blob from this member.
 type reader struct {
 	address, zone string
 }
 
-// admit counts a stream to a follower of a blob, and returns the addresses of other followers. ok
-// is false if those are to give the blob instead: they are in the zone of the member that asks,
-// which is not this one's; or there are as many as this member serves; or it has found this one too
-// slow. Of each other zone, only one member reads from this one, so those do not count. The
-// addresses that the member has tried give it nothing.
+// admit counts a stream to a follower of a blob, and returns the addresses of other followers. If
+// ok is false, admit counts nothing, and the follower should read the blob from these addresses.
+// This happens in three cases:
+//   - The follower has found this member too slow, and there are other followers in its zone.
+//   - The follower is in another zone, and another member of that zone reads the blob from here.
+//   - This member has maxFollowers followers in its own zone, or maxStreams streams to the
+//     follower.
+//
+// tried has the addresses of members that did not send the blob to the follower. In these cases,
+// admit ignores the followers at these addresses.
 func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,14 +104,14 @@ func (r *readers) dismiss(d digest.Digest, who reader) {
 	}
 }
 
-// followersOf returns how many members read a blob from this one.
+// followersOf returns how many members read a blob from this member.
 func (r *readers) followersOf(d digest.Digest) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.all[d])
 }
 
-// streams returns how many streams there are.
+// streams returns the number of streams to all readers.
 func (r *readers) streams() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

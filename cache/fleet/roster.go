@@ -10,15 +10,17 @@ import (
 )
 
 const (
-	// maxNeighbours bounds the members that are asked whether they have fetched a blob long ago.
+	// maxNeighbours bounds the members of this zone that this member asks for a blob before it asks
+	// the registry.
 	maxNeighbours = 16
-	// maxAsked bounds the members that are asked what they hold after the holder has failed.
+	// maxAsked bounds the members that a new holder asks for parts of a blob after the former holder
+	// has failed.
 	maxAsked = 64
 )
 
-// roster knows which members are alive.
+// roster is the list of the members that are alive.
 type roster struct {
-	me        Member // but for its zone and its upstreams
+	me        Member // its Zone and Upstreams are not used; see self
 	here      atomic.Pointer[string]
 	upstreams func() Upstreams
 	live      atomic.Pointer[[]Member]
@@ -31,14 +33,15 @@ func newRoster(me Member, upstreams func() Upstreams) *roster {
 	return r
 }
 
-// Live returns the members that were alive when this one last renewed its leases, which happens
-// every RenewEvery, in the order of their IDs. This member is always among them. Members whose
-// protocol is too far from this one's are, too. While the store of leases does not answer, Live
-// returns the members that it last named; before its first answer, this one alone. Live never
-// waits. The caller must not change the result.
+// Live returns the members that were alive when this member last renewed its leases, sorted by ID.
+// It renews them every RenewEvery. The result always includes this member. It also includes members
+// whose protocol is too far from this one's. While the store of leases does not answer, Live
+// returns the members of its last answer. Before the first answer, it returns only this member.
+// Live never blocks. The caller must not change the result.
 func (r *roster) Live() []Member { return *r.live.Load() }
 
-// zoneOf returns the zone of another member as far as it is known, or else this one's.
+// zoneOf returns the zone of a member. If the member is not known, zoneOf returns the zone of this
+// member.
 func (r *roster) zoneOf(id string) string {
 	for _, m := range r.Live() {
 		if m.ID == id {
@@ -51,10 +54,11 @@ func (r *roster) zoneOf(id string) string {
 // zone returns the zone of this member.
 func (r *roster) zone() string { return *r.here.Load() }
 
-// SetZone sets the zone of this member. Others see it when this one renews its leases.
+// SetZone sets the zone of this member. Other members see it after this member has renewed its
+// leases.
 func (r *roster) SetZone(zone string) { r.here.Store(&zone) }
 
-// self returns this member as others see it now.
+// self returns this member as other members see it now.
 func (r *roster) self() Member {
 	m := r.me
 	m.Zone = r.zone()
@@ -64,7 +68,7 @@ func (r *roster) self() Member {
 	return m
 }
 
-// update takes over which members are alive, as the store of leases says it.
+// update replaces the list by the members that are alive according to the store of leases.
 func (r *roster) update(all []Member) {
 	at := 0
 	for at < len(all) && all[at].ID < r.me.ID {
@@ -79,7 +83,7 @@ func (r *roster) update(all []Member) {
 	r.live.Store(&live)
 }
 
-// neighbours returns some of the other members that live in this one's zone.
+// neighbours returns up to maxNeighbours other members of this member's zone, in random order.
 func (r *roster) neighbours() (all []Member) {
 	for _, m := range r.Live() {
 		if m.ID != r.me.ID && m.Zone == r.zone() {
@@ -90,8 +94,8 @@ func (r *roster) neighbours() (all []Member) {
 	return all[:min(len(all), maxNeighbours)]
 }
 
-// everybody returns the other members that live, and those at other addresses, but for the one that
-// has failed.
+// everybody returns the members at the given addresses and then the other members that are alive,
+// up to maxAsked. It leaves out the member at the address failed, and this member.
 func (r *roster) everybody(addresses []string, failed string) (all []Member) {
 	seen := map[string]bool{failed: true, r.me.Address: true, "": true}
 	add := func(m Member) {
@@ -100,7 +104,7 @@ func (r *roster) everybody(addresses []string, failed string) (all []Member) {
 			all = append(all, m)
 		}
 	}
-	for _, a := range addresses { // they have some of it
+	for _, a := range addresses { // these members have parts of the blob
 		zone := ""
 		if i := slices.IndexFunc(r.Live(), func(m Member) bool { return m.Address == a }); i >= 0 {
 			zone = r.Live()[i].Zone
@@ -113,10 +117,10 @@ func (r *roster) everybody(addresses []string, failed string) (all []Member) {
 	return all
 }
 
-// Rendezvous returns the member that has the highest weight for a key, so that all who know the
-// same members choose the same one, and only the keys of a member move when it leaves. The weight
-// is made of the key and the ID alone, and is the same in all versions. Without members, the result
-// is zero.
+// Rendezvous returns the member that has the highest weight for a key. All callers with the same
+// members get the same result. When a member leaves, only the keys of that member move. The weight
+// depends only on the key and the ID, and is the same in all versions of dray. Without members, the
+// result is the zero Member.
 func Rendezvous(key string, members []Member) (first Member) {
 	var most uint64
 	for _, m := range members {
@@ -128,7 +132,7 @@ func Rendezvous(key string, members []Member) (first Member) {
 	return first
 }
 
-// weight is the beginning of the SHA-256 of the ID, a zero byte and the key.
+// weight returns the first 8 bytes of the SHA-256 of the ID, a zero byte and the key.
 func weight(key, id string) uint64 {
 	h := sha256.New()
 	_, _ = io.WriteString(h, id+"\x00"+key)

@@ -49,14 +49,15 @@ func newPeers(o Options, m *metrics, log *slog.Logger) *peers {
 }
 
 // Sender returns the ID of the member that sent a request to a handler of [Fleet.Handle]. The
-// sender knows the secret of the fleet; that it is this member is its own word.
+// handshake proves that the sender knows the secret of the fleet. It does not prove the ID.
 func Sender(r *http.Request) string { return r.Header.Get(headerMember) }
 
-// Send sends a request to a member, and returns its answer, which the caller closes. Of the URL of
-// r, the path and the query count. The body of r is sent while it is read, and closed. Send does
-// not try again, and has no bound on time but ctx and those of a connection. It returns an error if
-// the member does not answer, is not the one that is meant, has no handler for the path, or speaks
-// a protocol that is too far from this one's. Whatever a handler answers is no error, but for 501.
+// Send sends a request to a member, and returns its answer. The caller closes the body of the
+// answer. Send uses only the path and the query of the URL of r. It streams the body of r, and
+// closes it. Send does not retry. Only ctx and the timeouts of a connection bound its time. Send
+// returns an error if the member does not answer, if another member answers at its address, if the
+// member has no handler for the path, or if its protocol is too far from this one's. An answer of a
+// handler is an error only if its status is 501.
 func (p *peers) Send(ctx context.Context, to Member, r *http.Request) (*http.Response, error) {
 	resp, err := p.sendTo(ctx, to, r)
 	if err != nil {
@@ -69,7 +70,7 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 	if !p.near(to.Protocol) {
 		p.warnOfProtocol(to.ID, to.Address, strconv.Itoa(to.Protocol))
 		if r.Body != nil {
-			_ = r.Body.Close() // as a request that is sent does
+			_ = r.Body.Close() // as sending the request would do
 		}
 		return nil, ErrProtocol
 	}
@@ -112,13 +113,13 @@ func (p *peers) understands(h http.Header) bool {
 	return err == nil && p.near(theirs)
 }
 
-// near reports whether a protocol is this member's, or next to it.
+// near reports whether the number of a protocol differs from this member's by at most one.
 func (p *peers) near(protocol int) bool {
 	return protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1
 }
 
-// warnOfProtocol logs that a member and this one do not understand each other, unless it was logged
-// a short time ago.
+// warnOfProtocol logs that a member and this one do not understand each other. It logs this for the
+// same member only once in sayFarAgain.
 func (p *peers) warnOfProtocol(member, address, protocol string) {
 	if !p.strangers.first(member) {
 		return

@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// Files is how many files a fleet may have open: for connections from other members, and about as
-// many to them.
+// Files is how many open files a member may need for the fleet: one for each connection from
+// another member, and about as many for connections to other members.
 const Files = 2 * maxConnections
 
 const (
-	// maxConnections bounds the connections from other members, with those that are idle. One that
-	// waits for a place looks like one to a dead member.
+	// maxConnections bounds the connections from other members, including idle ones. To the other
+	// member, a connection beyond this bound looks like one to a dead member.
 	maxConnections = 1024
 	// headerPatience bounds a handshake, and the header of a request.
 	headerPatience = 10 * time.Second
-	// writePatience is how long a follower may take nothing.
+	// writePatience is how long a follower may accept no bytes.
 	writePatience = 30 * time.Second
 	// maxGrace bounds how long followers can read on when this member stops.
 	maxGrace = 30 * time.Second
@@ -41,10 +41,10 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Serve answers other members until ctx ends. Then it gives up all leases, waits up to
-// Options.Grace for requests of other members that are under way, closes ln, and returns nil. While
-// a handler of [Fleet.Handle] works, others can still ask whether this member is alive. Serve
-// returns an error if the listener fails.
+// Serve answers other members until ctx ends. Then it releases all leases, waits up to
+// Options.Grace for requests of other members that are under way, closes ln, and returns nil. As
+// long as a handler of [Fleet.Handle] works, other members can still ask whether this member is
+// alive. Serve returns an error if the listener fails.
 func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	s := &http.Server{
 		Handler: f, TLSConfig: serverTLS(f.o.Keys), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
@@ -81,7 +81,8 @@ func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 // Interrupt ends the requests of other members at once, and makes Serve return soon.
 func (f *Fleet) Interrupt() { f.interrupt() }
 
-// limited is a listener with a bound on its connections. Beyond the bound, it waits.
+// limited is a listener with a bound on its connections. At the bound, Accept waits until a
+// connection is closed.
 type limited struct {
 	net.Listener
 	slots chan struct{}
@@ -109,7 +110,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// ServeHTTP answers a request of another member. The handshake has shown that it is one.
+// ServeHTTP answers a request of another member. The handshake has shown that the sender is a
+// member.
 func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set(headerProtocol, strconv.Itoa(f.o.Self.Protocol))
@@ -131,7 +133,7 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not a request that this member knows", http.StatusNotImplemented)
 		return
 	}
-	if !strings.HasPrefix(r.URL.Path, blobPath) { // readers of blobs do without an answer
+	if !strings.HasPrefix(r.URL.Path, blobPath) { // a reader of a blob can do without the answer
 		defer f.working.begin()()
 	}
 	handler.ServeHTTP(w, r)
@@ -141,7 +143,7 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type underWay struct {
 	mu   sync.Mutex
 	n    int
-	none chan struct{} // closed when there are none; nil if nobody waits for that
+	none chan struct{} // closed when no request is under way; nil if nobody waits for that
 }
 
 // begin counts a request until end is called.
@@ -175,11 +177,11 @@ func (u *underWay) wait(ctx context.Context) {
 	}
 }
 
-// Handle has a handler answer the requests of other members whose path begins with prefix, which
-// must not be among the paths of another handler. It is called before Serve, so that no request
-// comes too early. The handler is called after the handshake has shown that the sender knows the
-// secret, and only if both understand each other. It sees the whole path. The handler bounds the
-// size of the body, and the time.
+// Handle registers a handler for the requests of other members whose path begins with prefix. It
+// panics if the paths overlap with those of another handler. Handle must be called before Serve, so
+// that no request arrives before its handler is registered. The handler gets only requests of
+// senders that have proved to know the secret and whose protocol this member understands. The
+// handler gets the whole path. It must bound the size of the body, and the time.
 func (f *Fleet) Handle(prefix string, h http.Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

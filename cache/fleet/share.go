@@ -14,36 +14,37 @@ import (
 	"dray/cache"
 )
 
-// maxBreaks bounds how many streams of other members one fetch uses up. After that, it asks the
-// registry, so that a fleet in trouble does not use up the attempts of the cache.
+// maxBreaks is the number of broken streams of other members after which a fetch asks the registry.
+// So a fleet in trouble does not use up the attempts of the cache.
 const maxBreaks = 3
 
 // breakGain is the number of bytes after which the breaks of streams are counted from zero again.
 const breakGain = 32 << 20
 
-// A member that has just taken over may not know that yet, and answer as the follower that it was.
-// A fetch that would read from it asks again after farPause, until Patience.Far is over.
+// farPause is the pause between two requests to a member that has the lease but answers that it is
+// not nearer to the registry. A member that has just taken over may not know that yet, and may
+// answer with its position as a follower. The fetch repeats the request until Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
 var (
-	// ErrRegistry says that the fetch asks its registry, and not another member.
+	// ErrRegistry says that the fetch must ask its registry, and not another member.
 	ErrRegistry = errors.New("no other member gives the blob")
-	// ErrFinished says that the fetch asks the bucket: another member has the whole blob.
+	// ErrFinished says that the fetch must ask the bucket, because another member has the whole blob.
 	ErrFinished = errors.New("another member has the whole blob")
 )
 
 // Want is a part of a blob that a fetch needs.
 type Want struct {
-	// From and To are its offsets. To 0 means the end of the blob.
+	// From and To are the offsets of the part. To 0 means the end of the blob.
 	From, To int64
-	// On says that a stream may go on beyond To if another fetch brings the bytes there.
+	// On says that a stream may go on beyond To if another fetch brings the bytes after To.
 	On bool
-	// Most is the length of the blob in bytes as far as it is known, or negative. A member that
-	// announces more is not believed.
+	// Most is the length of the blob in bytes, or negative if it is not known. The fetch rejects a
+	// stream of a member that announces a greater length.
 	Most int64
 }
 
-// role is what a fetch is for the fleet.
+// role says from where a fetch gets its bytes.
 type role int
 
 const (
@@ -51,31 +52,31 @@ const (
 	follower       // reads from another member
 	holder         // has the lease
 	alone          // asks the registry without the lease
-	finished       // reads from the bucket what another member has got
+	finished       // reads from the bucket, because another member has the whole blob
 )
 
-// Share is this member's part in one fetch of a blob. It decides, each time the fetch needs bytes,
-// whether another member gives them, or the fetch asks the registry. Once the fetch is not a
-// follower, it never becomes one again. All methods may be called concurrently. A nil Share, where
-// there is no fleet, always says that the fetch asks the registry.
+// Share is this member's part in one fetch of a blob. Each time the fetch needs bytes, the Share
+// decides whether another member sends them or the fetch asks the registry. A fetch that has asked
+// the registry never becomes a follower. All methods may be called concurrently. Without a fleet,
+// the Share is nil, and the fetch always asks the registry.
 type Share struct {
 	f      *Fleet
 	digest digest.Digest
-	bucket bool // there is one that may have what other members have finished
+	bucket bool // there is a bucket that may have blobs that other members have fetched
 
 	mu        sync.Mutex // guards the fields below; held during Open
 	role      role
-	asked     bool   // somebody who is no member may have given bytes
-	lease     Lease  // held by this member for this fetch, or of the holder that it follows
-	source    string // the address of the member from which a follower reads; "" if a stream of it broke off
-	open      int    // streams of it
-	failed    int64  // the generation that this member has seen fail
+	asked     bool   // the registry or the bucket may have sent bytes
+	lease     Lease  // the lease of this member for this fetch, or of the holder that the fetch follows
+	source    string // the address of the member from which a follower reads; "" after a stream from it broke off
+	open      int    // the number of open streams from source
+	failed    int64  // the generation that this fetch has seen fail, or 0
 	at        position
 	breaks    int
 	strikes   map[string]int // how many streams broke off, by address
-	congested string         // the address of a member that has more than it sends
+	congested string         // the address of a member that has more bytes than it sends
 	others    []string       // addresses of other followers that members have named
-	holdings  []holding      // what other members hold
+	holdings  []holding      // the parts that other members hold
 	given     map[string]bool
 }
 
@@ -88,12 +89,12 @@ func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 	return &Share{f: f, digest: d, bucket: bucket, at: position{0, math.MaxInt}, strikes: map[string]int{}, given: map[string]bool{}}
 }
 
-// Open opens a part of a blob at another member. It returns ErrRegistry if the fetch is to ask the
-// registry for the part up to the offset until (0: for all of it), because this member has the
-// lease, or fetches for itself. It returns ErrFinished if the fetch is to ask the bucket, and then
-// to call NoBucket if the bucket does not have the blob. It returns another error if a follower
-// cannot read this part now. A stream that breaks off ends with an error, and the next Open says
-// how to go on.
+// Open opens a part of a blob at another member. It returns ErrRegistry if this member has the
+// lease or fetches alone. The fetch must then ask the registry for the part up to the offset until,
+// where 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the bucket. If
+// the bucket does not have the blob, the fetch must call NoBucket and then Open again. Open returns
+// another error if a follower cannot read this part now. After a stream has ended with an error,
+// the fetch calls Open for the missing bytes.
 func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until int64, err error) {
 	if s == nil {
 		return cache.Stream{}, w.To, ErrRegistry
@@ -127,19 +128,19 @@ func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until in
 func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 	if s.source != "" {
 		q := s.request(s.lease, s.source, w)
-		q.unfinished = false // what is under way goes on
+		q.unfinished = false // the fetch goes on with this member, even if it has the whole blob by now
 		stream, err := s.f.open(ctx, q)
 		if err == nil {
 			return s.attach(stream, s.lease, w), nil
 		}
 		if ctx.Err() != nil || w.To > 0 && !w.On && (errors.Is(err, errFull) || errors.Is(err, errLate) || errors.Is(err, errFar)) {
-			return cache.Stream{}, err // the stream that brings everything is still there
+			return cache.Stream{}, err // the fetch still has the stream that brings the whole blob
 		}
 	}
 	if reason, ok := s.f.mayTake(s.digest); !ok {
 		return s.goAlone(reason)
 	}
-	var far time.Time // when a member said first that it is too far
+	var far time.Time // when a member first answered that it is not nearer to the registry
 	for s.breaks < maxBreaks {
 		l, err := s.f.take(ctx, s.digest, s.failed)
 		switch {
@@ -178,7 +179,7 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			continue
 		}
 		s.f.log.Debug("fleet: another member does not give a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
-		if !errors.Is(err, errDead) { // a stream that broke off has been counted
+		if !errors.Is(err, errDead) { // streamEnded has counted a stream that broke off
 			s.breaks++
 		}
 		s.failed, s.lease = l.Generation, l
@@ -195,8 +196,9 @@ func (s *Share) goAlone(reason string) (cache.Stream, error) {
 	return cache.Stream{}, ErrRegistry
 }
 
-// hold makes the fetch the one of the holder. If it takes over, it asks all members what they hold,
-// and otherwise those of its zone whether they have fetched the blob long ago. It needs mu.
+// hold makes this fetch the holder. If it replaces a failed holder, hold asks all members which
+// parts of the blob they hold. Otherwise, and if there is no bucket, it asks the members of its
+// zone whether they still have the blob from an earlier fetch. It needs mu.
 func (s *Share) hold(ctx context.Context, l Lease) error {
 	s.f.m.fetches.WithLabelValues("holder").Inc()
 	lost := s.lease.Address
@@ -221,8 +223,8 @@ func (s *Share) NoBucket() {
 	}
 }
 
-// Unconfirmed makes the fetch ask the registry from now on, because the registry gave no clear
-// answer to the question whether the repository has the blob.
+// Unconfirmed makes the fetch ask the registry from now on, because the registry did not clearly
+// answer whether the repository has the blob.
 func (s *Share) Unconfirmed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +234,7 @@ func (s *Share) Unconfirmed() {
 	}
 }
 
-// request is a request of this fetch to a member. It needs mu.
+// request returns a request of this fetch to the member at an address. It needs mu.
 func (s *Share) request(l Lease, address string, w Want) request {
 	if w.On {
 		w.To = 0
@@ -240,7 +242,7 @@ func (s *Share) request(l Lease, address string, w Want) request {
 	return request{lease: l, address: address, digest: s.digest, want: w, at: s.at, unfinished: s.bucket}
 }
 
-// attach makes the fetch a follower, and a stream one of its streams. It needs mu.
+// attach makes the fetch a follower, and adds the stream to its streams. It needs mu.
 func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
 	if address := stream.q.address; s.role != follower || s.source != address || s.lease.Generation != l.Generation {
 		s.role, s.source, s.lease, s.open = follower, address, l, 0
@@ -254,15 +256,15 @@ func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
 	return cache.Stream{Body: stream, Size: stream.size, Follows: stream.q.want.To == 0}
 }
 
-// name notes the addresses of members that read the blob. It needs mu.
+// name records the addresses of members that read the blob. It needs mu.
 func (s *Share) name(others []string) {
 	if len(s.others) < maxAsked {
 		s.others = append(s.others, others...)
 	}
 }
 
-// streamEnded is called once for each stream, with the number of bytes that it gave. An err of nil
-// says that it gave all of them, or that the fetch needs no more.
+// streamEnded is called once for each stream, with the number of bytes that it sent. An err of nil
+// says that the stream sent all bytes, or that the fetch needs no more.
 func (s *Share) streamEnded(q request, gave int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,7 +297,7 @@ func (s *Share) streamEnded(q request, gave int64, err error) {
 	}
 }
 
-// maxStrikes is how often streams of a member break off before it counts as failed.
+// maxStrikes is how many streams of a member break off before the member counts as failed.
 const maxStrikes = 2
 
 // trust returns an error if a member counts as failed. After a broken stream, it asks the member
@@ -311,19 +313,19 @@ func (s *Share) trust(ctx context.Context, q request) error {
 	return err
 }
 
-// join opens a stream at the holder of a lease, or at one of its followers if the holder says so.
-// It needs mu.
+// join opens a stream at the holder of a lease, or at one of its followers if the holder has too
+// many. It needs mu.
 func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 	if s.f.isBanned(l.Holder) {
 		return nil, errBanned
 	}
 	if s.congested != "" && s.f.followersOf(s.digest) == 0 {
-		s.at = position{0, math.MaxInt} // nobody depends on this fetch, so it may go further away
+		s.at = position{0, math.MaxInt} // no member follows this fetch, so it may move further from the registry
 	} else {
 		s.congested = ""
 	}
 	failed := errAddress
-	var tried []string // members that do not give it
+	var tried []string // addresses of members that did not send the blob
 	for next, asked := append(s.neighbour(ctx, l), l.Address), 0; len(next) > 0 && asked < 2*maxFollowers; asked++ {
 		address := next[0]
 		next = next[1:]
@@ -360,7 +362,7 @@ func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 			continue
 		}
 		if tried = append(tried, address); !isHolder && len(next) == 0 {
-			next = append(next, l.Address) // which may know others by now, or give it itself
+			next = append(next, l.Address) // the holder may name other followers by now, or send the blob itself
 		}
 	}
 	return nil, failed
@@ -379,15 +381,16 @@ func (s *Share) neighbour(ctx context.Context, l Lease) []string {
 	return nil
 }
 
-// gave notes that a member has given bytes.
+// gave records that a member has sent bytes.
 func (s *Share) gave(member string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.given[member] = true
 }
 
-// Ended notes how the fetch has ended. It returns true if the bytes were wrong, and other members
-// gave some of them, so that another fetch, from the registry alone, may succeed.
+// Ended records how the fetch has ended; reason is nil if it succeeded. Ended returns true if the
+// bytes were wrong and other members sent some of them. Another fetch, only from the registry, may
+// then succeed.
 func (s *Share) Ended(reason error) (again bool) {
 	if s == nil {
 		return false

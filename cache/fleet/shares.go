@@ -5,26 +5,27 @@ import (
 	"time"
 )
 
-// Need is what a member wants of a rate that all members share.
+// Need is the part that a member wants of a rate that all members share.
 type Need struct {
 	// Rate names the rate.
 	Rate string
-	// By names the part of the member that wants it.
+	// By names the component of the member that uses the rate.
 	By string
-	// Total is the rate for all members together, and PerSecond what is wanted of it, both per second.
-	// A PerSecond of 0 gives the share back.
+	// Total is the rate for all members together. PerSecond is the part of it that the member wants,
+	// or 0 to release the share. Both are per second.
 	Total, PerSecond float64
 }
 
 // Shares divides rates among the members of a fleet. It has a clock of its own. All methods may be
-// called concurrently. Each reports a failure at once, without a second attempt.
+// called concurrently. Each method reports a failure at once, without a second attempt.
 type Shares interface {
-	// Share records what a member wants, and returns its share of each rate, in the same order. The
+	// Share records the needs of a member, and returns its share of each rate, in the same order. A
 	// share is valid until the member calls again with the same Rate and By, and for the time ttl at
-	// most. It replaces the former share of the member.
+	// most. It replaces the former share for this Rate and By.
 	//
-	// The valid shares of a rate together never exceed its total: what others have is theirs until
-	// they call again. A member that wants less than an equal part of the total gets what it wants,
-	// or what is free if that is less. Those who want more get equal parts of the rest.
+	// The valid shares of a rate together never exceed its total: other members keep their shares
+	// until they call again. A member that wants less than an equal part of the total gets the rate
+	// that it wants, or the free rate if that is less. Members that want more get equal parts of the
+	// rest.
 	Share(ctx context.Context, member string, ttl time.Duration, wants []Need) (perSecond []float64, err error)
 }

@@ -27,10 +27,11 @@ var (
 	errBehind  = errors.New("the member has more bytes than it sends")
 )
 
-// congested is how many bytes a member may have that its silent stream does not bring.
+// congested is how many bytes a member may have ready while its stream sends nothing. If the member
+// has more, the stream ends with errBehind.
 const congested = 4 << 20
 
-// fullError is an errFull with the members that read from the full one.
+// fullError is an errFull with the addresses of the members that read from the full member.
 type fullError struct{ followers []string }
 
 func (e *fullError) Error() string { return errFull.Error() }
@@ -41,11 +42,11 @@ type request struct {
 	lease      Lease
 	address    string
 	digest     digest.Digest
-	want       Want     // On is not used
-	at         position // of the member that asks
-	held       bool     // only what the member holds, for which nobody waits
+	want       Want     // want.On is not used
+	at         position // the position of the member that asks
+	held       bool     // only if the member can send all wanted bytes without waiting
 	unfinished bool     // only if the member does not have the whole blob
-	tried      []string // addresses of members that do not give it
+	tried      []string // addresses of members that did not send the blob
 }
 
 // url returns the URL of the blob at the member.
@@ -77,9 +78,9 @@ func (p *peers) send(ctx context.Context, method string, q request, from int64) 
 	return p.do(r)
 }
 
-// open sends a request and waits for the beginning of the answer. While there is none, it asks the
-// member now and then whether it is alive: a member waits for its registry, which may take long. It
-// returns errLate if that takes too long.
+// open sends a request and waits until the answer begins. Meanwhile it asks the member after each
+// Patience.Stall whether it is alive, because the member may have to wait long for its registry.
+// open returns errLate if the answer has not begun after Patience.Begin.
 func (p *peers) open(ctx context.Context, q request) (*stream, error) {
 	s := &stream{p: p, q: q}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
@@ -105,37 +106,38 @@ func (p *peers) open(ctx context.Context, q request) (*stream, error) {
 	return s, nil
 }
 
-// ender is told of the first byte of a stream, and of its end; see [Share].
+// ender is called at the first byte of a stream, and at its end; see [Share].
 type ender interface {
 	gave(member string)
 	streamEnded(q request, gave int64, err error)
 }
 
-// stream is the body of an answer of another member. While it gives nothing, it asks the member
-// what that has, and ends with an error if the member is dead or does not send what it has.
+// stream is the body of an answer of another member. While no bytes arrive, the stream asks the
+// member how many bytes it has. The stream ends with an error if the member is dead or does not
+// send the bytes that it has.
 type stream struct {
 	p      *peers
 	q      request
 	body   io.ReadCloser // nil before the answer
 	size   int64
-	at     position // of the member that answers
+	at     position // the position of the member that answers
 	member string
 	zone   string
-	others []string // addresses of other members that read from it
+	others []string // addresses of other members that read the blob from the same member
 
-	share ender // whose stream it is; set before anybody reads
+	share ender // the Share of the fetch; set before the first Read
 
 	ctx      context.Context
 	stop     context.CancelCauseFunc
 	off      atomic.Int64
 	mu       sync.Mutex // guards the fields below
 	timer    *time.Timer
-	waiting  bool           // the timer may ask
-	asking   sync.WaitGroup // the question under way
+	waiting  bool           // true between watch and unwatch; otherwise ask does nothing
+	asking   sync.WaitGroup // waits for a call of ask that is under way
 	reported bool
 }
 
-// begin takes the answer of the member.
+// begin checks the status and the headers of an answer, and stores its body.
 func (s *stream) begin(resp *http.Response) error {
 	s.body = resp.Body
 	h := resp.Header
@@ -195,7 +197,8 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// report tells the share once how the stream has ended. A reader that gives it up is no failure.
+// report passes the error that ended the stream to the share, once. A reader that closes the stream
+// early is no failure.
 func (s *stream) report(err error) {
 	s.mu.Lock()
 	reported := s.reported
@@ -216,7 +219,7 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// end ends the stream, and waits for a question that is under way.
+// end ends the stream, and waits for a call of ask that is under way.
 func (s *stream) end(why error) {
 	s.p.reading.remove(s)
 	s.unwatch()
@@ -227,7 +230,7 @@ func (s *stream) end(why error) {
 	s.asking.Wait()
 }
 
-// watch has the member asked after each Patience.Stall, until unwatch is called.
+// watch calls ask after each Patience.Stall, until unwatch is called.
 func (s *stream) watch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,8 +251,9 @@ func (s *stream) unwatch() {
 	}
 }
 
-// ask asks the member what it has. It ends the stream if the member does not answer, has lost the
-// blob, or has much more than it sends. Otherwise the registry is slow, and the stream waits on.
+// ask asks the member how many bytes it has. It ends the stream if the member does not answer, has
+// lost the blob, or has more than congested bytes that it does not send. Otherwise the registry is
+// slow, and the stream goes on waiting.
 func (s *stream) ask() {
 	s.mu.Lock()
 	if !s.waiting {
@@ -264,7 +268,7 @@ func (s *stream) ask() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.waiting || s.off.Load() != off {
-		return // bytes have come meanwhile
+		return // bytes have arrived meanwhile
 	}
 	switch {
 	case errors.Is(err, ErrProtocol):

@@ -2,14 +2,14 @@ package fleet
 
 import "encoding/json"
 
-// Upstream is what members know of each other's upstreams.
+// Upstream describes an upstream of a member for other members.
 type Upstream struct {
-	// Name is that in the configuration of the member.
+	// Name is the name in the configuration of the member.
 	Name string `json:"name"`
 	// Identity is the same for members whose upstreams are the same registry with the same rights. It
-	// has nothing that is secret.
+	// contains no secret.
 	Identity string `json:"identity"`
-	// Quota is what the registry has stated of its quota of pulls to the member, or nil.
+	// Quota is the quota of pulls that the registry has stated to the member, or nil if there is none.
 	Quota *Quota `json:"quota,omitempty"`
 }
 
@@ -21,8 +21,8 @@ type Quota struct {
 	Window int64 `json:"window,omitempty"`
 	// Source is the address or the account whose pulls the registry counts; it may be empty.
 	Source string `json:"source,omitempty"`
-	// Age is how long ago the registry stated this, in seconds. No member compares the clock of
-	// another one.
+	// Age is how many seconds ago the registry stated the quota. With an age instead of a time,
+	// members need not compare their clocks.
 	Age int64 `json:"age"`
 }
 
@@ -38,7 +38,7 @@ func NewUpstreams(all []Upstream) Upstreams {
 	return Upstreams(text)
 }
 
-// All returns the list. It is empty if the text is none of NewUpstreams.
+// All returns the list. It is empty if the text is not a valid list.
 func (u Upstreams) All() (all []Upstream) {
 	if json.Unmarshal([]byte(u), &all) != nil {
 		return nil
@@ -46,17 +46,17 @@ func (u Upstreams) All() (all []Upstream) {
 	return all
 }
 
-// Drift is an upstream of this member that is another registry, or has other rights, at other
+// Drift is an upstream of this member that means another registry, or has other rights, at other
 // members.
 type Drift struct {
-	// Upstream is the name.
+	// Upstream is the name of the upstream.
 	Upstream string
-	// Members are those where it differs, in the order of their IDs.
+	// Members are the members at which the upstream differs, sorted by ID.
 	Members []Member
 }
 
-// DriftOf returns the upstreams of the member self that have another identity at another one, in
-// the order of self. Upstreams that only one of them has are no drift.
+// DriftOf returns the upstreams of the member self that have another identity at another member, in
+// the order of self. An upstream that one of the two members does not have is no drift.
 func DriftOf(self string, members []Member) (all []Drift) {
 	at := map[string]int{} // in own, by name
 	var own []Upstream

@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LRU keeps objects by digest, up to a number of bytes. The least recently used ones leave first.
-// All methods may be called concurrently.
+// LRU keeps objects by digest, up to a number of bytes. It evicts the least recently used objects
+// first. All methods may be called concurrently.
 type LRU struct {
 	max int64
 

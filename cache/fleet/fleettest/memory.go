@@ -23,7 +23,7 @@ type Memory struct {
 	mu      sync.Mutex // guards the fields below
 	leases  map[digest.Digest]held
 	members map[string]alive
-	shares  map[string]map[string]share // by rate, and by whom
+	shares  map[string]map[string]share // by rate, and by member and component
 	err     error
 	calls   int
 }
@@ -40,21 +40,21 @@ type alive struct {
 
 func (m *Memory) ttl() time.Duration { return cmp.Or(m.TTL, fleet.LeaseTTL) }
 
-// Fail makes all calls return err from now on; nil ends that.
+// Fail makes all calls return err from now on. After Fail(nil), calls succeed again.
 func (m *Memory) Fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.err = err
 }
 
-// Flush forgets everything.
+// Flush deletes all leases, members and shares.
 func (m *Memory) Flush() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.leases, m.members, m.shares = nil, nil, nil
 }
 
-// Calls returns how many calls there were.
+// Calls returns the number of calls of m so far.
 func (m *Memory) Calls() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"dray/cache/fleet"
 )
 
-// share is what a member wants and has of a rate.
+// share has the parts of a rate that a member wants and has, per second.
 type share struct {
 	wants, has float64
 	until      time.Time
@@ -71,7 +71,7 @@ type ShareStore struct {
 	Expire func(rate string)
 }
 
-// ShareSuite checks a store of shares. Open returns an empty one for one test.
+// ShareSuite checks a store of shares. The function open returns an empty store for one test.
 func ShareSuite(t *testing.T, open func(t *testing.T) ShareStore) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, asking){
@@ -85,13 +85,13 @@ func ShareSuite(t *testing.T, open func(t *testing.T) ShareStore) {
 // lasting is longer than a test takes on a slow machine.
 const lasting = time.Hour
 
-// asking asks a store as members do.
+// asking sends the requests of members to a store.
 type asking struct {
 	*testing.T
 	store ShareStore
 }
 
-// get has a member want a part of 100 per second, and checks what it gets.
+// get requests a part of a rate of 100 per second for a member, and checks the share that it gets.
 func (a asking) get(member string, wants, gets float64) {
 	a.Helper()
 	if got := a.of("rate", member, wants); math.Abs(got-gets) > 0.001 {
@@ -114,7 +114,8 @@ func shareAlone(_ *testing.T, a asking) {
 	a.get("a", 0.25, 0.25)
 }
 
-// shareTurns: nobody gets what another one has, until that one has heard of it.
+// shareTurns checks that a member gets nothing from the share of another member before that member
+// has called again.
 func shareTurns(_ *testing.T, a asking) {
 	a.get("a", 1000, 100)
 	a.get("b", 1000, 0)
@@ -127,7 +128,8 @@ func shareTurns(_ *testing.T, a asking) {
 	a.get("c", 1000, 100./3)
 }
 
-// shareFair: those who want little get it, and the others get equal parts of the rest.
+// shareFair checks that members that want little get it, and that the others get equal parts of the
+// rest.
 func shareFair(_ *testing.T, a asking) {
 	for range 2 {
 		for _, m := range []struct {
@@ -151,7 +153,7 @@ func shareBack(_ *testing.T, a asking) {
 	a.get("nobody", 0, 0)
 }
 
-// shareExpiry: what a member that failed had is free after a while.
+// shareExpiry checks that the share of a failed member is free after it has expired.
 func shareExpiry(_ *testing.T, a asking) {
 	a.get("a", 1000, 100)
 	a.get("b", 1000, 0)
@@ -159,7 +161,8 @@ func shareExpiry(_ *testing.T, a asking) {
 	a.get("b", 1000, 100)
 }
 
-// shareApart: rates are apart from each other, and so are parts of a member.
+// shareApart checks that rates do not affect each other, and that the components of a member have
+// separate shares.
 func shareApart(t *testing.T, a asking) {
 	a.get("a", 1000, 100)
 	if got := a.of("other", "b", 1000); got != 100 {
@@ -176,8 +179,8 @@ func shareApart(t *testing.T, a asking) {
 	}
 }
 
-// shareNever has members want and give back at random. Their shares together never exceed the
-// total.
+// shareNever has members request and release shares at random. Their shares together never exceed
+// the total.
 func shareNever(t *testing.T, a asking) {
 	rnd, has := rand.New(rand.NewPCG(1, 2)), map[string]float64{}
 	for range 500 {

@@ -15,7 +15,7 @@ import (
 // Store is a store of leases under test.
 type Store struct {
 	fleet.Leases
-	// Flush makes the store forget everything.
+	// Flush deletes everything in the store.
 	Flush func()
 	// Expire makes a lease expire at once, as if LeaseTTL had passed since its renewal.
 	Expire func(d digest.Digest)
@@ -28,7 +28,7 @@ var (
 	two = fleet.Member{ID: "two", Address: "127.0.0.2:2", Protocol: 2}
 )
 
-// Suite tests a store. The function open returns an empty one.
+// Suite tests a store. The function open returns an empty store.
 func Suite(t *testing.T, open func(t *testing.T) Store) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, Store){
@@ -42,7 +42,7 @@ func Suite(t *testing.T, open func(t *testing.T) Store) {
 
 func blob(i int) digest.Digest { return digest.FromString(fmt.Sprint("blob ", i)) }
 
-// take is Take of a store that works.
+// take calls Take and fails the test on an error.
 func take(t *testing.T, s Store, d digest.Digest, m fleet.Member, failed int64) fleet.Lease {
 	t.Helper()
 	l, err := s.Take(t.Context(), d, m, failed)
@@ -55,7 +55,7 @@ func take(t *testing.T, s Store, d digest.Digest, m fleet.Member, failed int64) 
 	return l
 }
 
-// renew is Renew of a store that works.
+// renew calls Renew and fails the test on an error.
 func renew(t *testing.T, s Store, m fleet.Member, held ...fleet.Lease) []digest.Digest {
 	t.Helper()
 	lost, err := s.Renew(t.Context(), m, held)
