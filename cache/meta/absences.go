@@ -58,11 +58,11 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	return AbsentFact{all[0].time(ctx, a.store), all[0].Reason}, nil
 }
 
-// Ask returns the question for a digest. A caller that asks the upstream begins after Ask has
+// Ask returns the question for a digest. The caller must not ask the upstream before Ask has
 // returned.
 func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	_, q, _ := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
-	if q.epoch.Refused { // the epoch that the store has is the one that a record must name
+	if q.epoch.Refused { // a record must name the epoch that the store has now
 		_, q, _ = answers(ctx, a.ledger, true, k.returnedKey(), k.key())
 	}
 	return q
@@ -70,7 +70,7 @@ func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 
 // Set records f, which is the answer to q. The parameter window is how long the fact is kept, at
 // most as long as facts about tags. Set records nothing and returns nil if window is not positive,
-// or if the digest was forgotten since the question.
+// or if Forget was called for the digest since the question.
 func (a *Absences) Set(ctx context.Context, q Question, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil

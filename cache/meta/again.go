@@ -9,26 +9,26 @@ import (
 )
 
 const (
-	// againEvery is how often a [Cached] sends again what its store has refused.
+	// againEvery is how often a [Cached] sends the writes again that its store has refused.
 	againEvery = time.Second
-	// maxAgain bounds the keys that are sent again. Beyond it, some are given up: other processes then
-	// notice the change when what they know is too old.
+	// maxAgain bounds the keys that are sent again. Beyond it, some keys are dropped. Other processes
+	// then notice the change only when their facts are too old.
 	maxAgain = 8192
 )
 
-// again has the keys whose last write the store has refused, although other processes must not miss
-// it: those of deletions and of epochs.
+// again has the keys of the deletions and epochs that the store has refused. Other processes must
+// not miss these writes.
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
-	full bool          // a key was given up since there were no keys
+	full bool          // a key was dropped since keys was last empty
 	some chan struct{} // has an entry if there are keys
 }
 
 func newAgain() again { return again{keys: map[string]struct{}{}, some: make(chan struct{}, 1)} }
 
-// add adds a key. Beyond the bound, another one makes room. first reports that this happens for the
-// first time since there were no keys.
+// add adds a key. Beyond the bound, it drops another key. first reports whether this is the first
+// dropped key since keys was last empty.
 func (a *again) add(key string) (first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,13 +66,13 @@ func (a *again) all() []string {
 	return all
 }
 
-// isEpoch reports whether there are epochs under a key.
+// isEpoch reports whether the entry under a key is an epoch.
 func isEpoch(key string) bool {
 	return strings.HasPrefix(key, forgetSpace) || strings.HasPrefix(key, returnSpace)
 }
 
-// Run sends about once a second what the store has refused and other processes must not miss, until
-// ctx ends: deletions, and that what is known about a tag or a digest has become invisible.
+// Until ctx ends, Run sends again, about once a second, the deletions and epochs that the store has
+// refused. Other processes must not miss these writes.
 func (c *Cached) Run(ctx context.Context) error {
 	for {
 		select {
@@ -95,8 +95,9 @@ func (c *Cached) Run(ctx context.Context) error {
 	}
 }
 
-// sendAgain sends the last write under a key again. In the place of an epoch, it begins a new one:
-// another process may have begun one since, and what that has made invisible must not come back.
+// sendAgain sends the last write under a key again. If the write was an epoch, sendAgain begins a
+// new epoch instead. Another process may have begun an epoch since, and the old epoch would make
+// older facts visible again.
 func (c *Cached) sendAgain(ctx context.Context, key string) error {
 	s, now := c.stripe(key), time.Now()
 	before := s.writes.Load()
@@ -115,7 +116,7 @@ func (c *Cached) sendAgain(ctx context.Context, key string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writes.Load() == before { // otherwise this process has written, and notes the result itself
+	if s.writes.Load() == before { // otherwise a later write of this process records its own result
 		c.putLocked(key, h)
 		s.writes.Add(1)
 		c.again.remove(key)

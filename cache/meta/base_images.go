@@ -19,14 +19,14 @@ type BaseName struct {
 	Name string
 	// Upstream is the name of the upstream that has the image.
 	Upstream string
-	// Seen is when the name was last seen to mean the image.
+	// Seen is when the image was last seen under the name.
 	Seen time.Time
 }
 
 // maxBaseNames bounds the names of one image. The newest ones are kept.
 const maxBaseNames = 32
 
-// BaseImages remembers which images have which layers. A lost fact is learnt again with the next
+// BaseImages remembers which images have which layers. A lost fact is recorded again at the next
 // pull.
 type BaseImages struct {
 	ledger[baseRecord]
@@ -38,8 +38,9 @@ func NewBaseImages(s Store, o Options) *BaseImages {
 	return &BaseImages{newLedger[baseRecord](s, "base_images", cmp.Or(o.TTL, 90*24*time.Hour))}
 }
 
-// baseRecord is the stored form of the names of one image, the newest first. Mirrors add to each
-// other's records. So a record, and each of its names, keeps the fields of other versions.
+// baseRecord is the stored form of the names of one image, the newest first. Mirrors of different
+// versions add to the same record. So a record and each of its names keep fields that this version
+// does not know.
 type baseRecord struct {
 	Names []baseNameRecord
 	all   map[string]json.RawMessage // the fields as they were read

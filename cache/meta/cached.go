@@ -24,14 +24,14 @@ import (
 type CachedOptions struct {
 	// Entries bounds the number of entries in memory; 0 means 65536.
 	Entries int
-	// Staleness is how long reads get an entry from memory before the store is asked again; 0 means 1
-	// second. So reads may notice an expiry, or a write of another process, with this delay.
+	// Staleness is how long reads get an entry from memory before they ask the store again; 0 means 1
+	// second. Reads may notice an expiry, or a write of another process, with this delay.
 	Staleness time.Duration
 	// OnError is how long, at most, reads get an entry of the store from memory while the store fails;
 	// 0 means 1 hour.
 	OnError time.Duration
-	// Logger gets a line when more deletions and epochs were refused than Run can send again; nil
-	// means none.
+	// Logger gets a line when the store has refused more deletions and epochs than Run can send again;
+	// nil discards it.
 	Logger *slog.Logger
 }
 
@@ -46,10 +46,10 @@ const heldValueMax = 16 << 10
 // most a second. While the store fails, reads get the entries that are in memory, without an error.
 //
 // If a write failed, reads get the written value from memory while the store fails. When the store
-// answers again, the value is dropped and never sent: other processes may have written what is
-// newer. From then on this process finds nothing under the key, until it has written there with
-// success. Deletions and epochs that failed are sent again by Run, because they cannot bring
-// anything old back, and other processes must not miss them.
+// answers again, Cached drops the value and never sends it, because other processes may have
+// written a newer value. From then on, reads of this process find nothing under the key until a
+// write of this process succeeds. Run sends failed deletions and epochs again: they cannot restore
+// an old value, and other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -77,7 +77,7 @@ type held struct {
 	value      []byte
 	absent     bool      // not found, or deleted
 	refused    bool      // the store has refused the last write of this process
-	deletion   bool      // which was a deletion
+	deletion   bool      // that refused write was a deletion
 	freshUntil time.Time // until then the store need not be asked
 	validUntil time.Time // until then the entry may be the answer; zero means forever
 }
@@ -109,8 +109,8 @@ func NewCached(s Store, o CachedOptions) *Cached {
 	}
 }
 
-// processOf returns the name of this process in epochs. It is empty for a store without a memory,
-// which no other process shares.
+// processOf returns the name of this process in epochs. It is empty for a store without a [Cached],
+// because no other process shares such a store.
 func processOf(s Store) string {
 	if s, ok := s.(interface{ processName() string }); ok {
 		return s.processName()
@@ -190,8 +190,8 @@ func (c *Cached) getAllLeased(ctx context.Context, keys []string, lease *Lease) 
 	return all, nil
 }
 
-// Reread returns what s has under each of the keys now, not what is in the memory of a [Cached]. If
-// the store fails, it returns what is in memory together with the error.
+// Reread reads the entries under the keys from the store, and not from the memory of a [Cached]. If
+// the store fails, it returns the entries in memory together with the error.
 func Reread(ctx context.Context, s Store, keys []string) ([]Seen, error) {
 	if s, ok := s.(interface {
 		reread(ctx context.Context, keys []string) ([]Seen, error)
@@ -210,14 +210,14 @@ func (c *Cached) reread(ctx context.Context, keys []string) ([]Seen, error) {
 	return c.ask(ctx, all, nil)
 }
 
-// recalled is what is in memory under a key.
+// recalled is the answer in memory under a key.
 type recalled struct {
 	key string
 	held
 	known  bool // otherwise nothing is in memory
 	sure   bool // the store need not be asked
 	stripe *stripe
-	writes uint64 // that the stripe had seen before
+	writes uint64 // the count of the stripe before the read
 	now    time.Time
 }
 
@@ -243,8 +243,9 @@ func (m recalled) seen() Seen {
 	return s
 }
 
-// ask asks the store for keys, and remembers its answers. If the store fails, ask returns what is
-// in memory together with the error. A key whose last write was refused is marked in the result.
+// ask asks the store for keys, and remembers its answers. If the store fails, ask returns the
+// answers in memory together with the error. A key whose last write was refused is marked in the
+// result.
 func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen, error) {
 	keys := make([]string, len(all))
 	for i := range all {
@@ -263,7 +264,7 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	for i, m := range all {
 		if m.known && m.refused && (m.deletion || ordered(m.key)) {
 			lease.revoke()
-			if seen[i].Refused = true; !m.deletion { // which Run sends again
+			if seen[i].Refused = true; !m.deletion { // Run sends a deletion again
 				c.remember(m.key, held{absent: true, refused: true, validUntil: m.now.Add(c.o.OnError)}, m.stripe, m.writes)
 			}
 			continue
@@ -276,8 +277,8 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 }
 
 // ordered reports whether it matters which of two values under a key is newer, as for answers about
-// tags and for epochs. A value in one of the other spaces is right as long as nobody deletes it, so
-// what the store has is right even if it has refused a write.
+// tags and for epochs. A value in one of the other spaces is right as long as nobody deletes it. So
+// the value in the store is right even if the store has refused a later write.
 func ordered(key string) bool {
 	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
 }
@@ -309,9 +310,9 @@ func (c *Cached) putLocked(key string, h held) {
 	c.held.Add(key, h)
 }
 
-// noteWrite records a write. It is called before the store is asked, so that readers see the write
-// at once. It is called again after the store has answered, so that the answer of a read during the
-// write is not remembered.
+// noteWrite records a write. Writers call it before they write to the store, so that readers see
+// the write at once. They call it again after the store has answered, so that the answer of a read
+// during the write is not remembered.
 func (c *Cached) noteWrite(key string, h held) {
 	s := c.stripe(key)
 	s.mu.Lock()
@@ -384,8 +385,8 @@ func (c *Cached) PutAll(ctx context.Context, entries []Entry, ttl time.Duration)
 	return nil
 }
 
-// Swap implements [Swapper]. If the store fails, this process compares with its memory, and keeps
-// the entries there.
+// Swap implements [Swapper]. If the store fails, Swap compares with the memory of this process, and
+// keeps the entries only there.
 func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -409,7 +410,7 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 	return true, err
 }
 
-// recalls reports whether nothing else than what was seen is in memory.
+// recalls reports whether no answer in memory differs from seen.
 func (c *Cached) recalls(seen []Seen, now time.Time) bool {
 	return !slices.ContainsFunc(seen, func(s Seen) bool {
 		m := c.recall(s.Key, now)

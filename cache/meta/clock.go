@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// clockEvery is how often a [Cached] asks a shared store for its time. In between, the monotonic
-// clock of this process goes on from there.
+// clockEvery is how often a [Cached] asks a shared store for its time. In between, it adds the time
+// that has passed by the monotonic clock of this process.
 const clockEvery = 10 * time.Second
 
-// clock is what a [Cached] knows about the clock of its store.
+// clock is the last known time of the clock of a store.
 type clock struct {
 	mu           sync.Mutex // guards the fields below
 	store, local time.Time  // two times of one moment; zero before the first answer
@@ -41,8 +41,8 @@ func (c *Cached) Clock(ctx context.Context) (store, local time.Time, err error) 
 	return store, local, err
 }
 
-// read returns what is known, and whether the store is to be asked: if nothing is known, or if
-// nobody has asked it for clockEvery.
+// read returns the last known times. due is true if the caller must ask the store, because no times
+// are known or no caller has asked for clockEvery.
 func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -53,11 +53,11 @@ func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 	return k.store, k.local, due
 }
 
-// set takes an answer of the store that has come since began.
+// set records an answer of the store to a question that was sent at began.
 func (k *clock) set(store, local, began time.Time) (time.Time, time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	expected := k.local.Add(store.Sub(k.store)) // when the store had this time, by what is known
+	expected := k.local.Add(store.Sub(k.store)) // when the store had this time, according to the known times
 	if k.local.IsZero() || expected.Before(began) || expected.After(time.Now()) {
 		k.store, k.local = store, local
 	}

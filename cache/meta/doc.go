@@ -1,5 +1,5 @@
-// Package meta keeps small facts about images. Such facts are what a tag points to, under which
-// repository dray may serve a digest, and which content an upstream has.
+// Package meta keeps small facts about images. Examples are the digest of a tag, the repositories
+// under which dray may serve a digest, and the content that an upstream has.
 //
 // Invariants:
 //   - Every fact may be lost at any moment. A lost fact costs a question to the upstream or a

@@ -11,10 +11,11 @@ import (
 // epoch in which its question was asked, and is invisible in any other epoch.
 type epoch struct {
 	Name string `json:"e"`
-	// By names the process that began the epoch. It is empty in those of older versions, and of
-	// processes that are alone.
+	// By names the process that began the epoch. It is empty in epochs of older versions, and of
+	// processes that share their store with no other process.
 	By string `json:"p,omitempty"`
-	// Began is in Unix nanoseconds. Only older versions read it: the clocks of mirrors may differ.
+	// Began is when the epoch began, in Unix nanoseconds. Only older versions read it, because the
+	// clocks of mirrors may differ.
 	Began int64 `json:"b"`
 }
 
@@ -27,11 +28,11 @@ func (e epoch) check() error {
 
 // dated is the part of a record that says when the upstream was asked.
 type dated struct {
-	// Checked is in Unix nanoseconds, by the clock of the mirror that asked. It counts only if there
-	// is no Stamp.
+	// Checked is when the upstream was asked, in Unix nanoseconds, by the clock of the mirror that
+	// asked. It is used only if Stamp is 0.
 	Checked int64 `json:"c"`
-	// Stamp is in Unix nanoseconds, by the clock of the store. It is 0 in a store of this machine, and
-	// in the records of older versions.
+	// Stamp is the same time in Unix nanoseconds, by the clock of the store. It is 0 in a store of
+	// this machine, and in the records of older versions.
 	Stamp int64  `json:"t,omitempty"`
 	Epoch string `json:"e,omitempty"`
 }
@@ -44,13 +45,13 @@ type answer interface {
 	date() dated
 }
 
-// Question is what was known before an upstream was asked. Its answer is recorded only if nothing
-// has happened since that makes it out of date.
+// Question is the state of the facts before an upstream was asked. The answer is recorded only if
+// it is not out of date by then.
 type Question struct {
 	asked time.Time
-	// fact is the record that the answer is to replace, and epoch is that of its subject.
+	// fact is the record that the answer is to replace, and epoch is the epoch of its tag or digest.
 	fact, epoch Seen
-	answered    bool // by the store; otherwise fact and epoch are from memory
+	answered    bool // the store answered; otherwise fact and epoch are from memory
 }
 
 // Asked returns when the question was made, which is before the upstream is asked.
@@ -91,9 +92,9 @@ func epochIn[R record](l ledger[R], s Seen) epoch {
 	return e
 }
 
-// answers returns the records under keys that are visible in the epoch under another key; nil where
-// there is none. If now is set, it reads what the store has now. The question is about the first of
-// the keys. It is valid even if the store fails.
+// answers returns the records under keys that are visible in the epoch under epochKey. An element
+// is nil if there is no such record. If now is set, answers reads from the store, and not from
+// memory. The Question is about the first key. It is valid even if the store fails.
 func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey string, keys ...string) ([]*R, Question, error) {
 	q := Question{asked: time.Now(), fact: Seen{Entry: Entry{Key: keys[0]}}, epoch: Seen{Entry: Entry{Key: epochKey}}}
 	all := append(keys[:len(keys):len(keys)], epochKey)
@@ -109,7 +110,7 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 		return found, q, err
 	}
 	q.fact, q.epoch, q.answered = seen[0], seen[len(keys)], err == nil
-	if !now && q.epoch.Refused && !q.epoch.Found { // what is there may be from before the epoch that was refused
+	if !now && q.epoch.Refused && !q.epoch.Found { // the records may be older than the epoch that was refused
 		return found, q, err
 	}
 	e := epochIn(l, q.epoch)
@@ -124,20 +125,20 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 	return found, q, err
 }
 
-// doubtful reports whether the store has refused what this process knows about the subject. What
-// the store has may then be older.
+// doubtful reports whether the store has refused the last write of this process to the fact or its
+// epoch. The entries in the store may then be older.
 func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
 
-// maxSwaps bounds the attempts to record an answer while others record theirs.
+// maxSwaps bounds the attempts to record an answer while other processes record theirs.
 const maxSwaps = 3
 
 // recordAnswer records the answer to a question as the record that the function named make returns.
 // The answer counts as given at the time asked. ok is false if the answer is out of date: a new
-// epoch has begun since the question, or somebody who has asked later has recorded the answer.
+// epoch has begun since the question, or the answer to a later question is recorded.
 func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked time.Time, ttl time.Duration, make func(dated) R) (ok bool, err error) {
 	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
 	var writes []Write
-	if q.epoch.Refused { // so that nobody sees what the store has from before that
+	if q.epoch.Refused { // so that nobody sees the records from before that epoch
 		w, e, err := beginning(l, q.epoch.Key)
 		if err != nil {
 			return false, err
@@ -168,7 +169,8 @@ func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked 
 	return false, nil
 }
 
-// dateOf is the date of an answer to a question that was asked at a time of this process.
+// dateOf returns the date of an answer. asked is the time of its question by the clock of this
+// process.
 func dateOf(ctx context.Context, s Store, asked time.Time, e epoch) dated {
 	d := dated{Checked: asked.UnixNano(), Epoch: e.Name}
 	if store, local := Clock(ctx, s); !store.Equal(local) { // equal: the store is of this machine

@@ -15,14 +15,15 @@ import (
 
 // GuardOptions configure [NewGuarded].
 type GuardOptions struct {
-	// Timeout bounds each call but PutAll, which may take four times as long, and Scan, which is
-	// bounded by its context alone; 0 means 250 ms.
+	// Timeout bounds each call; 0 means 250 ms. PutAll may take four times as long. Only its context
+	// bounds Scan.
 	Timeout time.Duration
-	// Failures is the number of consecutive failures after which the store is no longer asked; 0 means
-	// 3.
+	// Failures is the number of consecutive failures after which Guarded stops asking the store; 0
+	// means 3.
 	Failures int
-	// Retry is how long the store is not asked after these failures; 0 means 5 seconds. Then one
-	// request is sent to the store as a probe. Other requests are refused until the probe has ended.
+	// Retry is how long Guarded does not ask the store after these failures; 0 means 5 seconds. Then
+	// it sends one request to the store as a probe, and refuses other requests until the probe has
+	// ended.
 	Retry time.Duration
 	// Logger gets one line when the store is no longer asked, and one when it answers again; nil
 	// discards them.
@@ -119,7 +120,7 @@ func (g *Guarded) Swap(ctx context.Context, writes []Write, seen []Seen) (ok boo
 // Clock implements [Clocked].
 func (g *Guarded) Clock(ctx context.Context) (store, local time.Time, err error) {
 	if _, ok := g.store.(Clocked); !ok {
-		return askClock(ctx, g.store) // which asks nobody
+		return askClock(ctx, g.store) // which sends no request
 	}
 	err = g.do(ctx, "clock", g.o.Timeout, func(ctx context.Context) error {
 		store, local, err = askClock(ctx, g.store)
@@ -164,8 +165,9 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 // Close implements [Store].
 func (g *Guarded) Close() error { return g.store.Close() }
 
-// Check asks the store for an entry. It returns nil if the store answered, and an error if not.
-// Readiness checks call Check, so Guarded notices an outage and its end even without other traffic.
+// Check asks the store for an entry. It returns nil if the store answered, even if it has no such
+// entry. Readiness checks call Check, so Guarded notices an outage and its end even without other
+// traffic.
 func (g *Guarded) Check(ctx context.Context) error {
 	_, err := g.Get(ctx, probeKey)
 	if errors.Is(err, ErrNotFound) {

@@ -164,7 +164,7 @@ func baseKey(layers []digest.Digest) string {
 	return path(baseSpace, digest.FromString(all.String()).Encoded())
 }
 
-// acceptSum hashes a normalised Accept, which can have hundreds of bytes. Short ones are hashed,
+// acceptSum hashes a normalised Accept, which can have hundreds of bytes. Short values are hashed,
 // too. Otherwise a client could choose a short Accept that looks like the hash of another Accept.
 func acceptSum(accept string) string {
 	sum := sha256.Sum256([]byte(accept))

@@ -14,12 +14,12 @@ import (
 // TouchFact says when an upstream last saw a pull of an image. Some upstreams delete images that
 // nobody pulls from them.
 type TouchFact struct {
-	// Touched is when the upstream last gave the manifest.
+	// Touched is when the upstream last sent the manifest.
 	Touched time.Time
 	// Pulled says that a client has got the image from dray since then.
 	Pulled bool
-	// MediaType is that of the manifest. Tag is the tag of the last pull; it is empty if the client
-	// pulled by digest.
+	// MediaType is the media type of the manifest. Tag is the tag of the last pull; it is empty if the
+	// client pulled by digest.
 	MediaType, Tag string
 }
 

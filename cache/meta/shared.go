@@ -14,26 +14,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// sharedSpace begins every key of a [Shared], so that mirrors without a fleet, which name upstreams
-// otherwise and sign nothing, do not find its facts, nor it theirs.
+// sharedSpace is the prefix of every key of a [Shared]. Mirrors without a fleet have other keys and
+// sign nothing. Because of the prefix, they and a fleet never find each other's facts.
 const sharedSpace = "fleet/"
 
-// signedSpaces are the spaces of facts by which dray shows content or lets a push pass.
+// signedSpaces are the spaces of facts on which dray relies to show content or to accept a push.
 var signedSpaces = map[string]string{linkSpace: "visibility", verdictSpace: "verdicts", baseSpace: "base_images"}
 
-// SharedOptions are what a [Shared] knows of the fleet. The functions may be called concurrently.
+// SharedOptions describe the fleet of a [Shared]. The functions may be called concurrently.
 type SharedOptions struct {
-	// Identity returns what stands in keys for the upstream with a name. It is the same for all
-	// members whose upstreams are the same registry with the same rights, and "" for an upstream
-	// about which nothing is shared.
+	// Identity returns the text by which keys name an upstream. It is the same for all members whose
+	// upstreams are the same registry with the same rights. It is "" for an upstream about which no
+	// facts are shared.
 	Identity func(upstream string) string
 	// Names returns the names of the upstreams that have an identity.
 	Names func(identity string) []string
-	// All returns what stands in keys for all upstreams together, with their names.
+	// All returns the text by which keys name all upstreams together, including their names.
 	All func() string
 	// Sign returns the proof that a member of the fleet wrote a message.
 	Sign func(message []byte) []byte
-	// Verify reports whether a proof is that of a message, by any of the keys that are valid now.
+	// Verify reports whether any key that is valid now gives this proof for the message.
 	Verify func(message, proof []byte) bool
 }
 
@@ -41,10 +41,10 @@ type SharedOptions struct {
 //
 // The keys of the store have the identities of upstreams in place of their names. So members whose
 // upstreams differ share no fact about them, even if the names are the same. Facts about base
-// images have names of upstreams in their values, so only members all of whose upstreams are the
-// same share these. Values about visibility, verdicts and base images are signed, with their keys
-// and times of expiry. A value without a valid proof counts as absent. Facts of other types only
-// save requests, or say what a tag means, and are not signed.
+// images have names of upstreams in their values, so members share these facts only if all of their
+// upstreams are the same. Values about visibility, verdicts and base images are signed, with their
+// keys and times of expiry. A value without a valid proof counts as absent. Facts of other types
+// only save requests, or say what a tag means, and are not signed.
 type Shared struct {
 	store Store
 	o     SharedOptions
@@ -70,7 +70,8 @@ func NewShared(s Store, o SharedOptions) *Shared {
 	return &Shared{s, o, bad}
 }
 
-// key returns the key in the store. ok is false if nothing is shared about the upstream of the key.
+// key returns the key in the store. ok is false if no facts are shared about the upstream of the
+// key.
 func (s *Shared) key(key string) (shared string, ok bool) {
 	space, upstream, rest, about := splitUpstream(key)
 	if sum, ok := strings.CutPrefix(key, baseSpace); ok {
@@ -93,8 +94,8 @@ func signed(shared string) (facts string, ok bool) {
 	return "", false
 }
 
-// message is what the proof of a value is about. until is when the value expires, in Unix seconds;
-// 0 means never.
+// message returns the bytes that the proof of a value covers. until is when the value expires, in
+// Unix seconds; 0 means never.
 func message(shared string, until int64, value []byte) []byte {
 	m := binary.BigEndian.AppendUint64([]byte("dray fact 1\n"), uint64(len(shared)))
 	m = binary.BigEndian.AppendUint64(append(m, shared...), uint64(until))
@@ -102,7 +103,8 @@ func message(shared string, until int64, value []byte) []byte {
 }
 
 // seal returns the value for the store: the time of expiry, the proof and the value, with a space
-// between them. The time keeps those who have an old value from putting it back after its time.
+// between them. Because the proof covers the time, nobody can put an old value back after it has
+// expired.
 func (s *Shared) seal(shared string, value []byte, ttl time.Duration) []byte {
 	if _, ok := signed(shared); !ok {
 		return value
@@ -267,7 +269,7 @@ func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error
 }
 
 // original returns the keys that an entry of the store has for this member. If only is not empty,
-// they are those about that upstream.
+// it returns only the keys about the upstream of that name.
 func (s *Shared) original(key, only string) (keys []string) {
 	if sum, ok := strings.CutPrefix(key, path(baseSpace, s.o.All(), "")); ok {
 		return []string{baseSpace + sum}

@@ -44,15 +44,15 @@ type Store interface {
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Delete removes the entry under key. A missing key is no error.
 	Delete(ctx context.Context, key string) error
-	// Scan yields the living entries whose key begins with prefix, in no particular order. It may
-	// yield an entry more than once, and may miss one that changes during the scan. The first error
-	// ends the scan. The loop body may call the store.
+	// Scan yields the entries that have not expired and whose key begins with prefix, in no particular
+	// order. It may yield an entry more than once, and may miss one that changes during the scan. The
+	// first error ends the scan. The loop body may call the store.
 	Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	// Close releases the store. A second call is no error.
 	Close() error
 }
 
-// Seen is what a store had under a key.
+// Seen is the result of reading a key from a store.
 type Seen struct {
 	Entry
 	Found bool // otherwise there was no entry
@@ -61,7 +61,7 @@ type Seen struct {
 	Refused bool
 }
 
-// same reports whether both are the same entry, or both none.
+// same reports whether s and o have the same key, and either the same value or both no entry.
 func (s Seen) same(o Seen) bool {
 	return s.Key == o.Key && s.Found == o.Found && (!s.Found || bytes.Equal(s.Value, o.Value))
 }
@@ -74,7 +74,7 @@ type Write struct {
 
 // Batch is implemented by stores that can read or put many entries at about the price of one.
 type Batch interface {
-	// GetAll returns what is under each of the keys.
+	// GetAll returns the entries under the keys, in the same order.
 	GetAll(ctx context.Context, keys []string) ([]Seen, error)
 	// PutAll puts the entries. They are not put atomically: after an error some of them may have been
 	// put.
@@ -83,19 +83,21 @@ type Batch interface {
 
 // Swapper is implemented by stores that can compare and put in one step.
 type Swapper interface {
-	// Swap puts the entries if the store still has all that was seen, and reports whether it did.
+	// Swap puts the entries if the store still has exactly the entries in seen, and reports whether it
+	// has put them.
 	Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error)
 }
 
 // Clocked is implemented by stores that several machines share. Its clock dates facts, because the
 // clocks of these machines may differ.
 type Clocked interface {
-	// Clock returns two times of one moment: by the clock of the store, and by that of this process.
+	// Clock returns the time of one moment by the clock of the store, and by the clock of this
+	// process.
 	Clock(ctx context.Context) (store, local time.Time, err error)
 }
 
-// GetAll returns what is under each of the keys: by one call if s is a [Batch], otherwise by one
-// after the other.
+// GetAll returns the entries under the keys, in the same order. It uses one call if s is a [Batch],
+// and otherwise one call for each key.
 func GetAll(ctx context.Context, s Store, keys []string) ([]Seen, error) {
 	if b, ok := s.(Batch); ok {
 		return b.GetAll(ctx, keys)
@@ -127,8 +129,8 @@ func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) er
 	return nil
 }
 
-// Swap puts the entries if s still has all that was seen, and reports whether it did. If s is no
-// [Swapper], another process may write between the comparison and the write.
+// Swap puts the entries if s still has exactly the entries in seen, and reports whether it has put
+// them. If s is no [Swapper], another process may write between the comparison and the write.
 func Swap(ctx context.Context, s Store, writes []Write, seen []Seen) (bool, error) {
 	if sw, ok := s.(Swapper); ok {
 		return sw.Swap(ctx, writes, seen)
@@ -160,8 +162,8 @@ func SwapInSteps(ctx context.Context, s Store, writes []Write, seen []Seen) (boo
 	return true, nil
 }
 
-// Clock returns two times of one moment: by the clock that dates the facts in s, and by that of
-// this process. They are the same if s is not [Clocked], or does not answer.
+// Clock returns the time of one moment by the clock that dates the facts in s, and by the clock of
+// this process. The two times are equal if s is not [Clocked], or does not answer.
 func Clock(ctx context.Context, s Store) (store, local time.Time) {
 	store, local, err := askClock(ctx, s)
 	if err != nil {

@@ -34,8 +34,8 @@ type TagFact struct {
 	// CheckedAt is when the upstream was asked, not when it answered: an answer that was on its way
 	// while the tag was pushed must count as old.
 	CheckedAt time.Time
-	// NotFound says that the upstream answered that there is no such tag. Digest, media type and
-	// size are then empty.
+	// NotFound says that the upstream answered that there is no such tag. Digest, media type and size
+	// are then empty.
 	NotFound bool
 	// Reason is what the upstream said, if NotFound is set.
 	Reason Reason
@@ -53,11 +53,11 @@ type Tag struct {
 	TagFact
 }
 
-// Tags remembers what tags point to, and which manifests refer to a manifest.
+// Tags remembers the digests of tags, and which manifests refer to a manifest.
 //
-// Forget hides all facts about a tag at once, for every Accept, by writing a new epoch. Facts of an
-// older epoch are invisible, and so are answers to questions that were asked in one. If mirrors
-// share the store, its clock dates the facts, so the clocks of the mirrors may differ.
+// Forget hides all facts about a tag at once, for every Accept, by writing a new epoch. A fact is
+// invisible if its question was asked in an older epoch. If mirrors share the store, its clock
+// dates the facts, so the clocks of the mirrors may differ.
 type Tags struct {
 	ledger[tagRecord]
 }
@@ -125,17 +125,18 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return *all[0], nil
 }
 
-// Find returns the facts about questions for one tag, which differ in their Accept; nil where there
-// is none. An error is a failure of the store.
+// Find returns the facts about questions for one tag, which differ in their Accept. An element is
+// nil if there is no fact. An error is a failure of the store.
 func (t *Tags) Find(ctx context.Context, keys ...TagKey) ([]*TagFact, error) {
 	all, _, err := t.find(ctx, false, keys)
 	return all, err
 }
 
-// Ask is Find, and reads what the store has now. The result is valid even if the store fails. The
-// question is for the first of the keys. A caller that asks the upstream begins after Ask has
-// returned, and records the answer by [Tags.Set]. doubtful says that this process knew something
-// that the store has refused, so the facts must not be used without a question to the upstream.
+// Ask is like Find, but reads from the store and not from memory. The result is valid even if the
+// store fails. The question is for the first key. The caller must not ask the upstream before Ask
+// has returned, and records the answer by [Tags.Set]. doubtful says that the store has refused a
+// write of this process about the tag. The caller must then ask the upstream before it uses the
+// facts.
 func (t *Tags) Ask(ctx context.Context, keys ...TagKey) (all []*TagFact, q Question, doubtful bool) {
 	all, q, _ = t.find(ctx, true, keys)
 	return all, q, q.doubtful()
@@ -158,7 +159,7 @@ func (t *Tags) find(ctx context.Context, now bool, keys []TagKey) ([]*TagFact, Q
 }
 
 // Set records f, which is the answer to q. The parameter keep is how long the fact is kept, at most
-// Options.TTL; 0 means Options.TTL, and less than 0 that nothing is recorded. A zero CheckedAt
+// Options.TTL; 0 means Options.TTL. If keep is negative, Set records nothing. A zero CheckedAt
 // means the time of the question. ok is false if the answer is out of date, because the tag was
 // pushed or forgotten since the question, or because a later answer is recorded. The caller then
 // asks again.
@@ -181,8 +182,8 @@ func (t *Tags) Set(ctx context.Context, q Question, f TagFact, keep time.Duratio
 
 // Pushed records f, which a push of the tag has made true, and makes every other fact about the tag
 // invisible, for every Accept, including answers that are still on their way. The caller got q from
-// [Tags.Ask] before it sent the push to the upstream. If the tag was pushed or forgotten since,
-// nobody here knows which push the upstream took last. Then Pushed does not record f.
+// [Tags.Ask] before it sent the push to the upstream. If the tag was pushed or forgotten since, it
+// is not known which push the upstream accepted last, and Pushed does not record f.
 func (t *Tags) Pushed(ctx context.Context, q Question, f TagFact) error {
 	w, e, err := beginning(t.ledger, q.epoch.Key)
 	if err != nil {
@@ -203,8 +204,8 @@ func (t *Tags) Pushed(ctx context.Context, q Question, f TagFact) error {
 }
 
 // Overtaken reports whether another process has pushed, deleted or forgotten a tag between two
-// questions about it, and this one has not done so since. If the store did not answer one of the
-// questions, or has lost the epoch of the tag, nobody knows, and Overtaken returns false.
+// questions about it, and this process has not done so after that. If the store did not answer one
+// of the questions, or has lost the epoch of the tag, Overtaken cannot tell, and returns false.
 func (t *Tags) Overtaken(earlier, later Question) bool {
 	if !earlier.answered || !later.answered || !later.epoch.Found {
 		return false
@@ -213,8 +214,8 @@ func (t *Tags) Overtaken(earlier, later Question) bool {
 	return e.Name != epochIn(t.ledger, earlier.epoch).Name && e.By != processOf(t.store)
 }
 
-// Forget makes every fact about a tag invisible, for every Accept, including answers that are
-// still on their way.
+// Forget makes every fact about a tag invisible, for every Accept, including answers that are still
+// on their way.
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	if err := begin(ctx, t.ledger, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey()); err != nil {
 		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)

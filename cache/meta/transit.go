@@ -10,11 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TransitTTL is how long a fact about a blob in transit is kept. Until the mirror has brought the
-// blob to the upstream, it renews the fact in time.
+// TransitTTL is how long a fact about a blob in transit is kept. The mirror renews the fact until
+// it has sent the blob to the upstream.
 const TransitTTL = time.Minute
 
-// TransitFact says that a mirror has got a blob from a client and acknowledged it.
+// TransitFact says that a mirror has received a blob from a client and acknowledged it.
 type TransitFact struct {
 	Size int64 // bytes
 	// Held says that the mirror does not send the blob to the upstream now: the blob waits for a
@@ -22,8 +22,8 @@ type TransitFact struct {
 	Held bool
 }
 
-// Transit tells a mirror which blobs other mirrors have got from clients, but have not brought to
-// the upstream yet. These mirrors share a store.
+// Transit remembers which blobs the mirrors that share a store have received from clients, but have
+// not sent to the upstream yet.
 type Transit struct {
 	ledger[transitRecord]
 	self string
@@ -63,8 +63,8 @@ func (r uploadRecord) check() error {
 
 func (t *Transit) uploads() ledger[uploadRecord] { return sibling[uploadRecord](t.ledger) }
 
-// Get returns what another mirror has recorded about a blob for repo of upstream. It returns
-// ErrNotFound if there is no such fact, or the failure of the store.
+// Get returns the fact that another mirror has recorded about a blob for repo of upstream. It
+// returns ErrNotFound if there is no such fact, or the failure of the store.
 func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TransitFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(transitSpace))
 	if err == nil && r.Mirror == t.self {

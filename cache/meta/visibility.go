@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LinkFact is what dray knows about linked content, in most cases from a manifest that references
-// it.
+// LinkFact describes linked content. In most cases it is from a manifest that references the
+// content.
 type LinkFact struct {
 	MediaType string
 	Size      int64 // bytes; negative if unknown
@@ -31,7 +31,7 @@ type Link struct {
 // digest there. If the link is missing, dray does not deny access, but asks the upstream.
 type Visibility struct {
 	ledger[linkRecord]
-	now bool // In reads what the store has now
+	now bool // In reads from the store, and not from memory
 }
 
 // NewVisibility returns the links in s. By default they are kept for 30 days after they were last
@@ -48,8 +48,8 @@ func (l *Visibility) Under(lease *Lease) *Visibility {
 	return &leased
 }
 
-// Now returns the same links, for a caller that knows that another mirror has just added some: In
-// then reads what the store has now.
+// Now returns the same links, but In of the result reads from the store, and not from memory. It is
+// for callers that know that another mirror has just added links.
 func (l *Visibility) Now() *Visibility {
 	current := *l
 	current.now = true
@@ -79,8 +79,8 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
-// In returns the links of several repositories to d, by one question to the store; nil where there
-// is none. An error is a failure of the store.
+// In returns the links of several repositories to d, by one request to the store. An element is nil
+// if there is no link. An error is a failure of the store.
 func (l *Visibility) In(ctx context.Context, upstream string, d digest.Digest, repos ...string) ([]*LinkFact, error) {
 	keys := make([]string, len(repos))
 	for i, repo := range repos {

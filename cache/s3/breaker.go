@@ -18,7 +18,7 @@ const (
 )
 
 // breaker stops requests to a bucket that fails, so that nobody waits for it in vain. After a
-// pause, it lets one request through. If that succeeds, the breaker closes.
+// pause, it lets one request through. If that request succeeds, the breaker closes.
 type breaker struct {
 	what   string // for the log: what cannot be done with the bucket
 	bucket string
@@ -31,7 +31,7 @@ type breaker struct {
 	trying   bool          // the request after the pause is under way
 }
 
-// allow reports whether a request may be sent. If so, its result must be given to done.
+// allow reports whether a request may be sent. If so, the caller must pass its result to done.
 func (b *breaker) allow() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -45,8 +45,8 @@ func (b *breaker) allow() bool {
 	return true
 }
 
-// open reports whether a request would be refused now. After the pause none would be, so a bucket
-// that failed long ago, and that nobody has asked since, does not count as one that fails.
+// open reports whether the breaker would refuse a request now. After the pause it is false, so a
+// bucket that failed long ago, and that nobody has asked since, does not count as failing.
 func (b *breaker) open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,7 +64,7 @@ func (b *breaker) wait(ctx context.Context) {
 	}
 }
 
-// done takes the result of an allowed request. context.Canceled means that the caller gave up,
+// done records the result of an allowed request. context.Canceled means that the caller gave up,
 // which says nothing about the bucket.
 func (b *breaker) done(err error) {
 	b.mu.Lock()

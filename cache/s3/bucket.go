@@ -24,7 +24,7 @@ import (
 type Address struct {
 	// Bucket is the name of the bucket. All keys begin with Prefix, which is empty or ends in a slash.
 	Bucket, Prefix string
-	// Region is the region of the bucket. Empty means that of the AWS configuration.
+	// Region is the region of the bucket. Empty means the region of the AWS configuration.
 	Region string
 	// Endpoint is the URL of the store; empty means Amazon S3.
 	Endpoint string
@@ -44,7 +44,7 @@ func transport() *http.Transport {
 
 const idleConnections = 64
 
-// client returns a client of S3 that retries nothing. It sends no request.
+// client returns a client of S3 that does not retry. It sends no request.
 func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	cfg = cfg.Copy()
 	cfg.Region = cmp.Or(a.Region, cfg.Region)
@@ -62,7 +62,7 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 			o.BaseEndpoint = &a.Endpoint
 		}
 		o.Retryer = aws.NopRetryer{}
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired // not all stores know these checksums
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired // not all stores support these checksums
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired // the cache verifies digests
 		o.DisableLogOutputChecksumValidationSkipped = true
 		o.HTTPClient = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -93,10 +93,10 @@ type Options struct {
 	Address
 	// Config has the credentials. It is not changed.
 	Config aws.Config
-	// KMSKey is the key by which S3 encrypts what is written; empty means the bucket's default.
+	// KMSKey is the key with which S3 encrypts new objects; empty means the bucket's default.
 	KMSKey string
-	// MaxAge is the age at which the bucket's lifecycle deletes an object. An object that is still
-	// in use is written again at three quarters of that age. Zero means that objects do not expire.
+	// MaxAge is the age at which the bucket's lifecycle deletes an object. An object that is still in
+	// use is written again at three quarters of that age. Zero means that objects do not expire.
 	MaxAge time.Duration
 	// Content opens a blob on disk. It returns an error that wraps cache.ErrNotFound if the disk does
 	// not hold the blob.
@@ -108,7 +108,7 @@ type Options struct {
 	// Patience bounds the wait for the answer to a request, and for the next byte of a body. After
 	// that, the cache asks the origin instead. Zero means 2 s.
 	Patience time.Duration
-	// Logger logs when a breaker opens or closes. Nil discards that.
+	// Logger logs when a breaker opens or closes. Nil discards these lines.
 	Logger *slog.Logger
 }
 

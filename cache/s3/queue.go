@@ -10,7 +10,7 @@ import (
 type item struct {
 	digest digest.Digest
 	size   int64
-	tries  int // that failed
+	tries  int // the number of failed attempts
 }
 
 // queue has the blobs that wait to be written, each once.
@@ -54,7 +54,7 @@ func (q *queue) put(i item) bool {
 	}
 }
 
-// finished says that a blob is no longer being written.
+// finished removes a blob that is no longer being written.
 func (q *queue) finished(d digest.Digest) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

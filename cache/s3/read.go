@@ -99,7 +99,7 @@ func (b *Bucket) Has(ctx context.Context, d digest.Digest) bool {
 	return !written.IsZero()
 }
 
-// stat asks the bucket when an object was written. The caller has to tell a breaker the result.
+// stat asks the bucket when an object was written. The caller must pass the result to a breaker.
 func (b *Bucket) stat(ctx context.Context, d digest.Digest) (written time.Time, err error) {
 	ctx, cancel := within(ctx, b.o.Patience)
 	defer cancel()
@@ -121,7 +121,7 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	b.seen.add(d, sighting{written: at})
 }
 
-// failed does what refused does, and tells the breaker for reads the result.
+// failed is refused, and passes the result to the breaker for reads.
 func (b *Bucket) failed(ctx context.Context, d digest.Digest, op string, err error) error {
 	err = b.refused(ctx, d, op, err)
 	b.reads.done(verdict(ctx, err))
@@ -140,8 +140,8 @@ func verdict(ctx context.Context, err error) error {
 	return context.Canceled
 }
 
-// refused counts a request that failed, and returns its error. That wraps cache.ErrNotFound if the
-// bucket does not have the object, and the cause of ctx if ctx has ended.
+// refused counts a request that failed, and returns its error. The error wraps cache.ErrNotFound if
+// the bucket does not have the object, and the cause of ctx if ctx has ended.
 func (b *Bucket) refused(ctx context.Context, d digest.Digest, op string, err error) error {
 	if statusOf(err) == http.StatusNotFound {
 		b.m.requests.WithLabelValues(op, resultAbsent).Inc()
@@ -168,17 +168,17 @@ func statusOf(err error) int {
 	return 0
 }
 
-// body is the body of an object. It fails when the bucket becomes too slow, and tells the breaker
-// how it ended. Close may be called during a Read.
+// body is the body of an object. It fails when the bucket becomes too slow, and passes its result
+// to the breaker. Close may be called during a Read.
 type body struct {
 	b      *Bucket
 	ctx    context.Context
 	stop   context.CancelCauseFunc // ends the request
 	r      io.ReadCloser
-	gave   atomic.Bool // at least one byte
+	gave   atomic.Bool // at least one byte was read
 	once   sync.Once   // so that the breaker gets one result
 	waited time.Duration
-	got    int64 // bytes in the time waited
+	got    int64 // bytes read in the time waited
 }
 
 // Read implements io.Reader.

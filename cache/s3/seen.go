@@ -11,12 +11,13 @@ import (
 const (
 	// maxSeen bounds the digests whose presence in the bucket is remembered.
 	maxSeen = 32 << 10
-	// absentFor is how long nobody asks the bucket again for a blob that it did not have, because
-	// one pull looks for the same manifest more than once.
+	// absentFor is how long dray does not ask the bucket again for a blob that it did not have,
+	// because one pull looks for the same manifest more than once.
 	absentFor = 10 * time.Second
 )
 
-// sighting is what is known about one object of the bucket: nothing, if it is the zero value.
+// sighting is the last known state of one object of the bucket. The zero value means that nothing
+// is known.
 type sighting struct {
 	written time.Time // the object was there, and had been written at this time
 	absent  time.Time // the object was not there at this time
@@ -25,7 +26,7 @@ type sighting struct {
 
 func (s sighting) present() bool { return !s.written.IsZero() }
 
-// seen remembers the newest sightings. It may forget any of them. dray then asks the bucket.
+// seen remembers the newest sightings. It may drop any of them. dray then asks the bucket.
 type seen struct {
 	mu  sync.Mutex
 	all *simplelru.LRU[digest.Digest, sighting]
@@ -49,8 +50,8 @@ func (s *seen) set(d digest.Digest, to sighting) {
 	s.all.Add(d, to)
 }
 
-// add is like set, but does nothing for an object whose bytes were wrong, because only a new object
-// makes them right.
+// add is like set, but does nothing for an object whose bytes were wrong, because they stay wrong
+// until a new object replaces it.
 func (s *seen) add(d digest.Digest, to sighting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

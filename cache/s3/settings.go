@@ -20,7 +20,7 @@ type Settings struct {
 	at   Address
 	api  *s3.Client
 	conn *http.Transport
-	days int32 // after which objects expire; 0 means never
+	days int32 // days after which objects expire; 0 means never
 }
 
 // abandonedDays is the number of days after which S3 deletes the parts of an upload that was not
@@ -38,8 +38,8 @@ func NewSettings(at Address, cfg aws.Config, maxAge time.Duration) *Settings {
 // Close closes the connections that no request uses.
 func (s *Settings) Close() { s.conn.CloseIdleConnections() }
 
-// Reach asks for the bucket, and returns why it cannot be used. It changes nothing, and tries no
-// right on objects.
+// Reach checks that the bucket exists and can be listed. It changes nothing, and does not check the
+// rights on objects.
 func (s *Settings) Reach(ctx context.Context) error {
 	_, err := s.api.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.at.Bucket})
 	switch status := statusOf(err); status {
@@ -64,12 +64,12 @@ type Setting struct {
 	Missing bool `json:"missing"`
 	// Written says that the setting was missing, and that Apply has written it.
 	Written bool `json:"written"`
-	// Unsupported says that the store has no such settings. Missing is then false.
+	// Unsupported says that the store does not support the setting. Missing is then false.
 	Unsupported bool `json:"unsupported"`
 }
 
-// Apply reads the settings of the bucket. If write is [Write], it also writes those that are
-// missing, and leaves other rules of the lifecycle as they are.
+// Apply reads the settings of the bucket. If write is [Write], it also writes the missing settings,
+// and leaves other rules of the lifecycle as they are.
 func (s *Settings) Apply(ctx context.Context, write Mode) ([]Setting, error) {
 	lifecycle, err := s.lifecycle(ctx, write)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 
 const (
 	// partSize is the size of a part of a large object, in bytes. With it, a blob of 1 GiB takes 67
-	// requests. A blob that would need more than maxParts parts has larger ones
+	// requests. A blob that would need more than maxParts parts has larger parts
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
 	partSize = 16 << 20
 	maxParts = 10_000
@@ -82,7 +82,7 @@ func (b *Bucket) write(ctx context.Context) {
 	}
 }
 
-// one writes one blob. If the write fails, the blob goes back into the queue, or is given up.
+// one writes one blob. If the write fails, the blob goes back into the queue, or is dropped.
 func (b *Bucket) one(ctx context.Context, i item) {
 	err := b.copy(ctx, i)
 	reason := ""
@@ -152,7 +152,7 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 }
 
 // needed reports whether a blob has to be written, and whether it replaces an object. It asks the
-// bucket if b.seen does not know that.
+// bucket if b.seen has no answer.
 func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (replace, needed bool, err error) {
 	at := b.seen.get(d)
 	switch {
@@ -170,8 +170,8 @@ func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (repla
 	return true, b.seen.get(d).wrong || b.aging(at.written), nil
 }
 
-// verify returns errRotten if the content does not have the digest. It keeps wrong bytes from other
-// mirrors.
+// verify returns errRotten if the content does not have the digest. So wrong bytes do not reach
+// other mirrors.
 func verify(content Content, d digest.Digest) error {
 	v := d.Verifier()
 	if _, err := io.Copy(v, io.NewSectionReader(content, 0, content.Size())); err != nil {
@@ -198,8 +198,8 @@ func (b *Bucket) put(ctx context.Context, d digest.Digest, content Content, unle
 	return b.written(ctx, d, opPut, content.Size(), err)
 }
 
-// written counts a request that writes n bytes, and returns its error. This is nil if the object is
-// there because another mirror has written it.
+// written counts a request that writes n bytes, and returns its error. The error is nil if another
+// mirror has already written the object.
 func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int64, err error) error {
 	switch status := statusOf(err); {
 	case err == nil:

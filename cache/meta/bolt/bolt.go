@@ -347,8 +347,8 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 	return page, "", false
 }
 
-// Close syncs and closes the file and removes the marker of use. If damage was found, Close does
-// nothing but return ErrCorrupt. The marker then stays, so the next process checks the file.
+// Close syncs and closes the file and removes the marker of use. If damage was found, Close only
+// returns ErrCorrupt. The marker then stays, so the next process checks the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.opening <- struct{}{}

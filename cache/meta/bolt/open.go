@@ -22,13 +22,13 @@ const (
 )
 
 // file is a database that can be given up after damage. A file that was given up stays mapped, and
-// locked against other processes, until this process ends. An attempt to unmap it could block on
-// a lock, or cause a fault in a reader.
+// locked against other processes, until this process ends. An attempt to unmap it could block on a
+// lock, or cause a fault in a reader.
 type file struct {
 	db     *bbolt.DB
 	broken atomic.Bool
-	// writer is a mutex that is held during every write. It stands in front of bbolt's own lock. If a
-	// write finds damage and cannot roll back, bbolt's lock stays locked forever. But writer is
+	// writer is a mutex that is held during every write. A write takes it before bbolt's own lock. If
+	// a write finds damage and cannot roll back, bbolt's lock stays locked forever. But writer is
 	// released, and the callers that wait for writer get ErrCorrupt.
 	writer chan struct{}
 }

@@ -174,7 +174,7 @@ func oddKeys(t *testing.T, s meta.Store) {
 	if diff := cmp.Diff(want, Listing(t, s, "")); diff != "" {
 		t.Error(diff)
 	}
-	// A prefix is not a pattern: these characters stand for themselves.
+	// A prefix is not a pattern: these characters have no special meaning.
 	if got := Listing(t, s, "*"); len(got) != 1 {
 		t.Errorf("scan of a star found %.200v", got)
 	}
@@ -272,7 +272,7 @@ func swap(t *testing.T, s meta.Store) {
 	Want(t, s, "s/c", "four")
 }
 
-// swapConcurrent counts in one entry, in which no step may get lost.
+// swapConcurrent has several goroutines count in one entry, and checks that no step is lost.
 func swapConcurrent(t *testing.T, s meta.Store) {
 	const workers, rounds = 4, 10
 	var wg sync.WaitGroup

@@ -124,7 +124,7 @@ func (r *replies) header(kind byte, rest string) {
 		r.values += max(0, r.length(rest, maxValues))
 	case '%':
 		r.values += 2 * max(0, r.length(rest, maxValues))
-	case '|': // attributes stand before the value that they belong to
+	case '|': // attributes come before the value that they belong to
 		r.values += 2*max(0, r.length(rest, maxValues)) + 1
 	}
 	if r.begun+r.values > maxValues && r.err == nil {

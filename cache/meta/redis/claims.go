@@ -9,7 +9,7 @@ import (
 	"dray/cache/fleet"
 )
 
-// Claims are the claims of a fleet in Redis. They are stored as [Leases] are, under other keys.
+// Claims are the claims of a fleet in Redis. They are stored like [Leases], but under other keys.
 type Claims struct{ leases Leases }
 
 var _ fleet.Claims = (*Claims)(nil)

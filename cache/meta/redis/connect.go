@@ -19,8 +19,8 @@ var ErrURL = errors.New("not a redis URL")
 
 // connect returns a client for a URL. password may be nil, as in [Options].
 func connect(rawURL string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
-	// The library has one log for the whole process, which writes every failure to standard error.
-	// We return failures instead.
+	// The library has one log for the whole process, which writes every failure to standard error. We
+	// return failures instead.
 	logging.Disable()
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	if !ok {
@@ -90,8 +90,8 @@ func cluster(plain string, password func() string, timeout time.Duration) (gored
 	return goredis.NewClusterClient(o), nil
 }
 
-// credentials returns the function that gives the user and password for a new connection. It gives
-// the password of the URL if the function password is nil or returns an empty string.
+// credentials returns a function that returns the user and password for a new connection. The
+// password is that of the URL if the function password is nil or returns an empty string.
 func credentials(username, fromURL string, password func() string) func() (string, string) {
 	return func() (string, string) {
 		if password != nil {

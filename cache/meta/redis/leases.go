@@ -106,7 +106,7 @@ func (s *Leases) extend(ctx context.Context, m fleet.Member, held []fleet.Lease)
 	return lost, nil
 }
 
-// page returns the keys of leases, and the arguments with their generations at the end.
+// page returns the keys of leases, and args followed by the generations of the leases.
 func (s *Leases) page(leases []fleet.Lease, args ...any) (keys []string, all []any) {
 	all = args
 	for _, l := range leases {
@@ -137,7 +137,7 @@ func (s *Leases) Leave(ctx context.Context, id string) error {
 	return translate(s.client.HDel(ctx, s.members(), id).Err())
 }
 
-// Members implements [fleet.Leases]. It leaves out what it cannot read.
+// Members implements [fleet.Leases]. It leaves out members that it cannot decode.
 func (s *Leases) Members(ctx context.Context) (all []fleet.Member, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -24,15 +24,15 @@ type Options struct {
 	//	redis+sentinel://host:26379/0?master_name=m&addr=host2:26379
 	//	redis+cluster://user:password@host:6379?addr=host2:6379
 	//
-	// The schemes rediss+sentinel and rediss+cluster use TLS. The query takes the options of
-	// go-redis in snake case, such as pool_size or skip_verify. With Sentinel, the user and the
-	// password before the host are those for the Sentinel. The query gives those for the server, as
-	// username and password.
+	// The schemes rediss+sentinel and rediss+cluster use TLS. The query takes the options of go-redis
+	// in snake case, such as pool_size or skip_verify. With Sentinel, the user and the password before
+	// the host are for the Sentinel. The options username and password of the query are for the
+	// server.
 	URL string
-	// Password returns the password for a new connection to the server, in place of the one in URL. If
-	// it is nil or returns "", the password in URL is used.
+	// Password returns the password for a new connection to the server, in place of the password in
+	// URL. If it is nil or returns "", the password in URL is used.
 	Password func() string
-	// Prefix begins every key; empty means "dray:".
+	// Prefix is the beginning of every key; empty means "dray:".
 	Prefix string
 	// Timeout bounds each of four operations: connecting, one write, one read, and the wait for a free
 	// connection. 0 means 500 ms. The URL can set another bound for each.
@@ -91,8 +91,8 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	return value, translate(err)
 }
 
-// GetAll implements [meta.Batch] by one command, or by one for each key in a cluster, which refuses
-// MGET across slots.
+// GetAll implements [meta.Batch] by one command. In a cluster, it uses one command for each key,
+// because a cluster refuses MGET across slots.
 func (s *Store) GetAll(ctx context.Context, keys []string) ([]meta.Seen, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (s *Store) GetAll(ctx context.Context, keys []string) ([]meta.Seen, error) 
 var swapScript = script("swap")
 
 // Swap implements [meta.Swapper] by one script. In a cluster the keys may be at several servers, so
-// there it takes one step after the other.
+// Swap then compares and puts in several steps.
 func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -333,7 +333,7 @@ func (s *Store) Close() error {
 }
 
 // Server returns the version of Redis and its policy of eviction. Either is empty if Redis does not
-// tell it to this user.
+// report it to this user.
 func (s *Store) Server(ctx context.Context) (version, policy string, err error) {
 	info, err := s.client.Info(ctx, "server", "memory").Result()
 	if err != nil {

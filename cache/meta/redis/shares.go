@@ -50,5 +50,5 @@ func (s *Shares) Share(ctx context.Context, member string, ttl time.Duration, wa
 	return shares, nil
 }
 
-// text has a rate with as many digits as the script writes.
+// text formats a rate with as many digits as the script writes.
 func text(perSecond float64) string { return strconv.FormatFloat(perSecond, 'f', 6, 64) }

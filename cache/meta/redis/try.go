@@ -12,17 +12,17 @@ import (
 	"dray/cache/meta"
 )
 
-// tryFor is how long Redis keeps what Try writes, if Try does not end.
+// tryFor is how long Redis keeps the entries that Try writes, if Try cannot remove them.
 const tryFor = time.Minute
 
-// attempt is something that dray needs of Redis.
+// attempt is an operation that dray needs in Redis.
 type attempt struct {
 	what string
 	do   func(context.Context) error
 }
 
-// Try does once what dray does in Redis for facts and, if member is set, for a fleet. The error
-// says what the user may not do. Try uses keys of its own, and removes them afterwards.
+// Try tries each operation that dray needs in Redis for facts and, if member is set, for a fleet.
+// The error names the operation that failed. Try uses keys of its own, and removes them afterwards.
 func (s *Store) Try(ctx context.Context, member bool) error {
 	all := s.factAttempts("try/" + rand.Text())
 	if member {

@@ -47,7 +47,7 @@ func New(t testing.TB) *Server {
 }
 
 // Fault makes the server pass every request to fault first. The function returns true if it has
-// answered the request. A nil fault ends this.
+// answered the request. With a nil fault, the server answers every request itself.
 func (s *Server) Fault(fault func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +232,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, body []byte) {
 func (s *Server) setting(w http.ResponseWriter, r *http.Request, body []byte) {
 	name := strings.Trim(r.URL.Path, "/") + strings.TrimPrefix(kind(r), r.Method)
 	switch r.Method {
-	case http.MethodHead: // there is every bucket
+	case http.MethodHead: // every bucket exists
 	case http.MethodPut:
 		s.documents[name] = body
 	case http.MethodGet:
