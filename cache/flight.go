@@ -14,7 +14,7 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain tells the caller to look for the blob again, first on disk. Either the blob has
+// errLookAgain tells the caller to look on disk again, and then for a flight. Either the blob has
 // appeared on disk, or the flight failed for a reason that need not concern this caller, such as a
 // refusal by an origin with another Via.
 var errLookAgain = errors.New("look again")

@@ -217,8 +217,8 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 	return slices.Clone(g.demands), g.written
 }
 
-// lags reports whether more bytes have arrived after the first gap than are missing. The hash needs
-// the bytes in order. It then has more bytes left to process than the streams.
+// lags reports whether more bytes have arrived after the first gap than are missing. In this case,
+// the hash, which needs the bytes in order, has more left to do than the streams.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -267,7 +267,7 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, 
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
 // end. It returns io.EOF if there will never be any bytes at off. While off is past the first
-// missing byte, it has a demand for the bytes from off to until. If until <= off, the demand
+// missing byte, await has a demand for the bytes from off to until. If until <= off, the demand
 // reaches to the end of the file.
 func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
 	g.mu.Lock()

@@ -22,7 +22,7 @@ const windowPieces = 2
 // request.
 //
 // While the leader's stream follows another fetch, the leader reads one piece after another from
-// it, and the only helpers are extra ones.
+// it, and all helpers are extra helpers.
 type workers struct {
 	*Split
 	*fetcher
@@ -35,12 +35,12 @@ type workers struct {
 	team   sync.WaitGroup // the helpers and the hash
 
 	mu       sync.Mutex // guards the fields below; g.mu may be taken under it
-	helpers  int        // number of helpers, including extra helpers and helpers that have not begun; each uses a slot
+	helpers  int        // including extra helpers and helpers that have not begun; each uses a slot
 	extras   int
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched
-	turn     bool   // changes with each piece that an extra helper claims; if true and the hash lags, the piece is taken in order
+	turn     bool   // changes with each claim of an extra helper; if true and the hash lags, the helper takes a piece in order
 	refusal  refusal
 	followed int64 // the end of the leader's piece while its stream follows another fetch, or else 0
 	err      error

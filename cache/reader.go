@@ -17,10 +17,10 @@ import (
 // Reader reads a blob. It may seek anywhere, also to bytes that have not arrived yet.
 //
 // A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole
-// matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. Bytes before the
-// last one are given as they arrive. So a caller that reads only a range must verify the bytes,
-// unless Source is SourceMemory or SourceDisk. If the caller seeks to an offset other than 0 while
-// Source is SourceDirect, even the last byte is unverified.
+// matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. The bytes before
+// the last one come unverified, as they arrive. So a caller that reads only a range must verify the
+// bytes, unless Source is SourceMemory or SourceDisk. If the caller seeks to an offset other than 0
+// while Source is SourceDirect, even the last byte is unverified.
 //
 // Read and Seek are for one goroutine. Close may be called from any goroutine and ends a Read under
 // way.

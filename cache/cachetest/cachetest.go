@@ -219,7 +219,7 @@ func (o *Origin) answer(ctx context.Context, from, to int64) (cache.Stream, erro
 	return s, nil
 }
 
-// Calls returns the offset at which each call began, in order of the calls.
+// Calls returns the offset at which each call began, in order.
 func (o *Origin) Calls() []int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()

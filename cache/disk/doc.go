@@ -24,7 +24,7 @@
 //     they use
 //   - scanner: lists the directory once, and puts the blobs into the account
 //   - evictor: makes room, plans evictions, unlinks files
-//   - syncer: makes new blobs durable in groups and takes the write permission from their files
+//   - syncer: makes new blobs durable in groups and removes the write permission of their files
 //   - checker: verifies the blobs that an unclean stop may have damaged
 //   - quarantine and scrubber: verify held blobs again, and move rotten blobs aside
 //   - contents: the methods by which callers read and remove blobs

@@ -123,8 +123,8 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 	return in.file.ReadAt(p, off)
 }
 
-// Reopen opens the file a second time, for a reader that needs a file offset of its own while more
-// is written. Reopen returns errors.ErrUnsupported on systems that cannot open a file twice.
+// Reopen opens the file a second time, for a reader that needs a file offset of its own. Reopen
+// returns errors.ErrUnsupported on systems that cannot open a file twice.
 func (in *Ingest) Reopen() (*os.File, error) {
 	if err := in.home.fault(OpOpen, in.name); err != nil {
 		return nil, err
@@ -335,8 +335,8 @@ func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	return nil
 }
 
-// publish moves the file into blobs/ by one rename. Readers find it there. It does not sync the
-// file. The write permission marks the file as unsynced until [Dir.Run] has synced it.
+// publish moves the file into blobs/, where readers look, by one rename. It does not sync the file.
+// The write permission marks the file as unsynced until [Dir.Run] has synced it.
 func (in *Ingest) publish(name string) error {
 	root := in.home.root
 	if err := in.home.fault(OpPublish, in.name); err != nil {

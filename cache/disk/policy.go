@@ -7,7 +7,7 @@ const (
 )
 
 // policy is the order in which blobs are evicted. Victims come from the pool of small blobs while
-// this pool has more than its share, otherwise from the pool of large ones. If the chosen pool has
+// this pool has more than its share, otherwise from the pool of large blobs. If the chosen pool has
 // no victim, the victim comes from the other pool. Callers hold account.mu, except for entry.hit,
 // which is safe for concurrent use.
 type policy struct {
@@ -47,9 +47,9 @@ func (p *policy) clock() *clock {
 
 // pool is S3-FIFO (https://s3fifo.com), with queues that are measured in bytes. A new blob waits in
 // the short queue. When a victim is needed and the short queue has at least its share of the pool's
-// bytes, its oldest blob moves to the main queue if it has been hit, and is evicted otherwise. A
-// blob that has a ghost when it is stored goes to the main queue at once. In the main queue, each
-// hit spares a blob once.
+// bytes, the oldest blob of this queue moves to the main queue if it has been hit, and is evicted
+// otherwise. A blob that has a ghost when it is stored goes to the main queue at once. In the main
+// queue, each hit spares a blob once.
 type pool struct {
 	fresh, main *fifo // the short queue and the main queue
 	ghosts      *ghosts
@@ -95,17 +95,14 @@ func (q *fifo) oldest() *entry   { return q.head.prev }
 func (q *fifo) pushNew(e *entry) { q.insert(e, &q.head) }
 func (q *fifo) pushOld(e *entry) { q.insert(e, q.head.prev) }
 
-// size implements queue.
 func (q *fifo) size() (entries int, bytes int64) { return q.len, q.bytes }
 
-// take implements queue.
 func (q *fifo) take() (*entry, uint32) {
 	e := q.oldest()
 	q.remove(e)
 	return e, e.hits.Load()
 }
 
-// put implements queue.
 func (q *fifo) put(e *entry, hits uint32) {
 	e.hits.Store(hits) // a hit at this moment is lost, which is rare enough
 	q.pushNew(e)

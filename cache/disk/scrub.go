@@ -55,7 +55,7 @@ type scrubber struct {
 	savedAt    time.Time // when the position was last saved
 }
 
-// run verifies all blobs in passes until ctx ends, and moves rotten ones to quarantine.
+// run verifies all blobs in passes until ctx ends, and moves rotten blobs to quarantine.
 func (s *scrubber) run() {
 	s.load()
 	for s.pass() {

@@ -17,7 +17,6 @@ func openAgain(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
 // datasync makes a file durable.
 func datasync(f *os.File) error { return f.Sync() }
 
-// readUncached is f.ReadAt.
 func readUncached(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
 
 // systemDamage are further errors of a damaged file.

@@ -116,10 +116,8 @@ type requeued struct {
 
 func newPlan(q *fifo) *plan { return &plan{at: q.oldest(), left: q.len, sum: q.bytes} }
 
-// size implements queue.
 func (p *plan) size() (entries int, bytes int64) { return p.left + len(p.again), p.sum }
 
-// take implements queue.
 func (p *plan) take() (*entry, uint32) {
 	var next requeued
 	if p.left > 0 {
@@ -134,7 +132,6 @@ func (p *plan) take() (*entry, uint32) {
 	return next.entry, next.hits
 }
 
-// put implements queue.
 func (p *plan) put(e *entry, hits uint32) {
 	p.again = append(p.again, requeued{e, hits})
 	p.sum += e.blocks()

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// banFor is how long this member does not ask a member that sent wrong bytes. It is also how long
-// this member fetches a blob whose bytes were wrong only from the registry.
+// banFor is how long this member does not ask a member that sent wrong bytes. After the bytes of a
+// blob were wrong, this member fetches the blob only from the registry for the same time.
 const banFor = 10 * time.Minute
 
 // bans are the members and blobs whose bytes were wrong.
@@ -19,8 +19,8 @@ type bans struct {
 	log     *slog.Logger
 
 	mu     sync.Mutex                  // guards the fields below; leaf lock
-	banned map[string]time.Time        // when the ban of each member ends
-	alone  map[digest.Digest]time.Time // blobs that are fetched only from the registry, with the time when that ends
+	banned map[string]time.Time        // until when each member is banned
+	alone  map[digest.Digest]time.Time // until when each blob is fetched only from the registry
 }
 
 // isAlone reports whether a blob must be fetched only from the registry.

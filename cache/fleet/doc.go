@@ -1,7 +1,7 @@
 // Package fleet lets mirrors that share a Redis fetch a blob from its registry once.
 //
 // Each mirror is a member. A member that begins to fetch a blob takes its lease (see [Leases]). The
-// others find the lease, and read the bytes from that member while they arrive there.
+// other members find the lease, and read the bytes from the holder as they arrive there.
 //
 // Invariants:
 //   - No pull needs the fleet. If the store of leases or a member gives no answer, a member asks

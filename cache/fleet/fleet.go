@@ -51,8 +51,8 @@ type Patience struct {
 	// Presence bounds the time in which other members can report that they have a blob, before this
 	// member asks the registry; 0 means 200 ms.
 	Presence time.Duration
-	// Silence is how long a member may send no byte after a question about a manifest; 0 means 300 ms.
-	// While it works on the answer, it sends spaces. Begin bounds the time until it has answered.
+	// Silence is how long a member may send no byte while it works on a question about a manifest; 0
+	// means 300 ms. It sends spaces as signs of life. Begin bounds the time until it has answered.
 	Silence time.Duration
 	// Far is how long a fetch repeats its request to a member that has the lease but answers that it
 	// is not nearer to the registry; 0 means 1 s.
@@ -140,8 +140,8 @@ func (f *Fleet) Collectors() []prometheus.Collector { return f.m.collectors() }
 // Members returns the members that are alive according to the store.
 func (f *Fleet) Members(ctx context.Context) ([]Member, error) { return f.o.Leases.Members(ctx) }
 
-// Until ctx ends, Run renews the leases of this member, releases the leases that are over, and
-// reads from the store which members are alive. Then it releases all leases of this member.
+// Run renews the leases of this member, releases those that are over, and reads from the store
+// which members are alive, until ctx ends. Then it releases all leases.
 func (f *Fleet) Run(ctx context.Context) error {
 	defer f.client.CloseIdleConnections()
 	tick := time.NewTicker(RenewEvery)
@@ -322,7 +322,6 @@ func (f *Fleet) makeRoom() bool {
 	return true
 }
 
-// leases returns how many leases this member has.
 func (f *Fleet) leases() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 )
 
 // protocol is the number of the protocol of this source. A version of dray that changes the
-// messages between members, or the messages that they expect, has the next number. A member ignores
-// fields of JSON, headers and values in Redis that it does not know. It leaves such values in Redis
+// messages between members, or how members read them, has the next number. A member ignores fields
+// of JSON, headers and values in Redis that it does not know. It leaves such values in Redis
 // unchanged.
 const protocol = 1
 

@@ -42,7 +42,7 @@ func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []s
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, here := r.all[d], r.here()
-	var same, near []string // the others of its zone, and of this one's
+	var same, near []string // other followers in the zone of who, and in that of this member
 	for other := range all {
 		if other.address == who.address {
 			continue

@@ -51,7 +51,6 @@ func (r *roster) zoneOf(id string) string {
 	return r.zone()
 }
 
-// zone returns the zone of this member.
 func (r *roster) zone() string { return *r.here.Load() }
 
 // SetZone sets the zone of this member. Other members see it after this member has renewed its

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Files is how many open files a member may need for the fleet: one for each connection from
-// another member, and about as many for connections to other members.
+// Files is how many open files a fleet may need: for connections from other members, and about as
+// many for connections to them.
 const Files = 2 * maxConnections
 
 const (

@@ -22,8 +22,8 @@ const maxBreaks = 3
 const breakGain = 32 << 20
 
 // farPause is the pause between two requests to a member that has the lease but answers that it is
-// not nearer to the registry. A member that has just taken over may not know that yet, and may
-// answer with its position as a follower. The fetch repeats the request until Patience.Far is over.
+// not nearer to the registry. A member that has just taken over may still answer as a follower. The
+// fetch repeats the request until Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
 var (

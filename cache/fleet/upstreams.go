@@ -21,8 +21,7 @@ type Quota struct {
 	Window int64 `json:"window,omitempty"`
 	// Source is the address or the account whose pulls the registry counts; it may be empty.
 	Source string `json:"source,omitempty"`
-	// Age is how many seconds ago the registry stated the quota. With an age instead of a time,
-	// members need not compare their clocks.
+	// Age is how many seconds ago the registry stated the quota. So members need not compare clocks.
 	Age int64 `json:"age"`
 }
 

@@ -82,7 +82,7 @@ func (a *Absences) Set(ctx context.Context, q Question, f AbsentFact, window tim
 	return nil
 }
 
-// Forget makes every fact about a digest in a repository invisible, because the repository has got
+// Forget makes every fact about a digest in a repository invisible, because the repository now has
 // the content.
 func (a *Absences) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	k := AbsentKey{Upstream: upstream, Repo: repo, Digest: d}

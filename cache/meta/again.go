@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// againEvery is how often a [Cached] sends the writes again that its store has refused.
+	// againEvery is how often a [Cached] repeats the writes that its store has refused.
 	againEvery = time.Second
 	// maxAgain bounds the keys that are sent again. Beyond it, some keys are dropped. Other processes
 	// then notice the change only when their facts are too old.
@@ -27,7 +27,7 @@ type again struct {
 
 func newAgain() again { return again{keys: map[string]struct{}{}, some: make(chan struct{}, 1)} }
 
-// add adds a key. Beyond the bound, it drops another key. first reports whether this is the first
+// add adds a key. Beyond the bound, add drops another key. first reports whether this is the first
 // dropped key since keys was last empty.
 func (a *again) add(key string) (first bool) {
 	a.mu.Lock()
@@ -71,8 +71,8 @@ func isEpoch(key string) bool {
 	return strings.HasPrefix(key, forgetSpace) || strings.HasPrefix(key, returnSpace)
 }
 
-// Until ctx ends, Run sends again, about once a second, the deletions and epochs that the store has
-// refused. Other processes must not miss these writes.
+// Run repeats the deletions and epochs that the store has refused, about once a second, until ctx
+// ends. Other processes must not miss these writes.
 func (c *Cached) Run(ctx context.Context) error {
 	for {
 		select {

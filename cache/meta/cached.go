@@ -48,8 +48,8 @@ const heldValueMax = 16 << 10
 // If a write failed, reads get the written value from memory while the store fails. When the store
 // answers again, Cached drops the value and never sends it, because other processes may have
 // written a newer value. From then on, reads of this process find nothing under the key until a
-// write of this process succeeds. Run sends failed deletions and epochs again: they cannot restore
-// an old value, and other processes must not miss them.
+// write of this process succeeds. Run repeats failed deletions and epochs: they cannot restore an
+// old value, and other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions

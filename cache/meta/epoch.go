@@ -46,7 +46,7 @@ type answer interface {
 }
 
 // Question is the state of the facts before an upstream was asked. The answer is recorded only if
-// it is not out of date by then.
+// no later push or answer has made it out of date.
 type Question struct {
 	asked time.Time
 	// fact is the record that the answer is to replace, and epoch is the epoch of its tag or digest.
@@ -132,9 +132,9 @@ func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
 // maxSwaps bounds the attempts to record an answer while other processes record theirs.
 const maxSwaps = 3
 
-// recordAnswer records the answer to a question as the record that the function named make returns.
-// The answer counts as given at the time asked. ok is false if the answer is out of date: a new
-// epoch has begun since the question, or the answer to a later question is recorded.
+// recordAnswer records the answer to a question. The function make returns its record. The answer
+// counts as given at the time asked. ok is false if the answer is out of date: a new epoch has
+// begun since the question, or the answer to a later question is recorded.
 func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked time.Time, ttl time.Duration, make func(dated) R) (ok bool, err error) {
 	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
 	var writes []Write

@@ -29,7 +29,7 @@ type SharedOptions struct {
 	Identity func(upstream string) string
 	// Names returns the names of the upstreams that have an identity.
 	Names func(identity string) []string
-	// All returns the text by which keys name all upstreams together, including their names.
+	// All returns the text by which keys name the list of all upstreams and their names.
 	All func() string
 	// Sign returns the proof that a member of the fleet wrote a message.
 	Sign func(message []byte) []byte

@@ -96,8 +96,8 @@ type Clocked interface {
 	Clock(ctx context.Context) (store, local time.Time, err error)
 }
 
-// GetAll returns the entries under the keys, in the same order. It uses one call if s is a [Batch],
-// and otherwise one call for each key.
+// GetAll returns the entries under the keys, in the same order. It needs one call if s is a
+// [Batch], or else one for each key.
 func GetAll(ctx context.Context, s Store, keys []string) ([]Seen, error) {
 	if b, ok := s.(Batch); ok {
 		return b.GetAll(ctx, keys)

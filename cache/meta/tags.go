@@ -135,8 +135,7 @@ func (t *Tags) Find(ctx context.Context, keys ...TagKey) ([]*TagFact, error) {
 // Ask is like Find, but reads from the store and not from memory. The result is valid even if the
 // store fails. The question is for the first key. The caller must not ask the upstream before Ask
 // has returned, and records the answer by [Tags.Set]. doubtful says that the store has refused a
-// write of this process about the tag. The caller must then ask the upstream before it uses the
-// facts.
+// write of this process, so the caller must ask the upstream before it uses the facts.
 func (t *Tags) Ask(ctx context.Context, keys ...TagKey) (all []*TagFact, q Question, doubtful bool) {
 	all, q, _ = t.find(ctx, true, keys)
 	return all, q, q.doubtful()

@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LinkFact describes linked content. In most cases it is from a manifest that references the
-// content.
+// LinkFact describes linked content. In most cases its values come from a manifest that references
+// the content.
 type LinkFact struct {
 	MediaType string
 	Size      int64 // bytes; negative if unknown

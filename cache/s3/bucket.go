@@ -81,7 +81,7 @@ func (a Address) key(d digest.Digest) *string {
 	return aws.String(a.Prefix + below + d.Algorithm().String() + "/" + d.Encoded())
 }
 
-// Content is a blob on disk. [disk.Blob] is one.
+// Content is a blob on disk. [disk.Blob] implements it.
 type Content interface {
 	io.ReaderAt
 	io.Closer

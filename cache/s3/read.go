@@ -121,7 +121,7 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	b.seen.add(d, sighting{written: at})
 }
 
-// failed is refused, and passes the result to the breaker for reads.
+// failed calls refused, and passes the result to the breaker for reads.
 func (b *Bucket) failed(ctx context.Context, d digest.Digest, op string, err error) error {
 	err = b.refused(ctx, d, op, err)
 	b.reads.done(verdict(ctx, err))

@@ -50,8 +50,8 @@ func (s *seen) set(d digest.Digest, to sighting) {
 	s.all.Add(d, to)
 }
 
-// add is like set, but does nothing for an object whose bytes were wrong, because they stay wrong
-// until a new object replaces it.
+// add is like set, but does nothing for an object whose bytes were wrong, because only a new object
+// has right bytes.
 func (s *seen) add(d digest.Digest, to sighting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

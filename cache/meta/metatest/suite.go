@@ -236,7 +236,6 @@ func getAll(t *testing.T, s meta.Store) {
 	}
 }
 
-// write is an entry to be put.
 func write(key, value string, ttl time.Duration) meta.Write {
 	return meta.Write{Entry: meta.Entry{Key: key, Value: []byte(value)}, TTL: ttl}
 }
