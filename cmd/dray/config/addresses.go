@@ -21,8 +21,8 @@ func isLoopback(address string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// NamesHost reports whether the host of a listener's address is one that others can connect to. An
-// empty or unspecified host is none: it stands for every interface.
+// NamesHost reports whether the host of a listener's address is one that clients can connect to.
+// They cannot connect to an empty or unspecified host, because it stands for every interface.
 func NamesHost(host string) bool {
 	ip := net.ParseIP(host)
 	return host != "" && (ip == nil || !ip.IsUnspecified())
@@ -47,7 +47,7 @@ func checkAddress(k *Report, path, value string) {
 	}
 }
 
-// checkBaseURL checks that a URL has a scheme and a host, and nothing else.
+// checkBaseURL adds a problem if a URL lacks a scheme or host, or has more than these two.
 func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {

@@ -8,7 +8,7 @@ import (
 // LocalOnly reports whether only this machine can connect to the admin listener.
 func (a Admin) LocalOnly() bool { return isLoopback(a.Address) }
 
-// anonymous reports whether dray cannot know who operates it.
+// anonymous reports whether the admin listener has no way to recognise operators.
 func (a Admin) anonymous() bool { return a.TokenFile == "" && (a.Auth == "" || a.Auth == noAuth) }
 
 // validateAdmin adds the problems of the admin listener.
@@ -43,7 +43,8 @@ func (c Config) validateAdmin(k *Report) {
 	}
 }
 
-// validateOwnAddress adds the problems of an address of the admin listeners.
+// validateOwnAddress adds the problems of an address that is not for clients: one for operators, or
+// for other members of a fleet.
 func (c Config) validateOwnAddress(k *Report, path, address string) {
 	checkAddress(k, path, address)
 	for _, l := range c.Listeners {

@@ -1,8 +1,9 @@
 package config
 
-// BaseCheck judges the image that another one is built on. dray knows a base image by its layers if
-// somebody pulled or pushed it through dray in the last 90 days, or if `images` lists it. It does
-// not learn an image of more than 512 layers, or with a configuration of more than 32 MiB.
+// BaseCheck judges the base image on which an image is built. dray recognises a base image by its
+// layers if somebody pulled or pushed it through dray in the last 90 days, or if `images` lists it.
+// It does not record an image that has more than 512 layers, or a configuration of more than 32
+// MiB.
 type BaseCheck struct {
 	// on_error: The answer to an image while dray cannot look up its base: `reject` or `warn`.
 	// Default: `reject`.
@@ -14,8 +15,8 @@ type BaseCheck struct {
 	Allowed []string `yaml:"allowed,omitempty"`
 	// The answer to an image whose base dray does not know: `reject` or `pass`. Default: `reject`.
 	Unknown UnknownBase `yaml:"unknown,omitempty"`
-	// If an image has at most this number of layers, and dray does not know its base, dray takes it
-	// to be built from scratch and lets it pass.
+	// If an image has at most this number of layers, and dray does not know its base, dray assumes
+	// that the image is built from scratch and lets it pass.
 	Scratch int `yaml:"scratch,omitempty"`
 	// Patterns of images. Each image that the provenance declares as used in the build must match
 	// one of them. Default: all.
@@ -28,7 +29,7 @@ type BaseCheck struct {
 type BaseImage struct {
 	// The whole name, such as `docker.io/library/debian:bookworm`.
 	Name string `yaml:"name"`
-	// The diffIDs of its layers, the lowest first, as its configuration (`rootfs`) has them; `dray
-	// check-image --view` shows them.
+	// The diffIDs of the image's layers, the lowest first, as in the image's configuration (`rootfs`).
+	// `dray check-image --view` shows them.
 	DiffIDs []string `yaml:"diff_ids"`
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // Checks lists the conditions that images must meet before dray forwards them to an upstream. An
-// upstream names the entries that apply to it, and dray uses the first with a pattern for the
-// repository. docs/pipeline.md explains each stage, with an example.
+// upstream names the entries that apply to it. dray uses the first of them that has a pattern for
+// the repository. docs/pipeline.md explains each stage, with an example.
 type Checks struct {
 	// The name by which an upstream, metrics and reports refer to this entry. It follows the rules
 	// for names of upstreams.
@@ -17,20 +17,20 @@ type Checks struct {
 	// Patterns of repository names; `*` stands for any characters, slashes included. Default: `*`,
 	// every repository.
 	Repositories []string `yaml:"repositories"`
-	// The time at which dray forwards layers: `early` sends them while they arrive, and completes
-	// each at the registry when its own checks are done (a registry shows nobody a layer without a
-	// manifest). `hold` sends no byte before the verdict, which makes pushes take longer. Default:
+	// The time at which dray forwards layers: `early` sends them while they arrive, and completes each
+	// at the registry when its own checks are done; clients of the registry see no layer without a
+	// manifest. `hold` sends no byte before the verdict, which makes pushes take longer. Default:
 	// `early`.
 	Forward ForwardWhen `yaml:"forward"`
-	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes
-	// waits until an index or a tag that refers to it passes, too, so a rejected index leaves
-	// nothing behind. With `forward`, dray forwards it at once; use that if you deploy by digest.
-	// Default: `hold`.
+	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes waits
+	// until an index or a tag that refers to it passes, too, so the registry gets nothing of a
+	// rejected index. With `forward`, dray forwards the manifest at once; use this if you deploy by
+	// digest. Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`
 	// The longest time for which a manifest waits with `digest_push: hold`. Default: `1h`.
 	HoldFor Duration `yaml:"hold_for"`
-	// The handling of layers that a client does not send because the registry has them: `scan`
-	// fetches those that the stages have not examined yet, `trust` accepts them. Default: `scan`.
+	// The handling of layers that a client does not send because the registry has them: `scan` fetches
+	// the layers that the stages have not examined yet, `trust` accepts these layers. Default: `scan`.
 	UnseenLayers UnseenLayers `yaml:"unseen_layers"`
 	// The time for which dray lets a client that is built on containerd wait for the verdict. Such
 	// a client gives up after 30 s. Other clients wait for ten minutes. Default: `20s`.
@@ -42,7 +42,7 @@ type Checks struct {
 	// If `true`, dray stores the verdict beside the image in the registry, as an OCI artifact that
 	// refers to it (`application/vnd.dray.verdict.v1+json`). Default: `false`.
 	Attach bool `yaml:"attach,omitempty"`
-	// The bounds on what a layer may make dray do.
+	// The bounds on layers, such as their uncompressed size.
 	Archive ArchiveCheck `yaml:"archive"`
 	// The stage for names of repositories and tags.
 	Names NamesCheck `yaml:"names,omitempty"`
@@ -52,7 +52,7 @@ type Checks struct {
 	Metadata MetadataCheck `yaml:"metadata,omitempty"`
 	// The stage for users, variables, ports, and files with special rights.
 	Runtime RuntimeCheck `yaml:"runtime,omitempty"`
-	// The stage for the images that others are built on.
+	// The stage for the images that other images are built on.
 	Base BaseCheck `yaml:"base,omitempty"`
 	// The stage for the provenance and the SBOM that an image declares.
 	Attestations AttestationsCheck `yaml:"attestations,omitempty"`
@@ -73,10 +73,10 @@ type Checks struct {
 // ArchiveCheck bounds layers. dray decompresses each layer once, in memory, and never writes its
 // files to disk. It stops reading a layer that exceeds a bound.
 type ArchiveCheck struct {
-	// The action for an image with a layer that exceeds a bound or cannot be read: `enforce`
-	// rejects it. `warn` reports it, and each other stage that then cannot judge the layer follows
-	// its own `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs
-	// them. Default: `enforce`.
+	// The action for an image with a layer that exceeds a bound or cannot be read: `enforce` rejects
+	// it. `warn` reports it; any other stage that cannot judge the layer then follows its own
+	// `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs them.
+	// Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`
 	// The most uncompressed bytes for each compressed byte; dray compares the two once it has read
 	// more than 64 MiB of uncompressed bytes from a layer. Default: `200`.
@@ -91,7 +91,7 @@ type ArchiveCheck struct {
 	MaxBytes Bytes `yaml:"max_bytes"`
 	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory.
 	// dray decompresses only a few layers with windows above 32 MiB at a time, one for each processor
-	// core. Default: `128MiB`, as much as the zstd program takes.
+	// core. Default: `128MiB`, the most that the zstd program accepts.
 	MaxWindow Bytes `yaml:"max_window"`
 }
 

@@ -2,8 +2,8 @@ package config
 
 import "dray/upstream/auth"
 
-// Config holds the settings of dray. The environment overrides the file, and a setting that neither
-// of them gives has the default named here.
+// Config holds the settings of dray. The environment overrides the file. A setting that is in
+// neither of them has the default that is named here.
 type Config struct {
 	// The addresses on which dray serves clients. Without this section there is one listener, on
 	// `127.0.0.1:5000`. If `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY` give a certificate, it listens
@@ -16,29 +16,29 @@ type Config struct {
 	// The conditions that images must meet before dray forwards them. An upstream names the checks
 	// that apply to it.
 	Checks []Checks `yaml:"checks,omitempty"`
-	// The services that dray tells about pushes, verdicts of checks, and deletions.
+	// The services to which dray reports pushes, verdicts of checks, and deletions.
 	Notifications []Notification `yaml:"notifications,omitempty"`
 	// The place and the size of the cache.
 	Cache Cache `yaml:"cache"`
-	// The place of what exists nowhere else.
+	// The place of the data that exists nowhere else.
 	State State `yaml:"state"`
 	// The queue of pushes that dray acknowledges before it forwards them: see `acknowledge`.
 	Queue Queue `yaml:"queue"`
 	// The store of small facts, such as the digest that a tag points to. If it is lost, dray asks the
-	// upstreams again. It also forgets the base images that it has seen (see the `base` stage) and the
-	// images that `keep_alive` covers, until clients pull or push them again.
+	// upstreams again. dray then also lacks the recorded base images (see the `base` stage) and the
+	// images for `keep_alive`, until clients pull or push these again.
 	Metadata Metadata `yaml:"metadata"`
 	// The bucket that several mirrors share. See [bucket.md](bucket.md).
 	Bucket Bucket `yaml:"bucket"`
-	// The other drays with which this one fetches layers together.
+	// The fleet in which several drays fetch each layer from its registry once.
 	Fleet Fleet `yaml:"fleet,omitempty"`
 	// The ways to recognise clients. A listener names the one that it uses.
 	Auth []Auth `yaml:"auth,omitempty"`
-	// The listener for metrics, health, profiles, and the subcommands that ask a running dray.
+	// The listener for metrics, health, profiles, and the subcommands that query a running dray.
 	Admin Admin `yaml:"admin"`
 	// The publishing of pull counts to Amazon CloudWatch.
 	CloudWatch CloudWatch `yaml:"cloudwatch"`
-	// The cost of dray, and the prices by which it says what it saves.
+	// The cost of dray, and the prices from which it calculates its savings.
 	Savings Savings `yaml:"savings,omitempty"`
 	// The sending of traces of requests to an OpenTelemetry collector.
 	Traces Traces `yaml:"traces"`
@@ -66,28 +66,28 @@ type Listener struct {
 	Upstreams []string `yaml:"upstreams"`
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
-	// The URL by which clients reach this listener. dray uses it wherever the protocol allows or
-	// needs an absolute URL, such as the location of an upload: some clients, such as Ollama, do
-	// not resolve paths. So set it only if all clients of the listener reach dray by this URL. Where
-	// clients need no credentials, dray refuses the requests of a browser on its own machine,
-	// unless they use a host name that dray knows, such as the one in this URL. Default: locations
-	// are paths, and other URLs are derived from each request.
+	// The URL by which clients reach this listener. dray sends it wherever the protocol allows or
+	// needs an absolute URL, such as the location of an upload, because some clients, such as Ollama,
+	// do not resolve paths. Set it only if all clients of the listener can reach dray by this URL.
+	// Where clients need no credentials, a browser on dray's own machine can only use a host name that
+	// dray knows, such as the one in this URL. Default: locations are paths, and other URLs are
+	// derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
 	// If `true`, a listener with role `mirror` and `auth` answers a client without credentials with
 	// 401. Leave it off if you can: classic Docker answers the challenge of a mirror with the user's
-	// Docker Hub password. A listener with role `registry` and `auth` does this in any case. Default:
+	// Docker Hub password. A listener with role `registry` and `auth` always does this. Default:
 	// `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
-	// The proxies and load balancers that may say who the client is, as addresses or networks such as
-	// `10.0.0.0/8`. Limits, logs and events then show the client that they name. A request that came
-	// through one of them never counts as one from this machine. List only proxies that remove or
-	// complete what clients write into `forwarded_header`. Default: none.
+	// The proxies and load balancers that may name the client, as addresses or networks such as
+	// `10.0.0.0/8`. dray then uses the client that they name, in limits, logs and events. A request
+	// through such a proxy never counts as a request from this machine. List only proxies that remove
+	// the `forwarded_header` of a client, or append the client's address to it. Default: none.
 	TrustedProxies []Network `yaml:"trusted_proxies,omitempty"`
 	// The header in which the trusted proxies name the client: `X-Forwarded-For` or `Forwarded`. dray
-	// reads it from right to left, as far as the addresses are trusted proxies: the next address is
-	// the client. It does not read the other header. Default: `X-Forwarded-For`.
+	// reads the addresses in it from right to left. The first address that is not a trusted proxy is
+	// the client. dray does not read the other header. Default: `X-Forwarded-For`.
 	ForwardedHeader ForwardedHeader `yaml:"forwarded_header,omitempty"`
 	// If `true`, each connection from a trusted proxy has to begin with a header of the PROXY
 	// protocol, version 1 or 2, which names the client. dray closes other connections from trusted
@@ -98,13 +98,13 @@ type Listener struct {
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
 	// The time within which dray answers a pushed manifest. Many load balancers end a request that has
 	// had no answer for a certain time, often a minute. Behind such a load balancer, set a little less
-	// than its time. A push that takes longer goes on, and its client is told to push again. Clients
-	// that are built on containerd give up after 30 s, so they always get an answer within 25 s.
-	// Default: 10 minutes.
+	// than its time. A push that takes longer goes on, and dray tells its client to push again.
+	// Clients that are built on containerd give up after 30 s, so they always get an answer within 25
+	// s. Default: 10 minutes.
 	AnswerWithin Duration `yaml:"answer_within,omitempty"`
 	// The way in which dray sends blobs from disk over plain HTTP: `splice` (the kernel, through pipes
 	// that dray opens), `sendfile` (the kernel alone) or `copy` (through the process). `splice` costs
-	// the least processor time. If the system is not Linux, or if dray can open no pipe, it uses
+	// the least processor time. If the system is not Linux, or if dray can open no pipe, dray uses
 	// `sendfile` instead. On hosts whose TCP congestion control is BBR, `copy` is faster. TLS always
 	// copies. Default: `splice`.
 	Send Send `yaml:"send"`
@@ -119,13 +119,13 @@ type ServerTLS struct {
 	PrivateKey string `yaml:"private_key,omitempty"`
 }
 
-// State says where dray keeps what no registry has.
+// State says where dray stores the data that no registry has.
 type State struct {
 	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), of
 	// pins, of the savings by day, and of the history. dray creates it if it is missing. If it is not
-	// the cache's directory, dray moves what an earlier configuration kept there, except for the
+	// the cache's directory, dray moves the state from the cache's directory to it, except for the
 	// savings and the history. The layers that queued pushes and hosted repositories need are in the
-	// cache; `dray backup` copies them, too. Default: the directory of the cache.
+	// cache; `dray backup` copies these layers, too. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 
@@ -175,13 +175,14 @@ type Abandoned struct {
 	// If this share of a layer, in percent, has arrived, dray finishes its fetch, however large the
 	// layer is. Default: `50`.
 	FinishFromPercent int `yaml:"finish_from_percent"`
-	// The time for which the fetch goes on before dray stops it. A client that asks for the layer
-	// in this time joins the fetch; after it, a new fetch begins. Default: `10s`.
+	// The time for which the fetch goes on before dray stops it. A client that asks for the layer in
+	// this time joins the fetch. A client that asks later starts a new one. Default: `10s`.
 	Grace Duration `yaml:"grace"`
 }
 
 // Queue bounds the pushes to upstreams with `acknowledge: local` that dray has not forwarded yet.
-// They are in the directory `queue` of the cache directory, and their layers are in the cache.
+// The pushes are in the directory `queue` of the state directory, and their layers are in the
+// cache.
 type Queue struct {
 	// The most pushes in the queue, including those that their registry refused. When the queue is
 	// full, dray forwards the next push while its client waits, as with `acknowledge: upstream`. If
@@ -211,39 +212,39 @@ type Metadata struct {
 	KeyPrefix string `yaml:"key_prefix"`
 }
 
-// Bucket names a bucket of Amazon S3, or of a store with the same API. dray copies to it what it
-// fetches from upstreams, and asks it before it asks them. Mirrors that share a bucket need not
-// share anything else.
+// Bucket names a bucket of Amazon S3, or of a store with the same API. dray copies the content that
+// it fetches from upstreams to the bucket. It looks in the bucket before it asks an upstream.
+// Mirrors that share a bucket need not share anything else.
 type Bucket struct {
 	// The bucket, as `s3://name` or `s3://name/prefix`. dray uses keys that begin with `cache/`, after
 	// the prefix. Default: no bucket.
 	URL string `yaml:"url"`
-	// The AWS region of the bucket. Default: that of the AWS configuration of the machine.
+	// The AWS region of the bucket. Default: the region in the AWS configuration of the machine.
 	Region string `yaml:"region,omitempty"`
 	// The URL of a store that is not Amazon S3, such as `https://minio.example.com:9000`. Default:
 	// Amazon S3.
 	Endpoint string `yaml:"endpoint,omitempty"`
-	// If `true`, requests have the name of the bucket in their path, as most other stores need it.
+	// If `true`, requests have the name of the bucket in their path, which most other stores need.
 	// Default: `false`.
 	PathStyle bool `yaml:"path_style,omitempty"`
 	// The role that dray assumes for the bucket. Default: dray uses the credentials that the AWS SDK
 	// finds.
 	RoleARN string `yaml:"role_arn,omitempty"`
-	// The key of AWS KMS that encrypts what dray writes. Default: the encryption of the bucket.
+	// The key of AWS KMS that encrypts the objects that dray writes. Default: the encryption of the
+	// bucket.
 	KMSKey string `yaml:"kms_key,omitempty"`
-	// The time within which the bucket has to begin each answer, and to go on with it. After that, and
-	// for bodies that are very slow, dray asks the upstream. It is shorter than `cache.stall_timeout`.
-	// Default: `2s`.
+	// The longest time for which an answer of the bucket may send no byte. After this time, or if a
+	// body is very slow, dray asks the upstream. The timeout must be shorter than
+	// `cache.stall_timeout`. Default: `2s`.
 	Timeout Duration `yaml:"timeout"`
 	// The age at which the lifecycle of the bucket deletes an object, in whole days; `dray setup
-	// bucket` writes the lifecycle. dray writes an object again at
-	// three quarters of this age if clients still ask for it. With `0`, objects do not expire.
-	// Default: `30d`.
+	// bucket` writes the lifecycle. dray writes an object again at three quarters of this age if
+	// clients still ask for it. With `0`, objects do not expire. Default: `30d`.
 	MaxAge Duration `yaml:"max_age"`
 }
 
 // Auth recognises clients, by a password file or by tokens of a token service, and says what each
-// of them may do.
+// client may do.
 type Auth struct {
 	// The name by which a listener refers to this entry. It follows the rules for names of
 	// upstreams.
@@ -255,7 +256,7 @@ type Auth struct {
 	Token Token `yaml:"token,omitempty"`
 	// The rights of clients. dray allows a request if any rule allows it. Without rules every
 	// recognised client may pull, push and delete everything, within what its token grants and what
-	// the upstreams allow. Only rules let clients use the admin listener.
+	// the upstreams allow. A client can use the admin listener only if a rule grants it.
 	Rules []Rule `yaml:"rules,omitempty"`
 }
 
@@ -289,32 +290,32 @@ type Rule struct {
 	// If `true`, the rule also applies to clients without credentials.
 	Anonymous bool `yaml:"anonymous,omitempty"`
 	// Patterns of repository names, for `pull`, `push` and `delete`; `*` stands for any characters,
-	// slashes included. Names at the listener's first upstream are plain. At any other upstream, such
-	// as one with the prefix `hub`, they begin with its first prefix, or with its name if it has no
-	// prefix: `hub/library/alpine`.
+	// slashes included. Names at the listener's first upstream are plain. At any other upstream, they
+	// begin with its first prefix, as in `hub/library/alpine`, or with its name if it has no prefix.
 	Repositories []string `yaml:"repositories,omitempty"`
-	// The actions that the rule grants: `pull`, `push` and `delete`, of which none includes another.
-	// For the admin listener: `view`, to see what dray holds and does, and `operate`, to change it and
-	// to take profiles, which includes `view`.
+	// The actions that the rule grants: `pull`, `push` and `delete`, none of which includes another.
+	// For the admin listener: `view`, to see the content and the work of dray, and `operate`, to
+	// change these and to take profiles. `operate` includes `view`.
 	Actions []string `yaml:"actions"`
 }
 
 // Admin describes the listener for the people and programs that operate dray.
 type Admin struct {
-	// The address to listen on, or `off`. Without `auth` and `token_file`, dray refuses everything but
-	// health and metrics to other machines. On this machine, anybody can then empty the cache, and
-	// take profiles, which can hold fragments of what passes through dray. `dray stats` and the other
+	// The address to listen on, or `off`. Without `auth` and `token_file`, dray serves other machines
+	// only health and metrics. On this machine, anybody can then empty the cache, and take profiles,
+	// which can contain fragments of the data that passes through dray. `dray stats` and the other
 	// subcommands for operators find a running dray by this address. Default: `localhost:6060`.
 	Address string `yaml:"address"`
-	// Another address to listen on, for health and metrics alone, such as `:9090`. Everybody who
-	// reaches it can read them, under any host name. Default: none; the admin listener has them, too.
+	// Another address to listen on, for health and metrics alone, such as `:9090`. Everybody who can
+	// reach this address can read both, under any host name. The admin listener serves both, too.
+	// Default: none.
 	HealthAddress string `yaml:"health_address,omitempty"`
 	// The name of the `auth` entry that recognises operators, or `none`. Its rules say who may `view`
 	// and who may `operate`. Default: `none`.
 	Auth string `yaml:"auth,omitempty"`
-	// If `true`, anybody who can connect may do everything without `auth` and `token_file`, also from
-	// other machines. It is for a container whose port is published to its host alone: there, requests
-	// of the host come from another address.
+	// If `true`, without `auth` and `token_file`, anybody who can connect may do everything, also from
+	// other machines. Use it for a container whose port is published to its host alone: there,
+	// requests of the host come from another address.
 	AllowAnonymous bool `yaml:"allow_anonymous,omitempty"`
 	// The host names, without a port, that requests may have in their `Host` header, such as
 	// `dray.monitoring.svc`. dray always accepts addresses and `localhost`. Health and metrics are
@@ -323,8 +324,8 @@ type Admin struct {
 	// A file with a token that requests must send, as `Authorization: Bearer TOKEN`. Health and
 	// metrics need none, so Prometheus can read metrics without the right to empty the cache. dray
 	// ignores white space around the token, and reads the file again when it changes. The subcommands
-	// for operators read the same file. The token allows everything, and is accepted beside `auth`.
-	// Default: no token.
+	// for operators read the same file. The token allows everything. dray also accepts it if `auth` is
+	// set. Default: no token.
 	TokenFile string `yaml:"token_file,omitempty"`
 }
 
@@ -348,8 +349,9 @@ type CloudWatch struct {
 }
 
 // Traces says where dray sends OpenTelemetry traces of the requests of clients, by OTLP over HTTP.
-// A trace has the request of a client, and the requests that dray sends to upstreams for it. A
-// request that joins the fetch of another one has a link to it. Upstreams get nothing of a trace.
+// A trace has the request of a client, and the requests that dray sends to upstreams for it. If a
+// request joins the fetch of another request, its trace has a link to that request. dray sends
+// nothing of a trace to upstreams.
 type Traces struct {
 	// The URL of the collector, such as `http://127.0.0.1:4318`. dray appends `/v1/traces`. Default:
 	// dray traces nothing.
@@ -357,8 +359,8 @@ type Traces struct {
 	// A file with headers for the collector, one in each line, such as `Authorization: Bearer …`. dray
 	// reads it again when it changes.
 	HeadersFile string `yaml:"headers_file,omitempty"`
-	// The share of requests that dray traces, in percent, also of those that belong to a trace of the
-	// client (`traceparent`). Default: `100`.
+	// The share of requests that dray traces, in percent. It also applies to requests that belong to a
+	// trace of the client (`traceparent`). Default: `100`.
 	Percent int `yaml:"percent"`
 }
 
@@ -366,32 +368,33 @@ type Traces struct {
 // cannot change.
 type Limits struct {
 	// The most uploads that one client may have open; `0` is no bound. At the bound, dray drops an
-	// upload that the client has left, to make room for its next one. If the client has left none,
-	// dray refuses the next one with 429. Default: `64`.
+	// upload that the client has abandoned, to make room for the client's next upload. If the client
+	// has abandoned none, dray refuses the next upload with 429. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
 	// The most bytes of one client's uploads, together with its pushed layers that no manifest names
-	// yet. The cache does not evict these. At the bound, dray drops uploads that the client has left.
-	// If that is not enough, dray refuses further uploads with 429. It refuses an upload that alone
-	// exceeds the bound with 413. Default: half of `cache.max_bytes`.
+	// yet. The cache does not evict these bytes. At the bound, dray drops uploads that the client has
+	// abandoned. If that is not enough, dray refuses further uploads with 429. It refuses an upload
+	// that alone exceeds the bound with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
-	// The most connections that clients may have together, without those to the admin listener. A
-	// client that comes when all are taken gets the place of the connection that has been idle
-	// longest. If no connection is idle, the client waits. Default: a quarter of the files that the
-	// process may have open, without some that dray needs otherwise.
+	// The most connections that clients may have together, without those to the admin listener. If all
+	// are in use when another client connects, dray closes the connection that has been idle longest.
+	// If no connection is idle, the client waits. Default: a quarter of the files that the process may
+	// have open, after dray has set aside some for other uses.
 	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
 	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// The time that a client has to send the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
-	// If a client neither sends nor takes a byte for this long in the middle of a body, dray
+	// If a client neither sends nor receives a byte for this long in the middle of a body, dray
 	// disconnects it. Default: `2m`.
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// The time for which dray leaves an idle connection open. Default: `2m`.
 	IdleTimeout Duration `yaml:"idle_timeout"`
 	// The time for which dray goes on serving when you stop it, while `/readyz` already answers 503.
-	// Behind a load balancer, set a little more than what it needs to notice that, unless a `preStop`
-	// of Kubernetes waits already. Without one, a pause only makes each restart longer. Default: `0s`.
+	// Behind a load balancer, set a little more than the time that it needs to notice the 503, unless
+	// a `preStop` of Kubernetes waits already. Without a load balancer, a pause only makes each
+	// restart longer. Default: `0s`.
 	ShutdownPause Duration `yaml:"shutdown_pause"`
 	// The time that running requests have to end when you stop dray, after `shutdown_pause`. A second
 	// signal ends both times at once. The program that stops dray, such as Docker, must wait longer

@@ -25,10 +25,10 @@ type decoder struct {
 	problems Problems
 }
 
-// defaulted is implemented by those elements of lists that have defaults other than zero values.
+// defaulted is implemented by elements of lists whose defaults are not all zero values.
 type defaulted interface{ setDefaults() }
 
-// shorthand is implemented by sections that a single text can stand for.
+// shorthand is implemented by sections that a file can also give as a single text.
 type shorthand interface{ setText(text string) }
 
 // ReadYAML reads the text of a file with one YAML document into a struct. The parameter to is a

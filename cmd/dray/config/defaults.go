@@ -122,7 +122,7 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 	set(&l.AllowAnonymousPush, e.AllowAnonymousPush, origins, at("allow_anonymous_push"), "DRAY_ALLOW_ANONYMOUS_PUSH")
 	set(&l.Address, e.Address, origins, at("address"), "DRAY_ADDRESS")
 	if l.Address == "" && e.TLSCertificate != nil {
-		l.Address = ":" + defaultPort // with a certificate, clients are on other machines
+		l.Address = ":" + defaultPort // a certificate is for clients on other machines
 	}
 	if e.Port != nil {
 		host, _, _ := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:"))
@@ -147,7 +147,7 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	if i < 0 {
 		u := Upstream{Name: "ecr", URL: *e.ECRRegistry, Kind: KindECR, Push: true}
 		if kindOf(host) == KindECRPublic {
-			// It takes pushes only with credentials, and only the file can configure those.
+			// The registry accepts pushes only with credentials, and only the file can configure them.
 			u.Kind, u.Push = KindECRPublic, false
 		}
 		u.setDefaults()
@@ -178,7 +178,7 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 
 // hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. The
 // upstream has a prefix, because Docker does not tell a mirror which registry an image belongs to.
-// With the prefix, the URL in Docker's registry-mirrors can say it:
+// With the prefix, the URL in Docker's registry-mirrors can name the registry:
 // https://dray.example.com/docker.io.
 func hub() Upstream {
 	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
@@ -257,7 +257,7 @@ func (u *Upstream) complete() {
 func (u *Upstream) completeLocal() {
 	if u.Kind == KindLocal {
 		u.Push, u.Delete = true, true
-		u.Tags = Tags{} // dray itself knows the tags, so it need not remember answers about them
+		u.Tags = Tags{} // dray itself stores the tags, so it need not remember answers about them
 		return
 	}
 	if reflect.DeepEqual(u.Local, defaultLocal()) {
@@ -298,8 +298,8 @@ func (u *Upstream) RegistryHost() string {
 	return host
 }
 
-// hosts returns the host names by which clients choose the upstream, if none are configured. There
-// are none for a registry below a path, because other registries may be on the same host.
+// hosts returns the host names by which clients choose the upstream, if none are configured. It
+// returns none for a registry below a path, because other registries may be on the same host.
 func (u *Upstream) hosts() []string {
 	parsed, err := url.Parse(u.URL)
 	switch host := u.RegistryHost(); {

@@ -119,7 +119,7 @@ const (
 	KindLocal     Kind = "local"
 )
 
-// SavingsPath is the way from a registry to clients that would not use dray.
+// SavingsPath is the network path that content would take from a registry to clients without dray.
 type SavingsPath string
 
 // The paths.
@@ -130,7 +130,7 @@ const (
 	PathRegion   SavingsPath = "region"
 )
 
-// WriteBack says whether build caches in a hosted repository are also forwarded.
+// WriteBack says whether dray also forwards the build caches in a hosted repository.
 type WriteBack string
 
 // The ways to write back.

@@ -9,9 +9,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// Environment holds variables that override the file. Those without `DRAY_` in their names are
-// enough to configure a working proxy. A variable with an empty value counts as not set. The first
-// listener is the first of `listeners`.
+// Environment holds variables that override the file. The variables without `DRAY_` in their names
+// are enough to configure a working proxy. A variable with an empty value counts as not set. The
+// first listener is the first of `listeners`.
 type Environment struct {
 	// The PEM file with the certificate of the first listener.
 	TLSCertificate *string `env:"TLS_CERTIFICATE"`
@@ -39,7 +39,8 @@ type Environment struct {
 	AllowAnonymousPush *bool `env:"DRAY_ALLOW_ANONYMOUS_PUSH"`
 	// A `host:port` that dray dials for `ECR_REGISTRY`: a VPC endpoint, or a stand-in for tests.
 	ECRAddress *string `env:"DRAY_ECR_ADDRESS"`
-	// A PEM file with authorities that dray trusts for `ECR_REGISTRY` besides those of the system.
+	// A PEM file with authorities that dray trusts for `ECR_REGISTRY` besides the authorities of the
+	// system.
 	ECRCAFile *string `env:"DRAY_ECR_CA_FILE"`
 	// The directory of the cache.
 	CacheDirectory *string `env:"DRAY_CACHE_DIRECTORY"`

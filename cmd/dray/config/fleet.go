@@ -9,8 +9,8 @@ import (
 // its registry once. See [fleet.md](fleet.md). Without this section, or without `metadata.url`,
 // dray works for itself.
 type Fleet struct {
-	// The address on which dray serves the other members, and nobody else, as `host:port`. It always
-	// speaks TLS 1.3. Default: none, which means no fleet.
+	// The address on which dray serves the other members, and nobody else, as `host:port`. Connections
+	// to it always use TLS 1.3. Default: none, which means no fleet.
 	Address string `yaml:"address,omitempty"`
 	// The address by which the other members reach this one, as `host:port`. Default: `address`, if
 	// that names a host.
@@ -20,16 +20,16 @@ type Fleet struct {
 	// replace the secret, add the new one as a second line in the file of each member, then swap the
 	// lines, then remove the old one. dray reads the file again when it changes.
 	SecretFile string `yaml:"secret_file,omitempty"`
-	// The name of the zone in which this member runs. Members read from those of their own zone where
-	// they can, and count the bytes that cross zones. If some members have a zone, all need one.
-	// Default: in a container of Amazon ECS the Availability Zone of the task, and elsewhere the ID of
-	// that of the instance of Amazon EC2, such as `use1-az1`, if there is one. dray asks for it after
-	// it has started, up to three times within two minutes, and not if `AWS_EC2_METADATA_DISABLED` is
-	// `true`.
+	// The name of the zone in which this member runs. Members read from members of their own zone
+	// where they can, and count the bytes that cross zones. If some members have a zone, all need one.
+	// Default: in a container of Amazon ECS, the Availability Zone of the task; on an instance of
+	// Amazon EC2, the ID of its Availability Zone, such as `use1-az1`. dray looks up this default
+	// after it has started, up to three times within two minutes. If `AWS_EC2_METADATA_DISABLED` is
+	// `true`, it does not ask the instance.
 	Zone string `yaml:"zone,omitempty"`
 }
 
-// On reports whether this dray is a member of a fleet. It cannot be one without a Redis.
+// On reports whether this dray is a member of a fleet. A fleet needs a Redis.
 func (f Fleet) On(m Metadata) bool { return f.Address != "" && m.URL != "" }
 
 func (f *Fleet) applyDefaults() {
@@ -62,7 +62,8 @@ func (c Config) validateFleet(k *Report) {
 	}
 }
 
-// shortestStall is more than the time that a member waits for another one, which may be 3 s.
+// shortestStall is the least stall timeout of the cache in a fleet. It is more than the time for
+// which a member waits for another member, which may be 3 s.
 const shortestStall = Duration(5 * time.Second)
 
 func (c Config) fleetNotices(add func(format string, args ...any)) {

@@ -1,8 +1,8 @@
 package config
 
-// NamesCheck judges names: those of repositories before a client sends a byte, and tags when the
+// NamesCheck judges the names of repositories, before a client sends a byte, and tags, when the
 // manifest comes. The rules for tags do not apply to pushes by digest, nor to tags that tools
-// derive from digests, such as those of cosign.
+// derive from digests, such as the tags of cosign.
 type NamesCheck struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.
@@ -87,7 +87,7 @@ type RuntimeCheck struct {
 	// If `true`, the user must not be root. dray looks up a name in the image's `/etc/passwd`. In an
 	// image for Windows, the user must not be an administrator.
 	NonRoot bool `yaml:"non_root,omitempty"`
-	// If `true`, variables with a value and a name like that of a secret are findings.
+	// If `true`, a variable is a finding if it has a value, and a name that looks like a secret's.
 	SecretVariables bool `yaml:"secret_variables,omitempty"`
 	// Patterns of variable names that `secret_variables` ignores.
 	HarmlessVariables []string `yaml:"harmless_variables,omitempty"`

@@ -24,8 +24,9 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 	return load(path, environ, os.ReadFile, validators)
 }
 
-// LoadAgain is Load for a running dray. It refuses a file without any text: an editor may be
-// writing it, and the defaults that it stands for have no passwords.
+// LoadAgain does the work of Load for a running dray. It returns an error for an empty file: an
+// editor may be about to write it, and the defaults, which an empty file means, require no
+// passwords.
 func LoadAgain(path string, environ []string, validators ...Validator) (Config, error) {
 	return load(path, environ, func(path string) ([]byte, error) {
 		text, err := reread.ReadFile(path)
@@ -60,8 +61,8 @@ func load(path string, environ []string, read func(string) ([]byte, error), vali
 	return cfg, merge(problems, append(found, k.problems...), origins).err()
 }
 
-// merge adds the problems found in the completed configuration to those found while it was read. If
-// a value could not be read, the completed configuration has the default in its place. merge leaves
+// merge adds the problems of the completed configuration to the problems from reading it. If a
+// value could not be read, the completed configuration has the default in its place. merge leaves
 // out the problems with that default.
 func merge(reading, found Problems, origins map[string]string) Problems {
 	unread := map[string]bool{}

@@ -15,8 +15,8 @@ import (
 // LocalOnly reports whether only this machine can connect to the listener.
 func (l Listener) LocalOnly() bool { return isLoopback(l.Address) }
 
-// PushLocalOnly reports whether the listener accepts pushes, but only from this machine. That is so
-// with role registry, without auth, and without allow_anonymous_push.
+// PushLocalOnly reports whether the listener accepts pushes, but only from this machine. This is
+// the case with role registry, without auth, and without allow_anonymous_push.
 func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }

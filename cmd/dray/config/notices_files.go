@@ -52,9 +52,9 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 	add("auth %s: %s has no users, so nobody can log in. Add users with htpasswd -B; dray reads the changed file without a restart.", a.Name, a.HTPasswd.File)
 }
 
-// ContainerNotices returns a warning for each listener that published ports of a container do not
-// lead to. The image of dray sets the variable container, as Podman does (systemd, "The Container
-// Interface").
+// ContainerNotices returns a warning for each listener that cannot be reached by published ports if
+// dray runs in a container. The image of dray sets the variable container, as Podman does (systemd,
+// "The Container Interface").
 func (c Config) ContainerNotices(environ []string) (notices []string) {
 	if variables(environ)["container"] == "" {
 		return nil

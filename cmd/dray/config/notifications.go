@@ -1,17 +1,17 @@
 package config
 
-// Notification is a service that dray tells about pushes, verdicts of checks, and deletions, and if
-// you want about pulls. dray sends one JSON document by POST for each, in the form of the
-// notifications of the distribution registry. docs/operating.md describes them.
+// Notification is a service to which dray reports pushes, verdicts of checks, deletions and, if you
+// want, pulls. dray sends one JSON document by POST for each event, in the form of the
+// notifications of the distribution registry. docs/operating.md describes these documents.
 type Notification struct {
 	// The name in metrics and logs. Default: the host in the URL of the service.
 	Name    string `yaml:"name,omitempty"`
 	Service `yaml:",inline"`
-	// The most events that wait while dray cannot reach the service; dray drops and counts further
-	// ones. Default: `1000`.
+	// The most events that wait while dray cannot reach the service; dray drops further events and
+	// counts them. Default: `1000`.
 	Backlog int `yaml:"backlog,omitempty"`
-	// If `true`, dray also tells the service about each pull of an image, when the pull has ended.
-	// That can be many events. Default: `false`.
+	// If `true`, dray also reports each pull of an image to the service, when the pull has ended. That
+	// can be many events. Default: `false`.
 	Pulls bool `yaml:"pulls,omitempty"`
 }
 

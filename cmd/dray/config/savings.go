@@ -2,17 +2,17 @@ package config
 
 import "math"
 
-// Savings says what dray costs, and which prices `dray stats --savings` uses. See
+// Savings has the cost of dray, and the prices that `dray stats --savings` uses. See
 // [savings.md](savings.md).
 type Savings struct {
-	// The AWS region of dray and its clients, which selects the list prices. Default: that of the
-	// first upstream of kind `ecr`.
+	// The AWS region of dray and its clients, which selects the list prices. Default: the region of
+	// the first upstream of kind `ecr`.
 	Region string `yaml:"region,omitempty"`
 	// The cost of this dray in a month, in US dollars: the machine, its disk, and the storage of the
 	// bucket. Default: unknown, which counts as `0`.
 	OwnCost float64 `yaml:"own_cost,omitempty"`
-	// The share of the bytes to clients, in percent, that go to another zone than that of dray. With
-	// clients in three zones and dray in one of them, it is about `67`. Default: `0`.
+	// The share of the bytes to clients, in percent, that go to another zone than dray's. With clients
+	// in three zones and dray in one of them, it is about `67`. Default: `0`.
 	OtherZonePercent int `yaml:"other_zone_percent,omitempty"`
 	// Prices in place of the list prices, such as those of your contract.
 	Prices Prices `yaml:"prices,omitempty"`
@@ -40,10 +40,10 @@ type Prices struct {
 type UpstreamSavings struct {
 	// The path from the registry to clients: `nat` (through a NAT gateway), `endpoint` (through VPC
 	// endpoints), `internet` (the registry is in AWS, and clients are not), or `region` (the registry
-	// is in another region). Default: unknown, so what dray saves at this upstream counts as `0`.
+	// is in another region). Default: unknown, so the savings at this upstream count as `0`.
 	Path SavingsPath `yaml:"path,omitempty"`
-	// The price of a GiB on this path, in US dollars, in place of the one in `savings.prices` and the
-	// list price.
+	// The price of a GiB on this path, in US dollars, in place of the price in `savings.prices` and
+	// the list price.
 	Price float64 `yaml:"price,omitempty"`
 }
 
@@ -73,7 +73,8 @@ func (s UpstreamSavings) validate(k *Report, path string, kind Kind) {
 	}
 }
 
-// price reports a price that is no price. YAML can write infinity.
+// price adds a problem if a price is negative, infinite or not a number. YAML can write such
+// values.
 func price(k *Report, path string, p float64) {
 	if !(p >= 0) || math.IsInf(p, 1) {
 		k.Add(path, "%v is not an amount of US dollars", p)

@@ -19,7 +19,7 @@ type byteUnit struct {
 	size   int64
 }
 
-// byteUnits lists the units. Larger ones come first, and `B` comes last, because the other units
+// byteUnits lists the units. Larger units come first, and `B` comes last, because the other units
 // end in it.
 func byteUnits() []byteUnit {
 	return []byteUnit{
@@ -77,7 +77,7 @@ func (b Bytes) String() string {
 }
 
 // Duration is a duration in Go's format, or a number of days: `90s`, `10m`, `1h30m`, `7d`. The
-// configuration cannot give a negative one.
+// configuration cannot give a negative duration.
 type Duration time.Duration
 
 // UnmarshalText parses a duration such as `10m` or `7d`.
@@ -117,7 +117,7 @@ func (d Duration) String() string {
 	return s
 }
 
-// Std converts the duration to that of the standard library.
+// Std returns the duration as a [time.Duration].
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 // Port is a TCP port, 1 to 65535.

@@ -12,8 +12,8 @@ import (
 
 const redacted = "[redacted]"
 
-// errSecretInFile refuses a secret in the configuration file, because it would get into backups and
-// reviews from there.
+// errSecretInFile is the error for a secret in the configuration file. From there, the secret would
+// get into backups and reviews.
 var errSecretInFile = errors.New("secrets are not allowed in this file; set the name of a file or of an environment variable that contains it")
 
 // SecretURL is a URL whose secrets are redacted when printed. Reveal returns the whole URL.
@@ -22,10 +22,10 @@ type SecretURL string
 // Reveal returns the URL with its secrets.
 func (s SecretURL) Reveal() string { return string(s) }
 
-// String returns the URL with its secrets redacted. In a URL for Redis (redis, rediss or unix),
-// these are the password, and parameters whose names look like those of secrets. Of an http or
-// https URL, only the scheme and the host remain, because services accept tokens as user, in the
-// path and in the query. Any other URL is redacted as a whole.
+// String returns the URL with its secrets redacted. In a URL for Redis (redis, rediss or unix), the
+// secrets are the password, and parameters with names such as token. Of an http or https URL, only
+// the scheme and the host remain, because services accept tokens as user, in the path and in the
+// query. Any other URL is redacted as a whole.
 func (s SecretURL) String() string {
 	u, err := url.Parse(string(s))
 	switch {
@@ -79,9 +79,9 @@ var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(pass|pwd|token|secret|key|crede
 // shortSecrets are the flags of common programs for users, passwords and headers.
 var shortSecrets = []string{"-u", "-p", "-H", "--user", "--header"}
 
-// Command is a program and its arguments. When it is printed, the value of a flag or variable with
-// a name like --token, -u or -H is redacted, and so is that of a header with such a name. Every URL
-// is shown like a [SecretURL].
+// Command is a program and its arguments. When it is printed, the values of flags, variables and
+// headers are redacted if their names look like --token, -u or -H. Every URL is shown like a
+// [SecretURL].
 type Command []string
 
 // Redacted returns the command without the secrets.

@@ -11,9 +11,9 @@ type Service struct {
 	URLFile string `yaml:"url_file,omitempty"`
 	// Headers that dray adds to each request. `dray check` shows their values redacted.
 	Headers map[string]auth.Secret `yaml:"headers,omitempty"`
-	// A file with further headers, one in each line, as `Name: value`. They take the place of those
-	// with the same name in `headers`. dray ignores empty lines and lines that begin with `#`, and
-	// reads the file again when it changes.
+	// A file with further headers, one in each line, as `Name: value`. They replace headers of the
+	// same name in `headers`. dray ignores empty lines and lines that begin with `#`, and reads the
+	// file again when it changes.
 	HeadersFile string `yaml:"headers_file,omitempty"`
 	// A file with the key that signs requests (HMAC-SHA-256); dray ignores white space around it,
 	// and reads the file again when it changes.

@@ -1,6 +1,6 @@
 package config
 
-// StageSettings are the keys that most stages have. If a key means something else in a stage, the
+// StageSettings are the keys that most stages have. If a key has another meaning in a stage, the
 // comment of the embedded field says so, as "key: prose".
 type StageSettings struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
@@ -13,20 +13,20 @@ type StageSettings struct {
 }
 
 // SecretsCheck finds credentials in the contents of files and by their paths, in configurations and
-// in annotations. It also finds those in a file that a later layer deletes, because anybody can
-// still download that file. Findings show a fingerprint, never the secret; a waiver can name the
-// fingerprint.
+// in annotations. It also finds credentials in a file that a later layer deletes, because anybody
+// can still download that file. Findings show a fingerprint, never the secret; a waiver can name
+// the fingerprint.
 type SecretsCheck struct {
 	// within: The time that the stage has for a layer. Default: `1m`.
 	StageSettings `yaml:",inline"`
 	// The built-in rules to leave out; docs/pipeline.md lists them.
 	Without []string `yaml:"without,omitempty"`
-	// The bytes of each file that dray searches, from its beginning. Default: all.
+	// The number of bytes at the beginning of each file that dray searches. Default: all.
 	MaxFile Bytes `yaml:"max_file,omitempty"`
 }
 
-// AttestationsCheck reads what BuildKit declares about an image in its index. Nothing proves a
-// declaration: anybody who may push can write one.
+// AttestationsCheck reads the declarations of BuildKit about an image in the image's index. Nothing
+// proves a declaration: anybody who may push can write one.
 type AttestationsCheck struct {
 	StageSettings `yaml:",inline"`
 	// If `true`, every image must declare its provenance.
@@ -55,8 +55,8 @@ type CELRule struct {
 	Name string `yaml:"name"`
 	// The expression that must be true, such as `image.tag != "latest"`.
 	Expression string `yaml:"expression"`
-	// The subject of the expression: `image`, once for all that is pushed, or `manifest`, once for
-	// each manifest that can be run. Default: `image`.
+	// The subject of the expression. With `image`, dray evaluates it once for the whole push; with
+	// `manifest`, once for each manifest that can be run. Default: `image`.
 	Each string `yaml:"each,omitempty"`
 	// The message of the finding if the expression is false. Default: the expression.
 	Message string `yaml:"message,omitempty"`
@@ -72,7 +72,7 @@ type ClamdCheck struct {
 	StageSettings `yaml:",inline"`
 	// The address of the daemon: `unix:/run/clamav/clamd.ctl` or `tcp:127.0.0.1:3310`.
 	Address string `yaml:"address,omitempty"`
-	// The size of the largest file that dray sends to the daemon; a larger one is a finding. It
+	// The size of the largest file that dray sends to the daemon; a larger file is a finding. The size
 	// must not exceed the daemon's `StreamMaxLength`. Default: `100MB`.
 	MaxFile Bytes `yaml:"max_file,omitempty"`
 	// The longest time for which dray uses the result of a scan. After that time, it scans the layer
@@ -82,21 +82,21 @@ type ClamdCheck struct {
 
 // WebhookCheck asks a service to judge images. The service gets their JSON view.
 type WebhookCheck struct {
-	// A name that tells several services apart.
+	// A name that distinguishes several services.
 	Name string `yaml:"name,omitempty"`
 	// on_error: The answer to an image while the service cannot be reached: `reject` or `warn`.
 	// Default: `reject`.
 	StageSettings `yaml:",inline"`
 	Service       `yaml:",inline"`
-	// The form of the request: `review`, like the admission reviews of Kubernetes, or `opa`, that
-	// of Open Policy Agent. Default: `review`.
+	// The form of the request: `review`, like the admission reviews of Kubernetes, or `opa`, as Open
+	// Policy Agent expects it. Default: `review`.
 	Form string `yaml:"form,omitempty"`
 }
 
 // ExecCheck runs a program that judges images, such as a vulnerability scanner. The program gets
 // the image as an OCI layout.
 type ExecCheck struct {
-	// A name that tells several programs apart.
+	// A name that distinguishes several programs.
 	Name string `yaml:"name,omitempty"`
 	// on_error: The answer to an image that the program could not judge: `reject` or `warn`.
 	// Default: `reject`.
@@ -110,9 +110,9 @@ type ExecCheck struct {
 	// Variables for the program, as `NAME=value`. Of dray's own environment, the program sees only
 	// `PATH`. `dray check` shows their values redacted.
 	Environment []Variable `yaml:"environment,omitempty"`
-	// A file with further variables, one in each line, as `NAME=value`. They take the place of those
-	// with the same name in `environment`. dray ignores empty lines and lines that begin with `#`,
-	// and reads the file again when it changes.
+	// A file with further variables, one in each line, as `NAME=value`. They replace variables of the
+	// same name in `environment`. dray ignores empty lines and lines that begin with `#`, and reads
+	// the file again when it changes.
 	EnvironmentFile string `yaml:"environment_file,omitempty"`
 	// The exit code that means findings. 0 means no findings. Any other code means that the program
 	// could not judge the image. Default: `1`.
@@ -121,10 +121,10 @@ type ExecCheck struct {
 	MaxImage Bytes `yaml:"max_image,omitempty"`
 	// The most address space of a process. Default: no bound.
 	Memory Bytes `yaml:"memory,omitempty"`
-	// The number of runs at the same time. Default: `1`.
+	// The most runs at the same time. Default: `1`.
 	AtOnce int `yaml:"at_once,omitempty"`
 	// The directory in which dray writes out images. Default: the directory for temporary files, or
-	// `/tmp` if the program's user cannot enter that one.
+	// `/tmp` if the program's user cannot enter that directory.
 	Directory string `yaml:"directory,omitempty"`
 	// The number of the user that the program runs as, if dray runs as root. Otherwise it runs as the
 	// user of dray. Default: `65534`, which owns nothing.

@@ -42,10 +42,11 @@ var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 const maxShorter = 200
 
 // syntaxProblem describes the error err of the YAML library about a text. read is the number of
-// lines that the library had read. Of these, syntaxProblem leaves out the last ones for as long as
-// the library still returns this error: the last line that remains is the line of the problem. So a
-// bracket or quote that is not closed is reported at the line where it opens. After maxShorter
-// lines it stops, and takes the line that err names if that one is earlier.
+// lines that the library had read. syntaxProblem parses fewer and fewer of these lines, for as long
+// as the library returns the same error. The first line whose removal changes the error is the line
+// of the problem. So an unclosed bracket or quote is reported at the line where it opens.
+// syntaxProblem stops after maxShorter lines. If err names an earlier line, it then reports that
+// line.
 func syntaxProblem(file string, text []byte, read int, err error) Problem {
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	n := max(min(read, len(lines)), 1)
@@ -72,8 +73,8 @@ func bare(err error) string { return libraryLine.ReplaceAllString(err.Error(), "
 const noPlace = "the line continues neither the section nor the list before it; " +
 	"look at its indentation, which is the same for all keys of a section and for all dashes of a list, and at quotation marks within quoted values"
 
-// unexplained are texts of the YAML library that do not say what to do, with the texts that replace
-// them.
+// unexplained lists error texts of the YAML library that do not say what to do, each with the text
+// that replaces it.
 var unexplained = []struct{ text, say string }{
 	{"found character that cannot start any token", "a value begins with a character that means something else in YAML; put the value in quotes"},
 	{"mapping values are not allowed in this context", "a colon followed by a space is not allowed here; if it belongs to a value, put the value in quotes, otherwise look at the indentation of this line and of the line before"},

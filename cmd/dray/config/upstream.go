@@ -37,7 +37,7 @@ type Upstream struct {
 	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
 	// The repositories that clients may pull from this upstream, push to it and delete at it.
 	Repositories Repositories `yaml:"repositories,omitempty"`
-	// Other upstreams that dray asks for pulls, in this order, when this one does not answer.
+	// Other upstreams that dray asks for pulls, in this order, when this upstream does not answer.
 	Fallbacks []Fallback `yaml:"fallbacks,omitempty"`
 	// The credentials of dray at the upstream. For kind `ecr` the AWS SDK finds them, and this
 	// section is not allowed. Default: anonymous.
@@ -45,7 +45,7 @@ type Upstream struct {
 	// The way in which dray checks the upstream's certificate.
 	TLS ClientTLS `yaml:"tls,omitempty"`
 	// A `host:port` that dray dials instead of the host of `url`, such as a VPC endpoint, or a
-	// stand-in for tests. The `Host` header and the name in the certificate stay those of `url`.
+	// stand-in for tests. The `Host` header and the name in the certificate remain the host of `url`.
 	// dray connects to it without the proxy that `HTTPS_PROXY` names.
 	Address string `yaml:"address,omitempty"`
 	// If `true`, dray follows redirects of the registry to private addresses, such as storage in your
@@ -59,7 +59,7 @@ type Upstream struct {
 	RoleARN string `yaml:"role_arn,omitempty"`
 	// The external id that the trust policy of `role_arn` asks for.
 	ExternalID string `yaml:"external_id,omitempty"`
-	// The URL of the ECR API, such as that of a VPC endpoint without private DNS; kinds `ecr` and
+	// The URL of the ECR API, such as the URL of a VPC endpoint without private DNS; kinds `ecr` and
 	// `ecr-public` only. Default: the variable `AWS_ENDPOINT_URL_ECR`, which applies to all upstreams
 	// of kind `ecr` (for `ecr-public` it is `AWS_ENDPOINT_URL_ECR_PUBLIC`). If the variable is not
 	// set, dray uses the API's address at AWS. For a registry with a FIPS or dual-stack host name,
@@ -75,9 +75,9 @@ type Upstream struct {
 	// Default: `upstream`.
 	Acknowledge Acknowledge `yaml:"acknowledge,omitempty"`
 	// If `true`, clients may delete tags and manifests at this upstream, and layers if the registry
-	// has a call for that (Amazon ECR has none). It needs `push`, and for kind `ecr` the right
-	// `ecr:BatchDeleteImage`. The right to push does not include the right to delete: see
-	// `actions`. Always `true` for kind `local`. Default: `false`.
+	// has a call for that (Amazon ECR has none). This needs `push`, and for kind `ecr` the right
+	// `ecr:BatchDeleteImage`. The right to push does not include the right to delete: see `actions`.
+	// Always `true` for kind `local`. Default: `false`.
 	Delete bool `yaml:"delete,omitempty"`
 	// The storage of an upstream of kind `local`.
 	Local Local `yaml:"local,omitempty"`
@@ -103,14 +103,16 @@ type Upstream struct {
 	// shortest time in your lifecycle rules, which count in days. `0s` turns the requests off.
 	// Default: `24h` for kind `ecr`, otherwise `0s`.
 	KeepAlive Duration `yaml:"keep_alive"`
-	// The bounds on what dray asks of the registry at a time.
+	// The bounds on the requests that dray sends to the registry.
 	Limits UpstreamLimits `yaml:"limits"`
-	// The path that clients would take to the registry without dray, by which dray says what it saves.
+	// The path that clients would take to the registry without dray. dray calculates its savings from
+	// it.
 	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
-// Fixed reports whether a reload cannot add the upstream, because its pushes need the queue or a
-// store of their own, and whether it cannot change it either.
+// Fixed says whether a reload can add and change the upstream. A reload cannot add an upstream
+// whose pushes need the queue or a store of their own. If they need such a store, a reload cannot
+// change the upstream either.
 func (u Upstream) Fixed() (added, changed bool) {
 	local := u.Kind == KindLocal
 	return local || u.Acknowledge == AcknowledgeLocal, local
@@ -121,11 +123,11 @@ func (u Upstream) UsesAWS() bool {
 	return u.Kind == KindECR || u.Kind == KindECRPublic && (u.Credentials.AWS || u.RoleARN != "")
 }
 
-// Repositories bounds what clients can reach through dray. dray refuses a request for another
-// repository with 403, whoever the client is, and does not ask the registry. A client that uses
-// dray as a mirror then asks the registry itself, if it can reach it. In the patterns, `*` stands
-// for any characters, slashes included. They match names as they are at the registry, but without
-// `repository_prefix`, such as `library/alpine`.
+// Repositories bounds the repositories that clients can reach through dray. dray refuses a request
+// for another repository with 403, whoever the client is, and does not ask the registry. A client
+// that uses dray as a mirror then asks the registry itself, if it can reach it. In the patterns,
+// `*` stands for any characters, slashes included. Patterns match names as they are at the
+// registry, but without `repository_prefix`, such as `library/alpine`.
 type Repositories struct {
 	// Patterns of the repositories that clients may name. Default: all.
 	Allow []string `yaml:"allow,omitempty"`
@@ -133,13 +135,13 @@ type Repositories struct {
 	Deny []string `yaml:"deny,omitempty"`
 }
 
-// UpstreamLimits bounds what dray asks of a registry at a time. Requests that have to wait are sent
-// in rotation, one repository after another. Requests that a client waits for go before those that
-// dray makes on its own. When the registry answers 429 to a request, all requests of the same
-// operation (see `rates`) pause together and go on at half the rate, which then slowly rises again.
-// If a request cannot be sent in time, the client gets an older answer from the cache, marked as
-// stale, or 429 if there is none. The members of a [fleet](fleet.md) share `rates`, pauses and
-// `quota_reserve`; the other bounds are those of each member.
+// UpstreamLimits bounds the requests that dray sends to a registry. dray sends requests that have
+// to wait in rotation, one repository after another. Requests that a client waits for go before
+// those that dray makes on its own. When the registry answers 429 to a request, all requests of the
+// same operation (see `rates`) pause together and go on at half the rate, which then slowly rises
+// again. If a request cannot be sent in time, the client gets an older answer from the cache,
+// marked as stale. Without such an answer, it gets 429. The members of a [fleet](fleet.md) share
+// `rates`, pauses and `quota_reserve`; the other bounds apply to each member by itself.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
 	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
@@ -155,37 +157,39 @@ type UpstreamLimits struct {
 	// The highest rates in requests per second, by operation; `0` removes a bound. For kind `ecr` the
 	// operations are `BatchGetImage`, `GetDownloadUrlForLayer`, `BatchCheckLayerAvailability`,
 	// `InitiateLayerUpload`, `UploadLayerPart`, `CompleteLayerUpload` and `PutImage`, and the defaults
-	// are the quotas that Amazon gives every account and region. Lower them by what others in the
-	// account use, or raise them with the quotas. For other kinds they are `manifest_get`,
-	// `manifest_head`, `manifest_put`, `blob_get`, `blob_head`, `upload_start`, `upload_part` and
-	// `upload_end`. These have no defaults, except `manifest_get` of kind `ecr-public`: its default is
-	// Amazon's rate of pulls, `10` with credentials and `1` without. All kinds also have `list` and
-	// `delete`.
+	// are the quotas that Amazon gives every account and region. Lower them by the rates that other
+	// programs in the account use, or raise them with the quotas. For other kinds, the operations are
+	// `manifest_get`, `manifest_head`, `manifest_put`, `blob_get`, `blob_head`, `upload_start`,
+	// `upload_part` and `upload_end`. These have no defaults, except `manifest_get` of kind
+	// `ecr-public`: its default is Amazon's rate of pulls, `10` with credentials and `1` without. All
+	// kinds also have `list` and `delete`.
 	Rates map[string]float64 `yaml:"rates,omitempty"`
-	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When
-	// less remains, dray makes only the requests that a client waits for. Docker Hub tells its
-	// quota with every manifest. Default: `20`.
+	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When less
+	// remains, dray makes only the requests that a client waits for. Docker Hub reports its quota with
+	// every manifest. Default: `20`.
 	QuotaReserve int `yaml:"quota_reserve"`
 }
 
 // BuildCache says where dray stores the build caches that BuildKit pushes to an upstream
-// (`--cache-to type=registry`; dray recognises them by their media type). Clients find them under
-// the name that they pushed to; lists of tags do not show them. dray forwards a layer before it
-// knows whether the layer belongs to a build cache. So this section saves storage at the upstream,
-// but not all of the traffic.
+// (`--cache-to type=registry`; dray recognises them by their media type). Clients pull a build
+// cache by the name to which they pushed it; lists of tags do not show it. dray forwards a layer
+// before it knows whether the layer belongs to a build cache. So this section saves storage at the
+// upstream, but not all of the traffic.
 type BuildCache struct {
-	// The name of the upstream of kind `local` that stores the build caches. Its repositories for them
-	// begin with the name of this upstream. Default: dray forwards build caches like images.
+	// The name of the upstream of kind `local` that stores the build caches. There, the names of
+	// repositories for build caches begin with the name of this upstream. Default: dray forwards build
+	// caches like images.
 	To string `yaml:"to,omitempty"`
 	// With `never`, dray does not forward build caches. With `async`, it stores them and also forwards
 	// them, in the background, after the client has its answer. Default: `never`.
 	WriteBack WriteBack `yaml:"write_back,omitempty"`
 }
 
-// Local bounds what an upstream of kind `local` stores, and for how long. Its blobs are in the
-// cache directory, where they count towards `cache.max_bytes` and are never evicted; its tags are
-// beside them in `hosted`. Once this content is lost, dray cannot fetch it again, unlike the rest
-// of the cache. Mirrors that share a Redis do not share this content.
+// Local bounds the size and the age of content that an upstream of kind `local` stores. Its blobs
+// are in the cache directory, where they count towards `cache.max_bytes` and are never evicted; its
+// tags are in the directory `hosted` of the state directory. Once this content is lost, dray cannot
+// fetch it again, unlike the rest of the cache. Mirrors that share a Redis do not share this
+// content.
 type Local struct {
 	// The most bytes that its images may take. With `0`, only `cache.max_bytes` bounds them.
 	// Default: a fifth of `cache.max_bytes`.
@@ -197,8 +201,8 @@ type Local struct {
 	// removes it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
 	// The time after which dray removes an untagged manifest that clients neither pushed nor pulled.
-	// It stays as long as an index that is kept lists it, or its subject is kept. `0s` never removes
-	// it. Default: `24h`.
+	// dray keeps it as long as it keeps an index that lists the manifest, or the manifest's subject.
+	// `0s` never removes it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.
 	Prune []PruneRule `yaml:"prune,omitempty"`
@@ -230,8 +234,8 @@ type PruneRule struct {
 type Prefetch struct {
 	// If `false`, dray fetches nothing before a client asks for it. Default: `true`.
 	Enabled bool `yaml:"enabled"`
-	// The size of the largest layer that dray fetches ahead of the client. A larger one would take
-	// bandwidth from what the client waits for, and its round trip matters little. Default: `8MiB`.
+	// The size of the largest layer that dray fetches ahead of the client. A larger layer would take
+	// bandwidth from content that the client waits for, and gain little. Default: `8MiB`.
 	MaxLayer Bytes `yaml:"max_layer"`
 	// The number of blobs that dray fetches ahead at a time. A small blob takes hardly more than a
 	// round trip, so many at once make the pull fast. Default: `16`.
@@ -268,7 +272,7 @@ type Credentials struct {
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The environment variable that holds the password.
 	PasswordEnv string `yaml:"password_env,omitempty"`
-	// If `true`, dray gets the credentials from AWS, as for kind `ecr`; kind `ecr-public` only. It
+	// If `true`, dray gets the credentials from AWS, as for kind `ecr`; kind `ecr-public` only. dray
 	// needs the rights `ecr-public:GetAuthorizationToken` and `sts:GetServiceBearerToken`. Default:
 	// `false`, or `true` with a `role_arn`.
 	AWS bool `yaml:"aws,omitempty"`
@@ -279,8 +283,8 @@ type Credentials struct {
 
 // ClientTLS says how dray checks the certificate of an upstream.
 type ClientTLS struct {
-	// A PEM file with authorities that dray trusts besides those of the system. dray reads it again
-	// when it changes.
+	// A PEM file with authorities that dray trusts besides the authorities of the system. dray reads
+	// it again when it changes.
 	CAFile string `yaml:"ca_file,omitempty"`
 	// If `true`, dray accepts any certificate. Anybody between dray and the upstream can then read
 	// the credentials. Default: `false`.
@@ -291,10 +295,10 @@ type ClientTLS struct {
 // pushes to them for the first time.
 type CreateRepositories struct {
 	// `create` creates the repository that a push needs; dray then needs the right
-	// `ecr:CreateRepository`. `dry_run` refuses the push and tells the client, the log and the metrics
-	// what dray would have created. `off` creates nothing. If the registry creates repositories on
-	// push by templates of its own, no repository is ever missing, and this section has no effect.
-	// Default: `create` if `push` is `true`.
+	// `ecr:CreateRepository`. `dry_run` refuses the push, and reports the repository that it would
+	// have created to the client, in the log and in the metrics. `off` creates nothing. If the
+	// registry creates repositories on push by templates of its own, no repository is ever missing,
+	// and this section has no effect. Default: `create` if `push` is `true`.
 	Mode CreateMode `yaml:"mode,omitempty"`
 	// Regular expressions for the names of repositories that dray may create. One of them has to
 	// match the whole name as it is in ECR, with the `repository_prefix` of the upstream; otherwise
@@ -303,14 +307,14 @@ type CreateRepositories struct {
 	// `MUTABLE` if a push may move a tag to another image, otherwise `IMMUTABLE`. Default:
 	// `MUTABLE`.
 	TagMutability string `yaml:"tag_mutability,omitempty"`
-	// At most five patterns of tags for which the opposite applies, such as `latest` and `dev-*`;
-	// `*` stands for any characters.
+	// At most five patterns of tags for which the opposite of `tag_mutability` applies, such as
+	// `latest` and `dev-*`; `*` stands for any characters.
 	TagMutabilityExcept []string `yaml:"tag_mutability_except,omitempty"`
-	// A file with the JSON of the lifecycle policy that a new repository gets. It needs the right
+	// A file with the JSON of the lifecycle policy that a new repository gets. dray needs the right
 	// `ecr:PutLifecyclePolicy`.
 	LifecyclePolicy string `yaml:"lifecycle_policy,omitempty"`
 	// A file with the JSON of the repository policy that a new repository gets, such as the right of
-	// other accounts to pull. It needs the right `ecr:SetRepositoryPolicy`.
+	// other accounts to pull. dray needs the right `ecr:SetRepositoryPolicy`.
 	RepositoryPolicy string `yaml:"repository_policy,omitempty"`
 	// If `true`, ECR scans pushed images.
 	ScanOnPush bool `yaml:"scan_on_push,omitempty"`
@@ -327,14 +331,14 @@ type CreateRepositories struct {
 // apply to lists of referrers, in which clients find the signatures of an image.
 type Tags struct {
 	// The time after the last answer in which dray serves a tag without asking the upstream; `0s` asks
-	// every time. On a listener that takes pushes, this time also applies to HEAD of a manifest by
+	// every time. On a listener that accepts pushes, this time also applies to HEAD of a manifest by
 	// digest. Default: `60s`.
 	Fresh Duration `yaml:"fresh"`
 	// The time after `fresh` in which dray still serves the old answer at once and asks the upstream
 	// in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits for the
-	// upstream. On a listener that takes pushes, HEAD always waits, because clients ask by HEAD what
-	// they need not push. If the old answer is an empty list of referrers, clients wait, too:
-	// signatures often come a moment after the image. Default: `60s`.
+	// upstream. On a listener that accepts pushes, HEAD always waits, because clients find out by HEAD
+	// which content they need not push. If the old answer is an empty list of referrers, clients wait,
+	// too: signatures often come a moment after the image. Default: `60s`.
 	Revalidate Duration `yaml:"revalidate"`
 	// The time after the last answer in which dray still serves a tag while the upstream is down,
 	// throttles, or refuses credentials; `0s` turns it off. Default: `24h`.

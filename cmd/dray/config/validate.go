@@ -14,15 +14,15 @@ import (
 type Validator func(c Config, k *Report)
 
 // Check returns the problems of a completed configuration, as Load does, but without origins. It
-// does not look whether the files that it names exist.
+// does not check whether the files that c names exist.
 func (c Config) Check(validators ...Validator) error {
 	k := &Report{}
 	c.validate(k, validators)
 	return k.problems.err()
 }
 
-// validate adds all problems of a completed configuration, and those that the validators find. Only
-// the validators may open files.
+// validate adds all problems of a completed configuration, and the problems that the validators
+// find. Only the validators may open files.
 func (c Config) validate(k *Report, validators []Validator) {
 	names := make([]string, len(c.Upstreams))
 	for i, u := range c.Upstreams {
@@ -60,7 +60,7 @@ func (c Config) validate(k *Report, validators []Validator) {
 	}
 }
 
-// validateNames finds names, hosts, prefixes and addresses that two entries use.
+// validateNames adds a problem for each name, host, prefix and address that two entries use.
 func (c Config) validateNames(k *Report) {
 	unique := func(what string) func(path, name string) {
 		owner := map[string]string{}
@@ -376,10 +376,10 @@ const (
 // actions lists the actions that a rule can grant.
 func actions() []string { return []string{"pull", "push", "delete", actionView, actionOperate} }
 
-// ofOperators reports whether an action is one on the admin listener.
+// ofOperators reports whether an action concerns the admin listener.
 func ofOperators(action string) bool { return action == actionView || action == actionOperate }
 
-// forOperators reports whether the rule grants actions on the admin listener alone.
+// forOperators reports whether all actions of the rule concern the admin listener.
 func (r Rule) forOperators() bool {
 	return len(r.Actions) > 0 && !slices.ContainsFunc(r.Actions, func(a string) bool { return !ofOperators(a) })
 }
@@ -476,6 +476,6 @@ func (u *Upstream) checkURL(k *Report, path string) {
 	}
 }
 
-// pathSegment matches one segment of the path of a registry. Other segments would need escapes, or
-// would mean another path, as .. does.
+// pathSegment matches one segment of the path of a registry. Other segments would need escapes or,
+// like .., lead to another path.
 var pathSegment = regexp.MustCompile(`^[A-Za-z0-9_~-][A-Za-z0-9._~-]*$`)

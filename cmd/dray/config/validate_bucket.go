@@ -15,7 +15,7 @@ var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 const maxBucketTimeout = Duration(10 * time.Second)
 
 // Place returns the name of the bucket and the prefix of its keys, which is empty or ends in a
-// slash. ok is false if the URL is not that of a bucket.
+// slash. ok is false if the URL does not name a bucket.
 func (b Bucket) Place() (name, prefix string, ok bool) {
 	rest, ok := strings.CutPrefix(b.URL, "s3://")
 	name, prefix, _ = strings.Cut(rest, "/")

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// localName matches names that can be names of directories.
+// localName matches the names of upstreams that can also be names of directories.
 var localName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
 
 func (u Upstream) validateLocal(k *Report, path string) {

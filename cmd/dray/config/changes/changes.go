@@ -1,5 +1,5 @@
-// Package changes compares a configuration with the running one, and says which keys change at a
-// reload.
+// Package changes compares a configuration with the running one, and finds the keys that a reload
+// changes.
 package changes
 
 import (
@@ -12,9 +12,10 @@ import (
 	"dray/upstream/auth"
 )
 
-// atOnce says for each key whether a reload applies a new value. The same holds for the keys below
-// it, unless they are in the table themselves. All other keys need a restart. For a list of
-// sections, the table also says whether a reload can add and remove entries.
+// atOnce says for each key whether a reload applies a new value. A value in the table also applies
+// to all keys below its key, except to those that are in the table themselves. All other keys need
+// a restart. For a list of sections, the table also says whether a reload can add and remove
+// entries.
 var atOnce = map[string]bool{
 	"listeners[].role":                 true,
 	"listeners[].upstreams":            true,
@@ -49,10 +50,11 @@ var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstrea
 // for the loopback interface, such as no passwords, may not be safe at another address.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
-// Fixed is implemented by list entries that a reload perhaps cannot add, remove or change.
+// Fixed is implemented by types of list entries, some of which a reload cannot add, remove or
+// change.
 type Fixed interface {
-	// Fixed reports whether a reload can neither add nor remove the entry, and whether it also
-	// cannot change most of its keys.
+	// Fixed returns added if a reload cannot add or remove the entry, and changed if a reload cannot
+	// change most of its keys either.
 	Fixed() (added, changed bool)
 }
 
@@ -71,9 +73,10 @@ func AtOnce(key string) bool {
 	return false
 }
 
-// Merged is what a reload makes of two configurations of type C.
+// Merged is the result of [Merge] for configurations of type C.
 type Merged[C any] struct {
-	// Config has the file's values of keys that a reload applies, and the running values of others.
+	// Config has the file's values of the keys that a reload applies, and the running values of all
+	// other keys.
 	Config C
 	// Changed are the keys whose value in Config differs from the running one. Pending are the keys
 	// whose value in the file differs from Config. Entries of lists have their name in a key, as in
@@ -81,8 +84,8 @@ type Merged[C any] struct {
 	Changed, Pending []string
 }
 
-// Merge returns what a reload makes of the running configuration and the one in the file. C is a
-// struct whose yaml tags are the keys.
+// Merge merges the configuration in the file into the running one, as a reload does. C is a struct
+// whose yaml tags are the keys.
 func Merge[C any](running, file C) Merged[C] {
 	m := merger{}
 	m.section("", "", reflect.ValueOf(&running).Elem(), reflect.ValueOf(file))
@@ -118,7 +121,7 @@ func (m *merger) section(path, key string, into, next reflect.Value) {
 		case options == "inline":
 			m.section(path, key, into.Field(i), next.Field(i))
 		case f.Type == reflect.TypeFor[auth.Secret]() && file.IsValid() && file.String() != "":
-			into.Field(i).Set(next.Field(i)) // dray reads that file again by itself
+			into.Field(i).Set(next.Field(i)) // a secret from a file, which dray reads again when it changes
 		default:
 			m.value(join(path, name), join(key, name), into.Field(i), next.Field(i))
 		}
@@ -137,8 +140,8 @@ func (m *merger) value(path, key string, into, next reflect.Value) {
 	}
 }
 
-// entries merges a list whose entries have names. New entries follow the running ones, because
-// nothing depends on the order.
+// entries merges a list whose entries have names. New entries follow the running entries, because
+// their order has no effect.
 func (m *merger) entries(path, key string, into, next reflect.Value) {
 	merged := reflect.MakeSlice(into.Type(), 0, next.Len())
 	for _, running := range into.Seq2() {
@@ -152,7 +155,7 @@ func (m *merger) entries(path, key string, into, next reflect.Value) {
 			entry.Set(running)
 			m.section(at, key+"[]", entry, file)
 			merged = reflect.Append(merged, entry)
-		} else if m.fixed = added || changed; !m.differs(at, key) { // what a reload cannot add again, it does not remove
+		} else if m.fixed = added || changed; !m.differs(at, key) { // a reload does not remove an entry that it could not add again
 			merged = reflect.Append(merged, running)
 		}
 	}
@@ -200,7 +203,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// isText reports whether the file has the value as one text.
+// isText reports whether a configuration file gives the value as a single text.
 func isText(v reflect.Value) bool {
 	_, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
 	return ok
