@@ -10,8 +10,8 @@ const (
 	buildkitCertificate = "/etc/buildkit/dray.pem"
 )
 
-// buildkit plans buildkitd.toml. BuildKit puts the path of a mirror after /v2/, where dray reads it
-// as the prefix of an upstream.
+// buildkit plans buildkitd.toml. BuildKit puts the path of a mirror's URL after /v2/ in requests.
+// There, dray reads the path as the prefix of an upstream.
 func buildkit(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("BuildKit")
 	p := plan{apply: map[string]string{buildkitConfig: "systemctl restart buildkit, or: docker buildx create --use --buildkitd-config " + buildkitConfig}}

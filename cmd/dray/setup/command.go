@@ -1,6 +1,6 @@
 // Package setup writes the configuration of clients that use dray as a mirror: Docker, containerd,
-// k3s, BuildKit and Podman. A plan says what each file of a client has to contain. Subpackages edit
-// the files and put them into place.
+// k3s, BuildKit and Podman. A plan has the changes of a client's files. Subpackages edit and write
+// the files.
 package setup
 
 import (
@@ -27,7 +27,8 @@ type Options struct {
 	Load func() (config.Config, error)
 }
 
-// defaultDialTimeout is the time that each pull loses while the mirror does not answer.
+// defaultDialTimeout is the time within which a client has to connect to the mirror. While the
+// mirror is down, each pull takes longer by this time.
 const defaultDialTimeout = 200 * time.Millisecond
 
 // flags are the flags of the subcommands.
@@ -37,7 +38,7 @@ type flags struct {
 	dialTimeout       time.Duration
 	root              string
 	write, undo, json bool
-	hostsOnly         bool // for containerd alone
+	hostsOnly         bool // only containerd has this flag
 }
 
 // Command returns the subcommand setup.
@@ -108,12 +109,12 @@ func (c client) command(o Options, f *flags) *cobra.Command {
 	return cmd
 }
 
-// report is what setup has found or done.
+// report is the result of setup: the contents of files, or the changes to them.
 type report struct {
 	Client  string `json:"client"`
 	Version string `json:"version,omitempty"`
 	Mirror  string `json:"mirror,omitempty"`
-	// Files are the files to print. Results say what became of the files of the client.
+	// Files are the files to print. Results are the changes to the files of the client.
 	Files   []printed        `json:"files,omitempty"`
 	Results []install.Result `json:"results,omitempty"`
 	Notes   []string         `json:"notes,omitempty"`
@@ -127,7 +128,7 @@ type printed struct {
 	Content string `json:"content"`
 }
 
-// run writes or takes back the files of a client, or reports their contents.
+// run writes the files of a client, undoes these changes, or reports the contents of the files.
 func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	if f.write && f.undo {
 		return nil, fmt.Errorf("set either --write or --undo; %w", usage.Err)
@@ -171,8 +172,8 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	return r, nil
 }
 
-// version returns the client's version from the flag. Without the flag, it asks the program on this
-// machine. If --root names another directory, the version is then unknown.
+// version returns the client's version from the flag. Without the flag, it runs the program on this
+// machine to find the version. With another --root, the version is then unknown.
 func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	if f.version == "" {
 		if filepath.Clean(f.root) != "/" {

@@ -25,7 +25,8 @@ func containerdFlags(cmd *cobra.Command, f *flags) {
 	cmd.Flags().BoolVar(&f.hostsOnly, "hosts-only", false, "leave config.toml alone, so that containerd need not restart")
 }
 
-// containerd plans a hosts.toml for each registry, and a config.toml that names their directory.
+// containerd plans a hosts.toml for each registry, and a config.toml that names the directory of
+// these files.
 func containerd(s setting) (plan, error) {
 	if s.version.before(1, 5) {
 		return plan{}, fmt.Errorf("containerd %s does not read hosts.toml; install 1.5 or later", s.version)
@@ -52,7 +53,7 @@ func containerd(s setting) (plan, error) {
 
 // hostsFile returns the change of one registry's hosts.toml below the directory dir. containerd's
 // docs/hosts.md describes the format. containerd before 2.1 ignores dial_timeout. The capability
-// referrers exists since 2.2.
+// referrers exists since containerd 2.2.
 func (s setting) hostsFile(dir string, r registry, certificate string, referrers bool) install.Change {
 	host := s.mirror.url()
 	if r.byPath {
@@ -114,9 +115,9 @@ func contains(table, keys any) bool {
 	return true
 }
 
-// criConfig tells the CRI plugin, which serves Kubernetes, the directory of the hosts.toml files.
-// It changes nothing if the plugin knows the directory or is disabled. Since containerd 2.3, the
-// directory is the default.
+// criConfig sets the directory of the hosts.toml files for the CRI plugin, which serves Kubernetes.
+// It changes nothing if the directory is set already, or if the plugin is disabled. Since
+// containerd 2.3, this directory is the default.
 func (s setting) criConfig(old []byte) ([]byte, error) {
 	if len(bytes.TrimSpace(old)) == 0 {
 		switch {

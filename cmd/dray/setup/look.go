@@ -18,12 +18,13 @@ import (
 
 // Client is a client on this machine, and the mirror that it should use.
 type Client struct {
-	// Name is the name of the client, such as docker. An empty Version means that of the program on
-	// this machine.
+	// Name is the name of the client, such as docker. An empty Version means the version of the
+	// program on this machine.
 	Name, Version string
 	// URL is the URL of the mirror. Registry is the registry that it mirrors, as NAME or NAME=PREFIX.
 	URL, Registry string
-	// Root stands for / when files are read. DialTimeout is that of setup; 0 means its default.
+	// Root is the directory that stands for / when files are read. DialTimeout is the value of the
+	// flag --dial-timeout of setup; 0 means its default.
 	Root        string
 	DialTimeout time.Duration
 }
@@ -31,8 +32,8 @@ type Client struct {
 // File describes the present file of a client.
 type File struct {
 	Path string
-	// There says that the file exists, and Right that setup would not change it. Names says that
-	// the file contains the name of the mirror's host.
+	// There says that the file exists. Right says that setup would not change it. Names says that the
+	// file contains the name of the mirror's host.
 	There, Right, Names bool
 	// Err says why setup would not write its settings into the file, or is nil.
 	Err error
@@ -76,7 +77,7 @@ func (c Client) Look(ctx context.Context) (files []File, authorities []string, e
 	return files, authorities, nil
 }
 
-// look describes a file, and says whether a change would alter it.
+// look describes the present file that a change would write.
 func (s setting) look(c install.Change) File {
 	f := File{Path: c.Path}
 	text, err := s.read(c.Path)

@@ -28,16 +28,18 @@ type mirror struct {
 	registries []registry
 	// plain says that image names without a registry mean Docker Hub.
 	plain bool
-	// auth says that clients need credentials. challenge says that the mirror asks for them.
+	// auth says that clients need credentials. challenge says that the mirror demands them by a
+	// challenge.
 	auth, challenge bool
 }
 
 // registry is a registry whose content clients get from the mirror.
 type registry struct {
-	name string // as in image names
+	name string // the registry's name in names of images
 	// prefix is the path prefix that selects the registry, or "" if there is none.
 	prefix string
-	// byPath says that clients have to send the prefix, because ?ns= may not select the registry.
+	// byPath says that clients have to send the prefix, because ?ns= may select another registry or
+	// none.
 	byPath bool
 }
 
@@ -51,13 +53,13 @@ func (r registry) origin() string {
 	return "https://" + r.name
 }
 
-// mirrorFlags are the flags that say what the mirror is.
+// mirrorFlags are the flags that describe the mirror.
 type mirrorFlags struct {
 	url, authority, listener string
 	registries               []string
 }
 
-// find returns the mirror that --url gives or, without --url, a listener of the configuration.
+// find returns the mirror at --url or, without --url, a listener of the configuration.
 func (f mirrorFlags) find(load func() (config.Config, error)) (m mirror, notes []string, err error) {
 	if f.url != "" {
 		m, err = parseURL(f.url)
@@ -149,8 +151,8 @@ func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirr
 	return m, []string{note}, err
 }
 
-// choose returns the listener of the flag. Without the flag, it returns the first with the role
-// mirror, or else the first of all.
+// choose returns the listener that the flag names. Without the flag, it returns the first listener
+// with the role mirror, or the first listener if none has this role.
 func (f mirrorFlags) choose(listeners []config.Listener) (config.Listener, error) {
 	for _, l := range listeners {
 		if f.listener == l.Name || f.listener == "" && l.Role == config.RoleMirror {
@@ -192,16 +194,16 @@ func registriesOf(u config.Upstream) (all []registry) {
 	for _, host := range u.Hosts {
 		own := prefix
 		if own == "" && strings.Contains(host, ".") && !strings.Contains(host, ":") {
-			own = host // a host name is a prefix, too
+			own = host // dray accepts a host name with a dot as a prefix, too
 		}
 		all = append(all, registry{name: host, prefix: own})
 	}
 	return all
 }
 
-// authorityOf returns what clients have to trust to accept a listener's certificate. That is
-// nothing if this system trusts the certificate, and the certificate if it is its own authority.
-// For any other certificate, authorityOf returns a note.
+// authorityOf returns the authority that clients have to trust to accept a listener's certificate.
+// If this system trusts the certificate, authorityOf returns nil. If the certificate is its own
+// authority, it returns the certificate. For any other certificate, it returns a note.
 func authorityOf(file string) (authority []byte, note string, err error) {
 	text, err := readAuthority(file)
 	if err != nil {

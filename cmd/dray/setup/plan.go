@@ -25,20 +25,20 @@ type setting struct {
 	glob func(pattern string) []string
 }
 
-// plan says which changes make a client use a mirror.
+// plan has the changes that make a client use a mirror.
 type plan struct {
 	changes []install.Change
-	// apply maps a file to the command that makes the client read it. The client reads other files
-	// at the next pull.
+	// apply maps the path of a file to the command that makes the client read the file. The client
+	// reads files that are not in apply at the next pull.
 	apply map[string]string
-	// notes say what the client cannot do, and what people have to do themselves.
+	// notes are the limits of the client, and the steps that people have to take themselves.
 	notes []string
 }
 
 // client is a program that pulls images.
 type client struct {
 	name, about string
-	// program is the name of the program that tells the client's version.
+	// program is the name of the program that prints the client's version.
 	program string
 	plan    func(s setting) (plan, error)
 	// flags adds flags that only this client has. It may be nil.
@@ -53,8 +53,8 @@ var clients = []client{
 	{"podman", "Podman, Buildah, Skopeo and CRI-O: a file of registries.conf.d", "podman", podman, nil},
 }
 
-// certificate returns the change that makes a client trust the mirror. If clients trust the mirror
-// already, there is no change.
+// certificate returns the change that makes a client trust the mirror. If no authority is known or
+// needed, it returns nil.
 func (m mirror) certificate(path string) []install.Change {
 	if m.authority == nil {
 		return nil
@@ -70,7 +70,8 @@ func (m mirror) certificate(path string) []install.Change {
 	}}}
 }
 
-// byPrefix returns the registries that have a prefix, and a note about each of the others.
+// byPrefix returns the registries that have a prefix, and a note about each registry without a
+// prefix.
 func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 	for _, r := range m.registries {
 		if r.prefix != "" {
@@ -83,7 +84,7 @@ func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 }
 
 // login returns a note about how a client gets its credentials, if the mirror demands credentials.
-// Clients send them only in answer to a challenge.
+// Clients send credentials only in answer to a challenge.
 func (m mirror) login(how string) []string {
 	switch {
 	case !m.auth:

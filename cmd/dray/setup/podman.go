@@ -15,9 +15,9 @@ const (
 	podmanCerts  = "/etc/containers/certs.d/"
 )
 
-// podman plans a separate file in registries.conf.d. An entry in it would replace another file's
-// entry for the same registry, together with that entry's mirrors. If there is such an entry, the
-// new file is not written. containers-registries.conf(5) describes the format.
+// podman plans a file of its own in registries.conf.d. If another file has an entry for the same
+// registry, an entry in the new file would replace that entry with all its mirrors. In this case,
+// the new file is not written. containers-registries.conf(5) describes the format.
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}

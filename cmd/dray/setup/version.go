@@ -25,7 +25,7 @@ func parseVersion(text string) (version, bool) {
 	if err != nil {
 		return version{}, false
 	}
-	minor, _ := strconv.Atoi(m[2]) // 0 if there is none
+	minor, _ := strconv.Atoi(m[2]) // 0 if the text has no minor version
 	return version{major, minor}, true
 }
 

@@ -12,7 +12,7 @@ import (
 
 // PrependJSON makes element the first of the list called key. The argument text is the JSON object
 // with the list, or is empty. If there is no such list, PrependJSON adds it. If the list has the
-// element already, text stays as it is. The function same compares two elements.
+// element already, PrependJSON returns text unchanged. The function same compares two elements.
 func PrependJSON(text []byte, key, element string, same func(a, b string) bool) ([]byte, error) {
 	quoted, err := json.Marshal(element)
 	if err != nil {
@@ -63,7 +63,7 @@ func PrependJSON(text []byte, key, element string, same func(a, b string) bool) 
 	return after, nil
 }
 
-// errTouched reports a change that cannot be made by inserting text.
+// errTouched reports a change that would also change other parts of the file.
 var errTouched = errors.New("its form does not let dray change it without touching the rest")
 
 // offsetJSON returns the offset behind the bracket that opens the list with the name key. If there
@@ -93,8 +93,8 @@ func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	return 0, errTouched
 }
 
-// indentAfter returns the white space with which the rest of an object begins. If that has no line
-// break, indentAfter returns a line break with an indent.
+// indentAfter returns the white space with which the rest of an object begins. If this white space
+// has no line break, indentAfter returns a line break with an indent.
 func indentAfter(rest []byte) string {
 	space := string(rest[:len(rest)-len(bytes.TrimLeft(rest, " \t\r\n"))])
 	if strings.Contains(space, "\n") && len(bytes.TrimSpace(rest)) > 1 {

@@ -48,8 +48,9 @@ func (f *TOML) Get(path ...string) any {
 	return v
 }
 
-// Insert adds a section, which is text with tables of its own. The section goes in front of the
-// first table whose path begins with the given key, or at the end if there is no such table.
+// Insert adds a section, which is text with tables of its own. Insert puts the section before the
+// first table whose path begins with the given key. If there is no such table, Insert puts it at
+// the end.
 func (f *TOML) Insert(section, before string) error {
 	added, err := decodeTOML([]byte(section))
 	if err != nil {
@@ -75,7 +76,7 @@ func (f *TOML) Insert(section, before string) error {
 	return f.replace(at, at, separated(f.text[:at], section, f.text[at:]), want)
 }
 
-// separated returns a section with the empty lines that it needs between head and tail.
+// separated returns a section with the empty lines that separate it from head and tail.
 func separated(head []byte, section string, tail []byte) string {
 	section = strings.TrimRight(section, "\n") + "\n"
 	if len(tail) > 0 {
@@ -174,7 +175,7 @@ func Path(keys ...string) string {
 	return strings.Join(parts, ".")
 }
 
-// with returns the content that the file must have after a key of a table was set to a value.
+// with returns the decoded content of the file with a key of a table set to a value.
 func (f *TOML) with(table []string, key string, value any) (map[string]any, error) {
 	want, err := decodeTOML(f.text) // a copy of f.doc
 	if err != nil {

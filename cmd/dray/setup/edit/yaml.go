@@ -17,7 +17,7 @@ func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, erro
 		return nil, fmt.Errorf("it is not YAML: %w", err)
 	}
 	comments := ""
-	if doc.Kind == 0 { // nothing but comments
+	if doc.Kind == 0 { // the text has only comments, or is empty
 		if comments = strings.TrimSpace(string(text)); comments != "" {
 			comments += "\n\n"
 		}

@@ -17,11 +17,11 @@ import (
 	"dray/cmd/dray/replace"
 )
 
-// Place is where the files of one client are.
+// Place is the place of one client's files and of their record.
 type Place struct {
 	// Root is the directory that stands for /.
 	Root string
-	// Client is the name of the client, which is also that of its record.
+	// Client is the name of the client, and of its record.
 	Client string
 }
 
@@ -29,13 +29,13 @@ type Place struct {
 type Change struct {
 	// Path is the path of the file as if Place.Root were /.
 	Path string
-	// Merge returns the new content of the file. The parameter old is its content, or nil if there
-	// is no file. If the file need not be written, Merge returns nil. An error says why the file
-	// cannot be changed.
+	// Merge returns the new content of the file. The parameter old is its content, or nil if there is
+	// no file. Merge returns nil if the file needs no change. Its error says why it cannot change the
+	// file.
 	Merge func(old []byte) ([]byte, error)
 }
 
-// State says what became of a file.
+// State is the result of a change for a file.
 type State string
 
 // The states of files.
@@ -47,11 +47,11 @@ const (
 	Removed   State = "removed"
 )
 
-// Result is what became of one file.
+// Result describes the change of one file.
 type Result struct {
 	Path  string `json:"path"`
 	State State  `json:"state"`
-	// Reason says why the file was left alone.
+	// Reason says why the file was left unchanged, if State is LeftAlone.
 	Reason string `json:"reason,omitempty"`
 	// Diff is the change in unified form.
 	Diff string `json:"diff,omitempty"`
@@ -71,7 +71,7 @@ func (p Place) Read(path string) ([]byte, error) {
 	}
 	before, existed, err := r.before(path, content)
 	switch {
-	case err != nil: // nobody can tell which lines Write made
+	case err != nil: // the lines of Write cannot be told from edits
 		return content, nil
 	case !existed:
 		return nil, fs.ErrNotExist
@@ -79,8 +79,9 @@ func (p Place) Read(path string) ([]byte, error) {
 	return before, nil
 }
 
-// Write makes the changes. It also undoes the changes of an earlier Write to other files. The error
-// is about the record alone. A problem with a file is in the Result of that file.
+// Write makes the changes. It also undoes the changes of an earlier Write to other files. Write
+// returns an error only for a problem with the record. A problem with a file is in the Result of
+// that file.
 func (p Place) Write(changes []Change) ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -113,7 +114,8 @@ func (p Place) Undo() ([]Result, error) {
 	return results, p.save(r)
 }
 
-// write makes one change. It returns false if the file does not exist and need not exist.
+// write makes one change. It returns false if the file does not exist and the change does not need
+// it.
 func (p Place) write(r *record, c Change) (Result, bool) {
 	result := Result{Path: c.Path, State: LeftAlone}
 	current, info, err := p.current(c.Path)
@@ -156,7 +158,7 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 	return result, true
 }
 
-// replace writes a file. Before that, it makes the backup, and the entry in the record.
+// replace writes a file. It first makes the backup and the entry in the record.
 func (p Place) replace(r *record, path string, before, current, content []byte, info fs.FileInfo) (err error) {
 	former := slices.Clone(r.Files)
 	defer func() {
@@ -201,7 +203,7 @@ func (p Place) undo(r *record, path string) Result {
 	before, existed, err := r.before(path, current)
 	switch {
 	case err != nil:
-	case current == nil: // somebody has removed it
+	case current == nil: // somebody has removed the file
 		result.State = Removed
 	case !existed:
 		result.State = Removed
@@ -216,7 +218,7 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" && current != nil {
-		_ = os.Remove(p.real(e.Backup)) // the file itself has this content again
+		_ = os.Remove(p.real(e.Backup)) // the file has the content of the backup again
 	}
 	r.forget(p, path)
 	return result
@@ -273,7 +275,8 @@ func (p Place) mkdir(dir string) (made []string, err error) {
 
 func (p Place) real(path string) string { return filepath.Join(p.Root, path) }
 
-// put writes a whole file at once, with the mode and the owner in info, if info is not nil.
+// put replaces a file in one step. If info is not nil, the new file has the mode and the owner in
+// info.
 func put(path string, content []byte, info fs.FileInfo) error {
 	return replace.File(path, content, info, 0o644)
 }
@@ -288,7 +291,7 @@ func (p Place) Glob(pattern string) []string {
 	return found
 }
 
-// advise adds to an error of the file system what to do about it, if that is clear.
+// advise adds the advice to run dray setup as root to an error about permissions.
 func advise(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; run dray setup as root", err)

@@ -21,18 +21,18 @@ import (
 // so only root can read them.
 const Records = "/var/lib/dray-setup"
 
-// record says what was written for one client.
+// record lists the files and directories that Write has made for one client.
 type record struct {
 	Files []*entry `json:"files"`
-	// Directories are the directories that were made, the outermost first.
+	// Directories are the directories that Write has made, the outermost first.
 	Directories []string `json:"directories,omitempty"`
 }
 
-// entry is one file that was written.
+// entry describes one file that Write has written.
 type entry struct {
 	Path    string `json:"path"`
 	Existed bool   `json:"existed"`
-	// Before is the former content of the file. Content is the content that was written.
+	// Before is the former content of the file. Content is the content that Write has written.
 	Before  string `json:"before,omitempty"`
 	Content string `json:"content"`
 	Backup  string `json:"backup,omitempty"`
@@ -64,7 +64,7 @@ func (p Place) save(r *record) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
-		_ = os.Remove(filepath.Dir(file)) // fails if another client has a record
+		_ = os.Remove(filepath.Dir(file)) // fails if the directory has records of other clients
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -98,8 +98,9 @@ func (r *record) forget(p Place, path string) {
 }
 
 // before returns the content that a file would have without dray setup, and whether the file would
-// exist. The parameter current is the present content. Edits of other lines stay. If somebody has
-// edited lines that dray setup wrote, or if the result is malformed, the error is errEdited.
+// exist. The parameter current is the present content. The returned content keeps edits of other
+// lines. If somebody has edited lines that dray setup wrote, or if the result is malformed, before
+// returns errEdited.
 func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
 	e := r.find(path)
 	switch {
@@ -109,7 +110,7 @@ func (r *record) before(path string, current []byte) (content []byte, exists boo
 		return current, true, nil
 	case e.Content == string(current):
 		return []byte(e.Before), e.Existed, nil
-	case e.Existed && e.Before == string(current): // somebody has restored it
+	case e.Existed && e.Before == string(current): // somebody has restored the former content
 		return current, true, nil
 	}
 	edits, ok := udiff.Merge(udiff.Lines(e.Content, e.Before), udiff.Lines(e.Content, string(current)))

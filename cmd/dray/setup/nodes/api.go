@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// errRefused says that another attempt would get the same answer.
+// errRefused reports an error that another attempt would get, too.
 var errRefused = errors.New("the API refuses the request")
 
 // cluster is the API of the Kubernetes cluster that this process runs in.
@@ -28,8 +28,8 @@ type cluster struct {
 	client    *http.Client
 }
 
-// inCluster finds the API as pods do: by two variables, and by the files of the service account
-// (kubernetes.io, "Accessing the Kubernetes API from a Pod").
+// inCluster finds the API as pods do: by host and port, which come from environment variables, and
+// by the files of the service account (kubernetes.io, "Accessing the Kubernetes API from a Pod").
 func inCluster(account, host, port string) (*cluster, error) {
 	if host == "" || port == "" {
 		return nil, errors.New("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; run dray setup nodes in a pod")
@@ -52,7 +52,7 @@ func inCluster(account, host, port string) (*cluster, error) {
 	}, nil
 }
 
-// daemonSet has the fields of a DaemonSet (apps/v1) that tell its progress.
+// daemonSet has the fields of a DaemonSet (apps/v1) that show its progress.
 type daemonSet struct {
 	Metadata struct {
 		Generation int64
@@ -65,8 +65,8 @@ type daemonSet struct {
 	}
 }
 
-// done reports whether the present form of the DaemonSet is ready on all nodes. A pod is ready only
-// after its init containers have succeeded.
+// done reports whether the current generation of the DaemonSet is ready on all nodes. A pod is
+// ready only after its init containers have succeeded.
 func (d daemonSet) done() bool {
 	s := d.Status
 	return d.Metadata.Generation > 0 && s.ObservedGeneration >= d.Metadata.Generation &&

@@ -68,8 +68,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// run asks the API every two seconds. After a failure, it asks again, because the API may be away
-// for a moment. After a refusal, it gives up.
+// run asks the API every two seconds. After a failure, it asks again, because the API may be
+// unavailable for a short time. If the API refuses the request, run returns the error.
 func (w waiting) run(ctx context.Context) error {
 	cluster, err := inCluster(w.account, os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
 	if err != nil {
