@@ -87,13 +87,13 @@ const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit no
 // towards the limit of the other listeners, so clients cannot use them up.
 const adminConnections = 32
 
-// otherFiles bounds the files that are open besides those of clients and pipes: listeners, stores,
-// the log, connections to services, and those of the admin listener.
+// otherFiles bounds the open files that belong to listeners, stores, the log, connections to
+// services, and connections to the admin listener.
 const otherFiles = adminConnections + 32
 
 // buildConnections bounds the connections of clients. A connection needs up to two files, and two
-// more while dray fetches content for its client. So the default bound is a quarter of the files
-// that dray may open and does not need for anything else.
+// more while dray fetches content for its client. So the default bound is a quarter of the open
+// files that dray does not need otherwise.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {
@@ -141,8 +141,8 @@ func directoriesOf(c config.Config) directories.Directories {
 	return directories.Directories{Cache: c.Cache.Directory, State: c.State.Directory, Version: program.Version()}
 }
 
-// prepareAdvice says what to do if the directories cannot be created or written. Other errors say
-// so themselves.
+// prepareAdvice says what to do if the directories cannot be created or written. For any other
+// error it returns "", because the text of that error has the advice.
 func prepareAdvice(at directories.Directories, err error) string {
 	failed, ok := errors.AsType[*fs.PathError](err)
 	switch {
@@ -295,8 +295,9 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-// listenerOf returns the handler of a listener, without the proxies that it trusts. From now on, it
-// also answers what clients have sent to that listener at other members of a fleet.
+// listenerOf returns the handler of a listener, without the part for trusted proxies. It also
+// registers the handler for requests that clients have sent to the same listener of another member
+// of a fleet, which passes them on.
 func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.Entries) *mirror.Listener {
 	var log slog.Handler
 	if cfg.Log.Access {
@@ -307,7 +308,7 @@ func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.
 	return handler
 }
 
-// requestsOf returns what the requests of a listener need.
+// requestsOf returns the routes, the policy and the other settings for the requests of a listener.
 func requestsOf(cfg config.Config, l config.Listener, access clients.Entries) request.Listener {
 	table := routes.Of(cfg, l)
 	return request.Listener{

@@ -6,8 +6,9 @@ import (
 	"dray/cmd/dray/bucket"
 )
 
-// buildBucket makes the bucket, if one is configured, the tier of all registries that are connected
-// after it, also as fallbacks of others. Hosted repositories are not in it.
+// buildBucket opens the bucket, if the configuration has one. The bucket becomes the tier of all
+// registries that are connected after this call, including fallbacks. Hosted repositories do not
+// use it.
 func (g *graph) buildBucket(ctx context.Context) error {
 	if g.cfg.Bucket.URL == "" {
 		return nil

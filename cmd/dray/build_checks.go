@@ -46,7 +46,8 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// gatesOf returns the gates by upstream, also for upstreams without any.
+// gatesOf returns the gates by the name of the upstream. An upstream without gates has an entry,
+// too.
 func gatesOf(cfg config.Config, byName map[string]*gate.Gate) map[string][]*gate.Gate {
 	gates := map[string][]*gate.Gate{}
 	for _, u := range cfg.Upstreams {

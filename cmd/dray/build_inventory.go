@@ -114,8 +114,8 @@ func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 	}
 }
 
-// queuedImages yields the queued pushes that clients can pull: all but those that their registry
-// has refused.
+// queuedImages yields the queued pushes that clients can pull. It leaves out the pushes that their
+// registry has refused.
 func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
 	for _, e := range g.queue.List() {
 		m, err := oci.ParseManifest(e.MediaType, e.Manifest)

@@ -73,8 +73,8 @@ func (g *graph) buildCertificates(context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the admin listener, and the one for health and metrics alone, and the account of
-// savings and the history, which operators ask for.
+// buildAdmin makes the account of savings, the history, the admin listener, and the listener that
+// has only health and metrics.
 func (g *graph) buildAdmin(context.Context) (err error) {
 	g.account = stats.NewAccount(directoriesOf(g.cfg).Ledger(), g.metrics, g.cfg, g.log)
 	g.background["ledger"] = g.account.Run
@@ -96,9 +96,9 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 	return err
 }
 
-// adminOptions returns what operators find at the admin listener. Only one check is critical
-// ([admin.Check]), namely that dray is not stopping: without an upstream, a token or the facts, it
-// still serves content that it holds.
+// adminOptions returns the options of the admin listener. Only the check that dray is not stopping
+// is critical ([admin.Check]): without an upstream, a token or the facts, dray still serves content
+// that it holds.
 func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
@@ -118,7 +118,7 @@ func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*r
 	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(cfg, explainer), Page: g.page(cfg, all, checks, explainer), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
-// page makes what operators see in a browser.
+// page makes the page that operators see in a browser.
 func (g *graph) page(cfg config.Config, all []*registries.Registry, checks []admin.Check, e *explain.Explainer) http.Handler {
 	return window.New(window.Parts{
 		Config: cfg, Registries: all, Checks: checks, Live: g.live, Disk: g.disk, Inventory: g.inventory, Explain: e.Explain, Log: g.log,
@@ -129,10 +129,12 @@ func (g *graph) page(cfg config.Config, all []*registries.Registry, checks []adm
 	})
 }
 
-// adminGrace is the time that requests of operators have to end when those of clients have ended.
+// adminGrace is the time that requests of operators have to end, after the requests of clients have
+// ended.
 const adminGrace = 2 * time.Second
 
-// newAdmin makes a server for operators. It has connections of its own.
+// newAdmin makes a server for operators. Its connections do not count towards the limit for
+// clients.
 func (g *graph) newAdmin(name, setting, address string, h http.Handler) (*wire.Server, error) {
 	return g.newServer(wire.ServerOptions{Grace: adminGrace, OnStop: g.endWatching, Connections: wire.NewConnections(adminConnections, g.log), Name: name, Setting: setting, Address: address, Handler: h})
 }

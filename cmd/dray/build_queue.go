@@ -54,7 +54,7 @@ func (g *graph) queueAPI() []admin.Endpoint {
 }
 
 // dropTimeout bounds the request to drop a push. If dray is forwarding that push, the request
-// interrupts the attempt, and waits for its end.
+// interrupts the attempt, and waits until it has ended.
 const dropTimeout = 10 * time.Second
 
 // queueError adds the code of the API to an error of the queue.

@@ -31,8 +31,8 @@ func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 // change it.
 var fleetPatience fleet.Patience
 
-// factsPatience bounds a question to the store of facts; 0 means the default. Tests on slow
-// machines change it.
+// factsPatience bounds a request to the store of facts; 0 means the default. Tests on slow machines
+// change it.
 var factsPatience time.Duration
 
 // openMember makes this dray a member of a fleet, or returns nil if the configuration has none.

@@ -19,11 +19,12 @@ func (g *graph) reloadAPI() []admin.Endpoint {
 }
 
 // reconfigure makes the running program use another configuration. It first makes all parts that
-// change, beside those in use, and replaces these only if there is no error. The rest of cfg is as
-// before ([changes.Merge]). Requests under way end with the parts with which they began.
+// change. Only if this succeeds, it replaces the parts in use by the new ones. All other settings
+// in cfg equal the running ones ([changes.Merge]). A request under way keeps the parts with which
+// it began.
 func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	next, fresh, err := g.sourcesOf(cfg, func() (*ecr.Session, error) { return g.startedSession(ctx) })
-	defer g.retainTokens() // also those of a registry that is not used after an error
+	defer g.retainTokens() // after an error, too, because no registry then uses the new tokens
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if err := g.mirror.Replace(g.replaceable(cfg, next)); err != nil {
 		return err
 	}
-	g.member.Use(cfg, next.limiters()) // at once: until then, a new limiter has all of a shared ceiling
+	g.member.Use(cfg, next.limiters()) // at once: until this call, a new limiter allows the whole of a shared ceiling
 	g.replaceListeners(cfg, access)
 	if g.admin != nil {
 		g.admin.Replace(admin.NewHandler(options), nil)
@@ -53,14 +54,15 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	return nil
 }
 
-// replaceRegistries ends the use of the registries that are not in next.
+// replaceRegistries puts the registries in next into use, in place of the former ones. fresh are
+// the registries in next that are new.
 func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
 	for _, r := range g.registries {
 		if slices.Contains(next.registries, r) {
 			continue
 		}
 		r.Gone.Store(true)
-		r.Transport.CloseIdleConnections() // those in use are closed when they become idle
+		r.Transport.CloseIdleConnections() // the transport closes a connection in use when the connection becomes idle
 		for _, c := range r.Collectors {
 			g.metrics.Unregister(c)
 		}
@@ -72,7 +74,8 @@ func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
 	g.changing.Start(func(ctx context.Context) { g.greetAll(ctx, fresh) })
 }
 
-// startedSession is awsSession for a program that runs.
+// startedSession does the work of awsSession in a running program. It starts the session if it is
+// new.
 func (g *graph) startedSession(ctx context.Context) (*ecr.Session, error) {
 	had := g.session != nil
 	session, err := g.awsSession(ctx)
@@ -82,8 +85,8 @@ func (g *graph) startedSession(ctx context.Context) (*ecr.Session, error) {
 	return session, err
 }
 
-// retainTokens ends the renewal of tokens that no registry uses, and registers the metrics of the
-// others.
+// retainTokens ends the renewal of tokens that no registry uses, and registers the metrics of all
+// other tokens.
 func (g *graph) retainTokens() {
 	if g.session == nil {
 		return
@@ -98,12 +101,12 @@ func (g *graph) retainTokens() {
 		}
 	}
 	for _, c := range g.session.Collectors() {
-		_ = g.metrics.Register(c) // fails for those that are registered
+		_ = g.metrics.Register(c) // fails if c is registered already
 	}
 }
 
-// replaceListeners replaces the handlers of the listeners. No listener comes or goes while dray
-// runs.
+// replaceListeners replaces the handlers of the listeners. A reload does not add or remove
+// listeners, so g.servers and cfg.Listeners have the same order.
 func (g *graph) replaceListeners(cfg config.Config, access clients.Entries) {
 	for i, l := range cfg.Listeners {
 		trust := g.servers[i].Trust.With(clients.Trust(l, cfg.Limits, g.log))

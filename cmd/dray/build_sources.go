@@ -16,7 +16,7 @@ import (
 	"dray/upstream/ecr"
 )
 
-// sources is where content comes from, and where pushes go.
+// sources has the registries and hosted repositories that content comes from and pushes go to.
 type sources struct {
 	registries []*registries.Registry
 	upstreams  []*repository.Upstream // of registries and hosted repositories
@@ -59,7 +59,7 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 	return next, fresh, nil
 }
 
-// keeps reports whether the registry of an upstream stays with the configuration cfg.
+// keeps reports whether cfg has the named upstream, with settings for the same registry.
 func (s sources) keeps(cfg config.Config, name string) bool {
 	return slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool {
 		return u.Name == name && slices.ContainsFunc(s.registries, func(r *registries.Registry) bool { return same(r.From, u) })
@@ -73,7 +73,7 @@ func (s *sources) add(r *registries.Registry) {
 	s.registries, s.upstreams = append(s.registries, r), append(s.upstreams, r.Upstream)
 }
 
-// limiters returns what paces the requests to each registry, by the name of the upstream.
+// limiters returns the limiter of requests to each registry, by the name of the upstream.
 func (s sources) limiters() map[string]*upstream.Limiter {
 	all := map[string]*upstream.Limiter{}
 	for _, r := range s.registries {
@@ -83,7 +83,7 @@ func (s sources) limiters() map[string]*upstream.Limiter {
 }
 
 // routeBuildCaches connects each new registry with the setting build_cache.to to the upstream of
-// kind local that this setting names. Such an upstream is never replaced.
+// kind local that this setting names. A reload never replaces an upstream of kind local.
 func (s sources) routeBuildCaches(fresh []*registries.Registry) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range s.upstreams {
@@ -96,13 +96,13 @@ func (s sources) routeBuildCaches(fresh []*registries.Registry) {
 	}
 }
 
-// replaceable returns what a reload replaces in the mirror.
+// replaceable returns the parts of the mirror that a reload replaces.
 func (g *graph) replaceable(cfg config.Config, s sources) mirror.Replaceable {
 	return mirror.Replaceable{Upstreams: s.upstreams, Gates: gatesOf(cfg, g.gates), Prefetch: prefetchOf(cfg), KeepAlive: keepAliveOf(cfg)}
 }
 
-// ofRegistry returns the settings of an upstream without those that its registry does not use, and
-// without the content of a file that is read again by itself.
+// ofRegistry returns the settings of an upstream that its registry uses. It leaves out a password
+// from a file, because dray reads that file again when it changes.
 func ofRegistry(u config.Upstream) config.Upstream {
 	u.Prefixes, u.DefaultNamespace, u.Repositories, u.Prefetch, u.KeepAlive, u.Checks = nil, "", config.Repositories{}, config.Prefetch{}, 0, nil
 	if u.Credentials.PasswordFile != "" {

@@ -126,10 +126,10 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes.
-// The parameter checks is the name of the entry. If it is empty, pipelineFor takes the first entry
-// that n's upstream names and that applies to n's repository. If the upstream names none, and the
-// configuration has a single entry, pipelineFor takes that entry if it applies to n's repository.
+// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes. The
+// parameter checks is the name of the entry. If it is empty, pipelineFor takes the first entry that
+// n's upstream names and that applies to n's repository. If the upstream names no entry, and the
+// configuration has a single entry, pipelineFor takes this entry if it applies to n's repository.
 func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
@@ -189,9 +189,10 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 	return o, nil
 }
 
-// fileForm returns the form in which a user has to name an archive or a layout, or "" if the path
-// is of neither. A directory is a layout only if it has the file oci-layout (image-spec, "OCI Image
-// Layout Specification"), because a directory often has the same name as an image in a registry.
+// fileForm returns the form in which a user has to name the archive or layout at a path, or "" if
+// the path has neither of them. A directory is a layout only if it has the file oci-layout
+// (image-spec, "OCI Image Layout Specification"), because a directory often has the same name as an
+// image in a registry.
 func fileForm(path string) string {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return "docker-archive"
@@ -203,7 +204,7 @@ func fileForm(path string) string {
 }
 
 // splitName splits PATH:NAME, where both may contain colons, at the end of the longest PATH that
-// exists. If there is no such PATH, or the whole text is one, NAME is empty.
+// exists. If no such PATH exists, or if the whole text is the path of a file, NAME is empty.
 func splitName(text string) (path, name string) {
 	for i := len(text); i > 0; i = strings.LastIndexByte(text[:i], ':') {
 		if _, err := os.Stat(text[:i]); err == nil {

@@ -34,9 +34,9 @@ import (
 	"dray/upstream/ecr"
 )
 
-// graph is the whole program, built and not yet running.
+// graph has all parts of the program. build makes it, and serve runs it.
 type graph struct {
-	cfg        config.Config // the one in force; reloads replace it
+	cfg        config.Config // the configuration in force; reloads replace it
 	reloads    *reload.Reloader
 	log        *slog.Logger
 	metrics    *prometheus.Registry
@@ -50,28 +50,28 @@ type graph struct {
 	sources
 	gates      map[string]*gate.Gate // by the name of the entry of checks
 	mirror     *mirror.Mirror
-	transports []interface{ CloseIdleConnections() } // those that belong to no registry
+	transports []interface{ CloseIdleConnections() } // transports that belong to no registry
 	inventory  *inventory.Inventory
 	front
 	certificates *certificates.Files
-	changing     *flight.Tasks // what reloads start
+	changing     *flight.Tasks // tasks that reloads start
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
 }
 
-// front is what clients, operators and other members of a fleet connect to.
+// front has the parts to which clients, operators and other members of a fleet connect.
 type front struct {
-	servers     []*wire.Server // those of clients, in the order of the configuration
-	admin       *wire.Server   // nil if it is off
+	servers     []*wire.Server // the servers of the listeners, in the order of the configuration
+	admin       *wire.Server   // nil if the admin listener is off
 	health      *wire.Server   // nil unless health and metrics have an address of their own
 	listeners   *listening.Listeners
-	connections *wire.Connections // those of clients; the admin listener has its own
+	connections *wire.Connections // connections of clients; the admin listener has its own limit
 	access      clients.Entries
 	member      *member.Member // nil without a fleet
 	account     *stats.Account
 	history     *history.History
-	live        *live.Table // what clients pull and push now
-	// watching ends when the admin listener stops, and with it the answers that have no other end.
+	live        *live.Table // the pulls and pushes under way
+	// watching ends when the admin listener stops. It ends the answers that are streams.
 	watching    context.Context
 	endWatching func()
 }
@@ -86,12 +86,14 @@ func awsConfiguration(ctx context.Context, log *slog.Logger) (aws.Config, error)
 	return cfg, nil
 }
 
-// aws is awsConfiguration for subcommands, without messages of the SDK.
+// aws returns the configuration of the AWS SDK for subcommands. It discards the messages of the
+// SDK.
 func (in *invocation) aws(ctx context.Context) (aws.Config, error) {
 	return awsConfiguration(ctx, slog.New(slog.DiscardHandler))
 }
 
-// awsSession makes the session with ECR once, from the configuration of the AWS SDK.
+// awsSession returns the session with ECR. It makes the session at the first call, from the
+// configuration of the AWS SDK.
 func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	if g.session == nil {
 		cfg, err := awsConfiguration(ctx, g.log)

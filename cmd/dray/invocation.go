@@ -19,7 +19,7 @@ type invocation struct {
 // load makes the effective configuration of this run.
 func (in *invocation) load() (config.Config, error) { return load(in.configPath, in.environ) }
 
-// loadAgain is load for a running dray.
+// loadAgain does the work of load for a reload.
 func (in *invocation) loadAgain() (config.Config, error) {
 	return config.LoadAgain(in.configPath, in.environ, checkParts)
 }

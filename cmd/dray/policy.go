@@ -64,7 +64,7 @@ with 1 if it could not read a file or check an image.`,
 	return cmd
 }
 
-// policyFile is one file of fixtures: images with the findings that are expected for each.
+// policyFile is one file of fixtures: images, each with its expected findings.
 type policyFile struct {
 	Checks string       `yaml:"checks"`
 	Tests  []policyTest `yaml:"tests"`

@@ -64,9 +64,8 @@ and exits.`,
 }
 
 // newLogger makes the log, which writes to w. The function end writes the buffered lines. newLogger
-// also silences logrus, the process-wide log to which distribution's authentication writes. The
-// lines of logrus have another format, and repeat errors that dray gets from the authentication
-// anyway.
+// also discards the lines of logrus, the process-wide log of distribution's authentication. These
+// lines have another format, and repeat errors that the authentication also returns to dray.
 func newLogger(format config.LogFormat, level slog.Leveler, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
@@ -96,11 +95,11 @@ func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 }
 
 // serve runs the program until ctx ends or a part of the program fails. It stops the servers before
-// the parts that they use. On SIGHUP it reloads the configuration. A closed terminal sends this
-// signal, too, and by default it ends a process at once.
+// the parts that they use. On SIGHUP it reloads the configuration. A closed terminal sends SIGHUP,
+// too; by default, this signal ends a process at once.
 func serve(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (err error) {
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // one that arrives during the start waits for its end
+	signal.Notify(hangups, syscall.SIGHUP) // a signal that arrives during the start has its effect after the start
 	defer signal.Stop(hangups)
 	g, err := build(ctx, cfg, source, log)
 	if err != nil {
@@ -125,14 +124,14 @@ func serve(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)
 	g.reloads.Stop()
-	g.live.End() // before the part stops that sends events
+	g.live.End() // before the sender of events stops
 	stop()
 	return errors.Join(err, background.Wait())
 }
 
 const greetTimeout = 15 * time.Second
 
-// greetAgain is the interval between greetings of a registry that has not answered well.
+// greetAgain is the interval between greetings of a registry whose last greeting has failed.
 const greetAgain = time.Minute
 
 // greetAll greets each of the registries again and again, until one request to it succeeds, a
@@ -152,9 +151,9 @@ func (g *graph) greetAll(ctx context.Context, all []*registries.Registry) {
 }
 
 // greet sends one request to each of the registries, so that the first client finds a connection
-// and a token, and the operator learns of problems before that client does. greet logs the results,
-// failures at the given level. The result changes only what /readyz says. greet returns the
-// registries whose request has failed.
+// and a token, and the operator sees problems before that client does. greet logs each result; for
+// a failure, it uses the given level. The results affect only /readyz. greet returns the registries
+// whose request has failed.
 func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slog.Level) []*registries.Registry {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -182,8 +181,9 @@ func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slo
 	return failed
 }
 
-// serveAll serves until ctx ends and dray has stopped in steps, until a server fails, or until
-// inner, the context of the background parts, ends because one of them has failed.
+// serveAll serves until ctx ends and dray has stopped in steps. It returns earlier if a server
+// fails, or if inner ends. inner is the context of the background parts, and ends when one of them
+// fails.
 func (g *graph) serveAll(ctx, inner context.Context) error {
 	clients := present(g.servers...)
 	if g.member != nil {

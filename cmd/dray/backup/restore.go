@@ -136,7 +136,7 @@ func (r *reader) file(name string, in io.Reader) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// end compares what was read with the last entry.
+// end compares the numbers of blobs and files that were read with the numbers in the last entry.
 func (r *reader) end(in io.Reader) error {
 	var want Summary
 	if err := json.NewDecoder(in).Decode(&want); err != nil {
@@ -156,7 +156,7 @@ func (r *reader) place() error {
 		if _, err := os.Stat(from); err != nil {
 			continue // the backup has no such files
 		}
-		if err := os.RemoveAll(dir); err != nil { // it has nothing to lose
+		if err := os.RemoveAll(dir); err != nil { // dir has no pushes or repositories: see Restore
 			return err
 		}
 		if err := os.Rename(from, dir); err != nil {
@@ -171,7 +171,7 @@ func (r *reader) place() error {
 func owned(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return nil // it will belong to whoever creates it
+		return nil // dir does not exist yet, so this process will own it
 	}
 	if s, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && s.Uid != 0 {
 		return fmt.Errorf("%s belongs to user %d; run this as that user, as with runuser -u dray -- dray restore", dir, s.Uid)

@@ -24,8 +24,8 @@ import (
 // newest is the format of the backups that this program writes, and the newest that it reads.
 const newest = 1
 
-// The names of entries. A state file is named like "queue/journal": the name that the function
-// parts gives its directory, and then its path below that directory.
+// The names of entries. The name of a state file, such as "queue/journal", is the key of its
+// directory in the result of parts, followed by its path below this directory.
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"
@@ -57,7 +57,7 @@ type writer struct {
 
 // Write writes a backup. A running dray may be using the directories. Each file of the state is
 // then as it was at some moment during the call. The backup has every blob that these files need,
-// except those in Summary.Missing.
+// except the blobs in Summary.Missing.
 func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	b := &writer{d: d, out: tar.NewWriter(w), written: map[digest.Digest]bool{}}
 	if err := b.object(headName, head{newest, d.Version}); err != nil {
@@ -85,9 +85,9 @@ func Write(d directories.Directories, w io.Writer) (Summary, error) {
 }
 
 // collect writes the blobs that the state needs, and returns the files of the state. If a blob is
-// gone, its push may have been forwarded meanwhile, or its image deleted. So collect reads the
-// state again. A blob that is needed and gone both times is lost. collect ends when no other blob
-// is gone.
+// missing, its push may have been forwarded meanwhile, or its image deleted. So collect then reads
+// the state again. If the new state needs the same blob, and it is still missing, the blob is lost.
+// collect repeats this until it finds no new missing blob.
 func (b *writer) collect(temp string) (map[string][]byte, error) {
 	var gone map[digest.Digest]bool
 	for {
@@ -128,7 +128,7 @@ func (b *writer) snapshot() (map[string][]byte, error) {
 	state := map[string][]byte{}
 	for name, dir := range parts(b.d) {
 		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) { // there is none, or it was removed meanwhile
+			if errors.Is(err, fs.ErrNotExist) { // the file never existed, or was removed meanwhile
 				return nil
 			}
 			if err != nil || !e.Type().IsRegular() {

@@ -74,7 +74,7 @@ s3:PutBucketPublicAccessBlock. A running dray needs none of these.`,
 	return cmd
 }
 
-// ownFlags refuses the flags of setup that are about clients.
+// ownFlags returns an error if a flag of setup is set that configures clients.
 func ownFlags(cmd *cobra.Command) error {
 	for _, name := range []string{"url", "listener", "registry", "ca", "client-version", "dial-timeout", "root", "write", "undo"} {
 		if cmd.Flags().Changed(name) {

@@ -1,5 +1,5 @@
-// Package bundle collects what somebody who looks into a problem needs to see of a dray into one
-// archive, without secrets.
+// Package bundle writes an archive for the diagnosis of problems. It has the configuration, the
+// findings of dray doctor, and pages of a running dray, without secrets.
 package bundle
 
 import (
@@ -25,24 +25,24 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// Options are what the subcommand collects from, and by which means.
+// Options configure the subcommand.
 type Options struct {
 	Stdout, Stderr io.Writer
 	// Environ has the environment, in the form of os.Environ.
 	Environ []string
-	// Load returns the configuration that serve would use. With an error, it returns what could be
-	// read of it.
+	// Load returns the configuration that serve would use. If it returns an error, the configuration
+	// has only the values that could be read.
 	Load func() (config.Config, error)
-	// Doctor makes the checks of dray doctor, none longer than the bound. address is that of the admin
-	// listener, or empty for that of the configuration.
+	// Doctor runs the checks of dray doctor, each for at most bound. address is the address of the
+	// admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running makes cmd read pages of a running dray.
+	// Running makes cmd call do with a function that reads pages of a running dray.
 	Running func(cmd *cobra.Command, do func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
 const (
 	maxFile = 1 << 20 // bytes of a file with a secret
-	// bound is that of dray doctor for one check.
+	// bound is the longest time for one check of dray doctor.
 	bound = 10 * time.Second
 	// patience bounds the time for one page, and for the sizes of one directory.
 	patience = 30 * time.Second
@@ -91,7 +91,7 @@ goroutines and the memory need the right operate.`,
 		if !clients {
 			b.names = newNames()
 		}
-		b.running(ctx, pages) // first: a disk that hangs must not keep it out of the archive
+		b.running(ctx, pages) // first, so that a disk that hangs cannot keep these pages out of the archive
 		said := b.parts
 		b.parts = nil
 		b.here(ctx, o, cfg, err, address)
@@ -118,18 +118,19 @@ type part struct {
 	err         error // why it is missing
 }
 
-// add adds a text, without its secrets, or the reason why there is none.
+// add adds a file with the given body, without its secrets, or err as the reason why the file is
+// missing.
 func (b *bundle) add(name, about string, body []byte, err error) {
 	b.parts = append(b.parts, part{name, about, b.scrub.clean(body), err})
 }
 
-// json adds a value as JSON.
+// json adds a file with the value as JSON.
 func (b *bundle) json(name, about string, value any) {
 	body, err := json.MarshalIndent(value, "", "  ")
 	b.add(name, about, body, err)
 }
 
-// here adds what can be known without a running dray.
+// here adds the files that need no running dray.
 func (b *bundle) here(ctx context.Context, o Options, cfg config.Config, invalid error, address string) {
 	b.json("version.json", "the program that made this archive", build())
 	const about = "the effective configuration, with all defaults"
@@ -154,7 +155,7 @@ func (b *bundle) here(ctx context.Context, o Options, cfg config.Config, invalid
 	b.json("disk.json", "how many files and bytes are in the directories of dray", directories(within, count, cfg.Cache.Directory, cmp.Or(cfg.State.Directory, cfg.Cache.Directory)))
 }
 
-// running adds what a running dray says.
+// running adds pages of the admin listener of a running dray.
 func (b *bundle) running(ctx context.Context, pages ctl.Pages) {
 	var unreachable error
 	for _, p := range []struct {
@@ -182,7 +183,7 @@ func (b *bundle) running(ctx context.Context, pages ctl.Pages) {
 		if err == nil && p.anonymous != nil && b.names != nil {
 			body, err = p.anonymous(body)
 		}
-		if strings.HasSuffix(p.name, ".gz") { // names of functions and files, compressed
+		if strings.HasSuffix(p.name, ".gz") { // a compressed profile, which has only names of functions and files
 			b.parts = append(b.parts, part{p.name, p.about, body, err})
 			continue
 		}
@@ -235,7 +236,8 @@ func (b *bundle) archive(w io.Writer) error {
 	return errors.Join(out.Close(), zip.Close())
 }
 
-// write writes the archive to a file that only its owner can read, and says what is missing.
+// write writes the archive to a file that only its owner can read, and prints which files are
+// missing and why.
 func (o Options) write(b *bundle, output string) error {
 	for _, p := range b.parts {
 		if p.err != nil {

@@ -39,7 +39,7 @@ func build() version {
 var (
 	// concerning matches the variables that concern dray.
 	concerning = regexp.MustCompile(`(?i)^(DRAY_|AWS_|OTEL_|ECR_REGISTRY$|REGISTRY$|REGION$|PORT$|TLS_|GO|KUBERNETES_SERVICE|ECS_|XDG_CACHE_HOME$|SSL_CERT|HTTPS?_PROXY$|NO_PROXY$)`)
-	// harmless matches those whose values are shown.
+	// harmless matches the variables whose values the archive shows.
 	harmless = regexp.MustCompile(`^(AWS_(DEFAULT_)?REGION|AWS_EC2_METADATA_DISABLED|AWS_USE_(FIPS|DUALSTACK)_ENDPOINT|AWS_MAX_ATTEMPTS|AWS_RETRY_MODE|GOMAXPROCS|GOMEMLIMIT|GOGC|GODEBUG)$`)
 )
 
@@ -82,7 +82,7 @@ func machine(root fs.FS) []byte {
 	return text.Bytes()
 }
 
-// directory is how much a directory has, by what lies directly in it.
+// directory has the size of each entry of a directory.
 type directory struct {
 	Path    string           `json:"path"`
 	Entries map[string]*size `json:"entries"`
@@ -91,15 +91,15 @@ type directory struct {
 	Error      string `json:"error,omitempty"`
 }
 
-// size is how much an entry of a directory has.
+// size counts the files in one entry of a directory, and the bytes of these files.
 type size struct {
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"`
 }
 
-// directories counts what is in directories, until ctx ends. It looks at a directory once. A disk
-// that hangs ends no call, so directories does not wait for such a count, which ends with the
-// program.
+// directories counts the files in each directory, until ctx ends. A system call on a disk that
+// hangs may never return. So directories gives up a count one second after ctx has ended, and does
+// not stop it.
 func directories(ctx context.Context, count func(context.Context, string) directory, paths ...string) (all []directory) {
 	for _, path := range slices.Compact(paths) {
 		done := make(chan directory, 1)
@@ -109,7 +109,7 @@ func directories(ctx context.Context, count func(context.Context, string) direct
 		case d = <-done:
 		case <-ctx.Done():
 			select {
-			case d = <-done: // it ended with the context
+			case d = <-done: // the count has stopped because ctx has ended
 			case <-time.After(time.Second):
 				d = directory{Path: path, Incomplete: true, Error: "the disk does not answer"}
 			}
@@ -119,7 +119,7 @@ func directories(ctx context.Context, count func(context.Context, string) direct
 	return all
 }
 
-// count counts what is in a directory, until ctx ends.
+// count counts the files in a directory, until ctx ends.
 func count(ctx context.Context, path string) directory {
 	d := directory{Path: path, Entries: map[string]*size{}}
 	err := filepath.WalkDir(path, func(at string, f fs.DirEntry, err error) error {
@@ -133,7 +133,7 @@ func count(ctx context.Context, path string) directory {
 			return err
 		}
 		if err != nil || f.IsDir() || first == "." {
-			return nil // what disappears meanwhile, or cannot be read, is not counted
+			return nil // leaves out entries that disappear meanwhile or cannot be read
 		}
 		if d.Entries[first] == nil {
 			d.Entries[first] = &size{}

@@ -10,7 +10,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// names gives clients numbers. The same client has the same number in all files of an archive.
+// names replaces addresses and names of clients by numbers. The same client has the same number in
+// all files of an archive.
 type names struct{ addresses, people map[string]string }
 
 func newNames() *names {
@@ -27,7 +28,7 @@ func number(of map[string]string, kind, name string) string {
 	return of[name]
 }
 
-// users replaces the names of users in rules of a configuration. Patterns stay.
+// users replaces the names of users in rules of a configuration. It keeps the pattern *.
 func (n *names) users(text []byte) ([]byte, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil {

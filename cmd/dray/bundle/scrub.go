@@ -18,24 +18,24 @@ import (
 
 const (
 	redacted = "[redacted]"
-	// shortest is the length of the shortest secret that is looked for. A shorter one would be found
-	// in ordinary words.
+	// shortest is the length in bytes of the shortest secret that the scrubber looks for. Ordinary
+	// words may contain a shorter secret.
 	shortest = 6
 )
 
-// scrubber takes secrets out of texts: those that the configuration, its files and the environment
-// have, and whatever looks like one.
+// scrubber removes secrets from texts: the secrets of the configuration, of the files that it
+// names, and of the environment, and texts that look like secrets.
 type scrubber struct {
 	known *strings.Replacer
 	found map[string]bool
 }
 
-// forms match texts that look like secrets. The text of the first group stays.
+// forms match texts that look like secrets. The scrubber keeps the text of the first group.
 var forms = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(\b(?:basic|bearer)\s+)[A-Za-z0-9._~+/=-]{8,}`),
 	regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["']?)(?:[A-Za-z]+\s+)?[^\s"']+`),
 	regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://)[^/@\s"'\x60]+@`), // a user and a password in a URL
-	// Such as presigned URLs; JSON may write an ampersand as \u0026.
+	// A secret in a query, as in presigned URLs. JSON may write an ampersand as \u0026.
 	regexp.MustCompile(`(?i)((?:[?&]|\\u0026)(?:[a-z-]*(?:signature|credential|token|key|password))=)[^&\s"'\\]+`),
 	regexp.MustCompile(`()\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),                           // access keys of AWS
 	regexp.MustCompile(`()\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`), // JSON web tokens
@@ -46,11 +46,11 @@ var forms = []*regexp.Regexp{
 // secretName matches the names of variables whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth|header`)
 
-// pathName matches the names among them whose values are paths. A value that begins with a slash
-// may be a secret: secret access keys of AWS do at times.
+// pathName matches the names whose values are paths, although secretName matches them. The value
+// alone does not tell: some secret access keys of AWS begin with a slash, too.
 var pathName = regexp.MustCompile(`(?i)^((OLD)?PWD|XAUTHORITY|.*_SOCK|.*ASKPASS)$`)
 
-// newScrubber returns a scrubber that knows the secrets of a configuration and an environment.
+// newScrubber returns a scrubber with the secrets of a configuration and an environment.
 func newScrubber(cfg config.Config, environ []string) *scrubber {
 	s := &scrubber{found: map[string]bool{}}
 	s.value(reflect.ValueOf(cfg))
@@ -88,7 +88,7 @@ func (s *scrubber) clean(text []byte) []byte {
 	return text
 }
 
-// value finds the secrets in a part of a configuration.
+// value adds the secrets in a part of a configuration.
 func (s *scrubber) value(v reflect.Value) {
 	switch secret := v.Interface().(type) {
 	case auth.Secret:
@@ -146,14 +146,14 @@ func namesSecrets(key string) bool {
 	return key == "private_key" || key == "file" || strings.HasSuffix(key, "_file") && key != "ca_file"
 }
 
-// file finds the secrets in a file: its text, its lines, and what follows a name in a line.
+// file adds the secrets in a file: its whole text, each line, and the value after a name in a line.
 func (s *scrubber) file(path string) {
 	if path == "" {
 		return
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		return // the archive can have the text only from a running dray, which redacts it
+		return // if the text gets into the archive at all, a running dray has redacted it
 	}
 	s.text(text)
 }
@@ -174,7 +174,7 @@ func (s *scrubber) text(text []byte) {
 			if _, value, named := strings.Cut(line, separator); named {
 				s.add(strings.TrimSpace(value))
 				for word := range strings.FieldsSeq(value) {
-					if !strings.EqualFold(word, "bearer") { // what follows is the secret
+					if !strings.EqualFold(word, "bearer") { // the secret is the next word
 						s.add(word)
 					}
 				}
@@ -183,7 +183,8 @@ func (s *scrubber) text(text []byte) {
 	}
 }
 
-// url finds the secrets in a URL: services accept them as user, in the path and in the query.
+// url adds the secrets in a URL. Services accept secrets as the user, in the path, and in the
+// query.
 func (s *scrubber) url(text string) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" && u.User == nil {
@@ -213,7 +214,7 @@ func (s *scrubber) url(text string) {
 	}
 }
 
-// add adds a secret, also as JSON, URLs, headers and quotations in errors show it.
+// add adds a secret in each form that it has in JSON, in URLs, in headers, and quoted in errors.
 func (s *scrubber) add(secret string) {
 	if len(secret) < shortest {
 		return

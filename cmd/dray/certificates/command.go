@@ -1,5 +1,5 @@
-// Package certificates creates certificates for listeners, and watches those that the configuration
-// names.
+// Package certificates creates certificates for listeners, and watches the certificates that the
+// configuration names.
 package certificates
 
 import (
@@ -108,7 +108,7 @@ func (opts options) write(name string, content []byte, perm os.FileMode) error {
 
 // selfSigned makes a server certificate that is its own authority. The certificate is valid for one
 // year, which every client accepts: Apple's clients refuse certificates that are valid for more
-// than 825 days, even from private authorities. Its validity begins one hour before now, for
+// than 825 days, even from private authorities. The validity begins one hour before now, for
 // clients whose clocks are slow.
 func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
 	if len(hosts) == 0 {

@@ -20,7 +20,8 @@ type File struct {
 }
 
 // parse returns the certificates in the content of the file. For a listener, parse reads only the
-// first, and fails if that cannot be parsed. For authorities, it skips those that cannot be parsed.
+// first certificate, and returns an error if it cannot parse that one. For authorities, parse skips
+// the certificates that it cannot parse.
 func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for block, rest := pem.Decode(texts[0]); block != nil; block, rest = pem.Decode(rest) {
@@ -44,10 +45,10 @@ func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// current returns the certificate that decides whether the file is of use now. For a listener, that
-// is the first certificate in the file. While an authority is being replaced, its file has the old
-// certificate and the new one. So for authorities, current returns the certificate that ends last
-// among those whose validity has begun.
+// current returns the certificate that decides whether dray can use the file now. For a listener,
+// that is the first certificate in the file. While an authority is being replaced, its file has the
+// old certificate and the new one. So for authorities, current returns the certificate that ends
+// last among those whose validity has begun.
 func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate {
 	best := all[0]
 	for _, cert := range all[1:] {
@@ -75,7 +76,7 @@ func (f File) Check(now time.Time) error {
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// effect says what happens while the certificates of the file are not valid.
+// effect describes the effect of certificates in the file that are not valid.
 func (f File) effect() string {
 	switch {
 	case f.Listener != "":

@@ -13,8 +13,8 @@ import (
 	"dray/mirror/reread"
 )
 
-// Files are the files with certificates that the configuration names. Each is parsed again when it
-// has changed, because these files are replaced while dray runs.
+// Files are the files with certificates that the configuration names. A file is parsed again when
+// it has changed, because operators replace certificates while dray runs.
 type Files struct {
 	files  atomic.Pointer[[]*file]
 	expiry *prometheus.Desc
@@ -23,7 +23,7 @@ type Files struct {
 // file is a File with its certificates.
 type file struct {
 	File
-	certificates atomic.Pointer[reread.Value[[]*x509.Certificate]] // nil until the file could be used
+	certificates atomic.Pointer[reread.Value[[]*x509.Certificate]] // nil until the file was parsed for the first time
 }
 
 // get returns the certificates that the file has now.
@@ -70,7 +70,7 @@ func NewFiles(files []File) *Files {
 	return c
 }
 
-// Replace makes these the files.
+// Replace makes c use the given files in place of the former ones.
 func (c *Files) Replace(files []File) {
 	all := make([]*file, len(files))
 	for i, f := range files {

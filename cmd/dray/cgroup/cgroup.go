@@ -17,8 +17,8 @@ func MemoryLimit(system fs.FS) (least int64) {
 		if err != nil {
 			return
 		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" is no number
-		if err == nil && n > 0 && n < 1<<60 && (least == 0 || n < least) {  // version 1 says "no bound" by a huge number
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // fails for "max", which means no bound
+		if err == nil && n > 0 && n < 1<<60 && (least == 0 || n < least) {  // a huge number means no bound in version 1
 			least = n
 		}
 	}

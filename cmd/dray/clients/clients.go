@@ -14,7 +14,8 @@ import (
 	"dray/mirror/proxied"
 )
 
-// Entries are the entries of auth in the configuration. They do not change: see [Entries.With].
+// Entries are the entries of auth in the configuration. They are immutable: [Entries.With] makes
+// new ones.
 type Entries struct {
 	entries  map[string]entry
 	failures *identity.Failures
@@ -30,8 +31,8 @@ func New(auth []config.Auth, log *slog.Logger) (Entries, error) {
 	return Entries{failures: identity.NewFailures()}.With(auth, log)
 }
 
-// With makes other entries that have the same metrics. An entry that recognises clients like the
-// former one of its name knows the passwords that were right.
+// With makes new entries that share the metrics and, where possible, the authenticators of e. A
+// shared authenticator keeps the passwords that it has verified.
 func (e Entries) With(auth []config.Auth, log *slog.Logger) (Entries, error) {
 	next := Entries{entries: map[string]entry{}, failures: e.failures}
 	for _, a := range auth {
@@ -44,8 +45,8 @@ func (e Entries) With(auth []config.Auth, log *slog.Logger) (Entries, error) {
 	return next, nil
 }
 
-// authenticator returns the authenticator of an entry: the former one, if it is for the same file
-// or token service.
+// authenticator returns the authenticator for an entry. If e has an entry with the same name, file
+// and token service, it returns the authenticator of that entry.
 func (e Entries) authenticator(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
 	if former, ok := e.entries[a.Name]; ok && former.HTPasswd == a.HTPasswd && former.Token == a.Token {
 		return former.access.Authenticator, nil
@@ -75,7 +76,7 @@ func rulesOf(configured []config.Rule) []identity.Rule {
 	return rules
 }
 
-// Operators returns who may use the admin listener.
+// Operators returns the rules by which the admin listener recognises operators.
 func Operators(a config.Admin, entries Entries, log *slog.Logger) (identity.Operators, error) {
 	o := identity.Operators{Access: entries.Of(a.Auth), LocalOnly: !a.LocalOnly() && !a.AllowAnonymous}
 	if a.TokenFile != "" {

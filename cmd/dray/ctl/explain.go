@@ -82,7 +82,7 @@ referrers are not counted, and redirects are not counted separately.`,
 	return cmd
 }
 
-// Explained writes what dray explain prints of an explanation.
+// Explained writes an explanation as dray explain prints it.
 func Explained(w io.Writer, e api.Explanation) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	explained(table, e)
@@ -221,7 +221,7 @@ func known(n int64) string {
 	return size(n)
 }
 
-// stateOfPart says what else matters about a part.
+// stateOfPart lists the states of a part, such as "verified, pinned", or returns "-".
 func stateOfPart(p api.ExplainedPart) string {
 	var s []string
 	add := func(is bool, text string) {
@@ -308,7 +308,7 @@ func explainedUpstream(w io.Writer, e api.Explanation) {
 	section(w, "Upstream "+e.Route.Upstream, text)
 	for _, o := range u.Operations {
 		if o.PerSecond == 0 && o.Waiting == 0 && o.Paused.IsZero() {
-			continue // nothing limits it
+			continue // no limit applies to this operation
 		}
 		limit := "no limit"
 		if o.PerSecond > 0 {

@@ -12,7 +12,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// explainedPast writes what is remembered of an image.
+// explainedPast writes the last pull, the last push and the last misses of an image.
 func explainedPast(w io.Writer, e api.Explanation) {
 	last := "dray remembers no pull of it."
 	if p := e.LastPull; p != nil {
@@ -70,7 +70,7 @@ func clientText(user, address string) string {
 	return user + "@" + address
 }
 
-// sourcesText lists sources, that of most bytes first.
+// sourcesText lists sources, in the order of their bytes, the most first.
 func sourcesText(sources map[string]int64) string {
 	var names []string
 	for name, n := range sources {

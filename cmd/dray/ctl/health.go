@@ -16,8 +16,8 @@ import (
 )
 
 // healthCommand returns the subcommand for the health checks of containers, which have no shell and
-// no HTTP client. A degraded dray counts as healthy: if its container were restarted because a
-// registry is down, that would help nobody.
+// no HTTP client. A degraded dray counts as healthy, because a restart of its container would not
+// help against a registry that is down.
 func healthCommand(in Options) *cobra.Command {
 	load, invalid := in.Load, error(nil)
 	in.Load = func() (cfg config.Config, _ error) {
@@ -54,7 +54,7 @@ running with an earlier configuration.`,
 	return cmd
 }
 
-// Readiness asks a running dray how it is. address is that of its admin listener.
+// Readiness returns the health of a running dray. address is the address of its admin listener.
 func Readiness(ctx context.Context, address string) (api.Readiness, error) {
 	base, err := adminURL(address)
 	if err != nil {
@@ -65,7 +65,7 @@ func Readiness(ctx context.Context, address string) (api.Readiness, error) {
 	return r, err
 }
 
-// readiness returns what /readyz answers. No operator needs credentials for that.
+// readiness returns the answer of /readyz and its HTTP status. /readyz needs no credentials.
 func (o *operator) readiness(ctx context.Context) (r api.Readiness, status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.base+"/readyz", nil)
 	if err != nil {
@@ -82,7 +82,7 @@ func (o *operator) readiness(ctx context.Context) (r api.Readiness, status int, 
 	return r, resp.StatusCode, nil
 }
 
-// health prints what /readyz answers. It returns an error if dray is not ready.
+// health prints the answer of /readyz. It returns an error if dray is not ready.
 func (o *operator) health(ctx context.Context) error {
 	r, status, err := o.readiness(ctx)
 	if err != nil {

@@ -53,15 +53,16 @@ type operator struct {
 	json   bool      // print the answer as JSON
 }
 
-// operate adds to cmd the flags that all subcommands share, and makes it call the function
-// do with an operator.
+// operate adds to cmd the flags that all subcommands share, and makes cmd call the function do with
+// an operator.
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	o := in.connect(cmd, do)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
 
-// connect is operate for subcommands that print no answers. It returns the operator.
+// connect does the work of operate for subcommands without the flag --json. It returns the
+// operator.
 func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *operator {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address, tokenFile, loginFile string
@@ -106,8 +107,8 @@ func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	return err
 }
 
-// logIn reads a user and a password from a file. The operator then sends these in place of a token.
-// If the name of the file is empty, logIn changes nothing.
+// logIn reads a user and a password from a file. The operator then sends these in place of its
+// token. If the name of the file is empty, logIn changes nothing.
 func (o *operator) logIn(file string) error {
 	if file == "" {
 		return nil
@@ -132,7 +133,7 @@ func adminURL(address string) (string, error) {
 		return "", fmt.Errorf("--admin %s: not an address; write one like localhost:6060; %w", address, usage.Err)
 	}
 	if !config.NamesHost(host) {
-		host = "localhost" // the listener is on every interface
+		host = "localhost" // an address without a host means every interface
 	}
 	return "http://" + net.JoinHostPort(host, port), nil
 }
@@ -243,7 +244,7 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	return o.ask(ctx, method, api.Prefix+path, body)
 }
 
-// ask is send for any path of the admin listener.
+// ask does the work of send for any path of the admin listener.
 func (o *operator) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, o.base+path, bytes.NewReader(body))
 	if err != nil {

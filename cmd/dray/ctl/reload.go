@@ -12,8 +12,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// reloadCommand returns the subcommand that reloads the configuration. It also asks the running
-// dray if the configuration is invalid, because dray tells by a metric that it could not use it.
+// reloadCommand returns the subcommand that reloads the configuration. It sends the request even if
+// the configuration is invalid, because dray then also reports the failure by a metric.
 func reloadCommand(in Options) *cobra.Command {
 	load := in.Load
 	in.Load = func() (config.Config, error) {

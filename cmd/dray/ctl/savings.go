@@ -89,8 +89,8 @@ func timeSaved(up api.UpstreamSavings) string {
 	return fmt.Sprintf("%s at %s/s", time.Duration(*up.SavedSeconds*float64(time.Second)).Round(time.Second), size(int64(up.BytesPerSecond)))
 }
 
-// focus are the columns of CSV. All but the last are those of FOCUS 1.3, the FinOps Open Cost and
-// Usage Specification (https://focus.finops.org), which lets others add columns with names that
+// focus are the columns of CSV. All except the last are columns of FOCUS 1.3, the FinOps Open Cost
+// and Usage Specification (https://focus.finops.org), which allows further columns with names that
 // begin with x_.
 var focus = []string{
 	"ChargePeriodStart", "ChargePeriodEnd", "ChargeDescription", "ResourceName", "RegionId",
@@ -105,7 +105,7 @@ func savingsCSV(w io.Writer, s api.Savings) {
 		if price != nil {
 			unitPrice = number(*price)
 		}
-		_ = out.Write([]string{ // Flush has its error, and w takes everything
+		_ = out.Write([]string{ // print reports the errors of w
 			s.From.Format(time.RFC3339), s.To.Format(time.RFC3339), description, name, s.Region,
 			number(quantity), unit, unitPrice, strconv.FormatFloat(cost, 'f', 6, 64), "USD", estimate,
 		})

@@ -48,7 +48,7 @@ second. --once prints the present state and ends.`,
 	return cmd
 }
 
-// top shows each state until ctx ends, which is no error.
+// top shows each state until ctx ends. It then returns nil.
 func (o *operator) top(ctx context.Context) error {
 	resp, err := o.send(ctx, http.MethodGet, "live/events", nil)
 	if err != nil {
@@ -88,7 +88,7 @@ func (o *operator) follow(stream io.Reader) error {
 	return eachEvent(stream, l.Show)
 }
 
-// maxEvent bounds an event in bytes. It fits some 2000 pulls and pushes.
+// maxEvent bounds an event in bytes. An event of some 2000 pulls and pushes fits.
 const maxEvent = 16 << 20
 
 // eachEvent passes the items of an [admin.Watch] to the function each as they arrive. It returns

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// warmAtOnce bounds the images that are asked for at a time.
+	// warmAtOnce bounds the images that dray warm requests at a time.
 	warmAtOnce = 4
 	// maxListBytes bounds the size of a file that names images.
 	maxListBytes = 8 << 20
@@ -77,14 +77,14 @@ terminal. The exit code is 0 only if all images are held as a whole.`,
 	return cmd
 }
 
-// toWarm is an image that was named, with the platforms that are wanted of it; none means all.
+// toWarm is an image to fetch, with the platforms to fetch; no platforms means all.
 type toWarm struct {
 	name      string
 	platforms []string
 }
 
-// read returns the images of the arguments and files, each once, and the problems with what the
-// files name.
+// read returns the images of the arguments and files, each once, and the problems with names in the
+// files.
 func (f warmFlags) read(in Options, stdin io.Reader, args []string) (images []toWarm, problems []string, err error) {
 	o := imagelist.Options{Host: platforms.Format(linuxHere()), Environment: in.Environ, Arguments: map[string]string{}}
 	if o.Targets, err = f.targets(); err != nil {
@@ -133,7 +133,7 @@ func (f warmFlags) read(in Options, stdin io.Reader, args []string) (images []to
 	return plan.images, plan.problems, nil
 }
 
-// targets returns the platforms of the flag, in their usual form. It returns none for all.
+// targets returns the platforms of the flag, in their usual form. No platforms means all.
 func (f warmFlags) targets() (all []string, err error) {
 	if slices.Contains(f.platforms, allPlatforms) {
 		return nil, nil
@@ -151,7 +151,8 @@ func (f warmFlags) targets() (all []string, err error) {
 	return all, nil
 }
 
-// usualPlatform returns a platform in its usual form. The system of a processor alone is Linux.
+// usualPlatform returns a platform in its usual form. If p is a processor alone, the system is
+// Linux.
 func usualPlatform(p string) (string, error) {
 	if !strings.Contains(p, "/") {
 		p = "linux/" + p
@@ -163,7 +164,7 @@ func usualPlatform(p string) (string, error) {
 	return platforms.Format(parsed), nil
 }
 
-// linuxHere is Linux on the processor of this machine: containers on other systems, too, run in a
+// linuxHere is Linux on the processor of this machine: on other systems, containers run in a
 // virtual machine with Linux.
 func linuxHere() v1.Platform {
 	return platforms.Normalize(v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
@@ -194,7 +195,7 @@ type warmPlan struct {
 	targets  []string
 	images   []toWarm
 	problems []string
-	at       map[string]int // where in images a name is
+	at       map[string]int // index in images, by the name of the image
 }
 
 // problem records a problem of a file.
@@ -205,7 +206,7 @@ func (p *warmPlan) problem(path string, err error) {
 	p.problems = append(p.problems, fmt.Sprintf("%s: %v", path, err))
 }
 
-// add adds the platforms of an image to those that are wanted of it.
+// add adds an image. If the plan has the image already, add adds the platforms of i to the plan's.
 func (p *warmPlan) add(i imagelist.Image) error {
 	wanted := p.targets
 	if i.Platform != "" {
@@ -229,8 +230,8 @@ func (p *warmPlan) add(i imagelist.Image) error {
 	return nil
 }
 
-// warm asks dray for images, shows how far it has come, and returns an error unless all images are
-// held and there are no problems.
+// warm makes dray fetch images, and shows the progress. It returns an error if dray does not hold
+// all of every image afterwards, or if there are problems.
 func (o *operator) warm(ctx context.Context, images []toWarm, problems []string) error {
 	show := newWarmProgress(o, len(images))
 	for _, p := range problems {
@@ -253,7 +254,7 @@ func (o *operator) warm(ctx context.Context, images []toWarm, problems []string)
 				r.Error = err.Error()
 			}
 			results[i] = r
-			if errors.Is(err, ErrUnreachable) { // the other images cannot be asked for either
+			if errors.Is(err, ErrUnreachable) { // requests for the other images would fail, too
 				return err
 			}
 			show.done(r)
@@ -273,16 +274,16 @@ func (o *operator) warm(ctx context.Context, images []toWarm, problems []string)
 	return warmFailure(results, problems)
 }
 
-// warmed is what dray warm prints with --json.
+// warmed is the output of dray warm with --json.
 type warmed struct {
 	Images []warmedImage `json:"images"`
-	// Problems are what the files name and dray could not read, each with its file and line.
+	// Problems are the problems with names in the files, each with its file and line.
 	Problems []string `json:"problems"`
 }
 
-// warmedImage is an image that dray was asked for. It is held as a whole if Error is empty.
+// warmedImage is the result for one image. If Error is empty, dray holds the whole image.
 type warmedImage struct {
-	// Image is the name that was asked for, and Platforms are its platforms; none means all.
+	// Image is the requested name, and Platforms are the requested platforms; none means all.
 	Image     string   `json:"image"`
 	Platforms []string `json:"platforms,omitempty"`
 	api.Warmth

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// barColumns is the width of the progress bar with its text. It fits all usual terminals.
+	// barColumns is the width of the progress bar with its text. A bar of this width fits all usual
+	// terminals.
 	barColumns = 79
 	barCells   = 20
 	// drawEvery is the least time between two drawings of the bar.
@@ -48,7 +49,7 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// problem prints a problem with what a file names.
+// problem prints a problem with a name in a file.
 func (p *warmProgress) problem(text string) {
 	if !p.json {
 		fmt.Fprintf(p.stderr, "dray: %s\n", text)
@@ -111,8 +112,8 @@ func (p *warmProgress) sums() (held, all, fetched int64) {
 	return held, all, fetched
 }
 
-// line returns the progress bar with its text, of at most barColumns columns. The size of images
-// that dray has not looked at yet is not known, so the bar may go back.
+// line returns the progress bar with its text, of at most barColumns columns. The size of an image
+// is unknown until dray has its manifest, so the bar may go back.
 func (p *warmProgress) line(now time.Time) string {
 	held, all, fetched := p.sums()
 	cells := 0

@@ -26,7 +26,7 @@ func (d Directories) Content() string { return filepath.Join(d.Cache, "content")
 func (d Directories) Queue() string { return filepath.Join(d.State, queueName) }
 
 // Hosted returns the directory in which a hosted upstream lists the manifests and tags of its
-// repositories. If upstream is "", it returns the directory above those of all hosted upstreams.
+// repositories. If upstream is "", it returns the parent of these directories.
 func (d Directories) Hosted(upstream string) string {
 	return filepath.Join(d.State, hostedName, upstream)
 }
@@ -34,7 +34,7 @@ func (d Directories) Hosted(upstream string) string {
 // Ledger returns the directory with the counts of savings. dray can work without these.
 func (d Directories) Ledger() string { return filepath.Join(d.State, "savings") }
 
-// History returns the directory with the records of what dray did. dray can work without these.
+// History returns the directory with samples of metrics over time. dray can work without these.
 func (d Directories) History() string { return filepath.Join(d.State, "history") }
 
 // Pins returns the parent of the pins' directory, or "" if the pins are with the blobs.
@@ -138,18 +138,19 @@ func empty(dir string) bool {
 	return len(entries) == 0 && (err == nil || os.IsNotExist(err))
 }
 
-// Held counts what exists in a state directory alone.
+// Held counts the content of a state directory that exists nowhere else.
 type Held struct{ Pushes, Repositories int }
 
 // Any reports whether one of the numbers is not 0.
 func (h Held) Any() bool { return h.Pushes+h.Repositories > 0 }
 
-// String returns both numbers, each with what it counts.
+// String returns both numbers as text for people.
 func (h Held) String() string {
 	return fmt.Sprintf("%d queued pushes and %d hosted repositories", h.Pushes, h.Repositories)
 }
 
-// Holds counts queued pushes and hosted repositories. A process may be using the directory.
+// Holds counts the queued pushes and the hosted repositories in the state directory. A process may
+// be using the directory.
 func (d Directories) Holds() (h Held, err error) {
 	pushes, err := queue.Read(d.Queue())
 	if err != nil {

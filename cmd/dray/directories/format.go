@@ -12,7 +12,7 @@ import (
 // kind is one of the two kinds of directories.
 type kind struct {
 	name string
-	// newest is the number of the format that this program writes, and oldest the lowest one that it
+	// newest is the number of the format that this program writes. oldest is the lowest number that it
 	// can read.
 	newest, oldest int
 }
@@ -30,7 +30,7 @@ func (k kind) file() string { return k.name + ".format" }
 type format struct {
 	Number int    `json:"format"`
 	By     string `json:"by"`              // the version of dray that first wrote this number
-	Other  string `json:"other,omitempty"` // the directory of the other kind; empty if it is the same one
+	Other  string `json:"other,omitempty"` // the directory of the other kind; empty if both kinds share one
 }
 
 // readFormat reads the format of a directory. It returns an error if this program cannot use the

@@ -73,7 +73,7 @@ func (d Directories) takeOver(log *slog.Logger) error {
 	return nil
 }
 
-// lockContent takes the lock of the cache, so that no other dray changes what is being moved.
+// lockContent locks the cache, so that no other dray changes the files while they are moved.
 func (d Directories) lockContent() (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(d.Content(), "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +108,7 @@ func (p part) move() error {
 	if err := copyTree(p.from, temp); err != nil {
 		return errors.Join(err, os.RemoveAll(temp))
 	}
-	if err := os.RemoveAll(p.to); err != nil { // it has nothing to lose
+	if err := os.RemoveAll(p.to); err != nil { // p.empty has found that this loses nothing
 		return err
 	}
 	if err := os.Rename(temp, p.to); err != nil {

@@ -21,23 +21,24 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// client is a client on this machine, as the doctor looks at it.
+// client is a client on this machine that the doctor checks.
 type client struct {
 	setup.Client
-	prefix string // that selects the registry in paths
+	prefix string // the prefix that selects the registry in paths
 	image  reference.Named
 
 	once sync.Once
-	base answered // to GET of /v2/
-	id   string   // of that request
+	base answered // the answer to GET /v2/
+	id   string   // X-Request-Id of all requests
 
 	transport *http.Transport
 }
 
-// clientFlags are the flags about a client.
+// clientFlags are the flags that describe a client.
 type clientFlags struct{ name, version, root string }
 
-// checks returns the checks of a client that should use the mirror at an address for an image.
+// checks returns the checks of a client that should pull an image through the mirror at an address.
+// end closes the connections that the checks opened.
 func (f clientFlags) checks(ctx context.Context, address, image string) (all []Check, end func(), err error) {
 	named, err := reference.ParseDockerRef(image)
 	if err != nil {
@@ -69,8 +70,8 @@ func (f clientFlags) checks(ctx context.Context, address, image string) (all []C
 	), c.transport.CloseIdleConnections, nil
 }
 
-// trusting returns the authorities of the system and those of files. Files that do not exist, or
-// have no certificates, add none.
+// trusting returns the authorities of the system and of the given files. It ignores files that do
+// not exist or have no certificates.
 func trusting(files []string) *x509.CertPool {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -84,13 +85,13 @@ func trusting(files []string) *x509.CertPool {
 	return pool
 }
 
-// setupHint is the command that mends the files of a client.
+// setupHint returns the command that corrects the files of the client.
 func (c *client) setupHint() string {
 	return fmt.Sprintf("run dray setup %s --url %s --registry %s --write", c.Name, c.URL, c.Registry)
 }
 
-// file says whether a file makes the client use the mirror. If the main file does, the client uses
-// the mirror for something.
+// file says whether a file makes the client use the mirror. main says that without this file, the
+// client does not use the mirror at all.
 func (c *client) file(f setup.File, main bool) Finding {
 	switch {
 	case f.Right:
@@ -107,8 +108,8 @@ func (c *client) file(f setup.File, main bool) Finding {
 	return failed(c.setupHint(), "%s does not send pulls from %s to the mirror", f.Path, c.Registry)
 }
 
-// greeting returns a check that looks at the answer to the request by which clients find out
-// whether they may use a registry. It is sent once.
+// greeting returns a check of the answer to GET /v2/, by which clients find out whether they may
+// use a registry. The checks share one such request.
 func (c *client) greeting(look func(answered) Finding) func(context.Context) Finding {
 	return func(ctx context.Context) Finding {
 		c.once.Do(func() {
@@ -120,7 +121,7 @@ func (c *client) greeting(look func(answered) Finding) func(context.Context) Fin
 	}
 }
 
-// send sends a request with the ID, and follows no redirect. The caller does not need the body.
+// send sends a request with the ID, and follows no redirect. The body of the response is closed.
 func (c *client) send(ctx context.Context, method, address string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
@@ -180,7 +181,7 @@ func (c *client) reached(a answered) Finding {
 	return ok("%s answers within %s", c.URL, a.took.Round(time.Millisecond))
 }
 
-// used says whether the answer is that of a dray, which sends the ID of a request back.
+// used says whether a dray has answered. A dray sends the ID of a request back.
 func (c *client) used(a answered) Finding {
 	switch {
 	case a.err != nil:
@@ -191,7 +192,7 @@ func (c *client) used(a answered) Finding {
 	return ok("dray confirms the request %s, which is in its log", c.id)
 }
 
-// manifest asks the mirror for the image as the client would.
+// manifest requests the manifest of the image from the mirror, as the client would.
 func (c *client) manifest(ctx context.Context) Finding {
 	address := c.manifestURL()
 	resp, err := c.send(ctx, http.MethodHead, address)
@@ -212,9 +213,9 @@ func (c *client) manifest(ctx context.Context) Finding {
 	return ok("a pull of %s gets %s from the mirror (X-Cache: %s)", c.image, resp.Header.Get("Docker-Content-Digest"), resp.Header.Get("X-Cache"))
 }
 
-// manifestURL is the address at which the client asks the mirror for the image. Docker does not
-// tell a mirror of Docker Hub which registry it means, containerd does by ns, and the others by the
-// path.
+// manifestURL returns the URL at which the client requests the manifest from the mirror. For images
+// of Docker Hub, Docker does not name the registry. containerd names it by ns, and other clients by
+// the path.
 func (c *client) manifestURL() string {
 	path, tag := reference.Path(c.image), "latest"
 	switch n := c.image.(type) {

@@ -25,30 +25,32 @@ import (
 	"dray/upstream/ecr"
 )
 
-// Options are what the doctor looks at, and by which means.
+// Options configure the subcommand.
 type Options struct {
 	Stdout  io.Writer
 	Environ []string
-	// Load returns the configuration that serve would use, and Notices the notices about it.
+	// Load returns the configuration that serve would use. Notices returns the notices about it.
 	Load    func() (config.Config, error)
 	Notices func(config.Config) []string
-	// Registries returns the upstreams, made as serve makes them. pushTo is the name of a repository
-	// in which an upload may be started, or empty.
+	// Registries returns the upstreams, made as serve makes them. pushTo names a repository in which
+	// the doctor may start an upload; empty means none.
 	Registries func(ctx context.Context, cfg config.Config, pushTo string) ([]Registry, error)
-	// Redis asks the Redis of the configuration. Identity asks AWS whom it takes dray for.
+	// Redis describes the Redis of the configuration.
 	Redis func(context.Context, config.Config) (Facts, error)
-	// Members names the members of the fleet that are alive, as Redis knows them.
+	// Members returns the members of the fleet that have a valid lease in Redis. Identity returns the
+	// ARN under which AWS knows dray.
 	Members  func(context.Context, config.Config) ([]fleet.Member, error)
 	Identity func(context.Context, config.Config) (string, error)
-	// Bucket asks for the bucket, and Path how this machine reaches the layers of ECR.
+	// Bucket describes the bucket. Path returns the network path by which this machine reaches the
+	// layers of ECR.
 	Bucket func(context.Context, config.Config) Bucket
 	Path   func(context.Context, config.Config) (ecr.Path, error)
 }
 
-// target is what the flags of the command say about a dray.
+// target has the flags that describe the dray to check.
 type target struct {
-	admin  string // address of the admin listener; empty for that of the configuration
-	pushTo string // name of a repository in which an upload may be started; empty for none
+	admin  string // address of the admin listener; empty means the address in the configuration
+	pushTo string // name of a repository in which the doctor may start an upload; empty means none
 }
 
 // Command returns the subcommand.
@@ -122,8 +124,8 @@ is no failure, and 4 otherwise.`,
 	return cmd
 }
 
-// Report makes the checks of a dray, none longer than the bound. address is that of the admin
-// listener, or empty for that of the configuration.
+// Report runs the checks of a dray, each for at most bound. address is the address of the admin
+// listener; empty means the address in the configuration.
 func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
 	checks, end := o.checks(ctx, target{admin: address})
 	defer end()
@@ -200,7 +202,7 @@ func notices(all []string) Finding {
 	return warning("a notice is about a setting that is valid and seldom intended", "%s", strings.Join(all, " "))
 }
 
-// print writes the findings by category, one in a line, each with its hint.
+// print writes the findings by category, each on a line, followed by its hint.
 func (o Options) print(r Report, asJSON bool) error {
 	if asJSON {
 		out := json.NewEncoder(o.Stdout)
@@ -229,7 +231,7 @@ func (o Options) print(r Report, asJSON bool) error {
 	return err
 }
 
-// count returns a number with what it counts.
+// count returns a number with a noun, such as "1 failure".
 func count(n int, what string) string {
 	if n != 1 {
 		what += "s"

@@ -1,5 +1,5 @@
-// Package doctor looks for what can keep dray, or a client of dray, from working on this machine,
-// and says what to do.
+// Package doctor looks for faults that can keep dray, or a client of dray, from working on this
+// machine, and says what to do.
 package doctor
 
 import (
@@ -18,16 +18,18 @@ const (
 	OK      Status = "ok"
 	Warning Status = "warning" // dray works, but not as well as it could, or not for long
 	Failed  Status = "failed"  // something does not work
-	Unknown Status = "unknown" // the check could not be made, or was not tried; this is no failure
+	Unknown Status = "unknown" // the check was not possible, or was not tried; this is no failure
 )
 
-// Finding is what a check found.
+// Finding is the result of a check.
 type Finding struct {
-	// Category groups findings. ID names what was looked at; it does not change between versions.
+	// Category groups findings. ID names the subject of the check; it does not change between
+	// versions.
 	Category string `json:"category"`
 	ID       string `json:"id"`
 	Status   Status `json:"status"`
-	// Text says what was found, and Hint what to do about it. Hint is empty if Status is OK.
+	// Text says what the check found, and Hint says what to do about it. Hint is empty if Status is
+	// OK.
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
 	// Doc is the page that explains the category, with its heading. It is empty if Status is OK.
@@ -37,7 +39,7 @@ type Finding struct {
 // Check is one check.
 type Check struct {
 	Category, ID string
-	// Run looks, and returns what it found. It sets neither Category nor ID. It returns soon after ctx
+	// Run makes the check and returns its finding, without Category and ID. It returns soon after ctx
 	// ends.
 	Run func(ctx context.Context) Finding
 }
@@ -79,7 +81,7 @@ func (c Check) within(ctx context.Context, bound time.Duration) Finding {
 	case f = <-done:
 	case <-ctx.Done():
 		select {
-		case f = <-done: // it ended with the context
+		case f = <-done: // the check ended because ctx has ended
 		case <-time.After(time.Second):
 			f = failed("try again with a longer --timeout", "no result within %s", bound)
 		}

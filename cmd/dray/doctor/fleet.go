@@ -12,11 +12,11 @@ import (
 	"dray/cache/fleet"
 )
 
-// dialPatience bounds the time until there is a connection to a member.
+// dialPatience bounds the time for a connection to one member.
 const dialPatience = 2 * time.Second
 
-// members says whether this machine can connect to all members of its fleet. own is the address at
-// which they find this one. The function ask names those that are alive.
+// members says whether this machine can connect to all members of its fleet. own is the address of
+// this member for other members. The function ask returns the members that are alive.
 func members(own string, ask func(context.Context) ([]fleet.Member, error)) Check {
 	return Check{"fleet", "fleet.members", func(ctx context.Context) Finding {
 		all, err := ask(ctx)
@@ -35,7 +35,7 @@ func members(own string, ask func(context.Context) ([]fleet.Member, error)) Chec
 					closed[i] = err.Error()
 					return
 				}
-				_ = conn.Close() // nothing was sent
+				_ = conn.Close() // the check sends nothing
 			})
 		}
 		dialing.Wait()

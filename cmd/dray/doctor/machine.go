@@ -15,18 +15,19 @@ import (
 )
 
 const (
-	// slowSync is how long it may take to sync a small file. Slower disks delay pushes that are
-	// acknowledged from here.
+	// slowSync is the longest time to sync a small file without a warning. Slower disks delay pushes
+	// with acknowledge: local.
 	slowSync = 100 * time.Millisecond
-	// fewInodes is how many files a cache of many images needs at least.
+	// fewInodes is the least number of free inodes without a warning. A cache of many images needs
+	// about this number.
 	fewInodes = 100_000
 )
 
-// space is the room in a file system.
+// space describes a file system: its free bytes, its inodes and its kind.
 type space struct {
 	free             int64
 	files, freeFiles uint64
-	kind             string // empty for what counts as a local disk
+	kind             string // empty for a local disk
 }
 
 // directory returns the checks of the cache directory.
@@ -80,7 +81,7 @@ func kind(dir string, s space) Finding {
 	return warning("use a local disk for cache.directory", "%s is on %s, which may be slow, or lack what dray needs of a disk", dir, s.kind)
 }
 
-// existing returns a directory, or the nearest one above it that exists.
+// existing returns dir, or its nearest parent that exists.
 func existing(dir string) (string, error) {
 	for {
 		info, err := os.Stat(dir)
@@ -115,8 +116,8 @@ func syncTime(dir string) Finding {
 	return syncFinding(dir, time.Since(began))
 }
 
-// sending says whether the kernel sends files of the cache as dray asks it to. The function try
-// makes a small file in a directory pass a pipe, as dray does before it sends a file.
+// sending says whether the kernel can splice files of the cache, as dray does to send them. The
+// function try moves a small file through a pipe, as dray does before it sends a file.
 func sending(dir string, try func(*os.File) error) Finding {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return unknown("dray serve creates it", "%s does not exist yet, so splice was not tried", dir)
@@ -155,7 +156,7 @@ func openFiles(limit func() (int, error)) Finding {
 	return ok("%d files may be open", n)
 }
 
-// memory compares the memory that dray may use with what the cache keeps there.
+// memory compares the memory that dray may use with the memory that the cache uses.
 func memory(limit int64, c config.Cache) Finding {
 	switch {
 	case limit == 0:
@@ -166,8 +167,7 @@ func memory(limit int64, c config.Cache) Finding {
 	return ok("the memory of this process is limited to %v", config.Bytes(limit))
 }
 
-// proxies says through which proxies dray connects. Requests to registries go through them. Their
-// passwords are left out.
+// proxies lists the proxies for dray's requests to registries, without their passwords.
 func proxies(environ []string) Finding {
 	var set []string
 	for _, v := range environ {
@@ -178,7 +178,7 @@ func proxies(environ []string) Finding {
 		}
 		if upper != "NO_PROXY" {
 			u, err := url.Parse(value)
-			if err != nil || u.Host == "" { // net/http takes a host and port for a URL, too
+			if err != nil || u.Host == "" { // net/http accepts a host and port as a URL, too
 				u, err = url.Parse("http://" + value)
 			}
 			if err != nil || u.Host == "" {

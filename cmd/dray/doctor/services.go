@@ -16,32 +16,34 @@ import (
 	"dray/upstream/ecr"
 )
 
-// mostSkew is how far the clock of this machine may be from that of a registry. AWS refuses
-// signatures that are 5 minutes off ("Signature Version 4", Eliminating skew).
+// mostSkew is the difference from a registry's clock that is a failure, and someSkew the difference
+// that is a warning. AWS refuses signatures that are 5 minutes off ("Signature Version 4",
+// Eliminating skew).
 const (
 	mostSkew = 5 * time.Minute
 	someSkew = 30 * time.Second
 )
 
-// Registry is an upstream, as the doctor asks it.
+// Registry is an upstream that the doctor checks.
 type Registry struct {
 	Name string
 	// Address is the address of the registry, up to /v2/.
 	Address string
-	// Transport is the upstream's own: it trusts the same authorities, and dials the same address.
+	// Transport is the transport that dray uses for the upstream, with the same authorities and
+	// address.
 	Transport interface {
 		http.RoundTripper
 		CloseIdleConnections()
 	}
-	// AWS says that dray's credentials are those that the AWS SDK finds.
+	// AWS says that dray uses the credentials that the AWS SDK finds.
 	AWS bool
-	// Layers is the URL of the host that sends its layers; empty if it is not known.
+	// Layers is the URL of the host that sends the registry's layers; empty if it is not known.
 	Layers string
-	// Quota asks how many pulls the registry still allows. A quota without a limit says that it states
-	// none. Quota is nil for registries that have none.
+	// Quota asks how many pulls the registry still allows; the limit is 0 if it states no quota. Quota
+	// is nil for registries that never have one.
 	Quota func(ctx context.Context) (Quota, error)
-	// Pushes says that clients push there. PushTo starts an upload and cancels it; it is nil if that
-	// was not asked for.
+	// Pushes says that clients may push to the upstream. PushTo starts an upload and cancels it. It is
+	// nil if the operator named no repository.
 	Pushes bool
 	PushTo func(ctx context.Context) error
 	// Hello sends the request by which clients find out whether they may use the registry, with dray's
@@ -49,14 +51,14 @@ type Registry struct {
 	Hello func(ctx context.Context) error
 }
 
-// answered is what a registry answers to one HEAD.
+// answered is the response to one request or its error, and the time that it took.
 type answered struct {
 	*http.Response
 	took time.Duration
 	err  error
 }
 
-// checks returns the checks of a registry. Two of them look at the same answer.
+// checks returns the checks of a registry. Two of the checks share one request.
 func (r Registry) checks() []Check {
 	id := "registry." + r.Name + "."
 	var once sync.Once
@@ -88,8 +90,8 @@ func (r Registry) checks() []Check {
 	return checks
 }
 
-// layers says whether the host of the layers answers. It refuses requests without a signature, and
-// that is an answer.
+// layers says whether the host of the layers answers. A refusal counts as an answer, because the
+// request has no signature.
 func (r Registry) layers(ctx context.Context) Finding {
 	resp, err := r.head(ctx, r.Layers)
 	switch {
@@ -101,11 +103,11 @@ func (r Registry) layers(ctx context.Context) Finding {
 	return ok("the host of the layers of the upstream %s answers", r.Name)
 }
 
-// Quota is how many pulls a registry still allows.
+// Quota has the number of pulls that a registry allows in a window, and the number that is left.
 type Quota struct {
 	Limit, Remaining int
 	Window           time.Duration
-	Source           string // the address or account whose pulls it counts; may be empty
+	Source           string // the address or account whose pulls the registry counts; may be empty
 }
 
 func (r Registry) quota(ctx context.Context) Finding {
@@ -154,7 +156,7 @@ func (r Registry) reachable(a answered) Finding {
 	return ok("the registry of the upstream %s answers within %s", r.Name, a.took.Round(time.Millisecond))
 }
 
-// unreachable says what to do about a registry that gave no answer.
+// unreachable says what to do about a registry that did not answer.
 func unreachable(err error) string {
 	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
 		return "write http:// before the host in url, if this registry has no TLS"
@@ -162,7 +164,7 @@ func unreachable(err error) string {
 	return "look at the name in url, the network, the proxy, and the authorities that dray trusts (tls.ca_file)"
 }
 
-// unusable says what to do about a registry that the credentials do not open.
+// unusable says what to do about a registry that dray cannot use with its credentials.
 func (r Registry) unusable(err error) string {
 	_, network := errors.AsType[*net.OpError](err)
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
@@ -199,11 +201,11 @@ func (r Registry) clock(a answered) Finding {
 	return ok("the clock agrees with that of the upstream %s", r.Name)
 }
 
-// Facts describes the Redis with the facts.
+// Facts describes the Redis in which dray stores facts.
 type Facts struct {
 	Version, Policy string
-	Took            time.Duration // of one command
-	Refused         error         // what dray needs of Redis and may not do
+	Took            time.Duration // the time for one command
+	Refused         error         // the error of a command that dray needs and Redis refuses
 }
 
 func redis(ask func(context.Context) (Facts, error)) Check {
@@ -225,13 +227,13 @@ func redis(ask func(context.Context) (Facts, error)) Check {
 
 // Bucket is the bucket that mirrors share.
 type Bucket struct {
-	Unreached   error    // why it cannot be used
-	Missing     []string // settings that it should have
-	Unsupported []string // settings that the store does not know
-	Unread      error    // why its settings are not known
+	Unreached   error    // why the bucket cannot be used
+	Missing     []string // settings that the bucket should have and does not have
+	Unsupported []string // settings that the store does not support
+	Unread      error    // why the settings cannot be read
 }
 
-// bucket returns the checks of the bucket. Both look at the same answers.
+// bucket returns the checks of the bucket. They share one call of ask.
 func bucket(ask func(context.Context) Bucket) []Check {
 	var once sync.Once
 	var b Bucket
@@ -265,10 +267,11 @@ func bucket(ask func(context.Context) Bucket) []Check {
 	}
 }
 
-// ErrNoAnswer is wrapped by the error of a question that got no answer, if dray needs none.
+// ErrNoAnswer is wrapped by an error if a service did not answer, and dray works without this
+// answer.
 var ErrNoAnswer = errors.New("no answer")
 
-// identity says whom AWS takes dray for.
+// identity reports the ARN under which AWS knows dray.
 func identity(who func(context.Context) (string, error)) Check {
 	return Check{"AWS", "aws.identity", func(ctx context.Context) Finding {
 		arn, err := who(ctx)
@@ -282,7 +285,7 @@ func identity(who func(context.Context) (string, error)) Check {
 	}}
 }
 
-// path says how layers of ECR come to this machine. They come from S3.
+// path says by which network path layers of ECR come from S3 to this machine.
 func path(find func(context.Context) (ecr.Path, error)) Check {
 	return Check{"AWS", "aws.path", func(ctx context.Context) Finding {
 		p, err := find(ctx)
@@ -324,7 +327,7 @@ func listener(l config.Listener) Check {
 	}}
 }
 
-// running says what a running dray knows of itself.
+// running reports the health of a running dray.
 func running(ready func(context.Context) (api.Readiness, error)) Check {
 	return Check{"dray", "dray.ready", func(ctx context.Context) Finding {
 		r, err := ready(ctx)

@@ -1,5 +1,5 @@
-// Package examine asks registries, Redis, AWS and the bucket what dray doctor wants to know, by the
-// clients that serve uses.
+// Package examine queries registries, Redis, AWS and the bucket for dray doctor. It uses the same
+// clients as serve.
 package examine
 
 import (
@@ -33,28 +33,28 @@ import (
 // pathPatience is the default of Parts.Patience.
 const pathPatience = 2500 * time.Millisecond
 
-// Parts are what the questions are asked by.
+// Parts make the clients for the queries.
 type Parts struct {
 	// AWS reads the configuration of the AWS SDK.
 	AWS func(context.Context) (aws.Config, error)
 	// Redis returns a store that is not connected yet.
 	Redis func(config.Metadata) (*redis.Store, error)
-	// LayerHost, if it is not empty, is a URL that stands for the hosts of the layers of ECR.
+	// LayerHost, if it is not empty, is a URL that replaces the hosts that send the layers of ECR.
 	LayerHost string
-	// EC2 is the URL of the EC2 API; empty for that of the region.
+	// EC2 is the URL of the EC2 API; empty means the URL for the region.
 	EC2 string
-	// Patience bounds the time to find out how layers are reached; 0 means 2.5 s.
+	// Patience bounds the time to find out the network path of layers; 0 means 2.5 s.
 	Patience time.Duration
 }
 
-// Options adds the questions to the options of the doctor.
+// Options sets the functions of o that query services.
 func (p Parts) Options(o doctor.Options) doctor.Options {
 	o.Registries, o.Redis, o.Members, o.Identity, o.Bucket, o.Path = p.registries, p.facts, p.members, p.identity, p.bucket, p.path
 	return o
 }
 
-// identity asks AWS whom it takes dray for. Without a region in the environment, it asks in that of
-// the first registry that needs credentials of AWS.
+// identity asks AWS for the ARN of dray. If the AWS configuration has no region, it asks in the
+// region of the first registry that needs credentials of AWS.
 func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) {
 	aws, err := p.AWS(ctx)
 	if err != nil {
@@ -72,8 +72,8 @@ func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) 
 	return arn, err
 }
 
-// path asks how this machine reaches the layers of ECR. Where there is no instance metadata, nobody
-// answers, so path does not wait for long.
+// path finds the network path by which this machine reaches the layers of ECR. On a machine without
+// instance metadata, the request for them gets no answer, so path waits only for a short time.
 func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 	var regions []string
 	for _, u := range cfg.Upstreams {
@@ -101,8 +101,8 @@ func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 	return found, err
 }
 
-// registries makes the clients of all registries. Nothing renews their tokens. pushTo is the name
-// of a repository in which an upload is started, or empty.
+// registries makes the clients of all registries. Their tokens are not renewed. pushTo names the
+// repository in which PushTo starts an upload; empty means none.
 func (p Parts) registries(ctx context.Context, cfg config.Config, pushTo string) (all []doctor.Registry, err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	session := sync.OnceValues(func() (*ecr.Session, error) {
@@ -139,8 +139,8 @@ func (p Parts) registries(ctx context.Context, cfg config.Config, pushTo string)
 	return all, err
 }
 
-// repositoryOf returns the upstream and the repository that a name means. Both are empty without a
-// name.
+// repositoryOf returns the upstream and the repository of a name. If the name is empty, both are
+// empty.
 func repositoryOf(cfg config.Config, name string) (upstream, repository string, err error) {
 	if name == "" {
 		return "", "", nil
@@ -156,8 +156,8 @@ func repositoryOf(cfg config.Config, name string) (upstream, repository string, 
 }
 
 // layers returns the URL of the host that sends the layers of a registry of ECR: a bucket of S3 in
-// its region (ECR user guide, "Amazon ECR interface VPC endpoints"). It is empty if the host is not
-// known, as in partitions of which the guide says nothing.
+// its region (ECR user guide, "Amazon ECR interface VPC endpoints"). The URL is empty if the host
+// is not known, as in partitions that the guide does not describe.
 func (p Parts) layers(u config.Upstream) string {
 	name, err := host.Parse(u.RegistryHost())
 	if err != nil || name.Public || u.Kind != config.KindECR {
@@ -176,18 +176,18 @@ func (p Parts) layers(u config.Upstream) string {
 	return fmt.Sprintf("https://prod-%s-starport-layer-bucket.s3.%s.%s/", name.Region, name.Region, domain)
 }
 
-// quota asks Docker Hub how many pulls are left, by the request that its documentation gives for
-// this (docs.docker.com, "Docker Hub pull usage and limits"). A HEAD does not count as a pull.
+// quota asks Docker Hub how many pulls are left, by the request in Docker's documentation
+// (docs.docker.com, "Docker Hub pull usage and limits"). A HEAD does not count as a pull.
 func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 	_, err := r.Client.StatManifest(ctx, upstream.Repo{Name: "ratelimitpreview/test"}, oci.Reference{Tag: "latest"}, oci.AnyManifest())
 	stated, ok := r.Limiter.OwnQuota()
 	if !ok {
-		return doctor.Quota{}, err // without an error, the registry states no quota
+		return doctor.Quota{}, err // if err is nil, the registry states no quota
 	}
 	return doctor.Quota{Limit: stated.Limit, Remaining: stated.Remaining, Window: stated.Window, Source: stated.Source}, nil
 }
 
-// errStarted ends an upload that has been started.
+// errStarted is the error by which startUpload cancels an upload that the registry has started.
 var errStarted = errors.New("the upload was started")
 
 // startUpload starts an upload and cancels it. It creates no repository.
@@ -199,8 +199,8 @@ func startUpload(ctx context.Context, client *upstream.Client, repo upstream.Rep
 	return errors.New(oci.AsError(err).Message)
 }
 
-// facts asks the Redis of a configuration for its version and its policy of eviction, and tries
-// what dray does there.
+// facts asks the Redis of a configuration for its version and its eviction policy, and tries the
+// commands that dray needs.
 func (p Parts) facts(ctx context.Context, cfg config.Config) (doctor.Facts, error) {
 	store, err := p.Redis(cfg.Metadata)
 	if err != nil {
@@ -225,7 +225,7 @@ func (p Parts) members(ctx context.Context, cfg config.Config) ([]fleet.Member, 
 	return store.Leases().Members(ctx)
 }
 
-// bucket asks for the bucket of a configuration, and for its settings.
+// bucket looks at the bucket of a configuration and its settings.
 func (p Parts) bucket(ctx context.Context, cfg config.Config) (b doctor.Bucket) {
 	aws, err := p.AWS(ctx)
 	if err != nil {

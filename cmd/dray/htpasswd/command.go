@@ -96,7 +96,7 @@ func checkUser(user string) error {
 	return nil
 }
 
-// password returns a random password, the one that a person types, or the first line of stdin.
+// password returns a random password, a password that a person types, or the first line of stdin.
 func (o options) password(stdin io.Reader, prompts io.Writer) (string, error) {
 	if o.generate {
 		return rand.Text(), nil
@@ -114,7 +114,7 @@ func (o options) password(stdin io.Reader, prompts io.Writer) (string, error) {
 	return "", errors.New("the password is empty; write it to standard input, or use --generate")
 }
 
-// ask asks twice for a password, because nobody sees what they type.
+// ask asks twice for a password, because the terminal does not show the typed letters.
 func ask(user string, prompts io.Writer, read func() ([]byte, error)) (string, error) {
 	var typed [2][]byte
 	for i, prompt := range []string{"Password for " + user + ": ", "The same again: "} {

@@ -14,7 +14,7 @@ import (
 // giveArgument says how to give a value to an argument of a Dockerfile.
 const giveArgument = "set --build-arg %s=VALUE"
 
-// readDockerfile finds the images that a build reads: those of FROM, of COPY --from and of RUN
+// readDockerfile finds the images that a build reads: the images in FROM, COPY --from and RUN
 // --mount, and the frontend that a syntax directive names.
 func (o Options) readDockerfile(text []byte, f *found) {
 	if name, _, at, ok := parser.DetectSyntax(text); ok && len(at) > 0 {
@@ -65,7 +65,7 @@ type build struct {
 	lex    *shell.Lex
 	target string    // empty if the images of the build have no platform
 	global variables // the arguments before the first FROM
-	stages []string  // the names of the stages so far in lower case; empty for a stage without one
+	stages []string  // the names of the stages so far, in lower case; "" for a stage without a name
 }
 
 func (b *build) read(n *parser.Node) {

@@ -13,20 +13,21 @@ import (
 
 // Image is an image that a file names.
 type Image struct {
-	// Name is the reference. From a list, it is as written there. From other files, it is the full
-	// name that Docker and Kubernetes make of a short one, such as docker.io/library/alpine:latest.
+	// Name is the reference. A name from a list is unchanged. A name from another file is the full
+	// name, such as docker.io/library/alpine:latest for alpine, as Docker and Kubernetes complete it.
 	Name string
-	// Platform is the platform that the file asks for, such as linux/arm64; empty if it asks for none.
+	// Platform is the platform that the file asks for, such as linux/arm64; empty if the file names
+	// none.
 	Platform string
 	// Line is the number of the line that names the image first, from 1.
 	Line int
 }
 
-// Options give the values of the variables in files.
+// Options have the values of the variables in files.
 type Options struct {
-	// Targets are the platforms that a Dockerfile is built for, such as linux/arm64. The Dockerfile
-	// is read once for each. If there are none, it is read for Host, and only images whose FROM
-	// states a platform have one.
+	// Targets are the platforms that a Dockerfile is built for, such as linux/arm64. Read reads the
+	// Dockerfile once for each. Without Targets, Read reads it once, for Host, and the Platform of an
+	// image is empty unless FROM states one.
 	Targets []string
 	// Host is the platform of this machine: BUILDPLATFORM in a Dockerfile.
 	Host string
@@ -36,12 +37,13 @@ type Options struct {
 	Environment []string
 }
 
-// maxValue bounds the length of a value with variables, in bytes. Without the bound, a chain of
-// values that each double the one before would fill the memory.
+// maxValue bounds the length of a value with variables, in bytes. Without the bound, values that
+// each contain the previous value twice could fill the memory.
 const maxValue = 4096
 
-// Read returns the images that a file names, each once, and the problems with other names. Each
-// problem begins with the number of its line. Read tells the kind of file by its content.
+// Read returns the images that a file names, each once, and the problems with names that it cannot
+// use. Each problem begins with the number of its line. Read recognises the kind of file by its
+// content.
 func Read(text []byte, o Options) (images []Image, problems []error) {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	f := &found{seen: map[Image]bool{}, said: map[string]bool{}}
@@ -99,11 +101,11 @@ func readList(text []byte, f *found) {
 	}
 }
 
-// found collects what a file names.
+// found collects the images that a file names.
 type found struct {
 	images   []Image
 	problems []error
-	seen     map[Image]bool // without their lines
+	seen     map[Image]bool // the keys have no Line
 	said     map[string]bool
 }
 
@@ -144,14 +146,15 @@ func (v variables) Get(name string) (string, bool) {
 }
 
 // Keys implements shell.EnvGetter.
-func (v variables) Keys() []string { return nil } // only error messages of the package shell use them
+func (v variables) Keys() []string { return nil } // the package shell needs keys only for error messages
 
 var errLong = errors.New("a value is too long")
 
 // plainVariable is a variable without a default.
 var plainVariable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
 
-// expand replaces the variables in a word. The format in how says how to give a missing variable.
+// expand replaces the variables in a word. how is the format of the advice about a missing
+// variable.
 func (v variables) expand(lex *shell.Lex, word, how string) (string, error) {
 	if len(word) > maxValue {
 		return "", errLong

@@ -61,13 +61,13 @@ type yamlReader struct {
 	any         bool // some mapping has an image key
 }
 
-// walk looks for image keys. It does not follow aliases, because it finds their targets where these
-// are written.
+// walk looks for image keys. It does not follow aliases, because it also comes to the nodes to
+// which they refer.
 func (r *yamlReader) walk(n *yaml.Node) {
 	if n.Kind == yaml.MappingNode {
 		if image := member(n, "image"); image != nil {
 			r.any = true
-			if build := member(n, "build"); empty(build) { // Compose builds an image with this key
+			if build := member(n, "build"); empty(build) { // with this key, Compose builds the image
 				r.image(image, r.text(member(n, "platform")))
 			}
 		}
@@ -96,7 +96,7 @@ func (r *yamlReader) image(n *yaml.Node, platform string) {
 	}
 }
 
-// parts reads an image whose name is split into several keys, as the values of Helm charts have it.
+// parts reads an image whose name is split into several keys, as in the values of Helm charts.
 func (r *yamlReader) parts(n *yaml.Node, platform string) {
 	name := r.text(member(n, "repository"))
 	if name == "" {

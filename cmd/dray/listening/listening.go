@@ -1,5 +1,5 @@
 // Package listening serves the listeners of a program, and stops them in steps. The program first
-// says that it is stopping, then goes on serving for a while, and then ends.
+// reports that it is stopping, then goes on serving for a while, and then ends.
 package listening
 
 import (
@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Server answers on one address. It is a wire.Server, except in tests.
+// Server answers requests on one address. It is a wire.Server or a member of a fleet, except in
+// tests.
 type Server interface {
 	// Listen opens the address.
 	Listen(ctx context.Context) (net.Listener, error)
@@ -41,7 +42,7 @@ type Listeners struct {
 }
 
 // Ready returns an error once the program has been asked to stop. /readyz then fails, so load
-// balancers send requests elsewhere. dray still serves the requests that come.
+// balancers send requests elsewhere. dray still serves requests that arrive.
 func (l *Listeners) Ready(context.Context) error {
 	if l.stopping.Load() {
 		return errors.New("dray is stopping")
@@ -65,7 +66,7 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	defer closeBack()
 	defer closeFront()
 	select {
-	case <-running.Done(): // something has failed, and a pause would only hide that
+	case <-running.Done(): // a server or inner has failed, so there is no pause
 		l.stopping.Store(true)
 	case <-ctx.Done():
 		again, forget := l.again()
@@ -84,7 +85,7 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	return errors.Join(err, back.Wait())
 }
 
-// listen opens the listeners of all servers, or none.
+// listen opens the listeners of all servers. After an error, it has closed those that it opened.
 func listen(ctx context.Context, servers []Server) (all []net.Listener, err error) {
 	for _, s := range servers {
 		ln, err := s.Listen(ctx)
@@ -115,7 +116,7 @@ func start(ctx context.Context, fail func(), servers []Server, on []net.Listener
 	return group, stop
 }
 
-// pause says that dray is stopping, and waits until the pause is over.
+// pause makes Ready fail, and waits until the pause is over or a context ends.
 func (l *Listeners) pause(running, again context.Context) {
 	l.stopping.Store(true)
 	l.Log.Info("stopping", "pause", l.Pause)

@@ -1,3 +1,3 @@
-// Package logbuffer holds back lines of the access log for a moment, and keeps all lines of the log
-// in order.
+// Package logbuffer buffers lines of the access log for a short time, and keeps all lines of the
+// log in order.
 package logbuffer

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The buffer of a logBuffer is written out when it has maxBuffered bytes, and flushDelay after its
-// first byte at the latest.
+// A logBuffer writes its buffer out when the buffer has maxBuffered bytes, and at the latest
+// flushDelay after the first byte.
 const (
 	maxBuffered = 32 << 10
 	flushDelay  = 100 * time.Millisecond
@@ -16,8 +16,8 @@ const (
 
 // logBuffer writes the log. A hit in the cache can cost less than the system call that writes its
 // line in the access log. So a [bufferedLog] only adds its lines to the buffer. The method Write of
-// logBuffer itself writes a line at once, after the lines in the buffer. A process that is killed
-// loses the buffer.
+// logBuffer itself writes a line at once, after the lines in the buffer. If the process is killed,
+// the lines in the buffer are lost.
 type logBuffer struct {
 	to io.Writer
 
@@ -93,7 +93,7 @@ func (l *logBuffer) close() {
 		l.timer.Stop()
 	}
 	l.mu.Unlock()
-	_ = l.flush() // an error of the log could only be logged
+	_ = l.flush() // there is no other place to report an error of the log
 }
 
 // logHandler is the handler of the program's log, which writes each line at once. Its field

@@ -1,2 +1,2 @@
-// Package manual makes manual pages from subcommands, so that they say what the help says.
+// Package manual makes manual pages from subcommands, so that the pages have the text of the help.
 package manual

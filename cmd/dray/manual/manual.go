@@ -34,7 +34,7 @@ func Command() *cobra.Command {
 }
 
 // Pages returns the pages of a command and its subcommands, by the names of their files. It leaves
-// out hidden subcommands, and those that cobra adds.
+// out hidden subcommands, and the subcommands that cobra adds.
 func Pages(cmd *cobra.Command) map[string]string {
 	pages := map[string]string{name(cmd) + ".1": page(cmd)}
 	for _, sub := range subcommands(cmd) {

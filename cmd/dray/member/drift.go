@@ -14,10 +14,10 @@ import (
 	"dray/cache/fleet"
 )
 
-// drift knows which upstreams are other registries, or have other rights, at other members.
+// drift records for which upstreams other members have another registry or other rights.
 type drift struct {
 	log   *slog.Logger
-	where atomic.Pointer[map[string][]string] // the members where it differs, by upstream
+	where atomic.Pointer[map[string][]string] // the members whose upstream differs, by the name of the upstream
 	gauge *prometheus.GaugeVec
 }
 
@@ -29,7 +29,8 @@ func newDrift(log *slog.Logger) *drift {
 	return d
 }
 
-// compare compares the upstreams of the member self with those of all others. It logs each change.
+// compare compares the upstreams of the member self with the upstreams of all other members. It
+// logs each change of the result.
 func (d *drift) compare(self string, live []fleet.Member) {
 	before, now := *d.where.Load(), map[string][]string{}
 	for _, differs := range fleet.DriftOf(self, live) {
@@ -57,8 +58,8 @@ func (d *drift) compare(self string, live []fleet.Member) {
 	}
 }
 
-// Differs returns the members where an upstream is another registry, or has other rights, for
-// people. m may be nil.
+// Differs returns the members whose upstream of this name is another registry or has other rights,
+// as text for people. m may be nil.
 func (m *Member) Differs(upstream string) []string {
 	if m == nil {
 		return nil
@@ -66,8 +67,8 @@ func (m *Member) Differs(upstream string) []string {
 	return (*m.drift.where.Load())[upstream]
 }
 
-// compareEvery is how often a member looks for drift. Others show their upstreams when they renew
-// their leases.
+// compareEvery is the interval at which a member looks for drift. Other members publish their
+// upstreams when they renew their leases.
 const compareEvery = time.Second
 
 // watch looks for drift until ctx ends.

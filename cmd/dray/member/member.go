@@ -29,19 +29,19 @@ import (
 	"dray/mirror/writer"
 )
 
-// Options are what a member is made of.
+// Options configure a member.
 type Options struct {
 	Config config.Config
 	Leases fleet.Leases
 	Claims fleet.Claims
 	Shares fleet.Shares
 	Cache  *cache.Cache
-	// Version is that of the program.
+	// Version is the version of the program.
 	Version string
-	// Zone finds the zone of this machine if the configuration names none, while members work already.
-	// nil means that there is none.
+	// Zone finds the zone of this machine if the configuration names none. The member works already
+	// while Zone runs. If Zone is nil, the member has no zone.
 	Zone func(context.Context) (string, error)
-	// Metrics are those of the program.
+	// Metrics has the metrics of the program.
 	Metrics  prometheus.Gatherer
 	Patience fleet.Patience
 	Logger   *slog.Logger
@@ -64,9 +64,9 @@ type Member struct {
 	log       *slog.Logger
 }
 
-// New returns the member, which asks nobody yet, or nil if the configuration has no fleet. It reads
-// the secret, and the ID of this member, which it creates in the state directory at the first
-// start.
+// New returns the member, or nil if the configuration has no fleet. The member sends no request
+// yet. New reads the secret and the ID of this member. At the first start, it creates the ID in the
+// state directory.
 func New(o Options) (*Member, error) {
 	c := o.Config.Fleet
 	if !c.On(o.Config.Metadata) {
@@ -100,8 +100,8 @@ func New(o Options) (*Member, error) {
 	return m, nil
 }
 
-// Writers returns what the members need to work on pushes together, or nil without a fleet. m may
-// be nil.
+// Writers returns the options by which members work on pushes together, or nil without a fleet. m
+// may be nil.
 func (m *Member) Writers() *writer.Options {
 	if m == nil {
 		return nil
@@ -109,7 +109,7 @@ func (m *Member) Writers() *writer.Options {
 	return &m.writers
 }
 
-// Answer has w answer the requests about pushes of other members. It is called before Serve. m may
+// Answer makes w answer the requests of other members about pushes. Call Answer before Serve. m may
 // be nil.
 func (m *Member) Answer(w *writer.Writers) {
 	if m != nil {
@@ -127,8 +127,8 @@ func (m *Member) Collectors() []prometheus.Collector {
 	return all
 }
 
-// Run is [fleet.Fleet.Run]. Meanwhile it finds the zone of this member, shares ceilings with other
-// members, and looks for drift.
+// Run calls [fleet.Fleet.Run]. Meanwhile, it finds the zone of this member, shares ceilings with
+// other members, and looks for drift.
 func (m *Member) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	defer others.Wait()
@@ -141,7 +141,7 @@ func (m *Member) Run(ctx context.Context) error {
 // zonePauses are the pauses before a member looks for its zone again.
 var zonePauses = []time.Duration{10 * time.Second, time.Minute}
 
-// placed finds the zone of this member, if it is not configured.
+// placed finds the zone of this member, unless the zone is configured.
 func (m *Member) placed(ctx context.Context) {
 	if m.findZone == nil {
 		return
@@ -169,7 +169,7 @@ func (m *Member) placed(ctx context.Context) {
 	}
 }
 
-// Part returns this dray's part in the fleet, or nil without one. m may be nil.
+// Part returns the fleet.Fleet of this member, or nil without a fleet. m may be nil.
 func (m *Member) Part() *fleet.Fleet {
 	if m == nil {
 		return nil

@@ -20,18 +20,17 @@ import (
 )
 
 const (
-	// statePath is the path at which a member tells other members its state.
+	// statePath is the path at which a member serves its state to other members.
 	statePath = "/state"
-	// statePatience is how long a member may take to tell its state.
+	// statePatience is the time within which a member has to send its state.
 	statePatience = 500 * time.Millisecond
-	// mostState bounds the length of that answer, in bytes.
+	// mostState bounds the length of a member's state, in bytes.
 	mostState = 4 << 20
-	// mostStreams bounds how many streams a member tells of.
+	// mostStreams bounds the number of streams in a member's state.
 	mostStreams = 1000
 )
 
-// Endpoints returns the part of the API of the admin listener that is about the fleet. m may be
-// nil.
+// Endpoints returns the endpoints about the fleet for the admin listener. m may be nil.
 func (m *Member) Endpoints() []admin.Endpoint {
 	return []admin.Endpoint{admin.Query("fleet", func(ctx context.Context, _ url.Values) (api.Fleet, error) {
 		if m == nil {
@@ -41,7 +40,7 @@ func (m *Member) Endpoints() []admin.Endpoint {
 	})}
 }
 
-// Reporter returns what asks all members for their state, or nil if m is nil.
+// Reporter returns a function that asks all members for their state, or nil if m is nil.
 func (m *Member) Reporter() func(context.Context) (api.Fleet, error) {
 	if m == nil {
 		return nil
@@ -58,7 +57,7 @@ func (m *Member) report(ctx context.Context) (all api.Fleet) {
 		all.Failure = err.Error()
 		members = m.Live()
 	}
-	if own := func(to fleet.Member) bool { return to.ID == m.id }; !slices.ContainsFunc(members, own) { // Redis may have lost it
+	if own := func(to fleet.Member) bool { return to.ID == m.id }; !slices.ContainsFunc(members, own) { // Redis may have lost the lease of this member
 		known := m.Live()
 		members = append(members, known[slices.IndexFunc(known, own)])
 		slices.SortFunc(members, func(a, b fleet.Member) int { return cmp.Compare(a.ID, b.ID) })
@@ -129,7 +128,7 @@ func (m *Member) state() (api.FleetState, error) {
 	return s, nil
 }
 
-// serveState tells another member the state of this one.
+// serveState sends the state of this member to another member.
 func (m *Member) serveState(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		http.Error(w, "not a request of a member", http.StatusMethodNotAllowed)

@@ -15,7 +15,8 @@ import (
 	"dray/upstream"
 )
 
-// upstreams are the upstreams of a configuration that are registries, as members compare them.
+// upstreams has the identities of the upstreams that are registries. Members compare these
+// identities.
 type upstreams struct {
 	identities map[string]string   // by name
 	names      map[string][]string // by identity
@@ -26,7 +27,7 @@ func upstreamsOf(c config.Config) *upstreams {
 	all := &upstreams{identities: map[string]string{}, names: map[string][]string{}}
 	for _, u := range c.Upstreams {
 		if u.Kind == config.KindLocal {
-			continue // each dray has content of its own
+			continue // each dray has hosted content of its own
 		}
 		id := identityOf(u)
 		all.identities[u.Name] = id
@@ -40,10 +41,11 @@ func upstreamsOf(c config.Config) *upstreams {
 	return all
 }
 
-// identityOf returns what a registry is to members: where it is, and with whose rights dray asks
-// it. It does not depend on the password, which members may replace one after the other, and has
-// nothing that is secret. It also does not depend on the fleet's secret, because members that
-// replace that one after the other have to go on to hide each other's old tags.
+// identityOf returns a hash of the registry's kind, URL and prefix, and of the user or role whose
+// rights dray has there. The hash contains no secret. It does not depend on the password, because
+// members may replace the password one after the other. It does not depend on the fleet's secret
+// either: while members replace that secret one after the other, they still have to hide each
+// other's old tags.
 func identityOf(u config.Upstream) string {
 	whose := []string{"anonymous"}
 	switch {
@@ -55,15 +57,15 @@ func identityOf(u config.Upstream) string {
 	return hash(append([]string{string(u.Kind), strings.TrimSuffix(u.URL, "/"), strings.Trim(u.RepositoryPrefix, "/")}, whose...)...)
 }
 
-// hash returns 26 letters and digits that stand for a list of texts.
+// hash returns a hash of a list of texts, as 26 letters and digits.
 func hash(texts ...string) string {
 	text, _ := json.Marshal(texts) // never fails for texts
 	sum := sha256.Sum256(append([]byte("dray upstream 1\n"), text...))
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
-// Use makes the member compare the upstreams of a configuration from now on, and share the ceilings
-// of their limiters, which are given by name. m may be nil.
+// Use makes the member compare the upstreams of c from now on, and share the ceilings of their
+// limiters. limiters has these by the name of the upstream. m may be nil.
 func (m *Member) Use(c config.Config, limiters map[string]*upstream.Limiter) {
 	if m == nil {
 		return
@@ -77,7 +79,7 @@ func (m *Member) Use(c config.Config, limiters map[string]*upstream.Limiter) {
 	m.ceilings.Use(shared)
 }
 
-// shown returns what other members see of the upstreams.
+// shown returns the description of the upstreams for other members.
 func (m *Member) shown() fleet.Upstreams {
 	var all []fleet.Upstream
 	identities := m.upstreams.Load().identities
@@ -87,7 +89,8 @@ func (m *Member) shown() fleet.Upstreams {
 	return fleet.NewUpstreams(all)
 }
 
-// Facts returns the facts of the fleet in a store, or without a fleet the store. m may be nil.
+// Facts returns a store of the facts that the fleet shares in s. Without a fleet, it returns s
+// itself. m may be nil.
 func (m *Member) Facts(s meta.Store) meta.Store {
 	if m == nil {
 		return s

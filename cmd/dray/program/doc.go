@@ -1,4 +1,5 @@
-// Package program is what the programs named dray have in common: the root of their subcommands,
-// their exit codes, their version, and how they print an error. One is the mirror with all
-// subcommands (cmd/dray); the other has only those that ask a running mirror (cmd/dray/remote).
+// Package program has the code that both programs named dray share: the root of the subcommands,
+// the exit codes, the version, and the printing of errors. One program is the mirror with all
+// subcommands (cmd/dray). The other program has only the subcommands that query a running mirror
+// (cmd/dray/remote).
 package program

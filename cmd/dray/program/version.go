@@ -28,8 +28,8 @@ func VersionCommand(stdout io.Writer) *cobra.Command {
 	}
 }
 
-// Version returns the version of a release. Otherwise it returns the module version or the
-// revision that the toolchain recorded in the binary.
+// Version returns the version of the release. If the program is not a release, Version returns the
+// module version or the revision that the toolchain recorded in the binary.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -31,13 +31,13 @@ import (
 type Registry struct {
 	*repository.Upstream
 	Client     *upstream.Client
-	From       config.Upstream // the settings that it was made from
-	Gone       atomic.Bool     // a reload has removed or replaced it
+	From       config.Upstream // the settings of the upstream
+	Gone       atomic.Bool     // whether a reload has removed or replaced the registry
 	Breaker    *upstream.Breaker
 	Limiter    *upstream.Limiter
 	Tokens     *ecr.Tokens // nil unless the credentials come from AWS
 	Transport  *watched.Transport
-	Hello      func(context.Context) error // requests /v2/, the base of the API
+	Hello      func(context.Context) error // sends GET /v2/
 	Collectors []prometheus.Collector
 }
 
@@ -46,8 +46,9 @@ func userAgent() string { return "dray/" + program.Version() }
 
 // Connect makes the client of one registry and wraps it. It sends no request. From the network up,
 // the layers are the transport (which adds credentials), the client and the breaker. Above the
-// breaker, one layer retries reads, and another creates repositories that writes find missing. The
-// function aws returns the session with AWS. It is called only if the credentials come from AWS.
+// breaker, one layer retries reads, and another creates repositories that are missing at a write.
+// The function aws returns the session with AWS. Connect calls it only if the credentials come from
+// AWS.
 func Connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
 	r, err := open(u, aws, log)
 	if err != nil {
@@ -167,7 +168,7 @@ func (r *Registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	r.Collectors = append(r.Collectors, retrying.Collectors()...)
 }
 
-// QuirksOf returns the peculiarities of the registry of an upstream.
+// QuirksOf returns the quirks of an upstream's registry.
 func QuirksOf(u config.Upstream) upstream.Quirks {
 	switch u.Kind {
 	case config.KindECR:
@@ -215,8 +216,8 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 }
 
 // buildTransport makes the transport of an upstream. If ca_file is set, the transport also trusts
-// the authorities in it. If address is set, the transport dials that in place of the registry's
-// host. After a redirect to another host, it dials that host.
+// the authorities in it. If address is set, the transport dials it in place of the registry's host.
+// After a redirect to another host, the transport dials that other host.
 func buildTransport(u config.Upstream, base *url.URL, log *slog.Logger) (*watched.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
@@ -233,7 +234,7 @@ func (r *Registry) Healthy(context.Context) error {
 		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
 	}
 	if r.Tokens != nil {
-		// dray fetches the token for the first request. To have no token before that is no error.
+		// dray fetches the token for the first request. Before that, a missing token is no error.
 		if h := r.Tokens.Health(); !h.Healthy && h.LastError != nil {
 			return fmt.Errorf("no valid token: %w", h.LastError)
 		}

@@ -1,4 +1,4 @@
-// Package reload lets a running dray take over another configuration.
+// Package reload makes a running dray use another configuration.
 //
 // Invariants:
 //   - One reload runs at a time, and none after [Reloader.Stop].

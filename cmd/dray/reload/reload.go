@@ -16,7 +16,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Source is where configurations come from.
+// Source reads configurations.
 type Source struct {
 	// Load reads the configuration again, with the environment variables of the process. Its error
 	// lists all problems.
@@ -34,8 +34,8 @@ type Options struct {
 	Running config.Config
 	// Check returns the problems of a configuration that mixes running values and new ones.
 	Check func(config.Config) error
-	// Apply makes the program use a configuration that Check has accepted. After an error, the program
-	// is as before.
+	// Apply makes the program use a configuration that Check has accepted. After an error, nothing has
+	// changed.
 	Apply  func(context.Context, config.Config) error
 	Logger *slog.Logger
 }
@@ -74,7 +74,7 @@ func (r *Reloader) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{r.successful, r.timestamp}
 }
 
-// Stop refuses further reloads, and waits until a running one has ended.
+// Stop makes further reloads fail, and waits until a running reload has ended.
 func (r *Reloader) Stop() {
 	r.stopping.Store(true)
 	r.mu.Lock()
@@ -93,8 +93,8 @@ func (r *Reloader) OnSignals(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// Reload reads and applies the configuration, even if ctx ends, and logs the result. An error has
-// the type *[api.Error], lists all problems, and means that nothing has changed.
+// Reload reads and applies the configuration, even if ctx ends, and logs the result. Its error is
+// an *[api.Error] that lists all problems. After an error, nothing has changed.
 func (r *Reloader) Reload(ctx context.Context) (api.Reloaded, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,7 +138,7 @@ func (r *Reloader) reload(ctx context.Context) (api.Reloaded, error) {
 	return done, nil
 }
 
-// news returns the notices about a configuration, without those that the running one has, too.
+// news returns the notices about a configuration that the running configuration does not have.
 func (r *Reloader) news(file config.Config) []string {
 	former := r.o.Notices(r.running)
 	return slices.DeleteFunc(r.o.Notices(file), func(n string) bool { return slices.Contains(former, n) })

@@ -1,6 +1,6 @@
-// Command remote is dray for machines that run no mirror: it has the subcommands that ask a running
-// dray, and no others. It builds for systems on which the mirror itself is not tested. Its releases
-// are called dray, too.
+// Command remote is dray for machines that run no mirror: it has only the subcommands that query a
+// running dray. It also builds for systems on which the mirror is not tested. In releases, its name
+// is dray, too.
 package main
 
 import (

@@ -29,7 +29,7 @@ func File(path string, text []byte, old fs.FileInfo, mode fs.FileMode) error {
 	return os.Rename(f.Name(), path)
 }
 
-// giveTo gives a file to the owner of the file that it replaces.
+// giveTo sets the owner of f to the owner of the file that f replaces.
 func giveTo(f *os.File, old fs.FileInfo) error {
 	stat, ok := old.Sys().(*syscall.Stat_t)
 	if !ok {

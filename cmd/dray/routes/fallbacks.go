@@ -10,8 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// CheckFallbacks adds the problems of fallbacks to k. A fallback has to be another upstream, with a
-// registry and without fallbacks of its own.
+// CheckFallbacks adds the problems of fallbacks to k. A fallback has to be another upstream that
+// has a registry and no fallbacks.
 func CheckFallbacks(c config.Config, k *config.Report) {
 	var known []string
 	for _, u := range c.Upstreams {
@@ -42,7 +42,7 @@ func CheckFallbacks(c config.Config, k *config.Report) {
 	}
 }
 
-// named returns the upstream with a name, or nil.
+// named returns the upstream with the given name, or nil.
 func named(c config.Config, name string) *config.Upstream {
 	i := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == name })
 	if i < 0 {
@@ -69,7 +69,7 @@ func FallbackNotices(c config.Config) (notices []string) {
 	return notices
 }
 
-// ConnectFallbacks sets the fallbacks of upstreams, which the valid settings in from give. The
+// ConnectFallbacks sets the fallbacks of the upstreams in from, whose settings are valid. The
 // parameter upstreams has these upstreams and all their fallbacks.
 func ConnectFallbacks(from []config.Upstream, upstreams []*repository.Upstream) {
 	byName := map[string]*repository.Upstream{}

@@ -1,4 +1,4 @@
-// Package routes makes, from the configuration, the tables that find the repository of a name.
+// Package routes makes the tables by which dray finds the repository for a name.
 package routes
 
 import (
@@ -14,7 +14,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Of makes the routes of a listener, in the order of its upstreams.
+// Of returns the routes of a listener, in the order of its upstreams.
 func Of(c config.Config, l config.Listener) *route.Table {
 	r := &route.Table{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
@@ -79,7 +79,7 @@ func Own(l config.Listener, r *route.Table) []string {
 	return own
 }
 
-// Parse returns the image that a text names. Its errors have a code of the operators' API.
+// Parse returns the image that a text names. Its errors have codes of the API for operators.
 func (n Names) Parse(text string) (inventory.Name, error) {
 	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
 		d, err := oci.ParseDigest(text)

@@ -1,4 +1,4 @@
-// Package services makes, from the configuration, the services and programs that dray calls.
+// Package services makes the services and programs that dray calls, from the configuration.
 package services
 
 import (
@@ -13,7 +13,7 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// Of returns a service with the URL, the headers and the key that c or its files give.
+// Of returns a service. Its URL, headers and key come from c or from the files that c names.
 func Of(c config.Service, files watched.Source) (webhook.Service, error) {
 	url, err := watched.Value(files, c.URLFile, parseURL, c.URL.Reveal())
 	if err != nil {
@@ -44,7 +44,7 @@ func parseURL(text []byte) (string, error) {
 	return url, webhook.CheckURL(url)
 }
 
-// Variables returns a function that gives the environment variables of a program. A variable in
+// Variables returns a function that returns the environment variables of a program. A variable in
 // environment_file replaces the one with the same name in the configuration.
 func Variables(c config.ExecCheck, files watched.Source) (func() []string, error) {
 	changing, err := watched.Value(files, c.EnvironmentFile, watched.ParseVariables, nil)

@@ -42,15 +42,15 @@ func (a *Account) Replace(cfg config.Config) {
 		OtherZones: float64(cfg.Savings.OtherZonePercent) / 100,
 	}
 	for i, u := range cfg.Upstreams {
-		if u.Kind != config.KindLocal { // no registry has what it stores, so it saves nothing
+		if u.Kind != config.KindLocal { // clients could get its content nowhere else, so it saves nothing
 			t.Upstreams = append(t.Upstreams, savings.Upstream{Name: u.Name, Key: config.At("upstreams", i), Path: savings.Path(u.Savings.Path), Price: u.Savings.Price, Region: registryRegion(u)})
 		}
 	}
 	a.terms.Store(&t)
 }
 
-// regionOf returns the region of dray and its clients: the configured one, or that of the first
-// upstream of kind ecr, or "".
+// regionOf returns the region of dray and its clients: the configured region, or the region of the
+// first upstream of kind ecr, or "".
 func regionOf(cfg config.Config) string {
 	if i := slices.IndexFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Kind == config.KindECR }); i >= 0 && cfg.Savings.Region == "" {
 		return registryRegion(cfg.Upstreams[i])
@@ -58,7 +58,8 @@ func regionOf(cfg config.Config) string {
 	return cfg.Savings.Region
 }
 
-// registryRegion returns the region of a private registry of Amazon ECR, and "" for others.
+// registryRegion returns the region of a private registry of Amazon ECR, or "" for any other
+// registry.
 func registryRegion(u config.Upstream) string {
 	name, err := host.Parse(u.RegistryHost())
 	if err != nil || name.Public {
@@ -67,16 +68,16 @@ func registryRegion(u config.Upstream) string {
 	return name.Region
 }
 
-// RecentDays is how many days the metrics of the savings cover. The rates at which upstreams send,
-// which a bill needs to calculate the time saved, come from as many days. MaxDays bounds the days
-// of a bill.
+// RecentDays is the number of days that the metrics of the savings cover. A bill calculates the
+// saved time from the rates at which upstreams have sent in the same number of days. MaxDays bounds
+// the days of a bill.
 const (
 	RecentDays = 30
 	MaxDays    = ledger.MaxDays
 )
 
-// Bill returns what was saved in the given number of days, today included. After an error, newer
-// counts may be missing.
+// Bill returns the savings in the given number of days, today included. If it also returns an
+// error, newer counts may be missing in them.
 func (a *Account) Bill(days int) (api.Savings, error) {
 	err := a.ledger.Count()
 	return a.lastCount(days), err

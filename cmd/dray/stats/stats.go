@@ -1,4 +1,4 @@
-// Package stats sums the counts of the metrics for operators, and says what dray has saved.
+// Package stats sums the counts of the metrics for operators, and calculates the savings of dray.
 package stats
 
 import (
@@ -62,7 +62,7 @@ func Of(families []*dto.MetricFamily) api.Stats {
 	return s
 }
 
-// Sources sums the bytes that came from each source, and those that went to other members.
+// Sources sums the bytes that came from each source, and the bytes that went to other members.
 func Sources(families []*dto.MetricFamily) (b api.FleetBytes) {
 	for _, f := range families {
 		for _, m := range f.GetMetric() {

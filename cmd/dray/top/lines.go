@@ -11,7 +11,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// every is the least time between two lines about a pull or push that goes on.
+// every is the least time between two lines about the same pull or push while it goes on.
 const every = 5 * time.Second
 
 // Lines prints a line when a pull or push begins, changes or ends. It is for logs and pipes.
@@ -20,7 +20,7 @@ type Lines struct {
 	shown map[uint64]shown
 }
 
-// shown is what was last printed about a pull or push.
+// shown is the last line that was printed about a pull or push.
 type shown struct {
 	text string
 	at   time.Time
@@ -29,8 +29,8 @@ type shown struct {
 	word string
 }
 
-// Show prints what has changed. It prints at most one line in 5 seconds about a pull or push that
-// goes on.
+// Show prints the changes since the last call. While a pull or push goes on, it prints at most one
+// line in 5 seconds about it.
 func (l *Lines) Show(now api.Live) error {
 	if l.shown == nil {
 		l.shown = map[uint64]shown{}
@@ -67,7 +67,7 @@ func (l *Lines) Show(now api.Live) error {
 func (l *Lines) show(at time.Time, word string, r row) error {
 	state := r.columns[len(r.columns)-1]
 	if strings.HasPrefix(state, "idle") {
-		state = "idle" // the time does not count as a change
+		state = "idle" // without the idle time, which would make each line differ
 	}
 	r.columns[len(r.columns)-1] = state
 	text := strings.Join(append(r.columns, r.failed), "\t")

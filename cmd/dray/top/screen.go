@@ -9,8 +9,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Control sequences of terminals, from ECMA-48. Those for the alternate screen and the cursor are
-// from xterm.
+// Control sequences of terminals, from ECMA-48. The sequences for the alternate screen and the
+// cursor are from xterm.
 const (
 	enter      = "\x1b[?1049h\x1b[?25l\x1b[2J"
 	leave      = "\x1b[?25h\x1b[?1049l"
@@ -27,14 +27,13 @@ type Screen struct {
 	Size func() (width, height int)
 }
 
-// Enter clears the screen. Leave must be called afterwards, so that the terminal shows again what
-// it showed before.
+// Enter switches to an empty screen. Call Leave afterwards to restore the former screen.
 func (s Screen) Enter() { fmt.Fprint(s.Out, enter) }
 
 // Leave undoes Enter.
 func (s Screen) Leave() { fmt.Fprint(s.Out, leave) }
 
-// Show replaces what the screen shows.
+// Show replaces the content of the screen.
 func (s Screen) Show(l api.Live) {
 	width, height := s.Size()
 	var page strings.Builder

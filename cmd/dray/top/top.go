@@ -54,7 +54,7 @@ func rowOf(e api.LiveEntry) row {
 	return r
 }
 
-// name returns the image as other subcommands name it, but with a short digest.
+// name returns the name of the image, in the form of other subcommands, but with a short digest.
 func name(e api.LiveEntry) string {
 	n := e.Upstream + "/" + e.Repository
 	switch {
@@ -75,8 +75,8 @@ func client(e api.LiveEntry) string {
 	return printable(c)
 }
 
-// layers says how many layers of an image a client has asked for. If the image is not known,
-// neither is the number of its layers.
+// layers says how many layers of an image a client has asked for, and how many the image has, if
+// dray knows this.
 func layers(l api.LiveLayers) string {
 	if l.Of == 0 {
 		return fmt.Sprintf("%d of ?", l.Asked)
@@ -130,7 +130,8 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
 }
 
-// printable replaces control characters, because strangers choose some of the texts.
+// printable replaces control characters. Clients choose some of the texts, and could otherwise
+// control the operator's terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {
@@ -172,8 +173,8 @@ func Table(w io.Writer, l api.Live) {
 	}
 }
 
-// unbounded is the width of a table that is not for a screen. leastName is the least width to which
-// names of images are shortened.
+// unbounded is the width for a table that is not on a screen, in characters. leastName is the least
+// width to which a table shortens names of images.
 const (
 	unbounded = 1 << 20
 	leastName = 16
@@ -221,7 +222,8 @@ func table(head []string, rows []row, width int) []string {
 	return with
 }
 
-// cutFront shortens a name to a number of characters. It keeps the end, which says more.
+// cutFront shortens a name to a number of characters. It keeps the end, because the end differs
+// more between images.
 func cutFront(name string, most int) string {
 	letters := []rune(name)
 	if len(letters) <= most {

@@ -34,9 +34,9 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// New returns a tracer, whose spans are sent in the background. The function run waits until its
+// New returns a tracer that sends its spans in the background. The function run waits until its
 // context ends, and then sends the spans that still wait. If the configuration has no collector,
-// New returns nil for both, and nothing is ever sent.
+// tracer and run are nil.
 func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err error) {
 	if o.Config.Endpoint == "" {
 		return nil, nil, nil
@@ -69,14 +69,14 @@ func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err e
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushWithin)
 		defer cancel()
-		_ = provider.Shutdown(ctx) // reported has logged why
+		_ = provider.Shutdown(ctx) // reported has logged the error
 		return nil
 	}, nil
 }
 
 // ofOthers samples requests that belong to the trace of a client. Samplers decide by the ID of the
-// trace, which the client has chosen here. With a random ID, the client cannot make dray trace more
-// than the operator wants.
+// trace, which the client has chosen. ofOthers replaces it by a random ID for the decision, so that
+// a client cannot make dray trace more requests than the operator wants.
 type ofOthers struct{ sdktrace.Sampler }
 
 // ShouldSample implements [sdktrace.Sampler].
@@ -98,8 +98,8 @@ func (w withHeaders) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.RoundTripper.RoundTrip(r)
 }
 
-// reported logs when a collector stops taking spans, and when it takes them again. Spans that the
-// collector does not take are dropped.
+// reported logs when the collector begins to refuse spans, and when it accepts spans again. dray
+// drops the refused spans.
 type reported struct {
 	sdktrace.SpanExporter
 	endpoint string

@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Err is wrapped by every usage error. When the program prints the error, it replaces the text of
-// Err by a hint that names the subcommand, such as "see dray ls --help".
+// Err is wrapped by every usage error. When the program prints such an error, it replaces the text
+// of Err by a hint with the name of the subcommand, such as "see dray ls --help".
 var Err = errors.New("see dray --help")
 
 // NoArguments returns an error that wraps [Err] if there are arguments.

@@ -12,8 +12,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// The errors of these parsers follow the name of the file, as in "FILE is empty". An empty file is
-// refused, because it is often a file that is still being written.
+// The texts of these parsers' errors continue the name of the file, as in "FILE is empty". The
+// parsers return an error for an empty file, because another program is often still writing it.
 
 // ParseSecret returns the content of a file without white space around it.
 func ParseSecret(text []byte) (auth.Secret, error) {

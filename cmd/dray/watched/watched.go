@@ -13,7 +13,8 @@ import (
 )
 
 // Source makes values from files. A Source from [Watching] reads a file again when it changes. The
-// zero Source opens no file. It is for a check of the configuration that checks files elsewhere.
+// zero Source opens no file. The check of the configuration uses it, because other code checks the
+// files.
 type Source struct {
 	opens bool
 	log   *slog.Logger
@@ -22,9 +23,9 @@ type Source struct {
 // Watching returns a Source that logs each change of a file. log may be nil.
 func Watching(log *slog.Logger) Source { return Source{true, log} }
 
-// Value returns a function that gives what parse makes of the present content of a file. The errors
-// of parse must not show the content. If no file is named, or if s is the zero Source, the function
-// gives the last parameter.
+// Value returns a function that returns the result of parse for the present content of a file. The
+// errors of parse must not show the content. If file is empty, or if s is the zero Source, the
+// function returns the parameter otherwise.
 func Value[T any](s Source, file string, parse func(text []byte) (T, error), otherwise T) (func() T, error) {
 	if file == "" || !s.opens {
 		return func() T { return otherwise }, nil
@@ -39,13 +40,13 @@ func Value[T any](s Source, file string, parse func(text []byte) (T, error), oth
 	}, nil
 }
 
-// Secret returns a function that gives the secret in a file, without white space around it. If no
-// file is named, or if s is the zero Source, the function gives the last parameter.
+// Secret returns a function that returns the secret in a file, without white space around it. If
+// file is empty, or if s is the zero Source, the function returns the parameter otherwise.
 func (s Source) Secret(file string, otherwise auth.Secret) (func() auth.Secret, error) {
 	return Value(s, file, ParseSecret, otherwise)
 }
 
-// authorities returns the certificates of a file and those of the system.
+// authorities returns the certificates of the system and of a PEM text.
 func authorities(pem [][]byte) (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -67,9 +68,9 @@ type Transport struct {
 	current *http.Transport
 }
 
-// NewTransport returns a Transport. It trusts the authorities in caFile and those of the system or,
-// if caFile is "", those in o. The error says why the file cannot be used. If log is nil, the
-// changes of caFile are not logged.
+// NewTransport returns a Transport that trusts the authorities in caFile and the authorities of the
+// system. If caFile is "", it trusts the authorities in o. NewTransport returns an error if it
+// cannot use the file. If log is nil, changes of caFile are not logged.
 func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) (*Transport, error) {
 	t := &Transport{options: o}
 	if caFile != "" {
@@ -83,7 +84,7 @@ func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) 
 	return t, nil
 }
 
-// now returns the transport with the authorities that the file has now.
+// now returns a transport that trusts the present authorities in the file.
 func (t *Transport) now() *http.Transport {
 	if t.trusted == nil {
 		return t.current

@@ -11,8 +11,8 @@ import (
 	"dray/mirror/live"
 )
 
-// LiveAPI lists the endpoints that show what clients pull and push. Answers without end stop with
-// ending.
+// LiveAPI lists the endpoints that show the pulls and pushes under way. A stream of events ends
+// when the context ending ends.
 func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("live", func(context.Context, url.Values) (api.Live, error) { return t.Snapshot(), nil }),
@@ -20,7 +20,7 @@ func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
 	}
 }
 
-// ExplainAPI lists the endpoints that explain names, and requests that are over.
+// ExplainAPI lists the endpoints that explain names and past requests.
 func ExplainAPI(e *explain.Explainer) []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {

@@ -1,4 +1,5 @@
-// Package window connects what operators see, the page and parts of the API, with what it shows.
+// Package window connects the page for operators, and parts of the API, with the parts of dray that
+// they show.
 package window
 
 import (
@@ -25,9 +26,9 @@ import (
 	"dray/mirror/push"
 )
 
-// Parts are what the page shows.
+// Parts are the parts of dray that the page shows.
 type Parts struct {
-	Config     config.Config // the one in force
+	Config     config.Config // the configuration in force
 	Registries []*registries.Registry
 	Checks     []admin.Check
 	Stats      func() (api.Stats, error)
@@ -72,8 +73,8 @@ func New(p Parts) http.Handler {
 	})
 }
 
-// upstreams returns the upstreams of the configuration, with the state of those that are
-// registries.
+// upstreams returns the upstreams of the configuration. An upstream that is a registry has its
+// state.
 func (p Parts) upstreams() []page.Upstream {
 	all := make([]page.Upstream, len(p.Config.Upstreams))
 	for i, u := range p.Config.Upstreams {
@@ -89,11 +90,11 @@ func (p Parts) upstreams() []page.Upstream {
 }
 
 const (
-	// scanPatience is how long the page waits at a start until the directory of the cache has been
-	// read. Without that it does not say which blob is evicted next.
+	// scanPatience is how long the page waits, after a start of dray, until the cache has read its
+	// directory. Before that, the page cannot say which blob the cache evicts next.
 	scanPatience = 20 * time.Millisecond
-	// victimAge is how long the page shows the same blob as the one that is evicted next. The search
-	// passes the blobs that have been used, and holds the lock of the cache meanwhile.
+	// victimAge is how long the page shows the same blob as the next to be evicted. A new search
+	// passes all blobs that have been used, and holds the lock of the cache meanwhile.
 	victimAge = time.Minute
 )
 
@@ -115,7 +116,8 @@ func (c *cacheDisk) describe(ctx context.Context) (page.Disk, error) {
 	return d, nil
 }
 
-// victim returns the blob that is evicted next, or nil if there is none, or it is not known.
+// victim returns the blob that the cache evicts next, or nil if there is no such blob or it is not
+// known.
 func (c *cacheDisk) victim(ctx context.Context) *api.Victim {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// patience bounds the question. Networks without a metadata service often drop packets to its
-// address, so that no error would end the wait. Tests on slow machines change it.
+// patience bounds the time of Find. Networks without a metadata service often drop packets to its
+// address, so that Find would wait without an error. Tests on slow machines change patience.
 var patience = 5 * time.Second
 
 const (
@@ -33,15 +33,15 @@ const (
 
 // Find returns the name of the zone. In a container of Amazon ECS, it is the name of the task's
 // Availability Zone, such as "us-east-1a". Elsewhere, it is the ID of the zone of the Amazon EC2
-// instance, such as "use1-az1". If no zone is found, the error says why. That is no fault, because
-// most machines are neither tasks nor instances. Find asks an instance by IMDSv2 alone, and not if
-// AWS_EC2_METADATA_DISABLED is true.
+// instance, such as "use1-az1". If no zone is found, the error says why. On most machines, such an
+// error is expected: they are no instances and run no tasks. Find asks an instance only by IMDSv2.
+// If AWS_EC2_METADATA_DISABLED is true, it does not ask.
 func Find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// No proxy is asked: it would answer for the machine that it runs on. Without Freeze, the AWS
-	// SDK would wait for 250 ms for a connection and for 500 ms for an answer, which is little for
-	// a machine that has just started.
+	// The client uses no proxy, because a proxy would answer for its own machine. Without Freeze, the
+	// AWS SDK would wait only 250 ms for a connection and 500 ms for an answer. A machine that has
+	// just started may need longer.
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true }).Freeze()
 	ask := ofInstance
 	if os.Getenv(taskVariable) != "" {
