@@ -1,4 +1,5 @@
-// Prose holds comments, documents and imports to the rules of the house that a machine can check.
+// Prose reports the lines of comments, documents and imports that break the rules of this
+// repository.
 //
 //	go run .ci/prose.go
 package main
@@ -23,7 +24,7 @@ const maxColumns = 100 // a tab counts as one
 const (
 	ruleHeadless = "headless" // no sentence of a comment or document begins with Who or What, except questions
 	ruleWords    = "words"    // none of the unwanted words
-	ruleImports  = "imports"  // the standard library, then others, then dray/..., in blocks of their own
+	ruleImports  = "imports"  // the standard library, then other modules, then dray/..., each group in its own block
 	ruleWidth    = "width"    // comments, and prose in documents, have at most 100 columns
 )
 
@@ -70,7 +71,8 @@ func checkAll() ([]problem, error) {
 	return found, nil
 }
 
-// files lists the documents and the Go files of the working tree, without data of tests.
+// files lists the documents and the Go files of the working tree, without those in testdata
+// directories.
 func files() ([]string, error) {
 	out, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.go", "*.md").Output()
 	if err != nil {
@@ -79,7 +81,7 @@ func files() ([]string, error) {
 	var paths []string
 	for path := range strings.SplitSeq(strings.Trim(string(out), "\x00"), "\x00") {
 		data := slices.Contains(strings.Split(filepath.ToSlash(path), "/"), "testdata")
-		if _, err := os.Stat(path); err == nil && !data && path != ".ci/prose.go" { // it names the words
+		if _, err := os.Stat(path); err == nil && !data && path != ".ci/prose.go" { // this file lists the unwanted words
 			paths = append(paths, path)
 		}
 	}
@@ -113,7 +115,7 @@ func checkDocument(path, source string) []problem {
 		}
 		if strings.HasPrefix(text, "#") || i+1 < len(lines) && strings.HasPrefix(lines[i+1], "|--") {
 			found = append(found, checkWords(path, line{i + 1, text})...)
-			continue // a heading, also that of a table, may be a phrase
+			continue // the heading of a section or a table may be a phrase
 		}
 		prose = append(prose, line{i + 1, text})
 		table, link := strings.HasPrefix(text, "|"), !strings.Contains(strings.TrimSpace(text), " ")
@@ -146,7 +148,7 @@ func checkGo(path string, source []byte) ([]problem, error) {
 			}
 			whole := strings.Split(string(source), "\n")[at.Line-1]
 			if code := strings.TrimSpace(whole); !strings.HasPrefix(code, "//") {
-				continue // beside code, whose width is gofmt's and the author's affair
+				continue // beside code, the width is not bounded
 			}
 			if utf8.RuneCountInString(whole) > maxColumns {
 				found = append(found, problem{ruleWidth, path, at.Line, whole})
@@ -172,7 +174,7 @@ func directive(comment string) bool {
 	return regexp.MustCompile(`^//([a-z]+:| ?https?://\S+$)`).MatchString(comment)
 }
 
-// headless matches the beginning of a sentence with Who or What.
+// headless matches the beginning of a sentence whose first word is Who or What.
 var headless = regexp.MustCompile(`(?:^|[.:;] |[-*|] |\*\*)(?:Who|What) `)
 
 func checkProse(path string, prose []line) []problem {
@@ -201,7 +203,8 @@ func spaced(name string) string {
 	return regexp.MustCompile(`([a-z0-9])([A-Z])`).ReplaceAllString(strings.ReplaceAll(name, "_", " "), "$1 $2")
 }
 
-// checkImports holds the block of imports to three groups, each apart from the next.
+// checkImports reports the first import that is out of order, or that no empty line separates from
+// the group before it.
 func checkImports(path string, set *token.FileSet, file *ast.File) []problem {
 	group, end := 0, 0
 	for _, spec := range file.Imports {

@@ -44,8 +44,7 @@ func (t tree) names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// tar returns the files as a tar archive, with one time for all. The parameter prefix is put before
-// each name.
+// tar returns the files as a tar archive. All files have the time at. Each name begins with prefix.
 func (t tree) tar(prefix string, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -91,7 +90,7 @@ func (t tree) zip(at time.Time) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// zipped returns the bytes in gzip, without a name or a time.
+// zipped returns the bytes compressed with gzip. The header has no name and no time.
 func zipped(body []byte) ([]byte, error) {
 	var b bytes.Buffer
 	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)

@@ -10,11 +10,12 @@ import (
 	"strings"
 )
 
-// semantic matches the versions that Helm takes for charts (semver.org), without a plus sign.
+// semantic matches the semantic versions without a plus sign that Helm accepts for charts
+// (semver.org).
 var semantic = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-((0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*))?$`)
 
-// chartVersion returns the version of the chart for a version of dray. A version that is not
-// semantic, such as a commit, becomes one before all others.
+// chartVersion returns the version of the chart for a version of dray. For a version that is not
+// semantic, such as a commit, it returns a version that is lower than all releases.
 func chartVersion(version string) string {
 	if plain := strings.TrimPrefix(version, "v"); semantic.MatchString(plain) {
 		return plain
@@ -22,7 +23,7 @@ func chartVersion(version string) string {
 	return "0.0.0-g" + regexp.MustCompile(`[^0-9A-Za-z-]+`).ReplaceAllString(version, "-")
 }
 
-// chart writes the Helm chart. It installs the image of this release.
+// chart writes the Helm chart, which installs the image of this release.
 func (r *release) chart() error {
 	files := tree{}
 	from := filepath.Join(r.root, "deploy/helm")

@@ -65,8 +65,8 @@ func arEntry(b *bytes.Buffer, name string, body []byte, at time.Time) {
 	}
 }
 
-// debVersion turns the output of git describe into a version that Debian compares as it should: a
-// later commit is newer than the tag, and a build without any tag is older than every release.
+// debVersion makes a Debian version from the output of git describe. In Debian's order, a later
+// commit is newer than the tag, and a build without any tag is older than every release.
 func debVersion(version string, at time.Time) string {
 	v := strings.TrimPrefix(version, "v")
 	if v == "" || v[0] < '0' || v[0] > '9' || !strings.Contains(v, ".") {
@@ -82,7 +82,7 @@ func debVersion(version string, at time.Time) string {
 	return base + "+" + plain(rest)
 }
 
-// plain replaces what a Debian version cannot have.
+// plain replaces the characters that a Debian version must not have.
 func plain(v string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '.' || r == '+' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
@@ -124,7 +124,8 @@ func (r *release) debTree(p platform) (tree, error) {
 	return files, r.err
 }
 
-// conffile is the configuration that the package brings and never replaces.
+// conffile is the configuration file that the package installs. Updates do not replace it if the
+// administrator has changed it.
 const conffile = "etc/dray/dray.yaml"
 
 // deb makes the package for one architecture.

@@ -12,7 +12,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// nobody is the user of the container. It owns nothing: the volume is writable for every user.
+// nobody is the ID of the container's user. This user owns no files. The volume is writable for
+// every user.
 const nobody = 65532
 
 // configuration is the configuration of an image, with the health check that Docker adds to the
@@ -55,7 +56,7 @@ func (l layout) object(mediaType string, object any) (v1.Descriptor, error) {
 	return l.blob(mediaType, body), err
 }
 
-// archive returns the layout as a tar archive whose one image is top, under a tag.
+// archive returns the layout as a tar archive. Its only image is top, with the given tag.
 func (l layout) archive(top v1.Descriptor, tag string, at time.Time) ([]byte, error) {
 	if top.Annotations == nil {
 		top.Annotations = map[string]string{}
@@ -78,7 +79,7 @@ func (r *release) rootfs(p platform) tree {
 	}
 	files.program("bin/dray", r.programs[p])
 	files.add("etc/ssl/certs/ca-certificates.crt", r.authorities)
-	files.add("etc/passwd", fmt.Appendf(nil, "dray:x:%d:%[1]d::/:/\n", nobody)) // gives the user of the process a name
+	files.add("etc/passwd", fmt.Appendf(nil, "dray:x:%d:%[1]d::/:/\n", nobody)) // so that the user of the process has a name
 	files.add("usr/share/doc/dray/LICENSE", r.source("LICENSE"))
 	files.add("usr/share/doc/dray/"+noticesName, r.notices)
 	return files
@@ -128,8 +129,8 @@ func (r *release) image(l layout, p platform) (v1.Descriptor, error) {
 	return manifest, err
 }
 
-// images writes the image for all platforms, which is for registries, and the image for each
-// platform, which `docker load` and `podman load` take.
+// images writes the image for all platforms, for registries, and an image for each platform, for
+// `docker load` and `podman load`.
 func (r *release) images(platforms []platform) error {
 	all := newLayout()
 	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Annotations: r.labels()}

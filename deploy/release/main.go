@@ -38,8 +38,8 @@ var targets = []target{
 	{platform{"windows", "amd64"}, remote}, {platform{"windows", "arm64"}, remote},
 }
 
-// environment returns the environment of the go command for a target. Modules come from the module
-// cache alone.
+// environment returns the environment of the go command for a target. The go command uses only
+// modules in the module cache.
 func (t target) environment() []string {
 	return append(os.Environ(), "CGO_ENABLED=0", "GOOS="+t.os, "GOARCH="+t.arch, "GOAMD64=v1", "GOARM64=v8.0",
 		"GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local", "GOEXPERIMENT=")
@@ -59,8 +59,8 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
-	documented            string // the address that documents name in place of published
-	summary               string // what dray is, in a line
+	documented            string // the address in the documents, which the release replaces by published
+	summary               string // a description of dray in one line
 	at                    time.Time
 	root, out             string
 	authorities           []byte // of TLS, for the image
@@ -69,7 +69,7 @@ type release struct {
 	manual                map[string][]byte // pages by name
 	completions           map[string][]byte // by shell
 	documents             map[string][]byte // by name
-	err                   error             // of reading sources
+	err                   error             // the errors of source
 }
 
 func main() {
@@ -133,7 +133,7 @@ func (r *release) prepare(authorities string) error {
 // time (reproducible-builds.org).
 func (r *release) asOf() error {
 	git := func(args ...string) string {
-		out, _ := exec.Command("git", append([]string{"-C", r.root}, args...)...).Output() // empty in sources without git
+		out, _ := exec.Command("git", append([]string{"-C", r.root}, args...)...).Output() // "" outside a git repository
 		return strings.TrimSpace(string(out))
 	}
 	r.version = cmp.Or(r.version, git("describe", "--tags", "--always", "--dirty"), "unknown")
@@ -147,15 +147,15 @@ func (r *release) asOf() error {
 	return nil
 }
 
-// source reads a file of the sources. An error is kept in r.err.
+// source reads a file of the sources. It stores an error in r.err.
 func (r *release) source(name string) []byte {
 	body, err := os.ReadFile(filepath.Join(r.root, name))
 	r.err = errors.Join(r.err, err)
 	return body
 }
 
-// document adds the documents that match a pattern. It replaces the address documented in them by
-// the address of this release.
+// document adds the documents that match a pattern. In their texts, it replaces the documented
+// address by the address of this release.
 func (r *release) document(pattern string) error {
 	names, err := filepath.Glob(filepath.Join(r.root, pattern))
 	if err != nil {
@@ -278,7 +278,7 @@ func (r *release) archives() error {
 	return r.err
 }
 
-// extras adds what a machine needs to run a mirror from an archive.
+// extras adds the files with which a machine can run a mirror from an archive.
 func (r *release) extras(files tree) {
 	for name, body := range r.manual {
 		files.add("man/"+name, body)
@@ -300,7 +300,7 @@ func (r *release) packages() error {
 	return nil
 }
 
-// tell writes the notes of the release: how to install it.
+// tell writes the release notes, which say how to install the release.
 func (r *release) tell() error {
 	notes := strings.ReplaceAll(string(r.documents["docs/install.md"]), " Replace `VERSION` below by the version, such as `1.2.0`.", "")
 	notes = strings.ReplaceAll(strings.ReplaceAll(notes, "VERSION", r.version), "](../", "](")

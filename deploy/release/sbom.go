@@ -77,8 +77,8 @@ func materials(version string, program []byte) ([]byte, error) {
 // licence matches the names of files with licences and notices.
 var licence = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.].*)?$`)
 
-// thirdParties returns the licences of Go and of all modules that the programs contain, as their
-// licences require of those who pass the programs on.
+// thirdParties returns the licences of Go and of all modules that the programs contain. These
+// licences require that a distributed program comes with them.
 func (r *release) thirdParties() ([]byte, error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
