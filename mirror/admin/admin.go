@@ -28,14 +28,14 @@ type Options struct {
 	// Hosts are the host names, without a port, under which the listener may be reached. It always
 	// accepts localhost and IP addresses.
 	Hosts []string
-	// Operators says who may do more than read health and metrics.
+	// Operators decides which callers may do more than read health and metrics.
 	Operators identity.Operators
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
-	// Page answers browsers at / and everything below /ui/. It is for View, and may be nil.
+	// Page answers browsers at / and everything below /ui/. It needs the action View, and may be nil.
 	Page http.Handler
 	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
-	// discards.
+	// discards them.
 	Logger *slog.Logger
 }
 
@@ -68,7 +68,7 @@ func NewHandler(o Options) http.Handler {
 	return recovering(log, guard(o.Hosts, authorised(&o.Operators, log, mux)))
 }
 
-// NewHealth returns the handler of a listener that serves health and metrics alone. It takes
+// NewHealth returns the handler of a listener that serves only health and metrics. It accepts
 // requests to any host name.
 func NewHealth(o Options) http.Handler {
 	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -77,7 +77,7 @@ func NewHealth(o Options) http.Handler {
 	return recovering(log, mux)
 }
 
-// mountHealth adds the pages for which [open] is true.
+// mountHealth adds the paths for which [open] is true.
 func mountHealth(mux *http.ServeMux, o Options, log *slog.Logger) {
 	mux.HandleFunc("GET /healthz", text("ok\n"))
 	mux.Handle("GET /readyz", &readiness{checks: o.Checks, timeout: o.CheckTimeout})
@@ -114,8 +114,8 @@ func open(r *http.Request) bool {
 // callerKey is the key of the operator's identity.Principal in the context of a request.
 type callerKey struct{}
 
-// actionOf returns the action that a request performs. It is Operate also for profiles: they can
-// hold fragments of what passes through dray, and take processor time.
+// actionOf returns the action that a request performs. Profiles need Operate, too: they can contain
+// fragments of the content that passes through dray, and they use processor time.
 func actionOf(r *http.Request) identity.Action {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if read && !strings.HasPrefix(r.URL.Path, "/debug/") {
@@ -144,7 +144,7 @@ func authorised(operators *identity.Operators, log *slog.Logger, next http.Handl
 	})
 }
 
-// refuse answers a request that is refused.
+// refuse answers a request that authorised does not let through.
 func refuse(w http.ResponseWriter, why *oci.Error) {
 	code := api.CodeUnavailable // the credentials cannot be checked now
 	switch why.Status {
@@ -163,10 +163,11 @@ func refuse(w http.ResponseWriter, why *oci.Error) {
 	_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has disconnected
 }
 
-// pages is the path below which all pages but the first are.
+// pages is the path below which all pages are, except the first one.
 const pages = "/ui/"
 
-// forBrowsers passes the requests of browsers to page, unless it is nil, and all others to other.
+// forBrowsers passes requests of browsers to page, and all other requests to other. If page is nil,
+// other gets all requests.
 func forBrowsers(page, other http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept")
@@ -178,8 +179,8 @@ func forBrowsers(page, other http.Handler) http.Handler {
 	})
 }
 
-// followed reports whether a browser has followed a link to a page. The site with the link can
-// neither read the page nor show it within its own, and pages change nothing.
+// followed reports whether a browser has followed a link to a page. Such a request is safe: the
+// site with the link cannot read or frame the page, and pages change nothing.
 func followed(r *http.Request) bool {
 	return r.Method == http.MethodGet && (r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, pages)) &&
 		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
@@ -190,7 +191,8 @@ func followed(r *http.Request) bool {
 // So guard accepts only the configured names, localhost and IP addresses, because an attacker owns
 // none of these. Requests for which [open] is true may be sent to any host name. The page of an
 // attacker can also make a browser send requests whose answers the page cannot read. guard refuses
-// these, too, because a profile is expensive to make. It lets pass only links to a page.
+// these requests, too, because a profile is expensive to make. From other sites, guard accepts only
+// links to a page.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {

@@ -21,8 +21,8 @@ import (
 // maxRequestBytes bounds the body of a request to the API.
 const maxRequestBytes = 64 << 10
 
-// asError returns an Error with the message of err. The code is that of the Error that err wraps,
-// or CodeInternal if err wraps none.
+// asError returns an Error with the message of err. Its code is the code of the Error that err
+// wraps, or CodeInternal if err wraps no Error.
 func asError(err error) *api.Error {
 	e := &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	if inner, ok := errors.AsType[*api.Error](err); ok {
@@ -31,8 +31,7 @@ func asError(err error) *api.Error {
 	return e
 }
 
-// Endpoint is one endpoint of the API: create it with [Query], [List], [Watch],
-// [Change] or [Work].
+// Endpoint is one endpoint of the API: create it with [Query], [List], [Watch], [Change] or [Work].
 type Endpoint struct {
 	pattern string // for http.ServeMux
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
@@ -49,8 +48,8 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 	}}
 }
 
-// Number returns a parameter that has to be a positive number, or the number missing if there is no
-// such parameter.
+// Number returns the value of a parameter, which must be a positive number. Without the parameter,
+// it returns missing.
 func Number(params url.Values, name string, missing int64) (int64, error) {
 	text := params.Get(name)
 	if text == "" {
@@ -82,9 +81,10 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [api.Prefix]. All requests that change something use it, or
-// [Work]. The body is a JSON object, which may have only the fields of Q as members. The function
-// do is called only for requests that no page of another site can have sent: see [checkChange].
+// Change answers POST of a path below [api.Prefix]. Every endpoint that changes something is a
+// Change or a [Work]. The body is a JSON object, which may have only the fields of Q as members.
+// The function do is called only for requests that a page of another site cannot have sent: see
+// [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		q, line, err := readChange[Q](log, path, r)
@@ -101,8 +101,8 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 	}}
 }
 
-// Work is a [Change] that takes long. Its answer has the form of a [List]: each item says how far
-// the work has come, and is sent at once. The work ends when the client disconnects.
+// Work is a [Change] that takes a long time. Its answer has the form of a [List]: each item says
+// how far the work has come, and is sent at once. The work ends when the client disconnects.
 func Work[Q, A any](path string, do func(ctx context.Context, q Q) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		q, line, err := readChange[Q](log, path, r)
@@ -125,8 +125,7 @@ func Work[Q, A any](path string, do func(ctx context.Context, q Q) iter.Seq2[A, 
 	}}
 }
 
-// readChange checks and decodes the request for a change. It returns the logger for the line about
-// it.
+// readChange checks and decodes the request for a change. line is the logger for the line about it.
 func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, line *slog.Logger, err error) {
 	if err := checkChange(r); err != nil {
 		return q, nil, err
@@ -141,8 +140,9 @@ func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, lin
 
 // checkChange refuses requests that a web page could have made a browser send. For a page of
 // another site, a browser sends some POST requests without asking the server first (Fetch standard,
-// "CORS-safelisted request-header"). Before a POST with the content type application/json, it sends
-// a preflight request, which no endpoint here answers. [guard] has checked the host name.
+// "CORS-safelisted request-header"). Before a POST with the content type application/json, the
+// browser sends a preflight request, which no endpoint here answers. [guard] has checked the host
+// name.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")
@@ -177,8 +177,8 @@ func readJSON(from io.Reader, into any) ([]byte, error) {
 	return body, nil
 }
 
-// mount adds endpoints to a mux. All other paths below [api.Prefix] are answered in the form of the
-// API's errors.
+// mount adds endpoints to a mux. For all other paths below [api.Prefix], it answers with an error
+// of the API.
 func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 	for _, e := range endpoints {
 		mux.HandleFunc(e.pattern, func(w http.ResponseWriter, r *http.Request) {

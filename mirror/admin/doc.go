@@ -2,12 +2,13 @@
 //
 // Invariants:
 //   - Everybody who reaches its listener may read health and metrics. [identity.Operators] decides
-//     about all else: reading is the action "view", and changes and profiles are "operate".
+//     about all other requests: reading needs the action "view", and changes and profiles need
+//     "operate".
 //   - A web page in a browser on this machine must not reach the listener. A page could make its
-//     own host name resolve to this address. So requests to host names that are not configured are
-//     refused, except those for health and metrics. Requests that a browser marks as coming from
-//     another site are refused, too. Requests that change anything must also have a form that no
-//     such page can send.
+//     own host name resolve to this address. So the package refuses requests to host names that are
+//     not configured, except requests for health and metrics. It also refuses requests that a
+//     browser marks as coming from another site. Requests that change anything must also have a
+//     form that a page of another site cannot send.
 //   - The package imports none of the parts of dray that it shows or changes. The program passes in
 //     functions instead.
 //   - Its import net/http/pprof registers handlers on http.DefaultServeMux. So no server of the

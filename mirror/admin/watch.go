@@ -23,7 +23,7 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(ending, cancel)()
-		if r.Method == http.MethodHead { // it has no events, and would not end
+		if r.Method == http.MethodHead { // the answer to a HEAD has no events, and the loop below would not end
 			w.Header().Set("Content-Type", "text/event-stream")
 			return nil
 		}
@@ -48,12 +48,12 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 	}}
 }
 
-// watchStall is how long a client may take none of an event before it is disconnected. A machine
-// that sleeps would otherwise hold a connection for as long as TCP does.
+// watchStall bounds the time in which a client must accept an event. Without it, a client on a
+// sleeping machine would keep its connection until TCP gives up.
 const watchStall = 30 * time.Second
 
-// sendEvent sends an event whose data is JSON, which has no line breaks. The lines of before
-// precede it.
+// sendEvent sends an event with the lines in before, and with v as its data. The data is JSON,
+// which has no line breaks.
 func sendEvent(w http.ResponseWriter, before string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {

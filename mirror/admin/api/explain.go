@@ -6,45 +6,45 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Explanation says what dray knows about an image, and what a pull of it would do now.
+// Explanation has the facts about an image, and the result that a pull of the image would have now.
 type Explanation struct {
 	// Name is the name of the image with its upstream.
 	Name string `json:"name"`
-	// Time is when dray looked. Everything below may have changed since.
+	// Time is when dray made the explanation. All fields below may have changed since.
 	Time   time.Time       `json:"time"`
 	Route  ExplainedRoute  `json:"route"`
 	Caller ExplainedCaller `json:"caller"`
-	// Tag says what the tag means. It is nil if the name has a digest.
+	// Tag describes the tag. It is nil if the name has a digest.
 	Tag *ExplainedTag `json:"tag,omitempty"`
-	// Digest is that of the manifest that the name means, as far as dray knows.
+	// Digest is the digest of the manifest that the name refers to, or empty if dray does not know it.
 	Digest digest.Digest   `json:"digest,omitempty"`
 	Parts  []ExplainedPart `json:"parts"`
 	Pull   ExplainedPull   `json:"pull"`
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
 	// LastPull is the last pull of the image by a client, and Misses are the newest requests for its
-	// parts that the cache alone did not answer. Verdict is that on the last push that was checked.
-	// A nil member is not known.
+	// parts that the cache alone did not answer. Verdict is the verdict on the last push that was
+	// checked. A nil field is not known.
 	LastPull *LastPull `json:"last_pull,omitempty"`
 	Misses   Misses    `json:"misses"`
 	Verdict  *Verdict  `json:"verdict,omitempty"`
 }
 
-// ExplainedRoute says which repository a name means, and why.
+// ExplainedRoute says which repository a name refers to, and why.
 type ExplainedRoute struct {
 	Listener string `json:"listener"`
 	Upstream string `json:"upstream"`
-	// Registry is the registry's own name, and Remote the name of the repository there.
+	// Registry is the registry's own name, and Remote the repository's name at the registry.
 	Registry   string `json:"registry"`
 	Repository string `json:"repository"`
 	Remote     string `json:"remote"`
-	// Rule is what selected the upstream: prefix, host, upstream (its name) or first (nothing in the
-	// name selects one). Word is the part of the name that the rule matched.
+	// Rule is the rule that selected the upstream: prefix, host, upstream (by its name) or first
+	// (nothing in the name selects an upstream). Word is the part of the name that the rule matched.
 	Rule string `json:"rule"`
 	Word string `json:"word,omitempty"`
 	// BuildCaches is set if the repository stores the build cache that was pushed under the name.
 	BuildCaches bool `json:"build_caches,omitempty"`
-	// Refused is why clients may not name the repository.
+	// Refused is why clients may not name the repository, or empty if they may.
 	Refused string `json:"refused,omitempty"`
 }
 
@@ -65,23 +65,23 @@ type ExplainedRight struct {
 	OnlyHere bool `json:"only_here,omitempty"`
 	// Rule is the index of the rule of auth that grants the right, from 0.
 	Rule *int `json:"rule,omitempty"`
-	// Why is a clause.
+	// Why is a clause that gives the reason.
 	Why string `json:"why"`
 }
 
-// Freshness says what the fact about a tag is good for.
+// Freshness says how dray may use the fact about a tag.
 type Freshness string
 
 // The states of a fact about a tag.
 const (
 	TagUnknown  Freshness = "unknown"  // there is no fact
 	TagQueued   Freshness = "queued"   // a push of the tag has not been forwarded yet
-	TagFresh    Freshness = "fresh"    // it is the answer
-	TagUpdating Freshness = "updating" // it is the answer, and the upstream is asked in the background
-	TagStale    Freshness = "stale"    // it is the answer only if the upstream fails
-	TagExpired  Freshness = "expired"  // it is no answer any more
-	TagLost     Freshness = "lost"     // its manifest is not here any more
-	TagAbsent   Freshness = "absent"   // the upstream said "not found", which is believed
+	TagFresh    Freshness = "fresh"    // the fact is the answer
+	TagUpdating Freshness = "updating" // the fact is the answer, and dray asks the upstream in the background
+	TagStale    Freshness = "stale"    // the fact is the answer only if the upstream fails
+	TagExpired  Freshness = "expired"  // the fact is too old to be the answer
+	TagLost     Freshness = "lost"     // the manifest that the fact names is not here any more
+	TagAbsent   Freshness = "absent"   // the upstream answered "not found", which dray still believes
 	TagHosted   Freshness = "hosted"   // the tag is stored in dray alone
 )
 
@@ -90,14 +90,15 @@ type ExplainedTag struct {
 	State Freshness `json:"state"`
 	// Digest is the last known meaning of the tag.
 	Digest digest.Digest `json:"digest,omitempty"`
-	// Asked is when the upstream was asked.
+	// Asked is when dray asked the upstream about the tag.
 	Asked time.Time `json:"asked,omitzero"`
-	// Fresh, Updating and Stale are until when the answer is served without a question, while the
-	// upstream is asked in the background, and while the upstream fails.
+	// Fresh, Updating and Stale are times. Until Fresh, dray serves the answer without a question.
+	// Until Updating, dray serves it and asks in the background. Until Stale, dray serves it if the
+	// upstream fails.
 	Fresh    time.Time `json:"fresh_until,omitzero"`
 	Updating time.Time `json:"updating_until,omitzero"`
 	Stale    time.Time `json:"stale_until,omitzero"`
-	// Absent is until when a "not found" is believed, and Reason what the upstream said.
+	// Absent is the time until which dray believes a "not found". Reason is the upstream's text.
 	Absent time.Time `json:"absent_until,omitzero"`
 	Reason string    `json:"reason,omitempty"`
 }
@@ -112,87 +113,88 @@ type ExplainedPart struct {
 	// Size is in bytes, and -1 if it is not known.
 	Size int64 `json:"size"`
 	// Where lists the places that have the bytes: memory, disk, queue, staging, arriving (a fetch of
-	// them is under way), bucket (asked only for what is not here). It is empty if no place has them.
+	// them is under way), bucket (asked only for content that is not here). It is empty if no place
+	// has the bytes.
 	Where []string `json:"where"`
 	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
 	// repository.
 	Shared bool `json:"shared,omitempty"`
-	// Absent is what the upstream said when it had no such content. It is empty if that is not
-	// believed.
+	// Absent is the text of the upstream's "not found". It is empty if there is no such answer, or if
+	// dray no longer believes it.
 	Absent string `json:"absent,omitempty"`
 	// Blob describes the bytes on disk.
 	Blob *Blob `json:"blob,omitempty"`
-	// Unknown says that the manifest is not here, so that the parts below it are not known.
+	// Unknown says that the manifest is not here, so the parts that it names are not known.
 	Unknown bool `json:"unknown,omitempty"`
-	// Unavailable says that the upstream would be needed, and is not asked, because it fails.
+	// Unavailable says that a pull needs the upstream, but dray does not ask the upstream now, because
+	// it fails.
 	Unavailable bool `json:"unavailable,omitempty"`
 	// Requests counts the requests to the upstream that a pull of this part would cost.
 	Requests int `json:"requests"`
 }
 
-// Serving says what a pull would get.
+// Serving is the kind of answer that a pull would get.
 type Serving string
 
 // The results of a pull.
 const (
-	ServeCache    Serving = "cache"       // what is here
-	ServeUpdating Serving = "updating"    // what is here, while the upstream is asked in the background
-	ServeOrigin   Serving = "origin"      // what the upstream answers
-	ServeConfirm  Serving = "confirmed"   // what is here, if the upstream confirms it
-	ServeStale    Serving = "stale"       // what is here, because the upstream fails
+	ServeCache    Serving = "cache"       // content that is here
+	ServeUpdating Serving = "updating"    // content that is here, while dray asks the upstream in the background
+	ServeOrigin   Serving = "origin"      // the answer of the upstream
+	ServeConfirm  Serving = "confirmed"   // content that is here, if the upstream confirms it
+	ServeStale    Serving = "stale"       // old content that is here, because the upstream fails
 	ServeAbsent   Serving = "not found"   // the last "not found" of the upstream
 	ServeRefused  Serving = "refused"     // an error: the caller may not pull, or not name the repository
-	ServeDown     Serving = "unavailable" // an error: the upstream is not asked, because it fails
+	ServeDown     Serving = "unavailable" // an error: dray does not ask the upstream, because it fails
 )
 
-// ExplainedPull says what the next pull would get, and what it would cost. It supposes a client
-// that has no part of the image, that gets each part once, and an upstream that answers as it did
-// before.
+// ExplainedPull says what the next pull would get, and what it would cost. It assumes that the
+// client has no part of the image and gets each part once, and that the upstream answers as before.
 type ExplainedPull struct {
 	Serves Serving `json:"serves"`
-	// Fallback is the upstream that answers in place of the one of the Route, which does not. Others
-	// may answer for some of the parts: see the requests.
+	// Fallback is the upstream that answers if the upstream of the Route does not answer. Other
+	// fallbacks may answer for some of the parts: see Requests.
 	Fallback string `json:"fallback,omitempty"`
-	// Why is a sentence, if the pull is refused or fails.
+	// Why is a sentence with the reason if the pull is refused or fails.
 	Why string `json:"why,omitempty"`
-	// Platforms are those of the client; none means all.
+	// Platforms are the platforms of the client. None means all.
 	Platforms []string `json:"platforms,omitempty"`
-	// Requests are the requests to the upstream. Each may take a redirect, and a token may cost
-	// requests of its own.
+	// Requests are the requests to the upstream. Each may be redirected. Requests for tokens are not
+	// included.
 	Requests []ExplainedRequest `json:"requests"`
 	// Count is the number of requests, and Bytes the number of bytes that the upstream would send.
 	Count int   `json:"count"`
 	Bytes int64 `json:"bytes"`
-	// Open says that further requests depend on answers: the parts of the image are not known yet.
+	// Open says that more requests may follow, because the parts of the image are not known yet.
 	Open bool `json:"open,omitempty"`
 }
 
 // ExplainedRequest is a request to an upstream.
 type ExplainedRequest struct {
-	// Upstream is the one of the Route, or a fallback.
+	// Upstream is the upstream of the Route, or a fallback.
 	Upstream string `json:"upstream"`
 	Method   string `json:"method"`
 	Path     string `json:"path"`
 	// Count is the number of such requests. It is above 1 for a blob that is fetched in parts.
 	Count int `json:"count"`
-	// Bytes is what they bring; -1 if it is not known.
+	// Bytes is the size of their answers; -1 if it is not known.
 	Bytes int64 `json:"bytes"`
 	// Background says that no client waits for the answer.
 	Background bool `json:"background,omitempty"`
-	// Why is a clause.
+	// Why is a clause that gives the reason.
 	Why string `json:"why"`
 }
 
 // ExplainedUpstream is the state of an upstream.
 type ExplainedUpstream struct {
-	// Down is why the upstream is not asked now. It is empty if it is asked. Until is when it is asked
-	// again.
+	// Down is the reason why dray does not ask the upstream now, or empty if dray asks the upstream.
+	// Until is when dray asks it again.
 	Down  string    `json:"down,omitempty"`
 	Until time.Time `json:"until,omitzero"`
-	// Failures counts questions in a row that failed, and Last is the last error.
+	// Failures counts the requests in a row that failed, and Last is the last error.
 	Failures int    `json:"failures"`
 	Last     string `json:"last,omitempty"`
-	// Operations are the rates of the requests of pulls. Quota is nil if the registry states none.
+	// Operations are the rates of the requests of pulls. Quota is nil if the registry states no quota.
 	Operations []ExplainedOperation `json:"operations"`
 	Quota      *ExplainedQuota      `json:"quota,omitempty"`
 }
@@ -200,12 +202,13 @@ type ExplainedUpstream struct {
 // ExplainedOperation is the rate of one kind of request.
 type ExplainedOperation struct {
 	Name string `json:"name"`
-	// PerSecond is the present limit of requests per second, and Ceiling the usual one; 0 means none.
+	// PerSecond is the present limit of requests per second, and Ceiling the usual limit; 0 means no
+	// limit.
 	PerSecond float64 `json:"per_second"`
 	Ceiling   float64 `json:"ceiling"`
-	// Waiting counts the requests that wait.
+	// Waiting counts the requests that wait to be sent.
 	Waiting int `json:"waiting"`
-	// Paused is until when no request is sent; it is zero if there is no pause.
+	// Paused is the time until which dray sends no request; it is zero if there is no pause.
 	Paused time.Time `json:"paused_until,omitzero"`
 	Last   string    `json:"last,omitempty"`
 }
@@ -218,6 +221,6 @@ type ExplainedQuota struct {
 	Seconds float64   `json:"seconds"`
 	Source  string    `json:"source,omitempty"`
 	Asked   time.Time `json:"asked"`
-	// Reserved says that what remains is left to clients.
+	// Reserved says that dray leaves the remaining pulls to clients.
 	Reserved bool `json:"reserved,omitempty"`
 }

@@ -6,11 +6,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Fleet is what the members of a fleet are and do.
+// Fleet describes the members of a fleet and their work.
 type Fleet struct {
-	// Members are those that are alive, in the order of their IDs.
+	// Members are the members that are alive, in the order of their IDs.
 	Members []FleetMember `json:"members"`
-	// Failure says why Redis did not name the members. Then they are those that it named last.
+	// Failure says why Redis did not list the members. Members then has the last list from Redis.
 	Failure string `json:"failure,omitempty"`
 }
 
@@ -18,57 +18,59 @@ type Fleet struct {
 type FleetMember struct {
 	// ID is random, and lasts as long as the state directory of the member.
 	ID string `json:"id"`
-	// Address is host:port of its listener for other members.
+	// Address is the host:port of the member's listener for other members.
 	Address string `json:"address"`
-	// Zone is the zone in which it runs; empty if it is not known.
+	// Zone is the zone in which the member runs; empty if it is not known.
 	Zone     string `json:"zone,omitempty"`
 	Version  string `json:"version,omitempty"`
 	Protocol int    `json:"protocol"`
-	// Asked says that it is the member that gives this answer.
+	// Asked says that this member gives the answer.
 	Asked bool `json:"asked,omitempty"`
-	// Drift has the upstreams that are another registry there, or have other rights, than those of the
-	// same name at the member that gives this answer. Pushes to them are refused.
+	// Drift has the upstreams that differ from those of the same name at the member that gives the
+	// answer: each is another registry, or has other rights. dray refuses pushes to them.
 	Drift []string `json:"drift,omitempty"`
-	// Failure says why the member has not told its state. The other values are then what Redis says.
+	// Failure says why the member did not report its state. The other values then come from Redis.
 	Failure string      `json:"failure,omitempty"`
 	State   *FleetState `json:"state,omitempty"`
 }
 
-// FleetState is what a member tells of itself.
+// FleetState is the state that a member reports about itself.
 type FleetState struct {
-	// Started is the time at which it was started; zero if the system does not tell it.
+	// Started is when the member was started; zero if the system does not report it.
 	Started time.Time `json:"started,omitzero"`
-	// Leases is how many blobs it fetches for all, or has fetched within ten minutes.
+	// Leases is the number of blobs that the member fetches for all members, or has fetched within the
+	// last ten minutes.
 	Leases int `json:"leases"`
-	// Followers is how many streams of blobs it gives to other members.
+	// Followers is the number of streams of blobs that the member sends to other members.
 	Followers int `json:"followers"`
-	// Reading has the streams by which it reads blobs from others.
+	// Reading has the streams by which the member reads blobs from other members.
 	Reading []FleetStream `json:"reading"`
-	// Bytes counts since it was started.
+	// Bytes counts since the member was started.
 	Bytes FleetBytes `json:"bytes"`
 }
 
 // FleetStream is a stream of a blob between two members.
 type FleetStream struct {
 	Digest digest.Digest `json:"digest"`
-	// From is the ID of the member that gives.
+	// From is the ID of the member that sends.
 	From string `json:"from"`
-	// Bytes is how many have come.
+	// Bytes is the number of bytes received so far.
 	Bytes int64 `json:"bytes"`
-	// Hop is 1 for a stream from the member that asks the registry, and one more for each member
+	// Hop is 1 for a stream from the member that asks the registry, and one more for each member in
 	// between.
 	Hop int `json:"hop"`
 }
 
 // FleetBytes counts what a member has received, by source, and what it has sent to other members.
 type FleetBytes struct {
-	// Upstreams counts the answers of all upstreams.
+	// Upstreams counts the bytes of the answers of all upstreams.
 	Upstreams int64 `json:"upstreams"`
-	// Bucket counts what was read from the bucket.
+	// Bucket counts the bytes that were read from the bucket.
 	Bucket int64 `json:"bucket"`
-	// SameZone and OtherZones count what came from members of the same zone, and of other zones.
+	// SameZone counts the bytes from members of the same zone. OtherZones counts the bytes from
+	// members of other zones.
 	SameZone   int64 `json:"same_zone"`
 	OtherZones int64 `json:"other_zones"`
-	// Sent counts what went to other members.
+	// Sent counts the bytes that were sent to other members.
 	Sent int64 `json:"sent"`
 }

@@ -2,7 +2,7 @@ package api
 
 import "time"
 
-// History says what happened over time.
+// History has counts over time.
 type History struct {
 	// Step is the length of a point in seconds.
 	Step float64 `json:"step"`
@@ -10,27 +10,28 @@ type History struct {
 	Points []HistoryPoint `json:"points"`
 }
 
-// HistoryPoint is what happened in the Step that began at At.
+// HistoryPoint has the counts of the Step that began at At.
 type HistoryPoint struct {
 	At time.Time `json:"at"`
-	// Seconds says for how much of the time there are samples. 0 means that nothing is known, for
+	// Seconds is the part of the Step for which there are samples. 0 means that nothing is known, for
 	// example because dray did not run.
 	Seconds float64 `json:"seconds"`
 	// Requests counts the GET requests of clients for manifests and blobs.
 	Requests int64 `json:"requests"`
 	// Hits counts the readers of blobs whose bytes were held, in memory or on disk, and Misses the
-	// others.
+	// other readers.
 	Hits   int64 `json:"hits"`
 	Misses int64 `json:"misses"`
 	// Sent counts the bytes of manifests, blobs and lists that were sent to clients, by their source
 	// in the words of X-Cache. Sources without a byte are missing.
 	Sent map[string]int64 `json:"sent"`
-	// Fetched counts the bytes of all answers of upstreams, and Uploaded those that clients uploaded.
+	// Fetched counts the bytes of all answers of upstreams, and Uploaded the bytes that clients
+	// uploaded.
 	Fetched  int64 `json:"fetched"`
 	Uploaded int64 `json:"uploaded"`
-	// Stored is the number of bytes in the disk cache at the end.
+	// Stored is the number of bytes in the disk cache at the end of the Step.
 	Stored int64 `json:"stored"`
-	// Fetches, Pulls and Pushes are the most that were under way when a sample was taken.
+	// Fetches, Pulls and Pushes are the largest numbers that were under way when a sample was taken.
 	Fetches int64 `json:"fetches"`
 	Pulls   int64 `json:"pulls"`
 	Pushes  int64 `json:"pushes"`

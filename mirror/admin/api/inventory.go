@@ -15,12 +15,12 @@ type Image struct {
 	Tags      []string      `json:"tags"`
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"media_type,omitempty"`
-	// Parts counts the manifest and everything that it refers to, directly or through other
-	// manifests. A manifest that is not held counts as one part, without what it refers to. HeldParts
+	// Parts counts the manifest and everything that it refers to, directly or through other manifests.
+	// A manifest that is not held counts as one part, without the content that it refers to. HeldParts
 	// counts the parts on disk.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
-	// Bytes is the size of all parts, and HeldBytes that of the parts on disk.
+	// Bytes is the size of all parts, and HeldBytes the size of the parts on disk.
 	Bytes     int64 `json:"bytes"`
 	HeldBytes int64 `json:"held_bytes"`
 	// LastUse is when one of the parts was last opened. It may be up to one hour too early, and is
@@ -60,7 +60,7 @@ type Blob struct {
 }
 
 // Victim is a blob that eviction removes, and the reason. "unused" means that the blob is the
-// oldest of those that were not requested again. "cold" means that the blob is proven, and that
+// oldest of the blobs that were not requested again. "cold" means that the blob is proven, and that
 // eviction has counted down its hits. Hits is always 0: a blob with hits is not evicted.
 type Victim struct {
 	Blob
@@ -90,7 +90,7 @@ type Pin struct {
 	Missing []digest.Digest `json:"missing"`
 }
 
-// Fate says what a purge did with one blob, or what it would do if it is a dry run.
+// Fate says what a purge did with one blob. In a dry run, it says what the purge would do.
 type Fate string
 
 // The fates.
@@ -113,7 +113,8 @@ type Gone struct {
 
 // Purged is the result of a purge, or of a dry run.
 type Purged struct {
-	// Tags are the forgotten tags. At the next request for such a tag, dray asks the upstream.
+	// Tags are the tags whose facts were deleted. At the next request for such a tag, dray asks the
+	// upstream.
 	Tags []string `json:"tags"`
 	// Images are the manifests that dray no longer serves in their repositories without asking the
 	// upstream.
@@ -145,7 +146,7 @@ type EvictRequest struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// Evicted lists the evicted blobs, the first evicted one first.
+// Evicted lists the evicted blobs in the order of their eviction.
 type Evicted struct {
 	Victims []Victim `json:"victims"`
 }

@@ -7,8 +7,8 @@ type Live struct {
 	At     time.Time  `json:"at"`
 	Pulls  []LivePull `json:"pulls"`
 	Pushes []LivePush `json:"pushes"`
-	// Displaced counts the pulls and pushes, since dray started, that are missing because there were
-	// too many at a time.
+	// Displaced counts the pulls and pushes, since dray started, that dray left out early because
+	// there were too many at a time.
 	Displaced uint64 `json:"displaced"`
 }
 
@@ -18,21 +18,22 @@ type LiveState string
 // The states.
 const (
 	LiveActive LiveState = "active" // a request is under way
-	LiveIdle   LiveState = "idle"   // none is, and the last one ended less than a minute ago
+	LiveIdle   LiveState = "idle"   // no request is under way, and the last one ended less than a minute ago
 )
 
 // LiveEntry is what pulls and pushes have in common.
 type LiveEntry struct {
 	// ID is the same in all answers of a process.
 	ID uint64 `json:"id"`
-	// Client is the address, and User the name, which is empty for an anonymous client. Agent is the
-	// User-Agent of the first request.
+	// Client is the client's address. User is its user name, which is empty for an anonymous client.
+	// Agent is the User-Agent of the first request.
 	Client     string `json:"client"`
 	User       string `json:"user,omitempty"`
 	Agent      string `json:"agent,omitempty"`
 	Upstream   string `json:"upstream"`
 	Repository string `json:"repository"`
-	// Reference is the tag or digest that the client named. It is empty if the client named none yet.
+	// Reference is the tag or digest that the client named. It is empty if the client has not named
+	// one yet.
 	Reference string    `json:"reference,omitempty"`
 	State     LiveState `json:"state"`
 	Began     time.Time `json:"began"`
@@ -50,11 +51,11 @@ type LiveEntry struct {
 // LivePull is one image on its way to one client.
 type LivePull struct {
 	LiveEntry
-	// Digest is that of the manifest that the client named: often that of an index.
+	// Digest is the digest of the manifest that the client named. Often that manifest is an index.
 	Digest    string     `json:"digest,omitempty"`
 	MediaType string     `json:"media_type,omitempty"`
 	Layers    LiveLayers `json:"layers"`
-	// Bytes counts what was sent to the client, and Sources the same by where it came from.
+	// Bytes counts the bytes sent to the client, and Sources the bytes from each source.
 	Bytes   int64            `json:"bytes"`
 	Sources map[string]int64 `json:"sources"`
 }
@@ -69,10 +70,10 @@ type LiveLayers struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// LiveChecks says how far the checks of a push are.
+// LiveChecks is the state of the checks of a push.
 type LiveChecks string
 
-// The states of checks. A push that is not checked has none.
+// The states of checks. The state of a push that is not checked is empty.
 const (
 	LiveChecksRunning LiveChecks = "running"
 	LiveChecksPass    LiveChecks = "pass"
@@ -83,14 +84,14 @@ const (
 // LivePush is one image on its way from one client.
 type LivePush struct {
 	LiveEntry
-	// Digest is that of the last manifest that the client has pushed.
+	// Digest is the digest of the last manifest that the client has pushed.
 	Digest string `json:"digest,omitempty"`
 	// Pushed is set when the client has pushed the manifest under a tag.
 	Pushed bool `json:"pushed"`
 	// Blobs counts the blobs that were received completely, or mounted.
 	Blobs int `json:"blobs"`
-	// Received and Forwarded count bytes of blobs and manifests from the client, and bytes of blobs
-	// to the upstream.
+	// Received counts the bytes of blobs and manifests from the client. Forwarded counts the bytes of
+	// blobs that were sent to the upstream.
 	Received  int64      `json:"received"`
 	Forwarded int64      `json:"forwarded"`
 	Checks    LiveChecks `json:"checks,omitempty"`

@@ -9,18 +9,18 @@ import (
 // MissCause says why the cache alone did not answer a request.
 type MissCause string
 
-// The causes of a [Miss].
+// The causes of a [Miss]. In the comments, "it" is the content that the client requested.
 const (
 	MissNew         MissCause = "new"         // nothing was known of it in this repository
-	MissExpired     MissCause = "expired"     // the last answer about the tag, of Since, was not believed any more
-	MissEvicted     MissCause = "evicted"     // it was here until Since, and had to make room
+	MissExpired     MissCause = "expired"     // the last answer about the tag, which dray got at Since, was too old
+	MissEvicted     MissCause = "evicted"     // it was here until Since, when it was evicted
 	MissRemoved     MissCause = "removed"     // it was here until Since, when an operator removed it, or nothing needed it
 	MissDamaged     MissCause = "damaged"     // it was here until Since, when its bytes were found to be wrong
-	MissLost        MissCause = "lost"        // it was here once; dray does not remember why it is not any more
-	MissArriving    MissCause = "arriving"    // it was on its way, for another request
+	MissLost        MissCause = "lost"        // it was here once; dray does not know when and why it was removed
+	MissArriving    MissCause = "arriving"    // dray was fetching it for another request
 	MissUncached    MissCause = "uncached"    // the cache could not store it
 	MissUnconfirmed MissCause = "unconfirmed" // it was here, and the upstream had to confirm it for this repository or push
-	MissAbsent      MissCause = "absent"      // the upstream said at Since that there is no such thing
+	MissAbsent      MissCause = "absent"      // the upstream answered "not found" at Since
 	MissRefused     MissCause = "refused"     // the request was refused before dray looked for anything
 )
 
@@ -36,27 +36,28 @@ type Miss struct {
 	// Kind is manifest, blob, or another kind of request.
 	Kind string `json:"kind"`
 	MissTarget
-	// Status is that of the answer, Bytes what was sent of its body, and Source where that came from,
-	// in the words of X-Cache.
+	// Status is the status of the answer, and Bytes the number of bytes sent of its body. Source is
+	// where these bytes came from, in the words of X-Cache.
 	Status int    `json:"status"`
 	Bytes  int64  `json:"bytes"`
 	Source string `json:"source,omitempty"`
-	// Cause is why the cache alone did not answer. It is empty if only Error says that.
+	// Cause is why the cache alone did not answer. It is empty if only Error gives the reason.
 	Cause MissCause `json:"cause,omitempty"`
-	// Since is the time that the Cause is about; zero if there is none.
+	// Since is the time of the event that the Cause names; zero if there is no such time.
 	Since time.Time `json:"since,omitzero"`
-	// Asked are the requests to upstreams that this request has started, and More counts further ones.
+	// Asked lists requests to upstreams that this request has started, and More counts those that are
+	// not listed.
 	Asked []MissRequest `json:"asked"`
 	More  int           `json:"more,omitempty"`
-	// Joined says that this request shared what another one asked.
+	// Joined says that another request asked the upstream, and this request shared the answer.
 	Joined bool `json:"joined,omitempty"`
-	// Error is the error of the request, and Stale that of the upstream if the client got an old
-	// answer because of it.
+	// Error is the error of the request. Stale is the error of the upstream if the client got an old
+	// answer because of that error.
 	Error string `json:"error,omitempty"`
 	Stale string `json:"stale,omitempty"`
 }
 
-// MissTarget is what a client asked for.
+// MissTarget is the content that a client asked for.
 type MissTarget struct {
 	Upstream   string `json:"upstream,omitempty"`
 	Repository string `json:"repository,omitempty"`
@@ -69,7 +70,7 @@ type MissTarget struct {
 // Requester is the client that has sent a request.
 type Requester struct {
 	Listener string `json:"listener"`
-	// Client is the address, and User the name, which is empty for an anonymous client.
+	// Client is the client's address. User is its user name, which is empty for an anonymous client.
 	Client string `json:"client"`
 	User   string `json:"user,omitempty"`
 	Agent  string `json:"agent,omitempty"`
@@ -81,23 +82,23 @@ type MissRequest struct {
 	Method string    `json:"method"`
 	Host   string    `json:"host"`
 	Path   string    `json:"path"`
-	// Status is 0 without an answer. Error then says why.
+	// Status is 0 if there was no answer. Error then gives the reason.
 	Status  int     `json:"status"`
 	Error   string  `json:"error,omitempty"`
 	Bytes   int64   `json:"bytes"`
 	Seconds float64 `json:"seconds"`
 }
 
-// Misses are the newest misses, and since when dray remembers them.
+// Misses lists the newest misses.
 type Misses struct {
 	Items []Miss `json:"items"`
-	// Since is the time from which on all misses are remembered.
+	// Since is the time from which dray has recorded all misses.
 	Since time.Time `json:"since"`
 }
 
 // LastPull is the last pull of an image by a client.
 type LastPull struct {
-	// At is the time of the last request of the pull. Active says that it goes on.
+	// At is the time of the last request of the pull. Active says that the pull is under way.
 	At     time.Time `json:"at"`
 	Active bool      `json:"active,omitempty"`
 	Client string    `json:"client"`
@@ -106,14 +107,14 @@ type LastPull struct {
 	// Reference is the tag or digest that the client named.
 	Reference string `json:"reference,omitempty"`
 	Digest    string `json:"digest,omitempty"`
-	// Bytes counts what was sent to the client, and Sources the same by where it came from.
+	// Bytes counts the bytes sent to the client, and Sources the bytes from each source.
 	Bytes   int64            `json:"bytes"`
 	Sources map[string]int64 `json:"sources"`
 	// Failures counts the requests that failed.
 	Failures int `json:"failures,omitempty"`
 }
 
-// Verdict is what the checks said of the last push under a name.
+// Verdict is the verdict on the last checked push to a name.
 type Verdict struct {
 	At time.Time `json:"at"`
 	// Outcome is pass, reject, or unknown: rejected only because a check gave no result.
@@ -122,7 +123,7 @@ type Verdict struct {
 	User    string        `json:"user,omitempty"`
 	Tag     string        `json:"tag,omitempty"`
 	Digest  digest.Digest `json:"digest,omitempty"`
-	// Message is what the client was told.
+	// Message is the message that the client got.
 	Message string `json:"message,omitempty"`
 	// Report is the path of the report on the listeners that take pushes.
 	Report string `json:"report,omitempty"`

@@ -25,7 +25,7 @@ type QueuedPush struct {
 	// Error is the error of the last attempt. While an attempt is under way, it is the latest error of
 	// that attempt.
 	Error string `json:"error,omitempty"`
-	// Overtaken says that the tag was pushed again later: the push cannot be retried.
+	// Overtaken says that the tag was pushed again later, so this push cannot be retried.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 

@@ -3,9 +3,9 @@ package api
 // ReloadRequest asks for a reload of the configuration. It has no parameters.
 type ReloadRequest struct{}
 
-// Reloaded is what a reload of the configuration did. Keys are those of the configuration, with the
-// names of entries, as in upstreams[hub].hosts. An entry that was added or removed is shown without
-// a key.
+// Reloaded is the result of a reload of the configuration. Its keys are keys of the configuration,
+// with the names of entries, as in upstreams[hub].hosts. An entry that was added or removed is
+// shown without a key, as in upstreams[hub].
 type Reloaded struct {
 	// Changed are the keys whose new values are now in force.
 	Changed []string `json:"changed"`

@@ -2,25 +2,26 @@ package api
 
 import "time"
 
-// Savings are what the transfers would have cost that dray avoided, and what dray costs, in US
+// Savings compares the cost of the transfers that dray avoided with the cost of dray, in US
 // dollars. A GiB has 2^30 bytes.
 type Savings struct {
-	// From and To bound the time in which something was counted, and Days is its length.
+	// From and To bound the time for which there are counts, and Days is the length of that time.
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 	Days float64   `json:"days"`
-	// Region is the region whose prices apply, unless an upstream has another one.
+	// Region is the region whose prices apply, unless an upstream has another region.
 	Region string `json:"region,omitempty"`
 	// PricesOf is the month of the table of list prices.
 	PricesOf  string            `json:"prices_of"`
 	Upstreams []UpstreamSavings `json:"upstreams"`
 	Costs     []SavingsCost     `json:"costs"`
-	// AvoidedUSD is the sum of the upstreams, CostUSD that of the costs, and NetUSD the difference. It
-	// is negative if dray costs more than it avoids.
+	// AvoidedUSD is the sum over the upstreams, CostUSD the sum of the costs, and NetUSD the
+	// difference. NetUSD is negative if dray costs more than it avoids.
 	AvoidedUSD float64 `json:"avoided_usd"`
 	CostUSD    float64 `json:"cost_usd"`
 	NetUSD     float64 `json:"net_usd"`
-	// Unknown has a line for each setting that is missing. Its saving or cost counts as 0.
+	// Unknown has a line for each setting that is missing. The saving or cost that needs the setting
+	// counts as 0.
 	Unknown []string `json:"unknown"`
 }
 
@@ -29,16 +30,16 @@ type UpstreamSavings struct {
 	Upstream string `json:"upstream"`
 	// Path is the path that clients would use without dray; empty if it is not configured.
 	Path string `json:"path,omitempty"`
-	// SentBytes are the bytes that clients got, FetchedBytes those that the upstream sent, and
-	// AvoidedBytes the difference. It is negative if more was fetched than sent.
+	// SentBytes counts the bytes that clients got, and FetchedBytes the bytes that the upstream sent.
+	// AvoidedBytes is the difference. It is negative if dray fetched more than it sent.
 	SentBytes    int64 `json:"sent_bytes"`
 	FetchedBytes int64 `json:"fetched_bytes"`
 	AvoidedBytes int64 `json:"avoided_bytes"`
 	// PriceUSD is the price of a GiB on the path; absent if it is unknown.
 	PriceUSD   *float64 `json:"price_usd_per_gib,omitempty"`
 	AvoidedUSD float64  `json:"avoided_usd"`
-	// Samples are the layers of the last 30 days that clients got while the upstream sent them, and
-	// BytesPerSecond is their rate; 0 if there are fewer than 20 samples.
+	// Samples counts the layers of the last 30 days that clients got while the upstream sent them.
+	// BytesPerSecond is the rate of these transfers; 0 if there are fewer than 20 samples.
 	Samples        int     `json:"samples"`
 	BytesPerSecond float64 `json:"bytes_per_second,omitempty"`
 	// SavedSeconds is how much longer the transfers of layers that dray held would have taken at that
@@ -46,7 +47,7 @@ type UpstreamSavings struct {
 	SavedSeconds *float64 `json:"saved_seconds,omitempty"`
 }
 
-// SavingsCost is something that has to be paid because of dray.
+// SavingsCost is one of the costs of running dray.
 type SavingsCost struct {
 	Name     string  `json:"name"`
 	Quantity float64 `json:"quantity"`

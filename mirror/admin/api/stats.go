@@ -4,7 +4,7 @@ import "time"
 
 // Stats are the savings since dray was started.
 type Stats struct {
-	// Started is the time at which dray was started; zero if the system does not tell it.
+	// Started is when dray was started; zero if the system does not report it.
 	Started time.Time `json:"started,omitzero"`
 	// SentBytes counts the bytes of manifests, blobs and lists sent to clients.
 	SentBytes int64 `json:"sent_bytes"`
@@ -23,8 +23,8 @@ type Stats struct {
 	// Requests counts the GET requests of clients for manifests and blobs.
 	Requests int64 `json:"requests"`
 	// Opens counts the readers of blobs by the source of their bytes: memory, disk, origin (a fetch
-	// for this reader), flight (a fetch that was under way for another reader; printed as
-	// "shared"), direct (passed through uncached). A prefetch is not a reader.
+	// for this reader), flight (a fetch that was under way for another reader; printed as "shared"),
+	// direct (passed through uncached). A prefetch is not a reader.
 	Opens map[string]int64 `json:"opens"`
 	// HitRatio is the share of the readers in Opens whose bytes were held, in memory or on disk; 0 if
 	// there was no reader.

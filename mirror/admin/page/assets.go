@@ -16,14 +16,12 @@ var scriptText []byte
 //go:embed assets/icon.svg
 var iconText []byte
 
-// asset is a file beside the pages. Its name changes with its content, so that a browser may keep
-// it.
+// asset is a file that the pages load. Its name changes with its content, so browsers may cache it.
 type asset struct {
 	path, contentType string
 	content           []byte
 }
 
-// assets are the files beside the pages.
 type assets struct{ Style, Script, Icon asset }
 
 func newAssets() assets {

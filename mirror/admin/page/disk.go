@@ -7,13 +7,14 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// diskView is what is shown of the cache on disk.
+// diskView is the overview's panel about the cache on disk.
 type diskView struct {
 	Disk
-	// Growth is in bytes a day, measured over the time Measured; 0 if that is not known.
+	// Growth is in bytes a day, measured over the time Measured. Both are 0 if the growth is not
+	// known.
 	Growth   float64
 	Measured time.Duration
-	// Short is what is used, and Of the quota.
+	// Short is the used space, and Of the quota, as text.
 	Short, Of string
 	Shares    []share
 	Forecast  []string
@@ -43,14 +44,14 @@ func diskOf(d Disk, past api.History) *diskView {
 	return v
 }
 
-// full is the share of the quota from which on the cache counts as full: eviction makes room for
-// what comes next.
+// full is the share of the quota from which the cache counts as full. dray then evicts blobs to
+// make room for new ones.
 const full = 0.97
 
 // maxDays bounds the days of a forecast.
 const maxDays = 36_500
 
-// forecast says in sentences what is to be expected of the disk.
+// forecast returns sentences about the space on the disk, now and in the future.
 func forecast(d *diskView) (all []string) {
 	room, left := max(d.Max-d.Used-d.Reserved, 0), d.Free
 	if d.Max > 0 {

@@ -1,13 +1,14 @@
-// Package page shows operators in a browser what the API of the admin listener tells programs.
+// Package page shows operators in a browser the data that programs get from the API of the admin
+// listener.
 //
 // Invariants:
-//   - The page changes nothing: it answers GET and HEAD alone, and its one form is a search.
-//   - Everything that it shows is escaped by templ, because names, labels and User-Agents come from
-//     clients and registries. Nothing is inline and nothing comes from elsewhere, and the content
-//     security policy allows neither.
-//   - All of it is there without the script, which only brings what has changed.
+//   - The page changes nothing: it answers only GET and HEAD, and its only form is a search.
+//   - templ escapes all data, because names, labels and User-Agents come from clients and
+//     registries. Pages have no inline scripts or styles, and load nothing from other sites. The
+//     content security policy forbids both.
+//   - Pages are complete without the script. The script only updates data that has changed.
 //   - The package imports none of the parts of dray that it shows. The program passes in functions.
 package page
 
-// The version is that of the module in go.mod, and of .ci/env.
+// The version must be the version of templ in go.mod and in .ci/env.
 //go:generate go run github.com/a-h/templ/cmd/templ@v0.3.1100 generate

@@ -10,7 +10,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// stream is what one member reads from another.
+// stream is a stream of a blob from the member From to the member Reader.
 type stream struct {
 	Reader, From string
 	api.FleetStream
@@ -27,7 +27,7 @@ func (h *Handler) fleet(ctx context.Context, f frame, _ *http.Request) (templ.Co
 	return fleetPage(f, all, streamsOf(all)), nil
 }
 
-// streamsOf says who feeds whom.
+// streamsOf returns all streams between members.
 func streamsOf(f api.Fleet) (all []stream) {
 	address := map[string]string{}
 	for _, m := range f.Members {
@@ -44,10 +44,10 @@ func streamsOf(f api.Fleet) (all []stream) {
 	return all
 }
 
-// received are the bytes that a member has received, by source.
+// received returns the share of each source in the bytes that a member has received.
 func received(b api.FleetBytes) []share {
 	return shares(map[string]int64{"origin": b.Upstreams, "bucket": b.Bucket, "member": b.SameZone + b.OtherZones})
 }
 
-// streamColumns are those of the table of streams. Those that begin with # are numbers.
+// streamColumns are the columns of the table of streams. A # marks columns of numbers.
 var streamColumns = []string{"Reader", "From", "Layer", "#Came", "#Hop"}

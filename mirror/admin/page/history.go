@@ -10,22 +10,22 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// span is a time that the chart can show.
+// span is a length of time that the chart can show.
 type span struct {
 	Key, Text string
 	length    time.Duration
 	points    int
-	mark      string // format of the times of the table
+	mark      string // the layout of times in the table
 }
 
-// spans are the times that the chart can show, the usual one first.
+// spans are the lengths of time that the chart can show. The first is the default.
 var spans = []span{
 	{"", "24 hours", 24 * time.Hour, 48, "15:04"},
 	{"7d", "7 days", 7 * 24 * time.Hour, 56, "Mon 15:04"},
 	{"30d", "30 days", 30 * 24 * time.Hour, 60, "2006-01-02 15:04"},
 }
 
-// groups are the sources of bytes as the chart has them, the lowest first.
+// groups are the parts of a bar, each with its sources of bytes. The lowest part is first.
 var groups = []struct {
 	name, class string
 	sources     []string
@@ -36,15 +36,15 @@ var groups = []struct {
 	{"uncached", "other", []string{"direct", "other"}},
 }
 
-// chart is what happened over time.
+// chart is the traffic over time.
 type chart struct {
 	Span  span
 	Bars  []column
-	Lines []string // the hit ratio, in pieces between gaps, as points of a polyline
+	Lines []string // the hit ratio: the points of one polyline for each stretch without a gap
 	Rows  []chartRow
 	Most  int64 // bytes of the highest bar
 	Sum   []share
-	Ratio float64 // hits of all readers; -1 without a reader
+	Ratio float64 // share of the readers that were hits; -1 if there were no readers
 	From  time.Time
 	To    time.Time
 	Known bool
@@ -62,21 +62,21 @@ type columnPart struct {
 	Y, Height float64
 }
 
-// trafficColumns are those of the table. Those that begin with # are numbers.
+// trafficColumns are the columns of the chart's table. A # marks columns of numbers.
 var trafficColumns = []string{"From (UTC)", "#Sent", "Sources", "#Layers held"}
 
-// chartRow is one line of the table that says what the chart does.
+// chartRow is one line of the table that has the numbers of the chart.
 type chartRow struct {
 	At, Sent, Sources, Ratio string
 }
 
-// The size of a chart in its own units.
+// The size of a chart in the units of its SVG viewBox.
 const (
 	chartWidth  = 960.0
 	chartHeight = 100.0
 )
 
-// spanOf returns the time that a request wants to see.
+// spanOf returns the span that the parameter time of a request selects, or the default.
 func spanOf(r *http.Request) span {
 	for _, s := range spans {
 		if r.URL.Query().Get("time") == s.Key {
@@ -86,7 +86,7 @@ func spanOf(r *http.Request) span {
 	return spans[0]
 }
 
-// chartOf draws what happened in a time.
+// chartOf draws the history of a span.
 func chartOf(h api.History, s span) *chart {
 	c := &chart{Span: s, Ratio: -1}
 	if len(h.Points) == 0 {
@@ -136,7 +136,7 @@ func (c *chart) column(p api.HistoryPoint, x, width float64) column {
 	return bar
 }
 
-// ratioLines returns the hit ratio as polylines. Points without a reader end a line.
+// ratioLines returns the hit ratio as polylines. A point without readers ends a line.
 func ratioLines(points []api.HistoryPoint, width float64) (all []string) {
 	var line []string
 	end := func() {
@@ -176,7 +176,7 @@ func rowOf(p api.HistoryPoint, s span) chartRow {
 	return row
 }
 
-// ratioText says what share of the readers found what they wanted.
+// ratioText returns, as text, the share of the requested layers that were held.
 func ratioText(c *chart) string {
 	if c.Ratio < 0 {
 		return "no client has asked for a layer"
@@ -184,8 +184,9 @@ func ratioText(c *chart) string {
 	return fmt.Sprintf("%s of the layers that clients asked for were held", percent(c.Ratio))
 }
 
-// growth measures from the history how much the disk grows, in bytes a day, and over which time. It
-// returns 0 and 0 if less than an hour is known.
+// growth computes from the history by how many bytes a day the cache on disk grows. over is the
+// time between the first and the last measurement. If it is less than an hour, growth returns
+// zeros.
 func growth(h api.History) (perDay float64, over time.Duration) {
 	first, last := -1, -1
 	for i, p := range h.Points {

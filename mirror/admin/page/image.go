@@ -10,10 +10,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// imageView is what is known about one image.
 type imageView struct {
 	api.Explanation
-	// Told is what dray explain prints.
+	// Told is the text that dray explain prints.
 	Told string
 }
 
@@ -39,7 +38,7 @@ func (h *Handler) image(ctx context.Context, f frame, r *http.Request) (templ.Co
 	return imagePage(f, v), nil
 }
 
-// freshness is the kind of the state of a tag, and the state in words.
+// freshness returns the kind for the state of a tag, and the state in words.
 func freshness(s api.Freshness) (kind, text string) {
 	switch s {
 	case api.TagFresh, api.TagHosted:
@@ -54,7 +53,7 @@ func freshness(s api.Freshness) (kind, text string) {
 	return "off", string(s)
 }
 
-// serving is the kind of what a pull would get, and that in words.
+// serving returns the kind for the result of a pull, and the result in words.
 func serving(s api.Serving) (kind, text string) {
 	switch s {
 	case api.ServeCache:
@@ -77,7 +76,7 @@ func serving(s api.Serving) (kind, text string) {
 	return "off", string(s)
 }
 
-// partState says what else matters about a part.
+// partState returns remarks about the state of a part.
 func partState(p api.ExplainedPart) []string {
 	var s []string
 	add := func(is bool, text string) {
@@ -97,7 +96,8 @@ func partState(p api.ExplainedPart) []string {
 	return s
 }
 
-// heldParts counts the parts that some place has, and their bytes. Parts of unknown size have none.
+// heldParts counts the parts that at least one place has, and adds up their bytes. A part of
+// unknown size adds no bytes.
 func heldParts(all []api.ExplainedPart) (n int, bytes int64) {
 	for _, p := range all {
 		if len(p.Where) > 0 {

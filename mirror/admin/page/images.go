@@ -20,15 +20,15 @@ import (
 const (
 	// perPage is the number of images on a page.
 	perPage = 50
-	// listingAge is how old a list may be before it is read anew. Reading all facts and manifests is
-	// work. Of the time, at most one part in listingShare is spent on it, however many browsers show
+	// listingAge is the age at which the list is read again. Reading all facts and manifests is
+	// expensive, so dray spends at most 1/listingShare of the time on it, however many browsers show
 	// the list.
 	listingAge   = 10 * time.Second
 	listingShare = 20
-	// listingKept is how old a list may be that is shown while it is read anew, which takes a second
-	// for each some ten thousand images.
+	// listingKept is the age up to which dray shows the old list while it reads the list again.
+	// Reading takes about a second for every ten thousand images.
 	listingKept = 5 * time.Minute
-	// listingBound bounds the reading.
+	// listingBound bounds the time of one reading.
 	listingBound = time.Minute
 )
 
@@ -40,8 +40,8 @@ type listing struct {
 	images  []api.Image
 	at      time.Time // when the reading of images began
 	took    time.Duration
-	err     error         // of the last reading
-	reading chan struct{} // closed when the reading under way has ended; nil if there is none
+	err     error         // the error of the last reading
+	reading chan struct{} // closed when the reading under way has ended; nil if no reading is under way
 }
 
 // get returns the images, and the time at which they were read.
@@ -58,8 +58,8 @@ func (l *listing) get(ctx context.Context) ([]api.Image, time.Time, error) {
 	return l.images, l.at, l.err
 }
 
-// refresh has the list read if it is older than age. It returns a channel that is closed when that
-// has happened, or nil if the list can be shown meanwhile.
+// refresh starts to read the list if it is older than age. If the present list can be shown,
+// refresh returns nil. Otherwise it returns a channel that is closed after the reading.
 func (l *listing) refresh(age time.Duration) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +83,7 @@ func (l *listing) read() {
 	l.reading = nil
 }
 
-// list lists the images. A panic, which would end the process, becomes an error.
+// list lists the images. It converts a panic, which would end the process, to an error.
 func (l *listing) list() (images []api.Image, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -101,7 +101,7 @@ func (l *listing) list() (images []api.Image, err error) {
 	return images, nil
 }
 
-// imageQuery is what an operator wants to see of the images.
+// imageQuery selects and orders the images that an operator wants to see.
 type imageQuery struct {
 	Search, Sort string
 	// Parts includes manifests that have no tag and are part of an index.
@@ -127,7 +127,7 @@ func imageQueryOf(r *http.Request) imageQuery {
 	return q
 }
 
-// at is the address of the same images in another order, or of another page of them.
+// at returns the address of a page of the same images in an order.
 func (q imageQuery) at(sort string, page int) string {
 	parts, number := "", ""
 	if q.Parts {
@@ -143,11 +143,12 @@ func (q imageQuery) at(sort string, page int) string {
 type imagesView struct {
 	imageQuery
 	Images []api.Image
-	// Read is when the images were listed. First and Last count from 1.
+	// Read is when the images were listed. First and Last count the Found images from 1. All counts
+	// the images before the search.
 	Read               time.Time
 	First, Last, Found int
 	All                int
-	Bytes              int64 // what is held of the images that were found; parts that several have count for each
+	Bytes              int64 // held bytes of the found images; a shared part counts for each image
 }
 
 // Pages is the number of pages.
@@ -205,7 +206,7 @@ func (h *Handler) imageList(ctx context.Context, f frame, r *http.Request) (temp
 	return imagesPage(f, v), nil
 }
 
-// reference is by what an image is named: its first tag, or its digest.
+// reference returns the first tag of an image, or its digest if it has no tag.
 func reference(i api.Image) string {
 	if len(i.Tags) > 0 {
 		return i.Tags[0]
@@ -213,16 +214,15 @@ func reference(i api.Image) string {
 	return string(i.Digest)
 }
 
-// moreTags are the tags of an image that its name does not have.
+// moreTags returns all tags of an image except the first.
 func moreTags(i api.Image) []string { return i.Tags[min(1, len(i.Tags)):] }
 
-// shownTags bounds the tags that a list shows of an image.
+// shownTags bounds the tags that the list shows for one image.
 const shownTags = 6
 
-// imageAddress is the address of the page about an image.
 func imageAddress(name string) string { return address(imagePath, "name", name) }
 
-// shortReference shortens a digest, and no tag.
+// shortReference shortens a digest. It returns a tag unchanged.
 func shortReference(reference string) string {
 	if algorithm, hex, ok := strings.Cut(reference, ":"); ok && len(hex) > 12 {
 		return algorithm + ":" + hex[:12]
@@ -230,7 +230,7 @@ func shortReference(reference string) string {
 	return reference
 }
 
-// found says how many images there are.
+// found returns the number and size of the found images, as text.
 func found(v imagesView) string {
 	text := count(v.Found, "image", "images")
 	if v.Search != "" {

@@ -12,20 +12,20 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// signs stand before the words of states, by their kind.
+// signs stand before the text of a state, by the kind of the state.
 var signs = map[string]string{"good": "✓", "warn": "!", "bad": "✕", "busy": "▸", "off": "–"}
 
-// liveView has the pulls and pushes that are shown.
+// liveView has the pulls and pushes that a page shows.
 type liveView struct {
 	api.Live
-	// AllPulls and AllPushes count those that there are.
+	// AllPulls and AllPushes count all pulls and pushes, shown or not.
 	AllPulls, AllPushes int
 	Down, Up            int64 // bytes per second
-	// From is the address of a page with the same view.
+	// From is the address of a page with the same pulls and pushes.
 	From string
 }
 
-// busiest returns the busiest pulls and pushes, at most most of each. 0 means all.
+// busiest returns the busiest pulls and pushes. The parameter most bounds each; 0 means all.
 func busiest(l api.Live, most int) liveView {
 	v := liveView{Live: l, AllPulls: len(l.Pulls), AllPushes: len(l.Pushes), From: livePath}
 	for _, p := range l.Pulls {
@@ -44,7 +44,8 @@ func busiest(l api.Live, most int) liveView {
 	return v
 }
 
-// busier compares by what operators look at first. No two entries are equal.
+// busier orders entries: active ones first, then by rate, then by the last request. No two entries
+// are equal.
 func busier(a, b api.LiveEntry) int {
 	active := func(e api.LiveEntry) int {
 		if e.State == api.LiveActive {
@@ -55,10 +56,10 @@ func busier(a, b api.LiveEntry) int {
 	return cmp.Or(cmp.Compare(active(a), active(b)), cmp.Compare(b.Rate, a.Rate), b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID))
 }
 
-// most are the pulls and pushes of the overview.
+// most bounds the pulls, and also the pushes, that the overview shows.
 const most = 8
 
-// live serves all pulls and pushes under way, or as many as the parameter most says.
+// live serves all pulls and pushes under way. The parameter most bounds the number of each.
 func (h *Handler) live(_ context.Context, f frame, r *http.Request) (templ.Component, error) {
 	if h.s.Live == nil {
 		return nil, errNotHere
@@ -67,7 +68,7 @@ func (h *Handler) live(_ context.Context, f frame, r *http.Request) (templ.Compo
 	return livePage(f, busiest(h.s.Live(), n)), nil
 }
 
-// layers says how many layers a client has asked for.
+// layers returns, as text, how many of an image's layers a client has asked for.
 func layers(l api.LiveLayers) string {
 	if l.Of == 0 {
 		return strconv.Itoa(l.Asked) + " of ?"
@@ -82,7 +83,7 @@ func rate(n int64) string {
 	return size(n) + "/s"
 }
 
-// checkKind is the kind of the state of checks.
+// checkKind returns the kind for the state of a push's checks.
 func checkKind(c api.LiveChecks) string {
 	switch c {
 	case api.LiveChecksPass:

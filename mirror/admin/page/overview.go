@@ -11,10 +11,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// errNotHere says that dray has no such part.
+// errNotHere is the error of a page whose source is nil.
 var errNotHere = api.Errorf(api.CodeNotFound, "This dray has no such part.")
 
-// overviewView is what the first page shows.
 type overviewView struct {
 	Ready     *api.Readiness
 	Figures   []figure
@@ -24,13 +23,13 @@ type overviewView struct {
 	Traffic   *chart
 }
 
-// figure is a number that is worth a look.
+// figure is a number at the top of the overview. Path is a page with details.
 type figure struct{ Name, Value, More, Path string }
 
 func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ.Component, error) {
 	var v overviewView
 	if h.s.Images != nil {
-		h.images.refresh(listingKept) // it is there when somebody follows the link
+		h.images.refresh(listingKept) // so that the list is ready when an operator opens it
 	}
 	if h.s.Ready != nil {
 		v.Ready = new(h.s.Ready(ctx))
@@ -56,7 +55,7 @@ func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ
 	return overviewPage(f, v), nil
 }
 
-// past returns what happened in a time before now.
+// past returns the history of the given length before now.
 func (h *Handler) past(now time.Time, length time.Duration, points int) api.History {
 	if h.s.History == nil {
 		return api.History{}
@@ -64,8 +63,8 @@ func (h *Handler) past(now time.Time, length time.Duration, points int) api.Hist
 	return h.s.History(now.Add(-length), now, points)
 }
 
-// figures are the numbers at the top of the overview. An error stands in place of its number: most
-// of all when something is wrong, operators need the rest of the page.
+// figures returns the numbers at the top of the overview. If a number is not known, its figure
+// shows the error, so that operators still get the rest of the page.
 func (h *Handler) figures(f frame, v overviewView) (all []figure) {
 	if h.s.Stats != nil {
 		all = append(all, h.counted(f)...)
@@ -97,7 +96,7 @@ func (h *Handler) figures(f frame, v overviewView) (all []figure) {
 	return all
 }
 
-// counted are the figures of what was counted since the start.
+// counted returns the figures of the counts since the start.
 func (h *Handler) counted(f frame) []figure {
 	s, err := h.s.Stats()
 	if err != nil {
@@ -114,7 +113,6 @@ func (h *Handler) counted(f frame) []figure {
 	}
 }
 
-// problems are the checks that fail.
 func problems(r api.Readiness) (all []api.Result) {
 	for _, c := range r.Checks {
 		if c.Failed() {
@@ -124,7 +122,7 @@ func problems(r api.Readiness) (all []api.Result) {
 	return all
 }
 
-// readyKind is the kind of the state of the whole.
+// readyKind returns the kind for the overall result of the readiness checks.
 func readyKind(s api.Status) string {
 	switch s {
 	case api.Ready:
@@ -135,7 +133,7 @@ func readyKind(s api.Status) string {
 	return "bad"
 }
 
-// upstreamState is the kind of the state of an upstream, and the state in words.
+// upstreamState returns the kind for the state of an upstream, and the state in words.
 func upstreamState(s *api.ExplainedUpstream) (kind, text string) {
 	switch {
 	case s == nil:
@@ -156,12 +154,11 @@ func upstreamState(s *api.ExplainedUpstream) (kind, text string) {
 	return "good", "up"
 }
 
-// limited reports whether something bounds the requests of an operation now.
+// limited reports whether requests of an operation have a limit, wait, or are paused now.
 func limited(o api.ExplainedOperation) bool {
 	return o.PerSecond > 0 || o.Waiting > 0 || !o.Paused.IsZero()
 }
 
-// waiting counts the requests that wait to be sent.
 func waiting(s *api.ExplainedUpstream) (n int) {
 	for _, o := range s.Operations {
 		n += o.Waiting

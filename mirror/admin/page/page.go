@@ -16,15 +16,14 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Sources are the functions by which the page gets what it shows. They may be called concurrently,
-// and change nothing. The package does not call those that are nil, and leaves out what they would
-// tell.
+// Sources are the functions from which the page gets its data. They may be called concurrently, and
+// change nothing. If a function is nil, the page leaves out its data.
 type Sources struct {
-	// Version is that of dray.
+	// Version is the version of dray.
 	Version string
 	// Ready runs the checks of /readyz.
 	Ready func(ctx context.Context) api.Readiness
-	// Stats returns what was counted since dray was started.
+	// Stats returns the counts since dray was started.
 	Stats func() (api.Stats, error)
 	// Live returns the pulls and pushes under way.
 	Live func() api.Live
@@ -34,29 +33,29 @@ type Sources struct {
 	Disk func(ctx context.Context) (Disk, error)
 	// Images yields the images in the cache, sorted by name.
 	Images func(ctx context.Context) iter.Seq2[api.Image, error]
-	// Explain says what is known about an image, and Tell writes that as dray explain does.
+	// Explain returns the known facts about an image. Tell writes them in the form of dray explain.
 	Explain func(ctx context.Context, name string) (api.Explanation, error)
 	Tell    func(w io.Writer, e api.Explanation) error
 	// Queue returns the pushes that are not forwarded yet.
 	Queue func() api.Queued
-	// Uploads returns the uploads that clients have begun and not ended.
+	// Uploads returns the uploads that clients have started and not finished.
 	Uploads func() []Upload
-	// Savings returns what was saved in the last 30 days.
+	// Savings returns the savings of the last 30 days.
 	Savings func() (api.Savings, error)
 	// Fleet returns the members of the fleet. It is nil if dray is no member of one.
 	Fleet func(ctx context.Context) (api.Fleet, error)
-	// History returns what happened from one time to another, as points of equal length.
+	// History returns the history between two times, as points of equal length.
 	History func(from, to time.Time, points int) api.History
 	// Configuration returns the effective configuration as YAML, without secrets.
 	Configuration func() (string, error)
-	// Log gets errors of answers; nil discards.
+	// Log gets errors of answers; nil discards them.
 	Log *slog.Logger
 }
 
 // Upstream is an upstream and its state.
 type Upstream struct {
 	Name string
-	// Registry is the registry's own name, and Kind that of the configuration.
+	// Registry is the registry's own name, and Kind the upstream's kind in the configuration.
 	Registry, Kind string
 	// Push says that clients may push to it.
 	Push bool
@@ -64,24 +63,25 @@ type Upstream struct {
 	State *api.ExplainedUpstream
 }
 
-// Disk describes the cache on disk. The numbers of bytes are those of whole blocks.
+// Disk describes the cache on disk. All sizes are in bytes, and count whole blocks of the disk.
 type Disk struct {
 	Used, Reserved, Pinned int64
-	// Max is the quota; 0 means that only the free space of the disk is the bound.
+	// Max is the quota; 0 means that only the free space of the disk bounds the cache.
 	Max int64
 	// Free is the free space of the file system that the cache may use.
 	Free              int64
 	Blobs, Unverified int
-	// Next is the blob that is evicted next. It is nil if there is none, or it is not known.
+	// Next is the blob that will be evicted next. It is nil if there is no such blob, or if the blob
+	// is not known.
 	Next *api.Victim
 }
 
 // Upload is an upload of a client.
 type Upload struct {
 	Upstream, Repository, User string
-	// Bytes is how many have come.
+	// Bytes is the number of bytes received so far.
 	Bytes int64
-	// Last is when the last request ended; it is zero while one is under way.
+	// Last is when the last request ended; it is zero while a request is under way.
 	Last time.Time
 }
 
@@ -115,7 +115,7 @@ func New(s Sources) *Handler {
 	return h
 }
 
-// Prefix is the path below which all of the page is, but for its beginning.
+// Prefix is the path below which all pages and their files are, except the overview, which is at /.
 const Prefix = "/ui/"
 
 const (
@@ -129,7 +129,7 @@ const (
 	assetPrefix       = Prefix + "assets/"
 )
 
-// ServeHTTP answers a request. The caller has checked that it may be answered.
+// ServeHTTP answers a request. The caller must have checked the operator's rights.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Security-Policy", policy)
@@ -140,7 +140,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(w, r)
 }
 
-// frame is what all pages have in common.
+// frame has the data that all pages need.
 type frame struct {
 	Title, Path, Version string
 	At                   time.Time
@@ -148,7 +148,6 @@ type frame struct {
 	Nav                  []link
 }
 
-// link leads to a page.
 type link struct{ Path, Text string }
 
 func (h *Handler) frame(title string, r *http.Request) frame {
@@ -168,7 +167,7 @@ func (h *Handler) frame(title string, r *http.Request) frame {
 	return f
 }
 
-// page serves what body returns.
+// page registers a page. body returns its content.
 func (h *Handler) page(pattern, title string, body func(ctx context.Context, f frame, r *http.Request) (templ.Component, error)) {
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		c, err := body(r.Context(), h.frame(title, r), r)
@@ -189,7 +188,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	h.render(w, r, status, failure(h.frame("Not shown", r), err.Error()))
 }
 
-// render sends a whole page. It sends nothing of a page that cannot be made.
+// render sends a whole page. If the page cannot be made, render answers with 500 instead.
 func (h *Handler) render(w http.ResponseWriter, r *http.Request, status int, c templ.Component) {
 	var out bytes.Buffer
 	if err := c.Render(r.Context(), &out); err != nil {

@@ -9,7 +9,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// pushesView is what is under way to registries.
+// pushesView has the queued pushes and the open uploads. A nil field is not shown.
 type pushesView struct {
 	Queue   *api.Queued
 	Uploads *[]Upload
@@ -26,7 +26,7 @@ func (h *Handler) pushes(_ context.Context, f frame, _ *http.Request) (templ.Com
 	return pushesPage(f, v), nil
 }
 
-// queueKind is the kind of the state of a queued push.
+// queueKind returns the kind of a queued push's state, which selects its sign.
 func queueKind(state string) string {
 	switch state {
 	case "failed":
@@ -37,7 +37,6 @@ func queueKind(state string) string {
 	return "off"
 }
 
-// queuedBytes is the size of all queued pushes.
 func queuedBytes(q api.Queued) (n int64) {
 	for _, p := range q.Pushes {
 		n += p.Bytes

@@ -24,7 +24,7 @@ func (h *Handler) savings(_ context.Context, f frame, _ *http.Request) (templ.Co
 	return savingsPage(f, s), nil
 }
 
-// dollars formats an amount.
+// dollars formats an amount in US dollars.
 func dollars(usd float64) string {
 	if usd < 0 {
 		return fmt.Sprintf("−$%.2f", -usd)
@@ -35,7 +35,7 @@ func dollars(usd float64) string {
 // price formats the price of a unit with as many digits as it needs.
 func price(usd float64) string { return "$" + strconv.FormatFloat(usd, 'f', -1, 64) }
 
-// timeSaved says how much time clients saved, or why that is not known.
+// timeSaved returns, as text, how much time clients saved, or why the time is not known.
 func timeSaved(up api.UpstreamSavings) string {
 	if up.SavedSeconds == nil {
 		return fmt.Sprintf("unknown, %d of 20 samples", up.Samples)
@@ -43,7 +43,7 @@ func timeSaved(up api.UpstreamSavings) string {
 	return api.About(time.Duration(*up.SavedSeconds * float64(time.Second)))
 }
 
-// The columns of the tables of savings. Those that begin with # are numbers.
+// The columns of the tables of savings. A # marks columns of numbers.
 var (
 	savedColumns = []string{"Upstream", "#Sent", "#Fetched", "#Avoided", "Path", "#Price of a GiB", "#Saved", "#Time saved"}
 	costColumns  = []string{"Cost", "#Quantity", "#Price", "#Sum"}

@@ -29,7 +29,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %cB", value, units[0])
 }
 
-// sizeOr is size for a number that may be unknown, which is -1.
+// sizeOr is size for a number that is -1 if it is unknown.
 func sizeOr(n int64) string {
 	if n < 0 {
 		return "unknown"
@@ -37,7 +37,7 @@ func sizeOr(n int64) string {
 	return size(n)
 }
 
-// ago says how long before now something was.
+// ago returns the time from at to now as text, such as 5 min ago.
 func ago(at, now time.Time) string {
 	if at.IsZero() {
 		return "never"
@@ -45,15 +45,15 @@ func ago(at, now time.Time) string {
 	return api.About(now.Sub(at)) + " ago"
 }
 
-// stamp is a time as programs read it.
+// stamp formats a time for programs.
 func stamp(at time.Time) string { return at.UTC().Format(time.RFC3339) }
 
-// clock is a time as people read it.
+// clock formats a time for people.
 func clock(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func percent(ratio float64) string { return fmt.Sprintf("%.1f %%", 100*ratio) }
 
-// count says how many there are of something.
+// count returns a number and its noun: one if n is 1, otherwise many.
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -74,7 +74,7 @@ func thousands(n int64) string {
 	return sign + text
 }
 
-// short is a digest as people compare it.
+// short shortens a digest to 12 digits.
 func short(d digest.Digest) string {
 	algorithm, hex, ok := strings.Cut(string(d), ":")
 	if !ok || len(hex) <= 12 {
@@ -83,7 +83,7 @@ func short(d digest.Digest) string {
 	return algorithm + ":" + hex[:12]
 }
 
-// imageName is the name of a repository with a tag or a digest.
+// imageName returns the name of a repository with a tag or a digest.
 func imageName(upstream, repository, reference string) string {
 	name := repository
 	if upstream != "" {
@@ -98,7 +98,7 @@ func imageName(upstream, repository, reference string) string {
 	return name + ":" + reference
 }
 
-// client is who sends requests.
+// client returns the user and the address of a client as text.
 func client(e api.LiveEntry) string {
 	switch {
 	case e.Client == "":
@@ -109,7 +109,8 @@ func client(e api.LiveEntry) string {
 	return e.User + "@" + e.Client
 }
 
-// address is a path with parameters, without those that are empty.
+// address returns a path with parameters. pairs alternates names and values. Empty values are left
+// out.
 func address(path string, pairs ...string) string {
 	params := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -131,12 +132,13 @@ type share struct {
 	From, Width float64
 }
 
-// sourceNames are the sources of bytes as they are shown, in the order of their cost.
+// sourceNames are the sources of bytes and the names that pages show for them, in the order of
+// their cost.
 var sourceNames = []struct{ key, name string }{
 	{"memory", "memory"}, {"disk", "disk"}, {"cache", "cache"}, {"stale", "stale"}, {"updating", "updating"}, {"prefetch", "prefetch"}, {"flight", "shared"}, {"member", "member"}, {"bucket", "bucket"}, {"origin", "origin"}, {"direct", "uncached"},
 }
 
-// shares returns the parts of a whole by source, without those that are 0.
+// shares returns the share of each source in the sum. It leaves out sources with 0.
 func shares(by map[string]int64) (all []share) {
 	var whole int64
 	for _, n := range by {
@@ -170,7 +172,7 @@ func shares(by map[string]int64) (all []share) {
 	return all
 }
 
-// sharesText says the largest parts of a whole in words.
+// sharesText returns the three largest shares as text.
 func sharesText(all []share) string {
 	sorted := slices.Clone(all)
 	slices.SortStableFunc(sorted, func(a, b share) int { return cmp.Compare(b.Width, a.Width) })
@@ -181,10 +183,9 @@ func sharesText(all []share) string {
 	return strings.Join(words, ", ")
 }
 
-// number formats a coordinate.
 func number(x float64) string { return fmt.Sprintf("%.2f", x) }
 
-// columnName is the heading of a column, and columnClass the class of its cells.
+// columnName returns the heading of a column, and columnClass the CSS class of its cells.
 func columnName(label string) string { return strings.TrimPrefix(label, "#") }
 
 func columnClass(label string) string {
