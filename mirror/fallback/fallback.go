@@ -1,5 +1,5 @@
 // Package fallback lets another upstream answer a pull in place of one that does not answer. It
-// tells clients and metrics which upstream answered, and remembers which one sent a manifest or
+// tells clients and metrics which upstream answered, and records which upstream sent a manifest or
 // list.
 package fallback
 
@@ -79,8 +79,8 @@ func (l *Lender) Mark(x *request.Request) {
 	l.answers.WithLabelValues(x.Instead.Up.Name, name).Inc()
 }
 
-// Lend remembers which fallback has sent a manifest, so that requests for what the manifest names
-// go to that fallback, too.
+// Lend records which fallback has sent a manifest, so that requests for the content that the
+// manifest names go to that fallback, too.
 func (l *Lender) Lend(x *request.Request, m *repository.Manifest) {
 	if x.Instead.Up == nil {
 		return

@@ -39,7 +39,7 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds the wait for a verdict if dray answers the client within 25 s, as it does for
+	// Within bounds the wait for a verdict if dray has to answer the client within 25 s, as for
 	// containerd; 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
@@ -83,9 +83,9 @@ func New(o Options) *Checks {
 	return c
 }
 
-// Replace replaces the gates of the upstreams that gates names. A push that is being checked goes
-// on with its gate. The gates of other upstreams stay, because a push to an upstream that is
-// removed may be under way.
+// Replace replaces the gates of the upstreams that gates names. A push that is being checked keeps
+// its former gate. The gates of other upstreams stay, because a push to an upstream that is removed
+// may be under way.
 func (c *Checks) Replace(gates map[string][]*Gate) {
 	next := map[string][]*Gate{}
 	maps.Copy(next, *c.gates.Load())
@@ -124,8 +124,8 @@ type Push struct {
 	Cause  notify.Cause
 }
 
-// Key identifies a verdict. Pushes with the same Key share it. A verdict may depend on the user, so
-// the user is part of the key if there is a gate.
+// Key identifies a verdict. Pushes with the same Key share the verdict. A verdict may depend on the
+// user, so the user is part of the key if there is a gate.
 type Key struct {
 	Repo   repository.Repo
 	Ref    string
@@ -194,8 +194,8 @@ func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (
 }
 
 func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
-	// A manifest that waits for an index or a tag is judged as a part, and once more when that
-	// index or tag arrives. A referrer waits for neither, so it is never judged as a part.
+	// A manifest that waits for an index or a tag is judged as a part, and once more when that index
+	// or tag arrives. A referrer waits for neither, so it is never judged as a part.
 	part := p.Ref.Tag == "" && !p.Gate.ForwardDigests && p.Manifest.Subject == nil
 	r, err := p.Gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(), Manifest: p.Manifest, Part: part}, contents)
 	if err != nil {
@@ -217,7 +217,7 @@ func (c *Checks) unfinished(ctx context.Context, p Push) error {
 	return oci.ErrDenied.With("the checks of %s did not finish within %v and continue, so the image is not stored yet; push again later, and no layer is sent twice", p.Repo.Name, p.Within)
 }
 
-// conclude keeps a report, writes the audit line to the log, and sends the event.
+// conclude stores a report, writes the audit line to the log, and sends the event.
 func (c *Checks) conclude(ctx context.Context, r *pipeline.Report, by notify.Cause) {
 	c.reports.add(r)
 	c.emitVerdict(r, by)

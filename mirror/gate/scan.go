@@ -17,8 +17,8 @@ import (
 // the verdict on its image.
 var ErrHeldBack = errors.New("layer waits for the verdict")
 
-// errLayerRejected keeps a layer from being completed at the upstream. If an image with the
-// layer passes later, the layer is sent again.
+// errLayerRejected is the reason why a rejected layer is not completed at the upstream. If an image
+// with the layer passes later, dray sends the layer again.
 var errLayerRejected = oci.ErrDenied.With("the checks rejected the layer")
 
 // maxWalks bounds the layers that are scanned while their clients send them. Further layers are
@@ -107,16 +107,16 @@ type layerKey struct {
 }
 
 // Scanned returns the result of a gate's scan of a layer. s is the scan during the upload, or nil.
-// Scanned prefers the result of s, then a remembered result, and otherwise scans the layer now.
-// seen tells whether the client of this push has sent the layer. If the client has not sent it, and
-// the gate trusts such layers, Scanned scans nothing and returns nil.
+// Scanned uses the result of s if there is one, then a stored result. Without either, it scans the
+// layer now. seen tells whether the client of this push has sent the layer. If the client has not
+// sent it, and the gate trusts such layers, Scanned scans nothing and returns nil.
 func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan, seen Seen, open func(context.Context) (io.ReadCloser, error)) (*pipeline.Scanned, error) {
 	found, err := s.Wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// An incomplete result counts only once. When the image is pushed again, the stages that could
-	// not decide are asked again, because they may have been down the first time.
+	// An incomplete result counts only once. When the image is pushed again, the stages that could not
+	// decide are asked again, because they may have been down the first time.
 	if found != nil && (found.Complete() || s.reported.CompareAndSwap(false, true)) {
 		return found, nil
 	}

@@ -23,9 +23,9 @@ import (
 )
 
 // Checks of base images have to recognise an image by its layers. BaseIndex records the names of
-// images under their layers. It learns them when clients pull or push. The name is in the request.
-// The layers are the diffIDs in the configuration, which clients fetch right after the manifest.
-// BaseIndex sends no requests to upstreams.
+// images under their layers, when clients pull or push the images. The name is in the request. The
+// layers are the diffIDs in the image's configuration, which clients fetch right after the
+// manifest. BaseIndex sends no requests to upstreams.
 
 const (
 	// recordAgainAfter is the time after which a name is recorded again.
@@ -126,9 +126,10 @@ func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 	l.recordImage(ctx, c, man)
 }
 
-// names returns the names by which users know an image. After a request by tag, that is the name
-// with the tag. After a request by digest, these are the known names of the indexes that list the
-// image. If none is known, it is the name with the digest.
+// names returns the names by which users know an image. For a request by tag, it returns the
+// repository's name with the tag. For a request by digest, it returns the known names of the
+// indexes that list the image. If there are no such names, it returns the repository's name with
+// the digest.
 func (l *BaseIndex) names(s nameOf) []string {
 	r := s.image.Now()
 	name := cmp.Or(r.Up.Public, r.Up.Registry) + "/" + r.Remote().Name
@@ -141,8 +142,8 @@ func (l *BaseIndex) names(s nameOf) []string {
 	return []string{name + "@" + s.image.Digest.String()}
 }
 
-// recordIndex gives the names of an index to its children. It records the children that are held
-// now. The other children are recorded when a client asks for them.
+// recordIndex stores the names of an index as names of its children. It records the children that
+// are held now. The other children are recorded when a client asks for them.
 func (l *BaseIndex) recordIndex(ctx context.Context, u namedImage, man *oci.Manifest) {
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
@@ -193,8 +194,8 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 	l.recorded.WithLabelValues(u.image.Repo.Up.Name).Inc()
 }
 
-// postpone queues a job again, because content that it needs is not held yet. After the last try it
-// forgets that the name was seen, so that a later pull queues the image again.
+// postpone queues a job again, because content that the job needs is not held yet. After the last
+// try, it removes the name from remembered, so that a later pull queues the image again.
 func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	if !l.queue.Retry(c, indexPauses) {
 		l.remembered.Remove(c.Value.nameOf)

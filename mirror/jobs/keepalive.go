@@ -25,8 +25,8 @@ import (
 // once in an interval for each image.
 
 const (
-	// maxWaiting bounds the images that wait for their request. In a day, KeepAlive can send more
-	// requests than that.
+	// maxWaiting bounds the images that wait for their request. In a day, KeepAlive can send more than
+	// maxWaiting requests.
 	maxWaiting = 64 << 10
 	// requestTimeout bounds one request.
 	requestTimeout = time.Minute
@@ -39,8 +39,8 @@ type pulledImage struct {
 	due time.Time
 }
 
-// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not
-// consider them unused.
+// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not consider
+// them unused.
 type KeepAlive struct {
 	o       KeepAliveOptions
 	every   atomic.Pointer[map[string]time.Duration]
@@ -117,7 +117,7 @@ func (k *KeepAlive) waiting() int {
 
 // Pulled notes that a client got an image from the cache, by tag or, if tag is empty, by digest. If
 // the manifest came from the upstream, callers call [KeepAlive.Touched] instead, because the
-// upstream has counted a pull then.
+// upstream has already counted a pull.
 func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest) {
 	if !k.enabled(r.Up) {
 		return
@@ -142,8 +142,8 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 }
 
 // Run sends the requests until ctx ends. It looks for due images every minute, and waits a second
-// between two requests. It looks more often if the shortest interval is below an hour, and waits
-// less if it is below a day.
+// between two requests. If the shortest interval is below an hour, Run looks more often. If it is
+// below a day, Run waits less.
 func (k *KeepAlive) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		interval := k.interval()
@@ -155,7 +155,7 @@ func (k *KeepAlive) Run(ctx context.Context) {
 }
 
 // runAt sends the requests until ctx ends or the intervals are replaced. interval is the shortest
-// of them; 0 means that no upstream is enabled.
+// interval; 0 means that no upstream is enabled.
 func (k *KeepAlive) runAt(ctx context.Context, interval time.Duration) {
 	if interval == 0 {
 		select {
@@ -238,7 +238,7 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	for image, i := range k.images {
 		every := k.intervalOf(image.Repo.Up.Name)
 		if every == 0 {
-			delete(k.images, image) // a reload has ended it
+			delete(k.images, image) // a reload has disabled KeepAlive for this upstream
 			continue
 		}
 		if !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
@@ -269,9 +269,9 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	}
 }
 
-// request asks for an image, unless another mirror has asked for it meanwhile. It records the
-// request first, so that other mirrors skip the image. It returns false if requests for other
-// images are likely to fail as well.
+// request requests an image from its upstream, unless another mirror has requested the image
+// meanwhile. It records the request first, so that other mirrors skip the image. It returns false
+// if requests for other images are likely to fail as well.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	name := image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
@@ -316,7 +316,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	return result == "present" || result == "absent"
 }
 
-// postpone puts back an image whose request failed. It is due again after a hundredth of the
+// postpone puts back an image whose request failed. The image is due again after a hundredth of the
 // interval.
 func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time) {
 	i.due = now.Add(k.intervalOf(image.Repo.Up.Name) / 100)

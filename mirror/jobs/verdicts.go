@@ -75,8 +75,8 @@ func (v *Verdicts) Collectors() []prometheus.Collector { return []prometheus.Col
 // Run attaches verdicts until ctx ends.
 func (v *Verdicts) Run(ctx context.Context) { v.queue.Run(ctx, v.attachOne) }
 
-// Attach queues a verdict to be attached to the image that ref means, which may still be on its
-// way to the upstream. It never blocks. If a manifest has a subject or a derived tag, as
+// Attach queues a verdict to be attached to the image that ref refers to. The image may still be on
+// its way to the upstream. Attach never blocks. If a manifest has a subject or a derived tag, as
 // signatures have, it gets no verdict of its own.
 func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Manifest, r *pipeline.Report) {
 	if r == nil || man.Subject != nil || oci.DerivedTag(ref.Tag) {
@@ -89,7 +89,7 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 }
 
 // Drop is called before an image is deleted. It removes the queued verdicts of the image that ref
-// means, and returns a function to queue them again. If such a verdict is being attached, Drop
+// refers to, and returns a function to queue them again. If such a verdict is being attached, Drop
 // cancels the attempt and waits until the attempt or ctx has ended.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
@@ -164,8 +164,7 @@ func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string,
 	if err != nil {
 		return "", err
 	}
-	// Record this last: otherwise a try that ended before the tag was written would count as
-	// complete.
+	// Record this last: otherwise a try that ended before the tag was written would count as complete.
 	a.repo.StorePushed(ctx, meta.Question{}, oci.Reference{Digest: man.Digest}, man, repository.Children(man))
 	return "attached", nil
 }
@@ -181,7 +180,7 @@ func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statemen
 }
 
 // attachedBefore reports whether the upstream has the artifact. If no presence is recorded, it
-// returns false and asks nobody. Otherwise it asks the upstream, because the artifact may have been
+// returns false without asking. Otherwise it asks the upstream, because the artifact may have been
 // deleted there with an image that is now pushed again.
 func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
 	if !a.repo.PresentAtTarget(ctx, man.Digest) {
@@ -220,7 +219,7 @@ func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oc
 	return oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
 }
 
-// sendSmall sends bytes to a repository, unless its upstream is known to have them.
+// sendSmall sends bytes to a repository, unless a fact says that the upstream has them.
 func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	d, size := digest.FromBytes(p), int64(len(p))
 	if r.PresentAtTarget(ctx, d) {

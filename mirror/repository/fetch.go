@@ -34,13 +34,14 @@ type Fetch struct {
 	// blob.
 	answered atomic.Bool
 	tier     tierUse
-	// share is this mirror's part if the mirrors of a fleet fetch the blob together, otherwise nil.
+	// share is this mirror's share in the fetch if the mirrors of a fleet fetch the blob together;
+	// otherwise nil.
 	share *fleet.Share
-	// given is set when another member has begun to give the blob to this fetch.
+	// given is set when another member has begun to send the blob to this fetch.
 	given atomic.Bool
-	// record records the requests to the upstream; nil if nobody will ask for them.
+	// record records the requests to the upstream; nil if the requests are not recorded.
 	record *upstream.Asked
-	// span is that of the request that opened the blob. It records nothing unless dray traces
+	// span is the span of the request that opened the blob. It records nothing unless dray traces
 	// requests.
 	span trace.Span
 }
@@ -54,9 +55,9 @@ func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 // Record records the requests to the upstream from now on.
 func (f *Fetch) Record(in *upstream.Asked) { f.record = in }
 
-// Open opens the blob in the cache. If the cache does not hold the blob, another member of the
-// fleet is asked, if one fetches it, then the tier, if the blob is visible to the repository, and
-// then the upstream. size is in bytes, -1 if it is not known.
+// Open opens the blob in the cache. If the cache does not hold the blob, these places are asked in
+// turn: another member of the fleet, if one fetches the blob; the tier, if the blob is visible to
+// the repository; the upstream. size is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	f.split = f.repo.Up.Split
 	f.split.First, f.split.Part = f.first, f.part
@@ -72,8 +73,8 @@ func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	return r, nil
 }
 
-// keepVisible lets the tier have the blob, which is held here, if it is visible to the repository.
-// Otherwise it may be part of a push that the upstream has not accepted.
+// keepVisible offers the blob, which is held here, to the tier if the blob is visible to the
+// repository. A blob that is not visible may be part of a push that the upstream has not accepted.
 func (f *Fetch) keepVisible(ctx context.Context, size int64) {
 	if f.repo.Up.Tier == nil {
 		return
@@ -92,8 +93,8 @@ type blobQuestion struct {
 // Asked reports whether this fetch has asked the upstream.
 func (f *Fetch) Asked() bool { return f.asked.Load() != nil }
 
-// RememberAbsent records the absence of the blob if err, with which the fetch has failed, is a "not
-// found" of the upstream.
+// RememberAbsent records the absence of the blob if err is a "not found" of the upstream. err is
+// the error with which the fetch failed.
 func (f *Fetch) RememberAbsent(ctx context.Context, err error) {
 	if q := f.asked.Load(); q != nil {
 		q.absent.Remember(ctx, q.at, err)
@@ -103,7 +104,7 @@ func (f *Fetch) RememberAbsent(ctx context.Context, err error) {
 // Answered reports whether the upstream has begun to return the blob to this fetch.
 func (f *Fetch) Answered() bool { return f.answered.Load() }
 
-// FromMember reports whether another mirror of the fleet has begun to give the blob to this fetch.
+// FromMember reports whether another mirror of the fleet has begun to send the blob to this fetch.
 func (f *Fetch) FromMember() bool { return f.given.Load() }
 
 // whole is the [cache.Origin] of the fetch.
@@ -114,13 +115,13 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 		return s, err
 	}
 	if f.answered.Load() {
-		return f.get(ctx, f.repo.Up.Source, from, until) // it has to go on here: no fallback can answer any more
+		return f.get(ctx, f.repo.Up.Source, from, until) // no fallback can continue this answer, so use the source with retries
 	}
 	return f.get(ctx, f.repo.Up.ForPulls(), from, until)
 }
 
-// first is the First of a [cache.Split]. If the registry refuses the range at the beginning, first
-// asks for the whole blob.
+// first is the First of a [cache.Split]. If the registry refuses the range at the beginning of the
+// blob, first asks for the whole blob.
 func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error) {
 	ctx = trace.ContextWithSpan(ctx, f.span)
 	s, until, err := f.fromOthers(ctx, fleet.Want{From: from, To: to, On: true})
@@ -150,8 +151,8 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 }
 
 // fromOthers opens a part of the blob at another mirror of the fleet that has it or fetches it, or
-// in the tier. It returns [fleet.ErrRegistry] if the upstream is to be asked, up to the offset
-// until.
+// in the tier. It returns [fleet.ErrRegistry] if the caller has to ask the upstream for the bytes
+// up to the offset until.
 func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
 	w.Most = f.tier.size
 	s, until, err = f.fromMember(ctx, w)
@@ -171,9 +172,9 @@ func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, u
 	return s, until, err
 }
 
-// fromMember opens a part of the blob at another mirror of the fleet. The bytes of a member say
-// nothing about this repository. So the blob must be visible here, or the upstream must confirm it
-// now. If the upstream refuses, the result is that refusal.
+// fromMember opens a part of the blob at another mirror of the fleet. The bytes of a member do not
+// prove that this repository has the blob. So the blob must be visible to the repository, or the
+// upstream must confirm it now. If the upstream refuses, the error is that refusal.
 func (f *Fetch) fromMember(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
 	s, until, err = f.share.Open(ctx, w)
 	if err != nil {
@@ -217,15 +218,15 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 type tierUse struct {
 	size  int64                 // the size that the blob should have; -1 if it is not known
 	asked sync.Once             // guards the decision whether the tier may be asked
-	left  atomic.Bool           // the tier is not asked, or no longer: it may not be, or failed
-	given atomic.Bool           // the tier has given bytes
-	other atomic.Pointer[int64] // the size that the tier gave instead of the one in size; nil if none
+	left  atomic.Bool           // the tier is not asked (any more): it must not be asked, or has failed
+	given atomic.Bool           // the tier has begun to return bytes
+	other atomic.Pointer[int64] // the size that the tier stated, if it differs from size; otherwise nil
 }
 
 // fromTier opens the bytes [from, to) of the blob in the tier. ok is false if the upstream has to
-// be asked instead: the tier fails or lacks the blob, or the blob is not visible to the repository,
-// so that only the upstream can say whether the repository has it. One failure ends the use of the
-// tier by this fetch, so that nobody waits for it twice.
+// be asked instead: the tier fails or lacks the blob, or the blob is not visible to the repository.
+// In the last case, only the upstream can say whether the repository has the blob. After one
+// failure, this fetch does not use the tier again, so that no reader waits for the tier twice.
 func (f *Fetch) fromTier(ctx context.Context, from, to int64) (s cache.Stream, ok bool) {
 	tier := f.repo.Up.Tier
 	if tier == nil {
@@ -275,7 +276,7 @@ func (b *tierBody) Read(p []byte) (int, error) {
 }
 
 // Joined implements [cache.Observer]. In a trace, the span of the other request gets a link to the
-// one that fetches.
+// span of the request that fetches.
 func (f *Fetch) Joined(other cache.Observer) {
 	if o, ok := other.(*Fetch); ok {
 		o.span.AddLink(trace.Link{SpanContext: f.span.SpanContext()})
@@ -283,7 +284,7 @@ func (f *Fetch) Joined(other cache.Observer) {
 }
 
 // Ended implements [cache.Observer]. If some of the bytes came from the tier or from other members,
-// and the whole is wrong, what gave them is not asked once more.
+// and the whole blob is wrong, this fetch does not ask the tier or these members again.
 func (f *Fetch) Ended(reason error) (again bool) {
 	again = f.share.Ended(reason)
 	return f.tierEnded(reason) || again

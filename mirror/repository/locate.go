@@ -78,17 +78,17 @@ const (
 	Recent
 	// Confirmed: the upstream was asked now and has it.
 	Confirmed
-	// Answered: as Confirmed, but a failed request is not repeated.
+	// Answered: like Confirmed, but dray does not repeat a failed request.
 	Answered
 	// Shared: its bytes are held here through another repository, or the tier has them. The upstream
 	// was asked now and has it in this repository, too.
 	Shared
-	// Arriving: another mirror on the same store of facts has got it from a client, and is sending it
-	// to the upstream.
+	// Arriving: another mirror on the same store of facts has received it from a client, and is
+	// sending it to the upstream.
 	Arriving
-	// Elsewhere: another mirror has got it from a client, and the upstream has got it from that
-	// mirror meanwhile. The result is an error if the upstream lacks it and the other mirror holds
-	// it back.
+	// Elsewhere: another mirror has received it from a client, and has sent it to the upstream
+	// meanwhile. The result is an error if the upstream lacks it and the other mirror does not send
+	// it.
 	Elsewhere
 	// Absent: the upstream recently answered "not found". The result is that answer, as an error.
 	Absent
@@ -110,9 +110,9 @@ type Location struct {
 	Staged *Staged
 }
 
-// order has the places that are asked for one need, in a list for blobs and one for manifests by
-// digest. They are asked in the order of the list. The first place that has the content is the
-// answer.
+// order has the places that are asked for one need: one list for blobs, and one list for manifests
+// by digest. The places are asked in the order of the list. The first place that has the content is
+// the answer.
 type order struct {
 	need             Need
 	blobs, manifests []Place
@@ -195,7 +195,7 @@ func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Dige
 			at.Place = place
 			return at, err
 		}
-		if at.Size > 0 { // the blob is not visible, but a manifest that names it tells its size
+		if at.Size > 0 { // the blob is not visible, but a manifest that names the blob states its size
 			size = at.Size
 		}
 	}
@@ -349,12 +349,12 @@ func (r Repo) Confirm(ctx context.Context, how upstream.Call, d digest.Digest) (
 	})
 }
 
-// LookupTimeout bounds a deletion, and the questions to an upstream before the answer to a pull
+// LookupTimeout bounds a deletion, and the requests to an upstream before the answer to a pull
 // begins. Clients wait 30 s for the header of an answer.
 const LookupTimeout = 25 * time.Second
 
-// Foresight looks where the content of a repository is, without a request to the upstream, a use of
-// the content, or a change of a fact.
+// Foresight finds out where the content of a repository is. It sends no request to the upstream,
+// changes no fact, and does not count as a use of the content.
 type Foresight struct {
 	Repo
 	// Named says that a manifest of the repository will name the content by the time that a client
@@ -362,9 +362,9 @@ type Foresight struct {
 	Named bool
 }
 
-// Blob returns what LocateBlob would find if a client asked for a blob now. need is Serve or
-// ServePusher. If Place is Shared, the upstream has not confirmed the blob: it would be asked. The
-// error is the upstream's last "not found", while it is believed.
+// Blob returns the Location that LocateBlob would return if a client asked for a blob now. need is
+// Serve or ServePusher. If Place is Shared, the upstream has not confirmed the blob, and LocateBlob
+// would ask the upstream. The error is the upstream's last "not found", while it is believed.
 func (r Foresight) Blob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
 	size := int64(-1)
 	for _, place := range orders[need].blobs {
@@ -393,9 +393,9 @@ func (r Foresight) Blob(ctx context.Context, d digest.Digest, need Need) (Locati
 	return Location{Size: size}, nil
 }
 
-// Manifest returns what LocateManifest would find if a client asked for a manifest by digest
-// now. need is Serve or ServePusher. The error is the upstream's last "not found", while it is
-// believed.
+// Manifest returns the Location that LocateManifest would return if a client asked for a manifest
+// by digest now. need is Serve or ServePusher. The error is the upstream's last "not found", while
+// it is believed.
 func (r Foresight) Manifest(ctx context.Context, d digest.Digest, accept []string, need Need) (Location, error) {
 	for _, place := range orders[need].manifests {
 		var at Location
@@ -425,7 +425,7 @@ func (r Foresight) Peek(ctx context.Context, d digest.Digest) *Manifest {
 }
 
 // InTier reports whether the tier of the upstream has content that is visible to the repository, as
-// far as it can tell.
+// far as the tier can tell.
 func (r Foresight) InTier(ctx context.Context, d digest.Digest) bool {
 	if r.Up.Tier == nil {
 		return false
@@ -443,7 +443,8 @@ func (r Foresight) PeekAt(ctx context.Context, d digest.Digest, mediaType string
 	return ManifestOf(ReadManifest(d, mediaType, raw))
 }
 
-// link is lookUp, as if a manifest that names the digest were recorded if Named is set.
+// link is like lookUp. If Named is set, it assumes that a manifest of the repository names the
+// digest.
 func (r Foresight) link(ctx context.Context, d digest.Digest) (meta.LinkFact, bool) {
 	link, visible, err := lookUp(ctx, r.store.o.Visibility, r.Repo, d)
 	if err == nil || !r.Named {
@@ -453,21 +454,21 @@ func (r Foresight) link(ctx context.Context, d digest.Digest) (meta.LinkFact, bo
 	return link, err == nil
 }
 
-// Turn is a place to ask for the content of a repository.
+// Turn is one of the repositories to ask for content.
 type Turn struct {
 	Repo Repo
-	// NotFound says that the place is asked although those before it say "not found".
+	// NotFound says that the repository is asked even if the ones before it answer "not found".
 	NotFound bool
 }
 
 // InTurn calls ask for the repository r. If its upstream does not answer, InTurn calls ask for the
 // repository of the same name at each fallback of the upstream, until one has the content. d is the
-// digest that is asked for, empty if that is a tag or a list. If may is not nil, InTurn leaves out
-// the fallbacks for which may returns false. If only the upstream of r did not answer and nobody
-// has the content, InTurn calls ask once more, for r with an upstream that yields to no fallback:
-// one attempt was too few. InTurn returns nil if ask did. If no call of ask succeeded, the error is
-// the first one that says nothing about the content, because then nobody knows that there is no
-// such content. Otherwise it is that of r.
+// requested digest; it is empty for a tag or a list. If may is not nil, InTurn leaves out the
+// fallbacks for which may returns false. If only the upstream of r did not answer, and no fallback
+// has the content, InTurn calls ask once more, for r without fallbacks, because one attempt was too
+// few. InTurn returns nil if a call of ask did. Otherwise it returns the first error for which
+// [NotAnswered] is true, because the upstream that did not answer may have the content. If there is
+// no such error, InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return ask(r)
@@ -510,9 +511,9 @@ func NotAnswered(err error) bool {
 }
 
 // Turns returns the places to ask for a digest, in order. The parameters are those of InTurn. The
-// repository is the first, unless it is not known to have the digest and a fallback has lent that.
-// The lender of a manifest is asked first for all that the manifest names, which the others may not
-// have.
+// repository r is the first, unless the digest is not visible to r and a fallback has lent it: see
+// [Lend]. The fallback that lent a manifest is asked first for all content that the manifest names,
+// because the other upstreams may lack it.
 func Turns(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool) []Turn {
 	all := []Turn{{Repo: r}}
 	known := d == ""

@@ -22,17 +22,17 @@ import (
 const PushedAccept = "pushed"
 
 // recordSeen records that the upstream sent or accepted the content with these digests. The record
-// does not say in which of the upstream's repositories.
+// does not name the repository.
 func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
 
-// confirmed makes a blob visible to the repository, because the upstream has it there. size is in
-// bytes, -1 if it is not verified yet.
+// confirmed makes a blob visible to the repository, because the upstream has the blob in this
+// repository. size is in bytes, -1 if it is not verified yet.
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.recordSeen(ctx, link)
-	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // keep a fact from a manifest, which says more
+	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // keep a fact from a manifest, which has more data
 		r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
@@ -68,7 +68,7 @@ func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
 	source := r.Up.Source
 	if r.Up.Sink == nil {
-		source = r.Up.ForPulls() // otherwise a push may depend on the answer
+		source = r.Up.ForPulls() // without a Sink, no push depends on the answer
 	}
 	size, err := source.StatBlob(ctx, r.Remote().With(how), d)
 	if err == nil {
@@ -109,9 +109,9 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
-// If a manifest has more than maxRecorded children, no facts are recorded about them, and dray asks
-// the upstream about each child. Real indexes and images have fewer. A manifest with thousands may
-// be an attempt to fill the store of facts.
+// maxRecorded bounds the children of a manifest. If a manifest has more, no facts are recorded
+// about its children, and dray asks the upstream about each child. Real indexes and images have
+// fewer. A manifest with thousands may be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
 // Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and the
@@ -156,7 +156,8 @@ func Records(man *oci.Manifest) bool {
 	return man.Keepable() && len(Children(man)) <= maxRecorded
 }
 
-// BeforePush returns what is known before a manifest is sent to the upstream under a reference.
+// BeforePush returns the facts about a tag before a push of it, for StorePushed. For a digest, it
+// returns the zero Question.
 func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question) {
 	if ref.Tag != "" {
 		_, q, _ = r.store.o.Tags.Ask(ctx, meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept})
@@ -166,10 +167,10 @@ func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question
 
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. The parameter children has the children that the push waited for,
-// and before is the result of BeforePush. StorePushed replaces all that is known about the tag in
-// one step, so that an answer under way cannot bring back the old meaning. If another mirror has
-// pushed the tag since, StorePushed only forgets the tag: nobody here knows which push the upstream
-// took last. If the manifest has a subject, StorePushed also forgets the list of the subject's
+// and before is the result of BeforePush. StorePushed replaces all facts about the tag in one step,
+// so that an answer under way cannot bring back the old meaning. If another mirror has pushed the
+// tag since, StorePushed only forgets the tag, because dray does not know which push the upstream
+// accepted last. If the manifest has a subject, StorePushed also forgets the list of the subject's
 // referrers. It releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, before meta.Question, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
@@ -226,7 +227,8 @@ func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	return all
 }
 
-// childLinks returns what is recorded about children: nothing if there are more than maxRecorded.
+// childLinks returns the links to record for children, or nil if there are more than maxRecorded
+// children.
 func childLinks(children []oci.Child) []meta.Link {
 	if len(children) > maxRecorded {
 		return nil
@@ -242,8 +244,8 @@ func childLinks(children []oci.Child) []meta.Link {
 	return links
 }
 
-// ForgetReference forgets what a tag means, or that a digest was not found. If a request about the
-// reference is under way, its answer will not be recorded.
+// ForgetReference deletes the facts about a tag, or the "not found" of a digest. If a request about
+// the reference is under way, its answer will not be recorded.
 func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	if ref.ByDigest() {
 		r.store.Recorded(r.store.absences.Forget(ctx, r.Up.Name, r.Name, ref.Digest))
@@ -277,7 +279,7 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	r.Forget(ctx, gone...)
 }
 
-// Forget drops what is recorded about digests: the fact that makes a digest visible to the
+// Forget drops three facts about each digest: the fact that makes the digest visible to the
 // repository, the fact by which a push may leave it out, and "not found".
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
@@ -301,8 +303,7 @@ func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }
 
-// Absence is the fact that, according to its upstream, a repository has no content with a
-// digest.
+// Absence is the fact that, according to its upstream, a repository has no content with a digest.
 type Absence struct {
 	repo     Repo
 	key      meta.AbsentKey
@@ -321,8 +322,8 @@ func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{repo: r, key: meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }
 
-// Asking returns the absence for a caller that is about to ask the upstream. If the content comes
-// meanwhile, Remember records nothing.
+// Asking returns the absence for a caller that is about to ask the upstream. If the content arrives
+// before the upstream's answer, Remember records nothing.
 func (a Absence) Asking(ctx context.Context) Absence {
 	q := a.repo.store.absences.Ask(ctx, a.key)
 	a.question = &q
@@ -330,7 +331,7 @@ func (a Absence) Asking(ctx context.Context) Absence {
 }
 
 // Remember records the absence and the text of err if err is "not found". Otherwise it does
-// nothing. asked is when the upstream was asked, after Asking.
+// nothing. asked is when the upstream was asked, which must follow the call of Asking.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 	if oci.NotFound(err) && a.question != nil {
 		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, *a.question, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
@@ -365,8 +366,8 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }
 
-// borrower is the name under which the facts about a fallback remember what was lent to another
-// upstream's repository. It is not the name of a repository, because it has a space.
+// borrower returns a name for r in the facts about a fallback, which record the digests that the
+// fallback has lent to r. It cannot be the name of a repository, because it has a space.
 func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
 
 // lent reports whether a fallback has lent a digest to a repository.
@@ -375,9 +376,10 @@ func lent(ctx context.Context, from, to Repo, d digest.Digest) bool {
 	return err == nil
 }
 
-// Lend remembers that a fallback has answered for a repository with the manifest m, or with a list
-// of manifests. So requests for what the answer names go to that fallback, although they name the
-// other repository, and even after its upstream has recovered. The fact makes nothing visible.
+// Lend records that the fallback from has answered for the repository to, with the manifest m or
+// with a list of manifests that has the digest m. So requests to the repository for content that
+// the answer names go to the fallback, even after the upstream of the repository has recovered. The
+// record makes nothing visible.
 func Lend(ctx context.Context, from, to Repo, m digest.Digest, names []oci.Child) {
 	links := append(childLinks(names), meta.Link{Digest: m})
 	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, from, to, l.Digest) }) {

@@ -41,12 +41,12 @@ type Forward interface {
 type Retained interface {
 	// Close allows the bytes to be evicted.
 	Close() error
-	// Suspend leaves the bytes to the next process, and ends the use by this one.
+	// Suspend leaves the bytes to the next process, and ends the use by this process.
 	Suspend() error
 }
 
-// Staging is the table of the staged blobs: blobs of pushes whose manifest has not been
-// forwarded yet.
+// Staging is the table of the staged blobs: blobs of pushes whose manifest has not been forwarded
+// yet.
 type Staging struct {
 	expiry time.Duration
 	refund func(owner string, bytes int64)
@@ -84,8 +84,8 @@ func (s *Staging) Len() int {
 	return len(s.blobs)
 }
 
-// Set stages a blob that already counts against the quota of its owner. It replaces and
-// releases a blob of the same key.
+// Set stages a blob that already counts against the quota of its owner. It replaces and releases a
+// blob of the same key.
 func (s *Staging) Set(k Key, b *Staged) {
 	if b.Since.IsZero() {
 		b.Since = time.Now()

@@ -28,15 +28,16 @@ import (
 type Options struct {
 	Upstreams []*Upstream
 	Cache     *cache.Cache
-	// Fleet is nil unless this mirror fetches blobs together with others.
+	// Fleet lets the mirrors of a fleet fetch blobs together. It is nil without a fleet.
 	Fleet      *fleet.Fleet
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
 	// Transit is nil unless other mirrors use the same store of facts.
 	Transit *meta.Transit
-	// OneWriter says that one mirror at a time works on all pushes to a repository. So a fact that
-	// another mirror has a blob in transit is that of a mirror that has failed, and does not count.
+	// OneWriter says that one mirror at a time works on all pushes to a repository. A fact that
+	// another mirror has a blob in transit then comes from a mirror that has failed, so dray ignores
+	// the fact.
 	OneWriter bool
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
 	// such pushes, Queue is an empty queue, not nil.
@@ -47,13 +48,13 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Store is the state that all repositories share: the cache, the facts, and the tables of
-// staged blobs and of waiting manifests.
+// Store is the state that all repositories share: the cache, the facts, and the tables of staged
+// blobs and of waiting manifests.
 type Store struct {
 	o         Options
 	absences  *meta.Absences
 	upstreams atomic.Pointer[map[string]*Upstream]
-	first     map[string]*Upstream // by name, also of upstreams that are gone; only Replace uses it
+	first     map[string]*Upstream // the first Upstream of each name, even of a removed upstream; only Replace uses it
 	waiting   *Waiting
 	// linkCache caches which digests are visible to repositories, each with a lease on the facts that
 	// make it visible.
@@ -84,10 +85,10 @@ func NewStore(o Options) (*Store, error) {
 	return s, s.Replace(o.Upstreams)
 }
 
-// Replace replaces the upstreams, all at once. Those that stay are passed again. An upstream with
-// the name of a former one takes its place: it has the same repositories, and what clients have
-// pushed to them stays. After an error, nothing has changed. Replace must not be called
-// concurrently.
+// Replace replaces all upstreams at once. upstreams also has the upstreams that stay. An upstream
+// with the name of a former one takes its place: it has the same repositories, with the same staged
+// blobs and waiting manifests. If Replace returns an error, nothing has changed. Replace must not
+// be called concurrently.
 func (s *Store) Replace(upstreams []*Upstream) error {
 	byName := map[string]*Upstream{}
 	for _, u := range upstreams {
@@ -108,10 +109,10 @@ func (s *Store) Replace(upstreams []*Upstream) error {
 			s.first[name] = u
 		case u.identity():
 		default:
-			u.first = first // nobody else has the Upstream yet
+			u.first = first // no other code uses the Upstream yet
 		}
 		if len(u.Fallbacks) > 0 && u.alone == nil {
-			u.alone = u.withoutFallbacks() // one for all, so that clients share its questions
+			u.alone = u.withoutFallbacks() // one for all requests, so that clients share its answers
 		}
 	}
 	s.upstreams.Store(&byName)
@@ -149,8 +150,8 @@ func (s *Store) Collectors() []prometheus.Collector {
 	}
 }
 
-// Recorded takes the result of storing a fact, and counts the fact as lost if err is not nil. A
-// lost fact costs a question to the upstream later.
+// Recorded handles the result of storing a fact. If err is not nil, it counts the fact as lost. A
+// lost fact costs a request to the upstream later.
 func (s *Store) Recorded(err error) {
 	if err != nil {
 		s.lost.Inc()
@@ -166,8 +167,8 @@ type Repo struct {
 	store *Store
 }
 
-// Key is a digest in a repository. It is the same whether or not the upstream was replaced. So Repo
-// may be out of date, and serves for names and comparisons only: see [Key.Now].
+// Key is a digest in a repository. It stays the same when the upstream is replaced. So the upstream
+// of Repo may be out of date. Use Repo only for names and comparisons, otherwise [Key.Now].
 type Key struct {
 	Repo   Repo
 	Digest digest.Digest
@@ -179,7 +180,8 @@ func (r Repo) Key(d digest.Digest) Key {
 	return Key{r, d}
 }
 
-// Now returns the repository with its present upstream, if there still is one.
+// Now returns the repository with its present upstream, or with the former one if the upstream was
+// removed.
 func (k Key) Now() Repo {
 	r := k.Repo
 	r.Up = cmp.Or(r.store.Upstream(r.Up.Name), r.Up)
@@ -207,8 +209,8 @@ func (r Repo) BuildCaches() (to Repo, ok bool) {
 	return Repo{Up: r.Up.BuildCaches.To, Name: r.Up.Name + "/" + r.Name, store: r.store}, true
 }
 
-// Stored returns the repository of [Repo.BuildCaches] if it has the content that q asks for. If it
-// lacks the content or could not be asked, ok is false.
+// Stored returns the repository of [Repo.BuildCaches] if that repository has the content that q
+// asks for. If it lacks the content or does not answer, ok is false.
 func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	if to, ok = r.BuildCaches(); !ok {
 		return to, false

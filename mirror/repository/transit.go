@@ -54,8 +54,8 @@ func forwardEnded(f Forward) bool {
 	}
 }
 
-// inTransit returns the fact that another mirror has got a blob, or an error if there is no such
-// fact, or if it does not count.
+// inTransit returns the fact that another mirror has received a blob. It returns an error if there
+// is no such fact, or if [Options.OneWriter] makes it useless.
 func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact, error) {
 	if r.store.o.Transit == nil || r.store.o.OneWriter {
 		return meta.TransitFact{}, meta.ErrNotFound
@@ -63,10 +63,10 @@ func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact,
 	return r.store.o.Transit.Get(ctx, r.Up.Name, r.Name, d)
 }
 
-// elsewhere looks for a blob that another mirror has got. While that mirror sends the blob,
-// elsewhere waits. After that, it asks the upstream. If the upstream lacks the blob and the other
-// mirror holds it back, elsewhere returns an error after which clients try again. Their next
-// request may reach that mirror.
+// elsewhere looks for a blob that another mirror has received from a client. While that mirror
+// sends the blob, elsewhere waits. After that, it asks the upstream. If the upstream lacks the blob
+// and the other mirror holds it back, elsewhere returns an error after which clients try again. The
+// next request of such a client may reach the other mirror.
 func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	f, unknown := r.inTransit(ctx, d)
 	if unknown != nil {

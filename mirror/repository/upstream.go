@@ -26,8 +26,8 @@ type Upstream struct {
 	Source upstream.Source
 	// Once reads with a single attempt: see [Upstream.OneTry]. Nil means Source.
 	Once upstream.Source
-	// Yielding reads for clients that another upstream can serve as well: see [Upstream.ForPulls]. Nil
-	// means Source.
+	// Yielding reads for pulls that a fallback can also answer: see [Upstream.ForPulls]. Nil means
+	// Source.
 	Yielding upstream.Source
 	// Sink takes pushes. If it is nil, dray refuses pushes.
 	Sink upstream.Sink
@@ -53,11 +53,12 @@ type Upstream struct {
 	// Tier is another place that has bytes of this upstream's content, asked before the upstream. Nil
 	// means that there is none.
 	Tier cache.Tier
-	// followed says that this is a fallback, and that another one follows.
+	// followed says that this is a fallback, and that another fallback follows it.
 	followed bool
 	// first is the first Upstream of this name that the store had; nil if it is this one.
 	first *Upstream
-	// alone is what withoutFallbacks returns; nil if it is made when it is needed.
+	// alone is the result of withoutFallbacks; nil if withoutFallbacks makes a new result for each
+	// call.
 	alone *Upstream
 }
 
@@ -75,12 +76,13 @@ type TagPolicy struct {
 	NotFound time.Duration
 }
 
-// BuildCaches names the upstream that stores the build caches pushed to another upstream. There the
-// build caches cost less and are pruned. Clients find them under the names that they pushed to.
+// BuildCaches names the upstream that stores the build caches pushed to another upstream. At that
+// upstream, build caches cost less and are pruned. Clients find them under the names to which they
+// pushed.
 type BuildCaches struct {
 	// To is the upstream that stores them. Its content has to be on this machine, because dray looks
-	// there first for all that clients want from the other upstream. Its repositories are named
-	// UPSTREAM/REPOSITORY, after the other upstream.
+	// there first for all content that clients request from the other upstream. Its repositories are
+	// named UPSTREAM/REPOSITORY, after the other upstream.
 	To *Upstream
 	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in
 	// the background.
@@ -92,19 +94,19 @@ func (u *Upstream) TakesBuildCache(man *oci.Manifest) bool {
 	return u.BuildCaches != nil && man.BuildCache()
 }
 
-// Fallback is an upstream that dray asks in place of another one, whose name clients use. A client
-// needs no rights but those for that name.
+// Fallback is an upstream that dray asks in place of the upstream that a client named. The client
+// needs only the rights for the name that it used.
 type Fallback struct {
-	// To is what [Upstream.Reading] returns for the upstream to ask. It has the same name, so facts
-	// and bytes are the same whatever name clients use.
+	// To is the result of [Upstream.Reading] for the upstream to ask. It has the name of that
+	// upstream, so both share facts and bytes.
 	To *Upstream
-	// NotFound says that To is also asked for what the upstreams before it do not have. Otherwise it
-	// is asked only if one of them does not answer.
+	// NotFound says that dray also asks To for content that the upstreams before it do not have.
+	// Otherwise dray asks To only if one of these upstreams does not answer.
 	NotFound bool
 }
 
-// Reading returns the upstream as a fallback of another one. It takes no pushes, and content of
-// pushes to it that are under way is not in its repositories. last says that no other fallback
+// Reading returns the upstream as a fallback of another one. The result takes no pushes, and its
+// repositories do not have the content of pushes under way. last says that no other fallback
 // follows, so that a failed request is worth repeating.
 func (u *Upstream) Reading(last bool) *Upstream {
 	r := *u
@@ -114,8 +116,8 @@ func (u *Upstream) Reading(last bool) *Upstream {
 	return &r
 }
 
-// OneTry returns a source that makes a single attempt, or Source if there is none. It is for
-// requests that dray can do without, for example because it has an older answer.
+// OneTry returns a source that makes a single attempt, or Source if there is no such source. It is
+// for requests whose failure does no harm, for example because it has an older answer.
 func (u *Upstream) OneTry() upstream.Source {
 	if u.Once == nil {
 		return u.Source
@@ -123,7 +125,7 @@ func (u *Upstream) OneTry() upstream.Source {
 	return u.Once
 }
 
-// keep lets the tier have content that the upstream has, and that is held here.
+// keep offers to the tier content that the upstream has and that is held here.
 func (u *Upstream) keep(d digest.Digest, size int64) {
 	if u.Tier != nil {
 		u.Tier.Keep(d, size)
@@ -133,8 +135,8 @@ func (u *Upstream) keep(d digest.Digest, size int64) {
 // Yields reports whether another upstream is asked if this one does not answer.
 func (u *Upstream) Yields() bool { return u.followed || len(u.Fallbacks) > 0 }
 
-// ForPulls returns the source for the pulls of clients: Yielding if the upstream yields. Questions
-// about pushes go to Source.
+// ForPulls returns the source for the pulls of clients: Yielding if the upstream yields. Requests
+// about pushes use Source.
 func (u *Upstream) ForPulls() upstream.Source {
 	if u.Yielding == nil || !u.Yields() {
 		return u.Source
@@ -142,7 +144,7 @@ func (u *Upstream) ForPulls() upstream.Source {
 	return u.Yielding
 }
 
-// withoutFallbacks returns the same upstream, which is asked as one without fallbacks: by Source.
+// withoutFallbacks returns a copy of the upstream without fallbacks, so that pulls use Source.
 func (u *Upstream) withoutFallbacks() *Upstream {
 	if u.alone != nil {
 		return u.alone
@@ -152,7 +154,8 @@ func (u *Upstream) withoutFallbacks() *Upstream {
 	return &a
 }
 
-// identity returns what all Upstreams of a name have in common that replaced each other.
+// identity returns the first Upstream of this name. It is the same for all Upstreams that have
+// replaced each other.
 func (u *Upstream) identity() *Upstream {
 	if u == nil || u.first == nil {
 		return u

@@ -17,16 +17,16 @@ import (
 // octetStream is the media type of a blob that no manifest describes.
 const octetStream = "application/octet-stream"
 
-// anywhere stands for the repository in facts about an upstream as a whole. No repository has an
-// empty name.
+// anywhere replaces the name of the repository in facts about an upstream as a whole. No repository
+// has an empty name.
 const anywhere = ""
 
 // visible reports whether dray may serve a digest from the repository without a question to the
 // upstream. It also returns the link of the digest, if any. A manifest of the repository must name
 // the digest, or the upstream must have confirmed that the repository has it. The digest must also
 // have come through the same upstream. A manifest alone proves nothing, because a client can push a
-// manifest that names any digest. Whether the upstream has the content is checked only when the
-// upstream accepts the manifest.
+// manifest that names any digest. The upstream checks for the content only when it accepts the
+// manifest.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
 	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {
@@ -53,8 +53,8 @@ func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest
 }
 
 // Given returns the manifest d, whose bytes another member of the fleet has sent, if the facts make
-// it visible to the repository r now. Otherwise it returns nil. The bytes must have the digest;
-// they are empty if they are here.
+// it visible to the repository r now. Otherwise it returns nil. The caller has verified that the
+// bytes have the digest. raw is empty if the bytes are already here.
 func Given(ctx context.Context, r Repo, d digest.Digest, raw []byte) *Manifest {
 	link, visible, err := lookUp(ctx, r.store.o.Visibility.Now(), r, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
@@ -114,8 +114,8 @@ func (m *Manifest) Parse() (*oci.Manifest, error) {
 	return man, err
 }
 
-// ReadManifest reads a manifest whose digest d is known, perhaps by another algorithm than the one
-// that [oci.ReadManifest] uses. A manifest that cannot be read names no children.
+// ReadManifest reads a manifest whose digest d is known. d may use another algorithm than
+// [oci.ReadManifest]. A manifest that cannot be read names no children.
 func ReadManifest(d digest.Digest, mediaType string, raw []byte) *oci.Manifest {
 	man, _ := oci.ReadManifest(mediaType, raw)
 	man.Digest = d
@@ -127,8 +127,8 @@ func ManifestOf(man *oci.Manifest) *Manifest {
 	return &Manifest{Raw: man.Raw, Digest: man.Digest, MediaType: man.MediaType}
 }
 
-// Bytes returns a manifest from the cache, or from the tier of an upstream. That the bytes are
-// there says nothing about a repository: a fact has to make the manifest visible, or the upstream
+// Bytes returns a manifest from the cache, or from the tier of an upstream. The bytes alone do not
+// show that a repository has the manifest: a fact has to make the manifest visible, or the upstream
 // has to confirm it.
 func (s *Store) Bytes(ctx context.Context, up *Upstream, d digest.Digest) ([]byte, error) {
 	raw, err := s.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes)
@@ -160,8 +160,8 @@ type tierManifest struct {
 	digest digest.Digest
 }
 
-// open reads the whole manifest before it returns. If the tier breaks off or stalls, the upstream
-// is asked at once, and not the tier for the rest.
+// open reads the whole manifest before it returns. So if the tier breaks off or stalls, dray asks
+// the upstream at once, instead of asking the tier for the rest.
 func (m tierManifest) open(ctx context.Context, from int64) (cache.Stream, error) {
 	s, err := m.tier.Open(ctx, m.digest, from, 0)
 	if err != nil {

@@ -28,7 +28,7 @@ type waiting struct {
 	owner string // the client that pushed it last
 	until time.Time
 	kept  io.Closer // its copy for the next process; nil if there is none
-	// allElem and ownElem are its elements in Waiting.all and in the list of its owner.
+	// allElem and ownElem are the manifest's elements in Waiting.all and in the list of its owner.
 	allElem, ownElem *list.Element
 }
 
@@ -49,8 +49,8 @@ type arrivals struct {
 }
 
 // Waiting is the table of the manifests that passed their checks and wait for a manifest that
-// refers to them. A referrer waits for its subject instead. The table is in memory. With a manifest
-// it has a copy that is left to the next process, and closes the copy when the manifest goes.
+// refers to them. A referrer waits for its subject instead. The table is in memory. A manifest may
+// have a copy for the next process. Waiting closes the copy when it removes the manifest.
 type Waiting struct {
 	maxBytes, maxClientBytes int64
 
@@ -142,7 +142,7 @@ func (b *Waiting) drop(w *waiting) {
 	}
 }
 
-// remove removes a manifest without its copy. The caller holds mu. w may be nil.
+// remove removes a manifest, and leaves its copy open. The caller holds mu. w may be nil.
 func (b *Waiting) remove(w *waiting) {
 	if w == nil {
 		return

@@ -30,8 +30,8 @@ func ETag(d digest.Digest) string { return `"` + d.String() + `"` }
 // that the size is unknown.
 func (x *Request) Describe(d digest.Digest, size int64) { x.digest, x.size = d, size }
 
-// Content returns the digest and the size that [Request.Describe] recorded. The digest is "" if
-// the answer has no content.
+// Content returns the digest and the size that [Request.Describe] recorded. The digest is "" if the
+// answer has no content.
 func (x *Request) Content() (d digest.Digest, size int64) { return x.digest, x.size }
 
 // SendManifest answers GET and HEAD for a manifest.
@@ -79,7 +79,7 @@ func (x *Request) Created(d digest.Digest) error {
 	return x.CreatedAt(oci.Request{Kind: oci.KindBlob, Ref: oci.Reference{Digest: d}}, d)
 }
 
-// CreatedAt answers that the repository now has content, at the location of q.
+// CreatedAt answers that the repository now has content with the digest d, at the location of q.
 func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 	h := x.W.Header()
 	h.Set("Location", x.Location(q))
@@ -117,7 +117,7 @@ func (x *Request) Deleted() error {
 // contentHeaders are the headers that describe content and must not describe an error.
 var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
-// Explain adds to the upstream's refusal of a manifest what to do if the client means another
+// Explain adds advice to the upstream's refusal of a manifest, if the client may want another
 // registry. It returns any other error unchanged.
 func (x *Request) Explain(err error) error {
 	e, ok := errors.AsType[*oci.Error](err)
@@ -137,8 +137,8 @@ var errClientLeft = errors.New("the client disconnected")
 
 // Fail sends an error to the client, and returns the error to log. If the client seems to have
 // left, the returned error says so. Even to such a client, Fail sends an [oci.Error], because the
-// client may have closed only its side of the connection. For any other error, Fail sends such a
-// client nothing, and breaks the connection.
+// client may have closed only its side of the connection. If err is no [oci.Error], Fail sends
+// nothing to such a client, and breaks the connection.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)
@@ -152,7 +152,7 @@ func (x *Request) Fail(err error) error {
 		x.W.Header().Del(h)
 	}
 	if e := oci.AsError(err); e.Status >= http.StatusInternalServerError && e.Detail == nil {
-		told := *e // the operator looks into the log for failures, and finds them there by the ID
+		told := *e // the operator finds the failure in the log by this ID
 		told.Detail, _ = json.Marshal(map[string]string{"request_id": x.ID})
 		oci.WriteError(&x.W, &told)
 		return err

@@ -9,7 +9,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// owner returns the client and the repository, as the client named it.
+// owner returns the client and the repository that the client named, even if a fallback answers.
 func (x *Request) owner() live.Owner {
 	r := x.Repo
 	if x.Instead.Up != nil {

@@ -27,18 +27,18 @@ type Listener struct {
 	// Policy decides which requests clients may make.
 	Policy identity.Policy
 	// ExternalURL is the address by which clients reach the listener, without a path. If it is empty,
-	// the addresses in messages and events have the Host of the request, and those in Location headers
-	// are paths.
+	// the addresses in messages and events have the Host of the request, and the addresses in Location
+	// headers are paths.
 	ExternalURL string
 	// AnswerWithin bounds the time until the answer to the push of a manifest; 0 means 10 minutes.
-	// containerd gets its answer within 25 s in any case, because it waits no longer than 30 s.
+	// containerd gets its answer within 25 s in any case, because containerd waits at most 30 s.
 	AnswerWithin time.Duration
 }
 
 // TakesPushes reports whether clients may push through the listener, if they have the rights.
 func (l *Listener) TakesPushes() bool { return l.Policy.Role == identity.RoleRegistry }
 
-// Meaning is what a request asks for, after it was parsed and routed.
+// Meaning is a request after it was parsed and routed.
 type Meaning struct {
 	// Q is the parsed request.
 	Q oci.Request
@@ -55,21 +55,21 @@ type Request struct {
 	Listener *Listener
 	Meaning
 	Caller identity.Principal
-	// Needs are the rights that the caller has shown to have.
+	// Needs are the rights that the request needs, and that the caller has.
 	Needs []identity.Need
 	// Vouched is the caller of a request that another member of the fleet has passed on; nil for a
-	// client's own request.
+	// request that came from the client itself.
 	Vouched *identity.Vouched
 	// Worker is the ID of the member of the fleet that has worked on the request, for the log; "" if
-	// it is this one.
+	// this member has worked on it.
 	Worker string
 	// ID identifies the request in the answer (X-Request-Id), in the log and in events. It is the
-	// X-Request-Id that the client or a proxy sent, if isID accepts that. Otherwise it is random.
+	// X-Request-Id that the client or a proxy sent, if isID accepts it. Otherwise the ID is random.
 	ID string
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
 	// Instead is the repository that the client asked for, if a fallback answers from Repo. Otherwise
-	// it has no upstream.
+	// Instead has no upstream.
 	Instead repository.Repo
 	// Ahead says that dray had begun to fetch the bytes of the answer before the client asked for
 	// them.
@@ -79,7 +79,8 @@ type Request struct {
 	// Stale is the error of the upstream if an old answer was sent because of that error; nil
 	// otherwise.
 	Stale error
-	// Miss says why the cache alone does not answer a pull; nil if it does, or if that is not known.
+	// Miss says why the cache alone does not answer a pull; nil if the cache alone answers, or if the
+	// reason is not known.
 	Miss *past.Miss
 
 	repos *repository.Store
@@ -116,8 +117,9 @@ func isID(s string) bool {
 
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once
 // for each request. If StopTimeout is not called within the time bound, the context ends with
-// errTimeout. The bound is for the header, for which clients wait 30 s. For a body, clients wait as
-// long as it takes. The context also ends with the request, so no handler has to release it.
+// errTimeout. The bound applies until the header is sent, because clients wait 30 s for a header,
+// and without a limit for a body. The context also ends with the request, so no handler has to
+// release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	x.wait.Context, x.wait.until = x.R.Context(), time.Now().Add(bound)
 	return &x.wait
@@ -149,16 +151,16 @@ func (x *Request) repo(t route.Target) (repository.Repo, error) {
 	return x.repos.Repo(up, t.Repo), nil
 }
 
-// If the request is about a build cache that is stored elsewhere, Divert replaces the repository by
-// the repository that stores it.
+// Divert replaces the repository by the repository that stores its build caches, if that repository
+// has the requested content.
 func (x *Request) Divert() {
 	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
 		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
 	}
 }
 
-// Turn makes a repository at a fallback answer the request, or again the one that the client asked
-// for. The rights of the client do not depend on that.
+// Turn sets the repository that answers the request: a repository at a fallback, or the repository
+// that the client named. The rights of the client stay the same.
 func (x *Request) Turn(to repository.Repo) {
 	named := x.Repo
 	if x.Instead.Up != nil {
@@ -179,14 +181,14 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// AsksToPush reports whether the client may be asking only to find out what it can leave out of a
-// push. That is so if the request is a HEAD, and the listener and the upstream take pushes.
+// AsksToPush reports whether the request may be a check for content that a push can leave out. It
+// returns true for a HEAD if the listener and the upstream take pushes.
 func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
 }
 
-// HeadNeed is Need for a HEAD or a mount, by which a client finds out what it may leave out of a
-// push.
+// HeadNeed is Need for a HEAD or a mount, by which a client finds out which content it may leave
+// out of a push.
 func (x *Request) HeadNeed() repository.Need {
 	switch {
 	case x.Repo.Up.Sink == nil || !x.Listener.TakesPushes():
@@ -210,8 +212,8 @@ func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	return r, t, err
 }
 
-// MayPull reports whether the client may read a repository, which need not be that of the request.
-// It reports false if the listener has no name for the repository.
+// MayPull reports whether the client may read a repository, which may differ from the repository of
+// the request. It reports false if the listener has no name for the repository.
 func (x *Request) MayPull(r repository.Repo) bool {
 	t, ok := x.Listener.Routes.At(r.Up.Name, r.Name)
 	if !ok {
@@ -222,8 +224,8 @@ func (x *Request) MayPull(r repository.Repo) bool {
 }
 
 // Authorise returns the caller, or an error if the caller lacks one of the rights: see
-// [identity.Policy.Authorise]. If another member of the fleet has passed the request on, that one
-// says who the caller is.
+// [identity.Policy.Authorise]. If another member of the fleet has passed the request on, that
+// member says who the caller is.
 func (x *Request) Authorise(needs ...identity.Need) (identity.Principal, error) {
 	if x.Vouched != nil {
 		return x.Listener.Policy.Confirm(x.R, *x.Vouched, needs...)
@@ -231,8 +233,8 @@ func (x *Request) Authorise(needs ...identity.Need) (identity.Principal, error) 
 	return x.Listener.Policy.Authorise(x.R, needs...)
 }
 
-// May reports whether the client may perform an action on the repository. If so, the right is among
-// the Needs from then on.
+// May reports whether the client may perform an action on the repository. If so, it adds the right
+// to the Needs.
 func (x *Request) May(action identity.Action) bool {
 	need := identity.Need{Action: action, Repository: x.Target.Name}
 	_, err := x.Authorise(need)

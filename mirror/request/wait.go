@@ -11,8 +11,9 @@ import (
 
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
-// wait is the context of [Request.WithTimeout]. Most answers come from the cache, and nothing waits
-// for them. So the context that ends early, and its timer, are made when they are first needed.
+// wait is the context of [Request.WithTimeout]. Most answers come from the cache, without a wait.
+// So the inner context, which ends when the time is over, and its timer are made when they are
+// first needed.
 type wait struct {
 	context.Context // of the http.Request
 	until           time.Time
@@ -21,7 +22,7 @@ type wait struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	lifted bool // there is no bound any more
+	lifted bool // there is no time bound any more
 	ended  bool // the request has ended
 }
 
@@ -39,7 +40,7 @@ func (w *wait) Err() error { return w.current().Err() }
 // Value implements context.Context.
 func (w *wait) Value(key any) any { return w.current().Value(key) }
 
-// current returns a context that has ended if w has.
+// current returns a context that has ended if w has ended.
 func (w *wait) current() context.Context {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -52,7 +53,7 @@ func (w *wait) current() context.Context {
 	return w.ctx
 }
 
-// make makes ctx if there is none. It needs mu.
+// make makes ctx if there is none. The caller holds mu.
 func (w *wait) make() {
 	if w.ctx != nil {
 		return
@@ -71,7 +72,7 @@ func (w *wait) make() {
 	}
 }
 
-// lift lifts the bound.
+// lift removes the time bound.
 func (w *wait) lift() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,7 +82,6 @@ func (w *wait) lift() {
 	}
 }
 
-// end ends the context.
 func (w *wait) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

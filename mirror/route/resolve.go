@@ -11,10 +11,9 @@ import (
 // Resolve parses an image name as clients and people write it. The name may begin with the host
 // name of dray or of an upstream's registry, with a prefix, or with the name of an upstream. A name
 // with none of these belongs to the first route. If the name has neither a tag nor a digest, the
-// tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown for
-// a registry that is neither dray nor an upstream, and if there is no route. It accepts
-// repositories that clients may not name, so that operators can list and remove what the cache has
-// of them.
+// tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown if
+// the name begins with an unknown registry, or if there is no route. It accepts repositories that
+// clients may not name, so that operators can list and remove their content in the cache.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	m, err := r.Explain(name)
 	return m.Target, m.Reference, err
@@ -31,7 +30,7 @@ const (
 	First    Rule = "first"    // nothing in the name selects a route
 )
 
-// Meaning is what a name means, and why.
+// Meaning is the target of a name, and the rule that selected it.
 type Meaning struct {
 	Target
 	oci.Reference
@@ -40,11 +39,11 @@ type Meaning struct {
 	Rule Rule
 	Word string
 	// Refusal is the error that clients get for the repository, because they may not name it; nil if
-	// they may.
+	// they may name it.
 	Refusal error
 }
 
-// Explain is Resolve that also says why.
+// Explain is Resolve, but also returns the rule that selected the route.
 func (r *Table) Explain(name string) (Meaning, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {
@@ -117,7 +116,7 @@ func (r *Table) resolve(name string) found {
 }
 
 // thisMachine reports whether a host, with or without a port, is localhost or a loopback address.
-// resolve takes such a host for dray, even if an upstream's registry has the same name.
+// resolve treats such a host as dray, even if an upstream's registry has the same name.
 func thisMachine(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

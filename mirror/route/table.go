@@ -22,7 +22,7 @@ type Route struct {
 	// DefaultNamespace is added to names without a slash: "library" at Docker Hub.
 	DefaultNamespace string
 	// NoDots says that at this registry, as at Docker Hub, the first part of a name with a slash has
-	// no dot. So a name that begins with the host of another registry cannot be there.
+	// no dot. So a name that begins with the host of another registry cannot exist at this registry.
 	NoDots bool
 	// Allow has patterns of the repositories that clients may name at the upstream; empty means all of
 	// them. Deny has patterns of exceptions.
@@ -47,9 +47,10 @@ type Target struct {
 	// Repo is the repository's name at the upstream; empty for the base of the API.
 	Repo string
 	// Name is the only name that rights refer to, whatever form the client used. For the listener's
-	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo.
-	// If Repo at the first route begins with the label of any route and a slash, the label of the
-	// first route and a slash are put before it. Otherwise, Name would look like one at that route.
+	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo. If
+	// Repo at the first route begins with the label of any route and a slash, the label of the first
+	// route and a slash are put before it. Otherwise, Name would look like the name of a repository at
+	// that other route.
 	Name string
 }
 
@@ -82,8 +83,8 @@ func (r *Table) refuse(route *Route, t Target) error {
 	return nil
 }
 
-// Hint returns what to do about a repository that is missing at its upstream, or "" if its name
-// does not begin like the name of another registry.
+// Hint returns advice about a repository that is missing at its upstream, or "" if its name does
+// not begin like the name of another registry.
 func (r *Table) Hint(t Target) string {
 	host, rest, deep := strings.Cut(t.Repo, "/")
 	switch {
@@ -95,8 +96,8 @@ func (r *Table) Hint(t Target) string {
 	return fmt.Sprintf("for %s of the registry %s, add %s to upstreams in the configuration of dray, and to those of the listener if it lists them", rest, host, host)
 }
 
-// find returns the route of a request, and the name of the repository as it is in the request after
-// the prefix or host: the default namespace is not added yet.
+// find returns the route of a request, and the repository's name in the request, without a prefix
+// or host. It does not add the default namespace.
 func (r *Table) find(host string, q oci.Request) (*Route, string, error) {
 	if len(r.Order) == 0 {
 		return nil, "", oci.ErrNameUnknown.With("this listener has no upstream")
@@ -155,8 +156,8 @@ func (r *Table) target(route *Route, repo string) Target {
 	return t
 }
 
-// label is what Target.Name begins with at a route: the route's first prefix, or the upstream's
-// name.
+// label returns the beginning of Target.Name at a route: the route's first prefix, or the
+// upstream's name.
 func (route *Route) label() string {
 	if len(route.Prefixes) > 0 {
 		return route.Prefixes[0]
@@ -180,7 +181,8 @@ func (r *Table) At(upstream, repo string) (Target, bool) {
 	return Target{}, false
 }
 
-// Serves reports whether clients may have a repository of an upstream, by whatever name.
+// Serves reports whether clients may read a repository of an upstream, by any name or through a
+// fallback.
 func (r *Table) Serves(upstream, repo string) bool {
 	for _, all := range [][]Route{r.Order, r.Others} {
 		for i := range all {
@@ -207,7 +209,7 @@ func (r *Table) Check() error {
 	return nil
 }
 
-// byPrefix returns the route with a prefix, or else the route that has it as a host name.
+// byPrefix returns the route with a prefix, or else the route that has the prefix as a host name.
 func (r *Table) byPrefix(p string) *Route {
 	for i := range r.Order {
 		if slices.Contains(r.Order[i].Prefixes, p) {
