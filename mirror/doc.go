@@ -1,5 +1,5 @@
-// Package mirror is the front door of the process. It serves the requests of the listeners, and
-// connects the packages below it, which are called rooms.
+// Package mirror serves the requests of the listeners, and connects the packages below it, which
+// are called rooms.
 //
 // A [Listener] is the http.Handler of one address. It parses and routes a request, and finds the
 // handler in one table by kind and method. It checks the caller's rights, calls the handler, and
@@ -13,8 +13,8 @@
 //
 // Invariants:
 //   - The rights are checked before a handler is called and before an answer is repeated from
-//     memory. Only the report on a push needs no rights. On a listener that accepts pushes, whoever
-//     knows its ID may read the report, and the ID cannot be guessed.
-//   - Work for which several clients may wait runs in a task of the Mirror, so that it does not end
-//     with the request of the client that asked first. Run waits for the tasks.
+//     memory. Only the report on a push needs no rights. On a listener that accepts pushes, every
+//     client that knows the ID of the report may read it. The ID cannot be guessed.
+//   - If several clients may wait for the same work, it runs in a task of the Mirror. So the work
+//     goes on when the client that started it disconnects. [Mirror.Run] waits for the tasks.
 package mirror

@@ -25,9 +25,9 @@ type Listener struct {
 	Mirror *Mirror
 	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
-	// AccessLog gets the lines of most requests. Other lines go to the Mirror's logger: those of
+	// AccessLog receives the log lines of most requests. The Mirror's logger receives the lines of
 	// pushes and deletions, of errors with status 500 or above, and of errors that only the operator
-	// can mend. If AccessLog is nil, no request gets a line. AccessLog may buffer its lines.
+	// can fix. If AccessLog is nil, no request is logged. AccessLog may buffer its lines.
 	AccessLog slog.Handler
 }
 
@@ -59,8 +59,8 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.cut(x, err)
 }
 
-// ServePassed answers a request that a client has sent to another member of the fleet. That member
-// counts and logs it. It implements [writer.Receiver].
+// ServePassed answers a request that a client has sent to another member of the fleet. The other
+// member counts and logs the request. ServePassed implements [writer.Receiver].
 func (l *Listener) ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string) {
 	r, span := l.Mirror.begin(r)
 	defer span.End()
@@ -84,7 +84,7 @@ func (l *Listener) request(as *request.Listener, w http.ResponseWriter, r *http.
 	return x
 }
 
-// answer answers a request. It returns the error for the log.
+// answer sends the answer to a request. It returns the error for the log, or nil.
 func (l *Listener) answer(x *request.Request) error {
 	err := l.guarded(x)
 	if err != nil && !x.W.Started() {
@@ -94,8 +94,8 @@ func (l *Listener) answer(x *request.Request) error {
 	return err
 }
 
-// cut cuts the connection of a client that has got an incomplete answer. Nothing else tells the
-// client in every protocol version and framing.
+// cut closes the connection if the client has received an incomplete answer. In some protocol
+// versions and framings, nothing else shows this to the client.
 func (l *Listener) cut(x *request.Request, err error) {
 	if err != nil && x.W.Broken() {
 		panic(http.ErrAbortHandler)
@@ -125,8 +125,8 @@ func (l *Listener) guarded(x *request.Request) (err error) {
 
 func (l *Listener) serve(x *request.Request) error {
 	m := l.Mirror
-	// A push that the repository's writer has acknowledged, and not yet forwarded, goes before what is
-	// known here.
+	// In a fleet, the repository's writer may have acknowledged a push and not forwarded it yet. Such
+	// a push is newer than the hot answers of this member.
 	if hit := m.pull.Hit(x); hit != nil && (m.writers == nil || !hit.Meaning.Repo.Up.AcknowledgeLocally) {
 		x.Meaning = hit.Meaning
 		if err := authorise(x); err != nil {
@@ -168,8 +168,9 @@ func (l *Listener) serve(x *request.Request) error {
 	}))
 }
 
-// checkDrift returns an error if the upstream with a name differs at other members of the fleet. A
-// push whose requests reach several members would otherwise end at several registries.
+// checkDrift returns an error if other members of the fleet have a different upstream under the
+// same name. Otherwise, a push whose requests reach several members could end at several
+// registries.
 func (m *Mirror) checkDrift(upstream string) error {
 	if m.differs == nil {
 		return nil
@@ -252,7 +253,7 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 	}
 }
 
-// ended tells the pull or push of a request that the request has ended.
+// ended records the end of a request in the pull or push that the request belongs to.
 func ended(x *request.Request, err error) {
 	if x.W.Status() == http.StatusCreated && (x.Q.Kind == oci.KindUploads || x.Q.Kind == oci.KindUpload) {
 		x.Live.Stored()
@@ -264,8 +265,8 @@ func ended(x *request.Request, err error) {
 	x.Live.End(failed, x.ID)
 }
 
-// attributes returns the attributes of a request's log line. No credential is among them: the line
-// has the user's name, but neither the query nor a header that has credentials.
+// attributes returns the attributes of a request's log line. The line has the user's name. It
+// leaves out the query and all headers that have credentials.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
 	a := append(make([]slog.Attr, 0, 23),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
@@ -313,8 +314,8 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	return a
 }
 
-// methodLabel returns the value of the label method. It bounds these values, because clients may
-// send any method.
+// methodLabel returns the value of the label method. It bounds the number of values, because
+// clients may send any method.
 func methodLabel(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:

@@ -37,7 +37,7 @@ type series struct {
 	layer    prometheus.Observer // nil for answers without a blob
 }
 
-// of returns the series of a request, and keeps it in ready for the next request with the same
+// of returns the series of a request, and stores it in ready for the next request with the same
 // labels.
 func (x *metrics) of(l labels) *series {
 	x.mu.RLock()

@@ -32,12 +32,12 @@ import (
 // Options configure a Mirror.
 type Options struct {
 	Cache *cache.Cache
-	// Fleet is nil unless this mirror fetches blobs together with others.
+	// Fleet lets the mirrors of a fleet fetch blobs together. It is nil without a fleet.
 	Fleet      *fleet.Fleet
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Transit has the facts about blobs that any mirror on the same store of facts has got from a
+	// Transit has the facts about blobs that a mirror on the same store of facts has received from a
 	// client, and has not forwarded yet. It is nil if no other mirror uses the store.
 	Transit *meta.Transit
 	// LastPulls is required if KeepAlive is set.
@@ -51,42 +51,43 @@ type Options struct {
 	Joint
 	Observers
 	// Logger gets the messages of background work, and the lines of some requests (see [Listener]);
-	// nil discards.
+	// nil discards them.
 	Logger *slog.Logger
-	// UploadExpiry is how long dray keeps an upload without progress, and a pushed blob while no
-	// manifest names it. 0 means 1 hour.
+	// UploadExpiry is how long dray keeps an upload that makes no progress, and a pushed blob that no
+	// manifest names. 0 means 1 hour.
 	UploadExpiry time.Duration
 	// MaxUploadsPerClient bounds the open uploads of one client; 0 means no bound.
 	MaxUploadsPerClient int
 	// MaxUploadBytesPerClient bounds the bytes of one client's open uploads and staged blobs; 0 means
 	// no bound. Blobs that are also in the queue do not count.
 	MaxUploadBytesPerClient int64
-	// Tracer, when not nil, makes a span of each request.
+	// Tracer, when not nil, makes a span for each request.
 	Tracer trace.Tracer
-	// ClientStall is how long a client may go without sending or taking a byte before it is
-	// disconnected. 0 means 2 minutes.
+	// ClientStall is how long a client may go without sending or receiving a byte before dray
+	// disconnects it. 0 means 2 minutes.
 	ClientStall time.Duration
 }
 
-// Observers are told what clients do. Each may be nil.
+// Observers receive the requests and events of clients. Each may be nil.
 type Observers struct {
-	// OnPull is called each time that a client has got a manifest by GET.
+	// OnPull is called each time that a client has received a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
 	// OnEvent is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Live is told of the requests of pulls and pushes.
+	// Live tracks the pulls and pushes under way.
 	Live *live.Table
-	// Past is told of the requests that the cache alone did not answer.
+	// Past records the requests that the cache alone did not answer.
 	Past *past.Past
 }
 
 // Joint are the options by which the mirrors of a fleet take pushes together.
 type Joint struct {
-	// Differs, when not nil, returns the other members of a fleet where the upstream of a name is
-	// another registry, or has other rights. If there are any, pushes to it are refused.
+	// Differs, when not nil, returns the other members of a fleet at which the upstream with the given
+	// name is another registry, or has other rights. If it returns any member, dray refuses pushes to
+	// the upstream.
 	Differs func(upstream string) []string
-	// Writers, when not nil, are what mirror/writer needs of a fleet. The function Unfinished is set
-	// by New.
+	// Writers, when not nil, are the options of package mirror/writer for a fleet. New sets their
+	// function Unfinished.
 	Writers *writer.Options
 }
 
@@ -96,12 +97,12 @@ type Replaceable struct {
 	// Gates are the checks of pushes, by the name of their upstream. The first gate with a pattern
 	// that matches the repository applies. If none matches, a push is forwarded unchecked.
 	Gates map[string][]*gate.Gate
-	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
+	// Prefetch has the settings for fetching blobs before clients request them, by the name of the
 	// upstream.
 	Prefetch map[string]pull.Prefetch
 	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
 	// upstream. Such a request shows the upstream that the image is in use, although clients pull it
-	// from dray. 0 means that none are sent.
+	// from dray. 0 means that dray sends no such requests.
 	KeepAlive map[string]time.Duration
 }
 
@@ -129,7 +130,8 @@ type Mirror struct {
 	pushes    pushHealth
 }
 
-// judgeWithin bounds the work on one verdict, which continues after the client has been answered.
+// judgeWithin bounds the time of the checks for one verdict. The checks continue after dray has
+// answered the client.
 const judgeWithin = time.Hour
 
 // New returns a Mirror with the uploads that an earlier process left in the cache. It starts no
@@ -177,9 +179,9 @@ func New(o Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Replace replaces upstreams and their settings while the Mirror works. Requests under way go on
-// with the former ones. Pushes that have begun go on, too, if an upstream has the same name. After
-// an error, nothing has changed. Replace must not be called concurrently.
+// Replace replaces upstreams and their settings while the Mirror works. Requests under way continue
+// with the former upstreams. A push that has begun can continue if a new upstream has the same
+// name. If Replace returns an error, nothing has changed. Replace must not be called concurrently.
 func (m *Mirror) Replace(o Replaceable) error {
 	if err := m.repos.Replace(o.Upstreams); err != nil {
 		return err
@@ -218,23 +220,24 @@ func (m *Mirror) Run(ctx context.Context) error {
 // them.
 func (m *Mirror) Reports() []*pipeline.Report { return m.checks.Reports() }
 
-// CheckPushes returns an error if the last pushes failed because of dray or the registry. It knows
-// that from past requests, and sends none.
+// CheckPushes returns an error if the last pushes failed because of dray or the registry. It
+// evaluates past requests, and sends no request itself.
 func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(ctx) }
 
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].
 func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.push.Forward(ctx, e) }
 
-// Writers returns what answers the other members of a fleet about pushes, or nil without a fleet.
+// Writers returns the part that decides which member of a fleet works on a push. It is nil without
+// a fleet.
 func (m *Mirror) Writers() *writer.Writers { return m.writers }
 
 // Warm returns the room that brings images into the cache before clients pull them.
 func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 
-// Uploads lists the uploads that clients have begun and not ended.
+// Uploads lists the uploads that clients have started and not finished.
 func (m *Mirror) Uploads() []*push.OpenUpload { return m.push.Uploads() }
 
-// Explainer returns the room that explains names. o has everything but what the rooms share.
+// Explainer returns the room that explains names. It sets the fields of o that the rooms share.
 func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
 	o.Repositories, o.Pull, o.Cache, o.Live, o.Past, o.Reports = m.repos, m.pull, m.cache, m.observers.Live, m.observers.Past, m.Reports
 	return explain.New(o)

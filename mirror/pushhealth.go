@@ -48,7 +48,8 @@ type failures struct {
 
 // observe records the result of a request if the request is part of a push, its client is still
 // connected, and no other member of the fleet has worked on it. A status of 500 or above is a
-// failure of dray or of the registry. A refusal has a lower status, and is no failure.
+// failure of dray or of the registry. A refusal has a lower status, and does not count as a
+// failure.
 func (p *pushHealth) observe(x *request.Request, err error) {
 	if !x.Q.Write() || x.Q.Deletes() || x.Repo.Up == nil || x.Worker != "" || x.R.Context().Err() != nil {
 		return

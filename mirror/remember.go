@@ -10,8 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// remember lets operators ask later about a request that failed, or whose answer did not come from
-// the cache alone. It leaves out the usual ones.
+// remember records a request that failed, or whose answer did not come from the cache alone, so
+// that operators can look it up later. It leaves out requests that are usual.
 func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	if x.Repo.Up == nil || usual(x, err) {
 		return
@@ -38,9 +38,9 @@ func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	l.Mirror.observers.Past.Add(m, x.Miss)
 }
 
-// usual reports whether a request is part of what clients do all the time, so that there is nothing
-// to explain: most clients send no credentials before they are asked, and a push begins with
-// questions about what it may leave out.
+// usual reports whether clients send such a request all the time, so that there is nothing to
+// explain. Most clients send no credentials until the listener demands them. A push begins with
+// requests that find out which content it may leave out.
 func usual(x *request.Request, err error) bool {
 	switch {
 	case x.W.Status() == http.StatusUnauthorized:

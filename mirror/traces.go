@@ -25,15 +25,16 @@ func (m *Mirror) begin(r *http.Request) (*http.Request, trace.Span) {
 	return r.WithContext(ctx), span
 }
 
-// describe names the span of a finished request, and says what the line of the log says. It leaves
-// out the query and headers, which can have credentials. Names of attributes without "dray." are
-// those of OpenTelemetry (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+// describe names the span of a finished request, and records the values of the log line in the
+// span. It leaves out the query and headers, which can have credentials. Names of attributes
+// without "dray." are those of OpenTelemetry
+// (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 func describe(span trace.Span, listener string, x *request.Request, err error) {
 	if !span.IsRecording() {
 		return
 	}
 	span.SetName(x.R.Method + " " + string(x.Q.Kind))
-	if !strings.HasPrefix(x.R.URL.Path, notify.ReportPath) { // whoever knows the path of a report can read it
+	if !strings.HasPrefix(x.R.URL.Path, notify.ReportPath) { // every client that knows the path of a report can read the report
 		span.SetAttributes(attribute.String("url.path", x.R.URL.Path))
 	}
 	span.SetAttributes(

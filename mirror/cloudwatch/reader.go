@@ -14,12 +14,11 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns the series about pulls. In CloudWatch, all have the name that the argument
-// metric gives. The first series has no dimensions: it is the number of all pulls. With
-// [pulls.PerRepository] there is a second series, with the dimension Repository. With
-// [pulls.PerImage] the second series has the dimensions Repository and Image. The first series is
-// always needed, because CloudWatch does not add up the values of a dimension. If upstreams are
-// given, only their pulls count.
+// PullSeries returns the series about pulls. In CloudWatch, all series have the name metric. The
+// first series has no dimensions: it counts all pulls. With [pulls.PerRepository] there is a second
+// series, with the dimension Repository. With [pulls.PerImage] the second series has the dimensions
+// Repository and Image. The first series is always needed, because CloudWatch does not add up the
+// values of a dimension. If upstreams are given, only their pulls count.
 func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Series {
 	var only map[string][]string
 	if len(upstreams) > 0 {
@@ -120,8 +119,8 @@ func newReader(g prometheus.Gatherer, series []Series) reader {
 }
 
 // read returns the increases since the last read, or since the start. If some counters cannot be
-// read, it returns an error and the increases of the others. The next read then includes the
-// missing increases.
+// read, it returns an error and the increases of the other counters. The next read then includes
+// the missing increases.
 func (r *reader) read() ([]increase, error) {
 	families, err := r.gatherer.Gather()
 	families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !r.wants(f) })

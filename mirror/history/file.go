@@ -17,7 +17,7 @@ import (
 // sample is the length of its text, the text, and a checksum of the text. The text has the seconds
 // since the day began, and then the values.
 
-// sample has what the metrics said at one time.
+// sample has the values of the metrics at one time.
 type sample struct {
 	at time.Time
 	values
@@ -51,21 +51,21 @@ const day = 24 * time.Hour
 // nameOf returns the name of the file of a day.
 func nameOf(t time.Time) string { return t.UTC().Format(time.DateOnly) + extension }
 
-// dayOf returns the day of a file, and whether name is the name of such a file.
+// dayOf returns the day of a file of samples, and whether name is the name of such a file.
 func dayOf(name string) (time.Time, bool) {
 	t, err := time.Parse(time.DateOnly, strings.TrimSuffix(name, extension))
 	return t, err == nil && strings.HasSuffix(name, extension)
 }
 
-// read calls yield for each sample of a file. current reports whether read could read the whole
-// file, and whether it has the columns of this program.
+// read calls yield for each sample of a file. current is true if read could read the whole file,
+// and if the file has the columns of this program.
 func read(text []byte, of time.Time, yield func(sample)) (current bool) {
 	line, rest, found := bytes.Cut(text, []byte("\n"))
 	var names []string
 	if err := json.Unmarshal(line, &names); err != nil || !found {
 		return false
 	}
-	to := make([]int, len(names)) // the column of each value, or -1
+	to := make([]int, len(names)) // the column of each value, or -1 if it is unknown
 	for i, name := range names {
 		to[i] = slices.Index(columns[:], name)
 	}

@@ -29,7 +29,7 @@ const (
 type Options struct {
 	// Directory has the files. It is created for the first sample.
 	Directory string
-	// Gatherer has the metrics. They began at 0 when the process began.
+	// Gatherer has the metrics. Their counters started at 0 when the process started.
 	Gatherer prometheus.Gatherer
 	// Interval is the time between two samples; 0 means a minute.
 	Interval time.Duration
@@ -76,8 +76,8 @@ func (h *History) Run(ctx context.Context) error {
 }
 
 // sample takes and stores a sample. It logs the first of several failures in a row. If a killed
-// process has damaged the file of the day, or if it is from another version of dray, sample
-// rewrites it.
+// process has damaged the file of the day, or if the file is from another version of dray, sample
+// rewrites the file.
 func (h *History) sample() {
 	s, err := h.measure(true)
 	if name := nameOf(s.at); name != h.today {
@@ -93,10 +93,10 @@ func (h *History) sample() {
 	h.failing = err != nil
 }
 
-// measure returns a sample of the time since the last one. If last is set, the new sample becomes
-// the last one.
+// measure returns a sample of the time since the last sample. If last is set, the new sample
+// becomes the last one.
 func (h *History) measure(last bool) (sample, error) {
-	h.mu.Lock() // before the counters are read, so that none seems to have begun again
+	h.mu.Lock() // before the counters are read: older values would look like restarted counters
 	defer h.mu.Unlock()
 	families, err := h.o.Gatherer.Gather() // after an error, families has what could be gathered
 	s, grown := sample{at: time.Now()}, h.seen.grown
@@ -110,10 +110,11 @@ func (h *History) measure(last bool) (sample, error) {
 	return s, err
 }
 
-// Series returns what happened between from and to, even since the last sample, as points of equal
-// length. The first point contains from, and the last one contains to. The parameter points is the
-// wanted number of points, at most [MaxPoints]. Series may return one more. It returns fewer if
-// points would otherwise be shorter than the interval of the samples.
+// Series returns the history between from and to, including the time since the last sample, as
+// points of equal length. The first point contains from, and the last one contains to. The
+// parameter points is the wanted number of points, at most [MaxPoints]. Series may return one point
+// more. It returns fewer points if they would otherwise be shorter than the interval of the
+// samples.
 func (h *History) Series(from, to time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
 	step := (to.Sub(from) / time.Duration(points)).Truncate(h.o.Interval)
@@ -153,7 +154,7 @@ func (h *History) read(from, to time.Time, add func(sample)) {
 			continue // it has been removed, or cannot be read
 		}
 		read(text, of, func(s sample) {
-			if !s.at.After(stored) { // a sample that was stored meanwhile is in now
+			if !s.at.After(stored) { // a sample that was stored meanwhile is part of now
 				add(s)
 			}
 		})

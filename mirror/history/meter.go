@@ -9,8 +9,8 @@ import (
 // Meter has the last seen values of counters. A key of the map identifies a counter.
 type Meter[K comparable] map[K]float64
 
-// Grown returns by how much a counter has grown, and stores its new value. If that is less than the
-// value before, the counter has begun again at 0.
+// Grown returns by how much a counter has grown, and stores its new value. If the new value is less
+// than the old one, the counter has restarted at 0.
 func (m Meter[K]) Grown(key K, value float64) float64 {
 	n := m.grown(key, value)
 	m[key] = value
@@ -49,8 +49,8 @@ func counterOf(name string, m *dto.Metric) counter {
 	return c
 }
 
-// The columns of a sample. The columns up to lastCounter, and those of sources, say by how much a
-// counter has grown. The others are the values of gauges.
+// The columns of a sample. The columns up to lastCounter, and the columns of sources, have the
+// growth of counters. The other columns have the values of gauges.
 const (
 	milliseconds = iota // the time that the sample covers
 	requests
@@ -88,7 +88,7 @@ var columns = func() (names [width]string) {
 // values are the values of the columns of one sample.
 type values [width]int64
 
-// add adds the metrics of a family to the values. grown says by how much a counter has grown.
+// add adds the metrics of a family to the values. grown returns by how much a counter has grown.
 func (v *values) add(f *dto.MetricFamily, grown func(counter, float64) float64) {
 	count := func(m *dto.Metric) (counter, int64) {
 		c := counterOf(f.GetName(), m)
@@ -137,8 +137,8 @@ func columnOf(source string) int {
 	return width - 1
 }
 
-// join adds a later sample to the values. It adds counters, takes the stored bytes of the later
-// sample, and takes the larger number of fetches, pulls and pushes.
+// join adds a later sample to the values. It adds counters, uses the stored bytes of the later
+// sample, and uses the larger number of fetches, pulls and pushes.
 func (v *values) join(later values) {
 	for i := range v {
 		switch {
@@ -152,7 +152,7 @@ func (v *values) join(later values) {
 	}
 }
 
-// into fills in a point of a series.
+// into copies the values to a point of a series.
 func (v *values) into(p *api.HistoryPoint) {
 	p.Seconds = float64(v[milliseconds]) / 1000
 	p.Requests, p.Hits, p.Misses = v[requests], v[hits], v[misses]

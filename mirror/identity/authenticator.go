@@ -27,7 +27,7 @@ type Need struct {
 // Authenticator authenticates the callers of requests.
 type Authenticator interface {
 	// Authenticate returns the caller of a request. If the credentials are limited to certain actions,
-	// all other needs are refused. If the caller is refused or unknown, the error is
+	// Authenticate refuses all other actions. If the caller is refused or unknown, the error is
 	// [oci.ErrUnauthorized] with a challenge. Any other error means that the credentials could not be
 	// checked.
 	Authenticate(r *http.Request, needs []Need) (Principal, error)
@@ -40,7 +40,7 @@ func authorized(c auth.AccessController, r *http.Request, needs []Need) (Princip
 	for _, n := range needs {
 		what := auth.Resource{Type: "repository", Name: n.Repository}
 		if n.Action.ofOperators() {
-			what = auth.Resource{Type: "registry", Name: "admin"} // as the scope registry:catalog:* is written
+			what = auth.Resource{Type: "registry", Name: "admin"} // in the form of the scope registry:catalog:*
 		}
 		want = append(want, auth.Access{Resource: what, Action: string(n.Action)})
 	}
@@ -51,8 +51,8 @@ func authorized(c auth.AccessController, r *http.Request, needs []Need) (Princip
 	return Principal{Name: g.User.Name}, nil
 }
 
-// challenge turns a challenge of an access controller into a 401 with its headers, and any other
-// error into a 500.
+// challenge converts the challenge of an access controller to a 401 with the headers of the
+// challenge. It converts any other error to a 500.
 func challenge(r *http.Request, err error) error {
 	c, ok := errors.AsType[auth.Challenge](err)
 	if !ok {

@@ -1,18 +1,18 @@
 package identity
 
-// Grant is what a Policy decides about a caller and a right, and why.
+// Grant is the decision of a Policy about one right of a caller, and the reason for it.
 type Grant struct {
 	Allowed bool
-	// OnlyHere says that the right depends on where the request comes from: only this machine has it.
+	// OnlyHere says that only requests from this machine have the right.
 	OnlyHere bool
 	// Rule is the index of the rule of the Access that grants the right; -1 if no rule decided.
 	Rule int
-	// Why is a clause that says what decided.
+	// Why is a clause that gives the reason for the decision.
 	Why string
 }
 
-// Explain returns what Authorise decides about a request of a caller who has shown who they are, or
-// has shown nothing if who is the zero value. It looks at no password and no request. So it does
+// Explain returns the decision that Authorise makes about the authenticated caller who. The zero
+// value of who is a caller without credentials. Explain sees no password and no request. So it does
 // not know whether the caller exists, or whether a browser or another machine sends the request.
 func (p *Policy) Explain(who Principal, n Need) Grant {
 	no := func(why string) Grant { return Grant{Rule: -1, Why: why} }

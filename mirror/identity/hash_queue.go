@@ -17,8 +17,8 @@ type hashQueue struct {
 	waiting waiterGroup
 }
 
-// waiterGroup holds the waiters that have one name in common, such as an address or a user. An
-// outer group has its waiters in inner groups. An innermost group has them in its queue.
+// waiterGroup has the waiters of one name, such as an address or a user. An outer group has inner
+// groups. An innermost group has its waiters in its queue.
 type waiterGroup struct {
 	name   string
 	size   int
@@ -37,7 +37,7 @@ type waiter struct {
 // hashTimeout.
 const maxWaiting = 128
 
-// errCrowded refuses requests whose passwords cannot be hashed in time.
+// errCrowded is the error for requests whose passwords cannot be hashed in time.
 var errCrowded = crowded()
 
 func crowded() error {
@@ -96,7 +96,7 @@ func (t *hashQueue) release() {
 	t.next()
 }
 
-// next serves waiters while fewer passwords are hashed than allowed. The caller holds t.mu.
+// next serves waiters until the allowed number of passwords is being hashed. The caller holds t.mu.
 func (t *hashQueue) next() {
 	for t.free > 0 && t.waiting.size > 0 {
 		w := t.waiting.first()
@@ -132,8 +132,8 @@ func (l *waiterGroup) first() *waiter {
 	return l.queue[0]
 }
 
-// newest returns the last waiter of the largest group. If several groups are the largest, it takes
-// the last of them.
+// newest returns the last waiter of the largest group. If several groups have the same largest
+// size, it chooses the last of these groups.
 func (l *waiterGroup) newest() *waiter {
 	for len(l.groups) > 0 {
 		most := l.groups[0]
@@ -148,7 +148,7 @@ func (l *waiterGroup) newest() *waiter {
 }
 
 // remove takes a waiter out of its groups. If the waiter was served, its groups move behind the
-// others.
+// other groups.
 func (l *waiterGroup) remove(w *waiter, depth int, served bool) {
 	l.size--
 	if depth == len(w.groups) {

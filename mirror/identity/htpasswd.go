@@ -43,10 +43,10 @@ type HTPasswd struct {
 // keyed is a hash of credentials and of HTPasswd.key.
 type keyed [sha256.Size]byte
 
-// refusal remembers that credentials were wrong.
+// refusal records that credentials were wrong.
 type refusal struct {
-	by    *users    // the refusal counts only while the file has these users
-	until time.Time // and only until this time
+	by    *users    // the refusal is valid only while the file has these users
+	until time.Time // and it is valid only until this time
 }
 
 const (
@@ -100,7 +100,7 @@ func readUsers(file string, log *slog.Logger) (*reread.Value[*users], error) {
 	return v, nil
 }
 
-// keep takes from old the users whose hashes have not changed.
+// keep reuses the users of old whose hashes have not changed.
 func (u *users) keep(old *users) {
 	for name, x := range u.byName {
 		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {
@@ -131,8 +131,8 @@ func parseUsers(text string) (u *users, bad []string) {
 	return u, bad
 }
 
-// NewHTPasswd returns an HTPasswd for an htpasswd file with bcrypt hashes, which is read again
-// when it changes. The file must exist and have only valid lines. log may be nil.
+// NewHTPasswd returns an HTPasswd for an htpasswd file with bcrypt hashes, which is read again when
+// it changes. The file must exist and have only valid lines. log may be nil.
 func NewHTPasswd(file, realm string, log *slog.Logger) (*HTPasswd, error) {
 	u, err := readUsers(file, log)
 	if err != nil {
@@ -211,9 +211,9 @@ func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, g
 }
 
 // decoyHash returns the hash with which the password of an unknown user is compared. The result of
-// the comparison is ignored, but its duration must not show that the user is unknown. The hashes in
-// the file may differ in cost, so no fixed cost would do. decoyHash returns the hash of one of the
-// users, always the same one for a name.
+// the comparison is ignored, but its duration must not show that the user is unknown. A hash of a
+// fixed cost could show it, because the hashes in the file may differ in cost. So decoyHash returns
+// the hash of one of the users, and always the same hash for a name.
 func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	if len(u.order) == 0 {
 		return nil
@@ -249,9 +249,9 @@ func (h *HTPasswd) challenge(r *http.Request) error {
 	return e
 }
 
-// groupsOf returns the two groups of the hashQueue in which a request waits: the outer one is its
-// network address, the inner one the user that it claims to be. A /64 network of IPv6 counts as one
-// address, because one machine usually has a whole network.
+// groupsOf returns the two groups of the hashQueue in which a request waits. The outer group is the
+// client's network address, and the inner group is the user name in the request. A /64 network of
+// IPv6 counts as one address, because one machine usually has a whole network.
 func groupsOf(r *http.Request, name string) [2]string {
 	a := ClientAddr(r)
 	if a.Is6() {

@@ -40,7 +40,7 @@ func (f *Failures) Of(name string) func(r *http.Request, err error) {
 // Collectors returns the metrics.
 func (f *Failures) Collectors() []prometheus.Collector { return []prometheus.Collector{f.counted} }
 
-// reasonOf returns the reason for which err refuses the caller of a request.
+// reasonOf returns the label value for the reason why a caller was refused with err.
 func reasonOf(r *http.Request, err error) string {
 	switch {
 	case !hasCredentials(r):

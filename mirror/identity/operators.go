@@ -12,16 +12,15 @@ import (
 type Operators struct {
 	// Access authenticates operators. Its rules grant them [View] and [Operate]. It may be nil.
 	Access *Access
-	// Token returns a token that allows everything to everybody who has it. It may be nil.
+	// Token, when not nil, returns a token. Everybody who sends the token may do everything.
 	Token func() string
-	// LocalOnly refuses requests that were not made on this machine, if there is neither an Access nor
-	// a Token.
+	// LocalOnly refuses requests that were not made on this machine, if both Access and Token are nil.
 	LocalOnly bool
 }
 
 // Authorise returns the operator who sent a request, or an error if this operator may not perform
-// the action. It is for View and Operate. The errors are those of [Policy.Authorise]. An operator
-// who sends the Token has no name.
+// the action. The action is View or Operate. The errors are those of [Policy.Authorise]. An
+// operator who sends the Token has no name.
 func (o *Operators) Authorise(r *http.Request, action Action) (Principal, error) {
 	if o.Token != nil {
 		sent, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")

@@ -39,8 +39,8 @@ type Policy struct {
 	Hosts []string
 }
 
-// Login returns the caller of a request for the base of the API. Clients log in there, so Login
-// checks credentials that a client sends even if none are required.
+// Login returns the caller of a request for the base of the API. Clients use that request to log
+// in. So Login checks the credentials that a client sends, even if the listener requires none.
 func (p *Policy) Login(r *http.Request) (Principal, error) {
 	if p.Access != nil && (hasCredentials(r) || (p.Role == RoleRegistry || p.Challenge) && !p.Access.open()) {
 		return p.Authorise(r)
@@ -68,7 +68,7 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	return a.authorise(r, needs)
 }
 
-// mayWriteAll is mayWrite for all needs that are no pulls.
+// mayWriteAll calls mayWrite for each need whose action is not Pull.
 func (p *Policy) mayWriteAll(r *http.Request, needs []Need) error {
 	for _, n := range needs {
 		if n.Action == Pull {
@@ -104,10 +104,11 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 }
 
 // refusePage returns [oci.ErrDenied] if a browser on this machine sent the request to a host name
-// that is not dray's. A page can make the host name that it came from resolve to a loopback
-// address. It could then read dray's answers with the rights that everybody on this machine has
-// (DNS rebinding). A page can also write the headers of a proxy. So a request whose connection
-// comes from this machine counts, whichever client they name.
+// that is not a name of the listener. A page can make the host name that it came from resolve to a
+// loopback address. It could then read dray's answers with the rights that everybody on this
+// machine has (DNS rebinding). A page can also write the headers that proxies add. So refusePage
+// refuses every such request whose connection comes from this machine, whichever client the headers
+// name.
 func (p *Policy) refusePage(r *http.Request) error {
 	if !fromBrowser(r) || KnownHost(p.Hosts, r.Host) {
 		return nil
@@ -119,9 +120,9 @@ func (p *Policy) refusePage(r *http.Request) error {
 }
 
 // fromBrowser reports whether a request has header lines that browsers send and clients of
-// registries do not. No line is certain to be there: a browser sends no Sec-Fetch lines without
+// registries do not. No single line is always present: a browser sends no Sec-Fetch lines without
 // TLS, a page chooses the Referer, and Firefox lets a page choose the User-Agent. But a page cannot
-// keep the browser from sending all of the lines.
+// make the browser leave out all of these lines at once.
 func fromBrowser(r *http.Request) bool {
 	for _, h := range []string{"Accept-Language", "Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
 		if len(r.Header[h]) > 0 {
@@ -152,9 +153,9 @@ func KnownHost(hosts []string, host string) bool {
 		slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
-// local reports whether the request was made on this machine. If a reverse proxy forwards the
-// request, it counts as remote, wherever the proxy runs and whichever client it names. dray knows
-// this of trusted proxies, and of others if a header or HTTP/1.0 shows them.
+// local reports whether the request was made on this machine. A request that a reverse proxy
+// forwards counts as remote, wherever the proxy runs and whichever client the proxy names. dray
+// recognises proxies that are trusted, add headers, or use HTTP/1.0.
 func local(r *http.Request) bool {
 	if proxied.Peer(r) != "" {
 		return false
@@ -168,6 +169,7 @@ func local(r *http.Request) bool {
 		ClientAddr(r).IsLoopback()
 }
 
-// ClientAddr returns the IP address of the client, or the zero Addr if it has none. It is that of
-// the connection's remote end, unless a trusted proxy names another ([proxied.Trust]).
+// ClientAddr returns the IP address of the client, or the zero Addr if it is not known. It is the
+// address of the connection's remote end, unless a trusted proxy names another address
+// ([proxied.Trust]).
 func ClientAddr(r *http.Request) netip.Addr { return proxied.AddrOf(r.RemoteAddr) }

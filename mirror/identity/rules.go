@@ -20,9 +20,9 @@ const (
 
 // The actions of operators on the admin listener. They concern no repository.
 const (
-	// View is to see what dray holds and does.
+	// View allows an operator to see the state of dray.
 	View Action = "view"
-	// Operate is to change that, and to take profiles. It includes View.
+	// Operate allows an operator to change that state, and to take profiles. It includes View.
 	Operate Action = "operate"
 )
 
@@ -86,7 +86,7 @@ func (a *Access) authorise(r *http.Request, needs []Need) (Principal, error) {
 	return who, nil
 }
 
-// refuse returns err, which refuses a request, after calling Failed.
+// refuse calls Failed with the request and err, and returns err.
 func (a *Access) refuse(r *http.Request, err error) error {
 	if a.Failed != nil {
 		a.Failed(r, err)

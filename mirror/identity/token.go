@@ -19,7 +19,8 @@ type Token struct {
 // TokenOptions describe a token service (distribution, "Token Authentication Specification").
 type TokenOptions struct {
 	Realm, Service, Issuer string
-	// RootCertBundle is a PEM file and JWKS a key set file; at least one is required.
+	// RootCertBundle is the path of a PEM file, and JWKS of a JSON Web Key Set. At least one is
+	// required.
 	RootCertBundle, JWKS string
 }
 
@@ -34,8 +35,8 @@ func NewToken(o TokenOptions, log *slog.Logger) (*Token, error) {
 			files = append(files, file)
 		}
 	}
-	// The controller reads the files a second time, itself. If a file changes between the two
-	// reads, the next request notices that and makes the controller again.
+	// The controller itself reads the files a second time. If a file changes between the two reads,
+	// the next request notices the change and makes a new controller.
 	c, err := reread.New(log, func([][]byte) (auth.AccessController, error) { return auth.GetAccessController("token", options) }, files...)
 	if err != nil {
 		return nil, fmt.Errorf("token authentication: %w", err)

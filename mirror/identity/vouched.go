@@ -10,14 +10,14 @@ import (
 // Vouched is a caller whom another member of a fleet has authenticated.
 type Vouched struct {
 	Principal
-	// Granted are the rights that the caller has there, as far as the request needs them.
+	// Granted are the rights that the request needs and that the caller has at the other member.
 	Granted []Need
 }
 
 // Confirm is [Policy.Authorise] for a caller whom another member of a fleet has authenticated. It
-// looks at no credentials. It grants only rights that this Policy grants to the caller. If the
-// caller's token limits the rights, it grants only those in who.Granted of them, because only the
-// other member has seen the token.
+// looks at no credentials. It grants only rights that this Policy grants to the caller. If tokens
+// limit the rights of callers, Confirm grants only rights that are also in who.Granted, because
+// only the other member has seen the token.
 func (p *Policy) Confirm(r *http.Request, who Vouched, needs ...Need) (Principal, error) {
 	if err := p.mayWriteAll(r, needs); err != nil {
 		return Principal{}, err
@@ -35,7 +35,7 @@ func (p *Policy) Confirm(r *http.Request, who Vouched, needs ...Need) (Principal
 	return who.Principal, nil
 }
 
-// confirms reports whether a caller of another member has a right.
+// confirms reports whether a caller whom another member has authenticated has a right.
 func (a *Access) confirms(who Vouched, n Need) bool {
 	if _, limited := a.Authenticator.(*Token); limited {
 		return slices.Contains(who.Granted, n) && a.allows(who.Principal, n)

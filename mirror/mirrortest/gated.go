@@ -7,7 +7,7 @@ import (
 	"dray/upstream"
 )
 
-// Gated is a source whose blobs wait until its gate opens. It counts the requests for them.
+// Gated is a source whose blobs wait until its gate opens. It counts the requests for blobs.
 type Gated struct {
 	upstream.Source
 	gate chan struct{}
@@ -26,7 +26,7 @@ func (f *Fixture) Gate() *Gated {
 // Open opens the gate. It must be called only once.
 func (g *Gated) Open() { close(g.gate) }
 
-// Blob implements [upstream.Source]. If ctx ends, it waits no longer.
+// Blob implements [upstream.Source]. Blob stops waiting when ctx ends.
 func (g *Gated) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.BlobStream, error) {
 	g.mu.Lock()
 	g.asked++
@@ -57,7 +57,7 @@ func (g *Gated) Waiting() int {
 	return g.waiting
 }
 
-// Most returns how many requests have waited at the same time.
+// Most returns the largest number of requests that have waited at the same time.
 func (g *Gated) Most() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

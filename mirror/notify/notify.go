@@ -29,11 +29,13 @@ const (
 	// Verdict is the action for the verdict on a push. Event.Verdict has that verdict.
 	Verdict = "verdict"
 	// Pull is also an action of the distribution registry, which sends it for each manifest and blob.
-	// dray sends one event for an image, to endpoints with Pulls. Event.Pull describes the pull.
+	// dray sends one event for each pulled image, and only to endpoints with Pulls. Event.Pull
+	// describes the pull.
 	Pull = "pull"
 )
 
-// Event is something that happened. Emit sets ID, Timestamp, Source and Target.Length.
+// Event describes a push, a deletion, a verdict or a pull. Emit sets ID, Timestamp, Source and
+// Target.Length.
 type Event struct {
 	ID        string    `json:"id"`
 	Timestamp time.Time `json:"timestamp"`
@@ -50,23 +52,23 @@ type Event struct {
 	Pull *Pulled `json:"pull,omitempty"`
 }
 
-// Pulled is what a client has pulled of an image.
+// Pulled describes the pull of an image by a client.
 type Pulled struct {
 	Began time.Time `json:"began"`
 	// Ended is the time of the last request, to the second.
 	Ended time.Time `json:"ended"`
-	// Asked is the number of layers that the client has asked for. It had the others of the Layers
-	// already, or gave up.
+	// Asked is the number of layers that the client has asked for, and Layers the number of all
+	// layers. The client already had the other layers, or gave up.
 	Asked  int `json:"asked"`
 	Layers int `json:"layers"`
-	// Bytes is what dray has sent, and Sources the same by where it came from.
+	// Bytes counts the bytes that dray has sent, and Sources the bytes from each source.
 	Bytes    int64            `json:"bytes"`
 	Sources  map[string]int64 `json:"sources"`
 	Failures int              `json:"failures"`
 }
 
-// Target is the manifest or blob that the event is about. Digest is empty if a push was refused
-// by name, before its content was sent.
+// Target is the manifest or blob that the event is about. Digest is empty if a push was refused by
+// name, before its content was sent.
 type Target struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Digest     digest.Digest `json:"digest,omitempty"`
@@ -141,7 +143,7 @@ type endpoint struct {
 
 // New returns a Notifier, which sends nothing before Run. log may be nil.
 func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*Notifier, error) {
-	host, _ := os.Hostname() // an empty one is left out
+	host, _ := os.Hostname() // an empty name is left out
 	n := &Notifier{
 		source: Source{Addr: host, InstanceID: rand.Text()}, log: cmp.Or(log, slog.New(slog.DiscardHandler)),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_notifications_total",
@@ -219,8 +221,8 @@ const (
 	lastPause  = time.Minute
 )
 
-// deliver sends an event again and again until the endpoint accepts it or refuses it for good. If
-// ctx ends first, deliver sends the event once more.
+// deliver sends an event repeatedly until the endpoint accepts it or refuses it for good. If ctx
+// ends first, deliver sends the event once more.
 func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		again, err := to.post(ctx, e)
@@ -262,7 +264,7 @@ func (n *Notifier) flush(ctx context.Context, to *endpoint) {
 	}
 }
 
-// last tries an event for the last time.
+// last tries to send an event once, and drops the event if that fails.
 func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	if _, err := to.post(ctx, e); err != nil {
 		n.count(to, "dropped")

@@ -1,5 +1,5 @@
 // Package past remembers the requests that the cache alone did not answer, and the last pulls of
-// images, so that operators can ask about a moment that is over.
+// images, so that operators can look them up later.
 //
 // A request that is answered from the cache costs nothing here. Everything is in memory, bounded,
 // and lost when the process ends.
@@ -18,16 +18,18 @@ import (
 )
 
 const (
-	// maxMisses bounds the misses that are remembered, and maxBytes the memory that they take.
+	// maxMisses bounds the recorded misses, and maxBytes their memory in bytes.
 	maxMisses = 4096
 	maxBytes  = 8 << 20
-	// maxText bounds a text of a miss in bytes, and maxError that of an error.
+	// maxText bounds each text of a miss, and maxError the text of an error, in bytes.
 	maxText  = 256
 	maxError = 1024
-	// overhead is what a miss takes beside its texts, and askedBytes what its requests may take.
+	// overhead is the memory that a miss uses besides its texts, and askedBytes the memory that its
+	// requests may use, in bytes.
 	overhead   = 512
 	askedBytes = 8 << 10
-	// maxPulls bounds the names of images whose last pull is remembered. Each takes 1 KiB or less.
+	// maxPulls bounds the names of images whose last pull is recorded. Each uses 1 KiB of memory or
+	// less.
 	maxPulls = 8192
 )
 
@@ -35,27 +37,28 @@ const (
 // request, except for Asked.
 type Miss struct {
 	Cause api.MissCause
-	// Since is the time that the Cause is about.
+	// Since is the time of the event that the Cause names.
 	Since time.Time
-	// Asked has what the request asks of the upstream.
+	// Asked records the requests to the upstream that the request starts.
 	Asked *upstream.Asked
-	// Joined says that the request shares what another one asks.
+	// Joined says that another request asks the upstream, and this request shares the answer.
 	Joined bool
 }
 
-// Past remembers. Its methods may be called concurrently, also on a nil Past, which remembers
-// nothing.
+// Past records misses and last pulls. Its methods may be called concurrently, also on a nil Past,
+// which records nothing.
 type Past struct {
 	mu     sync.Mutex // guards the fields below
 	misses []entry    // a ring: the oldest is at first
 	first  int
 	bytes  int
-	since  time.Time // when the newest miss that was forgotten ended
+	since  time.Time // when the newest of the deleted misses ended
 
 	pulls *lru.Cache[name, api.LastPull]
 }
 
-// entry is a miss with what it has asked, which may go on after the request.
+// entry is a miss with its requests to the upstream, which may go on after the end of the client's
+// request.
 type entry struct {
 	api.Miss
 	asked *upstream.Asked
@@ -65,18 +68,18 @@ type entry struct {
 // name is a tag or a digest of a repository.
 type name struct{ upstream, repository, reference string }
 
-// New returns a Past without memories.
+// New returns an empty Past.
 func New() *Past {
 	pulls, _ := lru.New[name, api.LastPull](maxPulls) // fails for sizes below 1 only
 	return &Past{since: time.Now(), pulls: pulls}
 }
 
-// text bounds a text, and lets go of the memory that it is a part of.
+// text shortens a text to most bytes. It returns a copy, so that the longer text can be freed.
 func text(s string, most int) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), most)], ""))
 }
 
-// Add remembers a miss. why may be nil.
+// Add records a miss. why may be nil.
 func (p *Past) Add(m api.Miss, why *Miss) {
 	if p == nil {
 		return
@@ -102,7 +105,7 @@ func (p *Past) Add(m api.Miss, why *Miss) {
 	p.bytes += e.size
 }
 
-// forget forgets the oldest miss. The caller holds mu.
+// forget deletes the oldest miss. The caller holds mu.
 func (p *Past) forget() {
 	oldest := &p.misses[p.first]
 	p.since, p.bytes = oldest.At, p.bytes-oldest.size
@@ -112,8 +115,8 @@ func (p *Past) forget() {
 	}
 }
 
-// Misses returns the newest misses for which wanted is true, newest first, at most a number of
-// them.
+// Misses returns the newest misses for which wanted is true, newest first, and at most the number
+// most.
 func (p *Past) Misses(most int, wanted func(*api.Miss) bool) api.Misses {
 	if p == nil {
 		return api.Misses{Items: []api.Miss{}}
@@ -133,7 +136,7 @@ func (p *Past) Misses(most int, wanted func(*api.Miss) bool) api.Misses {
 	return out
 }
 
-// render returns the miss with what was asked.
+// render returns the miss with its requests to the upstream.
 func (e entry) render() api.Miss {
 	m := e.Miss
 	m.At, m.Asked = m.At.UTC(), []api.MissRequest{}
@@ -150,7 +153,7 @@ func (e entry) render() api.Miss {
 	return m
 }
 
-// Pulled remembers a pull that has ended.
+// Pulled records a pull that has ended.
 func (p *Past) Pulled(l api.LivePull) {
 	if p == nil {
 		return
@@ -163,7 +166,7 @@ func (p *Past) Pulled(l api.LivePull) {
 	}
 }
 
-// LastPull describes a pull.
+// LastPull converts a pull to an api.LastPull.
 func LastPull(l api.LivePull) api.LastPull {
 	return api.LastPull{
 		At: l.Last, Active: l.State == api.LiveActive, Client: l.Client, User: l.User, Agent: l.Agent, Reference: l.Reference, Digest: l.Digest,
@@ -171,7 +174,8 @@ func LastPull(l api.LivePull) api.LastPull {
 	}
 }
 
-// LastPull returns the last pull of an image that has ended, by a tag or a digest of a repository.
+// LastPull returns the last ended pull of an image, by its tag or digest. It returns false if none
+// is recorded.
 func (p *Past) LastPull(upstream, repository, reference string) (api.LastPull, bool) {
 	if p == nil {
 		return api.LastPull{}, false

@@ -2,9 +2,9 @@
 // names of each pull from its caller, and imports nothing of dray.
 //
 // Invariants:
-//   - A pull is one GET of a manifest by a client, answered with a status of 2xx. HEAD requests and
-//     requests of the mirror itself do not count. The pull of one platform of an index counts
-//     twice, as at a registry: the client gets the index and the platform's manifest.
+//   - A pull is one GET of a manifest by a client, answered with a status of 2xx. HEAD requests,
+//     and requests that dray itself sends, do not count. The pull of one platform of an index
+//     counts twice, as at a registry: the client gets the index and the platform's manifest.
 //   - The number of series is bounded, whatever clients ask for. Unless more detail is configured,
 //     pulls are counted by upstream only.
 package pulls

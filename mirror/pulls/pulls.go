@@ -24,7 +24,7 @@ const (
 	Other = "other"
 )
 
-// Detail says by what pulls are counted in addition to their upstream.
+// Detail selects the labels by which pulls are counted in addition to their upstream.
 type Detail string
 
 // The details.
@@ -42,7 +42,7 @@ type Options struct {
 	// and money if it is published to CloudWatch.
 	MaxSeries int
 	// Idle is how long a series must be unchanged before another series may replace it; 0 means 15
-	// minutes. A program that reads the counters less often misses pulls.
+	// minutes. A program that reads the counters less often than that misses pulls.
 	Idle time.Duration
 }
 

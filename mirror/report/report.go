@@ -1,9 +1,8 @@
 // Package report shows the report on a checked push in a browser: what failed, where, and what to
 // do.
 //
-// The texts of a report come from strangers: names of files, tags, labels. templ escapes each by
-// the place where it stands, and the content security policy allows nothing but the style of the
-// page.
+// The texts of a report come from strangers: names of files, tags, labels. templ escapes each text
+// for its place in the page. The content security policy allows only the style of the page.
 package report
 
 import (
@@ -20,7 +19,7 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// The version is that of the module in go.mod, and of .ci/env.
+// The version must be the version of templ in go.mod and in .ci/env.
 //go:generate go run github.com/a-h/templ/cmd/templ@v0.3.1100 generate
 
 // ContentType is the media type of the page.
@@ -29,9 +28,9 @@ const ContentType = "text/html; charset=utf-8"
 //go:embed report.css
 var style string
 
-// Headers returns the header lines that browsers need with the page: it loads nothing, runs
-// nothing, and nobody may frame it. Whoever knows its address may read it, so no link tells that
-// address to others.
+// Headers returns the header lines that browsers need with the page: the page loads nothing, runs
+// nothing, and no site may frame it. Everybody who knows the address may read the page, so browsers
+// must not send the address to other sites.
 func Headers() map[string]string {
 	sum := sha256.Sum256([]byte(style))
 	return map[string]string{
@@ -44,7 +43,7 @@ func Headers() map[string]string {
 }
 
 // Wanted reports whether a client that sends these Accept lines wants a page rather than JSON. A
-// client that accepts everything, like most programs, does not.
+// client that accepts every media type, like most programs, gets JSON.
 func Wanted(accept []string) bool {
 	html, program := 0.0, 0.0
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
@@ -75,7 +74,6 @@ func Page(r *pipeline.Report) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// view is what the page shows of a report.
 type view struct {
 	*pipeline.Report
 	// Name is the image, and Title the outcome in a sentence.
@@ -83,7 +81,7 @@ type view struct {
 	Groups            []group
 }
 
-// group are findings of equal weight.
+// group is a list of findings with the same effect on the verdict.
 type group struct {
 	Title, Lead string
 	Items       []item

@@ -13,8 +13,8 @@ import (
 
 // Value is a value that is made from the contents of files. Administrators, Kubernetes and
 // cert-manager replace passwords, keys and certificates while dray runs, so each call of
-// [Value.Get] looks whether a file has changed. If the changed files cannot be used, the last value
-// stays in use. A Value may be used concurrently.
+// [Value.Get] checks whether a file has changed. If the changed files cannot be used, the last
+// value stays in use. A Value may be used concurrently.
 type Value[T any] struct {
 	paths   []string
 	parse   func(texts [][]byte) (T, error)
@@ -29,7 +29,7 @@ type state[T any] struct {
 	failure *Failure
 }
 
-// Failure says why changed files cannot be used, and when Get first found that.
+// Failure says why changed files cannot be used, and when Get first noticed it.
 type Failure struct {
 	Err   error
 	Since time.Time
@@ -58,8 +58,8 @@ func (v *Value[T]) Get() (T, *Failure) {
 	if old.failure == nil && v.unchanged(old.read) {
 		return old.value, nil
 	}
-	// After a failure, each Get loads the files again, even if Stat shows no further change,
-	// because a file may have been half-written, or not readable yet.
+	// After a failure, each Get loads the files again, even if Stat shows no further change, because a
+	// file may have been half-written, or not readable yet.
 	now, err := v.load()
 	if err != nil {
 		now = &state[T]{old.read, old.value, &Failure{err, time.Now()}}
