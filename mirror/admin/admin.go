@@ -82,7 +82,7 @@ func mountHealth(mux *http.ServeMux, o Options, log *slog.Logger) {
 	mux.HandleFunc("GET /healthz", text("ok\n"))
 	mux.Handle("GET /readyz", &readiness{checks: o.Checks, timeout: o.CheckTimeout})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
-		// A broken collector must not hide the others.
+		// A broken collector must not hide the other metrics.
 		ErrorHandling:     promhttp.ContinueOnError,
 		ErrorLog:          gatherLog{log},
 		EnableOpenMetrics: true,
@@ -104,7 +104,7 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
-// open reports whether a request needs neither the token nor a known host name. Load balancers and
+// open reports whether a request may lack a token and a known host name. Load balancers and
 // Prometheus send such requests, often to the name of a service. The answers have no secrets.
 func open(r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead

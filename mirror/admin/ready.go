@@ -20,8 +20,8 @@ type Check struct {
 	// it works. It must return soon after its context ends, and may be called concurrently. /readyz
 	// shows the text of the error.
 	Run func(ctx context.Context) error
-	// Critical says that dray should get no requests while the check fails. If a check fails that is
-	// not critical, dray is only degraded.
+	// Critical says that dray should get no requests while the check fails. If a check that is not
+	// critical fails, dray is only degraded.
 	Critical bool
 }
 

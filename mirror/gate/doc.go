@@ -1,5 +1,5 @@
-// Package gate checks a push before its manifest is forwarded. The checks are those of the pipeline
-// that the operator configured for the repository.
+// Package gate checks a push before its manifest is forwarded. The checks are a pipeline that the
+// operator configured for the repository.
 //
 // Package pipeline has the checks, and stores their results for each layer. Package gate runs them
 // for pushes. It scans a layer while the client sends the layer. It makes one verdict for all

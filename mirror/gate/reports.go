@@ -63,7 +63,7 @@ func (c *Checks) Reports() []*pipeline.Report {
 
 // Report returns the report with an id, or nil.
 func (c *Checks) Report(id string) *pipeline.Report {
-	report, _ := c.reports.byID.Peek(id) // Get would make it count as one of the newest
+	report, _ := c.reports.byID.Peek(id) // Get would make the report count as one of the newest
 	return report
 }
 

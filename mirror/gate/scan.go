@@ -108,7 +108,7 @@ type layerKey struct {
 
 // Scanned returns the result of a gate's scan of a layer. s is the scan during the upload, or nil.
 // Scanned uses the result of s if there is one, then a stored result. Without either, it scans the
-// layer now. seen tells whether the client of this push has sent the layer. If the client has not
+// layer now. seen says whether the client of this push has sent the layer. If the client has not
 // sent it, and the gate trusts such layers, Scanned scans nothing and returns nil.
 func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan, seen Seen, open func(context.Context) (io.ReadCloser, error)) (*pipeline.Scanned, error) {
 	found, err := s.Wait(ctx)
@@ -116,7 +116,7 @@ func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan
 		return nil, err
 	}
 	// An incomplete result counts only once. When the image is pushed again, the stages that could not
-	// decide are asked again, because they may have been down the first time.
+	// decide are asked again, because a stage may have been down the first time.
 	if found != nil && (found.Complete() || s.reported.CompareAndSwap(false, true)) {
 		return found, nil
 	}
@@ -137,7 +137,7 @@ func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan
 	})
 }
 
-// Seen tells whether the client of a push has sent a layer.
+// Seen says whether the client of a push has sent a layer.
 type Seen bool
 
 // The values of Seen.

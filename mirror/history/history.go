@@ -98,7 +98,7 @@ func (h *History) sample() {
 func (h *History) measure(last bool) (sample, error) {
 	h.mu.Lock() // before the counters are read: older values would look like restarted counters
 	defer h.mu.Unlock()
-	families, err := h.o.Gatherer.Gather() // after an error, families has what could be gathered
+	families, err := h.o.Gatherer.Gather() // after an error, families has the families without errors
 	s, grown := sample{at: time.Now()}, h.seen.grown
 	s.values[milliseconds] = max(0, s.at.Sub(h.last).Milliseconds())
 	if last {
@@ -170,8 +170,8 @@ const (
 	defaultTime   = 24 * time.Hour
 )
 
-// Query answers a question of an operator. Its optional parameters are those of [History.Series].
-// from and to are times in the form of RFC 3339.
+// Query answers a question of an operator. It has the optional parameters of [History.Series]. from
+// and to are times in the form of RFC 3339.
 func (h *History) Query(_ context.Context, params url.Values) (api.History, error) {
 	to := time.Now()
 	if err := timeOf(params, "to", &to); err != nil {

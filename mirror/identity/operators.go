@@ -19,7 +19,7 @@ type Operators struct {
 }
 
 // Authorise returns the operator who sent a request, or an error if this operator may not perform
-// the action. The action is View or Operate. The errors are those of [Policy.Authorise]. An
+// the action. The action is View or Operate. Authorise returns the errors of [Policy.Authorise]. An
 // operator who sends the Token has no name.
 func (o *Operators) Authorise(r *http.Request, action Action) (Principal, error) {
 	if o.Token != nil {

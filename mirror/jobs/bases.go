@@ -30,7 +30,7 @@ import (
 const (
 	// recordAgainAfter is the time after which a name is recorded again.
 	recordAgainAfter = 24 * time.Hour
-	// maxRemembered bounds the entries of BaseIndex.remembered, and those of BaseIndex.children.
+	// maxRemembered bounds the entries of BaseIndex.remembered, and of BaseIndex.children.
 	maxRemembered = 8192
 	// maxQueued bounds the names that wait to be recorded. A later pull records a name that did not
 	// fit.

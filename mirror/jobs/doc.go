@@ -3,6 +3,6 @@
 //
 // When a client pulls or pushes, the packages pull and push call observers here, such as
 // [KeepAlive.Pulled]. An observer never blocks. The jobs find images through repository, read the
-// cache, store their facts in cache/meta, and send their requests with a lower priority than those
-// of clients.
+// cache, store their facts in cache/meta, and send their requests with a lower priority than the
+// requests of clients.
 package jobs

@@ -1,4 +1,4 @@
-// Package past remembers the requests that the cache alone did not answer, and the last pulls of
+// Package past records the requests that the cache alone did not answer, and the last pulls of
 // images, so that operators can look them up later.
 //
 // A request that is answered from the cache costs nothing here. Everything is in memory, bounded,

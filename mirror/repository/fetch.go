@@ -214,7 +214,7 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip, End: to}, nil
 }
 
-// tierUse is what one fetch does with the [cache.Tier] of its upstream.
+// tierUse is the use of the upstream's [cache.Tier] by one fetch.
 type tierUse struct {
 	size  int64                 // the size that the blob should have; -1 if it is not known
 	asked sync.Once             // guards the decision whether the tier may be asked

@@ -39,7 +39,7 @@ const (
 	// AcknowledgeHeld is Acknowledge for a manifest that is held here. If the upstream does not
 	// answer, dray can forward the held copy.
 	AcknowledgeHeld
-	// Judge gives the content to the checks of a push.
+	// Judge passes the content to the checks of a push.
 	Judge
 	// Forwarded decides whether the upstream has a manifest, or will certainly get it.
 	Forwarded
@@ -510,7 +510,7 @@ func NotAnswered(err error) bool {
 	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Turns returns the places to ask for a digest, in order. The parameters are those of InTurn. The
+// Turns returns the places to ask for a digest, in order. It has the parameters of InTurn. The
 // repository r is the first, unless the digest is not visible to r and a fallback has lent it: see
 // [Lend]. The fallback that lent a manifest is asked first for all content that the manifest names,
 // because the other upstreams may lack it.

@@ -91,9 +91,9 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 
 // Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
 // which the client selected the upstream. If the listener has an ExternalURL, the address is a URL,
-// because some clients do not resolve a path. Without an ExternalURL, it is a path: behind a proxy,
-// dray knows neither the scheme nor the host. It is also a path if the host of the ExternalURL
-// would select another upstream than the client's Host header did.
+// because some clients do not resolve a path. Without an ExternalURL, it is a path, because dray
+// may be behind a proxy whose scheme and host it does not know. It is also a path if the host of
+// the ExternalURL would select another upstream than the client's Host header did.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
 	external, err := url.Parse(x.Listener.ExternalURL)

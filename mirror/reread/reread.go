@@ -52,7 +52,7 @@ func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths .
 
 // Get returns the value of the present files. If these cannot be used, Get returns the last value
 // that could be made, and the failure. It logs each change of the files, and each failure that
-// differs from the one before.
+// differs from the failure before it.
 func (v *Value[T]) Get() (T, *Failure) {
 	old := v.current.Load()
 	if old.failure == nil && v.unchanged(old.read) {

@@ -10,10 +10,10 @@ import (
 
 // Resolve parses an image name as clients and people write it. The name may begin with the host
 // name of dray or of an upstream's registry, with a prefix, or with the name of an upstream. A name
-// with none of these belongs to the first route. If the name has neither a tag nor a digest, the
-// tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown if
-// the name begins with an unknown registry, or if there is no route. It accepts repositories that
-// clients may not name, so that operators can list and remove their content in the cache.
+// without such a beginning belongs to the first route. If the name has neither a tag nor a digest,
+// the tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown
+// if the name begins with an unknown registry, or if there is no route. It accepts repositories
+// that clients may not name, so that operators can list and remove their content in the cache.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	m, err := r.Explain(name)
 	return m.Target, m.Reference, err
@@ -34,8 +34,8 @@ const (
 type Meaning struct {
 	Target
 	oci.Reference
-	// Rule selected the route. Word is what the rule found in the name: a prefix, a host name or the
-	// name of an upstream. It is empty for First.
+	// Rule selected the route. Word is the text that the rule found in the name: a prefix, a host name
+	// or the name of an upstream. It is empty for First.
 	Rule Rule
 	Word string
 	// Refusal is the error that clients get for the repository, because they may not name it; nil if

@@ -85,7 +85,7 @@ const (
 	TagHosted   Freshness = "hosted"   // the tag is stored in dray alone
 )
 
-// ExplainedTag says what a tag means, for a client that accepts certain media types.
+// ExplainedTag is the meaning of a tag for a client that accepts certain media types.
 type ExplainedTag struct {
 	State Freshness `json:"state"`
 	// Digest is the last known meaning of the tag.

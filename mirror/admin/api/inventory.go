@@ -48,7 +48,7 @@ type Blob struct {
 	// eviction.
 	Pool string `json:"pool"`
 	// Proven says that the blob was requested again after it was stored, or stored again soon after it
-	// was evicted. dray keeps such a blob longer than others.
+	// was evicted. dray keeps such a blob longer than other blobs.
 	Proven bool `json:"proven"`
 	// Open says that the blob is being read, or needed by a push.
 	Open bool `json:"open"`

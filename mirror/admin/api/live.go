@@ -21,7 +21,7 @@ const (
 	LiveIdle   LiveState = "idle"   // no request is under way, and the last one ended less than a minute ago
 )
 
-// LiveEntry is what pulls and pushes have in common.
+// LiveEntry has the fields that pulls and pushes share.
 type LiveEntry struct {
 	// ID is the same in all answers of a process.
 	ID uint64 `json:"id"`
@@ -78,7 +78,7 @@ const (
 	LiveChecksRunning LiveChecks = "running"
 	LiveChecksPass    LiveChecks = "pass"
 	LiveChecksReject  LiveChecks = "reject"
-	LiveChecksUnknown LiveChecks = "unknown" // rejected only because a check gave no result
+	LiveChecksUnknown LiveChecks = "unknown" // rejected only because a check had no result
 )
 
 // LivePush is one image on its way from one client.

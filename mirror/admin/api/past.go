@@ -117,7 +117,7 @@ type LastPull struct {
 // Verdict is the verdict on the last checked push to a name.
 type Verdict struct {
 	At time.Time `json:"at"`
-	// Outcome is pass, reject, or unknown: rejected only because a check gave no result.
+	// Outcome is pass, reject, or unknown: rejected only because a check had no result.
 	Outcome string        `json:"outcome"`
 	Checks  string        `json:"checks"`
 	User    string        `json:"user,omitempty"`

@@ -6,7 +6,7 @@ type Status string
 // The states.
 const (
 	Ready    Status = "ready"
-	Degraded Status = "degraded"  // a check fails that is not critical
+	Degraded Status = "degraded"  // a check that is not critical fails
 	NotReady Status = "not ready" // a critical check fails
 )
 

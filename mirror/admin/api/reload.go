@@ -9,8 +9,8 @@ type ReloadRequest struct{}
 type Reloaded struct {
 	// Changed are the keys whose new values are now in force.
 	Changed []string `json:"changed"`
-	// Pending are the keys whose values in the file differ from those in force. They take effect at
-	// the next start.
+	// Pending are the keys whose values in the file differ from the values in force. The new values
+	// take effect at the next start.
 	Pending []string `json:"pending"`
 	// Notices warn about settings that are valid but seldom intended. Only new ones are listed.
 	Notices []string `json:"notices,omitempty"`
