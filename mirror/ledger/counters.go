@@ -15,10 +15,10 @@ type series struct {
 	number                                                bool // the number of samples, not their sum
 }
 
-// counted has the values of the series at the last count.
+// counted stores the value that each series had at the last count.
 type counted struct{ history.Meter[series] }
 
-// addTo adds to u what the series have grown by.
+// addTo adds to u the growth of each series since the last count.
 func (c counted) addTo(u *savings.Usage, families []*dto.MetricFamily) {
 	for _, f := range families {
 		for _, m := range f.GetMetric() {

@@ -1,4 +1,5 @@
-// Package ledger stores what the metrics count on each day, so that the counts outlive the process.
+// Package ledger stores the counts that metrics reach on each day, so that the counts outlive the
+// process.
 //
 // Invariants:
 //   - The ledger adds the growth of each counter. A counter that has become less began again.

@@ -36,7 +36,7 @@ const (
 type Options struct {
 	// Directory has the files. It is created when the first file is written.
 	Directory string
-	// Gatherer has the counters. They began at 0 when the process began.
+	// Gatherer has the counters. Each counter was 0 when the process started.
 	Gatherer prometheus.Gatherer
 	// Interval is the time between two counts by [Ledger.Run]; 0 means 5 minutes.
 	Interval time.Duration
@@ -65,7 +65,7 @@ func Open(o Options) *Ledger {
 	o.Interval, o.Logger = cmp.Or(o.Interval, 5*time.Minute), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{history.Meter[series]{}}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
 	files := os.DirFS(o.Directory)
-	leftovers, _ := fs.Glob(files, temporary) // fails for a malformed pattern alone
+	leftovers, _ := fs.Glob(files, temporary) // fails only for a malformed pattern
 	for _, name := range leftovers {
 		_ = os.Remove(filepath.Join(o.Directory, name))
 	}
@@ -100,7 +100,8 @@ func read(name string) (day savings.Usage, err error) {
 }
 
 // Run counts and saves whenever the time of day is a multiple of Interval, and once more when ctx
-// ends. It then returns nil. The listeners should be stopped before ctx ends.
+// ends. It then returns nil. The listeners should be stopped before ctx ends, so that the last
+// count includes all their answers.
 func (l *Ledger) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -126,20 +127,20 @@ func (l *Ledger) countAndSave(now time.Time) {
 	l.failing = err != nil
 }
 
-// Count adds to the present day what the counters have grown by since the last count.
+// Count adds the growth of the counters since the last count to the current day.
 func (l *Ledger) Count() error { return l.count(time.Now()) }
 
 func (l *Ledger) count(now time.Time) error {
 	l.counting.Lock()
 	defer l.counting.Unlock()
-	families, err := l.o.Gatherer.Gather() // after an error, families has what could be gathered
+	families, err := l.o.Gatherer.Gather() // after an error, families has those that could be gathered
 	increase := savings.Usage{Upstreams: map[string]savings.Traffic{}}
 	l.seen.addTo(&increase, families)
 	l.enter(now.UTC(), increase)
 	return err
 }
 
-// enter adds an increase to the day of the time now.
+// enter adds an increase to the day on which now is.
 func (l *Ledger) enter(now time.Time, increase savings.Usage) {
 	date := now.Format(dateFormat)
 	increase.From, increase.To = now.Truncate(24*time.Hour), now
@@ -212,7 +213,7 @@ func write(name string, text []byte) error {
 	return err
 }
 
-// Last returns what was counted in the last n days, the present one included.
+// Last returns the sum of the counts of the last n days, including the current day.
 func (l *Ledger) Last(n int) savings.Usage {
 	first := time.Now().UTC().AddDate(0, 0, 1-n).Format(dateFormat)
 	l.mu.Lock()

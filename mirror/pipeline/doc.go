@@ -13,7 +13,7 @@
 //   - The results for a layer are remembered under the layer's digest and the stage's revision. A
 //     layer whose results are remembered is not scanned again. New rules change the revision, so
 //     every layer is scanned anew.
-//   - A stage that panics, fails or exceeds its time limit leaves an [Unknown]. The operator's
-//     setting ([OnError]) decides whether an unknown rejects the image. By default it does.
-//   - A report is bounded, and holds no secret that a stage found.
+//   - A stage that panics, fails or exceeds its time limit adds an [Unknown] to the report. The operator's
+//     setting ([OnError]) decides whether an unknown rejects the image. By default, it does.
+//   - A report has a bounded size, and contains no secret that a stage found.
 package pipeline

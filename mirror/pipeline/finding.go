@@ -72,27 +72,26 @@ func (p Place) String() string {
 type Finding struct {
 	Stage string `json:"stage"`
 	// Rule is the stage's name for the rule that was broken. The name is a metric label, so a stage
-	// has few rules.
+	// must have few rules.
 	Rule string `json:"rule"`
 	Mode Mode   `json:"mode"`
-	// Description of the problem, for the person who pushed. It never holds a secret.
+	// Description of the problem, for the person who pushed. It never contains a secret.
 	What  string `json:"what"`
 	Where Place  `json:"where,omitzero"`
 	// Fix is how to solve the problem.
 	Fix string `json:"fix,omitempty"`
-	// Fingerprint is the same when a later push has the same finding. A stage may set it. By default
-	// it is made of Stage, Rule, the path, and What.
+	// Fingerprint is the same when a later push has the same finding. A stage may set it. By default,
+	// it is a hash of Stage, Rule, Where.Path and What.
 	Fingerprint string `json:"fingerprint"`
-	// Waived is the reason of the waiver that applies to the finding, or "waived" if the waiver
-	// gives none. It is empty if no waiver applies. A waived finding rejects nothing.
+	// Waived is the reason of the waiver that applies to the finding, or "waived" if the waiver gives
+	// none. It is empty if no waiver applies. A waived finding rejects nothing.
 	Waived string `json:"waived,omitempty"`
 }
 
 // Rejects reports whether the finding alone rejects the image.
 func (f Finding) Rejects() bool { return f.Mode == Enforce && f.Waived == "" }
 
-// Bounds of the texts of one finding, in bytes. The texts may hold names that an attacker
-// chose.
+// Bounds of the texts of one finding, in bytes. The texts may contain names that an attacker chose.
 const (
 	maxWhat = 400
 	maxPath = 300
@@ -126,8 +125,8 @@ func Fingerprint(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// clean makes untrusted text fit for terminals, logs and JSON: one line, no control characters,
-// at most n bytes.
+// clean makes untrusted text fit for terminals, logs and JSON: one line, no control characters, at
+// most n bytes.
 func clean(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -160,9 +159,9 @@ func (f Finding) key() string {
 	return strings.Join([]string{f.Stage, f.Rule, f.Fingerprint, cmp.Or(f.Where.Layer.String(), f.Where.Manifest.String()), f.Where.Path, f.What}, "\x00")
 }
 
-// RuleName returns the name that a webhook or a scanner gives to a rule, if the name is fit for a
-// metric label: at most 40 lower-case letters, digits, - and _. It returns "other" for any other
-// name, and "refused" for an empty one.
+// RuleName makes a metric label of the name that a webhook or a scanner gives to a rule. It returns
+// a name of at most 40 lower-case letters, digits, - and _ as it is. It returns "refused" for an
+// empty name, and "other" for any other name.
 func RuleName(s string) string {
 	switch {
 	case s == "":
@@ -183,7 +182,7 @@ type ExternalFinding struct {
 	Fix  string `json:"fix"`
 }
 
-// maxExternal bounds the findings that are read from one answer.
+// maxExternal bounds the number of findings that are read from one answer.
 const maxExternal = 100
 
 // FindingsOf converts external findings. If a finding has no message, the message is fallback.

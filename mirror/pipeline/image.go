@@ -29,7 +29,8 @@ type Image struct {
 	// Part reports whether the manifest was pushed by digest and waits for an index or a tag that
 	// refers to it. Rules that need the whole image are checked when that index or tag arrives.
 	Part bool `json:"part"`
-	// Manifests starts with the pushed manifest. If that is an index, the manifests below it follow.
+	// Manifests starts with the pushed manifest. If the pushed manifest is an index, the manifests
+	// below it follow.
 	Manifests []*Manifest `json:"manifests"`
 	// Contents reads blobs that are not part of the document; it may be nil.
 	Contents Contents `json:"-"`
@@ -63,12 +64,11 @@ type Config struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	// Image is the parsed content of an image's configuration. It is empty for other
-	// configurations.
+	// Image is the parsed content of an image's configuration. It is empty for other configurations.
 	v1.Image
-	// Raw is the whole content, whatever its media type.
+	// Raw is the whole content of the configuration, of any media type.
 	Raw json.RawMessage `json:"-"`
-	// ofImage reports whether a runtime accepts this as the configuration of an image.
+	// ofImage reports whether a runtime accepts the content as the configuration of an image.
 	ofImage bool
 }
 
@@ -80,7 +80,7 @@ type LayerView struct {
 	Annotations map[string]string `json:"annotations"`
 	URLs        []string          `json:"urls"`
 	Foreign     bool              `json:"foreign"`
-	// Seen reports whether the layer was walked. If not, the embedded Archive is zero.
+	// Seen reports whether the layer was walked. If Seen is false, the embedded Archive is zero.
 	Seen bool `json:"seen"`
 	Archive
 	facts map[string]json.RawMessage
@@ -104,7 +104,7 @@ func (l *LayerView) Facts(stage string, into any) (bool, error) {
 // annotation for a layer that is a single file.
 func (l *LayerView) Title() string { return l.Annotations[v1.AnnotationTitle] }
 
-// Statement is an attestation as its maker declares it. Nothing in it is proven.
+// Statement is the content of an attestation. dray has not verified it.
 type Statement struct {
 	Layer         digest.Digest   `json:"layer"`
 	PredicateType string          `json:"predicateType"`
@@ -123,11 +123,12 @@ type Contents interface {
 	Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, error)
 }
 
-// MaxConfigBytes bounds the configuration of an image. Podman and Skopeo take as much
-// (containers/image, image: iolimits).
+// MaxConfigBytes bounds the configuration of an image, in bytes. Podman and Skopeo accept the same
+// size (containers/image, image: iolimits).
 const MaxConfigBytes = 32 << 20
 
-// Bounds of an image as a document.
+// Bounds of the document of an image. maxStatement and maxPredicate are the bytes of one
+// attestation and of one predicate.
 const (
 	maxManifests  = 512
 	maxNesting    = 4
@@ -176,7 +177,7 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 		m.Subject = man.Subject.Digest
 	}
 	a.img.Manifests = append(a.img.Manifests, m)
-	// A manifest that lists manifests counts as an index, whatever its media type. The listed
+	// A manifest that lists manifests counts as an index, whatever its media type, because the listed
 	// manifests are forwarded with it.
 	if man.Index() || len(man.Manifests) > 0 {
 		m.Kind = KindIndex
@@ -242,7 +243,7 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob exceeds the limit (most), or if the
+// read reads a whole blob. It returns a TooLarge if the blob has more than most bytes, or if the
 // document exceeds maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
@@ -291,7 +292,7 @@ func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 }
 
 // read parses a statement. The predicate type in the statement replaces the one from the layer's
-// annotation. A statement that cannot be parsed changes nothing.
+// annotation. If raw cannot be parsed, s stays unchanged.
 func (s *Statement) read(raw []byte) {
 	var wire struct {
 		PredicateType string `json:"predicateType"`
@@ -316,7 +317,7 @@ func (s *Statement) read(raw []byte) {
 	}
 }
 
-// Images returns the manifests that can be run.
+// Images returns the manifests of kind KindImage, which runtimes can run.
 func (i *Image) Images() []*Manifest {
 	var out []*Manifest
 	for _, m := range i.Manifests {
@@ -330,8 +331,7 @@ func (i *Image) Images() []*Manifest {
 // Root returns the pushed manifest.
 func (i *Image) Root() *Manifest { return i.Manifests[0] }
 
-// Place returns the place of a manifest. It has a platform only if the image has several
-// manifests.
+// Place returns the place of a manifest. It has a platform only if the image has several manifests.
 func (i *Image) Place(m *Manifest) Place {
 	p := Place{Manifest: m.Digest}
 	if len(i.Manifests) > 1 {
@@ -365,7 +365,8 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// Check validates a document read from JSON, and makes null annotations of its manifests empty.
+// Check validates a document read from JSON, and replaces null annotations of its manifests by
+// empty maps.
 func (i *Image) Check() error {
 	if len(i.Manifests) == 0 {
 		return errors.New("the document has no manifests")
@@ -402,11 +403,11 @@ const (
 	KindArtifact = "artifact"
 )
 
-// kindOf returns the kind of a manifest as runtimes treat it. Media types alone do not decide: some
-// runtimes unpack layers of any media type, and some tools give signatures the configuration of an
-// image. A manifest with the configuration of an image can be run if it has no layers, or if
-// runtimes unpack its layers. It can be run even if it has a subject, an artifact type, or an
-// annotation in the index.
+// kindOf returns the kind of a manifest as runtimes treat it. Media types alone do not determine
+// the kind: some runtimes unpack layers of any media type, and some tools give signatures the
+// configuration of an image. A manifest with the configuration of an image can be run if it has no
+// layers, or if runtimes unpack its layers. It can be run even if it has a subject, an artifact
+// type, or an annotation in the index.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && m.Config.ofImage
 	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest"
@@ -422,10 +423,10 @@ func kindOf(m *Manifest) string {
 }
 
 // unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
-// the media type of an image, one layer that may be unpacked is enough. Some runtimes unpack the
-// layers whose media types they know, and skip the others. If the configuration has another media
-// type, every layer must be one that may be unpacked: the runtimes that accept such a configuration
-// unpack all layers or none.
+// the media type of an image, one layer that may be unpacked is enough, because some runtimes
+// unpack the layers whose media types they know, and skip the other layers. If the configuration
+// has another media type, all layers must be layers that may be unpacked, because the runtimes that
+// accept such a configuration unpack all layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
 		return slices.ContainsFunc(m.Layers, (*LayerView).unpacks)
@@ -433,28 +434,28 @@ func (m *Manifest) unpacks() bool {
 	return !slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return !l.unpacks() })
 }
 
-// unpacks reports whether a runtime may unpack the layer. For a layer that was not walked, it says
-// yes.
+// unpacks reports whether a runtime may unpack the layer. It returns true for a layer that was not
+// walked.
 func (l *LayerView) unpacks() bool {
 	return !l.Seen || l.Format != FormatOther || l.encrypted()
 }
 
-// encrypted reports whether the layer's media type says that it is encrypted (ocicrypt,
-// "Encryption and decryption of container images").
+// encrypted reports whether the layer's media type says that it is encrypted (ocicrypt, "Encryption
+// and decryption of container images").
 func (l *LayerView) encrypted() bool { return strings.HasSuffix(l.MediaType, "+encrypted") }
 
 // impliedConfig reports whether Docker accepts a blob of this media type as the configuration of an
-// image, although the media type is not that of an image. Registries used to send configurations
-// with these types (moby, distribution: ImageTypes).
+// image, although it is not the media type of such a configuration. Registries used to send
+// configurations with these types (moby, distribution: ImageTypes).
 func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }
 
-// describesImage reports whether a runtime accepts a configuration as that of an image. containerd
-// 1.6 and Podman accept any media type, if the configuration has settings or a list of layers. A
-// list of layers alone is not enough here: some tools make artifacts with the libraries for images
-// (Flux, Docker Model Runner) and write such a list, too. Besides the list, there must be an
-// operating system or one of the media types of impliedConfig.
+// describesImage reports whether a runtime accepts a configuration as the configuration of an
+// image. containerd 1.6 and Podman accept any media type, if the configuration has settings or a
+// list of layers. Here, a list of layers alone is not enough, because tools that make artifacts
+// with the libraries for images (Flux, Docker Model Runner) write such a list, too. Besides the
+// list, the configuration must have an operating system or one of the media types of impliedConfig.
 func describesImage(mediaType string, image v1.Image) bool {
 	if oci.ImageConfig(mediaType) || !reflect.DeepEqual(image.Config, v1.ImageConfig{}) {
 		return true

@@ -37,8 +37,8 @@ func (p *Pipeline) checkNames(ctx context.Context, n Name, r *Report) {
 	}
 }
 
-// Judge judges a whole image. It returns an error, and no verdict, if the contents cannot be
-// read or are malformed, or if ctx has ended.
+// Judge judges a whole image. It returns an error, and no verdict, if the contents cannot be read
+// or are malformed, or if ctx has ended.
 func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report, error) {
 	start := time.Now()
 	r := p.newReport(s.Name)
@@ -98,7 +98,8 @@ func (p *Pipeline) newReport(n Name) *Report {
 	return r
 }
 
-// layersAtOnce bounds the layers that one call of Judge or View waits for at the same time.
+// layersAtOnce bounds the number of layers that one call of Judge or View waits for at the same
+// time.
 const layersAtOnce = 8
 
 // addLayers adds the results for the layers to the document and the report. It also sets the kind
@@ -140,7 +141,7 @@ func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *
 	return nil
 }
 
-// scanLayers requests the results for each layer once, even if several manifests have it.
+// scanLayers requests the results for each layer once, even if several manifests list the layer.
 func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (map[digest.Digest]*Scanned, error) {
 	var mu sync.Mutex // guards scans
 	scans := map[digest.Digest]*Scanned{}
@@ -159,8 +160,8 @@ func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (m
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					// The upstream need not have a foreign layer. If it has the layer, the layer is
-					// scanned, because clients pull it.
+					// The upstream need not have a foreign layer, so this error is ignored. A foreign layer that
+					// the upstream has is scanned, because clients pull it.
 					s, err = nil, nil
 				}
 				mu.Lock()
@@ -181,7 +182,7 @@ func (l *LayerView) see(s *Scanned) {
 	}
 }
 
-// addScanned adds the findings in a layer, and the unknowns, to a report. If the visitors got the
+// addScanned adds the findings and the unknowns of a layer to a report. If the visitors got the
 // layer as a single file, at.Path is the name of that file.
 func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	unread, file := false, at.Path
@@ -200,7 +201,7 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 			unread = unread || stage == ArchiveStage && f.Mode == Enforce
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
-			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // waived findings must not hide findings that are left out
+			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // waivers of the listed findings must not hide findings that are left out
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
 			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})
@@ -208,10 +209,10 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	}
 }
 
-// checkDescriptor compares the size of a layer with the size in its descriptor, which the rules
-// about sizes use. If the stages could not look into a layer of an image, it adds a finding,
-// because a client might unpack that layer. If the mode of that finding is not Enforce, each layer
-// stage gets an unknown, too.
+// checkDescriptor adds a finding if the size of a layer differs from the size in its descriptor,
+// which the rules about sizes use. It also adds a finding if the stages could not look into a layer
+// of an image, because a client might unpack that layer. If the mode of this second finding is not
+// Enforce, it also adds an unknown for each layer stage.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)
@@ -284,5 +285,5 @@ func (p *Pipeline) run(ctx context.Context, step Step, r *Report, check func(con
 	}
 }
 
-// JSON returns the document that policies see.
+// JSON returns the image as the JSON document that policies read.
 func (i *Image) JSON() ([]byte, error) { return json.Marshal(i) }

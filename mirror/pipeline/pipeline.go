@@ -15,16 +15,18 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Waiver lets matching findings pass, for a reason.
+// Waiver is an operator's decision to let matching findings pass.
 type Waiver struct {
-	// Repositories and Path are patterns in which * matches any characters. Empty matches all.
+	// Repositories and Path are patterns in which * matches any characters. An empty field matches
+	// everything.
 	Repositories []string
-	// Stage, Rule and Fingerprint are those of the findings; empty matches any.
+	// Stage, Rule and Fingerprint are compared with the fields of a finding. An empty field matches
+	// every finding.
 	Stage, Rule, Fingerprint string
 	Path                     string
 	// Reason is shown in reports.
 	Reason string
-	// Until is when the waiver ends; zero means never.
+	// Until is the time at which the waiver expires. Zero means that it never expires.
 	Until time.Time
 }
 
@@ -39,10 +41,10 @@ type Options struct {
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
-	// Memory keeps the results for layers; nil keeps nothing.
+	// Memory stores the results for layers. If Memory is nil, no result is stored.
 	Memory Memory
-	// Workers bounds the layers that are scanned at a time, over all pipelines that share the Workers.
-	// Nil makes Workers for this pipeline alone.
+	// Workers bounds the number of layers that are scanned at a time, by all pipelines with the same
+	// Workers. If Workers is nil, New makes Workers for this pipeline alone.
 	Workers *Workers
 	// Metrics are shared by all pipelines of a process. If Metrics is nil, nothing is exported.
 	Metrics *Metrics
@@ -90,7 +92,7 @@ func New(o Options) (*Pipeline, error) {
 // Name returns the pipeline's name.
 func (p *Pipeline) Name() string { return p.o.Name }
 
-// Revision changes with the revision, mode or OnError of any stage, and with the limits.
+// Revision returns a hash of the limits, and of the revision, mode and OnError of every stage.
 func (p *Pipeline) Revision() string {
 	parts := []string{p.archive.Stage.Revision()}
 	for _, s := range p.o.Steps {
@@ -142,8 +144,8 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 }
 
 // Metrics count findings and verdicts, and measure the work of stages. Most labels come from the
-// configuration. Webhooks and scanners also name rules of their own. At most maxRuleLabels rules in
-// all get a label. All further rules are counted as otherRule.
+// configuration. Webhooks and scanners can also return rules that are not in the configuration. The
+// first maxRuleLabels rules get a label of their own. All further rules are counted as otherRule.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec
@@ -205,11 +207,12 @@ func (m *Metrics) count(r *Report) {
 	m.verdicts.WithLabelValues(r.Checks, r.Outcome()).Inc()
 }
 
-// Memory keeps the results for layers. If it loses a result, the layer is scanned again.
+// Memory stores the results of stages for layers. If it loses a result, the layer is scanned again.
 type Memory interface {
-	// Recall returns the remembered result, and whether there is one.
+	// Recall returns the stored result. The bool is false if there is none.
 	Recall(ctx context.Context, layer digest.Digest, stage, revision string) ([]byte, bool)
-	// Remember keeps the result of a stage, which is JSON. The Memory decides for how long.
+	// Remember stores the result of a stage, which is JSON. The implementation decides how long it
+	// keeps the result.
 	Remember(ctx context.Context, layer digest.Digest, stage, revision string, answer []byte)
 }
 

@@ -15,7 +15,8 @@ import (
 
 // Report is a verdict with all findings and unknowns that led to it.
 type Report struct {
-	// ID is the name by which clients can get the report later; empty if the report is not kept.
+	// ID is the name by which clients can get the report later. It is empty if the report is not
+	// stored.
 	ID string `json:"id,omitempty"`
 	// Pass reports whether the image may be forwarded.
 	Pass       bool          `json:"pass"`
@@ -41,7 +42,7 @@ type Report struct {
 }
 
 // Statement returns the report as a JSON document that does not depend on the user, the time or the
-// tag. So the same verdict on the same image has the same bytes.
+// tag. Equal verdicts on the same image therefore have equal statements.
 func (r *Report) Statement() ([]byte, error) {
 	return json.Marshal(struct {
 		Pass       bool          `json:"pass"`
@@ -64,11 +65,12 @@ type StageRun struct {
 	Mode     Mode   `json:"mode"`
 }
 
-// MaxFindings bounds the findings of one report, and also its unknowns. If there are more, those
-// that do not reject are left out first.
+// MaxFindings bounds the number of findings in one report, and also the number of unknowns. If
+// there are more, finish first leaves out those that do not reject the image.
 const MaxFindings = 500
 
-// maxGathered bounds the findings of each weight in a report until finish sorts and cuts them.
+// maxGathered bounds the number of findings of each weight that a report collects before finish
+// sorts and cuts them.
 const maxGathered = 10 * MaxFindings
 
 func (r *Report) add(p *Pipeline, f Finding) {
@@ -125,7 +127,8 @@ func b2i(b bool) int {
 	return 0
 }
 
-// weight orders findings: rejecting ones weigh most, waived ones least.
+// weight orders findings. It is 2 if a finding rejects the image, 0 if the finding is waived, and 1
+// for all other findings.
 func weight(f Finding) int {
 	switch {
 	case f.Rejects():
@@ -160,8 +163,8 @@ func (r *Report) ByRule() []string {
 	return out
 }
 
-// Broken lists the rules that reject the image, as stage/rule, and the stages whose unknowns
-// reject it, as stage/unknown.
+// Broken lists the rules that reject the image, as stage/rule, and the stages whose unknowns reject
+// it, as stage/unknown.
 func (r *Report) Broken() []string {
 	var rules []string
 	for _, f := range r.Findings {
@@ -177,15 +180,15 @@ func (r *Report) Broken() []string {
 	return rules
 }
 
-// MaxMessage is the maximum length of a message in bytes. Clients show longer ones, but people
-// do not read them.
+// MaxMessage is the maximum length of a message in bytes. Clients show longer messages, too, but
+// people do not read them.
 const MaxMessage = 900
 
 // Message returns the text of a rejection for a terminal: a summary, one line for each finding or
 // unknown that rejects the image, and the address of the report. If the text would be longer than
-// MaxMessage, the lines come without advice, and each different advice follows once, as far as it
-// fits. One line says how many others are left out, because they do not fit or are not in the
-// report. Clients print the text after "denied: ".
+// MaxMessage, these lines have no advice, and each distinct advice follows once, if it fits. One
+// more line counts the findings and unknowns that do not fit or that the report leaves out. Clients
+// print the text after "denied: ".
 func (r *Report) Message(url string) string {
 	var full, brief []string
 	var all advices
@@ -228,10 +231,10 @@ func (r *Report) Message(url string) string {
 	return m.String() + tail
 }
 
-// advices are the different texts about what to do.
+// advices are the distinct advices for the findings that reject the image.
 type advices []advice
 
-// advice is what to do about the findings of some rules.
+// advice is the text that tells people how to fix the findings of some rules.
 type advice struct {
 	fix   string
 	rules []string
@@ -258,7 +261,7 @@ func (a advices) lines() []string {
 	return lines
 }
 
-// message is a text of lines, with the bytes that are left for further ones.
+// message is a text of lines. left is the number of bytes that further lines may have.
 type message struct {
 	strings.Builder
 	left int
@@ -273,11 +276,12 @@ func (m *message) add(line string) {
 	m.left -= len(line)
 }
 
-// forRest is the length of a line that says how many others are left out.
+// forRest is the length in bytes of the line that counts the lines that do not fit.
 const forRest = len("\nand 1234567 more")
 
-// list appends as many lines as fit. If some do not fit, or the parameter more is not 0, one more
-// line has the number of both together. The first line is cut if it is too long.
+// list appends as many lines as fit. If some lines do not fit, or the parameter more is not 0, list
+// appends a line with the sum of more and the number of lines that do not fit. The first line is
+// cut if it is too long.
 func (m *message) list(lines []string, more int) {
 	for i, l := range lines {
 		room := m.left - len("\n")
@@ -295,7 +299,7 @@ func (m *message) list(lines []string, more int) {
 	}
 }
 
-// count returns a number with its noun.
+// count returns a number with its noun, such as "1 check" or "2 checks".
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -303,7 +307,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// line returns the finding without advice.
+// line returns the finding as a line of a message, without advice.
 func (f Finding) line() string {
 	l := "- [" + f.Stage + "/" + f.Rule + "] "
 	if at := f.Where.String(); at != "" {

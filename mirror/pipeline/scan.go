@@ -35,7 +35,7 @@ var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 // Scan returns the remembered results for a layer if they are complete. Otherwise it walks the
 // layer for all stages, and remembers the results. r reads the whole layer as stored, and returns
 // io.EOF only after the digest of the layer was verified. name waits for the verified digest and
-// returns it. The error comes from r, name or ctx, because a fault of the layer itself is a
+// returns it. The error comes from r, name or ctx. A fault of the layer itself is no error, but a
 // finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
 	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
@@ -89,8 +89,8 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	return s, nil
 }
 
-// recallVerified returns the remembered results for a layer, once its verified digest is known to
-// be the announced one. It returns nil if a walk is needed.
+// recallVerified returns the remembered results for the announced digest, after it has checked that
+// the verified digest is the announced digest. It returns nil if the layer must be walked.
 func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, name func() (digest.Digest, error)) (*Scanned, error) {
 	if announced == "" {
 		return nil, nil
@@ -105,8 +105,8 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 	return nil, nil
 }
 
-// errUnread is the error of the stages for a layer that they have not seen completely. The walk
-// stopped at a fault, such as an exceeded limit, or could not look into the layer.
+// errUnread is the error of the stages for a layer that they have not seen completely, because the
+// walk stopped at a fault, such as an exceeded limit, or could not look into the layer.
 var errUnread = errors.New("the layer was not read completely")
 
 func (p *Pipeline) openVisitors(ctx context.Context, l Layer) []*participant {
@@ -139,8 +139,8 @@ func (p *Pipeline) remember(ctx context.Context, d digest.Digest, s *Scanned) {
 	}
 }
 
-// Recall returns the remembered results for a layer. complete reports whether another walk would
-// add nothing: all stages have a result, or a fault of the layer stopped the walk.
+// Recall returns the remembered results for a layer. complete is true if all stages have a result,
+// or if a fault of the layer stopped the walk. In both cases, another walk would find nothing new.
 func (p *Pipeline) Recall(ctx context.Context, d digest.Digest) (s *Scanned, complete bool) {
 	s = &Scanned{results: map[string]LayerResult{}, errs: map[string]error{}}
 	var walked archiveAnswer

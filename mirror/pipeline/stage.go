@@ -20,8 +20,8 @@ type Stage interface {
 	Revision() string
 }
 
-// Revision makes a stage's revision from its version and its configuration, which must be
-// encodable as JSON and hold no secrets.
+// Revision makes a stage's revision from its version and its configuration, which must be encodable
+// as JSON and hold no secrets.
 func Revision(version int, configuration any) string {
 	text, err := json.Marshal(configuration)
 	if err != nil {
@@ -30,99 +30,100 @@ func Revision(version int, configuration any) string {
 	return Fingerprint(string(rune('0'+version)), string(text))
 }
 
-// Name says where a push goes and who pushes. Name stages decide by it.
+// Name describes the target of a push and the client that pushes. It is the input of name stages.
 type Name struct {
 	Upstream, Repository string
 	// Tag is empty for a push by digest, and at the start of an upload, when the tag is not known yet.
 	Tag string
 	// Digest is the digest of the manifest; empty at the start of an upload.
 	Digest digest.Digest
-	// User is the caller that pushes; empty for an anonymous one.
+	// User is the name of the client that pushes. It is empty if the client is anonymous.
 	User string
 	// Current returns the digest that the tag has at the upstream, or will have when all acknowledged
 	// pushes have been forwarded. It returns "" if there is no such tag. Current may be nil.
 	Current func(context.Context) (digest.Digest, error)
 }
 
-// NameStage decides by names. It is called at the start of each upload, with the repository
+// NameStage decides by names. CheckName is called at the start of each upload, with the repository
 // alone, and again when the manifest arrives.
 type NameStage interface {
 	Stage
 	CheckName(ctx context.Context, n Name) ([]Finding, error)
 }
 
-// Layer is what is known about a layer before it is walked.
+// Layer describes a layer that is about to be walked.
 type Layer struct {
 	Upstream, Repository string
-	// Digest is the digest that the client announces; empty if the client announces it only at the
-	// end.
+	// Digest is the digest that the client announced. It is empty if the client sends the digest only
+	// at the end of the upload.
 	Digest digest.Digest
 }
 
 // LayerStage looks into layers.
 type LayerStage interface {
 	Stage
-	// Open begins a layer. The visitor is nil if the stage does not need this layer. Any other visitor
-	// is used by one goroutine at a time, and is always closed.
+	// Open returns a visitor for a layer, or nil if the stage does not need the layer. The walk uses
+	// the visitor in one goroutine at a time, and always closes it.
 	Open(ctx context.Context, l Layer) (Visitor, error)
 }
 
-// Visitor watches one walk over a layer. An error of any method ends the visitor's part in the
-// walk, and the stage then has no result for the layer.
+// Visitor watches one walk over a layer. If a method returns an error, the walk calls no method but
+// Close after it, and the stage has no result for the layer.
 type Visitor interface {
-	// Begin is called with the next entry, and reports whether the visitor wants its content.
+	// Begin is called with the next entry, and reports whether the visitor wants the content of the
+	// entry.
 	Begin(e *Entry) (wanted bool, err error)
 	// Data is called with the content, piece by piece. p is valid during the call only.
 	Data(p []byte) error
-	// End ends the content of an entry that the visitor wanted.
+	// End is called after the content of an entry that the visitor wanted. For an empty entry, neither
+	// Data nor End is called.
 	End() error
-	// Close ends the layer. complete reports whether the walk reached the layer's end without an error
-	// of the visitor. If complete is false, the result is not used.
+	// Close is called once, at the end of the walk. complete reports whether the walk reached the
+	// layer's end without an error of the visitor. If complete is false, the result is not used.
 	Close(complete bool) (LayerResult, error)
 }
 
 // Entry is one file of a layer.
 type Entry struct {
-	// Path is clean and relative to the root, without a leading slash: "etc/passwd". It never
-	// begins with "..".
+	// Path is clean and relative to the root, without a leading slash: "etc/passwd". It never begins
+	// with "..".
 	Path string
 	// Type is the type flag of archive/tar.
 	Type byte
 	Mode int64
-	// UID and GID are those of the owner.
+	// UID and GID are the owner and the group of the file.
 	UID, GID int
 	Size     int64
-	// Target is the target of a link, as the archive has it.
+	// Target is the target of a link, unchanged from the archive.
 	Target string
-	// Whole reports whether the entry is a whole layer, because the walk cannot read the layer as
-	// an archive. Such an entry has no path. Its size is -1, because the size is not known before
-	// the end.
+	// Whole reports whether the entry is the content of a whole layer that the walk cannot read as an
+	// archive. Path is then empty, and Size is -1, because the size is known only at the end.
 	Whole bool
 	// Capabilities reports whether the entry gives Linux capabilities to the file.
 	Capabilities bool
 }
 
-// Regular reports whether the entry is a regular file: no directory, link or device.
+// Regular reports whether the entry is a regular file, and not a directory, link or device.
 func (e *Entry) Regular() bool { return e.Type == '0' || e.Type == 0 }
 
-// LayerResult holds the findings of a stage in one layer. It is remembered by the layer's
-// digest, so it must not depend on the image or repository that uses the layer.
+// LayerResult holds the findings of a stage in one layer. It is remembered by the layer's digest,
+// so it must not depend on the image or repository that uses the layer.
 type LayerResult struct {
 	Findings []Finding `json:"findings,omitempty"`
-	// Facts are what CheckImage of the same stage gets from [LayerView.Facts], as JSON of at most
-	// MaxFacts bytes.
+	// Facts are data for CheckImage of the same stage, which reads them by [LayerView.Facts]. They are
+	// JSON of at most MaxFacts bytes.
 	Facts json.RawMessage `json:"facts,omitempty"`
 	// More is the number of findings that were left out.
 	More int `json:"more,omitempty"`
 }
 
-// Bounds of the result for one layer.
+// Bounds of the result of a stage for one layer. MaxFacts is in bytes.
 const (
 	MaxFacts         = 64 << 10
 	MaxLayerFindings = 50
 )
 
-// ImageStage judges a whole image. It must return when ctx ends.
+// ImageStage judges a whole image. CheckImage must return when ctx ends.
 type ImageStage interface {
 	Stage
 	CheckImage(ctx context.Context, img *Image) ([]Finding, error)

@@ -34,8 +34,8 @@ type Limits struct {
 	MaxPath int
 	// MaxBytes bounds a layer, in uncompressed bytes; 0 means 100 GiB.
 	MaxBytes int64
-	// MaxWindow bounds the window of a layer that is compressed with zstd, in bytes. 0 means 128
-	// MiB, which is also the default limit of the zstd program.
+	// MaxWindow bounds the window of a layer that is compressed with zstd, in bytes. 0 means 128 MiB,
+	// which is also the default limit of the zstd program.
 	MaxWindow int64
 }
 
@@ -53,11 +53,11 @@ func (l Limits) withDefaults() Limits {
 // ArchiveStage is the stage name in findings of the walk itself.
 const ArchiveStage = "archive"
 
-// walkVersion goes up whenever the walk has other results for the same layer than before.
+// walkVersion is increased whenever a change of the code changes the results of a walk.
 const walkVersion = 4
 
-// ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
-// layers of zeros are common and harmless.
+// ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small layers
+// of zeros are common and harmless.
 const ratioFrom = 64 << 20
 
 // Formats of a layer's blob.
@@ -70,12 +70,12 @@ const (
 	FormatLzip  = "lzip"
 	Format7z    = "7z"
 	FormatEROFS = "erofs"
-	FormatOther = "other" // no archive: a configuration, a signature, an SBOM
+	FormatOther = "other" // not an archive, for example a configuration or an SBOM
 	FormatEmpty = "empty"
 )
 
 // unreadFormats are the formats that the walk does not read, although runtimes or users unpack
-// them. The values describe them in findings.
+// them. The values are the descriptions of the formats in findings.
 var unreadFormats = map[string]string{
 	FormatXZ: "compressed with xz", FormatLzip: "compressed with lzip", Format7z: "an archive of 7-Zip", FormatEROFS: "a file system of the form EROFS",
 }
@@ -98,7 +98,7 @@ var magics = []struct {
 // Archive describes a layer's blob, as the walk found it.
 type Archive struct {
 	Format string `json:"format"`
-	// Size is the number of bytes as stored. Uncompressed is the number after decompression.
+	// Size is the number of bytes as stored. Uncompressed is the number of bytes after decompression.
 	Size         int64 `json:"size"`
 	Uncompressed int64 `json:"uncompressed"`
 	Entries      int   `json:"entries"`
@@ -107,8 +107,8 @@ type Archive struct {
 	DiffID digest.Digest `json:"diffID,omitempty"`
 }
 
-// layerFault reports a layer that cannot be read or that exceeds a limit. It becomes a finding,
-// and is not a failure of the walk.
+// layerFault reports a layer that cannot be read or that exceeds a limit. It becomes a finding, and
+// is not a failure of the walk.
 type layerFault struct{ rule, what, path, fix string }
 
 func (b *layerFault) Error() string { return b.what }
@@ -122,7 +122,7 @@ func exceeds(rule, path, format string, args ...any) error {
 }
 
 // storedReader counts the bytes of the layer as stored. It records the error of a failed read, so
-// that such an error can be told from malformed content.
+// that such an error can be distinguished from malformed content.
 type storedReader struct {
 	r   io.Reader
 	n   int64
@@ -138,8 +138,7 @@ func (c *storedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// archiveReader counts and hashes the uncompressed archive, and checks the limits on its
-// length.
+// archiveReader counts and hashes the uncompressed archive, and checks the limits on its length.
 type archiveReader struct {
 	r      io.Reader
 	stored *storedReader
@@ -159,7 +158,8 @@ func (g *archiveReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check checks a number of uncompressed bytes against the limits.
+// check returns an error if n uncompressed bytes exceed a limit. at is the path that the error
+// names.
 func (g *archiveReader) check(n int64, at string) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", at, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
@@ -197,7 +197,8 @@ type walker struct {
 	at      string
 	stored  *storedReader
 	archive Archive
-	// logical is the sum of the sizes of files, which exceeds the bytes read if files are sparse.
+	// logical is the sum of the sizes that the entries state. It exceeds the number of bytes read if
+	// files are sparse.
 	logical int64
 }
 
@@ -220,7 +221,7 @@ func (w *walker) run() error {
 		return err
 	}
 	if err = w.entries(tar.NewReader(whole), g); err == nil {
-		// Bytes after the end of the archive count as well: they are part of the digest.
+		// Bytes after the end of the archive are read, too, because they are part of the digest.
 		_, err = io.Copy(io.Discard, whole)
 	}
 	if err == nil {
@@ -302,7 +303,7 @@ func detect(b *bufio.Reader) string {
 
 // isTar reports whether the bytes are an archive. It checks the first header as archive/tar does:
 // by its magic or, in the oldest format, by its checksum. An archive without entries consists of
-// blocks of zeros, or of no bytes. The error is that of reading the bytes.
+// blocks of zeros, or of no bytes. The error comes from reading b.
 func isTar(b *bufio.Reader) (bool, error) {
 	block, err := b.Peek(512)
 	if err != nil {
@@ -315,7 +316,8 @@ func isTar(b *bufio.Reader) (bool, error) {
 		return true, nil
 	}
 	_, err = tar.NewReader(bytes.NewReader(block)).Next()
-	// The checksum was right if only the entry's content is missing.
+	// With these errors, the header is valid: only the entry's content is missing, or the path is
+	// insecure.
 	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath), nil
 }
 
@@ -337,7 +339,7 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 			return err
 		}
 		w.at = e.Path
-		if w.logical += max(0, h.Size); w.logical > g.n { // sparse, or not read yet
+		if w.logical += max(0, h.Size); w.logical > g.n { // the file is sparse, or its content is not read yet
 			if err := g.checkLogical(w.logical, e.Path, h); err != nil {
 				return err
 			}
@@ -450,7 +452,7 @@ func (s *participant) do(call func() error) {
 	s.err = err
 }
 
-// recovered turns a panic into an error.
+// recovered returns the error of call, or an error for a panic of call.
 func recovered(call func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -460,7 +462,7 @@ func recovered(call func() error) (err error) {
 	return call()
 }
 
-// close ends the visitor's layer. It returns the result with at most MaxLayerFindings findings.
+// close closes the visitor, and returns its result with at most MaxLayerFindings findings.
 func (s *participant) close(complete bool) (r LayerResult, err error) {
 	failed := s.err
 	s.err = nil
@@ -489,7 +491,8 @@ const rebuild = "build and push the image again"
 // Scanned holds the results of all stages for one layer.
 type Scanned struct {
 	Archive Archive
-	// results are by stage; errs has the errors of the stages that gave no result.
+	// results has the results by stage. errs has the errors, by stage, of the stages that gave no
+	// result.
 	results map[string]LayerResult
 	errs    map[string]error
 }

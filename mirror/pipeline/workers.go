@@ -10,26 +10,27 @@ import (
 )
 
 // Workers bound the number of layers that are scanned at a time. A layer that waits for bytes of
-// its client does not count, so slow clients do not block others.
+// its client does not count, so slow clients do not delay the layers of others.
 type Workers struct {
 	slots chan struct{}
-	// windows has a slot for each decoder with a large window; see wide.
+	// windows bounds the number of decoders with a large window; see wide.
 	windows chan struct{}
 }
 
-// NewWorkers allows n layers at a time.
+// NewWorkers returns Workers that allow n layers at a time. If n is less than 1, they allow one.
 func NewWorkers(n int) *Workers {
 	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
 }
 
 // smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see wide.
-// Tools that make layers use at most 8 MiB by default, and 32 MiB at their best level.
+// Tools that make layers use a window of at most 8 MiB by default, and of 32 MiB at the highest
+// level of compression.
 const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
-// because a window stays in memory as long as a slow client sends its layer. While it waits, wide
-// gives up the slot of the layer itself, so that other layers are scanned. The caller must call
-// release after it has used the decoder.
+// because a window stays in memory until the client has sent its layer, which takes long if the
+// client is slow. While wide waits, it gives up the slot that the layer has in w.slots, so that
+// other layers are scanned. The caller must call release after it has used the decoder.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots
 	defer func() { w.slots <- struct{}{} }()
@@ -59,8 +60,8 @@ func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
 	return &windowReader{d, most, most < w.limits.MaxWindow, release}, nil
 }
 
-// windowOf returns the window of the first frame with content, in bytes. If the header of that
-// frame is invalid or not within the buffer, it returns more than any decoder accepts.
+// windowOf returns the size in bytes of the window of the first frame with content. If the header
+// of this frame is invalid or not within the buffer, it returns a size that no decoder accepts.
 func windowOf(b *bufio.Reader) uint64 {
 	const unknown = 1 << 62
 	for at := 0; ; {
@@ -81,13 +82,13 @@ func windowOf(b *bufio.Reader) uint64 {
 }
 
 // windowReader reads a layer that is compressed with zstd. A window that is too large is a fault of
-// the layer. To build the layer again in the same way would not help, so this fault has its own
+// the layer. Building the layer again in the same way would not help, so this fault has its own
 // advice.
 type windowReader struct {
 	decoder *zstd.Decoder
 	most    int64
-	// later reports whether the window of the first frame is small. So only a later frame can have a
-	// window that is too large.
+	// later reports whether the window of the first frame is small. If later is true, a window that is
+	// too large belongs to a later frame.
 	later   bool
 	release func()
 }

@@ -1,6 +1,6 @@
-// Package attestations judges the declarations of an image's makers: the provenance and the
-// SBOM that BuildKit puts beside an image in the index that it pushes (docker buildx build
-// --provenance --sbom).
+// Package attestations judges the declarations of an image's makers: the provenance and the SBOM
+// that BuildKit puts beside an image in the index that it pushes (docker buildx build --provenance
+// --sbom).
 //
 // A declaration is no proof, because any client that pushes can write it. So findings say
 // "declares". The stage cannot require signatures, because signers sign images that are already in
@@ -21,7 +21,7 @@ import (
 // Name of the stage.
 const Name = "attestations"
 
-// version goes up with every change of what the stage reads from attestations.
+// version is increased with every change of the data that the stage reads from attestations.
 const version = 1
 
 // Rules of the stage.
@@ -34,7 +34,8 @@ const (
 
 // Config holds the requirements.
 type Config struct {
-	// Provenance and SBOM say which of the two every image must have.
+	// If Provenance is set, every image must have provenance. If SBOM is set, every image must have an
+	// SBOM.
 	Provenance, SBOM bool
 	// Builders and Sources are patterns in which * matches any characters. Each builder that the
 	// provenance names must match one of Builders, and each source repository one of Sources. An empty
@@ -56,8 +57,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. A manifest that waits for its index is judged with
-// the index, which has the attestations.
+// CheckImage implements pipeline.ImageStage. A manifest that waits for its index is judged with the
+// index, which has the attestations.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	if img.Part {
 		return nil, nil
@@ -72,7 +73,7 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 // Declared holds the declarations about one image.
 type Declared struct {
 	Provenance, SBOM bool
-	// Builders and Sources are those that the provenance names.
+	// Builders and Sources are the builders and source repositories that the provenance names.
 	Builders, Sources []string
 	// Materials are the inputs of the build, as package URLs or as URLs.
 	Materials []string
@@ -109,8 +110,8 @@ func (d *Declared) add(st pipeline.Statement) {
 	}
 }
 
-// predicate has the fields of SLSA provenance v0.2 and v1 (slsa.dev/provenance) that are read,
-// and those of BuildKit's additions to both.
+// predicate has the fields that are read: fields of SLSA provenance v0.2 and v1
+// (slsa.dev/provenance), and fields that BuildKit adds to both.
 type predicate struct {
 	Builder    builder    `json:"builder"`
 	Materials  []material `json:"materials"`

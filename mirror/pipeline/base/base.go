@@ -25,7 +25,7 @@ import (
 // Name of the stage.
 const Name = "base"
 
-// version goes up with every change of how bases are recognised.
+// version is increased with every change of the way in which bases are recognised.
 const version = 2
 
 // Rules of the stage. RuleUnknown is for an image whose base is not known. For example, a squashed
@@ -47,8 +47,8 @@ type Known struct {
 
 // Catalogue finds images by their layers.
 type Catalogue interface {
-	// Named returns the known images that have exactly these layers, given by their diffIDs, the
-	// lowest first.
+	// Named returns the known images that have exactly these layers. layers has their diffIDs,
+	// starting with the lowest layer.
 	Named(ctx context.Context, layers []digest.Digest) ([]Known, error)
 }
 
@@ -60,19 +60,19 @@ type Image struct {
 
 // Config holds the allowed bases.
 type Config struct {
-	// Allowed are patterns of names in which * matches any characters. A base must match one.
+	// Allowed are patterns of names in which * matches any characters. A base must match one of them.
 	Allowed []string
 	// Unknown lets images pass although their base is not known.
 	Unknown bool
-	// Scratch is how many layers an image without a known base may have. It lets images FROM scratch
-	// pass: only the number of layers tells them from images with an unknown base. 0 lets none of
-	// these images pass.
+	// Scratch is the maximum number of layers of an image without a known base. It lets images FROM
+	// scratch pass, which differ from images with an unknown base only in their number of layers. If
+	// Scratch is 0 and Unknown is not set, no image without a known base passes.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must match
-	// one. They are not the patterns in Allowed, because builds also use images that are no bases,
-	// such as compilers. Empty lets all pass.
+	// one of them. Allowed does not apply to materials, because builds also use images that are no
+	// bases, such as compilers. An empty list lets all pass.
 	Materials []string
-	// Images are known in addition to those of the catalogue.
+	// Images are known in addition to the images of the catalogue.
 	Images []Image
 }
 
@@ -84,7 +84,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. The catalogue known may be nil; then only c.Images are known.
+// New makes a stage. If the catalogue known is nil, only c.Images are known.
 func New(c Config, known Catalogue) (*Stage, error) {
 	var errs []error
 	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
@@ -118,8 +118,8 @@ func New(c Config, known Catalogue) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. It does not change with the catalogue: images are judged
-// at every push, and only results for layers are remembered.
+// Revision implements pipeline.Stage. It does not change with the catalogue, because the revision
+// only invalidates remembered results for layers. Images are judged at every push.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -140,8 +140,9 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, nil
 }
 
-// checkBase judges the longest known image with which this image begins. Shorter known images do
-// not count, because they may be the base of that base.
+// checkBase judges the base: the known image with the most layers, all of which are the first
+// layers of this image. Known images with fewer layers do not count, because they may be bases of
+// the base.
 func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if i := mismatch(m, ids); i >= 0 {
@@ -173,7 +174,7 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	var names []string
 	for _, k := range known {
 		if s.allowed(k.Name) {
-			return nil, nil // one allowed name is enough: all names are those of the same image
+			return nil, nil // one allowed name is enough, because all names belong to the same image
 		}
 		names = append(names, k.Name)
 	}
@@ -184,9 +185,9 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}}, nil
 }
 
-// longest returns the names of the longest known image whose layers are the first of ids. If a
-// known image has all of ids and is at the upstream of the push, it is no base. It is this image,
-// from an earlier push.
+// longest returns the names of the known image with the most layers, all of which are the first of
+// ids. A known image that has all of ids and is at the upstream of the push is no base: it is this
+// image, from an earlier push.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])
@@ -218,8 +219,8 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 // mismatch returns the index of the first layer for which the manifest and the configuration
 // disagree, or -1. They disagree if only one of them has a layer with this index. They also
 // disagree if the checks read the layer and found another diffID, or did not read it to its end.
-// Without this check, an image could claim the layers of an allowed base: not all clients refuse to
-// unpack such an image.
+// Without this check, the configuration of an image could claim the layers of an allowed base,
+// because some clients unpack the image although its layers are others.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {
@@ -262,8 +263,8 @@ func (s *Stage) checkDeclared(img *pipeline.Image, m *pipeline.Manifest, where p
 	return found
 }
 
-// materials returns the images among package URLs (the purl specification, type docker), such
-// as "pkg:docker/alpine@3.20?platform=linux%2Famd64".
+// materials returns the images among package URLs (the purl specification, type docker), such as
+// "pkg:docker/alpine@3.20?platform=linux%2Famd64".
 func materials(uris []string) []string {
 	var names []string
 	for _, uri := range uris {

@@ -1,10 +1,10 @@
 // Package clamd scans the files of a layer with a ClamAV daemon.
 //
-// Files are sent one by one, as the walk reaches them. clamd would scan a whole layer in one
-// stream only up to its StreamMaxLength, and would report nothing useful about the rest. There
-// is one connection for each layer.
+// Files are sent one by one, as the walk reaches them. If a whole layer was sent as one stream,
+// clamd would scan it only up to its StreamMaxLength, and would report nothing useful about the
+// rest. There is one connection for each layer.
 //
-// The protocol is that of clamd(8): z-commands, IDSESSION and INSTREAM.
+// The package uses these parts of the protocol in clamd(8): z-commands, IDSESSION and INSTREAM.
 package clamd
 
 import (
@@ -24,7 +24,7 @@ import (
 var (
 	// ErrTooLarge means that a file is longer than clamd's StreamMaxLength.
 	ErrTooLarge = errors.New("larger than clamd's StreamMaxLength")
-	// ErrProtocol means that clamd replied something that its manual does not list.
+	// ErrProtocol means that clamd sent a reply that its manual does not list.
 	ErrProtocol = errors.New("unexpected answer from clamd")
 )
 
@@ -41,10 +41,10 @@ type session struct {
 	stopWatching func() bool
 
 	mu    sync.Mutex // guards ended; extend must not replace the deadline that is set when ctx ends
-	ended error      // the cause of ctx's end
+	ended error      // context.Cause of ctx; nil until ctx ends
 }
 
-// dial opens a session, which ends with ctx.
+// dial opens a session. The end of ctx interrupts the session.
 func dial(ctx context.Context, network, address string, timeout time.Duration) (*session, error) {
 	d := net.Dialer{Timeout: timeout}
 	conn, err := d.DialContext(ctx, network, address)
@@ -80,7 +80,7 @@ func (s *session) extend(d time.Duration) error {
 	return s.conn.SetDeadline(time.Now().Add(d))
 }
 
-// begin starts a file.
+// begin starts the transfer of a file.
 func (s *session) begin() error {
 	_, err := s.out.WriteString("zINSTREAM\x00")
 	return wrap("send", err)
@@ -105,7 +105,7 @@ func (s *session) send(p []byte) error {
 	return nil
 }
 
-// end ends the file and returns the name of the signature that matches it, or "".
+// end ends the file and returns the name of the signature that matches the file, or "".
 func (s *session) end() (string, error) {
 	if err := s.extend(s.timeout); err != nil {
 		return "", err
@@ -119,9 +119,9 @@ func (s *session) end() (string, error) {
 	return s.answer()
 }
 
-// hungUp returns the error for a write that failed with err. If ctx has ended, it returns the
-// cause. If clamd closed the connection because the file is too large, it returns ErrTooLarge.
-// Otherwise it wraps err.
+// hungUp returns the error for a write that failed with err. If ctx has ended, it returns the cause
+// of that end. If clamd closed the connection because the file is too large, it returns
+// ErrTooLarge. Otherwise it wraps err.
 func (s *session) hungUp(err error) error {
 	if ended := s.extend(time.Second); ended != nil {
 		return ended

@@ -15,7 +15,7 @@ import (
 // Name of the stage.
 const Name = "clamd"
 
-// version goes up with every change of the data that is sent to clamd.
+// version is increased with every change of the data that is sent to clamd.
 const version = 2
 
 // Rules of the stage.
@@ -28,9 +28,9 @@ const (
 type Config struct {
 	// Address is "unix:/run/clamav/clamd.ctl" or "tcp:127.0.0.1:3310".
 	Address string
-	// Timeout of one write, and of one reply. 0 means 30 s.
+	// Timeout bounds each write, and the wait for each reply. 0 means 30 s.
 	Timeout time.Duration
-	// MaxFileBytes is the longest file that is sent to clamd. It must not exceed clamd's
+	// MaxFileBytes is the maximum length of a file that is sent to clamd. It must not exceed clamd's
 	// StreamMaxLength. Longer files are findings, because they are not scanned. 0 means 100 MB, a
 	// little less than clamd's default.
 	MaxFileBytes int64
@@ -39,7 +39,7 @@ type Config struct {
 	Rescan time.Duration
 }
 
-// Stage sends each file of a layer to clamd, and the layer itself if it is no archive.
+// Stage sends each file of a layer to clamd. It sends a layer that is no archive as one file.
 type Stage struct {
 	config           Config
 	network, address string
@@ -84,7 +84,7 @@ type visitor struct {
 	config  Config
 	session *session
 	path    string
-	left    int64 // how many more bytes of the file may be sent; -1 once more than MaxFileBytes have come
+	left    int64 // the number of bytes of the file that may still be sent; -1 if the file has more than MaxFileBytes
 	result  pipeline.LayerResult
 }
 

@@ -29,9 +29,9 @@ const maxDocument = 16 << 20
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// saved and blobs are set only for an archive in the old format of docker save. saved has its
-	// images. blobs has the names of the files of the image that Root has returned, because these
-	// names differ from those in a layout.
+	// saved and blobs are set only for an archive in the old format of docker save. saved has the
+	// images of the archive. blobs has the file name of each blob of the image that Root has returned,
+	// because these names differ from the names in a layout.
 	saved []savedImage
 	blobs map[digest.Digest]string
 }
@@ -61,8 +61,8 @@ func OpenLayout(dir string) (*Files, error) {
 	return f, nil
 }
 
-// OpenArchive opens a tar archive of docker save, in the old or the new format, or one that
-// contains a layout. The archive may be compressed with gzip. Then OpenArchive unpacks it to a
+// OpenArchive opens a tar archive of docker save, in the old or the new format, or a tar archive
+// that contains a layout. If the archive is compressed with gzip, OpenArchive unpacks it to a
 // temporary file.
 func OpenArchive(name string) (*Files, error) {
 	file, err := os.Open(name)
@@ -121,10 +121,10 @@ func unpacked(file *os.File) (*os.File, error) {
 	return plain, nil
 }
 
-// extent is where the content of a file is in an archive.
+// extent is the offset and the length, in bytes, of the content of a file in an archive.
 type extent struct{ at, size int64 }
 
-// maxEntries bounds the entries of an archive, links included.
+// maxEntries bounds the number of entries of an archive, including links.
 const maxEntries = 100_000
 
 // list finds the entries of an archive without reading their contents.
@@ -206,8 +206,8 @@ func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
 // (containerd, images/annotations.go). The annotation of the specification has the tag only.
 const imageName = "io.containerd.image.name"
 
-// selected returns which of several images has a name, given the names of each. An empty name
-// selects the only image.
+// selected returns the index of the image with a name. all has the names of each image. An empty
+// name selects the only image.
 func selected(name string, all [][]string) (int, error) {
 	var found []int
 	var choices []string

@@ -14,7 +14,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrNotFound means that a layout or an archive lacks a manifest or blob that the caller or
+// ErrNotFound means that a layout or an archive lacks an image, manifest or blob that the caller or
 // another manifest names.
 var ErrNotFound = errors.New("not in the image")
 

@@ -23,7 +23,7 @@ type savedImage struct {
 	Layers   []string
 }
 
-// maxLayers bounds the layers of an image in an archive.
+// maxLayers bounds the number of layers of an image in an archive.
 const maxLayers = 1000
 
 // readSaved lists the images of an archive in the old format of docker save.
@@ -42,8 +42,8 @@ func (f *Files) readSaved() error {
 }
 
 // savedRoot makes a manifest for the image that name selects, because the old format of docker save
-// stores none. The digest of the new manifest means nothing: docker push would make another
-// manifest, because it compresses the layers.
+// stores none. The digest of the new manifest is not the digest that the image gets in a registry,
+// because docker push compresses the layers and so makes another manifest.
 func (f *Files) savedRoot(name string) (*oci.Manifest, error) {
 	var all [][]string
 	for _, image := range f.saved {

@@ -16,7 +16,8 @@ import (
 // Name of the stage.
 const Name = "metadata"
 
-// version goes up whenever the same configuration lets other images pass than before.
+// version is increased when a change of the code changes which images pass with the same
+// configuration.
 const version = 2
 
 // Values of Requirement.In: where the value may be.
@@ -26,7 +27,7 @@ const (
 	// Annotation is an annotation of the manifest, of the pushed index, or of the descriptor of the
 	// manifest in its index.
 	Annotation = "annotation"
-	// Either is a label or an annotation, because tools write one or the other.
+	// Either is a label or an annotation, because some tools write labels and others annotations.
 	Either = "either"
 )
 
@@ -34,11 +35,11 @@ const (
 type Requirement struct {
 	// Key is the name of the label or annotation, such as org.opencontainers.image.source.
 	Key string
-	// In says where the value may be; empty means Either.
+	// In says where the value may be. Empty means Either.
 	In string
 	// Pattern is a regular expression that must match the whole value.
 	Pattern string
-	// Format of the value: "", "url", "semver" or "time" (RFC 3339).
+	// Format is the format of the value: "url", "semver" or "time" (RFC 3339). Empty allows any.
 	Format string
 }
 
@@ -99,7 +100,8 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 	return found, nil
 }
 
-// problem describes how an image fails a requirement, or returns "". One valid value is enough.
+// problem describes how an image fails requirement i. It returns "" if the image has a valid value,
+// or may still get one from its index.
 func (s *Stage) problem(img *pipeline.Image, m *pipeline.Manifest, i int) string {
 	r := s.config.Required[i]
 	values := valuesOf(img, m, r)

@@ -19,24 +19,26 @@ import (
 // Name of the stage.
 const Name = "names"
 
-// version goes up whenever the same configuration lets other names pass than before.
+// version is increased when a change of the code changes which names pass with the same
+// configuration.
 const version = 2
 
 // Config holds the allowed names. In patterns of tags, * matches any characters. A regular
 // expression must match the whole name. Tags that tools derive from a digest ([oci.DerivedTag]) are
 // not checked.
 type Config struct {
-	// Repositories are regular expressions. A repository must match one; empty allows all.
+	// Repositories are regular expressions. A repository must match one of them. An empty list allows
+	// all.
 	Repositories []string
-	// Tags are regular expressions. A tag must match one; empty allows all.
+	// Tags are regular expressions. A tag must match one of them. An empty list allows all.
 	Tags []string
-	// Semver requires tags that are semantic versions, with or without a leading v. Such a tag has
-	// no build metadata, because a tag cannot contain a plus sign.
+	// Semver requires tags that are semantic versions, with or without a leading v. Such a tag has no
+	// build metadata, because a tag cannot contain a plus sign.
 	Semver bool
 	// Forbidden are patterns of tags that are refused.
 	Forbidden []string
-	// Immutable are patterns of tags that must not be moved to another image. Tags that match
-	// Except may be moved anyway.
+	// Immutable are patterns of tags that must not be moved to another image. Tags that match Except
+	// may be moved anyway.
 	Immutable, Except []string
 }
 
@@ -101,7 +103,7 @@ func (s *Stage) checkTag(tag string) (found []pipeline.Finding) {
 	return found
 }
 
-// checkMove finds an immutable tag that the push would move.
+// checkMove returns a finding if the push would move an immutable tag.
 func (s *Stage) checkMove(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
 	if n.Current == nil || !pattern.Any(s.config.Immutable, n.Tag) || pattern.Any(s.config.Except, n.Tag) {
 		return nil, nil

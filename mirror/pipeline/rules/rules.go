@@ -23,7 +23,7 @@ import (
 // Name of the stage.
 const Name = "rules"
 
-// version goes up with every change of the values that expressions see, or of the meaning of
+// version is increased with every change of the values that expressions see, or of the meaning of
 // expressions.
 const version = 1
 
@@ -41,23 +41,25 @@ type Each string
 
 // The scopes.
 const (
-	// EachImage evaluates the rule once for the push. The expression sees the document that
-	// describes the image (pipeline.Image) as `image`.
+	// EachImage evaluates the rule once for the push. The expression sees the document that describes
+	// the image (pipeline.Image) as `image`.
 	EachImage Each = "image"
-	// EachManifest evaluates the rule once for each manifest that can be run. The expression sees that
-	// manifest as `manifest`, and the document as `image`.
+	// EachManifest evaluates the rule once for each manifest of kind [pipeline.KindImage]. The
+	// expression sees this manifest as `manifest`, and the document as `image`.
 	EachManifest Each = "manifest"
 )
 
 // Rule is one expression.
 type Rule struct {
-	// Name in findings and metrics: at most 40 lower-case letters, digits, - and _.
+	// Name is the name of the rule in findings and metrics: at most 40 lower-case letters, digits, -
+	// and _.
 	Name string
 	// Expression must be true. Its type is bool, or dyn if the type is known only at run time.
 	Expression string
-	// Each is the scope. Empty is EachImage.
+	// Each is the scope. Empty means EachImage.
 	Each Each
-	// Message describes the problem if the expression is false, and Fix how to solve it.
+	// Message describes the problem if the expression is false. Fix describes how to solve the
+	// problem.
 	Message, Fix string
 }
 
@@ -160,8 +162,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, errors.Join(failed...)
 }
 
-// holds evaluates an expression. Type errors may show only now, because the values in the document
-// have the type dyn.
+// holds evaluates an expression. Some type errors are found only by the evaluation, because the
+// values in the document have the type dyn.
 func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error) {
 	out, _, err := p.ContextEval(ctx, vars)
 	if err != nil {

@@ -19,17 +19,17 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// facts are the results for one layer: what it writes and deletes.
+// facts are the result for one layer: records of the paths that the layer writes and deletes.
 type facts struct {
-	// Log has the records, one after another, compressed by flate. Each record consists of a kind
-	// and two texts. Each text ends with a zero byte.
+	// Log has the records, one after another, compressed by flate. Each record consists of a kind and
+	// two texts. Each text ends with a zero byte.
 	Log []byte `json:"l"`
-	// Dropped is the lowest class of which Log lacks records; 0 if it lacks none.
+	// Dropped is the lowest class of the records that Log lacks. It is 0 if Log lacks none.
 	Dropped class `json:"d,omitempty"`
 }
 
 // class says how important a record is: the lower the class, the more important. If there is no
-// room for all records, those of the highest class are dropped first.
+// room for all records, the records of the highest class are dropped first.
 type class int
 
 const (
@@ -48,7 +48,7 @@ const (
 // Kinds of records, in addition to the kinds of a node.
 const (
 	kindDeletion = '-'
-	kindOpaque   = 'o' // deletes what lower layers have in a directory
+	kindOpaque   = 'o' // deletes the content that lower layers have in a directory
 	kindSpecial  = 's'
 	kindUsers    = 'p'
 )
@@ -56,10 +56,10 @@ const (
 // Bounds of the facts about one layer, in bytes.
 const (
 	maxPasswd = 64 << 10
-	maxLog    = 44 << 10 // as JSON, it is below pipeline.MaxFacts
+	maxLog    = 44 << 10 // encoded as JSON, the log is shorter than pipeline.MaxFacts
 	maxPlain  = 2 << 20  // the paths of plain files and directories in memory
 	maxMarks  = 4 << 20  // the other texts in memory
-	maxRead   = 16 << 20 // an uncompressed log that is read
+	maxRead   = 16 << 20 // the part of an uncompressed log that is read
 )
 
 const passwdPath = "etc/passwd"
@@ -69,15 +69,16 @@ func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) {
 	return &visitor{tree: newTree(), dropped: math.MaxInt}, nil
 }
 
-// visitor follows the entries of a layer as runtimes do when they unpack it. The last entry of a
-// path counts, and an entry below a link is written to where the link leads.
+// visitor applies the entries of a layer as runtimes do when they unpack it: the last entry of a
+// path counts, and an entry below a link is written to the target of the link.
 type visitor struct {
 	tree    *tree
 	deleted []record
 	// dropped is the lowest class of records for which there was no room in memory.
 	dropped      class
 	plain, marks int // bytes in memory
-	// reading is the file whose content is read, and content is what was read so far.
+	// reading is the file whose content is being read, and content has the bytes that were read so
+	// far.
 	reading *node
 	content []byte
 }
@@ -119,8 +120,8 @@ func (v *visitor) delete(kind byte, p string) {
 	}
 }
 
-// room takes n bytes of memory for a record. If that would exceed the bound, it returns false and
-// notes the class in dropped.
+// room reserves n bytes of memory for a record of class c. If the record would exceed the bound,
+// room records the class in v.dropped and returns false.
 func (v *visitor) room(c class, n int) bool {
 	used, most := &v.marks, maxMarks
 	if c == classPlain {
@@ -165,7 +166,7 @@ func (v *visitor) hardLink(e *pipeline.Entry, n *node) {
 	case target != nil && target.kind == kindFile:
 		n.users = target.users
 		target.special = cmp.Or(n.special, target.special)
-	case target == nil && n.special != "": // in a lower layer
+	case target == nil && n.special != "": // the target is in a lower layer
 		v.write(strings.TrimPrefix(path.Clean("/"+e.Target), "/"), &node{kind: kindFile, special: n.special})
 	}
 }
@@ -183,8 +184,8 @@ func special(e *pipeline.Entry) string {
 	return ""
 }
 
-// write puts an entry into the tree. If there is no room for the entry, write only removes what the
-// entry replaces.
+// write puts an entry into the tree. If there is no room for the entry, write only removes the node
+// that the entry replaces.
 func (v *visitor) write(p string, n *node) {
 	dir, name := path.Split(p)
 	if v.room(n.class(p), len(p)+len(n.target)) {
@@ -277,7 +278,7 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 	records := v.deleted
 	v.tree.root.each("", func(p string, n *node) {
 		switch {
-		case n.kind == kindDir && n.layer < 0: // no entry names it
+		case n.kind == kindDir && n.layer < 0: // no entry names this directory
 		case n.users != nil && n.special != "":
 			records = append(records, record{classMark, kindSpecial, p, n.special}, record{classMark, kindUsers, p, *n.users})
 		case n.users != nil:
@@ -331,7 +332,7 @@ func pack(records []record) (f facts, err error) {
 		}
 		least, f.Log = middle, log
 	}
-	if len(f.Log) > maxLog { // not even the first fits
+	if len(f.Log) > maxLog { // not even the first record fits
 		f.Log = nil
 	}
 	f.Dropped = records[kept-1].class
@@ -353,7 +354,7 @@ func compress(records []record) ([]byte, error) {
 
 var errBadFacts = errors.New("what is remembered of a layer cannot be read")
 
-// records reads the log.
+// records decodes the log. The field class of the records is not set.
 func (f facts) records() ([]record, error) {
 	r := bufio.NewReader(io.LimitReader(flate.NewReader(bytes.NewReader(f.Log)), maxRead))
 	var out []record
@@ -371,13 +372,13 @@ func (f facts) records() ([]record, error) {
 	}
 }
 
-// rootFS is the file system that the layers make, as far as it is checked.
+// rootFS is the part of an image's file system that is checked.
 type rootFS struct {
 	tree *tree
-	// dropped is the lowest class of which the facts about some layer lack records; math.MaxInt if no
-	// records are missing.
+	// dropped is the lowest class of the records that the facts about a layer lack. It is math.MaxInt
+	// if no records are missing.
 	dropped class
-	// unsure reports whether runtimes may disagree on what /etc/passwd is.
+	// unsure reports whether runtimes may disagree on the content of /etc/passwd.
 	unsure bool
 }
 
@@ -400,7 +401,7 @@ func (fs *rootFS) apply(f facts, layer int) error {
 	lost := fs.dropped <= classLink
 	named := map[string]bool{}
 	for _, r := range records {
-		if r.kind == kindDir { // it replaces a link, so entries below it do not follow that link
+		if r.kind == kindDir { // a directory replaces a link at its path, so entries below the directory do not follow that link
 			named[r.path] = true
 			fs.unsure = fs.tree.merge(r.path, &node{kind: kindDir, layer: layer}) || fs.unsure
 		}
@@ -444,8 +445,8 @@ func strays(p string, named map[string]bool) bool {
 	return false
 }
 
-// passwd returns the users of /etc/passwd; none if there is no such file. known is false if the
-// content of the file is not known.
+// passwd returns the users in /etc/passwd, as parsePasswd does. users is empty if there is no such
+// file. known is false if the content of the file is not known.
 func (fs *rootFS) passwd() (users string, known bool) {
 	n, linked := fs.tree.find(passwdPath, false)
 	switch {

@@ -22,8 +22,8 @@ import (
 // Name of the stage.
 const Name = "runtime"
 
-// version goes up whenever the same configuration lets other images pass than before, and with
-// every change of the facts about layers.
+// version is increased when a change of the code changes which images pass with the same
+// configuration, and with every change of the facts about layers.
 const version = 2
 
 // Config holds the rules.
@@ -31,14 +31,15 @@ type Config struct {
 	// NonRoot requires a user other than root. The name of a user is looked up in the image's
 	// /etc/passwd.
 	NonRoot bool
-	// Environment refuses variables that have a value and whose names look like those of secrets.
-	// Harmless are patterns of names that are allowed.
+	// Environment refuses variables that have a value and whose names look like the names of secrets.
+	// Harmless has patterns of allowed names.
 	Environment bool
 	Harmless    []string
-	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; empty allows all.
+	// Ports are the ports that images may expose, such as "8080", "8080/tcp" or "1024-65535". An empty
+	// list allows all.
 	Ports []string
 	// SetUID refuses files with the set-user-ID or set-group-ID bit, or with capabilities.
-	// SetUIDAllowed are patterns of the paths that are allowed, without a leading slash.
+	// SetUIDAllowed has patterns of the paths of allowed files, without a leading slash.
 	SetUID        bool
 	SetUIDAllowed []string
 	// AddFromURL refuses images whose history has ADD with a URL.
@@ -188,8 +189,7 @@ func (c *check) history() {
 	}
 }
 
-// files checks the file system that the image's layers make, as far as the facts about the layers
-// tell.
+// files checks the file system of the image, as far as the facts about its layers describe it.
 func (c *check) files() error {
 	fs := newRootFS()
 	for i, l := range c.m.Layers {
@@ -238,9 +238,10 @@ func (c *check) setUID(fs *rootFS) {
 	}
 }
 
-// user checks the image's user as container runtimes do. They first look up the user by name in
-// /etc/passwd, even if the name is a number. They take a number as an ID only if it is not the name
-// of a user there. The check is stricter: the name root and the number 0 always mean root.
+// user checks the image's user. Like container runtimes, it first looks for a user with this name
+// in /etc/passwd, even if the name is a number. It uses a number as an ID only if no user in
+// /etc/passwd has it as a name. Unlike runtimes, it always treats the name root and the number 0 as
+// root.
 func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")
@@ -260,7 +261,7 @@ func (c *check) user(fs *rootFS) {
 	case !known:
 		c.add("user", fix+", and make /etc/passwd a regular file", "unknown user %s: /etc/passwd is not a regular file, or too long", name)
 	case listed, err == nil && uid > 0 && uid <= math.MaxInt32:
-	case windows && err != nil: // the users of Windows are in no file of a layer
+	case windows && err != nil: // no file of a layer lists the users of Windows
 	default:
 		c.add("user", fix, "unknown user %s: /etc/passwd does not have it", name)
 	}

@@ -14,12 +14,13 @@ const (
 	kindLink = 'l' // a symbolic link
 )
 
-// node is what a layer or an image has at a path.
+// node is a file, link or directory at a path of a layer or an image.
 type node struct {
 	kind byte
-	// target is where a link leads to.
+	// target is the target of a symbolic link.
 	target string
-	// special says how the file gives rights to the user who starts it; empty if it gives none.
+	// special is bySetID or byCapabilities if the file gives rights to the user who starts it. It is
+	// empty if the file gives none.
 	special string
 	// users is the result of parsePasswd for the file; nil if the content is not read.
 	users *string
@@ -29,18 +30,18 @@ type node struct {
 	children map[string]*node
 }
 
-// tree is a file system, as far as it is known.
+// tree is the known part of a file system.
 type tree struct {
 	root node
-	// loose are the special files, by path, that were written below a link of another layer.
-	// Runtimes do not agree on where these files are. So a file stays here until its path is
-	// deleted, or is written again without a link on the way.
+	// loose are the special files, by path, that were written below a link of another layer. Runtimes
+	// do not agree on where these files are. So a file stays in loose until a layer deletes its path,
+	// or writes the path again without a link on the way.
 	loose map[string]*node
 }
 
 func newTree() *tree { return &tree{root: node{kind: kindDir, layer: -1}, loose: map[string]*node{}} }
 
-// maxFollowed bounds the links that are followed for one path, as Linux does.
+// maxFollowed bounds the number of links that find follows for one path. Linux has the same limit.
 const maxFollowed = 40
 
 // find follows a path as a runtime does in a container whose root directory is the root of the
@@ -93,7 +94,7 @@ func (n *node) set(name string, child *node) {
 }
 
 // put writes an entry into a directory. If a directory is written over a directory, the content
-// stays. Any other entry replaces what was there.
+// stays. Any other entry replaces the node that was there.
 func (n *node) put(name string, entry *node) {
 	if was := n.children[name]; was != nil && was.kind == kindDir && entry.kind == kindDir {
 		was.layer = entry.layer
@@ -102,7 +103,7 @@ func (n *node) put(name string, entry *node) {
 	n.set(name, entry)
 }
 
-// remove deletes the node at a path or, if content is set, only what is below the node. If the path
+// remove deletes the node at a path or, if content is set, only the nodes below it. If the path
 // leads through a link, remove deletes only loose files.
 func (t *tree) remove(p string, content bool) {
 	gone := func(name string) bool {
@@ -142,9 +143,9 @@ func (n *node) each(at string, visit func(p string, n *node)) {
 	}
 }
 
-// merge writes an entry of a layer on top of the lower layers. It returns true if runtimes may
-// disagree on what the entry means for /etc/passwd. Below a link of a lower layer, containerd
-// writes to where the link leads, and Docker replaces the link by a directory.
+// merge writes an entry of a layer on top of the lower layers. It returns true if the entry may
+// give /etc/passwd another content in one runtime than in another. For an entry below a link of a
+// lower layer, containerd follows the link, and Docker replaces the link by a directory.
 func (t *tree) merge(p string, entry *node) (unsure bool) {
 	dir, name := path.Split(p)
 	parent, linked := t.find(dir, false)

@@ -17,10 +17,10 @@ import (
 )
 
 // supervisorName is argument 0 of a supervisor. A supervisor is this executable, started once more
-// to run one program. It ends all processes that the program started, also those that left its
-// process group: a process whose parent ends becomes a child of the supervisor. If dray may make a
-// PID namespace (pid_namespaces(7)), the supervisor is the first process of that namespace. When
-// the supervisor ends, the kernel ends all other processes there.
+// to run one program. It ends all processes that the program started, including processes that left
+// the program's process group, because a process whose parent ends becomes a child of the
+// supervisor. If dray may make a PID namespace (pid_namespaces(7)), the supervisor is the first
+// process of that namespace. When the supervisor ends, the kernel ends all other processes there.
 const supervisorName = "dray-exec-supervisor"
 
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
@@ -35,7 +35,7 @@ const (
 // run runs the program and returns its exit code. The error says why there is no exit code.
 func (p program) run(ctx context.Context) (code int, err error) {
 	err = errUnstarted
-	// Only root may make a PID namespace. In most containers, root may not either.
+	// Only root may make a PID namespace. In most containers, not even root may do so.
 	for _, flags := range []uintptr{unix.CLONE_NEWPID, 0} {
 		if flags == 0 || os.Geteuid() == 0 {
 			code, err = p.supervised(ctx, flags)
@@ -63,8 +63,8 @@ func (p program) supervised(ctx context.Context, flags uintptr) (code int, err e
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: flags}
 	cmd.WaitDelay = maxSweep + time.Second
-	// The supervisor ends the program when the supervisor's own standard input ends. That also
-	// happens if dray is killed.
+	// The supervisor ends the program when the supervisor's own standard input ends. That also happens
+	// if dray is killed.
 	alive, err := cmd.StdinPipe()
 	if err == nil {
 		cmd.Cancel = alive.Close
@@ -74,8 +74,8 @@ func (p program) supervised(ctx context.Context, flags uintptr) (code int, err e
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", errUnstarted, err)
 	}
-	// The outcome can be read after Wait: it is written before the supervisor ends, and is shorter
-	// than what a pipe holds.
+	// The outcome can be read after Wait: it is written before the supervisor ends, and it fits into
+	// the buffer of the pipe.
 	err = cmd.Wait()
 	text, rerr := io.ReadAll(r)
 	if err = errors.Join(err, rerr); err != nil {
@@ -88,9 +88,9 @@ func (p program) supervised(ctx context.Context, flags uintptr) (code int, err e
 	return code, nil
 }
 
-// Supervise does the work of a supervisor, if args are the arguments of one. It returns the exit
-// code of this process, and true if the process was a supervisor. Every program that runs scanners
-// must call Supervise first, and exit with the code if the result is true.
+// Supervise does the work of a supervisor, if args are the arguments of a supervisor. It returns
+// the exit code of this process, and true if the process was a supervisor. Every program that runs
+// scanners must call Supervise first, and exit with the code if the result is true.
 func Supervise(args []string) (code int, was bool) {
 	if len(args) < 4 || args[0] != supervisorName {
 		return 0, false
@@ -147,8 +147,8 @@ func supervise(uid, gid string, command []string) (exit int, err error) {
 	return 0, err
 }
 
-// credential returns the user and group of a program. If this process has the same, credential
-// returns nil, because to set them would need a right that this process may lack.
+// credential returns the user and group of a program. If this process already has them, credential
+// returns nil, because setting them needs a privilege that this process may lack.
 func credential(uid, gid string) (*syscall.Credential, error) {
 	u, err1 := strconv.ParseUint(uid, 10, 32)
 	g, err2 := strconv.ParseUint(gid, 10, 32)
@@ -166,7 +166,7 @@ func credential(uid, gid string) (*syscall.Credential, error) {
 func sweep() {
 	for end := time.Now().Add(maxSweep); time.Now().Before(end); time.Sleep(sweepGap) {
 		for _, pid := range children() {
-			_ = unix.Kill(pid, unix.SIGKILL) // the number belongs to this child until Wait4 returns it
+			_ = unix.Kill(pid, unix.SIGKILL) // pid belongs to this child until Wait4 returns pid
 		}
 		for {
 			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
@@ -180,7 +180,7 @@ func sweep() {
 	}
 }
 
-// children returns the processes whose parent is this one (proc_pid_stat(5)).
+// children returns the IDs of the processes whose parent is this process (proc_pid_stat(5)).
 func children() (pids []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
 	parent := strconv.Itoa(os.Getpid())

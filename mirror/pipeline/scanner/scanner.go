@@ -5,7 +5,8 @@
 // On Linux, dray also ends the processes that the program started.
 //
 // The exit code of the program is the result: 0 means no objections, Config.Refuses means findings,
-// and any other code means no result. Its output has the findings, or says why there is no result.
+// and any other code means no result. The output of the program has the findings, or says why there
+// is no result.
 package scanner
 
 import (
@@ -31,10 +32,11 @@ import (
 // Name of the stage. A scanner with a name of its own is called "exec/NAME".
 const Name = "exec"
 
-// version goes up with every change of the program's input.
+// version is increased with every change of the program's input.
 const version = 1
 
-// RuleRefused is the rule of the finding if the program refuses an image in plain text.
+// RuleRefused is the rule of the finding if the program rejects an image, but prints no findings in
+// JSON.
 const RuleRefused = "refused"
 
 // maxOutput bounds how many bytes of each output stream of a program are kept.
@@ -42,32 +44,31 @@ const maxOutput = 1 << 20
 
 // Config configures the program and its limits.
 type Config struct {
-	// Name tells several scanners apart. It may be empty.
+	// Name distinguishes several scanners. It may be empty.
 	Name string
-	// Command is the program and its arguments. {layout}, {repository}, {tag} and {digest} in them
-	// are replaced by the directory of the OCI layout and by the names of the push. No shell
-	// expands them.
+	// Command is the program and its arguments. {layout}, {repository}, {tag} and {digest} in them are
+	// replaced by the directory of the OCI layout and by the names of the push. No shell expands them.
 	Command []string
-	// Environment returns NAME=value for the next run of the program, in addition to PATH, HOME and
-	// TMPDIR. It may be nil.
+	// Environment returns variables, as NAME=value, for the next run of the program, in addition to
+	// PATH, HOME and TMPDIR. It may be nil.
 	Environment func() []string
 	// Refuses is the exit code that means findings. 0 means 1.
 	Refuses int
-	// Timeout bounds one run, with the time to write the layout. After that time, the program and
+	// Timeout bounds one run, including the time to write the layout. After that time, the program and
 	// the processes that it started are killed. 0 means 20 s.
 	Timeout time.Duration
 	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
-	// MemoryBytes bounds the address space of each process; 0 means no bound. Programs in Go and
-	// Java reserve more than they use.
+	// MemoryBytes bounds the address space of each process; 0 means no bound. Programs in Go and Java
+	// reserve more addresses than they use.
 	MemoryBytes int64
 	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
 	// Directory holds the layouts. Empty means the system's directory for temporary files, or /tmp if
 	// the user of the program may not enter that directory.
 	Directory string
-	// UID and GID are those of the program. If this process runs as root, 0 means Nobody. Otherwise 0
-	// means the ID of this process, and no other ID is allowed.
+	// UID and GID are the user and the group of the program. If this process runs as root, 0 means
+	// Nobody. Otherwise 0 means the ID of this process, and no other ID is allowed.
 	UID, GID int
 }
 
@@ -125,15 +126,15 @@ func (c *Config) setUser() error {
 	return fmt.Errorf("exec: the user %d cannot enter %s, which is on the way to the images; set directory to another one, or uid to another user", c.UID, closed)
 }
 
-// closed returns a directory on the way to path that the user of the program may not enter; empty
-// if there is none.
+// closed returns a directory on the way to path that the user of the program may not enter. It
+// returns "" if there is none.
 func (c *Config) closed(path string) string {
 	at, err := filepath.Abs(path)
 	if err != nil {
 		return path
 	}
 	for {
-		info, err := os.Stat(at) // an error shows again when an image is written
+		info, err := os.Stat(at) // an error of Stat occurs again when an image is written
 		if err == nil && !c.mayEnter(info) {
 			return at
 		}
@@ -165,8 +166,8 @@ func (s *Stage) Name() string {
 }
 
 // Revision implements pipeline.Stage. It depends only on the name of the program and on the exit
-// code that means findings. Reports show the revision, and secrets in arguments or variables could
-// be guessed from it.
+// code that means findings. Reports show the revision, and with a hash of arguments or variables,
+// an attacker could check guesses of the secrets in them.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config.Command[0], s.config.Refuses})
 }
@@ -228,7 +229,7 @@ func (s *Stage) run(ctx context.Context, layout, home string, img *pipeline.Imag
 	return nil, fmt.Errorf("%s: %w: %s", s.Name(), err, tail(stderr.Bytes(), 300))
 }
 
-// program is a program with all that it gets from dray.
+// program is a command with its environment, working directory, user and outputs.
 type program struct {
 	args, env      []string
 	dir            string
@@ -271,7 +272,7 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} on standard output. If there are none, it returns one
+// findings parses {"findings": [...]} on standard output. If the output has none, it returns one
 // finding, with the end of the output as its text.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {

@@ -59,8 +59,8 @@ func (s *Stage) search(name string, where pipeline.Place, raw []byte) []pipeline
 	return d.found
 }
 
-// document is the search of one document. Its texts are decoded first, so they are searched without
-// the escapes of JSON.
+// document is the state of the search in one document. Texts are decoded before they are searched,
+// because escapes of JSON could hide a credential.
 type document struct {
 	json    *json.Decoder
 	scanner *Scanner
@@ -103,7 +103,7 @@ func (d *document) value() {
 	}
 }
 
-// plainName matches names of members that may be shown.
+// plainName matches names of members that findings may show.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
 
 // at returns the place of the text in the document, such as config.Env[2]. A name that could itself

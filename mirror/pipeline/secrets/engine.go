@@ -3,11 +3,8 @@
 // Other rules recognise files by their paths.
 //
 // Invariants:
-//   - A finding never holds the secret. It holds a fingerprint, by which operators recognise and
-//     waive it.
-//   - The cost is one table look-up for each byte, whatever the number of rules. Only where three
-//     consecutive bytes may be part of a literal is the literal compared. Where it is found, its
-//     rule looks at the bytes around it, at most [maxSecret] on each side.
+//   - A finding never contains the secret. It contains a fingerprint, by which operators recognise and waive the finding.
+//   - The cost is one table look-up for each byte, whatever the number of rules. A literal is compared only where three consecutive bytes may be part of the literal. Where the literal is found, its rule checks the bytes around it, at most [maxSecret] on each side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
 
@@ -19,7 +16,7 @@ import (
 )
 
 const (
-	// maxSecret is how many bytes a rule looks at before its literal, and how many after it.
+	// maxSecret is the number of bytes that a rule checks on each side of its literal.
 	maxSecret = 512
 	// bufferSize is the size of a Scanner's buffer. A full buffer keeps only its last 2*maxSecret
 	// bytes, and is then filled with the next bytes of the file.
@@ -28,9 +25,10 @@ const (
 
 // Match is a credential in a file.
 type Match struct {
-	// Rule that matched.
+	// Rule is the rule that matched.
 	Rule *Rule
-	// Offset is where the literal begins in the file, in bytes. Line is its line, counted from 1.
+	// Offset is where the literal begins in the file, in bytes. Line is the line of the literal,
+	// counted from 1.
 	Offset int64
 	Line   int
 	// Fingerprint identifies the credential; see [Fingerprint].
@@ -47,7 +45,7 @@ func Fingerprint(rule string, secret []byte) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// anchor is a literal of a rule. Three of its bytes serve to find it.
+// anchor is a literal of a rule. Three consecutive bytes of the literal serve to find it.
 type anchor struct {
 	literal []byte
 	fold    bool // upper and lower case are the same
@@ -144,7 +142,8 @@ func (e *Engine) NewScanner(found func(Match)) *Scanner {
 // Reset begins a new file.
 func (s *Scanner) Reset() { s.n, s.next, s.base, s.lines, s.count, s.hits = 0, 0, 0, 0, 0, 0 }
 
-// maxMatches bounds the matches in one file. A file full of keys needs no complete list.
+// maxMatches bounds the number of matches in one file. Nobody needs a complete list for a file full
+// of keys.
 const maxMatches = 100
 
 // Write searches the next bytes of the file. It never fails.

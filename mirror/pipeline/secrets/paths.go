@@ -7,7 +7,7 @@ import (
 
 // PathRule recognises a file with credentials by its path.
 type PathRule struct {
-	// ID in findings and waivers.
+	// ID names the rule in findings and waivers.
 	ID string
 	// Description of such a file, for people.
 	What string
@@ -16,7 +16,7 @@ type PathRule struct {
 }
 
 // PathRules returns the built-in rules for paths. The stage does not apply them to empty files,
-// because images have such files as mount points.
+// because images contain empty files as mount points.
 func PathRules() []PathRule {
 	return []PathRule{
 		{"path-ssh-key", "an SSH private key", named("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")},

@@ -14,10 +14,9 @@ type Rule struct {
 	Literals []string
 	// Fold ignores case in the literals.
 	Fold bool
-	// Secret checks the literal window[start:stop]. It returns the bytes that identify the
-	// credential, or false if there is none. The bytes must be too random to be guessed from their
-	// hash, or not secret. The window extends at most maxSecret bytes beyond the literal on both
-	// sides.
+	// Secret checks the literal window[start:stop]. It returns the bytes that identify the credential,
+	// or false if there is none. The bytes must be too random to be guessed from their hash, or not
+	// secret. The window extends at most maxSecret bytes beyond the literal on both sides.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 
@@ -92,7 +91,7 @@ func placeholder(p []byte) bool {
 }
 
 // assigned matches a literal that names a secret, then = or : and optional quotes, then exactly n
-// bytes of a class. They have an entropy of at least tenths/10 bits for each byte.
+// bytes of a class. These bytes have an entropy of at least tenths/10 bits for each byte.
 func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, _, stop int) ([]byte, bool) {
 		i, separated := stop, false
@@ -114,8 +113,8 @@ func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	}
 }
 
-// parts matches a literal that is followed by sections of a class, joined by a separator.
-// lengths are those of the sections; 0 means one byte or more.
+// parts matches a literal that is followed by sections of a class, joined by a separator. lengths
+// are the lengths of the sections in bytes; 0 means one byte or more.
 func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {

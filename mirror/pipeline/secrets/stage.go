@@ -11,7 +11,7 @@ import (
 // Name of the stage.
 const Name = "secrets"
 
-// version goes up with every change of the built-in rules.
+// version is increased with every change of the built-in rules.
 const version = 4
 
 // Config configures the search.

@@ -16,13 +16,14 @@ import (
 // Name is the name of the stage.
 const Name = "shape"
 
-// version goes up whenever the same configuration lets other images pass than before.
+// version is increased when a change of the code changes which images pass with the same
+// configuration.
 const version = 1
 
 // Config holds the bounds of images. Zero means no bound.
 type Config struct {
-	// MaxBytes bounds one image as stored, with its configuration and layers. MaxLayerBytes bounds
-	// one layer.
+	// MaxBytes bounds one image as stored, with its configuration and layers. MaxLayerBytes bounds one
+	// layer.
 	MaxBytes, MaxLayerBytes int64
 	// MaxUncompressed bounds the uncompressed bytes of all layers of one image.
 	MaxUncompressed int64
@@ -30,12 +31,13 @@ type Config struct {
 	MaxLayers int
 	// MaxManifestBytes bounds one manifest or index.
 	MaxManifestBytes int64
-	// Required are platforms that an image must have, such as "linux/arm64". Any variant satisfies
-	// "linux/arm". They are not required of a manifest that waits for its index.
+	// Required are platforms that an image must have, such as "linux/arm64". For "linux/arm", an image
+	// of any variant is enough. A manifest that waits for its index need not have the required
+	// platforms.
 	Required []string
-	// Platforms are those that images may have; empty allows all.
+	// Platforms are the platforms that images may have. An empty list allows all.
 	Platforms []string
-	// MediaTypes are patterns for the media types of manifests and layers; empty allows all.
+	// MediaTypes are patterns for the media types of manifests and layers. An empty list allows all.
 	MediaTypes []string
 	// Foreign allows foreign layers, and other layers with URLs.
 	Foreign bool
@@ -130,8 +132,8 @@ func (s *Stage) checkRequired(img *pipeline.Image) (found []pipeline.Finding) {
 	return found
 }
 
-// checkSeen returns an error if the uncompressed size of a layer is not known, because the
-// layer was not walked.
+// checkSeen returns an error if the uncompressed size of a layer is not known, because the layer
+// was not walked.
 func (s *Stage) checkSeen(img *pipeline.Image) error {
 	if s.config.MaxUncompressed <= 0 {
 		return nil

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// Service is a service of the operator that gets JSON documents. Its functions return the values
-// for the next request, because the files with these values change. The values may be secret, so no
-// error contains them.
+// Service is an HTTP service of the operator, to which JSON documents are posted. Its functions are
+// called for each request, because the files with the values can change. The values may be secret,
+// so no error contains them.
 type Service struct {
 	// URL returns the URL to which documents are posted. [CheckURL] must return nil for it.
 	URL func() string
-	// Header returns the headers of the operator. It may be nil.
+	// Header returns the headers that the operator configured. It may be nil.
 	Header func() http.Header
 	// Secret returns the key that signs the request. If Secret is nil or returns no key, the request
 	// is not signed.
@@ -30,7 +30,7 @@ type Service struct {
 // errURL does not contain the URL, which may contain a token.
 var errURL = errors.New("is not an http or https URL")
 
-// CheckURL returns an error if a text is not the URL of a service.
+// CheckURL returns an error if a text is not an http or https URL with a host.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

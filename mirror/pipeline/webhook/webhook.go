@@ -1,9 +1,9 @@
 // Package webhook asks a service of the operator to judge an image.
 //
-// The service gets the image as a JSON document ([pipeline.Image], which CEL rules see, too) in one
-// POST request. The service answers whether the image is allowed, and why not. Requests and answers
-// have one of two forms. One is modelled after the admission reviews of Kubernetes, the other is
-// that of Open Policy Agent's data API.
+// The service gets the image as a JSON document, [pipeline.Image], in one POST request. CEL rules
+// see the same document. The service answers whether the image is allowed, and why not. Requests
+// and answers have one of two forms. [Review] is modelled after the admission reviews of
+// Kubernetes. [OPA] is the form of Open Policy Agent's data API.
 package webhook
 
 import (
@@ -44,13 +44,13 @@ const (
 
 // Config configures the service and the requests to it.
 type Config struct {
-	// Name tells several webhooks apart. It may be empty.
+	// Name distinguishes several webhooks. It may be empty.
 	Name string
-	// Service is where images are posted to.
+	// Service is the service to which images are posted.
 	Service `json:"-"`
-	// Form of requests and answers. Empty is Review.
+	// Form is the form of requests and answers. If Form is empty, Review is used.
 	Form Form
-	// Timeout of one request. 0 means 5 s.
+	// Timeout bounds the time of one request. 0 means 5 s.
 	Timeout time.Duration
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
@@ -60,8 +60,8 @@ type Config struct {
 	Transport http.RoundTripper `json:"-"`
 }
 
-// ErrPaused means that no request was sent, because the service has just failed several times
-// in a row.
+// ErrPaused means that no request was sent, because the service has just failed several times in a
+// row.
 var ErrPaused = errors.New("not called, because it failed several times in a row")
 
 // Stage sends each image to the service.
@@ -101,7 +101,8 @@ func (s *Stage) Name() string {
 }
 
 // Revision implements pipeline.Stage. It depends on the host in the service's URL, but not on the
-// whole URL. Reports show the revision, and a token in the URL could be guessed from it.
+// whole URL. Reports show the revision, and with a hash of the whole URL, an attacker could check
+// guesses of a token in the URL.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config, s.config.Host()})
 }
@@ -118,7 +119,8 @@ type request struct {
 	Image *pipeline.Image `json:"image"`
 }
 
-// answer is the answer in both forms.
+// answer is an answer of either form: Response is set in the form Review, and Result in the form
+// OPA.
 type answer struct {
 	Response *judgement `json:"response"`
 	Result   *judgement `json:"result"`
@@ -208,8 +210,8 @@ func (s *Stage) encode(uid string, img *pipeline.Image) ([]byte, error) {
 	return json.Marshal(review{APIVersion: "dray/v1", Kind: "ImageReview", Request: request{uid, img}})
 }
 
-// decode parses an answer. An answer that does not say whether the image is allowed is an
-// error: OPA answers {} if its policy is undefined.
+// decode parses an answer. An answer that does not say whether the image is allowed is an error:
+// OPA answers {} if its policy is undefined.
 func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
@@ -231,7 +233,8 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 // RuleRefused is the rule of a refusal for which the service names no rule.
 const RuleRefused = "refused"
 
-// findings returns the findings of a refusal. Findings of an allowing answer are ignored.
+// findings returns at least one finding if the image is not allowed. If the image is allowed,
+// findings returns nil, whatever findings the service sent.
 func (j *judgement) findings() []pipeline.Finding {
 	if *j.Allowed {
 		return nil
