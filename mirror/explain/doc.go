@@ -1,6 +1,5 @@
-// Package explain says, for the name of an image, which repository it means, what dray knows about
-// it, which requests to the upstream a pull would cost now, and what is remembered of the last
-// ones.
-// It sends no request to an upstream, uses no content and changes no fact. It may ask the bucket
-// whether it has something.
+// Package explain explains the name of an image: which repository the name means, which facts dray
+// has about the image, and which requests a pull would send to the upstream now. It also reports
+// the last pull and the last misses that dray remembers. It sends no request to an upstream, marks
+// no content as used, and changes no fact. It may ask the bucket whether the bucket has content.
 package explain

@@ -44,12 +44,13 @@ type Options struct {
 	Pull         *pull.Puller
 	Cache        *cache.Cache
 	Listeners    []Listener
-	// Registries has the parts of each upstream, by its name. Upstreams whose content is stored in
-	// dray alone are missing.
+	// Registries has the parts of each upstream, by its name. It lacks the upstreams whose content is
+	// stored in dray alone.
 	Registries map[string]Registry
 	// Hosted yields the manifests that are stored in dray alone.
 	Hosted iter.Seq[inventory.Hosted]
-	// Live has the pulls under way, and Past what is over. Both may be nil.
+	// Live has the pulls under way. Past has the pulls that have ended, and the misses. Both may be
+	// nil.
 	Live *live.Table
 	Past *past.Past
 	// Reports lists the newest reports on pushes, newest first.
@@ -62,23 +63,24 @@ type Explainer struct{ o Options }
 // New returns an Explainer.
 func New(o Options) *Explainer { return &Explainer{o} }
 
-// Query says what to explain.
+// Query is a name to explain, and the client for which it is explained.
 type Query struct {
 	// Name is the name of an image, as clients write it.
 	Name string
-	// Listener is the name of the listener. If it is empty, the first listener counts whose routes
-	// have the name.
+	// Listener is the name of the listener. If it is empty, Explain uses a listener whose routes have
+	// the name, preferably through a route that the name selects.
 	Listener string
-	// User is the caller; empty means a caller without credentials.
+	// User is the name of the client's user. Empty means a client without credentials.
 	User string
-	// Platforms are those of the client, of which the first that fits counts for an index. None means
-	// everything that an index refers to.
+	// Platforms are the platforms of the client. Of an index, Explain follows the manifests that
+	// clients on these platforms pull. If Platforms is empty, it follows all that the index refers to.
 	Platforms []string
-	// Accept has the media types that the client accepts. None means those of containerd.
+	// Accept has the media types that the client accepts. If it is empty, the client accepts all
+	// manifests, as containerd does.
 	Accept []string
 }
 
-// Explain explains a name. Its errors have a code of the operators' API.
+// Explain explains a name. Its errors have codes of the operators' API, such as api.CodeNotFound.
 func (e *Explainer) Explain(ctx context.Context, q Query) (api.Explanation, error) {
 	l, m, err := e.meaning(q)
 	if err != nil {
@@ -127,9 +129,9 @@ func nameOf(r repository.Repo, ref oci.Reference) string {
 	return r.Up.Name + "/" + r.Name + ":" + ref.Tag
 }
 
-// meaning returns the listener through which a client would ask for the name, and what the name
-// means there. If several listeners have the name, one whose routes mention it goes before one that
-// has it because nothing in the name selects a route.
+// meaning returns the listener through which a client would pull the name, and the meaning of the
+// name at this listener. It prefers a listener with a route that the name selects. Otherwise it
+// returns the first listener that has the name by its default route (route.First).
 func (e *Explainer) meaning(q Query) (Listener, route.Meaning, error) {
 	if d, err := oci.ParseDigest(q.Name); err == nil {
 		return Listener{}, route.Meaning{}, api.Errorf(api.CodeInvalid, "a digest alone names no repository; write NAME@%s", d)
@@ -171,7 +173,7 @@ func (e *Explainer) hosted(r repository.Repo, ref oci.Reference) (digest.Digest,
 	return "", false
 }
 
-// caller says what a caller may do in a repository.
+// caller returns the rights of a user in a repository.
 func caller(l *request.Listener, up *repository.Upstream, name, user string) api.ExplainedCaller {
 	c := api.ExplainedCaller{User: user, Repository: name}
 	for _, action := range []identity.Action{identity.Pull, identity.Push, identity.Delete} {
@@ -198,8 +200,8 @@ func (e *Explainer) state(r repository.Repo) *api.ExplainedUpstream {
 	return registry.State(r.Remote().Name)
 }
 
-// State describes an upstream as somebody finds it who asks for a repository. An empty name means
-// any repository.
+// State describes the state of an upstream for requests to a repository. Empty means any
+// repository.
 func (r Registry) State(repository string) *api.ExplainedUpstream {
 	b, admission := r.Breaker.State(), r.Breaker.Foresee(repository, false)
 	s := &api.ExplainedUpstream{Failures: b.Failures, Down: admission.Refusal, Operations: []api.ExplainedOperation{}}

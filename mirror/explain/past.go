@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// fewMisses bounds the misses in an explanation, and manyMisses those in an answer about misses.
+	// fewMisses bounds the number of misses in an explanation. manyMisses bounds it in an answer of
+	// [Explainer.Misses].
 	fewMisses  = 5
 	manyMisses = 1000
 )
 
-// remember adds what is remembered of an image: the last pull, the last misses of its parts, and
-// the verdict on the last push.
+// remember adds what dray remembers about an image: its last pull, the last misses of its parts,
+// and the verdict on its last push.
 func (e *Explainer) remember(out *api.Explanation, r repository.Repo, ref oci.Reference) {
 	out.LastPull = e.lastPull(r, ref.String(), out.Digest)
 	parts := map[digest.Digest]bool{out.Digest: out.Digest != "", ref.Digest: ref.Digest != ""}
@@ -34,7 +35,7 @@ func (e *Explainer) remember(out *api.Explanation, r repository.Repo, ref oci.Re
 	out.Verdict = e.verdict(r, ref, out.Digest)
 }
 
-// lastPull returns the last pull of an image under a name or as a digest, or nil. One that goes on
+// lastPull returns the last pull of an image under a name or as a digest, or nil. A pull under way
 // counts, too.
 func (e *Explainer) lastPull(r repository.Repo, reference string, d digest.Digest) (last *api.LastPull) {
 	later := func(p api.LastPull) {
@@ -86,7 +87,8 @@ func (e *Explainer) verdict(r repository.Repo, ref oci.Reference, d digest.Diges
 	return nil
 }
 
-// Misses returns the newest misses, at most a number of them, or those of the requests with an ID.
+// Misses returns the newest misses, and no more than the parameter most says. If id is not empty,
+// it returns only the misses of requests with this ID.
 func (e *Explainer) Misses(most int, id string) api.Misses {
 	return e.o.Past.Misses(min(most, manyMisses), func(m *api.Miss) bool { return id == "" || m.RequestID == id })
 }

@@ -8,20 +8,21 @@ import (
 	"dray/upstream/oci"
 )
 
-// turns says which upstream answers: that of the repository that the client names, or a fallback.
+// turns determines which upstream answers: the upstream of the repository that the client names, or
+// a fallback.
 type turns struct {
 	named repository.Repo
 	may   func(*repository.Upstream) bool
-	// lender is the fallback that has answered with the manifest that names the content; nil if none
-	// has.
+	// lender is the repository at the fallback that answered with the manifest that names the content.
+	// It is nil if no fallback did.
 	lender *repository.Repo
-	// The fields below are those of the upstream whose turn it is.
+	// The fields below describe the upstream whose turn it is.
 	repo     repository.Repo
 	registry Registry
 	local    bool // the content is stored in dray alone
 }
 
-// at returns the walk for the repository of another upstream.
+// at returns a copy of the walk in which it is the turn of the repository r.
 func (w *walk) at(r repository.Repo) *walk {
 	other := *w
 	other.repo = r
@@ -33,7 +34,8 @@ func (w *walk) at(r repository.Repo) *walk {
 	return &other
 }
 
-// order returns the places that would be asked for a digest, or for "" a tag, in order.
+// order returns the repositories that dray would ask for a digest, in order. An empty digest means
+// a tag.
 func (w *walk) order(d digest.Digest) []repository.Turn {
 	if len(w.named.Up.Fallbacks) == 0 || w.local {
 		return []repository.Turn{{Repo: w.repo}}
@@ -42,7 +44,8 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 	if w.lender == nil || d == "" || !repository.Same(all[0].Repo, w.named) {
 		return all
 	}
-	// By then, the lender of the manifest has lent what the manifest names.
+	// In a pull, the fallback that has lent the manifest is asked first for all that the manifest
+	// names.
 	out := []repository.Turn{{Repo: *w.lender}}
 	for _, t := range all {
 		if !repository.Same(t.Repo, *w.lender) {
@@ -52,9 +55,10 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 	return out
 }
 
-// first returns the place that answers, as [repository.InTurn] finds it. answers says whether a
-// place has the content, and whether it is silent: it would be asked, and is not, because it fails.
-// If nobody answers, first returns the repository that the client names.
+// first returns the walk for the repository that answers, as [repository.InTurn] chooses it.
+// answers reports whether a repository has the content. It also reports whether the repository is
+// silent: dray would have to ask its upstream, but does not, because that upstream fails. If no
+// repository answers, first returns the walk for the repository that the client names.
 func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *walk {
 	before := false
 	for i, t := range w.order(d) {
@@ -71,7 +75,8 @@ func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *w
 	return w.at(w.named)
 }
 
-// whoseManifest returns the walk for the place that would answer with a manifest, and its outlook.
+// whoseManifest returns the walk for the repository that would answer with a manifest, and the
+// outlook for the manifest there.
 func (w *walk) whoseManifest(ref oci.Reference, named bool) (*walk, pull.Outlook) {
 	if w.local {
 		return w, w.look(ref, named)
@@ -84,8 +89,8 @@ func (w *walk) whoseManifest(ref oci.Reference, named bool) (*walk, pull.Outlook
 	return at, at.look(ref, named)
 }
 
-// whoseBlob returns the walk for the place that would answer with a blob, and where that has it.
-// The error is the upstream's last "not found", while it is believed.
+// whoseBlob returns the walk for the repository that would answer with a blob, and the location of
+// the blob there. The error is a recorded "not found" of the upstream that dray still relies on.
 func (w *walk) whoseBlob(d digest.Digest, named bool) (*walk, repository.Location, error) {
 	find := func(at *walk) (repository.Location, error) {
 		return repository.Foresight{Repo: at.repo, Named: named}.Blob(w.ctx, d, w.need)
@@ -104,13 +109,14 @@ func (w *walk) whoseBlob(d digest.Digest, named bool) (*walk, repository.Locatio
 	return at, found, err
 }
 
-// inTier reports whether the bytes of a blob, which is not here, would come from the tier.
+// inTier reports whether the bytes of a blob, which this dray does not have, would come from the
+// tier.
 func (w *walk) inTier(d digest.Digest, at repository.Location, named bool) bool {
 	switch {
 	case w.repo.Up.Tier == nil:
 		return false
 	case at.Place == repository.Shared:
-		return true // that is why it is Shared
+		return true // the blob is not here, so it is Shared because the tier has it
 	case at.Place == repository.Visible:
 		return repository.Foresight{Repo: w.repo, Named: named}.InTier(w.ctx, d)
 	}

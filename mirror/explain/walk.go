@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	// maxDepth bounds how deep indexes in indexes are followed, and maxParts the parts of an answer.
+	// maxDepth bounds how deep indexes in indexes are followed. maxParts bounds the number of parts of
+	// an answer.
 	maxDepth = 4
 	maxParts = 10_000
 )
@@ -31,7 +32,7 @@ type walk struct {
 	*Explainer
 	ctx     context.Context
 	out     *api.Explanation
-	turns   // whose turn it is to answer
+	turns   // the upstream whose turn it is to answer
 	need    repository.Need
 	accept  []string
 	on      []v1.Platform
@@ -54,7 +55,7 @@ func (e *Explainer) walk(ctx context.Context, out *api.Explanation, r repository
 	return w
 }
 
-// explain fills in what the answer says about the image and the pull.
+// explain fills in the parts of the answer about the image and the pull.
 func (w *walk) explain(ref oci.Reference) error {
 	w.out.Upstream = w.state(w.repo)
 	w, o := w.whoseManifest(ref, false)
@@ -69,7 +70,7 @@ func (w *walk) explain(ref oci.Reference) error {
 	case o.Absent != nil:
 		pull.Serves, pull.Why = api.ServeAbsent, oci.AsError(o.Absent).Message
 	case !o.Asks:
-		pull.Serves = api.ServeCache // from the tier, too
+		pull.Serves = api.ServeCache // also if the bytes come from the tier
 	case o.Background:
 		pull.Serves = api.ServeUpdating
 	case admission.Refusal != "" && o.MayServeOld:
@@ -101,7 +102,7 @@ func (w *walk) look(ref oci.Reference, named bool) pull.Outlook {
 	return pull.Outlook{Manifest: repository.Foresight{Repo: w.repo}.PeekAt(w.ctx, d, "")}
 }
 
-// refuse takes the requests out of the answer if the caller gets no answer but an error.
+// refuse removes the requests from the answer if the client of the pull would get an error.
 func (w *walk) refuse() {
 	pull := &w.out.Pull
 	pulls := w.out.Caller.Rights[0]
@@ -127,7 +128,7 @@ func (w *walk) total() {
 	}
 }
 
-// tag says what a tag means by the outlook for a pull.
+// tag describes the fact about a tag, by the outlook for a pull.
 func (w *walk) tag(o pull.Outlook) *api.ExplainedTag {
 	t, policy := &api.ExplainedTag{State: stateOf(o)}, w.repo.Up.Tags
 	if w.local {
@@ -171,7 +172,8 @@ func stateOf(o pull.Outlook) api.Freshness {
 	return api.TagExpired
 }
 
-// admission is what the breaker of the upstream would do with a question.
+// admission returns what the breaker of the upstream would do with a question. held says that dray
+// has an older answer.
 func (w *walk) admission(held bool) upstream.Admission {
 	if w.local {
 		return upstream.Admission{}
@@ -198,7 +200,7 @@ func (w *walk) ask(part *api.ExplainedPart, q upstream.Question, request api.Exp
 	part.Requests += request.Count
 }
 
-// manifest adds a manifest and what is below it.
+// manifest adds a manifest and the parts below it.
 func (w *walk) manifest(ref oci.Reference, o pull.Outlook, platform string, depth int) error {
 	part := api.ExplainedPart{Kind: "manifest", Digest: ref.Digest, Size: -1, Platform: platform, Where: []string{}, Unknown: o.Manifest == nil}
 	if o.Fact != nil {
@@ -207,7 +209,7 @@ func (w *walk) manifest(ref oci.Reference, o pull.Outlook, platform string, dept
 	var man *oci.Manifest
 	if o.Manifest != nil {
 		part.Digest, part.MediaType, part.Size = o.Manifest.Digest, o.Manifest.MediaType, int64(len(o.Manifest.Raw))
-		if man, _ = o.Manifest.Parse(); man != nil && man.Index() { // a manifest that cannot be read names no parts
+		if man, _ = o.Manifest.Parse(); man != nil && man.Index() { // a manifest that cannot be parsed names no parts
 			part.Kind = "index"
 		}
 	}
@@ -267,8 +269,8 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds what a manifest names. named says that facts about the children are recorded before
-// clients ask for them.
+// children adds the manifests and blobs that a manifest names. named says that dray records facts
+// about them before clients ask for them.
 func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {
@@ -337,7 +339,7 @@ func (w *walk) blob(man *oci.Manifest, c oci.Child, named bool) {
 	w.out.Parts = append(w.out.Parts, part)
 }
 
-// place says where the bytes of a part are.
+// place adds the places of the bytes to a part.
 func (w *walk) place(p *api.ExplainedPart, at repository.Place) cache.Holding {
 	h := w.o.Cache.Inspect(p.Digest)
 	add := func(there bool, where string) {

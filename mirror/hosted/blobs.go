@@ -66,7 +66,8 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 	return s.take(ctx, d)
 }
 
-// source records the error of its reader, so that ingest can tell it from an error of the cache.
+// source records the error of its reader, so that ingest can distinguish it from an error of the
+// cache.
 type source struct {
 	r   io.Reader
 	err error

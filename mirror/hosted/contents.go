@@ -13,13 +13,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents records in memory what the repositories have: the state and the blobs of each, and how
-// often each digest is used in all of them together. All methods may be called concurrently.
+// contents has, in memory, the state and the blobs of each repository, and the number of uses of
+// each digest in all repositories. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0 means no bound
 	grace    time.Duration
 
-	mu    sync.Mutex // guards the fields below and everything that they point to; no other lock is taken under it
+	mu    sync.Mutex // guards the fields below and everything that they point to; no other lock is acquired while mu is held
 	repos map[string]*repo
 	holds map[digest.Digest]*hold
 	used  int64 // bytes of the holds
@@ -34,7 +34,8 @@ type repo struct {
 	state *state
 	// members are the blobs of the repository.
 	members map[digest.Digest]*member
-	// written is when the file was last written, and stale says that content has been used since then.
+	// written is the time at which the file was last written. stale says that content has been used
+	// since then.
 	stale   bool
 	written time.Time
 	// gone says that the repository was empty and has been removed from contents.repos.
@@ -62,9 +63,9 @@ func newRepo(name string) *repo {
 }
 
 // tryTake adds a use of a digest. The parameter release becomes the release function of the
-// digest's hold. If the hold had one before, tryTake returns that as old, and the caller has to
-// call it: it may be for a file that the cache has replaced. If the digest does not fit into the
-// quota, tryTake adds no use and returns how many bytes are missing.
+// digest's hold. If the hold had a release function before, tryTake returns this function as old,
+// and the caller has to call it, because it may be for a file that the cache has replaced. If the
+// digest does not fit into the quota, tryTake adds no use and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -342,8 +343,8 @@ func (c *contents) join(r *repo, d digest.Digest) *member {
 	return m
 }
 
-// leave removes a blob from a repository, unless a manifest needs it or it is kept for a push.
-// The caller holds mu.
+// leave removes a blob from a repository, unless a manifest needs it or it is kept for a push. The
+// caller holds mu.
 func (c *contents) leave(r *repo, d digest.Digest, now time.Time) []func() {
 	if m := r.members[d]; m == nil || m.needs > 0 || now.Before(m.until) {
 		return nil
@@ -365,7 +366,7 @@ func (c *contents) lacks(name string, manifests []digest.Digest) digest.Digest {
 	return ""
 }
 
-// forget removes a repository, unless it has got a blob again. The caller holds r.changing.
+// forget removes a repository, unless the repository has a blob again. The caller holds r.changing.
 func (c *contents) forget(r *repo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,4 +1,5 @@
-// Package hosted is a registry whose content is stored only here: pushes to it are not forwarded.
+// Package hosted is a registry whose content is stored in dray alone: pushes to it are not
+// forwarded.
 //
 // The mirror uses a [Store] like any other upstream: it is a Source, a Sink, a Lister and a Deleter
 // of package upstream.
@@ -8,11 +9,9 @@
 //     written beside the old one. When the new version and all content that it names are on stable
 //     storage, one rename replaces the old version. So an acknowledged push survives a kill -9, and
 //     half a push is never visible.
-//   - Bytes are blobs of the cache, kept from eviction while a repository needs them. Nothing is
-//     copied: a client's upload is in the cache already.
+//   - All bytes are blobs of the cache, which does not evict them while a repository needs them. An upload of a client is not copied, because it is in the cache already.
 //   - Losing the store of facts loses no hosted content. Losing the directory of the cache loses
-//     the content. If the bytes of a blob are gone, requests for the blob are answered with "not
-//     found". The next push of the blob repairs the repository.
+//     the content. If the bytes of a blob are gone, dray answers requests for the blob with "not found". The next push of the blob repairs the repository.
 //   - A repository keeps a blob for Options.Grace after a client asked for it. If the client leaves
 //     the blob out of a push because the repository has it, the blob is still there when the
 //     manifest arrives.

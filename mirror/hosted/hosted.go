@@ -29,19 +29,19 @@ type Options struct {
 	// MaxBytes bounds the bytes of all blobs and manifests of the repositories, each counted once. 0
 	// means no bound.
 	MaxBytes int64
-	// Refuse says that a push which exceeds MaxBytes is refused. Otherwise the images that have not
-	// been used for the longest time are dropped to make room for the push.
+	// Refuse says that the Store refuses a push which exceeds MaxBytes. If Refuse is false, the Store
+	// drops the images that have not been used for the longest time, to make room for the push.
 	Refuse bool
-	// Unused is the time without a push or pull after which a tag is dropped if no rule applies to
-	// it. 0 means never.
+	// Unused is the time without a push or pull after which a tag is dropped if no rule applies to it.
+	// 0 means never.
 	Unused time.Duration
-	// Untagged is the time without a push or pull after which a manifest is dropped if no tag leads
-	// to it. 0 means never.
+	// Untagged is the time without a push or pull after which a manifest is dropped if no tag leads to
+	// it. 0 means never.
 	Untagged time.Duration
 	// Rules say when tags are dropped. The first rule that matches a tag applies.
 	Rules []Rule
-	// Grace is how long a blob without a manifest is kept for the push that it may belong to. 0
-	// means 1 hour.
+	// Grace is how long a blob without a manifest is kept for the push that it may belong to. 0 means
+	// 1 hour.
 	Grace time.Duration
 	// Logger gets messages about dropped tags and manifests, and about errors. Nil discards them.
 	Logger *slog.Logger
@@ -66,8 +66,8 @@ var (
 )
 
 // Open reads the files of the repositories and keeps their content from being evicted. It must be
-// called before the cache's Run, which may evict. A file that cannot be decoded is renamed and
-// logged, and the other repositories are served.
+// called before the cache's Run, which may evict. Open renames and logs a file that it cannot
+// decode. The other repositories are served.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Grace = cmp.Or(o.Grace, time.Hour)
 	s := &Store{
@@ -147,8 +147,8 @@ func (s *Store) load(ctx context.Context) error {
 	})
 }
 
-// adopt gives a repository the state st, which was in its file. It leaves out the manifests that
-// the cache has lost or that cannot be parsed.
+// adopt gives a repository the state st, which was read from the repository's file. It leaves out
+// the manifests that the cache has lost or that cannot be parsed.
 func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	for d, m := range st.manifests {
 		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)

@@ -14,7 +14,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// pageSize is the length of a page, unless the client gives another one for tags.
+// pageSize is the number of entries of a page. A client can request another number for tags.
 const pageSize = 1000
 
 // Tags implements upstream.Lister. The tags are in lexical order (see compareTags), and the tag
@@ -48,7 +48,7 @@ func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (ups
 }
 
 // Referrers implements upstream.Lister. The list is empty if nothing refers to the subject, even if
-// the subject is not here.
+// the repository does not have the subject.
 func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, query url.Values) (upstream.Page, error) {
 	all := s.contents.referrersOf(at.Name, d)
 	p := upstream.Page{ContentType: oci.MediaTypeOCIIndex}

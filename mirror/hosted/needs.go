@@ -19,9 +19,9 @@ func Repositories(directory string) (n int, err error) {
 	return n, err
 }
 
-// Needs calls need for each manifest and blob that the repositories below a directory consist of,
-// without opening a Store. It may be called while a process has the Store open. raw returns the
-// bytes of a manifest; if it fails, Needs leaves out what the manifest names.
+// Needs calls need for each manifest and blob of the repositories below a directory, without
+// opening a Store. It may be called while a process has the Store open. raw returns the bytes of a
+// manifest. If raw returns an error, Needs leaves out the blobs that the manifest names.
 func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(digest.Digest)) error {
 	return eachIn(directory, func(w files, name, file string) error {
 		text, err := w.read(file)

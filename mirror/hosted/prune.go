@@ -10,15 +10,15 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Rule limits the time for which tags are kept, or their number. Its patterns match whole names;
-// "*" matches any characters.
+// Rule limits the time for which tags are kept, or the number of kept tags. Its patterns match
+// whole names; "*" matches any characters.
 type Rule struct {
 	// Repositories and Tags are patterns for the tags to which the rule applies. Empty matches all.
 	Repositories, Tags []string
 	// Unused is the time without a push or pull after which a tag is dropped. 0 means never.
 	Unused time.Duration
-	// Keep is how many of the tags to which the rule applies are kept in each repository: those
-	// that were pushed most recently. 0 means all.
+	// Keep is the number of tags to which the rule applies that are kept in each repository. The tags
+	// that were pushed most recently are kept. 0 means all.
 	Keep int
 	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
 	// last occurrence of this text. If Group is empty, all tags of the rule are one group.
@@ -47,7 +47,7 @@ func (p *policy) ruleOf(repo, tag string) (int, Rule) {
 	return -1, Rule{Unused: p.unused}
 }
 
-// The reasons for which tags and manifests are dropped, as metric labels.
+// The reasons why tags and manifests are dropped, as metric labels.
 const (
 	reasonUnused   = "unused"
 	reasonSurplus  = "surplus"
@@ -135,10 +135,9 @@ type group struct {
 	name string
 }
 
-// unusedTags sorts the tags of a repository into three groups. The map gone has the tags that were
-// not used within the Unused of their rule. The map stay has the manifests of the other tags whose
-// rule sets no Keep. The map counted has the names of the remaining tags by group. Keep decides
-// about these tags.
+// unusedTags divides the tags of a repository in three. gone has the tags that were not used within
+// the time Unused of their rule. Of the other tags, stay has the manifests of those whose rule sets
+// no Keep. counted has the names of the remaining tags, by group: Keep decides about these tags.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -192,8 +191,8 @@ func (s *Store) retire(r *repo) {
 	if !s.contents.idle(r) {
 		return
 	}
-	// Erase the file before forgetting the repository: once it is forgotten, a push gets a new repo
-	// with its own lock, and may write the file at once.
+	// Erase the file before removing the repository from contents. After the removal, a push creates a
+	// new repo with a lock of its own, and may write the file at once.
 	if err := s.files.erase(r.name); err != nil {
 		s.log.Warn("cannot remove the file of an empty hosted repository", "repository", r.name, "error", err)
 	}

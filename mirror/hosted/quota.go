@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// makeRoom frees as many bytes as short says. It drops the images that have not been used for the
-// longest time. It returns ErrFull if it cannot free so many, or if Options.Refuse is set.
+// makeRoom frees at least short bytes. It drops the images that have not been used for the longest
+// time. It returns ErrFull if it cannot free so many bytes, or if Options.Refuse is set.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
@@ -41,7 +41,7 @@ type candidate struct {
 	repo   string
 	digest digest.Digest
 	used   time.Time
-	graph  graph // of its repository
+	graph  graph // the graph of its repository
 }
 
 // victims returns the manifests to drop next: those that have not been used for the longest time
@@ -92,8 +92,9 @@ type repoDigest struct {
 	digest digest.Digest
 }
 
-// simulation is the content that would remain without some candidates. It counts what is left of
-// hold.uses and member.needs. The map by has the removed candidates that needed a blob.
+// simulation is the content that would remain without some candidates. uses and needs are the
+// remaining counts of hold.uses and member.needs. by has, for each blob, the removed candidates
+// that needed the blob.
 type simulation struct {
 	uses  map[digest.Digest]int
 	needs map[repoDigest]int

@@ -31,8 +31,8 @@ type manifest struct {
 
 // refs are the references of a manifest to other content.
 type refs struct {
-	blobs        []oci.Descriptor // blobs that must be here
-	foreign      []digest.Digest  // those of the blobs that are foreign layers, which a client pushed although it need not
+	blobs        []oci.Descriptor // blobs that the repository must have
+	foreign      []digest.Digest  // the foreign layers among blobs, which a client pushed although it need not
 	manifests    []digest.Digest
 	subject      digest.Digest
 	artifactType string
@@ -52,8 +52,9 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns the earlier of noted and now. The parameter noted is when content was pushed or
-// used. If it is in the future, a clock was ahead, and the content must not be kept until then.
+// notAfter returns the earlier of noted and now. noted is the time at which content was pushed or
+// used. If noted is in the future, a clock was ahead, and the content must not be kept longer
+// because of that.
 func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
@@ -73,8 +74,8 @@ func (st *state) clone() *state {
 }
 
 // has reports whether the state has the manifest d, with the media type and the foreign layers of
-// m. If one of these differs, the same bytes may need other blobs: under another media type they
-// name others, and a client may have pushed foreign layers meanwhile.
+// m. If one of these differs, the same bytes may need other blobs: under another media type, the
+// bytes name other blobs, and a client may have pushed foreign layers meanwhile.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -147,7 +148,8 @@ func decode(name string, text []byte) (*state, error) {
 	return st, nil
 }
 
-// refsOf returns the references of a manifest. It includes only those foreign layers that are here.
+// refsOf returns the references of a manifest. Of the foreign layers, it includes only those for
+// which here returns true.
 func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {
@@ -219,7 +221,8 @@ func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return live
 }
 
-// rewind moves times of last use from the future to now. They come from a clock that was ahead.
+// rewind moves times of last use from the future to now. Such times come from a clock that was
+// ahead.
 func (st *state) rewind(now time.Time) {
 	for _, m := range st.manifests {
 		if used := m.used.Load(); used > now.Unix() {
@@ -228,7 +231,7 @@ func (st *state) rewind(now time.Time) {
 	}
 }
 
-// newestFirst sorts tags by the time of their push.
+// newestFirst sorts tags by the time of their push, the newest first.
 func (st *state) newestFirst(names []string) []string {
 	slices.SortFunc(names, func(a, b string) int {
 		return cmp.Or(st.tags[b].Pushed.Compare(st.tags[a].Pushed), cmp.Compare(b, a))

@@ -48,8 +48,8 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 }
 
 // Drop removes a push, and interrupts an attempt under way as [Queue.Withdraw] does. It returns
-// ErrNotFound if the queue does not have the push, or has just forwarded it. Other errors are those
-// of Withdraw.
+// ErrNotFound if the queue does not have the push, or has just forwarded it. It also returns the
+// errors of Withdraw.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	at, held := q.index.repoOf(id)
 	if !held {

@@ -1,8 +1,8 @@
 // Package queue stores acknowledged pushes until they have been forwarded.
 //
-// It imports nothing of dray. Its user passes in the functions that put a blob on stable storage
-// and that forward a push. Entries contain the bytes of manifests, but the package does not parse
-// them.
+// It imports no other package of dray. Its caller passes in two functions: one puts a blob on
+// stable storage, and the other forwards a push. Entries contain the bytes of manifests, but the
+// package does not parse them.
 //
 // Invariants:
 //   - A push that Add has accepted is on stable storage, with all its Blobs. It leaves the queue
@@ -10,10 +10,8 @@
 //     may be forwarded more than once. A push that its registry refuses for good stays in the queue
 //     as failed.
 //   - Pushes to one repository are forwarded in the order in which they were accepted. So an index
-//     is forwarded after its children, and in the end a tag means the image that was pushed last. A
+//     is forwarded after its children, and a tag finally points to the image that was pushed last. A
 //     failed push is visible to operators and does not block later pushes.
-//   - The number of entries is bounded, and so are their bytes if Options.MaxBytes is set.
-//   - After a failed write, the journal is rewritten from memory before any further record. So no
-//     record follows a torn one. If the journal says that a push is done, it also says so of every
-//     push that was done earlier.
+//   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is bounded, too.
+//   - After a failed write, the journal is rewritten from memory before any further record. So no record follows a torn record. If the journal records that a push is done, it also records this for every push that was done earlier.
 package queue

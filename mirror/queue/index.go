@@ -12,8 +12,8 @@ import (
 )
 
 // index is the content of the queue in memory: the entries of each repository, oldest first, and
-// the blobs that they need. All methods may be called concurrently. For some, the caller has to
-// hold mu, as their comments say.
+// the blobs that they need. All methods may be called concurrently. For some methods, the caller
+// must hold mu: their comments say so.
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0 means no bound
@@ -24,8 +24,8 @@ type index struct {
 	entries map[uint64]*entry
 	repos   map[repoKey]*repoQueue
 	held    map[digest.Digest]*hold
-	adding  int   // number of entries that are reserved
-	bytes   int64 // of blobs, of manifests, and of reserved entries
+	adding  int   // number of reserved entries; see reserve
+	bytes   int64 // bytes of the blobs, the manifests and the reserved entries
 }
 
 func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
@@ -62,8 +62,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository. The release functions of its blobs are in holds. If
-// the index has one for a blob already, the new one is in extra, and the caller has to call it.
+// enter appends an entry to its repository. holds has the release functions of its blobs. If the
+// index already has a release function for a blob, enter returns the new function in extra, and the
+// caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -130,8 +131,8 @@ func (x *index) leave(e *entry) (releases []func()) {
 	return releases
 }
 
-// queued reports whether the newest push of p's reference has p's manifest, and all its blobs are
-// held.
+// queued reports whether the newest push of p's reference has p's manifest, and all blobs of that
+// push are held.
 func (x *index) queued(p Push) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -139,8 +140,8 @@ func (x *index) queued(p Push) bool {
 	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference && !slices.ContainsFunc(e.Blobs, func(b Blob) bool { return x.held[b.Digest].release == nil })
 }
 
-// newest returns the newest entry with a reference or digest, or nil. It passes over failed and
-// withdrawn entries, which the registry may never get. The caller holds mu.
+// newest returns the newest entry with a reference or digest, or nil. It ignores failed and
+// withdrawn entries, because they may never reach the registry. The caller holds mu.
 func (x *index) newest(upstream, repo, reference string) *entry {
 	r := x.repos[repoKey{upstream, repo}]
 	if r == nil {
@@ -154,7 +155,8 @@ func (x *index) newest(upstream, repo, reference string) *entry {
 	return nil
 }
 
-// reserve counts an entry before it is added, or returns ErrFull and counts nothing.
+// reserve counts an entry before it is added. If the queue is full, reserve returns ErrFull and
+// counts nothing.
 func (x *index) reserve(bytes int64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -249,7 +251,8 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// finish ends a successful attempt. It removes the entry as remove does.
+// finish ends a successful attempt. Like remove, it removes the entry and returns release
+// functions.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -346,7 +349,7 @@ func (x *index) idle(id uint64) (Entry, error) {
 	return e.Entry, nil
 }
 
-// entriesOf lists the entries of a repository without withdrawn ones, oldest first.
+// entriesOf lists the entries of a repository that are not withdrawn, oldest first.
 func (x *index) entriesOf(at repoKey) []*entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -393,7 +396,7 @@ type stats struct {
 	waiting, failed int
 	bytes           int64
 	oldest          time.Duration // greatest age of an entry that has not failed
-	lastError       string        // error of that entry
+	lastError       string        // error of the oldest entry
 }
 
 func (x *index) stats(now time.Time) stats {
@@ -490,7 +493,7 @@ func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	return 0, false
 }
 
-// List returns all entries but the withdrawn ones, oldest first.
+// List returns all entries that are not withdrawn, oldest first.
 func (x *index) List() []Entry {
 	if x.empty() {
 		return nil

@@ -21,17 +21,17 @@ import (
 )
 
 // The journal is a file of lines. Each line is a record: the CRC-32C of its JSON as eight
-// hexadecimal digits, a space, and the JSON. The first record has the version. A reader skips a
-// line that is torn or does not match its checksum, and reads on.
+// hexadecimal digits, a space, and the JSON. The first record has the version. A reader skips each
+// line that is torn or does not match its checksum.
 
 const (
 	journalName    = "journal"
 	journalVersion = 1
-	// maxLine bounds the length of a line, in bytes. A manifest has 4 MiB at most, and in JSON it is a
-	// third longer.
+	// maxLine bounds the length of a line, in bytes. A manifest has at most 4 MiB, and a third more
+	// when it is encoded in JSON (as base64).
 	maxLine = 16 << 20
-	// slack bounds obsolete records, in bytes. The file is rewritten when it is longer than slack plus
-	// twice its length after the last rewrite.
+	// slack bounds the space of obsolete records. The file is rewritten when it is longer than slack
+	// bytes plus twice its length after the last rewrite.
 	slack = 1 << 20
 )
 
@@ -41,9 +41,9 @@ type op string
 const (
 	opVersion op = "journal"
 	opPush    op = "push"   // the push in Entry was accepted
-	opDone    op = "done"   // the push ID was forwarded or withdrawn
-	opFailed  op = "failed" // the registry refused the push ID with Error, after as many attempts as Attempts says
-	opRetry   op = "retry"  // the push ID waits again
+	opDone    op = "done"   // the push with this ID was forwarded or withdrawn
+	opFailed  op = "failed" // the registry refused the push with this ID; Error and Attempts describe the last attempt
+	opRetry   op = "retry"  // the failed push with this ID waits again
 )
 
 type record struct {
@@ -70,7 +70,7 @@ var errVersion = errors.New("a later version of dray wrote the journal")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// line encodes a record, with a line break.
+// line encodes a record as a line of the journal, including the line break.
 func (r record) line() ([]byte, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -94,8 +94,8 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. A torn last line does not count as damage, because nobody was told that
-// its record was stored.
+// replay reads a journal. A torn last line does not count as damage, because its record was never
+// acknowledged.
 func replay(r io.Reader) (contents, error) {
 	p := contents{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -120,8 +120,8 @@ func replay(r io.Reader) (contents, error) {
 	}
 }
 
-// readLine reads up to a line break. The result whole says whether there was one. readLine cuts a
-// line that is longer than maxLine, so the checksum of that line will not match.
+// readLine reads up to a line break. whole reports whether the line ends with a line break.
+// readLine cuts a line that is longer than maxLine, so the checksum of that line will not match.
 func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -138,7 +138,7 @@ func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	}
 }
 
-// apply changes the contents as a record says.
+// apply applies a record to the contents.
 func (p *contents) apply(r record) error {
 	if r.Op == opVersion {
 		if r.Version > journalVersion {
@@ -202,7 +202,7 @@ type journal struct {
 
 // openJournal reads the journal and rewrites it. A damaged journal is kept under another name. If
 // the disk is too full for a rewrite, openJournal returns the error in the result full. The old
-// file then stays, and the journal is broken, as after any failed write.
+// file then stays, and j.broken is set, as after any failed write.
 func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
@@ -264,9 +264,9 @@ func (j *journal) append(r record, snapshot func() contents) error {
 	return nil
 }
 
-// rewrite replaces the file by one that has only the entries of p. An error up to the rename leaves
-// the old file. If the sync of the directory fails after the rename, a later process finds either
-// the old file or the whole new one.
+// rewrite replaces the file by one that has only the entries of p. After an error up to the rename,
+// the old file is still in place. If the sync of the directory fails after the rename, a later
+// process finds either the old file or the whole new file.
 func (j *journal) rewrite(p contents) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
@@ -301,8 +301,8 @@ func (j *journal) rewrite(p contents) error {
 	return nil
 }
 
-// keepDamaged gives the damaged file a second name. The first name stays until the new file takes
-// it, so a crash in between loses nothing.
+// keepDamaged gives the damaged file a second name. The damaged file keeps its first name until the
+// new file is renamed to this name, so a crash in between loses nothing.
 func (j *journal) keepDamaged() error {
 	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -14,9 +14,9 @@ import (
 
 // Errors of this package. Callers test for them with errors.Is.
 var (
-	// ErrFull says that one more push would exceed the limit of pushes or of bytes.
+	// ErrFull says that the push would exceed Options.MaxEntries or Options.MaxBytes.
 	ErrFull = errors.New("the queue of pushes is full")
-	// ErrNotFound says that the queue has no push with that number.
+	// ErrNotFound says that the queue has no push with the given ID.
 	ErrNotFound = errors.New("no such push in the queue")
 	// ErrBusy says that the push is being forwarded at the moment.
 	ErrBusy = errors.New("the push is being forwarded")
@@ -24,7 +24,7 @@ var (
 	// the later one.
 	ErrOvertaken = errors.New("a later push moved the tag")
 	// ErrRefused says that a further attempt would fail, too. A [Forward] function returns an error
-	// that wraps it.
+	// that wraps ErrRefused.
 	ErrRefused = errors.New("refused permanently")
 )
 
@@ -42,8 +42,8 @@ type Push struct {
 	MediaType  string        `json:"media_type"`
 	Digest     digest.Digest `json:"digest"`
 	Manifest   []byte        `json:"manifest,omitempty"` // exact bytes
-	// Blobs are the blobs that the manifest needs and the registry may lack. They are held until the
-	// push leaves the queue.
+	// Blobs are the blobs that the manifest needs and the registry may lack. The queue holds them (see
+	// Options.Hold) until the push leaves the queue.
 	Blobs []Blob `json:"blobs,omitempty"`
 	// User is the name of the user who pushed, if the client was authenticated.
 	User string `json:"user,omitempty"`
@@ -58,7 +58,7 @@ const (
 	Forwarding State = "forwarding"
 	Failed     State = "failed" // refused by the registry; waits for an operator to retry or drop it
 
-	dropping State = "dropping" // taken out by a Withdrawal, whose Done or Restore was not called yet
+	dropping State = "dropping" // taken out by a Withdrawal that still waits for a call of Done or Restore
 )
 
 // Entry is a push in the queue.
@@ -68,7 +68,8 @@ type Entry struct {
 	State    State     `json:"state"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is when the next attempt is due. If it is zero, the attempt has been due since Accepted.
+	// Next is the time at which the next attempt is due. If Next is zero, the attempt has been due
+	// since Accepted.
 	Next time.Time `json:"next,omitzero"`
 	// Error is the error of the last attempt. During an attempt, it may say why the attempt makes no
 	// progress (see SetError).
@@ -77,8 +78,8 @@ type Entry struct {
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
-// Bytes returns the size of an entry's manifest and blobs. A blob that several entries need counts
-// in each.
+// Bytes returns the size of an entry's manifest and blobs. A blob that several entries need is
+// counted in each of them.
 func (e Entry) Bytes() int64 {
 	n := int64(len(e.Manifest))
 	for _, b := range e.Blobs {
@@ -89,7 +90,7 @@ func (e Entry) Bytes() int64 {
 
 // Options are the settings of a queue.
 type Options struct {
-	// Directory is where the journal is. It is created if it is missing.
+	// Directory has the journal. Open creates the directory if it is missing.
 	Directory string
 	// Hold puts a blob on stable storage, and keeps it from being evicted until release is called.
 	Hold func(ctx context.Context, d digest.Digest) (release func(), err error)
@@ -100,8 +101,8 @@ type Options struct {
 	Parallel int
 	// Old is the age from which Check reports a push that has not been forwarded. 0 means 5 minutes.
 	Old time.Duration
-	// Logger gets the results of attempts, and errors that no caller gets. If it is nil, they are
-	// discarded.
+	// Logger gets the results of attempts, and errors that no method returns. If Logger is nil, these
+	// messages are discarded.
 	Logger *slog.Logger
 	// Sync, if set, is called in place of (*os.File).Sync. It exists for tests of failing disks.
 	Sync func() error
@@ -117,9 +118,9 @@ type Queue struct {
 	forwarded *prometheus.CounterVec
 }
 
-// Open reads the journal and holds the blobs of its entries again. It starts no goroutine. A
-// journal that a later version of dray wrote is an error. A full disk is no error: Run forwards the
-// entries, and rewrites the journal as soon as it can.
+// Open reads the journal and holds the blobs of its entries again. It starts no goroutine. Open
+// returns an error if a later version of dray wrote the journal. It returns no error if the disk is
+// full: Run then forwards the entries, and rewrites the journal as soon as the disk has space.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
 	opts.Parallel = cmp.Or(opts.Parallel, 4)
@@ -184,9 +185,9 @@ func (q *Queue) Close() error {
 }
 
 // Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
-// the newest push of the reference in the queue has the same manifest, and all its blobs are held,
-// Add does nothing. If the queue is full, Add returns ErrFull. Its other errors are those of Hold
-// and of the disk, and the cause of ctx if ctx ends before the push is written.
+// the newest push of the reference in the queue has the same manifest, and all blobs of that push
+// are held, Add does nothing. If the queue is full, Add returns ErrFull. It also returns errors of
+// Hold and of the disk, and the cause of ctx if ctx ends before the push is written.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil
@@ -225,7 +226,7 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 	return nil
 }
 
-// append writes a push to the journal and enters it into the index. The result extra is that of
+// append writes a push to the journal and enters it into the index. extra is the result of
 // index.enter.
 func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func()) (extra []func(), err error) {
 	if err := q.writer.lock(ctx); err != nil {

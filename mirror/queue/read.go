@@ -3,7 +3,8 @@ package queue
 import "fmt"
 
 // Read returns the pushes in the journal of a directory, without opening the queue. It may be
-// called while a process has the queue open. A missing directory or journal has no pushes.
+// called while a process has the queue open. If the directory or the journal does not exist, Read
+// returns no pushes.
 func Read(directory string) ([]Entry, error) {
 	p, err := (&journal{dir: directory}).read()
 	if err != nil {

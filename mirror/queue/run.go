@@ -20,8 +20,9 @@ const (
 // attempt. Forward may be called again for an entry that it has already forwarded.
 type Forward func(ctx context.Context, e Entry) error
 
-// Run forwards pushes until ctx ends, to Options.Parallel repositories at a time and one push at a
-// time to each. Before it returns nil, it waits for the attempts under way.
+// Run forwards pushes until ctx ends. It forwards to at most Options.Parallel repositories at a
+// time, and one push at a time to each repository. Before it returns nil, it waits for the attempts
+// under way.
 func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -109,9 +110,9 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 }
 
 // conclude writes r, the result of an attempt, to the journal. Then it calls do, which changes the
-// index. Until the index changes, the entry counts as being forwarded, so nobody can retry or drop
-// the entry and write a record that contradicts r. The result stands even if the write fails. The
-// journal is then behind, and is rewritten before any further record.
+// index. Until the index changes, the entry counts as being forwarded, so no Retry or Drop can
+// write a record that contradicts r. conclude calls do even if the write fails. The journal is then
+// behind the index, and is rewritten before any further record.
 func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()

@@ -11,23 +11,23 @@ import (
 // repairEvery is the pause between two tries to rewrite a journal that cannot be written.
 const repairEvery = 5 * time.Second
 
-// writer lets one goroutine at a time write to the journal. It also knows whether the journal is
-// behind the queue's index, which is in memory. The caller holds the lock, except for the methods
-// lock, failure, repair and close.
+// writer lets one goroutine at a time write to the journal. It also records whether the journal is
+// behind the queue's index, which is in memory. The caller of a method must hold the lock. The
+// methods lock, failure, repair and close are called without the lock.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
 	snapshot func() contents // contents for a new journal
 	writing  chan struct{}   // the lock: a channel of capacity 1 that is full while the lock is held
 
-	mu       sync.Mutex // guards staleErr; no other lock is taken under it
+	mu       sync.Mutex // guards staleErr; no other lock is acquired while mu is held
 	staleErr error      // why the journal is behind the index; nil if it is not behind
 
 	tried time.Time // when repair last tried; only Run uses it
 }
 
-// lock waits until no one else holds the lock, and takes it. If ctx ends first, lock returns the
-// cause of ctx.
+// lock acquires the lock, and waits while another goroutine holds it. If ctx ends first, lock
+// returns the cause of ctx.
 func (w *writer) lock(ctx context.Context) error {
 	select {
 	case w.writing <- struct{}{}:
@@ -77,7 +77,8 @@ func (w *writer) note(err error) {
 	w.staleErr = err
 }
 
-// failure returns why the journal is behind the index, or nil if it is not.
+// failure returns the error for which the journal is behind the index, or nil if the journal is up
+// to date.
 func (w *writer) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
