@@ -49,8 +49,7 @@ type Options struct {
 	Registries map[string]Registry
 	// Hosted yields the manifests that are stored in dray alone.
 	Hosted iter.Seq[inventory.Hosted]
-	// Live has the pulls under way. Past has the pulls that have ended, and the misses. Both may be
-	// nil.
+	// Live has the pulls under way. Past has ended pulls and misses. Both may be nil.
 	Live *live.Table
 	Past *past.Past
 	// Reports lists the newest reports on pushes, newest first.
@@ -63,24 +62,23 @@ type Explainer struct{ o Options }
 // New returns an Explainer.
 func New(o Options) *Explainer { return &Explainer{o} }
 
-// Query is a name to explain, and the client for which it is explained.
+// Query is a name to explain, and a client that pulls it.
 type Query struct {
 	// Name is the name of an image, as clients write it.
 	Name string
-	// Listener is the name of the listener. If it is empty, Explain uses a listener whose routes have
-	// the name, preferably through a route that the name selects.
+	// Listener is the name of the listener. If it is empty, Explain chooses a listener whose routes
+	// have the name.
 	Listener string
 	// User is the name of the client's user. Empty means a client without credentials.
 	User string
-	// Platforms are the platforms of the client. Of an index, Explain follows the manifests that
-	// clients on these platforms pull. If Platforms is empty, it follows all that the index refers to.
+	// Platforms are the platforms of the client, by which it chooses manifests of an index. If
+	// Platforms is empty, Explain follows all manifests of the index.
 	Platforms []string
-	// Accept has the media types that the client accepts. If it is empty, the client accepts all
-	// manifests, as containerd does.
+	// Accept has the media types that the client accepts. Empty means all, as for containerd.
 	Accept []string
 }
 
-// Explain explains a name. Its errors have codes of the operators' API, such as api.CodeNotFound.
+// Explain explains a name. Its errors have codes, such as api.CodeNotFound.
 func (e *Explainer) Explain(ctx context.Context, q Query) (api.Explanation, error) {
 	l, m, err := e.meaning(q)
 	if err != nil {
@@ -130,8 +128,8 @@ func nameOf(r repository.Repo, ref oci.Reference) string {
 }
 
 // meaning returns the listener through which a client would pull the name, and the meaning of the
-// name at this listener. It prefers a listener with a route that the name selects. Otherwise it
-// returns the first listener that has the name by its default route (route.First).
+// name at this listener. It prefers a listener with a route that the name selects. Other listeners
+// have the name only by their default route (route.First).
 func (e *Explainer) meaning(q Query) (Listener, route.Meaning, error) {
 	if d, err := oci.ParseDigest(q.Name); err == nil {
 		return Listener{}, route.Meaning{}, api.Errorf(api.CodeInvalid, "a digest alone names no repository; write NAME@%s", d)
@@ -200,7 +198,7 @@ func (e *Explainer) state(r repository.Repo) *api.ExplainedUpstream {
 	return registry.State(r.Remote().Name)
 }
 
-// State describes the state of an upstream for requests to a repository. Empty means any
+// State describes the state of an upstream for requests to a repository. An empty name means any
 // repository.
 func (r Registry) State(repository string) *api.ExplainedUpstream {
 	b, admission := r.Breaker.State(), r.Breaker.Foresee(repository, false)

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// fewMisses bounds the number of misses in an explanation. manyMisses bounds it in an answer of
-	// [Explainer.Misses].
+	// fewMisses bounds the number of misses in an explanation. manyMisses bounds the number in an
+	// answer of [Explainer.Misses].
 	fewMisses  = 5
 	manyMisses = 1000
 )
@@ -87,8 +87,8 @@ func (e *Explainer) verdict(r repository.Repo, ref oci.Reference, d digest.Diges
 	return nil
 }
 
-// Misses returns the newest misses, and no more than the parameter most says. If id is not empty,
-// it returns only the misses of requests with this ID.
+// Misses returns the newest misses, as many as most allows. If id is not empty, it returns only
+// misses of requests with this ID.
 func (e *Explainer) Misses(most int, id string) api.Misses {
 	return e.o.Past.Misses(min(most, manyMisses), func(m *api.Miss) bool { return id == "" || m.RequestID == id })
 }

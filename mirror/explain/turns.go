@@ -13,8 +13,8 @@ import (
 type turns struct {
 	named repository.Repo
 	may   func(*repository.Upstream) bool
-	// lender is the repository at the fallback that answered with the manifest that names the content.
-	// It is nil if no fallback did.
+	// lender is the fallback that answered with the manifest that names the content. It is nil if no
+	// fallback answered.
 	lender *repository.Repo
 	// The fields below describe the upstream whose turn it is.
 	repo     repository.Repo
@@ -44,8 +44,7 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 	if w.lender == nil || d == "" || !repository.Same(all[0].Repo, w.named) {
 		return all
 	}
-	// In a pull, the fallback that has lent the manifest is asked first for all that the manifest
-	// names.
+	// In a pull, dray asks the lender of the manifest first for all that the manifest names.
 	out := []repository.Turn{{Repo: *w.lender}}
 	for _, t := range all {
 		if !repository.Same(t.Repo, *w.lender) {
@@ -56,9 +55,9 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 }
 
 // first returns the walk for the repository that answers, as [repository.InTurn] chooses it.
-// answers reports whether a repository has the content. It also reports whether the repository is
-// silent: dray would have to ask its upstream, but does not, because that upstream fails. If no
-// repository answers, first returns the walk for the repository that the client names.
+// answers reports whether a repository has the content, and whether it is silent: dray would have
+// to ask its upstream, but does not, because that upstream fails. If no repository answers, first
+// returns the walk for w.named.
 func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *walk {
 	before := false
 	for i, t := range w.order(d) {
@@ -75,8 +74,8 @@ func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *w
 	return w.at(w.named)
 }
 
-// whoseManifest returns the walk for the repository that would answer with a manifest, and the
-// outlook for the manifest there.
+// whoseManifest returns the walk for the repository that would answer with a manifest, and its
+// outlook there.
 func (w *walk) whoseManifest(ref oci.Reference, named bool) (*walk, pull.Outlook) {
 	if w.local {
 		return w, w.look(ref, named)
@@ -116,7 +115,7 @@ func (w *walk) inTier(d digest.Digest, at repository.Location, named bool) bool 
 	case w.repo.Up.Tier == nil:
 		return false
 	case at.Place == repository.Shared:
-		return true // the blob is not here, so it is Shared because the tier has it
+		return true // a blob that is not here is Shared only if the tier has it
 	case at.Place == repository.Visible:
 		return repository.Foresight{Repo: w.repo, Named: named}.InTier(w.ctx, d)
 	}

@@ -128,7 +128,7 @@ func (w *walk) total() {
 	}
 }
 
-// tag describes the fact about a tag, by the outlook for a pull.
+// tag describes the state of a tag, as the outlook for a pull has it.
 func (w *walk) tag(o pull.Outlook) *api.ExplainedTag {
 	t, policy := &api.ExplainedTag{State: stateOf(o)}, w.repo.Up.Tags
 	if w.local {
@@ -172,8 +172,8 @@ func stateOf(o pull.Outlook) api.Freshness {
 	return api.TagExpired
 }
 
-// admission returns what the breaker of the upstream would do with a question. held says that dray
-// has an older answer.
+// admission returns what the upstream's breaker would do with a question. held says that dray has
+// an older answer.
 func (w *walk) admission(held bool) upstream.Admission {
 	if w.local {
 		return upstream.Admission{}
@@ -308,7 +308,6 @@ func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 	return nil
 }
 
-// blob adds a blob.
 func (w *walk) blob(man *oci.Manifest, c oci.Child, named bool) {
 	part := api.ExplainedPart{Kind: "layer", Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Where: []string{}}
 	if man.Config != nil && man.Config.Digest == c.Digest {

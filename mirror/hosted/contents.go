@@ -63,8 +63,8 @@ func newRepo(name string) *repo {
 }
 
 // tryTake adds a use of a digest. The parameter release becomes the release function of the
-// digest's hold. If the hold had a release function before, tryTake returns this function as old,
-// and the caller has to call it, because it may be for a file that the cache has replaced. If the
+// digest's hold. If the hold had a release function before, tryTake returns this function as old.
+// The caller has to call it, because it may be for a file that the cache has replaced. If the
 // digest does not fit into the quota, tryTake adds no use and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()

@@ -136,8 +136,8 @@ type group struct {
 }
 
 // unusedTags divides the tags of a repository in three. gone has the tags that were not used within
-// the time Unused of their rule. Of the other tags, stay has the manifests of those whose rule sets
-// no Keep. counted has the names of the remaining tags, by group: Keep decides about these tags.
+// the time Unused of their rule. stay has the manifests of the other tags whose rule sets no Keep.
+// counted has the names of the remaining tags by group: Keep decides about these tags.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -202,8 +202,8 @@ func (s *Store) retire(r *repo) {
 // usesEvery is the shortest time between two writes of a repository's file that only record uses.
 const usesEvery = time.Hour
 
-// writeUses writes the file of each repository that was used since its file was last written,
-// unless that write was less than age ago.
+// writeUses writes the file of each repository that was used after its file was last written, if
+// that write was at least age ago.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 	for _, r := range s.contents.all() {
 		if !s.contents.unwritten(r, age) {

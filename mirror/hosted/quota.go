@@ -59,9 +59,9 @@ func (c *contents) victims(now time.Time) []candidate {
 }
 
 // candidates lists the manifests that may be dropped by themselves, the least recently used first.
-// These are all tagged manifests, and each untagged one that no index names and whose subject is
-// not here. An untagged manifest that was pushed within Grace may still wait for its index, and is
-// left out.
+// These are all tagged manifests, and each untagged manifest that no index names and whose subject
+// the repository does not have. An untagged manifest that was pushed within Grace may still wait
+// for its index, and is left out.
 func (c *contents) candidates(now time.Time) (all []candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)

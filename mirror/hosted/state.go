@@ -32,7 +32,7 @@ type manifest struct {
 // refs are the references of a manifest to other content.
 type refs struct {
 	blobs        []oci.Descriptor // blobs that the repository must have
-	foreign      []digest.Digest  // the foreign layers among blobs, which a client pushed although it need not
+	foreign      []digest.Digest  // the foreign layers among blobs; a client has pushed them
 	manifests    []digest.Digest
 	subject      digest.Digest
 	artifactType string

@@ -1,8 +1,8 @@
-// Package ledger stores the counts that metrics reach on each day, so that the counts outlive the
-// process.
+// Package ledger stores daily counts from the metrics, so that the counts outlive the process.
 //
 // Invariants:
-//   - The ledger adds the growth of each counter. A counter that has become less began again.
+//   - The ledger adds the growth of each counter. If a counter has become less, it was reset to 0,
+//     and its whole value counts as growth.
 //   - Each day has a file. If dray cannot read or write it, only that day's counts are lost. Only
 //     reports need the counts.
 //   - There are at most [MaxDays] files. Each has one entry for each upstream.

@@ -60,7 +60,7 @@ type Ledger struct {
 }
 
 // Open reads the files. It skips a file that it cannot read, and removes a file that is not valid
-// JSON. It logs both.
+// JSON. It logs both cases.
 func Open(o Options) *Ledger {
 	o.Interval, o.Logger = cmp.Or(o.Interval, 5*time.Minute), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	l := &Ledger{o: o, opened: time.Now().UTC(), seen: counted{history.Meter[series]{}}, days: map[string]savings.Usage{}, unsaved: map[string]bool{}}
@@ -101,7 +101,7 @@ func read(name string) (day savings.Usage, err error) {
 
 // Run counts and saves whenever the time of day is a multiple of Interval, and once more when ctx
 // ends. It then returns nil. The listeners should be stopped before ctx ends, so that the last
-// count includes all their answers.
+// count includes their answers.
 func (l *Ledger) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -140,7 +140,7 @@ func (l *Ledger) count(now time.Time) error {
 	return err
 }
 
-// enter adds an increase to the day on which now is.
+// enter adds an increase to the day that contains the time now.
 func (l *Ledger) enter(now time.Time, increase savings.Usage) {
 	date := now.Format(dateFormat)
 	increase.From, increase.To = now.Truncate(24*time.Hour), now

@@ -1,10 +1,10 @@
 // Package pipeline checks images before they are forwarded to an upstream.
 //
 // A [Pipeline] is a list of stages, each with the mode that the operator gave it. There are three
-// kinds of stage. A [NameStage] decides by names. When an upload starts, it checks the repository.
-// When the manifest arrives, it checks the repository and the tag. A [LayerStage] looks at the
-// files of a layer, usually while the client still sends the layer. An [ImageStage] judges the
-// whole image when its manifest arrives. A stage may be of several kinds.
+// kinds of stage. A [NameStage] checks the repository when an upload starts, and the repository and
+// the tag when the manifest arrives. A [LayerStage] looks at the files of a layer, usually while
+// the client still sends the layer. An [ImageStage] judges the whole image when its manifest
+// arrives. A stage may be of several kinds.
 //
 // Invariants:
 //   - A stage cannot change the image: it gets values and returns findings.
@@ -13,7 +13,8 @@
 //   - The results for a layer are remembered under the layer's digest and the stage's revision. A
 //     layer whose results are remembered is not scanned again. New rules change the revision, so
 //     every layer is scanned anew.
-//   - A stage that panics, fails or exceeds its time limit adds an [Unknown] to the report. The operator's
-//     setting ([OnError]) decides whether an unknown rejects the image. By default, it does.
+//   - A stage that panics, fails or exceeds its time limit adds an [Unknown] to the report. The
+//     operator's setting ([OnError]) decides whether an unknown rejects the image. By default, it
+//     does.
 //   - A report has a bounded size, and contains no secret that a stage found.
 package pipeline

@@ -66,7 +66,7 @@ type Config struct {
 	Size      int64         `json:"size"`
 	// Image is the parsed content of an image's configuration. It is empty for other configurations.
 	v1.Image
-	// Raw is the whole content of the configuration, of any media type.
+	// Raw is the whole content. It is set for every media type.
 	Raw json.RawMessage `json:"-"`
 	// ofImage reports whether a runtime accepts the content as the configuration of an image.
 	ofImage bool
@@ -127,8 +127,7 @@ type Contents interface {
 // size (containers/image, image: iolimits).
 const MaxConfigBytes = 32 << 20
 
-// Bounds of the document of an image. maxStatement and maxPredicate are the bytes of one
-// attestation and of one predicate.
+// Bounds of the document of an image. maxStatement and maxPredicate are in bytes.
 const (
 	maxManifests  = 512
 	maxNesting    = 4
@@ -423,9 +422,9 @@ func kindOf(m *Manifest) string {
 }
 
 // unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
-// the media type of an image, one layer that may be unpacked is enough, because some runtimes
+// the media type of an image, it is enough if one layer may be unpacked, because some runtimes
 // unpack the layers whose media types they know, and skip the other layers. If the configuration
-// has another media type, all layers must be layers that may be unpacked, because the runtimes that
+// has another media type, it must be possible to unpack every layer, because the runtimes that
 // accept such a configuration unpack all layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
@@ -445,8 +444,8 @@ func (l *LayerView) unpacks() bool {
 func (l *LayerView) encrypted() bool { return strings.HasSuffix(l.MediaType, "+encrypted") }
 
 // impliedConfig reports whether Docker accepts a blob of this media type as the configuration of an
-// image, although it is not the media type of such a configuration. Registries used to send
-// configurations with these types (moby, distribution: ImageTypes).
+// image, although the media type does not say so. Registries used to send configurations with these
+// types (moby, distribution: ImageTypes).
 func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }

@@ -62,8 +62,8 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	return p.finish(r, start), nil
 }
 
-// View returns the document of an image, as image stages see it, with the results of the scans of
-// its layers.
+// View returns the document of an image, as image stages see it, with the scan results of its
+// layers.
 func (p *Pipeline) View(ctx context.Context, s Subject, from Contents) (*Image, error) {
 	img, err := assemble(ctx, s, from)
 	if err != nil {
@@ -160,8 +160,8 @@ func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (m
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					// The upstream need not have a foreign layer, so this error is ignored. A foreign layer that
-					// the upstream has is scanned, because clients pull it.
+					// The upstream need not have a foreign layer. If the upstream has the layer, dray scans it,
+					// because clients pull it.
 					s, err = nil, nil
 				}
 				mu.Lock()
@@ -235,8 +235,7 @@ func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	}
 }
 
-// closed reports whether stages cannot look into a layer of an image, and returns the finding that
-// says so.
+// closed reports whether stages cannot look into a layer of an image. If so, it returns a finding.
 func (l *LayerView) closed() (f Finding, closed bool) {
 	switch unread := unreadFormats[l.Format]; {
 	case l.encrypted():

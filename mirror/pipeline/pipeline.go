@@ -20,13 +20,12 @@ type Waiver struct {
 	// Repositories and Path are patterns in which * matches any characters. An empty field matches
 	// everything.
 	Repositories []string
-	// Stage, Rule and Fingerprint are compared with the fields of a finding. An empty field matches
-	// every finding.
+	// Stage, Rule and Fingerprint are values of a finding; empty matches any.
 	Stage, Rule, Fingerprint string
 	Path                     string
 	// Reason is shown in reports.
 	Reason string
-	// Until is the time at which the waiver expires. Zero means that it never expires.
+	// Until is the time at which the waiver expires; zero means never.
 	Until time.Time
 }
 
@@ -144,8 +143,8 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 }
 
 // Metrics count findings and verdicts, and measure the work of stages. Most labels come from the
-// configuration. Webhooks and scanners can also return rules that are not in the configuration. The
-// first maxRuleLabels rules get a label of their own. All further rules are counted as otherRule.
+// configuration. Webhooks and scanners can also return names of rules. The first maxRuleLabels
+// rules get a label of their own. All further rules are counted as otherRule.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec
@@ -211,8 +210,8 @@ func (m *Metrics) count(r *Report) {
 type Memory interface {
 	// Recall returns the stored result. The bool is false if there is none.
 	Recall(ctx context.Context, layer digest.Digest, stage, revision string) ([]byte, bool)
-	// Remember stores the result of a stage, which is JSON. The implementation decides how long it
-	// keeps the result.
+	// Remember stores the result of a stage, which is JSON. The Memory decides how long the result is
+	// stored.
 	Remember(ctx context.Context, layer digest.Digest, stage, revision string, answer []byte)
 }
 

@@ -127,8 +127,8 @@ func b2i(b bool) int {
 	return 0
 }
 
-// weight orders findings. It is 2 if a finding rejects the image, 0 if the finding is waived, and 1
-// for all other findings.
+// weight orders findings. It is 2 if a finding rejects the image, 0 if it is waived, and 1
+// otherwise.
 func weight(f Finding) int {
 	switch {
 	case f.Rejects():
@@ -231,7 +231,7 @@ func (r *Report) Message(url string) string {
 	return m.String() + tail
 }
 
-// advices are the distinct advices for the findings that reject the image.
+// advices are the distinct advices about the findings.
 type advices []advice
 
 // advice is the text that tells people how to fix the findings of some rules.
@@ -280,8 +280,7 @@ func (m *message) add(line string) {
 const forRest = len("\nand 1234567 more")
 
 // list appends as many lines as fit. If some lines do not fit, or the parameter more is not 0, list
-// appends a line with the sum of more and the number of lines that do not fit. The first line is
-// cut if it is too long.
+// appends a line that counts both together. The first line is cut if it is too long.
 func (m *message) list(lines []string, more int) {
 	for i, l := range lines {
 		room := m.left - len("\n")
@@ -307,7 +306,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// line returns the finding as a line of a message, without advice.
+// line returns the line for a finding, without advice.
 func (f Finding) line() string {
 	l := "- [" + f.Stage + "/" + f.Rule + "] "
 	if at := f.Where.String(); at != "" {

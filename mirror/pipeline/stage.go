@@ -21,7 +21,7 @@ type Stage interface {
 }
 
 // Revision makes a stage's revision from its version and its configuration, which must be encodable
-// as JSON and hold no secrets.
+// as JSON and contain no secrets.
 func Revision(version int, configuration any) string {
 	text, err := json.Marshal(configuration)
 	if err != nil {
@@ -30,21 +30,21 @@ func Revision(version int, configuration any) string {
 	return Fingerprint(string(rune('0'+version)), string(text))
 }
 
-// Name describes the target of a push and the client that pushes. It is the input of name stages.
+// Name describes the target of a push and the client that pushes. Name stages check it.
 type Name struct {
 	Upstream, Repository string
 	// Tag is empty for a push by digest, and at the start of an upload, when the tag is not known yet.
 	Tag string
 	// Digest is the digest of the manifest; empty at the start of an upload.
 	Digest digest.Digest
-	// User is the name of the client that pushes. It is empty if the client is anonymous.
+	// User is the name of the client that pushes; empty for an anonymous client.
 	User string
 	// Current returns the digest that the tag has at the upstream, or will have when all acknowledged
 	// pushes have been forwarded. It returns "" if there is no such tag. Current may be nil.
 	Current func(context.Context) (digest.Digest, error)
 }
 
-// NameStage decides by names. CheckName is called at the start of each upload, with the repository
+// NameStage checks names. CheckName is called at the start of each upload, with the repository
 // alone, and again when the manifest arrives.
 type NameStage interface {
 	Stage
@@ -54,8 +54,8 @@ type NameStage interface {
 // Layer describes a layer that is about to be walked.
 type Layer struct {
 	Upstream, Repository string
-	// Digest is the digest that the client announced. It is empty if the client sends the digest only
-	// at the end of the upload.
+	// Digest is the digest that the client announced; empty if the client sends it only at the end of
+	// the upload.
 	Digest digest.Digest
 }
 
@@ -67,16 +67,15 @@ type LayerStage interface {
 	Open(ctx context.Context, l Layer) (Visitor, error)
 }
 
-// Visitor watches one walk over a layer. If a method returns an error, the walk calls no method but
-// Close after it, and the stage has no result for the layer.
+// Visitor watches one walk over a layer. After a method has returned an error, the walk calls only
+// Close, and the stage has no result for the layer.
 type Visitor interface {
 	// Begin is called with the next entry, and reports whether the visitor wants the content of the
 	// entry.
 	Begin(e *Entry) (wanted bool, err error)
 	// Data is called with the content, piece by piece. p is valid during the call only.
 	Data(p []byte) error
-	// End is called after the content of an entry that the visitor wanted. For an empty entry, neither
-	// Data nor End is called.
+	// End is called after the content of an entry, unless the content was empty or not wanted.
 	End() error
 	// Close is called once, at the end of the walk. complete reports whether the walk reached the
 	// layer's end without an error of the visitor. If complete is false, the result is not used.
@@ -117,7 +116,7 @@ type LayerResult struct {
 	More int `json:"more,omitempty"`
 }
 
-// Bounds of the result of a stage for one layer. MaxFacts is in bytes.
+// Bounds of a stage's result for one layer. MaxFacts is in bytes.
 const (
 	MaxFacts         = 64 << 10
 	MaxLayerFindings = 50

@@ -26,7 +26,7 @@ type Limits struct {
 	// MaxRatio bounds the ratio of uncompressed to stored bytes; 0 means 200. It is checked only
 	// beyond 64 MiB of uncompressed bytes.
 	MaxRatio int
-	// MaxEntries bounds the entries of an archive; 0 means 1,000,000.
+	// MaxEntries bounds the number of entries of an archive; 0 means 1,000,000.
 	MaxEntries int
 	// MaxDepth bounds how deep directories are nested; 0 means 128.
 	MaxDepth int
@@ -158,8 +158,7 @@ func (g *archiveReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check returns an error if n uncompressed bytes exceed a limit. at is the path that the error
-// names.
+// check returns an error, which names the path at, if n uncompressed bytes exceed a limit.
 func (g *archiveReader) check(n int64, at string) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", at, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
@@ -316,7 +315,7 @@ func isTar(b *bufio.Reader) (bool, error) {
 		return true, nil
 	}
 	_, err = tar.NewReader(bytes.NewReader(block)).Next()
-	// With these errors, the header is valid: only the entry's content is missing, or the path is
+	// With these errors, the header is valid, too: the entry's content is missing, or its path is
 	// insecure.
 	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath), nil
 }
@@ -339,7 +338,7 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 			return err
 		}
 		w.at = e.Path
-		if w.logical += max(0, h.Size); w.logical > g.n { // the file is sparse, or its content is not read yet
+		if w.logical += max(0, h.Size); w.logical > g.n { // the file is sparse, or was not read yet
 			if err := g.checkLogical(w.logical, e.Path, h); err != nil {
 				return err
 			}
@@ -452,7 +451,7 @@ func (s *participant) do(call func() error) {
 	s.err = err
 }
 
-// recovered returns the error of call, or an error for a panic of call.
+// recovered makes a call and returns its error. A panic becomes an error, too.
 func recovered(call func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -497,7 +496,7 @@ type Scanned struct {
 	errs    map[string]error
 }
 
-// Complete reports whether another walk of the layer would add nothing.
+// Complete reports whether another walk of the layer would find nothing new.
 func (s *Scanned) Complete() bool {
 	for _, err := range s.errs {
 		if !errors.Is(err, errUnread) {

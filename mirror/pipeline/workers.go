@@ -10,27 +10,27 @@ import (
 )
 
 // Workers bound the number of layers that are scanned at a time. A layer that waits for bytes of
-// its client does not count, so slow clients do not delay the layers of others.
+// its client does not count, so slow clients do not delay the layers of other clients.
 type Workers struct {
 	slots chan struct{}
 	// windows bounds the number of decoders with a large window; see wide.
 	windows chan struct{}
 }
 
-// NewWorkers returns Workers that allow n layers at a time. If n is less than 1, they allow one.
+// NewWorkers returns Workers that allow n layers at a time, and at least 1.
 func NewWorkers(n int) *Workers {
 	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
 }
 
 // smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see wide.
-// Tools that make layers use a window of at most 8 MiB by default, and of 32 MiB at the highest
-// level of compression.
+// Tools that make layers use windows of at most 8 MiB by default, and 32 MiB at their highest
+// level.
 const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
-// because a window stays in memory until the client has sent its layer, which takes long if the
-// client is slow. While wide waits, it gives up the slot that the layer has in w.slots, so that
-// other layers are scanned. The caller must call release after it has used the decoder.
+// because a window stays in memory until the client, which may be slow, has sent its layer. While
+// wide waits, it gives up the slot that the layer has in w.slots, so that other layers are scanned.
+// The caller must call release after it has used the decoder.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots
 	defer func() { w.slots <- struct{}{} }()

@@ -10,8 +10,11 @@
 //     may be forwarded more than once. A push that its registry refuses for good stays in the queue
 //     as failed.
 //   - Pushes to one repository are forwarded in the order in which they were accepted. So an index
-//     is forwarded after its children, and a tag finally points to the image that was pushed last. A
-//     failed push is visible to operators and does not block later pushes.
-//   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is bounded, too.
-//   - After a failed write, the journal is rewritten from memory before any further record. So no record follows a torn record. If the journal records that a push is done, it also records this for every push that was done earlier.
+//     is forwarded after its children, and a tag finally points to the image that was pushed last.
+//     A failed push is visible to operators and does not block later pushes.
+//   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is
+//     bounded, too.
+//   - After a failed write, the journal is rewritten from memory before any further record. So no
+//     record follows a torn record. If the journal records that a push is done, it also records
+//     this for every push that was done earlier.
 package queue

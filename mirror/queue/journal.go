@@ -42,7 +42,7 @@ const (
 	opVersion op = "journal"
 	opPush    op = "push"   // the push in Entry was accepted
 	opDone    op = "done"   // the push with this ID was forwarded or withdrawn
-	opFailed  op = "failed" // the registry refused the push with this ID; Error and Attempts describe the last attempt
+	opFailed  op = "failed" // the registry refused the push with this ID; Attempts is the number of attempts
 	opRetry   op = "retry"  // the failed push with this ID waits again
 )
 
@@ -70,7 +70,7 @@ var errVersion = errors.New("a later version of dray wrote the journal")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// line encodes a record as a line of the journal, including the line break.
+// line encodes a record as a line, including the line break.
 func (r record) line() ([]byte, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -301,8 +301,8 @@ func (j *journal) rewrite(p contents) error {
 	return nil
 }
 
-// keepDamaged gives the damaged file a second name. The damaged file keeps its first name until the
-// new file is renamed to this name, so a crash in between loses nothing.
+// keepDamaged gives the damaged file a second name. The first name stays until the new file is
+// renamed to it, so a crash in between loses nothing.
 func (j *journal) keepDamaged() error {
 	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

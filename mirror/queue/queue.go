@@ -119,8 +119,8 @@ type Queue struct {
 }
 
 // Open reads the journal and holds the blobs of its entries again. It starts no goroutine. Open
-// returns an error if a later version of dray wrote the journal. It returns no error if the disk is
-// full: Run then forwards the entries, and rewrites the journal as soon as the disk has space.
+// returns an error if a later version of dray wrote the journal. A full disk is no error: Run then
+// forwards the entries, and rewrites the journal as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
 	opts.Parallel = cmp.Or(opts.Parallel, 4)

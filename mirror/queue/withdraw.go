@@ -15,10 +15,10 @@ type Withdrawal struct {
 }
 
 // Withdraw takes out those pushes to a repository, failed ones included, for which the function
-// "which" returns true. After Withdraw has returned without an error, the journal does not list
-// these pushes, look-ups by reference do not find them, and they are not forwarded. Withdraw waits
-// for an attempt under way, but interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx
-// ends during an attempt, the cause of ctx if ctx ends at another time, or an error of the disk.
+// "which" returns true. Once Withdraw has succeeded, the journal does not list these pushes,
+// look-ups by reference do not find them, and they are not forwarded. Withdraw waits for an attempt
+// under way, but interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an
+// attempt, the cause of ctx if ctx ends at another time, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
@@ -44,9 +44,8 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 	}
 }
 
-// grace is how long an attempt under way may continue before it is interrupted. If an attempt was
-// interrupted at once, a manifest that it is sending might reach the registry after the
-// interruption.
+// grace is how long an attempt under way may continue before it is interrupted. Without this time,
+// a manifest that is being sent might reach the registry after the interruption.
 const grace = 300 * time.Millisecond
 
 // withdraw makes one try of takeOut. If one of the entries is being forwarded, it changes nothing

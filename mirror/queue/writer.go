@@ -12,8 +12,8 @@ import (
 const repairEvery = 5 * time.Second
 
 // writer lets one goroutine at a time write to the journal. It also records whether the journal is
-// behind the queue's index, which is in memory. The caller of a method must hold the lock. The
-// methods lock, failure, repair and close are called without the lock.
+// behind the queue's index, which is in memory. The caller of a method must hold the lock, except
+// for lock, failure, repair and close.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
@@ -77,8 +77,7 @@ func (w *writer) note(err error) {
 	w.staleErr = err
 }
 
-// failure returns the error for which the journal is behind the index, or nil if the journal is up
-// to date.
+// failure returns why the journal is behind the index, or nil if the journal is up to date.
 func (w *writer) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -34,8 +34,7 @@ const (
 
 // Config holds the requirements.
 type Config struct {
-	// If Provenance is set, every image must have provenance. If SBOM is set, every image must have an
-	// SBOM.
+	// Provenance requires every image to have provenance, and SBOM requires an SBOM.
 	Provenance, SBOM bool
 	// Builders and Sources are patterns in which * matches any characters. Each builder that the
 	// provenance names must match one of Builders, and each source repository one of Sources. An empty

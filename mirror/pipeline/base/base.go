@@ -65,8 +65,8 @@ type Config struct {
 	// Unknown lets images pass although their base is not known.
 	Unknown bool
 	// Scratch is the maximum number of layers of an image without a known base. It lets images FROM
-	// scratch pass, which differ from images with an unknown base only in their number of layers. If
-	// Scratch is 0 and Unknown is not set, no image without a known base passes.
+	// scratch pass: only their number of layers distinguishes them from images with an unknown base. 0
+	// lets none of these images pass.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must match
 	// one of them. Allowed does not apply to materials, because builds also use images that are no
@@ -140,9 +140,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, nil
 }
 
-// checkBase judges the base: the known image with the most layers, all of which are the first
-// layers of this image. Known images with fewer layers do not count, because they may be bases of
-// the base.
+// checkBase judges the base: the largest known image whose layers are the first layers of this
+// image. Smaller known images do not count, because they may be bases of that base.
 func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if i := mismatch(m, ids); i >= 0 {
@@ -185,9 +184,9 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}}, nil
 }
 
-// longest returns the names of the known image with the most layers, all of which are the first of
-// ids. A known image that has all of ids and is at the upstream of the push is no base: it is this
-// image, from an earlier push.
+// longest returns the names of the largest known image whose layers are the first of ids. A known
+// image that has all of ids and is at the upstream of the push is no base: it is this image, from
+// an earlier push.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])
@@ -219,8 +218,8 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 // mismatch returns the index of the first layer for which the manifest and the configuration
 // disagree, or -1. They disagree if only one of them has a layer with this index. They also
 // disagree if the checks read the layer and found another diffID, or did not read it to its end.
-// Without this check, the configuration of an image could claim the layers of an allowed base,
-// because some clients unpack the image although its layers are others.
+// Without this check, a configuration could claim the layers of an allowed base, and some clients
+// would still unpack the image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {

@@ -1,8 +1,8 @@
 // Package clamd scans the files of a layer with a ClamAV daemon.
 //
-// Files are sent one by one, as the walk reaches them. If a whole layer was sent as one stream,
-// clamd would scan it only up to its StreamMaxLength, and would report nothing useful about the
-// rest. There is one connection for each layer.
+// Files are sent one by one, as the walk reaches them. If dray sent a layer as one stream, clamd
+// would scan it only up to StreamMaxLength, and report nothing useful about the rest. There is one
+// connection for each layer.
 //
 // The package uses these parts of the protocol in clamd(8): z-commands, IDSESSION and INSTREAM.
 package clamd

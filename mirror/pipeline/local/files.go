@@ -121,7 +121,7 @@ func unpacked(file *os.File) (*os.File, error) {
 	return plain, nil
 }
 
-// extent is the offset and the length, in bytes, of the content of a file in an archive.
+// extent is the offset and length in bytes of a file's content in an archive.
 type extent struct{ at, size int64 }
 
 // maxEntries bounds the number of entries of an archive, including links.

@@ -42,8 +42,8 @@ func (f *Files) readSaved() error {
 }
 
 // savedRoot makes a manifest for the image that name selects, because the old format of docker save
-// stores none. The digest of the new manifest is not the digest that the image gets in a registry,
-// because docker push compresses the layers and so makes another manifest.
+// stores none. docker push would make a manifest with another digest, because it compresses the
+// layers.
 func (f *Files) savedRoot(name string) (*oci.Manifest, error) {
 	var all [][]string
 	for _, image := range f.saved {

@@ -16,8 +16,7 @@ import (
 // Name of the stage.
 const Name = "metadata"
 
-// version is increased when a change of the code changes which images pass with the same
-// configuration.
+// version is increased with every change of the code that affects which images pass.
 const version = 2
 
 // Values of Requirement.In: where the value may be.
@@ -101,7 +100,7 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 }
 
 // problem describes how an image fails requirement i. It returns "" if the image has a valid value,
-// or may still get one from its index.
+// or may get one from its index.
 func (s *Stage) problem(img *pipeline.Image, m *pipeline.Manifest, i int) string {
 	r := s.config.Required[i]
 	values := valuesOf(img, m, r)

@@ -1,6 +1,6 @@
-// Package names decides by the repository and the tag of a push. When an upload starts, it checks
-// the repository. When the manifest arrives, it also checks the tag, and whether the push may move
-// the tag.
+// Package names checks the repository and the tag of a push. When an upload starts, it checks the
+// repository. When the manifest arrives, it also checks the tag, and whether the push may move the
+// tag.
 package names
 
 import (
@@ -19,8 +19,7 @@ import (
 // Name of the stage.
 const Name = "names"
 
-// version is increased when a change of the code changes which names pass with the same
-// configuration.
+// version is increased with every change of the code that affects which names pass.
 const version = 2
 
 // Config holds the allowed names. In patterns of tags, * matches any characters. A regular

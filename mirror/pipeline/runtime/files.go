@@ -59,7 +59,7 @@ const (
 	maxLog    = 44 << 10 // encoded as JSON, the log is shorter than pipeline.MaxFacts
 	maxPlain  = 2 << 20  // the paths of plain files and directories in memory
 	maxMarks  = 4 << 20  // the other texts in memory
-	maxRead   = 16 << 20 // the part of an uncompressed log that is read
+	maxRead   = 16 << 20 // the bytes of an uncompressed log that are read
 )
 
 const passwdPath = "etc/passwd"
@@ -199,8 +199,8 @@ func (v *visitor) write(p string, n *node) {
 	}
 }
 
-// class returns the class of the record of a node. A node that is named etc or passwd counts as a
-// mark, because it may take the place of /etc/passwd, or of its directory.
+// class returns the class of the record of a node. A node that is named etc or passwd belongs to
+// classMark, because it may replace /etc or /etc/passwd.
 func (n *node) class(p string) class {
 	base := path.Base(p)
 	switch {
@@ -354,7 +354,7 @@ func compress(records []record) ([]byte, error) {
 
 var errBadFacts = errors.New("what is remembered of a layer cannot be read")
 
-// records decodes the log. The field class of the records is not set.
+// records decodes the log. The records have no class.
 func (f facts) records() ([]record, error) {
 	r := bufio.NewReader(io.LimitReader(flate.NewReader(bytes.NewReader(f.Log)), maxRead))
 	var out []record
@@ -401,7 +401,7 @@ func (fs *rootFS) apply(f facts, layer int) error {
 	lost := fs.dropped <= classLink
 	named := map[string]bool{}
 	for _, r := range records {
-		if r.kind == kindDir { // a directory replaces a link at its path, so entries below the directory do not follow that link
+		if r.kind == kindDir { // a directory replaces a link, so entries below the directory do not follow the link
 			named[r.path] = true
 			fs.unsure = fs.tree.merge(r.path, &node{kind: kindDir, layer: layer}) || fs.unsure
 		}
@@ -445,7 +445,7 @@ func strays(p string, named map[string]bool) bool {
 	return false
 }
 
-// passwd returns the users in /etc/passwd, as parsePasswd does. users is empty if there is no such
+// passwd returns the users in /etc/passwd, in the form of parsePasswd; none if there is no such
 // file. known is false if the content of the file is not known.
 func (fs *rootFS) passwd() (users string, known bool) {
 	n, linked := fs.tree.find(passwdPath, false)

@@ -22,8 +22,8 @@ import (
 // Name of the stage.
 const Name = "runtime"
 
-// version is increased when a change of the code changes which images pass with the same
-// configuration, and with every change of the facts about layers.
+// version is increased with every change of the code that affects which images pass, or the facts
+// about layers.
 const version = 2
 
 // Config holds the rules.
@@ -35,8 +35,8 @@ type Config struct {
 	// Harmless has patterns of allowed names.
 	Environment bool
 	Harmless    []string
-	// Ports are the ports that images may expose, such as "8080", "8080/tcp" or "1024-65535". An empty
-	// list allows all.
+	// Ports are the ports that images may expose, such as "8080", "8080/tcp" or "1024-65535"; empty
+	// allows all.
 	Ports []string
 	// SetUID refuses files with the set-user-ID or set-group-ID bit, or with capabilities.
 	// SetUIDAllowed has patterns of the paths of allowed files, without a leading slash.

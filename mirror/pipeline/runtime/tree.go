@@ -143,9 +143,9 @@ func (n *node) each(at string, visit func(p string, n *node)) {
 	}
 }
 
-// merge writes an entry of a layer on top of the lower layers. It returns true if the entry may
-// give /etc/passwd another content in one runtime than in another. For an entry below a link of a
-// lower layer, containerd follows the link, and Docker replaces the link by a directory.
+// merge writes an entry of a layer on top of the lower layers. It returns true if runtimes may
+// disagree on the content of /etc/passwd after the entry. If the entry is below a link of a lower
+// layer, containerd follows the link, and Docker replaces the link by a directory.
 func (t *tree) merge(p string, entry *node) (unsure bool) {
 	dir, name := path.Split(p)
 	parent, linked := t.find(dir, false)

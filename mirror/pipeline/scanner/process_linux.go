@@ -26,7 +26,8 @@ const supervisorName = "dray-exec-supervisor"
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
 const outcomeFD = 3
 
-// How long sweep tries to end the processes of a program, and its pause between two attempts.
+// maxSweep is how long sweep tries to end processes, and sweepGap is its pause between two
+// attempts.
 const (
 	maxSweep = 2 * time.Second
 	sweepGap = 2 * time.Millisecond

@@ -60,7 +60,7 @@ type Config struct {
 	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
 	// MemoryBytes bounds the address space of each process; 0 means no bound. Programs in Go and Java
-	// reserve more addresses than they use.
+	// reserve more address space than they use.
 	MemoryBytes int64
 	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
@@ -166,8 +166,8 @@ func (s *Stage) Name() string {
 }
 
 // Revision implements pipeline.Stage. It depends only on the name of the program and on the exit
-// code that means findings. Reports show the revision, and with a hash of arguments or variables,
-// an attacker could check guesses of the secrets in them.
+// code that means findings. Reports show the revision, and a hash of arguments or variables would
+// help attackers to guess the secrets in them.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config.Command[0], s.config.Refuses})
 }

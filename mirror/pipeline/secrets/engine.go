@@ -3,8 +3,11 @@
 // Other rules recognise files by their paths.
 //
 // Invariants:
-//   - A finding never contains the secret. It contains a fingerprint, by which operators recognise and waive the finding.
-//   - The cost is one table look-up for each byte, whatever the number of rules. A literal is compared only where three consecutive bytes may be part of the literal. Where the literal is found, its rule checks the bytes around it, at most [maxSecret] on each side.
+//   - A finding never contains the secret. It contains a fingerprint, by which operators recognise
+//     and waive the finding.
+//   - The cost is one table look-up for each byte, whatever the number of rules. A literal is
+//     compared only where three consecutive bytes may be part of the literal. Where the literal is
+//     found, its rule checks the bytes around it, at most [maxSecret] on each side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
 
@@ -238,8 +241,8 @@ func entropy(p []byte) int {
 	for _, c := range p {
 		counts[c]++
 	}
-	// The sum of n*log2(n), in fixed point: exact enough to tell words from keys, and equal on all
-	// machines.
+	// The sum of n*log2(n), in fixed point: exact enough to distinguish words from keys, and equal on
+	// all machines.
 	var sum int
 	for _, n := range counts {
 		if n > 0 {

@@ -23,8 +23,8 @@ type Config struct {
 	MaxFileBytes int64
 }
 
-// Stage looks for credentials in layers, configurations and manifests. It also finds a secret that
-// a later layer deletes, because clients download each layer.
+// Stage looks for credentials in layers, configurations and manifests. It also reports a secret
+// that a later layer deletes, because clients download each layer.
 type Stage struct {
 	config Config
 	engine *Engine

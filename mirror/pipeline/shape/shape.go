@@ -16,8 +16,7 @@ import (
 // Name is the name of the stage.
 const Name = "shape"
 
-// version is increased when a change of the code changes which images pass with the same
-// configuration.
+// version is increased with every change of the code that affects which images pass.
 const version = 1
 
 // Config holds the bounds of images. Zero means no bound.
@@ -32,8 +31,7 @@ type Config struct {
 	// MaxManifestBytes bounds one manifest or index.
 	MaxManifestBytes int64
 	// Required are platforms that an image must have, such as "linux/arm64". For "linux/arm", an image
-	// of any variant is enough. A manifest that waits for its index need not have the required
-	// platforms.
+	// of any variant is enough. A manifest that waits for its index need not have them.
 	Required []string
 	// Platforms are the platforms that images may have. An empty list allows all.
 	Platforms []string

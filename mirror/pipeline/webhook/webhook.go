@@ -1,9 +1,9 @@
 // Package webhook asks a service of the operator to judge an image.
 //
 // The service gets the image as a JSON document, [pipeline.Image], in one POST request. CEL rules
-// see the same document. The service answers whether the image is allowed, and why not. Requests
-// and answers have one of two forms. [Review] is modelled after the admission reviews of
-// Kubernetes. [OPA] is the form of Open Policy Agent's data API.
+// see the same document. The answer says whether the image is allowed. If it is not, the answer may
+// give reasons. Requests and answers have one of two forms. [Review] is modelled after the
+// admission reviews of Kubernetes. [OPA] is the form of Open Policy Agent's data API.
 package webhook
 
 import (
@@ -24,7 +24,7 @@ import (
 // Name of the stage. A webhook with a name of its own is called "webhook/NAME".
 const Name = "webhook"
 
-// version goes up with every change of the request.
+// version is increased with every change of the request.
 const version = 1
 
 // maxAnswer is the maximum length of an answer in bytes.
@@ -48,7 +48,7 @@ type Config struct {
 	Name string
 	// Service is the service to which images are posted.
 	Service `json:"-"`
-	// Form is the form of requests and answers. If Form is empty, Review is used.
+	// Form is the form of requests and answers. Empty means Review.
 	Form Form
 	// Timeout bounds the time of one request. 0 means 5 s.
 	Timeout time.Duration
@@ -101,8 +101,8 @@ func (s *Stage) Name() string {
 }
 
 // Revision implements pipeline.Stage. It depends on the host in the service's URL, but not on the
-// whole URL. Reports show the revision, and with a hash of the whole URL, an attacker could check
-// guesses of a token in the URL.
+// whole URL. Reports show the revision, and a hash of the whole URL would help attackers to guess a
+// token in the URL.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, []any{s.config, s.config.Host()})
 }
@@ -119,8 +119,7 @@ type request struct {
 	Image *pipeline.Image `json:"image"`
 }
 
-// answer is an answer of either form: Response is set in the form Review, and Result in the form
-// OPA.
+// answer is an answer of either form: Review sets Response, and OPA sets Result.
 type answer struct {
 	Response *judgement `json:"response"`
 	Result   *judgement `json:"result"`
@@ -233,8 +232,8 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 // RuleRefused is the rule of a refusal for which the service names no rule.
 const RuleRefused = "refused"
 
-// findings returns at least one finding if the image is not allowed. If the image is allowed,
-// findings returns nil, whatever findings the service sent.
+// findings returns at least one finding if the image is not allowed. If it is allowed, findings
+// ignores the service's findings and returns nil.
 func (j *judgement) findings() []pipeline.Finding {
 	if *j.Allowed {
 		return nil
