@@ -1,10 +1,11 @@
-// Package ceilings shares what registries allow among the members of a fleet: their ceilings, the
-// pauses that they ask for, and what is left of their quotas of pulls.
+// Package ceilings divides the ceilings of registries among the members of a fleet: the requests
+// per second that a registry allows. Members also tell each other for how long a registry wants
+// them to pause, and how many pulls its quota still allows.
 //
-// Each member may always send at a floor: 5 % of the ceiling, divided by the number of members. It
-// asks nobody for that. While it needs more, it says once a second what it wants of the other 95 %,
-// and gets its share. So all members together stay below the ceiling. The burst of each limiter
-// adds to that: half a second's worth of its rate, or one request.
+// Each member may always send at a floor without asking: 5 % of the ceiling, divided by the number
+// of members. A member that needs more asks a store once a second for a share of the other 95 %. So
+// all members together stay below the ceiling, apart from bursts: each limiter may send a burst of
+// half a second's worth of its rate, or of one request.
 package ceilings
 
 import (
@@ -22,46 +23,48 @@ import (
 )
 
 const (
-	// reserved is the part of a ceiling that is divided without asking.
+	// reserved is the part of a ceiling that members use without asking: the sum of their floors.
 	reserved = 0.05
 	// every is how often a member asks for shares while it needs them.
 	every = time.Second
-	// gather is how long a member waits for further requests of a burst before it reports the first.
+	// gather is how long a member waits for the rest of a burst of requests before it asks for shares.
 	gather = 20 * time.Millisecond
-	// shareTTL is how long the store keeps a share without another question, unless a question may
-	// take longer. Whoever has the share knows by then that the store does not answer.
+	// shareTTL is the least time for which the store keeps a share; see ttl. Before a share expires,
+	// its member notices that the store does not answer.
 	shareTTL = 3 * time.Second
-	// patience is how long the store has to fail before a member raises its rate to an equal part:
-	// until then, others may still use what they got.
+	// patience is how long the store must fail before a member raises its rate to an equal part of the
+	// ceiling. Until then, other members may still use the shares that they got.
 	patience = 2*every + 500*time.Millisecond
 )
 
-// Fleet is what this package needs of the fleet; a [fleet.Fleet] has it.
+// Fleet has the methods of a [fleet.Fleet] that this package calls.
 type Fleet interface {
 	Live() []fleet.Member
 	Send(ctx context.Context, to fleet.Member, r *http.Request) (*http.Response, error)
 }
 
-// Options are the parts of Ceilings.
+// Options configure Ceilings.
 type Options struct {
 	// Self is the ID of this member.
 	Self   string
 	Fleet  Fleet
 	Shares fleet.Shares
-	// Patience bounds one question to the store of shares; 0 means 300 ms. A longer one than a second
-	// also bounds the time for telling one member of pauses, which is a second otherwise.
+	// Patience bounds one question to the store of shares; 0 means 300 ms. The larger of Patience and
+	// one second bounds the time for telling one member of pauses.
 	Patience time.Duration
 	Logger   *slog.Logger
 }
 
 // Upstream is one registry with ceilings.
 type Upstream struct {
-	// Name is that in the configuration. Identity is the same at all members that have the registry.
+	// Name is the upstream's name in the configuration. Identity is the identity of the registry,
+	// which is the same at all members.
 	Name, Identity string
 	Limiter        *upstream.Limiter
 }
 
-// Ceilings is this member's part. All methods may be called concurrently.
+// Ceilings sets the rates at which this member sends requests to registries. All methods may be
+// called concurrently.
 type Ceilings struct {
 	o     Options
 	m     *metrics
@@ -69,12 +72,12 @@ type Ceilings struct {
 
 	mu        sync.Mutex // guards the fields below; never held while waiting
 	upstreams []Upstream
-	pauses    map[paused]time.Time // that others are to hear of, until when
-	told      map[paused]time.Time // that others have heard of
-	tell      chan struct{}        // has an entry if there are such pauses
+	pauses    map[paused]time.Time // to send to other members, with their ends
+	told      map[paused]time.Time // that need no other message, with their ends
+	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
-	heard   *fleet.Member // the first of those whose quotas were learnt
+	heard   *fleet.Member // the first member of the list whose quotas were last read
 	parts   map[operation]*part
 	asked   time.Time // when shares were last asked for
 	failing time.Time // since when the store fails; zero while it answers
@@ -88,10 +91,10 @@ type part struct {
 	Upstream
 	name   string
 	demand upstream.Demand
-	floor  float64 // without asking
-	equal  float64 // if nobody can be asked
-	share  float64 // beyond the floor
-	set    float64 // at the limiter
+	floor  float64 // the rate without a share
+	equal  float64 // the rate while the store fails
+	share  float64 // the share from the store, beyond the floor
+	set    float64 // the rate that the limiter has
 }
 
 // New returns Ceilings without upstreams.
@@ -137,13 +140,13 @@ func (c *Ceilings) current() []Upstream {
 	return c.upstreams
 }
 
-// floor returns the rate for which a limiter asks nobody.
+// floor returns the rate at which a limiter may send without a share.
 func (c *Ceilings) floor(ceiling float64, identity string) float64 {
 	return reserved * ceiling / c.sharers(identity)
 }
 
-// sharers returns how many limiters have a part of the ceilings of a registry. Other members count
-// as if they had as many limiters for it as this one.
+// sharers returns how many limiters have a part of the ceilings of a registry. It assumes that each
+// other member has as many limiters for the registry as this one.
 func (c *Ceilings) sharers(identity string) float64 {
 	same := 0
 	for _, u := range c.current() {
@@ -180,8 +183,8 @@ func (c *Ceilings) Run(ctx context.Context) error {
 	}
 }
 
-// due returns short, unless shares were asked for within the last second: then the next tick serves
-// the requests that wait.
+// due returns c.short, or nil if this member has asked for shares within the last second. The next
+// tick then serves the requests that wait.
 func (c *Ceilings) due() <-chan struct{} {
 	if time.Since(c.asked) < every {
 		return nil
@@ -189,7 +192,8 @@ func (c *Ceilings) due() <-chan struct{} {
 	return c.short
 }
 
-// step asks for shares if this member needs some, or has some. It sets the rates of the limiters.
+// step asks the store for shares if this member needs or has any. It sets the rates of the
+// limiters.
 func (c *Ceilings) step(ctx context.Context) {
 	c.look()
 	var wants []fleet.Need
@@ -245,7 +249,7 @@ func (c *Ceilings) look() {
 	}
 }
 
-// answered takes the answer of the store.
+// answered records the shares that the store has returned, or its failure.
 func (c *Ceilings) answered(asking []*part, wants []fleet.Need, shares []float64, err error) {
 	if err != nil {
 		c.m.asked.WithLabelValues("failed").Inc()
@@ -265,8 +269,9 @@ func (c *Ceilings) answered(asking []*part, wants []fleet.Need, shares []float64
 	}
 }
 
-// set sets the rate of a limiter. While the store fails, this is an equal part of the ceiling. A
-// member that had less raises its rate only when those that had more have lowered theirs.
+// set sets the rate of a limiter. While the store fails, the rate is an equal part of the ceiling.
+// A member with a higher rate lowers it at once. A member with a lower rate raises it after
+// patience, when the other members have lowered their rates.
 func (c *Ceilings) set(p *part) {
 	rate := p.floor + p.share
 	if !c.failing.IsZero() {
@@ -302,8 +307,8 @@ func (c *Ceilings) giveBack(ctx context.Context) {
 	}
 }
 
-// learnQuotas tells the limiters what registries have stated to other members. It does that once
-// for each time that the members were looked up.
+// learnQuotas gives the limiters the quotas that registries have stated to other members. It does
+// so once for each new list of members.
 func (c *Ceilings) learnQuotas() {
 	live := c.o.Fleet.Live()
 	if &live[0] == c.heard {
@@ -333,8 +338,8 @@ func (c *Ceilings) learnQuotas() {
 
 func seconds(n int64) time.Duration { return time.Duration(min(n, 1<<31)) * time.Second }
 
-// Quota returns what the registry of an upstream has stated to this member, for others to see, or
-// nil.
+// Quota returns the quota that the registry of an upstream has stated to this member, or nil if it
+// has stated none. The other members read it.
 func (c *Ceilings) Quota(name string) *fleet.Quota {
 	for _, u := range c.current() {
 		if u.Name != name {

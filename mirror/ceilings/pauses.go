@@ -12,7 +12,7 @@ import (
 	"dray/cache/fleet"
 )
 
-// Path is the path at members to which pauses are told.
+// Path is the path to which members send pauses by POST.
 const Path = "/pauses"
 
 const (
@@ -22,11 +22,11 @@ const (
 	tellAtOnce = 64
 	// maxTold bounds the size of a message, in bytes.
 	maxTold = 64 << 10
-	// sameEnd is the difference of two ends of a pause that is not worth a message.
+	// sameEnd is the least extension of a pause that is worth another message.
 	sameEnd = 100 * time.Millisecond
 )
 
-// pause is what members tell each other: for how long an operation of a registry pauses.
+// pause is an element of a message: for how long an operation of a registry pauses.
 type pause struct {
 	Identity  string `json:"identity"`
 	Operation string `json:"operation"`
@@ -36,7 +36,7 @@ type pause struct {
 // paused names an operation of a registry.
 type paused struct{ identity, operation string }
 
-// throttled notes that the registry has refused an operation to this member. It returns at once.
+// throttled records that the registry has refused a request of this member. It does not block.
 func (c *Ceilings) throttled(at paused, pause time.Duration) {
 	until := time.Now().Add(pause)
 	c.mu.Lock()
@@ -49,7 +49,7 @@ func (c *Ceilings) throttled(at paused, pause time.Duration) {
 	signal(c.tell)
 }
 
-// pending takes the pauses that others are to hear of.
+// pending removes and returns the pauses to send to other members.
 func (c *Ceilings) pending() (all []pause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,8 +67,8 @@ func (c *Ceilings) pending() (all []pause) {
 	return all
 }
 
-// tellOthers tells other members of pauses until ctx ends. A member that does not answer will be
-// refused by the registry itself.
+// tellOthers tells other members of pauses until ctx ends. A member that misses the message learns
+// of the pause when the registry refuses its request.
 func (c *Ceilings) tellOthers(ctx context.Context) {
 	for {
 		select {
@@ -82,7 +82,7 @@ func (c *Ceilings) tellOthers(ctx context.Context) {
 		}
 		body, err := json.Marshal(all)
 		if err != nil {
-			continue // never, for texts and numbers
+			continue // cannot happen for texts and numbers
 		}
 		slots := make(chan struct{}, tellAtOnce)
 		var telling sync.WaitGroup
@@ -120,7 +120,7 @@ func (c *Ceilings) tellOne(ctx context.Context, to fleet.Member, body []byte) er
 	return nil
 }
 
-// ServeHTTP takes pauses from other members.
+// ServeHTTP applies the pauses that another member has sent.
 func (c *Ceilings) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var all []pause
 	if r.Method != http.MethodPost || json.NewDecoder(http.MaxBytesReader(w, r.Body, maxTold)).Decode(&all) != nil {

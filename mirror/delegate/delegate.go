@@ -1,12 +1,12 @@
 // Package delegate lets one member of a fleet ask an upstream about a manifest, for all members.
 //
-// The names in the question determine which member asks, so all members choose the same one. It
-// asks as for a client of its own, and records the answer among the facts that members share. The
-// sender of the question finds the answer there.
+// The names in the question determine which member asks, so all members choose the same one. The
+// chosen member asks the upstream as it does for a client of its own, and records the answer in the
+// facts, which all members share. The sender of the question reads these facts.
 //
 // Invariants:
-//   - An answer of a member makes no content visible. For that, the sender reads the facts. It also
-//     checks the digest of the bytes.
+//   - An answer of a member makes no content visible. The sender reads the visibility in the facts.
+//     It also checks the digest of the bytes.
 //   - If a member gives no sign of life, or does not answer in time, the sender asks the upstream
 //     itself. So a member that fails costs time, but it makes no question fail.
 //   - A member never passes on a question that came from another member.
@@ -48,18 +48,18 @@ type Question struct {
 	Repository string   `json:"repository"`
 	Reference  string   `json:"reference"`
 	Accept     []string `json:"accept,omitempty"`
-	// Held is a manifest that the sender has, so that its bytes need not be sent.
+	// Held is the digest of a manifest that the sender has. An answer with this digest has no Data.
 	Held digest.Digest `json:"held,omitempty"`
 	// Background says that no client waits for the answer.
 	Background bool `json:"background,omitempty"`
 }
 
-// Answer is what a member answers to a Question.
+// Answer is the answer of a member to a Question.
 type Answer struct {
 	// Answered says that the upstream has answered, and that the answer is recorded.
 	Answered bool `json:"answered"`
 	// Digest is the digest of the manifest, or empty if the upstream has no such manifest. Data has
-	// its bytes, or is empty if the sender has them.
+	// the bytes of the manifest, or is empty if the sender of the question has them.
 	Digest digest.Digest `json:"digest,omitempty"`
 	Data   []byte        `json:"data,omitempty"`
 }
@@ -73,9 +73,9 @@ type Delegate struct {
 	asked    *prometheus.CounterVec
 }
 
-// New returns the Delegate of a member, or nil if f is nil. It must be called before the fleet
-// serves. The function answer answers the questions of other members. Their Upstream is then the
-// name that this member uses.
+// New returns the Delegate of a member, or nil if f is nil. New must be called before the fleet
+// serves. The function answer answers the questions of other members. The Upstream in these
+// questions is this member's name for the upstream.
 func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question) Answer) *Delegate {
 	if f == nil {
 		return nil
@@ -120,8 +120,8 @@ func (d *Delegate) peers(upstream string) (identity string, self fleet.Member, o
 	return identity, self, others
 }
 
-// chosen returns the member that asks for all members, and the identity of the upstream. self says
-// whether this member is the chosen one.
+// chosen returns the member that asks the upstream for all members, and the identity of the
+// upstream. self says whether this member is the chosen one.
 func (d *Delegate) chosen(q Question) (to fleet.Member, identity string, self bool) {
 	if d == nil {
 		return to, "", true
@@ -141,7 +141,7 @@ func (d *Delegate) Here(q Question) bool {
 }
 
 // Ask passes a question to the member that asks for all members. ok is false if this member has to
-// ask the upstream itself. This member is then the chosen one, or the chosen one has no answer.
+// ask the upstream itself, because it is the chosen member, or the chosen member has no answer.
 func (d *Delegate) Ask(ctx context.Context, q Question) (a Answer, ok bool) {
 	to, identity, self := d.chosen(q)
 	if self {
@@ -271,8 +271,9 @@ func (d *Delegate) named(identity string) (name string, ok bool) {
 	return "", false
 }
 
-// Bytes asks other members for a manifest of an upstream. It returns nil if none of them sends it
-// in time. The bytes have the right digest, but say nothing about who may see the manifest.
+// Bytes asks other members for a manifest of an upstream. It returns nil if none of them sends the
+// manifest in time, or if the manifest has more than most bytes. The bytes have the right digest,
+// but that does not make the manifest visible.
 func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Digest, most int64) []byte {
 	if d == nil {
 		return nil

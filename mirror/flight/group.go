@@ -13,7 +13,7 @@ import (
 // because the caller that started it may leave before its end.
 type Group[K comparable, T any] struct {
 	options Options
-	mu      sync.Mutex // guards calls, and the field waiting of each
+	mu      sync.Mutex // guards calls, and the field waiting of each call
 	calls   map[K]*call[T]
 }
 
@@ -34,8 +34,8 @@ type call[T any] struct {
 	done    chan struct{}
 	value   T
 	err     error
-	// span is that of the caller that started the call. In a trace, the spans of the others get a
-	// link to it.
+	// span is the span of the caller that started the call. The spans of the other callers get a link
+	// to it.
 	span trace.Span
 }
 
@@ -45,7 +45,7 @@ func NewGroup[K comparable, T any](o Options) *Group[K, T] {
 }
 
 // Do returns the result of the call under way for key. If there is none, Do starts fn as the call.
-// If ctx ends before the call, Do returns the cause of that end. If the Tasks are stopped and no
+// If ctx ends before the call ends, Do returns the cause of ctx. If the Tasks are stopped and no
 // call is under way, Do returns [ErrStopped].
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {
 	c, err := g.join(trace.SpanFromContext(ctx), key, fn)
@@ -103,8 +103,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait returns nil once no call is under way whose key the given function accepts. If ctx ends
-// first, Wait returns the cause of its end.
+// Wait waits until no call is under way for a key for which the function returns true. If ctx ends
+// first, Wait returns the cause of ctx.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()

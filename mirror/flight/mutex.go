@@ -18,7 +18,7 @@ type lock struct {
 }
 
 // Lock locks the mutex of key and returns the function that unlocks it. If ctx ends first, Lock
-// returns the cause of its end.
+// returns the cause of ctx.
 func (m *Mutex[K]) Lock(ctx context.Context, key K) (unlock func(), err error) {
 	m.mu.Lock()
 	if m.locks == nil {

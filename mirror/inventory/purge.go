@@ -16,15 +16,15 @@ import (
 	"dray/upstream/oci"
 )
 
-// Selection selects the content to purge: one name, or the repositories that a pattern matches
-// (see Images).
+// Selection selects the content to purge: one name, or the repositories that a pattern matches (see
+// Images).
 type Selection struct {
 	Name    Name
 	Pattern string
-	// Force also purges pinned content and blobs that are being read, whose readers can read on. If
-	// Name is a digest alone, Force purges that blob even if images need it.
+	// Force also purges pinned content, and blobs that are being read. Their readers can read them to
+	// the end. If Name is a digest alone, Force purges that blob even if images need it.
 	Force bool
-	// DryRun changes nothing.
+	// DryRun makes Purge return what it would purge, and change nothing.
 	DryRun bool
 }
 
@@ -137,7 +137,7 @@ func (p imageKey) String() string {
 }
 
 // excludeKept deletes queued, hosted and pinned images from the map leaving, because a purge must
-// keep them. It notes the reasons in p, even for an image of which only a tag is selected.
+// keep them. It records the reasons in p, even for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -242,9 +242,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts extends the map leaving by the manifests that indexes in it refer to. A manifest
-// stays if one of its tags stays, or if an index that stays also refers to it. It also stays if the
-// queue or a pin keeps it.
+// followParts adds to the map leaving the manifests that its indexes refer to. A manifest stays if
+// one of its tags stays, or if an index that stays also refers to it. It also stays if the queue or
+// a pin keeps it.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}
@@ -312,11 +312,11 @@ func (p *plan) blobs(s *snapshot) []child {
 	return out
 }
 
-// forget removes the facts about purged content: what the purged tags mean, the visibility and the
-// referrers of manifests in their repositories, and the presence at the registry. The visibility of
-// layers stays: it is still true, and has no effect without a manifest. The presence is removed
-// because a client that pushes again must not leave out content that dray could no longer send to
-// the registry.
+// forget removes the facts about purged content: the meanings of the purged tags, the visibility
+// and the referrers of the purged manifests, and the presence of the content at the registry. The
+// visibility of layers stays, because it is still true, and has no effect without a manifest. The
+// presence is removed because a client that pushes again must not leave out content that dray could
+// no longer send to the registry.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {

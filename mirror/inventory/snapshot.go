@@ -41,7 +41,7 @@ type snapshot struct {
 	images map[imageKey][]string
 	// hosted are the images of hosted repositories. They are never purged.
 	hosted map[imageKey]bool
-	// queued are the images that are still to be forwarded. They are not purged before that.
+	// queued are the images that are still to be forwarded. They are not purged until then.
 	queued map[imageKey]bool
 	// pinned are the names of pins, by the digests that they keep.
 	pinned map[digest.Digest]string
@@ -234,9 +234,9 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 	return nil
 }
 
-// parts returns a manifest and everything that it is known to refer to, each once and the
-// manifest first. The size of the manifest itself is -1 if it has no node; the other sizes
-// are those in the descriptors.
+// parts returns a manifest first, and then everything that it is known to refer to, each once. The
+// size of the manifest itself is -1 if it has no node; the other sizes are those in the
+// descriptors.
 func (s *snapshot) parts(root digest.Digest) []child {
 	size := int64(-1)
 	if n := s.nodes[root]; n != nil {

@@ -8,8 +8,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// entry is what pulls and pushes have in common. The mutex of the shard guards the fields that are
-// not atomic.
+// entry has the fields that pulls and pushes have in common. The mutex of the shard guards the
+// fields that are not atomic.
 type entry struct {
 	in        *shard
 	id        uint64
@@ -18,7 +18,7 @@ type entry struct {
 	began     time.Time
 	// underWay is the number of requests that have begun and not ended.
 	underWay atomic.Int32
-	// last is the time of the last request, by Table.now.
+	// last is the time of the last request, as read from Table.now.
 	last atomic.Int64
 
 	failures  int
@@ -49,7 +49,7 @@ func (e *entry) end(t *Table) {
 // idleSince reports whether the entry had no request since a time in nanoseconds since 1970.
 func (e *entry) idleSince(at int64) bool { return e.underWay.Load() == 0 && e.last.Load() <= at }
 
-// measure computes the rate from the sum of all bytes now. It is called once a second.
+// measure computes the rate from the sum of all bytes so far. The table calls it once a second.
 func (e *entry) measure(sum int64) {
 	e.seconds++
 	e.perSecond = (sum - e.samples[e.sample]) / min(e.seconds, window)
@@ -57,7 +57,7 @@ func (e *entry) measure(sum int64) {
 	e.sample = (e.sample + 1) % window
 }
 
-// state returns what operators are told.
+// state returns the state of the entry in the operators' API.
 func (e *entry) state() api.LiveState {
 	if e.underWay.Load() > 0 {
 		return api.LiveActive
@@ -65,7 +65,8 @@ func (e *entry) state() api.LiveState {
 	return api.LiveIdle
 }
 
-// common returns what operators are told of any entry. The caller holds the mutex of the shard.
+// common returns the fields that pulls and pushes have in common in the operators' API. The caller
+// holds the mutex of the shard.
 func (o *owned) common(e *entry) api.LiveEntry {
 	c := api.LiveEntry{
 		ID: e.id, Client: o.Addr.String(), User: o.User, Agent: e.agent, Upstream: o.Upstream, Repository: o.Repository, Reference: e.reference,
@@ -78,7 +79,7 @@ func (o *owned) common(e *entry) api.LiveEntry {
 	return c
 }
 
-// text returns a copy of a text with at most maxText bytes. The copy does not keep the header of a
+// text returns a copy of s, cut to maxText bytes. The copy does not keep the whole header of a
 // request in memory.
 func text(s string) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxText)], ""))

@@ -13,10 +13,10 @@ import (
 // Prefetch is the source of bytes whose fetch dray had begun before the client asked for them.
 const Prefetch = "prefetch"
 
-// sources are the sources of bytes, in the words of the header X-Cache, and prefetch.
+// sources are the possible sources of bytes: the values of the header X-Cache, and Prefetch.
 var sources = [...]string{"memory", "disk", "flight", "origin", Prefetch, "member", "bucket", "cache", "stale", "updating", "direct", "other"}
 
-// indexOf returns the index of a source in sources.
+// indexOf returns the index of a source in sources. An unknown source gets the index of "other".
 func indexOf(source string) int {
 	for i, s := range sources {
 		if s == source {
@@ -36,13 +36,13 @@ type Manifest struct {
 	Parse func() *oci.Manifest
 }
 
-// pull is what a client asks for of one image. The first of its manifests is the one that the
-// client named: an index, or the manifest of an image. A pull without manifests has the blobs that
-// belong to no known pull, such as those of clients that fetch parts of a layer when they need
-// them.
+// pull has the manifests and blobs of one image that a client asks for. The first manifest is the
+// one that the client named: an index, or the manifest of an image. A pull without manifests has
+// the blobs that belong to no known pull, such as layers of which a client fetches parts on demand.
 type pull struct {
 	entry
-	// got is set when the client has asked for a manifest or blob by GET. HEAD alone is no pull.
+	// got is set when the client has asked for a manifest or blob by GET. HEAD requests alone are no
+	// pull.
 	got       bool
 	digest    digest.Digest
 	mediaType string
@@ -52,8 +52,8 @@ type pull struct {
 	bytes     [len(sources)]atomic.Int64
 }
 
-// asked is a manifest that the client has asked for, with a bit for each of its layers that the
-// client has asked for, too.
+// asked is a manifest that the client has asked for. A layer's bit is set if the client has asked
+// for the layer, too.
 type asked struct {
 	*shape
 	bits []uint64
@@ -150,8 +150,8 @@ func (s *shard) add(t *Table, key uint64, o *Owner, agent string, m *Manifest, s
 	return p, gone
 }
 
-// name sets the reference of the pull if a request names the first manifest. A tag goes before a
-// digest: some clients ask for the tag by HEAD, and then get the manifest by its digest.
+// name sets the reference of the pull if a request names the first manifest. A tag replaces a
+// digest, because some clients ask for the tag by HEAD, and then get the manifest by its digest.
 func (p *pull) name(id uint64, reference string) {
 	if p.manifests[0].id == id && (p.reference == "" || p.reference == p.digest.String() && reference != p.reference) {
 		p.reference = text(reference)
@@ -195,8 +195,8 @@ func (s *shard) blob(t *Table, key uint64, o *Owner, agent string, id uint64) (p
 	return p, gone
 }
 
-// layers returns how many layers the client has asked for, and of how many. A layer that several
-// manifests name counts once. The caller holds the mutex of the shard.
+// layers returns how many layers the manifests name, and how many the client has asked for. A layer
+// that several manifests name counts once. The caller holds the mutex of the shard.
 func (p *pull) layers() (l api.LiveLayers) {
 	l.Asked = len(p.loose)
 	seen := map[uint64]bool{}
@@ -216,7 +216,7 @@ func (p *pull) layers() (l api.LiveLayers) {
 	return l
 }
 
-// told returns what operators are told of a pull. The caller holds the mutex of the shard.
+// told returns a pull as the operators' API shows it. The caller holds the mutex of the shard.
 func (o *owned) told(p *pull) api.LivePull {
 	out := api.LivePull{LiveEntry: o.common(&p.entry), Digest: p.digest.String(), MediaType: p.mediaType, Layers: p.layers(), Sources: map[string]int64{}}
 	for i := range p.bytes {
@@ -228,8 +228,9 @@ func (o *owned) told(p *pull) api.LivePull {
 	return out
 }
 
-// ended gives back what a pull has used, which is removed from the table. It returns the pull as it
-// ended, or nothing for one of HEAD alone. The caller holds the mutex of the shard.
+// ended releases the shapes of a pull that is removed from the table. It returns the last state of
+// the pull for OnPull, or nothing if the client sent only HEADs. The caller holds the mutex of the
+// shard.
 func (o *owned) ended(t *Table, p *pull) (ended []Ended) {
 	if p.got && t.o.OnPull != nil {
 		ended = []Ended{{o.told(p), p.size}}

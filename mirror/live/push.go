@@ -8,9 +8,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// push is what a client uploads until it has pushed a manifest under a tag. Only the manifest says
-// which image the blobs belong to, so what one client pushes to one repository at the same time is
-// one push.
+// push has the uploads of a client to a repository until the client has pushed a manifest under a
+// tag. Only the manifest says which image the blobs belong to. So concurrent uploads of one client
+// to one repository are one push.
 type push struct {
 	entry
 	digest digest.Digest
@@ -18,13 +18,13 @@ type push struct {
 	tagged bool
 	blobs  int
 	checks api.LiveChecks
-	// received and forwarded are bytes from the client and to the upstream. A blob that is sent again
-	// counts from its beginning.
+	// received counts bytes from the client. forwarded counts bytes to the upstream: if dray sends a
+	// blob again, the bytes of the earlier attempt no longer count.
 	received, forwarded atomic.Int64
 }
 
-// push counts a request that writes, and returns its push. reference is that of a manifest, or
-// empty.
+// push counts a request that writes, and returns its push. reference names the manifest, and is
+// empty if the request writes none.
 func (t *Table) push(o Owner, agent, reference string) *push {
 	key, s := t.shardOf(&o)
 	s.mu.Lock()
@@ -53,7 +53,7 @@ func (s *shard) push(t *Table, key uint64, o *Owner, agent, reference string) (p
 	return p, gone
 }
 
-// tell returns what operators are told of a push. The caller holds the mutex of the shard.
+// tell returns a push as the operators' API shows it. The caller holds the mutex of the shard.
 func (o *owned) tell(p *push) api.LivePush {
 	return api.LivePush{
 		LiveEntry: o.common(&p.entry), Digest: p.digest.String(), Blobs: p.blobs, Checks: p.checks, Pushed: p.tagged,

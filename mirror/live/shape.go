@@ -7,7 +7,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// shape is what a manifest names, as far as a pull needs it. It is immutable but for refs.
+// shape has the children of a manifest that count for a pull. Only refs changes: the number of
+// pulls that use the shape.
 type shape struct {
 	id        uint64
 	manifests []uint64 // of an index
@@ -23,13 +24,13 @@ type layer struct {
 
 // shapes has the shapes of the manifests in the table. Clients that pull the same image share them.
 type shapes struct {
-	mu       sync.Mutex // guards the fields below; taken last
+	mu       sync.Mutex // guards the fields below, and refs; locked after the mutex of a shard
 	byDigest map[uint64]*shape
 	parts    int
 }
 
-// acquire returns the shape of a manifest, which release gives back. parse is called if no pull has
-// the shape already. If the shapes have maxParts, a new one is empty.
+// acquire returns the shape of a manifest. The caller releases it. acquire calls parse only if no
+// pull has the shape yet. A new shape that would exceed maxParts is empty.
 func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
 	s.mu.Lock()
 	if known := s.byDigest[id]; known != nil {
@@ -54,7 +55,7 @@ func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape
 	return made
 }
 
-// release gives back a shape.
+// release ends one use of a shape, and deletes the shape after its last use.
 func (s *shapes) release(m *shape) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +67,8 @@ func (s *shapes) release(m *shape) {
 
 func (s *shape) parts() int { return len(s.layers) + len(s.manifests) + 1 }
 
-// shapeOf returns the shape of a manifest. man is nil for one that cannot be parsed.
+// shapeOf returns the shape of a manifest. man is nil if the manifest cannot be parsed, and the
+// shape is then empty.
 func (t *Table) shapeOf(id uint64, man *oci.Manifest) *shape {
 	s := &shape{id: id}
 	if man == nil {
@@ -100,7 +102,7 @@ func (s *shape) index(id uint64) int {
 	return -1
 }
 
-// names reports whether the manifest is an index that has a manifest.
+// names reports whether the shape is that of an index that names the given manifest.
 func (s *shape) names(manifest uint64) bool {
 	return slices.Contains(s.manifests, manifest)
 }

@@ -36,12 +36,12 @@ func (s *shard) collect(out *api.Live) {
 	}
 }
 
-// maxWatchers bounds the calls of Watch under way. Each holds one of the 32 connections that the
-// admin listener has, which also serves health and metrics.
+// maxWatchers bounds the calls of Watch under way. Each call occupies one of the 32 connections of
+// the admin listener, which also serves health and metrics.
 const maxWatchers = 16
 
-// Watch yields a snapshot at once and then each second, until ctx ends. It yields an error if there
-// are too many who watch.
+// Watch yields a snapshot at once and then each second, until ctx ends. It yields an error if
+// maxWatchers calls are under way already.
 func (t *Table) Watch(ctx context.Context) iter.Seq2[api.Live, error] {
 	return func(yield func(api.Live, error) bool) {
 		if t.watchers.Add(1) > maxWatchers {

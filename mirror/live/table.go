@@ -1,8 +1,8 @@
 // Package live shows the pulls and pushes that are under way. It groups the requests of clients: a
-// pull is what one client asks for of one image, until it has asked for nothing for a while.
+// pull is all requests of one client for one image, until the client has sent none for a while.
 //
-// The request of a client costs one look-up under a lock that few others share, when it begins.
-// From then on its bytes are counted without locks. Memory is bounded, whatever clients do: see
+// When a request begins, it costs one look-up under a lock that few other requests share. After
+// that, the table counts its bytes without locks. Memory is bounded, whatever clients do: see
 // [Table].
 package live
 
@@ -25,15 +25,17 @@ import (
 
 const (
 	shards = 32
-	// perShard bounds the pulls and pushes of a shard, so that the table has at most 2048. Each takes
-	// about 1 KiB, and 6 KiB at most: the constants below bound the texts and the manifests in it.
+	// perShard bounds the pulls and pushes of a shard, so that the table has at most 2048. Each pull
+	// or push takes about 1 KiB, and 6 KiB at most, because the constants below bound its texts and
+	// manifests.
 	perShard = 64
 	// maxText bounds a text in bytes. Tags, names of repositories, and digests are shorter.
 	maxText = 256
-	// maxManifests bounds the manifests of one pull. An index for more platforms is rare, and clients
-	// pull one or two of them.
+	// maxManifests bounds the manifests of one pull. Few indexes name more, and a client pulls one or
+	// two of their manifests.
 	maxManifests = 16
-	// maxLayers bounds the layers of a manifest, and the manifests of an index, that are recognised.
+	// maxLayers bounds the layers of a manifest, and the manifests of an index, that the table
+	// recognises.
 	maxLayers = 512
 	// maxParts bounds the layers and manifests that all images in the table name, 16 bytes each.
 	maxParts = 128 << 10
@@ -42,7 +44,7 @@ const (
 )
 
 // Owner is the client of a request, and the repository that the request is for. Pulls and pushes of
-// different owners are never taken together.
+// different owners are never merged.
 type Owner struct {
 	Addr netip.Addr
 	// User is empty for an anonymous client.
@@ -51,7 +53,7 @@ type Owner struct {
 
 // Options configure [New].
 type Options struct {
-	// Idle is how long a pull or a push goes on after its last request; 0 means a minute.
+	// Idle is how long the table shows a pull or a push after its last request; 0 means a minute.
 	Idle time.Duration
 	// OnPull, if not nil, is called when a pull of an image has ended. It must not block.
 	OnPull func(Ended)
@@ -66,14 +68,13 @@ type Ended struct {
 
 // Table has the pulls and pushes under way. Its methods may be called concurrently, also on a nil
 // Table, which stays empty. It has at most 2048 pulls and pushes, and uses at most 16 MiB of
-// memory.
-// When more clients are active, the entries that were idle longest give way to new ones.
+// memory. When more clients are active, a new entry replaces the entry that was idle longest.
 type Table struct {
 	o    Options
 	seed maphash.Seed
-	// now is the time at the last tick of Run, in nanoseconds since 1970. The time between requests is
-	// only compared with Idle, so it need not be exact, and reading the clock costs as much as the
-	// rest.
+	// now is the time at the last tick of Run, in nanoseconds since 1970. Requests read now and not
+	// the clock, which would double their cost. now need not be exact, because it is only compared
+	// with Idle.
 	now    atomic.Int64
 	ids    atomic.Uint64
 	shards [shards]shard
@@ -87,12 +88,12 @@ type Table struct {
 
 // shard has the pulls and pushes of some owners.
 type shard struct {
-	mu     sync.Mutex // guards the fields below, and those fields of entries that say so
+	mu     sync.Mutex // guards the fields below, and the fields of entries that are not atomic
 	owners map[uint64]*owned
-	n      int // pulls and pushes
+	n      int // number of pulls and pushes
 }
 
-// owned is what an owner has in the table. The newest entries are last.
+// owned has the entries of one owner. The newest entries are last.
 type owned struct {
 	Owner
 	pulls  []*pull
@@ -152,8 +153,7 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// End ends all pulls and pushes that have no request under way, as if they had been idle for long.
-// It is called when dray stops.
+// End ends all pulls and pushes that have no request under way. dray calls it when it stops.
 func (t *Table) End() {
 	for i := range t.shards {
 		t.report(t.shards[i].tick(t, math.MaxInt64))
@@ -169,8 +169,8 @@ func (t *Table) tick(now time.Time) {
 	}
 }
 
-// tick measures the rates of a shard, and removes what was idle since the time before, in
-// nanoseconds since 1970. It returns the pulls that it removed.
+// tick measures the rates of a shard, and removes the entries that were idle since the time before,
+// in nanoseconds since 1970. It returns the pulls that it removed.
 func (s *shard) tick(t *Table, before int64) (ended []Ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,14 +213,14 @@ func (s *shard) keep(pulls []*pull, stays func(*pull) bool) []*pull {
 	return kept
 }
 
-// drop removes an owner that has nothing any more. The caller holds mu.
+// drop removes an owner if it has no entries. The caller holds mu.
 func (s *shard) drop(key uint64, o *owned) {
 	if len(o.pulls)+len(o.pushes) == 0 {
 		delete(s.owners, key)
 	}
 }
 
-// report tells OnPull of pulls that have ended. No lock is held meanwhile.
+// report calls OnPull for pulls of images that have ended. The caller holds no lock.
 func (t *Table) report(ended []Ended) {
 	if t.o.OnPull == nil {
 		return
@@ -232,8 +232,8 @@ func (t *Table) report(ended []Ended) {
 	}
 }
 
-// hashed is an Owner as it is hashed. It has no pointer but those of texts, so that hashing it
-// allocates nothing.
+// hashed has the fields of an Owner in a form that can be hashed without allocating: its only
+// pointers are those of strings.
 type hashed struct {
 	addr                       [16]byte
 	user, upstream, repository string
@@ -255,7 +255,7 @@ func (t *Table) shardOf(o *Owner) (uint64, *shard) {
 // they cannot find two texts with the same number.
 func (t *Table) id(text string) uint64 { return maphash.String(t.seed, text) }
 
-// of returns what an owner has, or nil. The caller holds mu.
+// of returns the entries of an owner, or nil. The caller holds mu.
 func (s *shard) of(key uint64, o *Owner) *owned {
 	if all := s.owners[key]; all != nil && all.Owner == *o {
 		return all
@@ -263,8 +263,8 @@ func (s *shard) of(key uint64, o *Owner) *owned {
 	return nil
 }
 
-// owned returns what an owner has, after making room for one entry more. It also returns the pull
-// that gave way, if any. The caller holds mu, and adds the entry.
+// owned makes room for one more entry, and returns the entries of the owner. It also returns the
+// pulls that it removed to make room. The caller holds mu, and adds the entry.
 func (s *shard) owned(t *Table, key uint64, o *Owner) (all *owned, gone []Ended) {
 	if s.n >= perShard {
 		gone = s.displace(t)
@@ -284,8 +284,8 @@ func (s *shard) owned(t *Table, key uint64, o *Owner) (all *owned, gone []Ended)
 	return all, gone
 }
 
-// displace removes the entry that was idle longest. HEADs alone, which are no pull and are not
-// counted, give way first. The caller holds mu.
+// displace removes the entry that was idle longest. Entries with HEAD requests alone, which are no
+// pulls, are removed first and are not counted. The caller holds mu.
 func (s *shard) displace(t *Table) (ended []Ended) {
 	var oldest, headed *entry
 	for _, o := range s.owners {
@@ -326,8 +326,8 @@ func (s *shard) displace(t *Table) (ended []Ended) {
 	return ended
 }
 
-// longerIdle returns the entry that was idle for the longer time. Entries with requests under way
-// come last.
+// longerIdle returns the entry that was idle for the longer time. An entry with a request under way
+// counts as less idle than an entry without one.
 func longerIdle(a, b *entry) *entry {
 	switch {
 	case a == nil:

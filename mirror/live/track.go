@@ -19,29 +19,30 @@ type Track struct {
 // Track returns a Track for one request.
 func (t *Table) Track() Track { return Track{table: t} }
 
-// Manifest says that the answer to a GET or HEAD will be a manifest. It is called before the answer
-// is sent: as soon as a client has the manifest, it asks for what the manifest names.
+// Manifest records that the answer to a GET or HEAD will be a manifest. Callers call it before they
+// send the answer, because the client then asks for the blobs at once.
 func (k *Track) Manifest(o Owner, agent, reference string, get bool, m *Manifest) {
 	if k.table != nil && k.pull == nil {
 		k.pull = k.table.manifest(o, agent, reference, get, m)
 	}
 }
 
-// Blob says that a client asks for a blob by GET.
+// Blob records that a client asks for a blob by GET.
 func (k *Track) Blob(o Owner, agent string, d digest.Digest) {
 	if k.table != nil && k.pull == nil {
 		k.pull = k.table.blob(o, agent, d)
 	}
 }
 
-// Push says that a client sends a part of a push. reference is that of a manifest, or empty.
+// Push records that a client sends a part of a push. reference names the manifest, and is empty if
+// the request sends none.
 func (k *Track) Push(o Owner, agent, reference string) {
 	if k.table != nil && k.push == nil {
 		k.push = k.table.push(o, agent, reference)
 	}
 }
 
-// Sent returns the counter of the bytes of a pull that come from a source, or nil.
+// Sent returns the counter of the bytes of a pull that come from a source; nil without a pull.
 func (k *Track) Sent(source string) *atomic.Int64 {
 	if k.pull == nil {
 		return nil
@@ -49,7 +50,7 @@ func (k *Track) Sent(source string) *atomic.Int64 {
 	return &k.pull.bytes[indexOf(source)]
 }
 
-// Received returns the counter of the bytes that the client has pushed, or nil.
+// Received returns the counter of the bytes that the client has pushed; nil without a push.
 func (k *Track) Received() *atomic.Int64 {
 	if k.push == nil {
 		return nil
@@ -57,7 +58,7 @@ func (k *Track) Received() *atomic.Int64 {
 	return &k.push.received
 }
 
-// Forwarded returns the counter of the bytes that were sent to the upstream, or nil.
+// Forwarded returns the counter of the bytes that were sent to the upstream; nil without a push.
 func (k *Track) Forwarded() *atomic.Int64 {
 	if k.push == nil {
 		return nil
@@ -65,20 +66,20 @@ func (k *Track) Forwarded() *atomic.Int64 {
 	return &k.push.forwarded
 }
 
-// Running says that the verdict on a push is not known yet.
+// Running is the state of checks whose verdict is not known yet.
 const Running = string(api.LiveChecksRunning)
 
-// Checks says how far the checks of the push are: Running, or the verdict.
+// Checks records the state of the push's checks: Running, or the verdict.
 func (k *Track) Checks(verdict string) {
 	k.change(func() { k.push.checks = api.LiveChecks(verdict) })
 }
 
-// Stored says that a blob of the push was sent completely, or mounted.
+// Stored counts a blob of the push that was sent completely, or mounted.
 func (k *Track) Stored() {
 	k.change(func() { k.push.blobs++ })
 }
 
-// Pushed says that a manifest was pushed.
+// Pushed records that a manifest was pushed.
 func (k *Track) Pushed(reference string, d digest.Digest) {
 	k.change(func() {
 		k.push.reference, k.push.digest = text(reference), digest.Digest(text(d.String()))
@@ -86,7 +87,7 @@ func (k *Track) Pushed(reference string, d digest.Digest) {
 	})
 }
 
-// change changes the push.
+// change calls f while the shard of the push is locked. Without a push, it does nothing.
 func (k *Track) change(f func()) {
 	if k.push == nil {
 		return
@@ -96,8 +97,8 @@ func (k *Track) change(f func()) {
 	f()
 }
 
-// End says that the request has ended, with an error if failed is not empty. id identifies the
-// request in the log.
+// End records that the request has ended. failed is the text of its error, or empty if there was
+// none. id identifies the request in the log.
 func (k *Track) End(failed, id string) {
 	e := k.entry()
 	if e == nil {

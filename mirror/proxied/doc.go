@@ -1,9 +1,10 @@
 // Package proxied finds the addresses of clients behind proxies that the operator trusts.
 //
 // Invariants:
-//   - Only a connection from a trusted address can name another address as that of the client, by
+//   - Only a connection from a trusted address can name another address as the client's address, by
 //     the PROXY protocol or by a header.
-//   - The client is the last address on the way that is not trusted. It can invent the addresses
-//     before its own, but not its own, which a trusted proxy has seen.
+//   - The client is the last address on the way that is not trusted. A client can forge the
+//     addresses before its own. It cannot forge its own address, because a trusted proxy has seen
+//     it.
 //   - [Peer] recognises each request from a trusted proxy, whichever client the request names.
 package proxied

@@ -28,8 +28,8 @@ type Options struct {
 	Proxies []netip.Prefix
 	// Protocol says that all connections from Proxies begin with a header of the PROXY protocol.
 	Protocol bool
-	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. dray ignores the other
-	// header, because a proxy that does not write it passes on what a client wrote into it.
+	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. dray ignores the other header: a
+	// proxy that does not set it passes on the value that the client has sent.
 	Header string
 	// HeaderTimeout is how long a proxy may take to send the header of the PROXY protocol; 0 means 10
 	// seconds.
