@@ -5,13 +5,14 @@ import (
 	"sync"
 )
 
-// mostAccepts bounds how many kinds of clients are remembered. A machine or cluster has a few.
+// mostAccepts bounds the keys that accepts remembers. The clients of a machine or cluster need only
+// a few.
 const mostAccepts = 16
 
 // accepts remembers the normalised Accept lines of the last questions, each once. A registry may
-// answer clients with other lines by other manifests, so facts about tags are stored for each. If
-// the registry fails, an answer to another kind of client is looked for among those that are
-// remembered here.
+// answer different Accept lines with different manifests, so dray stores one fact about a tag for
+// each key of Accept lines. If the registry fails, dray looks for an answer to another client under
+// the keys that are remembered here.
 type accepts struct {
 	mu   sync.Mutex
 	keys []string // the last one is the newest
@@ -29,7 +30,7 @@ func (a *accepts) add(key string) {
 	a.keys = a.keys[max(0, len(a.keys)-mostAccepts):]
 }
 
-// others returns what is remembered besides key.
+// others returns the remembered keys without key.
 func (a *accepts) others(key string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()

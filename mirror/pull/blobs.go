@@ -72,7 +72,8 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	return x.Send(d, wire.Content{MediaType: octetStream, Size: content.Size(), Body: content, Arriving: !content.Held()})
 }
 
-// ErrNotKept is wrapped by the error for content that the cache did not store, or stores no more.
+// ErrNotKept is wrapped by the errors for content that the cache did not store, or has removed
+// since.
 var ErrNotKept = errors.New("the cache did not keep all of the image")
 
 // maxBrought bounds the blobs that all calls of Bring together fetch at a time.
@@ -80,8 +81,9 @@ const maxBrought = 8
 
 // Bring brings a blob into the cache before a client asks for it, and makes it visible to the
 // repository. Its requests to the upstream yield to those of clients, until a client asks for the
-// blob. arrived is called with the number of bytes that have arrived. held says that the blob was
-// here already. The error wraps [ErrNotKept] if the cache does not store the blob.
+// blob. Bring calls arrived with the number of bytes of each part that has arrived. held reports
+// whether the cache had the blob already. The error wraps [ErrNotKept] if the cache does not store
+// the blob.
 func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arrived func(n int)) (held bool, err error) {
 	select {
 	case p.brought <- struct{}{}:
@@ -112,8 +114,8 @@ func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arri
 	return false, p.confirmShared(ctx, upstream.Call{}, r, b.Digest, repository.Serve, at, f)
 }
 
-// stored counts the bytes that a reader gives. It fails as soon as the cache passes them through
-// without storing them.
+// stored is a writer that counts the bytes of content. It fails as soon as the cache passes the
+// bytes through without storing them.
 type stored struct {
 	content *cache.Reader
 	arrived func(n int)
@@ -128,8 +130,9 @@ func (s stored) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// confirmShared asks the upstream whether the repository has a blob that no place was known to have
-// and whose bytes were fetched for another repository.
+// confirmShared asks the upstream whether the repository has a blob, if no place was known to have
+// it and the upstream has not answered f. The bytes then came from elsewhere, such as a fetch for
+// another repository.
 func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
 	if at.Place != repository.Nowhere || f.Answered() {
 		return nil
@@ -142,9 +145,9 @@ func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r reposit
 }
 
 // HeadBlob handles HEAD of a blob. The answer 200 promises that a push without the bytes of the
-// blob will succeed. So dray gives it if the blob is staged or queued, if a fact says that the
+// blob will succeed. So dray answers 200 if the blob is staged or queued, if a fact says that the
 // upstream has the blob, or if the upstream confirms it now. If the upstream does not answer, a
-// held copy that is visible to the repository is enough. A listener that takes no pushes answers
+// held copy that is visible to the repository is enough. A listener that accepts no pushes answers
 // 200 for every blob that it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()

@@ -51,7 +51,7 @@ type finder struct {
 	refreshed *prometheus.CounterVec
 	// lists bounds the time that clients wait for a list of referrers.
 	lists *impatience
-	// accepts has the kinds of clients that have asked about tags.
+	// accepts has the Accept lines of clients that have asked about tags.
 	accepts *accepts
 	// members is nil without a fleet.
 	members *delegate.Delegate
@@ -66,9 +66,9 @@ type question struct {
 	// confirm is set if the upstream is asked for a manifest by digest although the manifest is held
 	// here.
 	confirm bool
-	after   time.Time // as in tag
-	here    bool      // as in tag
-	// background says that no client waits, so that the request yields to those of clients.
+	after   time.Time // see tag.after
+	here    bool      // see tag.here
+	// background says that no client waits, so that the request yields to the requests of clients.
 	background bool
 }
 
@@ -81,12 +81,13 @@ type tag struct {
 	// subject, if not empty, says that the client asks for the manifests that refer to this digest.
 	// Then the field name is the fallback tag of the digest.
 	subject digest.Digest
-	// after is when the upstream answered last whose fallback is asked. A fact of the fallback that is
-	// older does not count. It is zero if no upstream has a fallback here.
+	// after is set if a fallback is asked. It is the time of the last answer of the upstream that the
+	// fallback replaces. Older facts of the fallback do not count.
 	after time.Time
-	// here says that no other member of the fleet is asked, because one has asked this one.
+	// here says that this member asks the upstream itself: it is the chosen member, or another member
+	// has asked it.
 	here bool
-	// own says that answers to other clients do not count.
+	// own says that answers to clients with other Accept lines do not count.
 	own bool
 }
 
@@ -132,8 +133,8 @@ func (f *finder) byTag(ctx context.Context, how upstream.Call, t tag) (*answer, 
 	return f.together(ctx, how, t)
 }
 
-// together is freshOrAsk, once for all that ask at the same time, clients as well as members of the
-// fleet.
+// together calls freshOrAsk once for all clients, and members of the fleet, that ask the same
+// question at the same time.
 func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
 	t.here = t.here || f.asksHere(t)
 	key := question{repo: t.repo, reference: t.name, accept: t.key().Accept, after: t.after, here: t.here, background: how.Background != nil}
@@ -144,12 +145,13 @@ func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answe
 	})
 }
 
-// maxOvertaken bounds the questions about a tag that is pushed each time before the upstream has
-// answered. The last answer is then good enough: the client asked while the tag was being pushed.
+// maxOvertaken bounds the questions about a tag that is pushed again before each answer. The last
+// answer is then good enough, because the client asked while the tag was being pushed.
 const maxOvertaken = 4
 
-// freshOrAsk answers from a fresh fact, or asks the upstream. If the tag is pushed meanwhile, by
-// whichever mirror, it looks again: who has joined this question may have seen the push succeed.
+// freshOrAsk answers from a fresh fact, or asks the upstream. If any mirror pushes the tag
+// meanwhile, freshOrAsk starts again, because a client that has joined this question may have seen
+// the push succeed.
 func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (a *answer, err error) {
 	if t.subject == "" {
 		f.accepts.add(t.key().Accept)
@@ -181,9 +183,9 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	return fact
 }
 
-// known is newestFact for a caller that is going to ask the upstream: it reads what the store has
-// now, and returns the question by which the answer is recorded. usable is false if this mirror
-// knew something that the store has refused. The fact may then be older than that.
+// known is newestFact for a caller that is going to ask the upstream. It reads the facts in the
+// store, and returns the question under which to record the answer. usable is false if the store
+// has refused a newer fact of this mirror: the returned fact may be out of date.
 func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Question, usable bool) {
 	facts, q, doubtful := f.o.Tags.Ask(ctx, t.keys()...)
 	if fact = t.newest(facts); fact != nil && fact.CheckedAt.Before(t.after) {
@@ -192,7 +194,7 @@ func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Q
 	return fact, q, !doubtful
 }
 
-// anyFact is newestFact without the bound that the field after of a tag sets.
+// anyFact is newestFact, but also returns facts that are older than t.after.
 func anyFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	facts, err := tags.Find(ctx, t.keys()...)
 	if err != nil {
@@ -201,7 +203,8 @@ func anyFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	return t.newest(facts)
 }
 
-// keys returns the keys of the facts that can answer: that of the question, and that of a push.
+// keys returns the keys of the facts that can answer: the key of the question, and the key of a
+// fact from a push.
 func (t tag) keys() []meta.TagKey {
 	key := t.key()
 	if t.subject != "" {
@@ -226,8 +229,8 @@ func (t tag) newest(facts []*meta.TagFact) *meta.TagFact {
 	return fact
 }
 
-// fresh returns the answer that a fact gives while it is fresh. The answer of a negative fact is an
-// error. It returns nil, nil if the fact is nil or not fresh, or if its manifest is not held.
+// fresh returns the answer from a fact that is fresh. For a negative fact, it returns an error. It
+// returns nil, nil if the fact is nil or not fresh, or if its manifest is not held.
 func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer, error) {
 	if fact == nil {
 		return nil, nil
@@ -254,7 +257,7 @@ func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.M
 
 // askTag asks the upstream for the meaning of a tag, or for a list of referrers. For a tag, it
 // sends a HEAD if the last answer is held, and a GET if there is no such answer or the tag has
-// moved. overtaken says that the answer was out of date when it came.
+// moved. overtaken says that the tag was changed before the answer came.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact, q meta.Question) (a *answer, overtaken bool, err error) {
 	var old *answer
 	if fact != nil && !fact.NotFound {
@@ -295,10 +298,10 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 	return !ok && err == nil
 }
 
-// newer asks the upstream for a tag or list, and returns a nil manifest if the answer is still the
-// old one. source says where the bytes of the manifest came from. With a tier, whose manifests cost
-// the upstream nothing but a HEAD, newer asks by HEAD even if there is no old answer. spare says
-// that the caller can answer without the upstream, so that a failure need not be waited out.
+// newer asks the upstream for a tag or list, and returns a nil manifest if the old answer is still
+// right. source says where the bytes of the manifest came from. If the upstream has a tier, newer
+// always sends a HEAD first, because the tier may have the manifest. spare says that the caller has
+// another answer, so newer does not retry after a failure.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, spare bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
@@ -326,8 +329,8 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
-// 5861). Otherwise it returns err. If err says that there is no such tag, staleIfError records
-// that.
+// 5861). Otherwise it returns err. If err says that there is no such tag, staleIfError records its
+// absence.
 func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, q meta.Question, err error) (*answer, bool, error) {
 	if oci.NotFound(err) {
 		absent := meta.TagFact{NotFound: true, Reason: repository.ReasonOf(err)}
@@ -341,10 +344,10 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 	return &a, false, nil
 }
 
-// toOthers returns the newest answer about a tag to clients with other Accept lines whose manifest
-// is held, if this client accepts it, with its fact. It returns nil, nil if there is none. An image
-// does not count if this client accepts an index that the other one does not: where a tag is an
-// index, some registries send such a client one of its images.
+// toOthers returns the newest answer about a tag to clients with other Accept lines, and the fact
+// behind it. The manifest must be held, and this client must accept it. toOthers returns nil, nil
+// if there is no such answer. An image does not count if this client accepts a type of index that
+// the other client does not accept: some registries send such a client one image of an index.
 func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.TagFact) {
 	var keys []meta.TagKey
 	for _, accept := range f.accepts.others(t.key().Accept) {
@@ -377,20 +380,21 @@ func isIndex(mediaType string) bool {
 	return mediaType == oci.MediaTypeOCIIndex || mediaType == oci.MediaTypeDockerList
 }
 
-// coversIndexes reports whether the types of one key of Accept lines have all types of indexes that
-// another one has.
+// coversIndexes reports whether key accepts all types of indexes that other accepts. Both are keys
+// of Accept lines.
 func coversIndexes(key, other string) bool {
 	types := strings.Split(key, ",")
 	return !slices.ContainsFunc(strings.Split(other, ","), func(t string) bool { return isIndex(t) && !slices.Contains(types, t) })
 }
 
-// byDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
-// of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
+// byDigest returns a manifest that is not known to be in the repository. If the cache has the
+// bytes, byDigest asks the upstream only whether the repository has the manifest. Otherwise the
+// upstream sends the manifest.
 func (f *finder) byDigest(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	return f.digestBy(ctx, how, r, d, accept, false)
 }
 
-// digestBy is byDigest. here is as in tag.
+// digestBy is byDigest with the parameter here, which has the meaning of tag.here.
 func (f *finder) digestBy(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string, here bool) (*answer, error) {
 	// accept is part of the key: some registries answer "not found" if accept lacks the manifest's
 	// media type.
@@ -412,8 +416,8 @@ func (f *finder) digestBy(ctx context.Context, how upstream.Call, r repository.R
 }
 
 // confirmed returns a manifest by digest that the upstream confirms now. A copy here is not enough:
-// if the registry has lost the manifest, a client that may push it must learn that. Otherwise the
-// client would not push the manifest.
+// if the registry has lost the manifest, a client that may push must get "not found". After any
+// other answer, the client would not push the manifest.
 func (f *finder) confirmed(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), confirm: true}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
@@ -471,31 +475,30 @@ func (f *finder) askDigest(ctx context.Context, how upstream.Call, r repository.
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
 
-// Outlook is what a GET of a manifest would find now, if the upstream answers.
+// Outlook describes how dray would answer a GET of a manifest now, if the upstream answers.
 type Outlook struct {
 	// Manifest is the manifest that is here and that the client gets, unless the upstream says that it
 	// has changed. It is nil if none is known.
 	Manifest *repository.Manifest
-	// Source is where the answer comes from, as X-Cache says it: cache, updating or origin.
+	// Source is the value of X-Cache in the answer: cache, updating or origin.
 	Source string
 	// Fact is the newest fact about the tag; nil if there is none, or for a digest.
 	Fact *meta.TagFact
 	// Place is where a manifest by digest is.
 	Place repository.Place
-	// InTier says that the tier of the upstream has the manifest, and that it is served from there.
-	// Its content is not known. Then says how the upstream is asked after the Question, because the
-	// tier does not have the manifest, or may not have it.
+	// InTier says that dray would serve the manifest from the tier of the upstream. The content of the
+	// manifest is then not known. Then has the requests that follow Question if the tier may not have
+	// the manifest.
 	InTier bool
 	Then   []upstream.Question
-	// Asks says that the upstream is asked, and Question how. Held says that an older answer is at
-	// hand, which may be served for a tag if the upstream fails (MayServeOld). Background says that
-	// the client does not wait.
+	// Asks says that dray would ask the upstream, and Question is the first request. Held says that
+	// dray has an older answer. MayServeOld says that dray may serve this answer for a tag if the
+	// upstream fails. Background says that the client does not wait for the upstream.
 	Asks             bool
 	Question         upstream.Question
 	Held, Background bool
 	MayServeOld      bool
-	// HeldUp says why the question in the background would not be sent now; it is empty if it would
-	// be.
+	// HeldUp is the reason why dray would not ask in the background now; empty if dray would ask.
 	HeldUp string
 	// Records says that facts about the children of the manifest are recorded with the answer.
 	Records bool
@@ -503,9 +506,9 @@ type Outlook struct {
 	Absent error
 }
 
-// Foresee returns what a GET of a tag or digest would find. It asks no upstream, uses no content
-// and changes no fact. need is [repository.Serve] or [repository.ServePusher]. named says that a
-// manifest of the repository will name the digest by then.
+// Foresee returns the Outlook of a GET of a tag or digest. It asks no upstream and changes no fact,
+// and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. named says
+// that a manifest of the repository will name the digest by the time of the GET.
 func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, named bool, need repository.Need) Outlook {
 	if ref.ByDigest() {
 		return foreseeDigest(ctx, r, ref, accept, named, need)
@@ -569,8 +572,8 @@ func foreseeDigest(ctx context.Context, r repository.Repo, ref oci.Reference, ac
 	return o.asking(upstream.GetManifest)
 }
 
-// getting is asking for a manifest of a tag that is not here. With a tier, the upstream is first
-// asked what the tag means, and then for the manifest, unless the tier has that.
+// getting is [Outlook.asking] for a tag whose manifest is not here. With a tier, dray first asks
+// for the digest of the tag, and then for the manifest if the tier does not have it.
 func (o Outlook) getting(r repository.Repo) Outlook {
 	if r.Up.Tier == nil {
 		return o.asking(upstream.GetManifest)

@@ -57,7 +57,6 @@ func hotKeyOf(x *request.Request) hotKey {
 
 // Hit is a hot answer, ready to be sent again. It is immutable.
 type Hit struct {
-	// Meaning is the meaning of the request.
 	Meaning request.Meaning
 	answer  *answer
 	// header has the lines that describe the manifest.

@@ -11,12 +11,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// trust is how much older than Fresh a fact may be that another member has just found to be fresh.
-// Otherwise the moment at which a fact ceases to be fresh would make several members ask.
+// trust is by how much the age of a fact may exceed Fresh if another member has just answered from
+// it. Without this tolerance, several members would ask the upstream when a fact ceases to be
+// fresh.
 const trust = time.Second
 
-// asksHere reports whether no other member of the fleet is to ask about a tag. Each member asks for
-// lists of referrers itself, and for what an upstream is to answer in place of another.
+// asksHere reports whether this member asks the upstream about a tag itself. The chosen member does
+// so. Every member does so for lists of referrers, and for questions to a fallback.
 func (f *finder) asksHere(t tag) bool {
 	return t.subject != "" || !t.after.IsZero() || f.members.Here(t.question())
 }
@@ -25,8 +26,9 @@ func (t tag) question() delegate.Question {
 	return delegate.Question{Upstream: t.repo.Up.Name, Repository: t.repo.Name, Reference: t.name, Accept: t.accept}
 }
 
-// byMember has another member of the fleet ask about a tag. It returns nil, nil if this mirror is
-// to ask. The answer is what that member has recorded, or the "not found" that it has.
+// byMember asks the upstream about a tag through another member of the fleet. It returns nil, nil
+// if this mirror is to ask the upstream itself. The answer comes from the fact that the other
+// member has recorded. A recorded "not found" is an error.
 func (f *finder) byMember(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	if t.here || f.asksHere(t) {
 		return nil, nil
@@ -60,8 +62,8 @@ func (f *finder) byMember(ctx context.Context, how upstream.Call, t tag, fact *m
 	return &answer{Manifest: m, source: source}, nil
 }
 
-// fromMember has another member of the fleet ask for a manifest by digest. It returns nil if this
-// mirror is to ask.
+// fromMember asks the upstream for a manifest by digest through another member of the fleet. It
+// returns nil if this mirror is to ask the upstream itself.
 func (f *finder) fromMember(ctx context.Context, q question, accept []string) *repository.Manifest {
 	if q.here {
 		return nil
@@ -73,8 +75,9 @@ func (f *finder) fromMember(ctx context.Context, q question, accept []string) *r
 	return repository.Given(ctx, q.repo, given.Digest, given.Data)
 }
 
-// answerMember answers a question of another member, as if a client of this one had asked. The
-// answer is recorded; the sender decides by what is recorded whether its client gets it.
+// answerMember answers a question of another member, as if a client of this one had asked. It
+// records the answer in the facts, and the sender decides by the facts whether its client gets the
+// manifest.
 func (p *Puller) answerMember(ctx context.Context, q delegate.Question) delegate.Answer {
 	up := p.o.Repositories.Upstream(q.Upstream)
 	ref, err := oci.ParseReference(q.Reference)

@@ -16,8 +16,8 @@ import (
 	"dray/upstream"
 )
 
-// asked returns what records the requests to upstreams for a request of a client. A fallback that
-// is asked later shares it.
+// asked returns the record of dray's requests to upstreams for a client's request. Later requests
+// to a fallback go into the same record.
 func asked(x *request.Request) *upstream.Asked {
 	if x.Miss != nil && x.Miss.Asked != nil {
 		return x.Miss.Asked
@@ -25,7 +25,7 @@ func asked(x *request.Request) *upstream.Asked {
 	return new(upstream.Asked)
 }
 
-// missedTag says why the fact about a tag is no answer. fact is nil if there is none.
+// missedTag returns why dray cannot answer from the fact about a tag. fact is nil if there is none.
 func (f *finder) missedTag(x *request.Request, t tag, fact *meta.TagFact) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: asked(x)}
 	switch {
@@ -38,7 +38,7 @@ func (f *finder) missedTag(x *request.Request, t tag, fact *meta.TagFact) *past.
 	return m
 }
 
-// missedManifest says why a manifest by digest is not served.
+// missedManifest returns why dray asks the upstream about a manifest by digest.
 func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: asked(x)}
 	if _, here := f.o.Cache.Stat(x.Q.Ref.Digest); here || confirm {
@@ -49,8 +49,8 @@ func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
 	return m
 }
 
-// missedBlob says why a blob is not served from here alone. at is where it was found, and source
-// where its bytes come from, or empty if there are none.
+// missedBlob returns why dray cannot serve a blob without the upstream. at is where the blob was
+// found. source is where its bytes come from, or empty if dray has no bytes to send.
 func (f *finder) missedBlob(a *upstream.Asked, at repository.Location, d digest.Digest, source cache.Source) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: a}
 	switch at.Place {
@@ -68,7 +68,8 @@ func (f *finder) missedBlob(a *upstream.Asked, at repository.Location, d digest.
 	return m
 }
 
-// gone says why something is not here that was here, or that an upstream has confirmed.
+// gone returns why and when content left the cache. It returns MissLost if the cache has no record
+// of that.
 func (f *finder) gone(d digest.Digest) (api.MissCause, time.Time) {
 	if g, ok := f.o.Cache.Gone(d); ok {
 		return causeOf(g)
@@ -86,7 +87,7 @@ func causeOf(g disk.Gone) (api.MissCause, time.Time) {
 	return api.MissRemoved, g.At
 }
 
-// askedBy asks by p.ask, and notes whether that shared what another request asks.
+// askedBy calls p.ask, and records in m whether p.ask joined the question of another request.
 func (p *Puller) askedBy(ctx context.Context, x *request.Request, accept []string, m *past.Miss) (*answer, error) {
 	x.Miss = m
 	a, err := p.ask(ctx, x, accept)

@@ -22,7 +22,7 @@ const (
 
 // outages bounds how long clients wait for a registry on whose answer their pushes do not depend.
 // If a question gets no answer within pushPatience, its upstream is silent. From then on no client
-// waits: each client is told at once that there is no answer. Meanwhile a task asks the upstream
+// waits: dray tells each client at once that there is no answer. Meanwhile a task asks the upstream
 // every probePause, with the newest question of a client, until there is an answer.
 type outages struct {
 	tasks  *flight.Tasks
@@ -30,7 +30,7 @@ type outages struct {
 	silent map[string]*outage // by upstream
 }
 
-// outage is what is known about a silent upstream.
+// outage is the state of a silent upstream.
 type outage struct {
 	why   error // result of the newest attempt
 	probe func(context.Context) error
@@ -42,9 +42,9 @@ func newOutages(tasks *flight.Tasks) *outages {
 }
 
 // AskQuickly returns the result of ask, which sends a question to the upstream of r. If the
-// upstream is silent, AskQuickly does not call ask, and returns the reason at once, for which
-// [NotAnswered] is true. probe sends a question to the same upstream and changes nothing there.
-// probe may be called at any later time.
+// upstream is silent, AskQuickly does not call ask. It returns at once, with the error of an
+// earlier question, for which [NotAnswered] is true. probe sends a question to the same upstream
+// and changes nothing there. probe may be called at any later time.
 func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
 	name := r.Up.Name
 	if why := p.outages.reason(name, probe); why != nil {

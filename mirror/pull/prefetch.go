@@ -102,8 +102,8 @@ func (p *prefetcher) end(d digest.Digest) {
 	delete(p.running, d)
 }
 
-// want records that a client asks for a blob, until done is called. It reports whether the blob is
-// being fetched ahead of that.
+// want records that a client asks for a blob, until done is called. ahead reports whether dray
+// began to fetch the blob before that.
 func (p *prefetcher) want(d digest.Digest) (ahead bool, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,8 +122,8 @@ func (p *prefetcher) want(d digest.Digest) (ahead bool, done func()) {
 }
 
 // prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not
-// prefetched, because the client has not chosen a platform yet. In a trace, the requests belong to
-// span, that of the request for the manifest.
+// prefetched, because the client has not chosen a platform yet. In a trace, the requests to the
+// upstream belong to span, the span of the client's request for the manifest.
 func (p *Puller) prefetchImage(span trace.Span, r repository.Repo, m *repository.Manifest) {
 	ahead := p.prefetcher(r.Up.Name)
 	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {
@@ -184,7 +184,7 @@ func (p *Puller) prefetch(ctx context.Context, ahead *prefetcher, r repository.R
 	}
 	urgency := ahead.begin(b.Digest)
 	defer ahead.end(b.Digest)
-	if r.Up.Tier != nil { // which may have the blob, if the upstream confirms that the repository has it
+	if r.Up.Tier != nil { // dray may serve the blob from the tier if the upstream confirms that the repository has it
 		if _, err := r.LocateBlobBy(ctx, upstream.Call{Background: urgency}, b.Digest, repository.Serve); err != nil {
 			return
 		}

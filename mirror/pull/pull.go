@@ -26,7 +26,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Options are the parts of a Puller.
+// Options configure a Puller.
 type Options struct {
 	Repositories *repository.Store
 	Cache        *cache.Cache
@@ -36,8 +36,7 @@ type Options struct {
 	Fleet     *fleet.Fleet
 	KeepAlive *jobs.KeepAlive
 	BaseIndex *jobs.BaseIndex
-	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
-	// upstream.
+	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the upstream.
 	Prefetch map[string]Prefetch
 	// OnPull, if not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
@@ -76,8 +75,8 @@ func New(o Options) *Puller {
 	return p
 }
 
-// Replace replaces the settings of prefetching, which are by the name of the upstream. It is also
-// called when the upstreams were replaced. Fetches under way go on.
+// Replace replaces the settings of prefetching, by the name of the upstream. Callers also call it
+// after replacing the upstreams. Fetches under way go on.
 func (p *Puller) Replace(settings map[string]Prefetch) {
 	prefetchers := map[string]*prefetcher{}
 	for name := range p.o.Repositories.Upstreams() {
@@ -91,8 +90,8 @@ func (p *Puller) Replace(settings map[string]Prefetch) {
 	p.prefetchers.Store(&prefetchers)
 }
 
-// prefetcher returns the prefetcher of an upstream. An upstream that is gone has a new one each
-// time, which prefetches nothing.
+// prefetcher returns the prefetcher of an upstream. For an upstream that was removed, it returns a
+// new one that prefetches nothing.
 func (p *Puller) prefetcher(upstream string) *prefetcher {
 	if all := p.prefetchers.Load(); all != nil && (*all)[upstream] != nil {
 		return (*all)[upstream]
@@ -110,7 +109,7 @@ func (p *Puller) Manifest(x *request.Request) error {
 	x.Divert()
 	ctx := x.R.Context()
 	if len(x.Repo.Up.Fallbacks) > 0 {
-		ctx = x.WithTimeout(repository.LookupTimeout) // for all of them together
+		ctx = x.WithTimeout(repository.LookupTimeout) // for the upstream and its fallbacks together
 	}
 	return p.lender.InTurn(ctx, x, func() error { return p.manifest(ctx, x) })
 }
@@ -133,8 +132,8 @@ func (p *Puller) manifest(ctx context.Context, x *request.Request) error {
 	return p.pulled(x, a, x.SendManifest(a.Manifest))
 }
 
-// warn marks an old answer, and one of a fallback, by Warning headers (RFC 7234, 5.5.1, 5.5.2 and
-// 5.5.6). RFC 9111 dropped them, but clients and people know them.
+// warn adds Warning headers to an old answer, and to an answer of a fallback (RFC 7234, 5.5.1,
+// 5.5.2 and 5.5.6). RFC 9111 dropped these headers, but clients and people know them.
 func (p *Puller) warn(x *request.Request) {
 	p.lender.Mark(x)
 	if x.Stale == nil && x.Source != fromUpdating {
@@ -148,7 +147,7 @@ func (p *Puller) warn(x *request.Request) {
 }
 
 // pulled reports to the jobs, the cache and OnPull that a client got a manifest by GET. err is the
-// error of sending it. pulled returns err, and reports nothing if err is not nil.
+// error of sending the manifest. pulled returns err, and reports nothing if err is not nil.
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
 		if a.source != fromOrigin { // if the upstream has answered, it has counted a pull
@@ -177,7 +176,6 @@ func imageBlobs(m *repository.Manifest) (blobs []digest.Digest) {
 	return blobs
 }
 
-// find returns the manifest that a request asks for.
 func (p *Puller) find(ctx context.Context, x *request.Request, accept []string) (*answer, error) {
 	r, ref := x.Repo, x.Q.Ref
 	if !ref.ByDigest() {
@@ -217,15 +215,14 @@ func (p *Puller) find(ctx context.Context, x *request.Request, accept []string) 
 	return a, nil
 }
 
-// tagOf returns the tag that a request for a manifest asks for.
 func (p *Puller) tagOf(x *request.Request, accept []string) tag {
 	t := tag{repo: x.Repo, name: x.Q.Ref.Tag, accept: accept}
 	t.after = p.lastAnswer(x.R.Context(), x, t)
 	return t
 }
 
-// lastAnswer returns when the upstream that the client asked for last said what a tag means, if a
-// fallback is asked now, and otherwise zero.
+// lastAnswer returns the time of the newest fact about a tag at the upstream that the client has
+// asked for. It returns zero if there is no such fact, or if no fallback is asked now.
 func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time.Time {
 	if x.Instead.Up == nil {
 		return time.Time{}
@@ -237,7 +234,8 @@ func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time
 	return time.Time{}
 }
 
-// keepHot caches an answer, unless a fallback gave it: the next client asks the upstream again.
+// keepHot adds an answer to the hot answers, unless it came from a fallback: dray asks the upstream
+// again for the next client.
 func (p *Puller) keepHot(x *request.Request, a *answer) {
 	if x.Instead.Up == nil {
 		p.hot.add(x, a)
@@ -245,8 +243,8 @@ func (p *Puller) keepHot(x *request.Request, a *answer) {
 }
 
 // Newest returns the manifest that a tag means at its upstream, or will mean when a queued push has
-// been forwarded. It asks the upstream unless there is a fresh fact. Unlike a client, the caller
-// gets no old answer if the upstream fails, but the error.
+// been forwarded. It asks the upstream unless there is a fresh fact. If the upstream fails, it
+// returns the error, although a client would get an old answer.
 func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*repository.Manifest, error) {
 	accept := oci.AnyManifest()
 	if m := r.Queued(oci.Reference{Tag: name}, accept); m != nil {
@@ -262,8 +260,9 @@ func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*r
 	return a.Manifest, nil
 }
 
-// ByDigest returns a manifest that is not known to be in the repository. If the cache has the bytes
-// of the manifest, the upstream confirms that it has the manifest. Otherwise the upstream sends it.
+// ByDigest returns a manifest that is not known to be in the repository. If the cache has the
+// bytes, ByDigest asks the upstream only whether the repository has the manifest. Otherwise the
+// upstream sends the manifest.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
 	a, err := p.byDigest(ctx, upstream.Call{}, r, d, oci.AnyManifest())
 	if err != nil {

@@ -45,7 +45,7 @@ func (i *impatience) breaker(name string) *upstream.Breaker {
 }
 
 // ask calls the function ask with a context that ends after listPatience. The function sends a
-// question to the upstream that is called name. err is the error of the function. unanswered is not
+// question to the upstream with the given name. err is the error of the function. unanswered is not
 // nil if the upstream gave no answer or was not asked.
 func (i *impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
 	unanswered = i.breaker(name).Do(func() error {
@@ -95,7 +95,8 @@ func (p *Puller) Referrers(x *request.Request) error {
 	})
 }
 
-// referrers answers with a whole list. bounded is for requests that no other client shares.
+// referrers answers with a whole list. bounded is the context of requests to the upstream that no
+// other client shares.
 func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
 	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
@@ -142,9 +143,9 @@ func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url
 	return sendReferrers(x, list, nil, got.Next)
 }
 
-// sendReferrers sends the descriptors of a list, and those of the queued referrers that are not on
-// it. It leaves out the artifact types that the client does not ask for. next is the query of the
-// next page.
+// sendReferrers sends the descriptors of a list, and the descriptors of queued referrers that are
+// not on the list. It leaves out the artifact types that the client does not ask for. next is the
+// query of the next page, nil if there is none.
 func sendReferrers(x *request.Request, list []json.RawMessage, queued []oci.Descriptor, next url.Values) error {
 	listed := map[digest.Digest]bool{}
 	wanted := []json.RawMessage{}
@@ -212,9 +213,9 @@ func (f *finder) storeList(ctx context.Context, t tag, list *oci.Manifest) {
 	}
 }
 
-// newerList asks the upstream for the referrers of a manifest, and returns nil, nil if the list is
-// still the old one. A client waits for one attempt, and no longer than listPatience. If that time
-// is not enough, newerList starts to ask again in the background, for the next client.
+// newerList asks the upstream for the referrers of a manifest, and returns nil, nil if the list has
+// not changed. A client waits for one attempt, and no longer than listPatience. If that time is not
+// enough, newerList starts to ask again in the background, for the next client.
 func (f *finder) newerList(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
 	var list []json.RawMessage
 	ask := func(ctx context.Context) (err error) {
@@ -277,8 +278,8 @@ func (f *finder) list(ctx context.Context, how upstream.Call, t tag) (all []json
 	return nil, errLongList
 }
 
-// fallbackList reads a list of referrers from the tag that stands for it at a registry without the
-// referrers call (spec, "Listing Referrers").
+// fallbackList reads a list of referrers from the fallback tag of its subject, at a registry
+// without the referrers call (spec, "Listing Referrers").
 func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]json.RawMessage, error) {
 	byTag := tag{repo: t.repo, name: t.name, accept: []string{oci.MediaTypeOCIIndex}, after: t.after}
 	if m := t.repo.Queued(oci.Reference{Tag: byTag.name}, byTag.accept); m != nil {
@@ -287,15 +288,15 @@ func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]
 	a, err := f.freshOrAsk(ctx, how, byTag)
 	switch {
 	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == t.subject:
-		// The second condition means that the registry has taken the tag for the digest, as
+		// The second condition means that the registry has read the tag as the digest, as
 		// registry.gitlab.com does, and has sent the subject itself. If the subject is an index, the
 		// manifests in it are its platforms, and not referrers.
 		return nil, nil
 	case err != nil:
 		return nil, err
 	case a.stale != nil:
-		// The upstream did not answer now: a is an earlier answer to the question for the tag. The
-		// error lets the caller use its earlier list, if it has one.
+		// The upstream did not answer now: a is an earlier answer to the question for the tag. The error
+		// lets the caller use its earlier list, if it has one.
 		return nil, a.stale
 	case a.MediaType != oci.MediaTypeOCIIndex:
 		return nil, badListing(t.repo, fmt.Errorf("tag %s is a %s", t.name, a.MediaType))

@@ -19,7 +19,7 @@ const (
 	refreshTimeout = time.Minute
 )
 
-// refreshes are the tags and lists about which the upstream is asked in the background.
+// refreshes has the tags and lists that dray refreshes in the background.
 type refreshes struct {
 	mu      sync.Mutex // guards the fields below; no other lock is taken while it is locked
 	running map[meta.TagKey]bool
@@ -34,7 +34,8 @@ func newRefreshes() *refreshes {
 	return &refreshes{running: map[meta.TagKey]bool{}, notBefore: map[meta.TagKey]time.Time{}, refused: map[meta.TagKey]time.Time{}}
 }
 
-// begin reports whether a tag is to be refreshed now. If so, end or putOff must follow.
+// begin reports whether to refresh a tag now. If it returns true, the caller must call end or
+// putOff later.
 func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +47,7 @@ func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	return true
 }
 
-// heldUp says why begin would return false for a tag now. It is empty if begin would return true.
+// heldUp returns why begin would return false for a tag now, or "" if begin would return true.
 func (r *refreshes) heldUp(k meta.TagKey, now time.Time) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,8 +142,8 @@ func (f *finder) mayUpdate(t tag, fact *meta.TagFact) bool {
 		!f.refreshes.isRefused(t.key(), fact.CheckedAt)
 }
 
-// startRefresh starts to refresh a tag in the background, unless that is under way or has failed a
-// moment ago.
+// startRefresh starts to refresh a tag in the background, unless a refresh of the tag is under way
+// or has just failed.
 func (f *finder) startRefresh(t tag) {
 	key := t.key()
 	if !f.refreshes.begin(key, time.Now()) {
@@ -164,7 +165,7 @@ func (f *finder) startRefresh(t tag) {
 }
 
 // refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If the
-// upstream refuses to answer, the old answer is not served any more. Then the next client waits for
+// upstream refuses to answer, dray no longer serves the old answer. The next client then waits for
 // the upstream, and gets the upstream's error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
 	fact := newestFact(ctx, f.o.Tags, t)

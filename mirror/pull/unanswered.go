@@ -13,13 +13,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// askBeforePush asks the upstream whether it has content that a client may be about to push. If the
-// upstream gives no answer, because it is down, throttles or refuses dray's credentials,
-// askBeforePush calls the function held. It returns a copy that is here and visible to the
-// repository, and whether there is such a copy. If there is none, the result depends on the client.
-// A client whose push is acknowledged locally does not depend on the registry: it gets the
-// parameter missing as the error, and then sends the content. [AskQuickly] bounds how long such a
-// client waits. Other clients get the error of the question.
+// askBeforePush asks the upstream whether it has content that a client may be about to push. The
+// upstream may give no answer, because it is down, throttles or refuses dray's credentials. Then
+// askBeforePush calls held, which looks for a copy that is here and visible to the repository. If
+// there is no such copy, the result depends on the client. A client whose push is acknowledged
+// locally does not depend on the registry: it gets the parameter missing as the error, and then
+// sends the content. [AskQuickly] bounds how long such a client waits. Other clients get the error
+// of the question.
 func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, missing *oci.Error, ask func(context.Context) (T, error), held func(cause error) (T, bool)) (v T, err error) {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	if quickly {
@@ -42,7 +42,6 @@ func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, mi
 // NotAnswered is [repository.NotAnswered].
 func NotAnswered(err error) bool { return repository.NotAnswered(err) }
 
-// ask asks the upstream for a manifest.
 func (p *Puller) ask(ctx context.Context, x *request.Request, accept []string) (*answer, error) {
 	repo, ref, confirm, how := x.Repo, x.Q.Ref, x.AsksToPush(), upstream.Call{Asked: x.Miss.Asked}
 	t := p.tagOf(x, accept)

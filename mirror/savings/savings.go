@@ -10,26 +10,26 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Usage is what was counted in a period.
+// Usage has the counts of one period.
 type Usage struct {
 	// From and To bound the period.
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 	// Upstreams has the traffic by the name of the upstream.
 	Upstreams map[string]Traffic `json:"upstreams"`
-	// OtherZoneBytes are the bytes that members of the fleet in other zones sent.
+	// OtherZoneBytes are the bytes that members of the fleet in other zones sent to this one.
 	OtherZoneBytes float64 `json:"other_zone_bytes,omitempty"`
 	// BucketReads and BucketWrites are requests to the bucket.
 	BucketReads  float64 `json:"bucket_reads,omitempty"`
 	BucketWrites float64 `json:"bucket_writes,omitempty"`
 }
 
-// Traffic is what went through the mirror between clients and an upstream.
+// Traffic has the counts of bytes and layers between clients and an upstream.
 type Traffic struct {
-	// Sent counts the bytes that clients got, and Fetched those that the upstream sent.
+	// Sent counts the bytes that clients got. Fetched counts the bytes that the upstream sent.
 	Sent    float64 `json:"sent"`
 	Fetched float64 `json:"fetched"`
-	// Held counts layers that came from memory or disk, and Origin layers that the upstream sent
+	// Held counts layers that came from memory or disk. Origin counts layers that the upstream sent
 	// while a client waited.
 	Held   Answers `json:"held"`
 	Origin Answers `json:"origin"`
@@ -53,26 +53,26 @@ func (a Answers) add(b Answers) Answers {
 	return Answers{a.Number + b.Number, a.Bytes + b.Bytes, a.Seconds + b.Seconds}
 }
 
-// Terms are what the operator has said about costs.
+// Terms are the operator's settings about costs.
 type Terms struct {
 	// Region is the region of the mirror and its clients.
 	Region string
-	// Prices replace those of the table, except where they are 0.
+	// Prices replace the list prices, except where they are 0.
 	Prices Prices
-	// OwnCost is what the mirror costs in a month, in US dollars; 0 means that it is unknown.
+	// OwnCost is the cost of the mirror in a month, in US dollars; 0 means that it is unknown.
 	OwnCost float64
 	// OtherZones is the share, from 0 to 1, of the bytes to clients that go to another zone.
 	OtherZones float64
 	Upstreams  []Upstream
 }
 
-// Upstream is what the operator has said about an upstream.
+// Upstream has the operator's settings about an upstream.
 type Upstream struct {
 	Name string
 	// Key is the path of the upstream in the configuration, such as upstreams[0].
 	Key  string
 	Path Path
-	// Price is for a GiB, in US dollars; 0 means the price of the path.
+	// Price is the price of a GiB, in US dollars; 0 means the price of the path.
 	Price float64
 	// Region is the region of the registry; empty if it is not in AWS.
 	Region string
@@ -86,8 +86,8 @@ const (
 	million      = 1e6
 )
 
-// Of returns what was saved in the period of u. The rates of upstreams come from the traffic in
-// recent, which is usually that of a longer period.
+// Of returns the savings in the period of u. It calculates the rates of upstreams from recent,
+// which usually has the traffic of a longer period.
 func Of(u Usage, recent map[string]Traffic, t Terms) api.Savings {
 	s := api.Savings{From: u.From, To: u.To, Days: u.To.Sub(u.From).Hours() / 24, Region: t.Region, PricesOf: PricesOf, Upstreams: []api.UpstreamSavings{}, Unknown: []string{}}
 	list, known := ListPrices(t.Region)
@@ -131,7 +131,8 @@ func (t Terms) own(days float64) api.SavingsCost {
 	return api.SavingsCost{Name: "this dray", Quantity: months, Unit: "months", PriceUSD: t.OwnCost, USD: months * t.OwnCost}
 }
 
-// unknown says which keys of the section savings have to be set so that the costs are complete.
+// unknown returns one text for each key of the section savings that has to be set so that the costs
+// are complete.
 func (t Terms) unknown(u Usage, known bool) (all []string) {
 	if t.OwnCost == 0 {
 		all = append(all, "savings.own_cost: what this dray costs in a month is not set, and counts as 0")
@@ -148,11 +149,10 @@ func (t Terms) unknown(u Usage, known bool) (all []string) {
 	return all
 }
 
-// line has the savings at one upstream.
 type line struct{ api.UpstreamSavings }
 
-// savings returns what was saved at an upstream, without the saved time. If the price of its bytes
-// is not known, unknown says why.
+// savings returns the savings at an upstream, without the saved time. If the price of its bytes is
+// not known, unknown is the reason.
 func (up Upstream) savings(traffic Traffic, t Terms) (l line, unknown string) {
 	l.Upstream, l.Path = up.Name, string(up.Path)
 	l.SentBytes, l.FetchedBytes = int64(traffic.Sent), int64(traffic.Fetched)
@@ -165,7 +165,8 @@ func (up Upstream) savings(traffic Traffic, t Terms) (l line, unknown string) {
 	return l, unknown
 }
 
-// price returns the price of a GiB that comes from the upstream itself, or why it is not known.
+// price returns the price of a GiB that comes from the upstream itself, or the reason why the price
+// is not known.
 func (up Upstream) price(t Terms) (price float64, unknown string) {
 	if up.Path == "" {
 		return 0, up.Key + ".savings.path: it is not set, so what was not fetched from " + up.Name + " counts as 0; set it to nat, endpoint, internet or region"

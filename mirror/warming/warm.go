@@ -41,8 +41,8 @@ type Image struct {
 	Name           string
 	Upstream, Repo string
 	oci.Reference
-	// Serves reports whether clients may have a repository of a fallback. If it is nil, they may
-	// have all repositories.
+	// Serves reports whether clients may pull from a repository of a fallback. If it is nil, they may
+	// pull from all repositories.
 	Serves func(upstream, repo string) bool
 }
 
@@ -59,9 +59,9 @@ func New(repos *repository.Store, p *pull.Puller, c *cache.Cache) *Warmer {
 }
 
 // Warm fetches the parts of an image that the cache does not hold. It yields the progress now and
-// then, and once more at the end. If it fails, the last value is an error of the operators' API. Of
-// an index, Warm fetches what clients on the given platforms pull, or everything if none are given.
-// The fetches count neither as a pull nor as a use of the image.
+// then, and once more at the end. If it fails, the last value is an error of the operators' API.
+// For an index, Warm fetches the manifests that clients on the given platforms pull, or all
+// manifests if no platforms are given. The fetches do not count as a pull or as a use of the image.
 func (w *Warmer) Warm(ctx context.Context, i Image, on []string) iter.Seq2[api.Warmth, error] {
 	return func(yield func(api.Warmth, error) bool) {
 		j, err := w.job(i, on)
@@ -184,8 +184,8 @@ func (j *job) run(ctx context.Context) error {
 	return j.kept()
 }
 
-// root returns the manifest that the reference means now. If a fallback has to answer, it sends all
-// of the image.
+// root returns the manifest that the reference means now. If a fallback has to answer, all of the
+// image comes from the fallback.
 func (j *job) root(ctx context.Context) (m *repository.Manifest, err error) {
 	may := func(u *repository.Upstream) bool { return j.serves == nil || j.serves(u.Name, j.repo.Name) }
 	err = repository.InTurn(ctx, j.repo, j.ref.Digest, may, func(r repository.Repo) (err error) {
@@ -211,7 +211,7 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 	return j.pull.ByDigest(ctx, j.repo, d)
 }
 
-// walk counts a manifest and everything below it that is wanted, and returns the blobs. At most
+// walk counts a manifest and the wanted parts below it, and returns the blobs among them. At most
 // depth more levels of manifests may follow. walk skips a manifest that it has walked with the same
 // depth or a smaller one. Otherwise, the calls of walk would multiply at each level of indexes that
 // share their children.
@@ -272,8 +272,9 @@ func (j *job) name(d digest.Digest, size int64, held bool) bool {
 }
 
 // Choose returns the manifests of an index that clients on the given platforms pull. For each
-// platform, that is the best match, as containerd and Docker choose it. If no manifest matches, it
-// is every manifest without a platform. If no platforms are given, Choose returns all manifests.
+// platform, Choose returns the best match, by the rules of containerd and Docker. If no manifest
+// matches, it returns every manifest without a platform. If no platforms are given, Choose returns
+// all manifests.
 func Choose(children []oci.Child, on []v1.Platform) ([]oci.Child, error) {
 	if len(on) == 0 {
 		return children, nil
@@ -313,7 +314,6 @@ func platformsOf(children []oci.Child) string {
 	return cmp.Or(strings.Join(slices.Compact(all), ", "), "none")
 }
 
-// blob brings one blob into the cache.
 func (j *job) blob(ctx context.Context, b oci.Child) error {
 	held, err := j.pull.Bring(ctx, j.repo, b, func(n int) { j.arrived(int64(n), int64(n), 0) })
 	switch {
@@ -335,7 +335,7 @@ func (j *job) arrived(held, fetched int64, parts int) {
 	j.at.HeldParts += parts
 }
 
-// kept returns an error if the cache does not hold some parts any more.
+// kept returns an error if the cache has already removed some parts again.
 func (j *job) kept() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
