@@ -25,7 +25,7 @@ import (
 type gatedPush struct {
 	gate.Push
 	owner string // the client whose quota the push uses
-	// since is what was known about the tag when the client pushed it.
+	// since identifies the state of the facts about the tag when the client pushed it.
 	since meta.Question
 }
 
@@ -37,8 +37,8 @@ func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
 // repository, it publishes the push while the client waits, as without a queue. A push never
-// overtakes a queued push to the same repository: otherwise a tag could end at the older image, or
-// an index could arrive before its children.
+// overtakes a queued push to the same repository: otherwise a tag could finally point to the older
+// image, or an index could arrive before its children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -47,7 +47,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publishSince(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest, p.since)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // report that the queue is full: the queue waits for the same registry
+		return upstream.Pushed{}, full // report that the queue is full: its pushes wait for the same registry
 	}
 	return pushed, err
 }
@@ -96,8 +96,8 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	case err != nil:
 		return oci.ErrUnavailable.With("the mirror cannot queue the push at the moment; try again later").Because(err)
 	}
-	// Earlier answers about the tag are out of date, even those that are still on their way. From
-	// now on the queue says what the tag means.
+	// The upstream's earlier answers about the tag are now out of date, even answers that have yet to
+	// arrive. From now on, the queue decides what the tag means.
 	after := context.WithoutCancel(ctx)
 	r.ForgetReference(after, p.Ref)
 	r.ForgetReference(after, oci.Reference{Digest: p.Manifest.Digest})
@@ -110,10 +110,10 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// heldBlobs returns the blobs that the queue has to hold for a push. Every other blob must be at
-// the upstream: the upstream confirms this now, or has got the blob from another mirror. A fact is
-// not enough, because no client can send the blob later. heldBlobs also calls ensureChild for the
-// manifests of an index.
+// heldBlobs returns the blobs that the queue has to keep for a push. Every other blob must be at
+// the upstream. A fact is not enough, because no client can send the blob later: either the
+// upstream confirms the blob now, or another mirror has sent the blob there. heldBlobs also calls
+// ensureChild for the manifests of an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob

@@ -52,7 +52,7 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 
 // copyToBuildCache copies a blob to the repository for build caches. If the blob is neither in that
 // repository nor staged, the upstream must confirm that it has the blob. If the bytes are not here,
-// they are fetched.
+// copyToBuildCache fetches them.
 func (p *publisher) copyToBuildCache(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
 	at, err := r.LocateBlob(ctx, d, repository.CopyToBuildCache)
 	if err != nil {

@@ -32,8 +32,8 @@ func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest
 	return m.Parse()
 }
 
-// missing turns a "not found" of the upstream into the error of its second parameter. It returns
-// any other err unchanged.
+// missing replaces a "not found" of the upstream by its second parameter. It returns any other err
+// unchanged.
 func missing(err error, not *oci.Error) error {
 	if oci.NotFound(err) {
 		return not.Because(err)

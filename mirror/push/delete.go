@@ -114,7 +114,7 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 }
 
 // indexNeeding returns the reference of a queued index that could not be forwarded without the
-// pushes for which withdrawn returns true. It returns "" if there is none.
+// pushes for which withdrawn returns true. It returns "" if there is no such index.
 func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool) string {
 	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
@@ -142,7 +142,7 @@ func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool
 
 // DeleteBlob forwards the deletion of a blob. It refuses if a queued push needs the blob. If the
 // blob is staged, DeleteBlob waits until its forward has ended. Before that, the upstream might
-// answer that there is no such blob, although dray told the client that pushed it that there is.
+// answer that there is no such blob, although dray has already acknowledged the blob to its client.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err

@@ -22,8 +22,8 @@ type forward struct {
 	once       sync.Once
 	digest     digest.Digest
 	refused    error
-	// done is closed when the upstream has the blob, or will not get it. Then err is nil or the
-	// reason.
+	// done is closed when the upstream has the blob, or will not get it. Then err is nil, or the
+	// reason why the upstream will not get it.
 	done chan struct{}
 	err  error
 	// scan checks the same bytes while they arrive; nil if no scan was started.
@@ -31,12 +31,13 @@ type forward struct {
 	failures failures
 	// sent is the number of bytes that the newest attempt has sent to the upstream.
 	sent atomic.Int64
-	// sentTo counts the same bytes for the push that the blob belongs to; nil if nobody reads it.
+	// sentTo counts the same bytes for the push that the blob belongs to; nil if nothing reads the
+	// count.
 	sentTo *atomic.Int64
 }
 
-// failures passes errors of a forward to a caller that waits for it. It passes only errors that
-// another try may mend.
+// failures passes errors of a forward to a caller that waits for the forward. It passes only errors
+// after which the forward tries again.
 type failures struct {
 	mu        sync.Mutex // guards last and onFailure; no other lock is taken while it is locked
 	last      error
@@ -69,7 +70,7 @@ func newForward() *forward {
 	return &forward{cancel: func(error) {}, identified: make(chan struct{}), done: make(chan struct{})}
 }
 
-// identify says that the bytes are verified and have the digest d.
+// identify records that the bytes are verified and have the digest d.
 func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
 }

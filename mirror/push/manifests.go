@@ -74,8 +74,8 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	return x.CreatedAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
 }
 
-// push pushes a manifest under one reference. If several clients push it at the same time,
-// the work is done once for all of them.
+// push pushes a manifest under one reference. If several clients push it at the same time, the work
+// is done once for all of them.
 func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	gated := gatedPush{
 		Push:  gate.Push{Repo: x.Repo, Gate: p.o.Checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},
@@ -145,8 +145,8 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
 // at a time. It checks the name again, because another push may have moved the tag since the
-// verdict. It acknowledges nothing if another member of the fleet has taken over the repository:
-// that one does not know what waits here.
+// verdict. It acknowledges nothing if another member of the fleet has taken over the repository,
+// because that member does not know the manifests that wait here.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))

@@ -16,8 +16,8 @@ import (
 // mount will work, but tries it. A mount that fails costs one request.
 
 const (
-	// mountWithin bounds an attempt to mount. A mount only saves time, so a slow one gives way to
-	// the upload.
+	// mountWithin bounds an attempt to mount. A mount only saves time, so dray gives up a slow mount
+	// and sends the blob.
 	mountWithin = 10 * time.Second
 	// mountPause is how long after a refusal dray chooses no mount between the same two repositories,
 	// and how long a success counts as recent.
@@ -32,7 +32,8 @@ const (
 // pair is two repositories of one upstream: the source and the target of a mount.
 type pair struct{ from, to repository.Repo }
 
-// mounts remembers where mounts were refused and where they worked. It may forget any of this.
+// mounts remembers where mounts were refused and where they worked. Any of these records may be
+// lost.
 type mounts struct {
 	refused     *lru.Cache[pair, time.Time]
 	mu          sync.Mutex           // guards lastMounted
@@ -66,8 +67,8 @@ const (
 	mountFailed  mountResult = "failed"
 )
 
-// note records the result of an attempt. It ignores mountFailed, which says nothing about the next
-// attempt.
+// note records the result of an attempt. It ignores mountFailed, because the next attempt may
+// succeed.
 func (s *mounts) note(p pair, result mountResult) {
 	switch result {
 	case mountRefused:

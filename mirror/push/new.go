@@ -18,25 +18,25 @@ import (
 	"dray/upstream"
 )
 
-// Options are the parts of a Pusher.
+// Options configure a Pusher.
 type Options struct {
 	Repositories *repository.Store
 	Cache        *cache.Cache
-	// Queue takes the pushes to upstreams that acknowledge locally. It is an empty queue if there
-	// are no such upstreams.
+	// Queue stores the pushes to upstreams that acknowledge locally. It is an empty queue if there are
+	// no such upstreams.
 	Queue  *queue.Queue
 	Checks *gate.Checks
 	Tasks  *flight.Tasks
 	// Manifests fetches the manifests of an index that are not here, so that the checks can read them.
-	// It also knows which upstreams are silent.
+	// It also records which upstreams are silent.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
 	Quotas    *Quotas
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
-	// Overtaken returns an error if another mirror has changed a tag between the questions since
-	// and now. It returns nil if mirrors do not share the repository.
+	// Overtaken returns an error if another mirror has changed a tag between the questions since and
+	// now. It returns nil if mirrors do not share the repository.
 	Overtaken func(r repository.Repo, tag string, since, now meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
@@ -65,8 +65,8 @@ func New(o Options) *Pusher {
 	return p
 }
 
-// Count creates the counters of pushes to the present upstreams, which begin at 0. It keeps those
-// that exist. It is called again when the upstreams were replaced.
+// Count creates the counters of pushes to the present upstreams, which begin at 0. It keeps the
+// counters that exist. Callers call it again after replacing the upstreams.
 func (p *Pusher) Count() {
 	for name, up := range p.o.Repositories.Upstreams() {
 		if up.Sink == nil {

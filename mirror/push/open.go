@@ -9,14 +9,14 @@ import (
 // OpenUpload is an upload that a client has begun and not ended.
 type OpenUpload struct {
 	Upstream, Repository, User string
-	// Bytes is how many have come.
+	// Bytes is the number of bytes that dray has received.
 	Bytes int64
 	// Last is when the last request ended; it is zero while a request is under way.
 	Last time.Time
 }
 
-// Uploads lists the open uploads by their repositories. Their IDs are left out, because somebody
-// who knows the ID of an anonymous client's upload may continue it.
+// Uploads lists the open uploads by their repositories. It leaves out their IDs, because anybody
+// who knows the ID of an anonymous client's upload may continue the upload.
 func (p *Pusher) Uploads() []*OpenUpload {
 	all := []*OpenUpload{} // pointers share one copy of the sorting code
 	for _, s := range p.sessions.all() {

@@ -29,7 +29,7 @@ type publisher struct {
 	*sender
 	// pushes counts pushed manifests, by upstream and result.
 	pushes *prometheus.CounterVec
-	// landing lets one manifest at a time be sent to the upstream under a tag.
+	// landing is locked while a manifest is sent to the upstream under a tag.
 	landing flight.Mutex[tagKey]
 }
 
@@ -41,8 +41,8 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
 }
 
-// publishSince is publish for a client that has not been answered. It sends nothing under a tag
-// that was changed through another member of the fleet since the question.
+// publishSince is publish for a client that still waits for its answer. It sends nothing under a
+// tag that another member of the fleet has changed since the question.
 func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, since meta.Question) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -70,8 +70,8 @@ func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repos
 
 // land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
 // children that ensure returned. For each tag, it sends one manifest at a time. Otherwise the tag
-// could mean one manifest at the upstream, and another manifest in dray's facts. The parameter
-// since is that of publishSince.
+// could mean one manifest at the upstream, and another manifest in dray's facts. For the parameter
+// since, see publishSince.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child, since meta.Question) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKeyOf(r, ref.Tag))
@@ -91,9 +91,9 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 	return pushed, err
 }
 
-// current returns what is known about a reference before a manifest is sent or queued under it. It
-// returns an error if that is a tag that was changed through another member of the fleet since the
-// question, because the older image would replace the newer one.
+// current returns the state of the facts about a reference before a manifest is sent or queued
+// under it. If the reference is a tag that another member of the fleet has changed since the
+// question, current returns an error, because the older image would replace the newer one.
 func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, since meta.Question) (meta.Question, error) {
 	now := repository.BeforePush(ctx, r, ref)
 	if ref.Tag == "" {
@@ -102,9 +102,9 @@ func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Refe
 	return now, p.o.Overtaken(r, ref.Tag, since, now)
 }
 
-// republishChildren publishes the manifests of an index that are held here. It is called when the
-// upstream may have lost some of these manifests. The client believes that the upstream has them,
-// and does not push them again.
+// republishChildren publishes the manifests of an index that are held here. publishSince calls it
+// when the upstream may have lost some of these manifests. The client believes that the upstream
+// has them, and does not push them again.
 func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
@@ -148,9 +148,9 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 	return nil
 }
 
-// ensure brings to the upstream what the manifest needs: blobs, and children that are waiting
-// manifests. It returns the children that the upstream then has. Foreign layers that no place has
-// any more are left out.
+// ensure brings to the upstream the blobs that the manifest needs, and the children that are
+// waiting manifests. It returns the children that the upstream then has. It leaves out foreign
+// layers that no place has any more.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))
@@ -218,8 +218,8 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	}
 }
 
-// percentCopied returns how many percent of the bytes of a manifest's blobs the upstream has, 99 at
-// most.
+// percentCopied returns the percentage of the bytes of a manifest's blobs that the upstream has, at
+// most 99.
 func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) int {
 	var total, there int64
 	for _, c := range r.Needed(ctx, man) {

@@ -39,7 +39,7 @@ type unjudged struct {
 }
 
 type tagKey struct {
-	repo repository.Repo // as in keys
+	repo repository.Repo // in the form of repository.Key
 	tag  string
 }
 

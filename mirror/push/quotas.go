@@ -66,9 +66,9 @@ func (q *Quotas) check(owner string, received, n int64) error {
 	return nil
 }
 
-// charge counts n more bytes of an upload. received is the number of its bytes that count already.
-// If the n bytes exceed the quota, charge returns an error and counts none of them. The caller must
-// refund counted bytes later.
+// charge counts n more bytes of an upload. received is the number of bytes of the upload that are
+// counted already. If the n bytes exceed the quota, charge returns an error and counts none of
+// them. The caller must refund counted bytes later.
 func (q *Quotas) charge(owner string, received, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

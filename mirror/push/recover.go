@@ -15,8 +15,9 @@ import (
 	"dray/upstream"
 )
 
-// recover takes over the uploads and staged blobs of a former process. It drops those that have
-// expired, those whose upstream no longer takes pushes, and the blobs that the queue holds.
+// recover takes over the uploads and staged blobs of a former process. It drops uploads and blobs
+// that have expired, or whose upstream no longer accepts pushes. It also drops the blobs that the
+// queue has.
 func (p *Pusher) recover(now time.Time) {
 	var needed []repository.Key
 	for _, k := range p.o.Cache.Recover() {
@@ -65,7 +66,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository
 }
 
 // Recover sends the staged blobs of a former process to their upstreams, unless the repository has
-// a gate. It also checks the manifests that could not simply wait again (waitAgain).
+// a gate. It also runs the checks of the manifests that waitAgain did not let wait again.
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(maxParallelBlobs)

@@ -69,7 +69,6 @@ func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int6
 	}, func() (digest.Digest, int64) { return f.digest, blob.Size() })
 }
 
-// sendHeld sends the local copy of a blob.
 func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
 	f := newForward()
 	if b := r.Staged(d); b != nil {
@@ -157,7 +156,7 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 // awaitsMount reports whether an upload with an announced digest waits until the client has sent
 // all bytes, so that a mount can be tried first. The bytes prove that the client has the blob. A
 // large blob, or one of unknown size, waits only if the upstream has mounted a blob recently.
-// Otherwise it is sent while the client sends it.
+// Otherwise dray sends the blob while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

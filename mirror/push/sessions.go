@@ -28,7 +28,7 @@ type session struct {
 	// knows the id may use the session. Addresses are not compared, because the address of a client
 	// may change behind proxies. owner is the client whose quota the session counts against.
 	user, owner string
-	// mu holds one token. Whoever takes the token may use the fields below.
+	// mu holds one token. A goroutine that has taken the token may use the fields below.
 	mu       chan struct{}
 	blob     *cache.Upload
 	forward  *forward
@@ -101,14 +101,15 @@ type receipt struct {
 	Waiting *waitingReceipt `json:"waiting,omitempty"`
 }
 
-// waitingReceipt is what the next process has to know of a waiting manifest, besides its bytes.
+// waitingReceipt has the data about a waiting manifest, besides its bytes, that the next process
+// needs.
 type waitingReceipt struct {
 	MediaType string    `json:"mediaType"`
 	Until     time.Time `json:"until"`
 }
 
-// sessions is the table of open uploads. Their bytes and receipts are in the cache, where the
-// next process finds them.
+// sessions is the table of open uploads. Their bytes and receipts are in the cache, where the next
+// process finds them.
 type sessions struct {
 	expiry time.Duration
 	quotas *Quotas
@@ -181,8 +182,8 @@ func (u *sessions) discard(s *session, cause error) {
 const betweenRequests = time.Minute
 
 // withRoom calls the function take, which counts an upload or bytes of a client, or checks whether
-// they fit. As long as take says that the client has too many uploads or bytes, withRoom drops an
-// upload that the client has abandoned, and calls take again.
+// they fit. While take returns the error that the client has too many uploads or bytes, withRoom
+// drops an upload that the client has abandoned, and calls take again.
 func (u *sessions) withRoom(owner string, take func() error) error {
 	for {
 		err := take()

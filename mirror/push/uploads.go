@@ -19,7 +19,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// StartUpload mounts a blob, takes a whole blob in one request, or opens a session for further
+// StartUpload mounts a blob, receives a whole blob in one request, or opens a session for further
 // requests (spec, "Pushing blobs" and "Mounting a blob from another repository").
 func (p *Pusher) StartUpload(x *request.Request) error {
 	if err := p.checkName(x); err != nil {
@@ -79,7 +79,7 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 	}
 	from, ok := p.sender.mountSource(ctx, r, d)
 	if !ok || from == tried || !x.MayPull(from) || !p.mountNow(ctx, r, from, d) {
-		return false, nil // if the upstream cannot be reached, the upload that follows says so
+		return false, nil // if the upstream cannot be reached, the upload that follows reports it
 	}
 	return true, x.Created(d)
 }
@@ -156,7 +156,7 @@ func (p *Pusher) CancelUpload(x *request.Request) error {
 	return nil
 }
 
-// CloseUpload takes the rest of an upload and stages the blob.
+// CloseUpload receives the rest of an upload and stages the blob.
 func (p *Pusher) CloseUpload(x *request.Request) error {
 	if x.Q.Ref.Digest == "" {
 		return oci.ErrDigestInvalid.With("the digest parameter is missing")
@@ -186,7 +186,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	if err := p.receive(x, s, d); err != nil {
 		return err
 	}
-	if s.forward == nil { // an empty blob, or one that a former process received
+	if s.forward == nil { // an empty blob, or a blob that a former process received
 		p.sender.start(s, s.blob.Size(), d, x.Live.Forwarded())
 	}
 	// All bytes are here. If the client disconnects now, it finds the blob when it comes back.
@@ -301,8 +301,8 @@ func progress(x *request.Request, s *session, status int) error {
 	return nil
 }
 
-// noRoom returns the answer to an upload that cannot be stored. If the blob is larger than the
-// cache, it is a 413. In other cases, such as a full disk, it is a 503: the client may try again.
+// noRoom returns the answer to an upload that cannot be stored: 413 if the blob is larger than the
+// cache. In other cases, such as a full disk, the answer is 503, and the client may try again.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
 		return oci.ErrSizeInvalid.With("the blob is larger than the cache of this mirror").WithStatus(http.StatusRequestEntityTooLarge).Because(err)

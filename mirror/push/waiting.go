@@ -25,8 +25,8 @@ func holdFor(g *gate.Gate) time.Duration {
 	return g.HoldFor
 }
 
-// addWaiting lets a manifest wait for one that refers to it. The manifest outlives the process, as
-// an upload does. If the disk takes no file, the manifest is in memory alone.
+// addWaiting lets a manifest wait for a manifest that refers to it. Like an upload, the manifest
+// outlives the process. If addWaiting cannot store it on disk, the manifest is only in memory.
 func (p *Pusher) addWaiting(ctx context.Context, gated gatedPush) {
 	until := time.Now().Add(holdFor(gated.Gate))
 	var kept io.Closer
@@ -63,9 +63,9 @@ func (p *Pusher) keep(ctx context.Context, gated gatedPush, until time.Time) (*c
 }
 
 // waitAgain takes over a manifest that waited in a former process, and returns the keys of the
-// blobs that it needs. The index or tag that it waits for is judged with all its parts, so the
-// manifest can wait as before. Recover checks two kinds of manifests instead: a referrer, which is
-// not judged with its subject, and a manifest that need not wait under the present gate.
+// blobs that it needs. The checks judge the index or tag that it waits for with all its parts, so
+// the manifest can wait as before. Recover checks two kinds of manifests instead: a referrer, which
+// is not judged with its subject, and a manifest that need not wait under the present gate.
 func (p *Pusher) waitAgain(k cache.Resumable, r receipt, repo repository.Repo, now time.Time) ([]repository.Key, error) {
 	if k.Blob == nil {
 		return nil, errors.New("the manifest was not acknowledged")

@@ -15,8 +15,8 @@ import (
 
 // Connections bounds the connections of the servers that share it, so that file descriptors are
 // left for upstreams, for the disk and for other servers. Each connection takes a place. If a
-// client finds all places taken, the connection that has waited longest for a request is closed,
-// and the client gets its place. If no connection waits for a request, the client waits.
+// client finds all places taken, Connections closes the connection that has waited longest for a
+// request, and the client gets that place. If no connection waits for a request, the client waits.
 type Connections struct {
 	log    *slog.Logger
 	places chan struct{}
@@ -31,7 +31,7 @@ type Connections struct {
 	closed prometheus.Counter
 }
 
-// NewConnections returns a bound of at most n connections. A nil logger discards.
+// NewConnections returns a bound of at most n connections. A nil log discards all messages.
 func NewConnections(n int, log *slog.Logger) *Connections {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -121,8 +121,8 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 }
 
 // waitsNoLonger counts one waiting client less. If c.changed has closed a connection for any
-// waiting client, the client that stops waiting has probably got the place of that connection, so
-// it is taken off granted.
+// waiting client, this client has probably got that place, so waitsNoLonger subtracts it from
+// granted.
 func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,8 +133,8 @@ func (c *Connections) waitsNoLonger() {
 	}
 }
 
-// idleLocked takes from the list the connection that has waited longest for a request, and returns
-// it. It returns nil if the list is empty. The caller holds mu.
+// idleLocked removes from the list the connection that has waited longest for a request, and
+// returns that connection. It returns nil if the list is empty. The caller holds mu.
 func (c *Connections) idleLocked() net.Conn {
 	oldest := c.waiting.Front()
 	if oldest == nil {
@@ -184,8 +184,8 @@ func (c *Connections) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// OpenFiles returns how many descriptors the process may have, but at most 1<<20. At the start of
-// the process, Go has raised this limit to what the system allows.
+// OpenFiles returns how many file descriptors the process may have, but at most 1<<20. At the start
+// of the process, Go has raised this limit to the most that the system allows.
 func OpenFiles() (int, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

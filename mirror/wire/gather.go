@@ -24,8 +24,8 @@ type gatherer interface {
 // this context to handlers, but not the connection.
 type gathererKey struct{}
 
-// gatherBytes is the size of eight full TLS records with their headers and tags (RFC 8446, 5.1
-// and 5.2: 16 KiB and at most 261 bytes), which carry 128 KiB of a body.
+// gatherBytes is the size of eight full TLS records with their headers and tags (RFC 8446, 5.1 and
+// 5.2: 16 KiB and at most 261 bytes), which carry 128 KiB of a body.
 const gatherBytes = 8 * (16<<10 + 5 + 256)
 
 // gatheringListener accepts connections that gather the records of a TLS server above them.
@@ -46,8 +46,8 @@ func (l gatheringListener) Accept() (net.Conn, error) {
 type gatheringConn struct {
 	net.Conn
 
-	// mu keeps the records in order, because two goroutines write. One is that of the handler. The
-	// other one reads, and writes when it answers a key update.
+	// mu keeps the records in order, because two goroutines write: the goroutine of the handler, and
+	// the goroutine that reads, when it answers a key update.
 	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Bodies have no time limit, since a layer may take an hour over a slow line. But a client that
-// neither sends nor takes a byte for Options.Stall is disconnected, and its resources are freed.
+// Bodies have no time limit, since a layer may take an hour over a slow line. But dray disconnects
+// a client that sends and receives nothing for Options.Stall, and frees its resources.
 
 // sentAtOnce is how many bytes of a file the kernel sends under one write deadline. At the default
-// stall of 2 minutes, a client has to take 9 kB/s.
+// stall of 2 minutes, a client has to receive at least 9 kB/s.
 const sentAtOnce = 1 << 20
 
 // pacedBody is the body of a request, with a read deadline for each read.
@@ -48,19 +48,19 @@ func (w *Response) Body() io.Reader {
 }
 
 // Passed is the body of a request that is passed on to another process. A goroutine of an HTTP
-// client may read it, also while the answer is sent. The reads have the deadlines of
+// client may read it, even while the answer is sent. The reads have the deadlines of
 // [Response.Body].
 type Passed struct {
 	w    *Response
 	body io.ReadCloser
 	conn *http.ResponseController
-	// reading is held by a read. It guards received.
+	// reading is locked during a read. It guards received.
 	reading  sync.Mutex
 	received int64
 
 	mu sync.Mutex // guards the fields below
-	// begun says that a read has begun, over that the body has been read to its end, and gone that
-	// reads fail from now on.
+	// begun is set when a read has begun. over is set when the body has been read to its end. gone is
+	// set when later reads must fail.
 	begun, over, gone bool
 	lost              error
 }
@@ -102,19 +102,19 @@ func (b *Passed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Lost returns the error that ended the body because of the client, or nil.
+// Lost returns the error of reading the body from the client, or nil.
 func (b *Passed) Lost() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.lost
 }
 
-// Close implements io.Closer. The body itself stays open, because an HTTP client also closes what
-// it has not sent.
+// Close implements io.Closer. The body itself stays open, because an HTTP client also closes a body
+// that it has not sent.
 func (b *Passed) Close() error { return nil }
 
-// Abandon makes reads fail from now on, and reports whether one has begun. If none has, the whole
-// body is still there.
+// Abandon makes reads fail from now on, and reports whether a read has begun. If no read has begun,
+// the whole body is still unread.
 func (b *Passed) Abandon() (begun bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,8 +122,8 @@ func (b *Passed) Abandon() (begun bool) {
 	return b.begun
 }
 
-// Interrupt makes reads fail from now on, also one that waits for the client. The connection is of
-// no further use then, unless no read has begun or the body has ended.
+// Interrupt makes reads fail from now on, even a read that waits for the client. If the body has
+// been read only in part, the connection cannot be used any more.
 func (b *Passed) Interrupt() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -133,27 +133,28 @@ func (b *Passed) Interrupt() {
 	}
 }
 
-// Early is called before an answer that may begin before the end of the body. If it does, the
-// connection ends with the answer, and [Passed.End] makes sure that the client gets it.
+// Early prepares an answer that may begin before the end of the body. If the body has been read
+// only in part, the connection ends with the answer, and [Passed.End] makes sure that the client
+// gets the answer.
 func (b *Passed) Early() {
 	if b.unread() && b.w.r.ProtoMajor == 1 {
 		b.w.Header().Set("Connection", "close")
 	}
 }
 
-// unread reports whether there is a rest of a body that has been read in part.
+// unread reports whether the body has been read only in part.
 func (b *Passed) unread() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.begun && !b.over
 }
 
-// lingerWithin bounds the time for which the rest of a body is read that nobody needs.
+// lingerWithin bounds the time for reading the rest of a body that is not needed.
 const lingerWithin = 5 * time.Second
 
-// linger sends the answer, and reads what the client still sends, until the client has the answer
-// and closes the connection. Otherwise the connection would be reset, and the answer could be lost
-// (RFC 9112, 9.6).
+// linger sends the answer, and reads the bytes that the client still sends, until the client has
+// the answer and closes the connection. Otherwise the connection would be reset, and the answer
+// could be lost (RFC 9112, 9.6).
 func (b *Passed) linger() {
 	if b.conn.Flush() != nil {
 		return
@@ -171,8 +172,8 @@ func (b *Passed) linger() {
 	}
 }
 
-// End is Interrupt, after the client has had time to get an answer that began before the end of the
-// body. It returns when no read is under way.
+// End interrupts reads. If an answer has begun before the end of the body, End first gives the
+// client time to get the answer. It returns when no read is under way.
 func (b *Passed) End() {
 	if b.w.Started() && !b.w.Broken() && b.unread() && b.w.r.ProtoMajor == 1 {
 		b.linger()
@@ -183,7 +184,7 @@ func (b *Passed) End() {
 	b.w.received += b.received
 	b.received = 0
 	if b.begun && !b.over {
-		_ = b.body.Close() // while the deadline is over: net/http would wait for the rest
+		_ = b.body.Close() // while the deadline is exceeded; otherwise net/http would wait for the rest
 	}
 }
 
@@ -211,7 +212,7 @@ func (k *errorRecorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// gatherFrom is the size from which a write makes more than one TLS record.
+// gatherFrom is the size in bytes from which a write makes more than one TLS record.
 const gatherFrom = 16<<10 + 1
 
 // extendWriteDeadline gives the client Options.Stall for the next write. To save calls, it does
@@ -282,8 +283,8 @@ func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) 
 	return sent, err
 }
 
-// sendStretches sends length bytes. The kernel sends the bytes that are in a readable file. The
-// other bytes are copied.
+// sendStretches sends length bytes. The kernel sends the bytes that are in a readable file.
+// sendStretches copies the other bytes.
 func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
 		f, n, failed := body.Stretch(length - sent)

@@ -9,7 +9,7 @@ import (
 
 // Options say how the body of an answer is sent.
 type Options struct {
-	// Stall is how long a client may go without sending or taking a byte.
+	// Stall is how long a client may go without sending or receiving a byte.
 	Stall time.Duration
 	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
@@ -26,14 +26,14 @@ type Response struct {
 	broken  bool
 	// received counts the bytes of the request's body that were read.
 	received int64
-	// sentTo and receivedTo count the same bytes for others, who read them meanwhile; nil otherwise.
+	// sentTo and receivedTo, if not nil, count the same bytes for other goroutines.
 	sentTo, receivedTo *atomic.Int64
 	// extendedAt is when the write deadline was last extended.
 	extendedAt time.Time
 }
 
-// NewResponse returns the answer to a request. It is a value, so that the caller can embed
-// it without an allocation.
+// NewResponse returns the answer to a request. It is a value, so that the caller can embed it
+// without an allocation.
 func NewResponse(w http.ResponseWriter, r *http.Request, o Options) Response {
 	return Response{ResponseWriter: w, r: r, options: o}
 }
@@ -50,11 +50,11 @@ func (w *Response) Sent() int64 { return w.sent }
 // Received returns the number of bytes of the request's body that were read.
 func (w *Response) Received() int64 { return w.received }
 
-// CountSent makes the Response also count the bytes that it sends from now on in a counter that
-// others read. nil stops that.
+// CountSent makes the Response also add the bytes that it sends from now on to a counter, which
+// other goroutines may read. A nil counter ends that.
 func (w *Response) CountSent(to *atomic.Int64) { w.sentTo = to }
 
-// CountReceived does for the body of the request what CountSent does for that of the answer.
+// CountReceived is CountSent for the bytes of the request's body that are read.
 func (w *Response) CountReceived(to *atomic.Int64) { w.receivedTo = to }
 
 func (w *Response) countSent(n int64) {

@@ -35,12 +35,12 @@ type Stretches interface {
 	// Until tells the body that the caller will ask only for bytes before the offset end.
 	Until(end int64)
 	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
-	// them the caller may send from the file, at most n. The file is nil if the caller has to use
-	// Read instead. Stretch returns the errors that Read would return.
+	// them the caller may send from the file, at most n. The file is nil if the caller has to use Read
+	// instead. Stretch returns the errors that Read would return.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
 	// sending. The body continues after these bytes. If the error means that the file cannot be read,
-	// Passed returns nil, and Read gets the bytes elsewhere. Any other error is returned.
+	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error.
 	Passed(sent int64, err error) error
 }
 
@@ -117,8 +117,8 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	return err
 }
 
-// Relay sends an answer that another process has given to the same request. The caller has set its
-// header. The length is that of the body in bytes, or -1 if it is not known.
+// Relay sends an answer that another process has given to the same request. The caller has set the
+// header. length is the length of the body in bytes, or -1 if it is not known.
 func (w *Response) Relay(status int, body io.Reader, length int64) error {
 	w.WriteHeader(status)
 	if w.r.Method == http.MethodHead || length == 0 {
@@ -176,8 +176,7 @@ func short(n, want int64, err error) error {
 	return nil
 }
 
-// matches reports whether If-None-Match has the entity tag, by weak comparison (RFC 9110,
-// 13.1.2).
+// matches reports whether If-None-Match has the entity tag, by weak comparison (RFC 9110, 13.1.2).
 func matches(header, etag string) bool {
 	for t := range strings.SplitSeq(header, ",") {
 		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == etag || t == "*" {

@@ -24,7 +24,7 @@ type ServerOptions struct {
 	// Address, for errors.
 	Name, Setting string
 	Address       string
-	// Certificate and PrivateKey are files. Without them, the server speaks plain HTTP.
+	// Certificate and PrivateKey are paths of files. Without them, the server speaks plain HTTP.
 	Certificate, PrivateKey string
 	// Splice sends files over plain HTTP by splice, on systems that have it.
 	Splice bool
@@ -37,14 +37,13 @@ type ServerOptions struct {
 	// Connections bounds the connections of clients; nil means no bound.
 	Connections *Connections
 	// Trust says which proxies may name the clients of connections, by the PROXY protocol; nil means
-	// none, for as long as the server exists. [Server.Replace] replaces Trust and Handler.
+	// no proxies, for as long as the server exists. [Server.Replace] replaces Trust and Handler.
 	Trust   *proxied.Trust
 	Handler http.Handler
 	Logger  *slog.Logger
 }
 
-// Server is an HTTP server on one address. As an http.Handler, it does what its present handler
-// does.
+// Server is an HTTP server on one address. As an http.Handler, it calls its present handler.
 type Server struct {
 	ServerOptions
 	front  atomic.Pointer[front]
@@ -97,8 +96,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// Replace gives later requests another handler, and later connections another Trust. Those under
-// way go on with the former ones. trust must have the metrics of the former Trust: see
+// Replace gives later requests another handler, and later connections another Trust. Requests and
+// connections under way keep the former ones. trust must have the metrics of the former Trust: see
 // [proxied.Trust.With].
 func (s *Server) Replace(h http.Handler, trust *proxied.Trust) { s.front.Store(&front{trust, h}) }
 
@@ -119,9 +118,9 @@ func (s *Server) Collectors() []prometheus.Collector {
 	return all
 }
 
-// serverLog takes the messages of net/http about connections. They are logged at level debug,
-// because most say that a client disconnected. Messages about failed TLS handshakes go to
-// handshakes instead, and an unrecovered panic is logged as an error.
+// serverLog logs the messages of net/http about connections at level debug, because most of them
+// say that a client disconnected. Messages about failed TLS handshakes go to handshakes instead,
+// and an unrecovered panic is logged as an error.
 type serverLog struct {
 	slog.Handler
 	handshakes *handshakes
@@ -154,7 +153,7 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// remedy returns advice about an error from listening. Its caller then advises to set another
+// remedy returns advice about an error from listening. The caller adds the advice to set another
 // address. Without a privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
 func remedy(err error) string {
 	if errors.Is(err, syscall.EACCES) {

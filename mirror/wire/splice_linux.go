@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeBytes is the size of a pipe's buffer, and so the most that one splice moves. maxPipes bounds
-// the pipes. Linux gives a user without privileges 64 pipes of that size in all
+// pipeBytes is the size of a pipe's buffer, so one splice moves at most that many bytes. maxPipes
+// bounds the pipes of a server. Linux gives a user without privileges 64 pipes of that size in all
 // (pipe-user-pages-soft, pipe(7)), and other programs may need some of them.
 const (
 	pipeBytes = 1 << 20
 	maxPipes  = 32
 )
 
-// PipeFiles is the most files that the pipes of one [Server] take. An idle pipe stays open.
+// PipeFiles bounds the file descriptors of the pipes of one [Server]. An idle pipe stays open.
 const PipeFiles = 2 * maxPipes
 
 // pipes are a pool of pipes. splice(2) moves bytes without copying them through this process, but
@@ -43,8 +43,8 @@ type pipe struct {
 }
 
 // spliceCall has the arguments and results of a system call. net and os take a function that makes
-// the call. It is made once for each pipe and connection, because one for each call, and the
-// variables that it shares with its caller, would be allocated.
+// the call. Each pipe and each connection makes this function once. A new function for each call
+// would have to be allocated, with the variables that it shares with its caller.
 type spliceCall struct {
 	n, moved int64
 	more     int
@@ -101,7 +101,7 @@ func (s *pipes) get() *pipe {
 }
 
 // put returns a pipe to the pool and counts the bytes sent through it. It closes a pipe that is not
-// empty, because its bytes would be sent before those of the next file.
+// empty, because its bytes would be sent before the bytes of the next file.
 func (s *pipes) put(p *pipe, sent int64) {
 	s.mu.Lock()
 	s.total += sent
@@ -117,7 +117,7 @@ func (s *pipes) put(p *pipe, sent int64) {
 	}
 }
 
-// close closes the idle pipes; put closes those in use.
+// close closes the idle pipes. put closes the pipes that are in use.
 func (s *pipes) close() {
 	s.mu.Lock()
 	idle := s.idle
@@ -156,7 +156,7 @@ func (l splicingListener) Accept() (net.Conn, error) {
 	return spliced, nil
 }
 
-// tcpConn has the methods of a net.TCPConn that splicing needs, and those that net/http uses.
+// tcpConn has the methods of a net.TCPConn that splicing needs, and the methods that net/http uses.
 type tcpConn interface {
 	net.Conn
 	syscall.Conn
@@ -172,9 +172,9 @@ type splicingConn struct {
 	raw     syscall.RawConn
 	pipes   *pipes
 	holding bool
-	pending bool // the kernel waits for more bytes before it sends those of the last write
+	pending bool // the kernel waits for more bytes before it sends the bytes of the last write
 
-	held    []byte // the rest of the bytes of a Write while holding
+	held    []byte // the bytes of a Write that sendHeld has yet to send
 	heldErr error
 	send    func(fd uintptr) bool // sendHeld; see spliceCall
 }
@@ -185,8 +185,8 @@ var _ gatherer = (*splicingConn)(nil)
 func (c *splicingConn) NetConn() net.Conn { return c.tcpConn }
 
 // Hold implements gatherer. net/http writes the header and the first bytes of a file before the
-// rest is spliced. If they are held back, the kernel sends them together with the rest. Otherwise
-// they would be a packet of their own, and the client would wake up for a few bytes.
+// rest is spliced. If these bytes are held back, the kernel sends them together with the rest.
+// Otherwise they would be a packet of their own, and the client would wake up for a few bytes.
 func (c *splicingConn) Hold() { c.holding = true }
 
 // Release implements gatherer.

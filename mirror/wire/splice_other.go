@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// PipeFiles is the most files that the pipes of one [Server] take.
+// PipeFiles bounds the file descriptors of the pipes of one [Server].
 const PipeFiles = 0
 
 // pipes do nothing, because only Linux has splice(2).
@@ -20,5 +20,5 @@ func (*pipes) through(ln net.Listener) net.Listener { return ln }
 
 func (*pipes) close() {}
 
-// TrySplice returns why files cannot be sent by splice.
+// TrySplice returns the reason why files cannot be sent by splice.
 func TrySplice(*os.File) error { return errors.New("only Linux has splice") }

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TrySplice moves a byte of a file into a pipe like those by which a [Server] sends files, and
-// returns why that is not possible. The file must not be empty.
+// TrySplice moves a byte of a file into a pipe of the kind that a [Server] uses. It returns an
+// error if that is not possible. The file must not be empty.
 func TrySplice(f *os.File) error {
 	p, err := makePipe()
 	if err != nil {

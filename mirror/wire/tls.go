@@ -35,7 +35,7 @@ const (
 	failedOther       = "other"
 )
 
-// advice says what a person can do about a reason. There is none for failedLeft.
+// advice has, for each reason except failedLeft, a text about what a person can do.
 var advice = map[string]string{
 	failedPlain:       "the client speaks plain HTTP; use https:// for this listener",
 	failedCertificate: "the client does not trust the certificate; give it the CA, or a certificate for the name that it uses",
@@ -55,7 +55,7 @@ func newHandshakes(listener string, log *slog.Logger) *handshakes {
 	return h
 }
 
-// handshakeError is how net/http begins its message about a handshake that failed (net/http,
+// handshakeError is the beginning of net/http's message about a handshake that failed (net/http,
 // conn.serve). The client's address and the error follow.
 const handshakeError = "http: TLS handshake error from "
 
