@@ -25,7 +25,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// movedError says that the member that was asked is not the writer, and names the one that is.
+// movedError says that the member that was asked is not the writer, and names the writer.
 type movedError struct{ fleet.Lease }
 
 func (e *movedError) Error() string {
@@ -45,26 +45,27 @@ func (e *goneError) again() bool { return !errors.Is(e.err, errSilent) }
 var (
 	errSilent = errors.New("the member gave no sign of life")
 	errLate   = errors.New("the member has not begun to answer")
-	// errNotTaken says that the member's answer is not the one for the client.
+	// errNotTaken says that passing.takes returned false for the member's answer.
 	errNotTaken = errors.New("the member has no answer")
 )
 
 // passing says how a request is passed on.
 type passing struct {
-	// repository is what members call the repository, "" if the request is about none.
+	// repository is the text of the repository's key, "" if the request is about no repository.
 	repository string
-	// bounded bounds the time until the answer begins.
+	// bounded says that the answer has to begin within Patience.Begin.
 	bounded bool
-	// takes reports whether an answer with a status is the one for the client. Nil takes all.
+	// takes reports whether to send an answer with a status to the client. nil accepts every status.
 	takes func(status int) bool
 }
 
-// maxErrorBody bounds the answers that are read as a whole because they may be errors.
+// maxErrorBody bounds the bytes of an answer that relay reads as a whole, because it is an error.
 const maxErrorBody = 1 << 20
 
 // pass passes a request on to a member, and its answer to the client. If the answer has not begun,
-// the error is a *movedError, a *goneError, errNotTaken, or one for the client. An answer that is
-// an error of the protocol is returned, too, for the log.
+// the error is a *movedError, a *goneError, errNotTaken, errLate, or an error for the client. If
+// the member has answered with an error, pass sends the answer and also returns the error, for the
+// log.
 func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	ctx, stop := context.WithCancelCause(x.R.Context())
 	defer stop(nil)
@@ -86,7 +87,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	})()
 	resp, err := w.o.Members.Send(r.Context(), member, r)
 	if !late() && err == nil {
-		_ = resp.Body.Close() // it breaks off
+		_ = resp.Body.Close() // it would break off, because ctx has ended
 		err = errLate
 	}
 	if err != nil {
@@ -113,7 +114,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	return w.relay(x, to, resp)
 }
 
-// progress is how far a request to another member has got.
+// progress records how far a request to another member has got.
 type progress struct{ sent, answered atomic.Bool }
 
 // of returns the context for the request.
@@ -124,10 +125,10 @@ func (p *progress) of(ctx context.Context) context.Context {
 	})
 }
 
-// done reports whether the member may have done what the request asks for, although it has read
-// nothing of a body. Whoever repeats such a request may learn that there is nothing to be done.
-// Requests that begin an upload can be repeated, and so can those that read. If the member that
-// answered was not the one that was meant, it has done nothing.
+// done reports whether the member may have carried out the request, although it has read nothing of
+// a body. A repetition of such a request could then fail, because nothing is left to do. Requests
+// that read, and requests that begin an upload, can always be repeated. If another process has
+// answered in place of the member, the member has done nothing.
 func (p *progress) done(x *request.Request) bool {
 	once := x.Q.Write() && x.R.Method != http.MethodPost && x.R.ContentLength == 0
 	return once && p.sent.Load() && !p.answered.Load()
@@ -140,7 +141,7 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress
 		return context.Cause(x.R.Context())
 	case errors.Is(err, errLate):
 		return err
-	case errors.Is(err, fleet.ErrProtocol): // it goes on to be the writer
+	case errors.Is(err, fleet.ErrProtocol): // the member remains the writer
 		w.m.passed.WithLabelValues(passedFailed).Inc()
 		return tooFar(x, body, err)
 	case !body.Abandon() && !at.done(x):
@@ -153,10 +154,10 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress
 	} else {
 		err = notReached(x, err)
 	}
-	return x.Fail(err) // before the end of the body breaks the connection
+	return x.Fail(err) // before body.End breaks the connection
 }
 
-// tooFar returns the error for a request to a writer that this member does not understand.
+// tooFar returns the error for a request to a writer whose protocol this member does not speak.
 func tooFar(x *request.Request, body *wire.Passed, err error) error {
 	err = oci.ErrUnavailable.With("%v; it works on the pushes to %s: bring the members of the fleet to versions of dray next to each other, and push again", err, x.Repo.Name)
 	if body.Abandon() {
@@ -200,7 +201,7 @@ func (w *Writers) relay(x *request.Request, from fleet.Lease, resp *http.Respons
 	return cmp.Or(x.W.Relay(resp.StatusCode, bytes.NewReader(text), length), error(e))
 }
 
-// ownHeader reports whether a header line is about one connection, or between members.
+// ownHeader reports whether a header line concerns only one connection, or only the members.
 func ownHeader(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Date":
@@ -215,11 +216,12 @@ func secretHeader(name string) bool {
 	return name == "Authorization" || name == "Proxy-Authorization" || name == "Cookie"
 }
 
-// maxHeader bounds the header of a request that is passed on. A member refuses more than 16 KiB.
+// maxHeader bounds the header of a request that is passed on, in bytes. A member refuses more than
+// 16 KiB.
 const maxHeader = 12 << 10
 
-// outgoing returns a request as it is passed on. Its body is not sent before the member asks for
-// it, so that a refusal comes first.
+// outgoing returns the request that is sent to the member. Its body is not sent before the member
+// asks for it, so that the member can refuse the request first.
 func (w *Writers) outgoing(ctx context.Context, x *request.Request, body *wire.Passed, how passing) (*http.Request, error) {
 	r, err := http.NewRequestWithContext(ctx, x.R.Method, requestPath, http.NoBody)
 	if err != nil {
@@ -264,13 +266,13 @@ func (w *Writers) member(l fleet.Lease) fleet.Member {
 	return fleet.Member{ID: l.Holder, Address: l.Address, Protocol: w.o.Self.Protocol}
 }
 
-// silentFor is how many times Patience.Stall a member may give no sign of life while it works on a
+// silentFor times Patience.Stall is how long a member may give no sign of life while it works on a
 // request. By default, that is as long as a lease lasts.
 const silentFor = 5
 
-// watch asks a member after each Patience.Stall whether it is alive, while it works on a request.
-// If it is not, watch calls lost: at once if nobody listens at its address, and otherwise when it
-// has been silent for long. The result ends that.
+// watch asks a member after each Patience.Stall whether it is alive, while the member works on a
+// request. It calls lost if nothing listens at the member's address, or if the member has been
+// silent for silentFor times Patience.Stall. The function end ends the watch.
 func (w *Writers) watch(ctx context.Context, m fleet.Member, lost func()) (end func()) {
 	v := &vigil{w: w, member: m, ctx: ctx, lost: lost, last: time.Now()}
 	v.mu.Lock()

@@ -15,7 +15,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Path begins the paths on the members' listener that are for [Writers.ServeHTTP].
+// Path is the prefix of the paths on the members' listener that [Writers.ServeHTTP] handles.
 const Path = "/push/"
 
 const (
@@ -27,16 +27,17 @@ const (
 const (
 	headerRequest = "Dray-Request" // an envelope
 	headerWorker  = "Dray-Worker"  // the ID of the member that has worked on the request
-	headerMoved   = "Dray-Moved"   // the lease of the writer, in the place of an answer
-	// headerRepository is the Repository of the envelope. It is set for the listener alone.
+	headerMoved   = "Dray-Moved"   // the lease of the writer, if the member is not the writer
+	// headerRepository is the Repository of the envelope. ServeHTTP sets it for the listener, and
+	// members do not send it.
 	headerRepository = "Dray-Repository"
 )
 
-// envelope is what a member says of a request that it passes on. A field that a receiver does not
-// know has no effect.
+// envelope describes a request that a member passes on. A receiver ignores fields that it does not
+// know.
 type envelope struct {
 	Listener string `json:"listener"`
-	// Repository is what members call the repository, "" if the request is about none.
+	// Repository is the text of the repository's key, "" if the request is about no repository.
 	Repository string `json:"repository,omitempty"`
 	URI        string `json:"uri"`
 	Host       string `json:"host"`
@@ -75,17 +76,17 @@ type Receiver interface {
 	ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string)
 }
 
-// Receive has a listener answer the requests that clients have sent to the listener of that name at
-// another member. It replaces an earlier one. w may be nil.
+// Receive registers the listener that answers the requests that clients have sent to the listener
+// of that name at another member. It replaces an earlier registration. w may be nil.
 func (w *Writers) Receive(listener string, by Receiver) {
 	if w != nil {
 		w.receivers.Store(listener, by)
 	}
 }
 
-// receiver returns the listener of a name. A listener without a name is called by its address,
-// which differs between members, so it returns the only one that takes pushes if there is none of
-// that name. Otherwise it returns nil.
+// receiver returns the listener with a name. A listener without a configured name has its address
+// as its name, which differs between members. So if no listener has the name, receiver returns the
+// only listener that accepts pushes, or nil if there is not exactly one.
 func (w *Writers) receiver(name string) (only Receiver) {
 	if by, ok := w.receivers.Load(name); ok {
 		return by.(Receiver)
@@ -102,7 +103,7 @@ func (w *Writers) receiver(name string) (only Receiver) {
 	return only
 }
 
-// ServeHTTP answers another member, which has proved to be one.
+// ServeHTTP answers a request of another member. The caller has authenticated the member.
 func (w *Writers) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set(headerWorker, w.o.Self.ID)
 	var e envelope
@@ -143,10 +144,10 @@ func (w *Writers) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	by.ServePassed(rw, passed, identity.Vouched{Principal: identity.Principal{Name: e.User}, Granted: e.Granted}, e.External)
 }
 
-// drainWithin bounds the time for which the rest of a body is read that nobody needs.
+// drainWithin bounds the time for reading the rest of a body that is not needed.
 const drainWithin = 5 * time.Second
 
-// observed knows how far the body of a request has been read.
+// observed records how far the body of a request has been read.
 type observed struct {
 	io.ReadCloser
 	begun, over bool
@@ -160,9 +161,9 @@ func (o *observed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drain reads the rest of a body that was answered before its end, until the other member has the
-// answer and closes the connection. After "Expect: 100-continue", net/http does not do that. It
-// would reset the connection at once, and the answer could be lost.
+// drain reads the rest of a body if the answer was sent before the end of the body. It stops when
+// the other member has the answer and closes the connection. After "Expect: 100-continue", net/http
+// does not read the rest. It would reset the connection at once, and the answer could be lost.
 func (o *observed) drain(rw http.ResponseWriter) {
 	if !o.begun || o.over {
 		return

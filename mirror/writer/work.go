@@ -11,19 +11,21 @@ import (
 	"dray/upstream/oci"
 )
 
-// attempts bounds how often a request is passed on before the client has to ask again: twice to a
-// member that fails, once to the one that it names, and as often to the next one.
+// attempts bounds how often a request is passed on before the client has to send it again. It
+// allows for two rounds of three attempts: two at a member that fails, and one at a member that
+// names another writer.
 const attempts = 6
 
-// Work has a request worked on where the state of pushes to its repository is: by here, or by
-// another member. A request that writes goes to the writer of its repository, and so does the
-// question of a client whether its push may leave a blob out. Other requests are worked on here. If
-// the content is not found, and another member is the writer, that one is asked. w may be nil.
+// Work answers a request by calling here, or passes it on to the member that has the state of
+// pushes to its repository. Requests that write, and questions of clients whether a push may leave
+// a blob out, go to the writer of the repository. This member works on other requests itself. If it
+// does not find the content, it asks the writer. If pushes are acknowledged locally, it asks the
+// writer first for manifests and lists. w may be nil.
 func (w *Writers) Work(x *request.Request, here func() error) error {
 	if w == nil || !x.Listener.TakesPushes() || !w.shares(x.Repo) {
 		return here()
 	}
-	k := w.keyOf(x.Repo) // here may work on another repository, such as that of a fallback
+	k := w.keyOf(x.Repo) // here may work on another repository, such as the repository of a fallback
 	switch {
 	case x.Vouched != nil && x.R.Header.Get(headerRepository) != k.String():
 		return oci.ErrUnavailable.With("members of the fleet differ in what they call %s; configure their upstreams alike", x.Repo.Name)
@@ -43,7 +45,7 @@ func (w *Writers) Work(x *request.Request, here func() error) error {
 	return err
 }
 
-// write has the writer work on a request that writes.
+// write passes a request that writes to the writer, or calls here if this member is the writer.
 func (w *Writers) write(x *request.Request, k key, here func() error) error {
 	ctx := x.R.Context()
 	at := w.find(ctx, k, fleet.Lease{})
@@ -64,7 +66,7 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 		case isMoved:
 			at = w.moved(ctx, k, moved)
 		case isGone && gone.again() && tried != at.Holder:
-			tried = at.Holder // perhaps only a connection that was idle has ended
+			tried = at.Holder // perhaps the member has only closed an idle connection
 		case isGone:
 			w.takeover(x, at.Lease, gone)
 			at = w.find(ctx, k, at.Lease)
@@ -74,7 +76,7 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 		failed = err
 		w.m.passed.WithLabelValues(passedRepeated).Inc()
 	}
-	if at.done != nil { // no attempt has read of the body
+	if at.done != nil { // no attempt has read a byte of the body
 		defer at.done()
 		return here()
 	}
@@ -82,13 +84,13 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 	return notReached(x, failed)
 }
 
-// moved returns the place of the writer that a member has named, which did not work on the request.
+// moved returns the place of the writer that a member has named in place of an answer.
 func (w *Writers) moved(ctx context.Context, k key, m *movedError) place {
 	if m.Holder != w.o.Self.ID {
 		return place{Lease: m.Lease}
 	}
 	l, err := w.take(ctx, k, 0)
-	if err != nil { // each of the two takes the other one for the writer
+	if err != nil { // each of the two members believes that the other one is the writer
 		l = m.Lease
 	}
 	return w.placeOf(k, l)
@@ -105,8 +107,8 @@ func notReached(x *request.Request, err error) error {
 	return oci.ErrUnavailable.With("the member of the fleet that works on pushes to %s does not answer; push again", x.Repo.Name).Because(err)
 }
 
-// received works on a request that another member has passed on, if this one is the writer.
-// Otherwise it names the writer.
+// received works on a request that another member has passed on, if this member is the writer.
+// Otherwise it answers with the lease of the writer.
 func (w *Writers) received(x *request.Request, at place, here func() error) error {
 	if at.done != nil {
 		defer at.done()
@@ -118,8 +120,8 @@ func (w *Writers) received(x *request.Request, at place, here func() error) erro
 	return nil
 }
 
-// askWriter has the writer answer whether a push may leave a blob out. If it does not answer, this
-// member does: a client that sends too much is no harm.
+// askWriter asks the writer whether a push may leave a blob out. If the writer does not answer,
+// this member answers: it does no harm if the client sends a blob needlessly.
 func (w *Writers) askWriter(x *request.Request, k key, here func() error) error {
 	ctx := x.R.Context()
 	at := w.find(ctx, k, fleet.Lease{})
@@ -148,9 +150,9 @@ func (w *Writers) askWriter(x *request.Request, k key, here func() error) error 
 	return here()
 }
 
-// readFirst has the writer answer a request for a manifest or a list of a repository whose pushes
-// may be acknowledged and not yet forwarded. If there is none, or it does not have the content or
-// does not answer, this member answers.
+// readFirst passes a request for a manifest or a list on to the writer, because the writer may have
+// acknowledged pushes that it has yet to forward. If no other member is the writer, or if the
+// writer does not have the content or does not answer, this member answers.
 func (w *Writers) readFirst(x *request.Request, k key, here func() error) error {
 	if l, ok := w.other(x.R.Context(), k); ok {
 		if err := w.pass(x, l, passing{repository: k.String(), bounded: true, takes: found}); err == nil || x.W.Started() {
@@ -160,8 +162,8 @@ func (w *Writers) readFirst(x *request.Request, k key, here func() error) error 
 	return here()
 }
 
-// readAfter has the writer answer a request for content that was not found here. If the writer does
-// not have it, the answer is that of this member, err.
+// readAfter passes a request for content that was not found here on to the writer. If the writer
+// does not have the content, readAfter returns err, the error of this member.
 func (w *Writers) readAfter(x *request.Request, k key, err error) error {
 	l, ok := w.other(x.R.Context(), k)
 	if !ok {
@@ -188,11 +190,11 @@ func (w *Writers) other(ctx context.Context, k key) (fleet.Lease, bool) {
 	return l, l.Holder != "" && l.Holder != w.o.Self.ID
 }
 
-// maxAsked bounds the members that are asked for something of which nobody knows who has it.
+// maxAsked bounds the members that Anywhere asks.
 const maxAsked = 16
 
-// Anywhere has a request worked on here, or by another member if it is not found here. It is for
-// what belongs to no repository. w may be nil.
+// Anywhere answers a request by calling here. If here finds nothing, Anywhere asks other members.
+// It is for requests that belong to no repository. w may be nil.
 func (w *Writers) Anywhere(x *request.Request, here func() error) error {
 	err := here()
 	if w == nil || x.Vouched != nil || !x.Listener.TakesPushes() || !oci.NotFound(err) || x.W.Started() {

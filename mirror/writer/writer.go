@@ -20,33 +20,34 @@ import (
 )
 
 const (
-	// lingers is how long a member remains the writer of a repository after the last request, although
-	// nothing is open. So the requests of a push that come one after the other find the same writer.
+	// lingers is how long a member remains the writer of a repository after the last request, even if
+	// nothing is open. So consecutive requests of a push find the same writer.
 	lingers = fleet.LeaseTTL
-	// storePause is how long the store is not asked after it has failed.
+	// storePause is the time from a failure of the store to the next question.
 	storePause = 2 * time.Second
-	// remembered is how long another writer is remembered for a time without the store.
+	// remembered is how long this member remembers another writer for use while the store fails.
 	remembered = 10 * time.Minute
-	// maxRemembered bounds the writers that are remembered.
+	// maxRemembered bounds the remembered writers.
 	maxRemembered = 4096
 )
 
 // Members are the members of the fleet. It is a *fleet.Fleet.
 type Members interface {
-	// Live returns the members that were alive a moment ago, with this one.
+	// Live returns the members that were alive a moment ago, including this one.
 	Live() []fleet.Member
 	// Send sends one request to a member.
 	Send(ctx context.Context, to fleet.Member, r *http.Request) (*http.Response, error)
 }
 
-// Options are the parts of Writers.
+// Options configure Writers.
 type Options struct {
 	// Self is this member.
 	Self    fleet.Member
 	Members Members
 	Claims  fleet.Claims
-	// Identity returns what all members call the registry behind an upstream, or "" if its content is
-	// stored on this machine alone. Then each member works on its repositories itself.
+	// Identity returns the identity of the registry behind an upstream, which is the same at all
+	// members. It returns "" if the upstream's content is stored on this machine alone. Each member
+	// then works on the repositories itself.
 	Identity func(upstream string) string
 	Patience fleet.Patience
 	// RenewEvery is how often leases are renewed; 0 means [fleet.RenewEvery].
@@ -57,7 +58,8 @@ type Options struct {
 	Logger     *slog.Logger
 }
 
-// Writers decides which member works on a request. A nil *Writers has this one work on all.
+// Writers decides which member works on a request. With a nil *Writers, this member works on all
+// requests.
 type Writers struct {
 	o         Options
 	log       *slog.Logger
@@ -68,7 +70,7 @@ type Writers struct {
 	mu      sync.Mutex // guards the fields below
 	held    map[key]*hold
 	seen    map[key]sighting
-	storeAt time.Time // the store is not asked before
+	storeAt time.Time // the store is not asked before this time; zero while it answers
 }
 
 // key names a repository of a registry, which all members call by the same identity.
@@ -76,7 +78,7 @@ type key struct{ identity, name string }
 
 func (w *Writers) keyOf(r repository.Repo) key { return key{w.o.Identity(r.Up.Name), r.Name} }
 
-// String returns the text that members choose a writer by.
+// String returns the text by which members choose a writer.
 func (k key) String() string { return k.identity + "/" + k.name }
 
 func (k key) digest() digest.Digest { return digest.FromString(k.String()) }
@@ -84,7 +86,7 @@ func (k key) digest() digest.Digest { return digest.FromString(k.String()) }
 // hold says that this member is the writer of a repository.
 type hold struct {
 	lease    fleet.Lease // Generation is 0 until the store has answered
-	requests int         // under way
+	requests int         // number of requests under way
 	used     time.Time   // when the last request began or ended
 }
 
@@ -101,7 +103,7 @@ type place struct {
 	done func()
 }
 
-// New returns Writers that ask nobody yet.
+// New returns Writers without leases.
 func New(o Options) *Writers {
 	o.Patience = fleet.Patience{
 		Stall: cmp.Or(o.Patience.Stall, 2*time.Second), Begin: cmp.Or(o.Patience.Begin, 3*time.Second),
@@ -151,8 +153,8 @@ func Overtaken(w *Writers, r repository.Repo, tag string) error {
 	return oci.ErrUnavailable.With("the tag %s of %s was changed through another member of the fleet meanwhile; push again", tag, r.Name)
 }
 
-// find returns the member that works on a repository. If nobody does, this one takes the lease. A
-// lease that the caller has seen fail is replaced.
+// find returns the member that works on a repository. If no member does, this one takes the lease.
+// failed, if not zero, is a lease to replace, because its holder did not answer.
 func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
 	if done, ok := w.enter(k); ok {
 		return place{done: done}
@@ -167,7 +169,8 @@ func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
 	return w.placeOf(k, l)
 }
 
-// placeOf returns the place that a lease names. If that is this member, a request begins.
+// placeOf returns the place that a lease names. If the place is this member, placeOf begins a
+// request.
 func (w *Writers) placeOf(k key, l fleet.Lease) place {
 	if l.Holder == w.o.Self.ID {
 		return place{done: w.hold(k, l)}
@@ -175,7 +178,7 @@ func (w *Writers) placeOf(k key, l fleet.Lease) place {
 	return place{Lease: l}
 }
 
-// remember notes the writer that the store has named, for a time without the store.
+// remember records the writer that the store has named, for use while the store fails.
 func (w *Writers) remember(k key, l fleet.Lease) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -188,8 +191,9 @@ func (w *Writers) remember(k key, l fleet.Lease) {
 	}
 }
 
-// guess returns the writer without the store: the one that the store named last, or else the member
-// that all choose who know the same members. It is not the member with the ID failed.
+// guess returns the writer while the store fails: the writer that the store named last, or else the
+// member that rendezvous hashing chooses. Members that know the same members choose the same one.
+// The result is not the member with the ID failed.
 func (w *Writers) guess(k key, failed string) fleet.Lease {
 	w.mu.Lock()
 	last := w.seen[k]
@@ -211,7 +215,7 @@ func (w *Writers) enter(k key) (done func(), ok bool) {
 	defer w.mu.Unlock()
 	h := w.held[k]
 	if h == nil || h.lease.Generation == 0 && h.requests == 0 && !time.Now().Before(w.storeAt) {
-		return nil, false // it was guessed without the store, which can be asked again
+		return nil, false // the writer was guessed without the store, which can be asked again
 	}
 	return w.begin(h), true
 }
@@ -246,8 +250,8 @@ func (w *Writers) begin(h *hold) (done func()) {
 
 var errStore = errors.New("the store of leases did not answer a moment ago")
 
-// take takes the lease of a repository, or returns that of another member. A member that stops
-// takes none.
+// take takes the lease of a repository, or returns the lease of another member. failed is the
+// generation of a lease to replace, or 0. A member that is stopping takes no lease.
 func (w *Writers) take(ctx context.Context, k key, failed int64) (fleet.Lease, error) {
 	if w.leaving.Load() {
 		l, err := w.look(ctx, k)
@@ -261,7 +265,7 @@ func (w *Writers) take(ctx context.Context, k key, failed int64) (fleet.Lease, e
 	})
 }
 
-// look returns the lease of a repository. It has no Holder if nobody has it.
+// look returns the lease of a repository. The result has no Holder if no member has the lease.
 func (w *Writers) look(ctx context.Context, k key) (fleet.Lease, error) {
 	return w.ask(ctx, func(ctx context.Context) (fleet.Lease, error) { return w.o.Claims.Find(ctx, k.digest()) })
 }
@@ -283,7 +287,7 @@ func (w *Writers) ask(ctx context.Context, question func(context.Context) (fleet
 	return l, err
 }
 
-// storeAnswered notes whether the store has answered. It logs each change.
+// storeAnswered records whether the store has answered. It logs each change.
 func (w *Writers) storeAnswered(err error) {
 	w.mu.Lock()
 	was := w.storeAt.IsZero()
@@ -301,9 +305,9 @@ func (w *Writers) storeAnswered(err error) {
 	}
 }
 
-// Run renews the leases of this member, takes those of repositories for which it has something
-// unfinished, and gives up those that nobody needs, until ctx ends. Then it gives up all. w may be
-// nil.
+// Run renews the leases of this member, takes the leases of repositories for which it has something
+// unfinished, and releases the leases that it no longer needs, until ctx ends. Then it releases all
+// leases. w may be nil.
 func (w *Writers) Run(ctx context.Context) {
 	if w == nil {
 		return
@@ -351,7 +355,7 @@ func (w *Writers) renew(ctx context.Context) {
 }
 
 // sort returns the leases to renew, the repositories whose lease is missing, and the leases that
-// nobody needs, which it forgets.
+// this member no longer needs. sort removes the unneeded leases from held.
 func (w *Writers) sort(now time.Time) (extend map[key]fleet.Lease, missing []key, over []fleet.Lease) {
 	open := map[key]bool{}
 	if w.o.Unfinished != nil {
@@ -385,7 +389,6 @@ func (w *Writers) sort(now time.Time) (extend map[key]fleet.Lease, missing []key
 	return extend, missing, over
 }
 
-// values yields the values of a map.
 func values(m map[key]fleet.Lease) func(func(fleet.Lease) bool) {
 	return func(yield func(fleet.Lease) bool) {
 		for _, l := range m {
@@ -396,7 +399,7 @@ func values(m map[key]fleet.Lease) func(func(fleet.Lease) bool) {
 	}
 }
 
-// lose forgets leases that other members have taken.
+// lose deletes leases that other members have taken.
 func (w *Writers) lose(sent map[key]fleet.Lease, lost []digest.Digest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -408,7 +411,7 @@ func (w *Writers) lose(sent map[key]fleet.Lease, lost []digest.Digest) {
 	}
 }
 
-// retake notes the answer to a lease that was missing.
+// retake records the answer of the store about a lease that was missing.
 func (w *Writers) retake(k key, l fleet.Lease, err error) {
 	if err != nil {
 		return
@@ -423,7 +426,7 @@ func (w *Writers) retake(k key, l fleet.Lease, err error) {
 	w.remember(k, l)
 }
 
-// leave gives up all leases.
+// leave releases all leases.
 func (w *Writers) leave(ctx context.Context) {
 	w.leaving.Store(true)
 	var all []fleet.Lease
