@@ -69,7 +69,7 @@ func writeAPIError(w http.ResponseWriter, e *wireError) {
 	_, _ = w.Write(body) // fails only if the client is gone
 }
 
-// exception returns an error of the API's model; all of them have the status 400.
+// exception returns an error of the API's model. All errors of the model have the status 400.
 func exception(class, format string, args ...any) *wireError {
 	return refuse(http.StatusBadRequest, class, format, args...)
 }
@@ -180,7 +180,7 @@ func (s *Server) callRegistry(c apiCall, id string) (*registry, error) {
 	return g, nil
 }
 
-// accountOf returns the account in an ARN, or fallback.
+// accountOf returns the account in an ARN, or fallback if the ARN has no account.
 func accountOf(arn, fallback string) string {
 	if part := strings.Split(arn, ":"); len(part) >= 6 && len(part[4]) == 12 {
 		return part[4]

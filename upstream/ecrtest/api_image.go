@@ -45,7 +45,7 @@ func (s *Server) imagesFor(c apiCall) (imagesInput, *registry, *repository, erro
 	return in, g, r, err
 }
 
-// selected returns the digests of the images that the input names. If the input names none,
+// selected returns the digests of the images that the input names. If the input names no images,
 // selected returns the digests of all images that pass the filter of the input.
 func (r *repository) selected(in imagesInput) ([]string, *imageFailure) {
 	var out []string

@@ -20,7 +20,7 @@ type token struct {
 	region    string
 	expires   time.Time
 	push      bool     // a Bearer token may push; Basic ignores this field
-	scopes    []string // of a Bearer token
+	scopes    []string // scopes of a Bearer token
 }
 
 // issue stores a new token and returns its password. ECR's passwords are base64 of JSON, and
@@ -146,7 +146,7 @@ func (s *Server) authorize(g *registry, t *token, c call) error {
 	}
 	action, resource := "ecr:"+op, g.arn(orDefault(c.Repo, "*"))
 	if c.Kind == KindReferrers && s.forbids(t.principal, "ecr:BatchGetImage", resource) {
-		action = "ecr:BatchGetImage" // which ListImageReferrers needs, too (ECR model, 2026-08)
+		action = "ecr:BatchGetImage" // ListImageReferrers needs this right, too (ECR model, 2026-08)
 	} else if !s.forbids(t.principal, action, resource) {
 		return nil
 	}

@@ -16,7 +16,7 @@ import (
 const (
 	metricPath     = "/service/GraniteServiceVersion20100801/operation/PutMetricData"
 	maxMetricBytes = 1 << 20
-	maxDatums      = 100000 // stored at most; the oldest are dropped first
+	maxDatums      = 100000 // the most metrics that are stored; the server drops the oldest first
 	cborType       = "application/cbor"
 )
 
@@ -127,8 +127,8 @@ func (s *Server) putMetrics(r *http.Request) error {
 	return nil
 }
 
-// metricBody returns the decompressed body. It refuses more than 1 MB as sent. Unless
-// MetricLimitGzipped is on, it also refuses more than 1 MB once decompressed.
+// metricBody returns the decompressed body. It refuses a body of more than 1 MB as sent. Unless
+// MetricLimitGzipped is on, it also refuses a body of more than 1 MB after decompression.
 func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	sent, err := io.ReadAll(io.LimitReader(r.Body, maxMetricBytes+1))
 	if err != nil {

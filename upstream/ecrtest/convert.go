@@ -30,7 +30,8 @@ func (a accepted) takes(media string) bool {
 	return len(a) == 0 || a[media] || a["*/*"] || a["application/*"]
 }
 
-// counterpart maps the media types of Docker schema 2 to those of OCI, and the reverse.
+// counterpart maps a media type of Docker schema 2 to the media type of OCI, and the reverse. It
+// returns false if the type has no counterpart.
 func counterpart(media string) (string, bool) {
 	pairs := [][2]string{
 		{mediaDockerManifest, v1.MediaTypeImageManifest},
@@ -86,7 +87,7 @@ func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 		m.Layers[i].MediaType, _ = counterpart(m.Layers[i].MediaType)
 	}
 	if strings.HasPrefix(media, "application/vnd.docker.") {
-		m.Annotations = nil // Docker's format has none
+		m.Annotations = nil // Docker's format has no annotations
 	}
 	m.MediaType = media
 	raw, err := json.MarshalIndent(m, "", "   ")

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Dialect holds the switches of a registry with the quirks that [Other] returns. Each switch is a
-// way in which some registries depart from the specification or from other registries. Its comment
-// says which registry does so, and where and when that was reported. If the date of a report is not
+// Dialect has the switches of a registry with the quirks that [Other] returns. Each switch is a way
+// in which some registries depart from the specification or from other registries. Its comment says
+// which registry does so, and where and when that was reported. If the date of a report is not
 // known, the comment gives the date on which the report was read, after "read". The zero value is a
 // registry that does none of this.
 type Dialect struct {
@@ -23,15 +23,15 @@ type Dialect struct {
 
 	// Challenges.
 
-	// Private lists hidden repositories. "repository" is hidden from anonymous clients, and
-	// "user:repository" from that user. The refusal is a challenge, unless Open or TokenRefusal says
-	// otherwise.
+	// Private lists hidden repositories. The entry "repository" hides that repository from anonymous
+	// clients, and "user:repository" hides it from that user. The refusal is a challenge, unless Open
+	// or TokenRefusal says otherwise.
 	Private []string
 	// Basic asks for a name and password of [HubOptions].Users in place of a token (registries behind
 	// nginx).
 	Basic bool
-	// BasicFirst offers Basic, which leads nowhere, in a header line before the line of Bearer
-	// (prowler#12691, 2026-09).
+	// BasicFirst offers Basic, which the registry then does not accept, in a header line before the
+	// line of Bearer (prowler#12691, 2026-09).
 	BasicFirst bool
 	// OneLine offers Basic and Bearer in one header line (prowler#12691, 2026-09).
 	OneLine bool
@@ -50,24 +50,24 @@ type Dialect struct {
 
 	// Compression.
 
-	// Compress compresses answers that look like JSON, unless the request forbids it
-	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses an answer if
-	// the request forbids it, except for blobs.
+	// Compress compresses answers that look like JSON, unless the request forbids compression
+	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses answers, except
+	// blobs, if the request forbids compression.
 	Compress, CompressAlways bool
 
 	// Clocks.
 
-	// ClockAhead is by how much the registry's clock is ahead of the client's (no report about a
+	// ClockAhead is how far the registry's clock is ahead of the client's clock (no report about a
 	// registry; boot2docker#86 is about a client, read 2026-11).
 	ClockAhead time.Duration
 }
 
 // Pages are the switches of a Dialect about pages of lists.
 type Pages struct {
-	// TagCursor is the name of the query parameter that takes the place of "last" in lists of tags
-	// (Quay: next_page, docker_registry2#56, 2021-06). Its values are opaque.
+	// TagCursor is the name of the query parameter that replaces "last" in lists of tags (Quay:
+	// next_page, docker_registry2#56, 2021-06). Its values are opaque.
 	TagCursor string
-	// NoPages sends all tags at once, whatever page is asked for (no report).
+	// NoPages sends all tags at once, whichever page the client requests (no report).
 	NoPages bool
 }
 
@@ -85,13 +85,13 @@ type Redirects struct {
 	// requests with an Authorization header (MinIO behind the same load balancer: moby#50065, read
 	// 2026-11).
 	ObjectsHere bool
-	// PlainLocation writes http in the URLs of ObjectsHere, although clients came by TLS
+	// PlainLocation writes http in the URLs of ObjectsHere, although clients use TLS
 	// (distribution#123, read 2026-11).
 	PlainLocation bool
-	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
-	// are redirected (a proxy before Nexus: moby#45333, 2023-04).
+	// Elsewhere, if not empty, is the base URL of another registry to which the server redirects all
+	// reads below /v2/ (a proxy before Nexus: moby#45333, 2023-04).
 	Elsewhere string
-	// Path, if not empty, is where the registry begins, such as "/artifactory/api/docker/hub"
+	// Path, if not empty, is the path in front of /v2/, such as "/artifactory/api/docker/hub"
 	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves Path out of locations,
 	// as a registry may do behind a proxy that adds the path (no report).
 	Path        string
@@ -104,16 +104,16 @@ type Tokens struct {
 	// does not exist or is private (ghcr.io: 403, coolify#5575, 2025-04, and 401, tunnel-client#75,
 	// read 2026-11).
 	TokenRefusal int
-	// TokenRedirect, if not 0, is the status with which the realm redirects to another path
-	// (Gitea and Harbor behind a proxy that ends TLS: dockhand#1428 and moby#38662, read 2026-11).
+	// TokenRedirect, if not 0, is the status with which the realm redirects to another path (Gitea and
+	// Harbor behind a proxy that terminates TLS: dockhand#1428 and moby#38662, read 2026-11).
 	TokenRedirect int
 	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
-	// both; clients take any 2xx).
+	// both; clients accept any 2xx).
 	LooseTokens bool
 	// BareTokens sends a token under the name access_token, without its life (as ECR Public, whose
-	// tokens end after an hour: oras-go#1227, 2026-06).
+	// tokens expire after an hour: oras-go#1227, 2026-06).
 	BareTokens bool
-	// EndedToken, if not 0, is the status with which a token that has ended is refused, without a
+	// EndedToken, if not 0, is the status with which the registry refuses an expired token, without a
 	// challenge (ECR Public: 400, oras-go#1227, 2026-06; 403, kpm#698, 2026-02).
 	EndedToken int
 	// BaseScope is the scope that the challenge of /v2/ names, if not empty. Tokens are then valid
@@ -170,7 +170,8 @@ func (s *Server) objectsURL(r *http.Request) string {
 	return "https://" + r.Host + strings.TrimSuffix(storagePath, "/")
 }
 
-// divert serves the requests that are not for this registry itself, and reports whether it did.
+// divert serves the requests that are not for this registry itself, and reports whether it has
+// served the request.
 func (s *Server) divert(w http.ResponseWriter, r *http.Request, k Kind) (bool, error) {
 	d := s.Dialect()
 	switch {

@@ -12,9 +12,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select them. Skip
-// and Count bound their number. The other fields say what happens. Several faults can apply to
-// one request.
+// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select the requests.
+// Skip and Count bound their number. The other fields say what happens to the requests. Several
+// faults can apply to one request.
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
 
@@ -22,17 +22,17 @@ type Fault struct {
 	Method string `json:"method,omitempty"` // empty means all
 	Path   string `json:"path,omitempty"`   // part of the path; empty means all
 	Host   string `json:"host,omitempty"`   // part of the Host header; empty means all
-	// Blob selects requests for this blob, also those for its object behind the redirect. Empty means
-	// all requests.
+	// Blob selects requests for this blob, including requests for its object behind the redirect.
+	// Empty means all requests.
 	Blob  digest.Digest `json:"blob,omitempty"`
 	Skip  int           `json:"skip,omitempty"`  // matching requests to let pass first
 	Count int           `json:"count,omitempty"` // requests to affect; 0 means 1, negative means all until the fault is removed
 
 	Latency    time.Duration `json:"-"`                    // how long to wait before anything else
 	Status     int           `json:"status,omitempty"`     // sent instead of the real answer, in the form of the API
-	Code       string        `json:"code,omitempty"`       // of that answer; empty means a code for the status
-	Message    string        `json:"message,omitempty"`    // of that answer
-	RetryAfter time.Duration `json:"-"`                    // header of that answer; 0 means none
+	Code       string        `json:"code,omitempty"`       // code of the answer of Status; empty means a code for the status
+	Message    string        `json:"message,omitempty"`    // text of the answer of Status
+	RetryAfter time.Duration `json:"-"`                    // Retry-After of the answer of Status; 0 means none
 	Close      bool          `json:"close,omitempty"`      // the connection is closed without an answer
 	DropAnswer bool          `json:"dropAnswer,omitempty"` // the request is carried out, then the connection is closed
 
@@ -45,7 +45,7 @@ type Fault struct {
 	HoldAt       *int64 `json:"holdAt,omitempty"`       // the answer's body waits here until the fault is removed, and then continues
 	Append       int64  `json:"append,omitempty"`       // number of extra bytes after the answer's body
 	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed when this many bytes of the request have been read
-	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the request's body and of the answer's; 0 means no limit
+	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the request's body, and of the answer's body; 0 means no limit
 
 	// Header overrides headers of the answer; an empty value removes the header. If Header sets
 	// "Content-Length" to the value of CutAt, the truncated answer looks complete. If the answer has a
@@ -75,8 +75,8 @@ type faults struct {
 	next      int
 	list      []*armed
 	bandwidth Bandwidth
-	total     *pacer // of answers
-	totalIn   *pacer // of requests
+	total     *pacer // paces all answers together
+	totalIn   *pacer // paces all requests together
 }
 
 func newFaults(b Bandwidth) *faults {
@@ -126,7 +126,7 @@ func (f *faults) drop(which func(*armed) bool) bool {
 	return len(f.list) < before
 }
 
-// Faults returns all faults, also those whose Count is used up.
+// Faults returns all faults, including faults whose Count is used up.
 func (s *Server) Faults() []Fault {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -140,8 +140,8 @@ func (s *Server) Faults() []Fault {
 // SetBandwidth sets the bandwidth for later requests.
 func (s *Server) SetBandwidth(b Bandwidth) { s.faults.setBandwidth(b) }
 
-// Advance moves the server's clock forward by d, so that tokens and signed URLs age, and lets the
-// rules of lifecycle policies act.
+// Advance moves the server's clock forward by d, so that tokens and signed URLs age, and applies
+// the rules of lifecycle policies.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
 	s.skew += d
@@ -157,7 +157,8 @@ func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take returns what the faults do to a request, and counts it. The function blob returns its blob.
+// take returns the plan of the faults for a request, and counts the request. The function blob
+// returns the blob that the request is about.
 func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -189,7 +190,7 @@ type plan struct {
 	holdAt                    int64
 	corruptLen, cutRequest    int64
 	extra                     int64  // bytes after the answer's body
-	pacers, incoming          pacers // of the answer and of the request
+	pacers, incoming          pacers // pacers of the answer and of the request
 	stalled, held             <-chan struct{}
 	header                    map[string]string
 }
@@ -253,7 +254,7 @@ func (p *plan) waitLatency(ctx context.Context) {
 
 func (p *plan) paced() bool { return len(p.pacers) > 0 }
 
-// shapes reports whether the body of the answer is changed or paced.
+// shapes reports whether the plan changes or paces the body of the answer.
 func (p *plan) shapes() bool {
 	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }

@@ -61,7 +61,7 @@ func (s *Server) Image(repo, ref string) (Image, bool) {
 	return r.inspect(img), true
 }
 
-// HasBlob reports whether a repository has a blob, also if no manifest names it.
+// HasBlob reports whether a repository has a blob, even if no manifest names the blob.
 func (s *Server) HasBlob(repo string, d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +109,7 @@ func (s *Server) Uploads() UploadCount {
 }
 
 // Token issues a token of the default registry, as GetAuthorizationToken would. principal is an
-// ARN; empty means that of the user "dray". The result is the password of the user AWS.
+// ARN; empty means the ARN of the user "dray". The result is the password of the user AWS.
 func (s *Server) Token(principal string) string {
 	principal = orDefault(principal, "arn:aws:iam::"+s.opts.Account+":user/dray")
 	return s.issue(&token{principal: principal, region: s.opts.Region, expires: s.now().Add(s.opts.TokenLife), push: true})

@@ -11,7 +11,7 @@ import (
 // maxEntries bounds the request log; the oldest entries are dropped first.
 const maxEntries = 20000
 
-// Count holds the counts for one kind of request, including requests that a fault answered.
+// Count has the counts for one kind of request, including requests that a fault answered.
 type Count struct {
 	Requests int64 `json:"requests"`
 	BytesIn  int64 `json:"bytesIn"`  // bodies received
@@ -157,7 +157,8 @@ func (s *Server) Log() []Entry {
 	return out
 }
 
-// Sequence returns "METHOD path" of each logged request of the given surfaces, or of all.
+// Sequence returns "METHOD path" of each logged request of the given surfaces, or of all surfaces
+// if none is given.
 func (s *Server) Sequence(surfaces ...string) []string {
 	var out []string
 	for _, e := range s.Log() {

@@ -65,7 +65,7 @@ func (k Kind) writes() bool {
 	return false
 }
 
-// byMethod holds the kinds of a route, by method.
+// byMethod maps HTTP methods to the kinds of requests on one route.
 type byMethod map[string]Kind
 
 func (m byMethod) of(method string) Kind {

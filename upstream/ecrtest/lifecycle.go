@@ -74,7 +74,7 @@ func (r lifecycleRule) sound() bool {
 	default:
 		return false
 	}
-	// An archived image is kept for at least 90 days (ECR guide, archive-image).
+	// ECR keeps an archived image for at least 90 days (ECR guide, archive-image).
 	archive := s.CountType == "sinceImageTransitioned"
 	if archive != (s.StorageClass == "archive") || archive && s.CountNumber < 90 || s.CountNumber < 1 {
 		return false
@@ -129,7 +129,8 @@ func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// applyLifecycle lets the rules of all repositories act. ECR does so within 24 hours.
+// applyLifecycle applies the lifecycle rules of all repositories. ECR applies its rules within 24
+// hours.
 func (s *Server) applyLifecycle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

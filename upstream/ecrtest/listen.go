@@ -67,7 +67,7 @@ func (r *Running) build(opts Options) error {
 	r.APIURL = "http://" + reachable(r.listeners[1].Addr().(*net.TCPAddr))
 	objectScheme := "http"
 	if opts.TLS == nil && opts.SelfSigned {
-		objectScheme = "https" // as S3 has; clients do not follow a redirect from https to http
+		objectScheme = "https" // S3 uses https, and clients do not follow a redirect from https to http
 	}
 	r.ObjectsURL = objectScheme + "://" + reachable(r.listeners[2].Addr().(*net.TCPAddr))
 	r.ControlURL = "http://" + reachable(r.listeners[3].Addr().(*net.TCPAddr))
@@ -106,7 +106,7 @@ func (r *Running) build(opts Options) error {
 	return nil
 }
 
-// hosts returns the ECR-shaped names of all registries, the default one first.
+// hosts returns the ECR-shaped names of all registries, the default registry first.
 func (o Options) hosts() []string {
 	names := []string{hostName(o.Account, o.Region)}
 	for _, id := range o.More {

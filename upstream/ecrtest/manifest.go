@@ -29,8 +29,8 @@ type document struct {
 	artifactType string
 	annotations  map[string]string
 	subject      digest.Digest
-	blobs        []blobRef       // of an image: the config and layers that the repository must have
-	children     []digest.Digest // of an index
+	blobs        []blobRef       // the config and layers of an image, which the repository must have
+	children     []digest.Digest // manifests that an index names
 }
 
 type blobRef struct {
@@ -56,7 +56,8 @@ type wireDescriptor struct {
 	Platform map[string]json.RawMessage `json:"platform"`
 }
 
-// The reasons why ECR's parser refuses a manifest. All of them give the same 405.
+// The reasons why ECR's parser refuses a manifest. The server answers all of them with the same
+// 405.
 var (
 	errSyntax    = errors.New("not JSON")
 	errMedia     = errors.New("media type missing, with parameters, or not one of a manifest")
@@ -69,17 +70,17 @@ var (
 	errOdd       = errors.New("schemaVersion, mediaType and contents do not fit")
 )
 
-// strictness says which manifests are refused. Manifests that are not JSON or have an unsound
-// digest are always refused. With strict, those that ECR's parser refuses are refused, too. The
-// other fields apply only with strict. refuseEmpty refuses descriptors that embed the empty JSON of
-// artifacts, and refuseData those that embed other data. refuseOdd refuses manifests whose parts
-// contradict each other.
+// strictness says which manifests the server refuses. It always refuses manifests that are not JSON
+// or have an invalid digest. With strict, it also refuses the manifests that ECR's parser refuses.
+// The other fields apply only with strict. refuseEmpty refuses descriptors that embed the empty
+// JSON of artifacts. refuseData refuses descriptors that embed other data. refuseOdd refuses
+// manifests whose parts contradict each other.
 type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }
 
-// strictness returns what the registry refuses.
+// strictness returns the strictness of the server, from its quirks and switches.
 func (s *Server) strictness() strictness {
 	sw := s.Switches()
-	inline := sw.RefuseInlineData && s.opts.Quirks.SharedScope == "" // ECR Public takes such data: roadmap#2023
+	inline := sw.RefuseInlineData && s.opts.Quirks.SharedScope == "" // ECR Public accepts such data: roadmap#2023
 	return strictness{s.opts.Quirks.StrictManifests, inline, sw.RefuseEmptyData, !sw.TakeOddManifests}
 }
 
@@ -113,10 +114,10 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 	return doc, nil
 }
 
-// mediaOf returns the media type of a manifest: the one that the document declares, or the
-// Content-Type if the document declares none. With strict, a type that is no manifest type is
-// refused. Without strict, it is ignored. If no manifest type is found, the fields of the document
-// decide.
+// mediaOf returns the media type that the document declares, or the Content-Type if the document
+// declares none. With strict, any type that is not a manifest type is an error. Without strict,
+// mediaOf ignores such a type. If it then has no type, it returns the type of an index or of an
+// image, depending on the fields of the document.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && strings.Contains(declared+contentType+m.ArtifactType, ";") {
 		return "", errMedia

@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// readManifest serves GET and HEAD. By tag, ECR converts the manifest to a type in Accept; by
-// digest it never does.
+// readManifest serves GET and HEAD. For a read by tag, ECR converts the manifest to a type in
+// Accept. For a read by digest, ECR never converts it.
 func (s *Server) readManifest(x *exchange) error {
 	if st := s.Dialect().HeadStatus; st != 0 && x.r.Method == http.MethodHead {
 		return refuse(st, "UNSUPPORTED", "")
@@ -86,7 +86,7 @@ func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) 
 	return doc, nil
 }
 
-// recordPullLocked records a pull, unless the principal is excluded from that.
+// recordPullLocked records a pull, unless PullTimeExclusions names the principal.
 func (s *Server) recordPullLocked(x *exchange, img *image) {
 	if !slices.Contains(s.opts.PullTimeExclusions, x.who.principal) {
 		img.pulls++
@@ -134,8 +134,8 @@ func (s *Server) putManifest(x *exchange) error {
 	return nil
 }
 
-// store stores a manifest if the repository has everything that it names and its tag may be
-// moved.
+// store stores a manifest if the repository has everything that the manifest names, and if the tag
+// may be moved.
 func (s *Server) store(x *exchange, repo *repository, doc *document) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

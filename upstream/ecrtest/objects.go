@@ -23,7 +23,7 @@ const (
 
 // signURL returns a signed URL for GET, in the form that AWS documents for
 // get-download-url-for-layer. Each call returns another URL. The access key in the URL contains the
-// epoch, which tells whether ExpireURLs or ExpireSigner was called later.
+// epoch, which shows whether ExpireURLs or ExpireSigner was called later.
 func (s *Server) signURL(base string, g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch
@@ -73,8 +73,8 @@ func mac(key []byte, data string) []byte {
 	return h.Sum(nil)
 }
 
-// ExpireURLs expires all URLs signed so far. The object store then answers them with 403
-// AccessDenied.
+// ExpireURLs expires all URLs signed so far. The object store then answers requests for these URLs
+// with 403 AccessDenied.
 func (s *Server) ExpireURLs() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,8 +82,8 @@ func (s *Server) ExpireURLs() {
 	s.urlExpired = s.urlEpoch
 }
 
-// ExpireSigner ends the session that signed all URLs so far. The object store then answers them
-// with 400 ExpiredToken.
+// ExpireSigner ends the session that signed all URLs so far. The object store then answers requests
+// for these URLs with 400 ExpiredToken.
 func (s *Server) ExpireSigner() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +112,7 @@ func writeObjectError(w http.ResponseWriter, e *wireError) {
 	_, _ = w.Write(append([]byte(xml.Header), body...)) // fails only if the client is gone
 }
 
-// Objects returns the object store of the signed URLs. It treats them as S3 does.
+// Objects returns the object store of the signed URLs. It treats signed URLs as S3 does.
 func (s *Server) Objects() http.Handler {
 	kind := func(r *http.Request) Kind { return readKinds(KindObjectGet, KindObjectHead).of(r.Method) }
 	return s.observe(surface{"objects", kind, writeObjectError, "SlowDown", "InternalError"}, func(w http.ResponseWriter, r *http.Request) {
@@ -152,7 +152,7 @@ var oneRange = regexp.MustCompile(`^bytes=(\d*)-(\d*)$`)
 
 // objectRange checks the Range of a request as S3 does. S3 serves one range, and refuses a range
 // that is not in the object. If S3 would ignore the header, objectRange returns the request without
-// it.
+// the header.
 func (s *Server) objectRange(r *http.Request, size int64) (*http.Request, error) {
 	want := r.Header.Get("Range")
 	unsatisfiable := refuse(http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The requested range is not satisfiable")

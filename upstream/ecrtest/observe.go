@@ -107,7 +107,7 @@ func requestHeaders(r *http.Request) map[string]string {
 	return m
 }
 
-// countedBody counts the bytes of a request, and ends it if a fault says so.
+// countedBody counts the bytes of a request, and ends the request if a fault says so.
 type countedBody struct {
 	io.ReadCloser
 	entry   *Entry

@@ -17,16 +17,17 @@ type Options struct {
 	Account, Region string
 	// More are further registries, found by their ECR-shaped names.
 	More []RegistryID
-	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm. 0 means
-	// none, as with AWS.
+	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm. 0 means no
+	// port, as with AWS.
 	Port int
 	// AcceptHosts are Host headers, with or without port, that name the default registry although they
-	// are not ECR-shaped. Other names that are not ECR-shaped are refused. Listen adds its own
+	// are not ECR-shaped. The server refuses other names that are not ECR-shaped. Listen adds its own
 	// addresses, unless StrictHost is set.
 	AcceptHosts []string
 	// StrictHost keeps Listen from adding its addresses to AcceptHosts.
 	StrictHost bool
-	// TLS is the configuration of the registry's listener; nil means that of SelfSigned, or no TLS.
+	// TLS is the configuration of the registry's listener; nil means the certificate of SelfSigned, or
+	// no TLS without SelfSigned.
 	TLS *tls.Config
 	// SelfSigned serves the registry and the object store with a certificate made in memory, for
 	// their names at AWS, localhost and 127.0.0.1.
@@ -43,21 +44,21 @@ type Options struct {
 	Clock func() time.Time
 	// Logger receives one line per request; nil discards.
 	Logger *slog.Logger
-	// Dir holds blobs; empty means a new directory below os.TempDir that Close removes.
+	// Dir is the directory for blobs; empty means a new directory below os.TempDir that Close removes.
 	Dir string
 	// TokenLife and URLLife are the lives of tokens and signed URLs. 0 means 12 h and 1 h.
 	TokenLife, URLLife time.Duration
 	// Principals maps access key ids to the ARN of their IAM principal. If Principals is nil, every
 	// key that does not begin with ASIA belongs to the user "dray" of Account.
 	Principals map[string]string
-	// ExternalIDs maps the ARNs of roles to the external id that their trust policy asks for.
+	// ExternalIDs maps the ARN of a role to the external id that its trust policy requires.
 	ExternalIDs map[string]string
 	// Deny are the IAM denials at the start.
 	Deny []Denial
-	// PullTimeExclusions are ARNs of principals whose pulls are not recorded
+	// PullTimeExclusions are ARNs of principals whose pulls the server does not record
 	// (RegisterPullTimeUpdateExclusion).
 	PullTimeExclusions []string
-	// Quotas limit operations; nil means no limits. DefaultQuotas returns those of AWS.
+	// Quotas limit operations; nil means no limits. DefaultQuotas returns the quotas of AWS.
 	Quotas map[string]Quota
 	// BlobMounting is the account setting BLOB_MOUNTING at the start.
 	BlobMounting bool
@@ -79,8 +80,8 @@ type HubOptions struct {
 	PushNeedsUser bool
 	// Users maps names to passwords.
 	Users map[string]string
-	// PullLimit is the number of manifest GETs in six hours. With 0 the headers show a limit of
-	// 100, which is not enforced.
+	// PullLimit is the number of manifest GETs in six hours. With 0, the headers show a limit of 100,
+	// but the server does not enforce it.
 	PullLimit int
 }
 
@@ -102,7 +103,8 @@ type CreationTemplate struct {
 	KMSKey         string `json:"kmsKey"`
 }
 
-// PullThroughRule makes the repositories below Prefix copies of those of an upstream registry.
+// PullThroughRule makes the repositories below Prefix copies of the repositories of an upstream
+// registry.
 type PullThroughRule struct {
 	Prefix   string `json:"prefix"`
 	Upstream string `json:"upstream"` // base URL, such as "http://127.0.0.1:5000"

@@ -22,7 +22,8 @@ func newPacer(rate int64) *pacer {
 	return &pacer{rate: rate}
 }
 
-// piece bounds the bytes that are sent at once to those of a twentieth of a second, and to 256 KiB.
+// piece returns how many bytes may be sent at once: the bytes of a twentieth of a second, but at
+// most 256 KiB.
 func (p *pacer) piece() int64 { return min(max(p.rate/20, 1), 256<<10) }
 
 // reserve reserves n bytes and returns how long to wait before sending them.
@@ -72,8 +73,8 @@ type Quota struct {
 }
 
 // DefaultQuotas returns AWS's adjustable quotas per region and second (ECR service quotas page).
-// The burst of each quota is as many requests as it allows in a second. AWS shows a larger burst
-// only in an example.
+// The burst of each quota is the number of requests that the quota allows in a second. AWS shows a
+// larger burst only in an example.
 func DefaultQuotas() map[string]Quota {
 	q := map[string]Quota{}
 	for op, rate := range map[string]float64{

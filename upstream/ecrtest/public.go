@@ -30,7 +30,7 @@ func (s *Server) authenticatePublic(r *http.Request, c call) (*token, error) {
 }
 
 // exchangeToken serves the token endpoint of ECR Public. The password is a token of
-// GetAuthorizationToken. Anonymous clients give none.
+// GetAuthorizationToken. Anonymous clients send no password.
 func (s *Server) exchangeToken(w http.ResponseWriter, password string, given bool) error {
 	now := s.now()
 	issued := &token{expires: now.Add(s.opts.TokenLife)}
@@ -46,8 +46,8 @@ func (s *Server) exchangeToken(w http.ResponseWriter, password string, given boo
 	return writeJSON(w, http.StatusOK, "application/json", map[string]string{"token": s.issue(issued)})
 }
 
-// publicHandler serves GetAuthorizationToken of ECR Public, which exists in us-east-1 only and
-// needs sts:GetServiceBearerToken, too (ECR Public API reference).
+// publicHandler serves GetAuthorizationToken of ECR Public. The call exists only in us-east-1, and
+// also needs the right sts:GetServiceBearerToken (ECR Public API reference).
 func (s *Server) publicHandler() http.Handler {
 	kind := func(*http.Request) Kind { return "GetAuthorizationToken" }
 	return s.observe(surface{"api", kind, writeAPIError, "ThrottlingException", "ServerException"}, func(w http.ResponseWriter, r *http.Request) {

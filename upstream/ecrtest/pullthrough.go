@@ -14,12 +14,12 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// pullThroughEvery is how long a tag of a pull-through rule is served before the server asks the
+// pullThroughEvery is how long the server serves a tag of a pull-through rule before it asks the
 // upstream again.
 const pullThroughEvery = 24 * time.Hour
 
 // pullThrough imports the manifest of a request from the upstream of the rule for the repository.
-// If the upstream fails, only images that were imported before are found.
+// If the upstream fails, the server has only the images that it imported before.
 func (s *Server) pullThrough(x *exchange) {
 	rule, ok := s.rule(x.Repo)
 	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.needsLookup(x) {
@@ -127,8 +127,8 @@ func (s *Server) addRemote(repo *repository, b blobRef, url string) bool {
 }
 
 // getRemote serves the first GET of a blob that a pull-through rule has not cached yet. It
-// redirects the client to where the upstream redirects, and caches the blob. If getRemote returns
-// false and no error, the caller has to serve the blob from the cache.
+// redirects the client to the URL to which the upstream redirects, and caches the blob. If
+// getRemote returns false and no error, the caller has to serve the blob from the cache.
 func (s *Server) getRemote(x *exchange, repo *repository, l layer) (done bool, err error) {
 	rule, ok := s.rule(x.Repo)
 	if !ok {

@@ -16,13 +16,14 @@ const (
 type Quirks struct {
 	Name string
 	Auth AuthScheme
-	// HostDecides finds the registry by the Host header, and refuses host names that belong to none.
+	// HostDecides finds the registry by the Host header, and refuses host names that belong to no
+	// registry.
 	HostDecides bool
 	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
 	// roadmap#299).
 	SizesHeader bool
 	// SharedScope is the one scope of all tokens (ECR Public: "aws"). The service in the challenge is
-	// then public.ecr.aws, and the token endpoint takes the tokens of GetAuthorizationToken as
+	// then public.ecr.aws, and the token endpoint accepts the tokens of GetAuthorizationToken as
 	// passwords. An invalid token gets a 400 and no challenge (roadmap#2835, 2026-07). If SharedScope
 	// is empty, each repository has a scope of its own.
 	SharedScope string
@@ -42,11 +43,11 @@ type Quirks struct {
 	// PatchStatus is the answer to an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279),
 	// 202 elsewhere.
 	PatchStatus int
-	// StaleRange is the size beyond which the Range of a PATCH answer does not grow (roadmap#2831); 0
-	// means no limit.
+	// StaleRange is the size, in bytes, beyond which the Range of a PATCH answer does not grow
+	// (roadmap#2831); 0 means no limit.
 	StaleRange int64
-	// MinChunk is the minimum size of each chunk but the last (dotnet/sdk-container-builds#279); 0
-	// means any.
+	// MinChunk is the minimum size, in bytes, of each chunk except the last
+	// (dotnet/sdk-container-builds#279); 0 means no minimum.
 	MinChunk int64
 	// RefuseEmptyBlobs answers 500 to an empty blob (roadmap#1074).
 	RefuseEmptyBlobs bool
@@ -58,8 +59,8 @@ type Quirks struct {
 	ObjectsRefuseAuth bool
 	// BlobHeadStatus, if not 0, is the answer to every HEAD of a blob (ECR Public: 401, roadmap#2671).
 	BlobHeadStatus int
-	// BlobHeadType is the Content-Type of HEAD blob (ECR: that of a docker config, even for
-	// layers; argocd-image-updater#216).
+	// BlobHeadType is the Content-Type of the answer to HEAD of a blob (ECR: the type of a Docker
+	// config, even for layers; argocd-image-updater#216).
 	BlobHeadType string
 	// HideUnreferenced hides blobs from pulls until a manifest of the repository names them
 	// (GetDownloadUrlForLayer).
@@ -72,8 +73,8 @@ type Quirks struct {
 	RefuseInvalidTags bool
 	// CreateRepositories creates repositories on the first push.
 	CreateRepositories bool
-	// MountAlways mounts every blob that the source repository has; otherwise ECR's conditions
-	// apply.
+	// MountAlways mounts every blob that the source repository has. Otherwise the conditions of ECR
+	// apply (see Server.mount).
 	MountAlways bool
 	// OpaquePages lists tags in no useful order, and continues lists by a token that is not a tag
 	// (docker_registry2#34).
@@ -116,7 +117,7 @@ func ECR() Quirks {
 	}
 }
 
-// Public returns the quirks of ECR Public, most of which are those of ECR.
+// Public returns the quirks of ECR Public. Most of them are the quirks of ECR.
 func Public() Quirks {
 	q := ECR()
 	q.Name, q.Auth, q.HostDecides, q.SizesHeader = "ecr-public", AuthBearer, false, false

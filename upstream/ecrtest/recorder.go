@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// recorder counts an answer and changes it as planned. If the plan does not change the body,
-// net/http can still use sendfile.
+// recorder records an answer in the journal, and changes the answer as the plan says. If the plan
+// does not change the body, net/http can still use sendfile.
 type recorder struct {
 	http.ResponseWriter
 	ctx     context.Context

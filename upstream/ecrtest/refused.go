@@ -12,7 +12,7 @@ type RefusedManifest struct {
 	// Source is where somebody reported the refusal, and Seen is the date of the report.
 	Source string `json:"source"`
 	Seen   string `json:"seen"`
-	// ContentType is that of the PUT.
+	// ContentType is the Content-Type of the PUT.
 	ContentType string          `json:"contentType"`
 	Manifest    json.RawMessage `json:"manifest"`
 }
@@ -21,7 +21,7 @@ type RefusedManifest struct {
 var refusedJSON []byte
 
 // RefusedManifests returns one example of each reported kind, and the blobs that the examples name.
-// In a repository with these blobs, only the form of the examples is wrong.
+// If a repository has these blobs, a registry can refuse the examples only because of their form.
 func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
 	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
 		panic("ecrtest: refused.json: " + err.Error()) // cannot happen, because a test reads the file

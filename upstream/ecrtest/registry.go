@@ -174,7 +174,8 @@ func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	return s.createRepository(x.reg, r), nil
 }
 
-// template returns the creation template with the longest matching prefix; ROOT matches last.
+// template returns the creation template with the longest matching prefix; ROOT matches any name,
+// if no other prefix does.
 func (s *Server) template(repo string) (CreationTemplate, bool) {
 	var best CreationTemplate
 	found := false
@@ -187,7 +188,8 @@ func (s *Server) template(repo string) (CreationTemplate, bool) {
 	return best, found
 }
 
-// createRepository adds a repository, or returns the one that another request has just added.
+// createRepository adds a repository, or returns the repository of the same name that another
+// request has added.
 func (s *Server) createRepository(g *registry, r *repository) *repository {
 	s.mu.Lock()
 	defer s.mu.Unlock()

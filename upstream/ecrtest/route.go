@@ -13,8 +13,8 @@ import (
 type call struct {
 	Kind    Kind
 	Repo    string
-	Tag     string        // of a manifest, or empty
-	Digest  digest.Digest // of a manifest, blob or subject, or empty
+	Tag     string        // tag of a manifest, or empty
+	Digest  digest.Digest // digest of a manifest, blob or subject, or empty
 	RawRef  string        // the reference as sent, even if it is neither tag nor digest
 	Session string
 }

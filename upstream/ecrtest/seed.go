@@ -19,7 +19,7 @@ import (
 type SeedImage struct {
 	Repository, Tag string
 	Layers          int   // 0 means 1
-	LayerBytes      int64 // of each layer's file; 0 means 1 KiB
+	LayerBytes      int64 // size of each layer's file; 0 means 1 KiB
 	Docker          bool  // Docker schema 2 instead of OCI
 	Seed            uint64
 }
@@ -81,7 +81,8 @@ func (s *Server) seedManifest(repo *repository, img SeedImage, m v1.Manifest) (d
 }
 
 // SeedManifest puts any bytes under a tag of a repository of the default registry, without a
-// request. They are served with the given media type and digest, even if these are wrong.
+// request. The server serves the bytes with the given media type and digest, even if these are
+// wrong.
 func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest, raw []byte) {
 	repo := s.createRepository(s.defaultRegistry(), newRepository(repository, newUUID(), s.now()))
 	s.mu.Lock()
@@ -89,8 +90,8 @@ func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest
 	repo.put(&document{raw: raw, media: mediaType, digest: d}, tag, s.nowLocked())
 }
 
-// ingest calls write, and stores the bytes that write sends as a blob of the repository. If want is
-// not empty, it refuses bytes that have another digest.
+// ingest calls write, and stores the bytes that write has written as a blob of the repository. If
+// want is not empty, it refuses bytes that have another digest.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {

@@ -22,7 +22,7 @@ type Server struct {
 	dialect  atomic.Pointer[Dialect]
 	dir      string
 	ownDir   bool
-	upstream *http.Client // of pull-through rules
+	upstream *http.Client // sends the requests of pull-through rules
 	signKey  []byte
 
 	faults   *faults
@@ -39,7 +39,7 @@ type Server struct {
 	tokens     map[string]*token
 	tokenOrder []string // oldest first, to bound tokens
 	denied     []Denial
-	sessions   map[string]session   // of assumed roles, by access key
+	sessions   map[string]session   // sessions of assumed roles, by access key
 	looked     map[string]time.Time // pull-through: when each tag or digest was last looked up
 	metrics    []Datum
 	pullsUsed  int

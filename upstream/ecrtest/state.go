@@ -17,7 +17,7 @@ type registry struct {
 type repository struct {
 	name, id     string
 	created      time.Time
-	visible      time.Time // from when on requests find it
+	visible      time.Time // the time from which requests find the repository
 	mutability   string
 	exclusions   []exclusion
 	scanOnPush   bool
@@ -61,9 +61,9 @@ type layer struct {
 	digest   digest.Digest
 	size     int64
 	object   string // name of the object in the store
-	media    string // from the first manifest that named it
-	named    int    // number of images that name it
-	active   int    // number of those that are not archived
+	media    string // media type in the first manifest that named the layer
+	named    int    // number of images that name the layer
+	active   int    // number of images that name the layer and are not archived
 	isConfig bool
 	remote   string // URL of the blob at the upstream of a pull-through rule; empty once the bytes are here
 }

@@ -5,15 +5,14 @@ import (
 	"time"
 )
 
-// Switches hold the behaviour of ECR for which the evidence is missing or contradictory. A client
-// of the real service must work with any value. The comment of each field names its sources with
-// their dates. A date after "read" is when the source was read. The words after "off:" say what
-// happens while the switch is off. DefaultSwitches returns what the evidence speaks for or, without
-// evidence, the likelier value.
+// Switches choose the behaviour of ECR where the evidence is missing or contradictory. A client of
+// the real service must work with any value. The comment of each field names its sources with their
+// dates. A date after "read" is when the source was read. The words after "off:" say what happens
+// while the switch is off.
 type Switches struct {
-	// InvalidTokenStatus is the answer to a token that was never issued, or not for this region: 400
-	// according to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864,
-	// 2025-11). 403 is the answer to an expired token.
+	// InvalidTokenStatus is the answer to a token that was never issued, or was issued for another
+	// region: 400 according to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919;
+	// aws-cli#9864, 2025-11). 403 is the answer to an expired token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
 	// HostUnknownStatus is the answer to a Host that names no registry: 400 or 404
 	// (docker-registry-ui#255 shows only the text; read 2026-11).
@@ -24,16 +23,16 @@ type Switches struct {
 	// MissingRepositoryHangsUp closes the connection on POST upload to a missing repository
 	// (roadmap#1970, read 2026-11); off: 404 NAME_UNKNOWN (ECR guide, common errors).
 	MissingRepositoryHangsUp bool `json:"missingRepositoryHangsUp"`
-	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload
-	// (roadmap#1970, read 2026-11); off: 403.
+	// DeniedUploadHangsUp closes the connection on POST upload by a principal without the right
+	// ecr:InitiateLayerUpload (roadmap#1970, read 2026-11); off: 403.
 	DeniedUploadHangsUp bool `json:"deniedUploadHangsUp"`
 	// CreationDelay is how long requests do not find a repository after the API has created it.
 	// Creation is asynchronous; AWS support says to wait about a second (terraform-provider-aws#3849,
 	// read 2026-11). The report is about DescribeRepositories. Nobody has shown whether pushes have to
 	// wait, too.
 	CreationDelay time.Duration `json:"creationDelay"`
-	// InlineConfigs serves a blob without a redirect if a manifest names it as its config; off: by
-	// redirect, like layers (no source, 2026-11).
+	// InlineConfigs serves a blob without a redirect if a manifest names it as its config; off: the
+	// server redirects, as for layers (no source, 2026-11).
 	InlineConfigs bool `json:"inlineConfigs"`
 	// UnreferencedBlobStatus is the answer to GET of a blob that no manifest names, or that only
 	// manifests of archived images name: 404 or 403 (the API has LayerInaccessibleException; the
@@ -47,7 +46,7 @@ type Switches struct {
 	// support (reference of GetObject, 2026-11): 200 with the whole object, or 416.
 	MultiRangeStatus int `json:"multiRangeStatus"`
 	// SinglePost completes an upload by a POST …/uploads/?digest= that has the bytes as its body; off:
-	// the body is ignored and a session starts (202) (no source, 2026-11).
+	// the server ignores the body and starts a session (202; no source, 2026-11).
 	SinglePost bool `json:"singlePost"`
 	// UploadStatus answers GET of an upload with 204 and Range; off: 404, as seen at ECR Public
 	// (dotnet/sdk#33019, read 2026-11).
@@ -61,21 +60,22 @@ type Switches struct {
 	// DigestMismatchStatus is the answer to an upload whose bytes have another digest: 400 or 404
 	// (dotnet/sdk-container-builds#424 shows only the text; read 2026-11).
 	DigestMismatchStatus int `json:"digestMismatchStatus"`
-	// SmallChunkAtOnce refuses a chunk that follows a chunk below 5 MiB; off: the upload is refused on
-	// completion, like LayerPartTooSmallException in the API (ECR model, 2026-08).
+	// SmallChunkAtOnce refuses a chunk that follows a chunk below 5 MiB; off: the server refuses the
+	// upload on completion, as the API does with LayerPartTooSmallException (ECR model, 2026-08).
 	SmallChunkAtOnce bool `json:"smallChunkAtOnce"`
 	// ManifestPutDigest sends Docker-Content-Digest in the answer to a manifest PUT. Reports of
 	// 2016–2017 say that ECR does not (google/containerregistry#10). docker 20 fails without the
-	// header, so today's ECR is likely to send it.
+	// header, so today's ECR is likely to send the header.
 	ManifestPutDigest bool `json:"manifestPutDigest"`
 	// MissingImages is the answer to an index that names missing images: MANIFEST_BLOB_UNKNOWN, which
 	// docker shows as "manifest blob unknown: Images with digests …"
-	// (int128/docker-manifest-create-action#63, 2023). The status, 404 or 400, was not shown.
+	// (int128/docker-manifest-create-action#63, 2023). The report does not show whether the status is
+	// 404 or 400.
 	MissingImages Refusal `json:"missingImages"`
 	// MissingLayers is the answer to an image that names missing layers: BLOB_UPLOAD_UNKNOWN with
 	// "Layers with digests …" (the JSON is in oras-project/oras-py#54, 2022-12; docker's "blob upload
 	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the specification.
-	// The status, 404 or 400, was not shown.
+	// The reports do not show whether the status is 404 or 400.
 	MissingLayers Refusal `json:"missingLayers"`
 	// TooManyTags is the answer to a push of one more tag for an image that has 1,000 tags. The quota
 	// and the API's LimitExceededException are documented (service quotas, ECR model, 2026-08). The
@@ -87,8 +87,8 @@ type Switches struct {
 	// PageSizeStatus is the answer to an invalid n or cursor, such as n above 1000: 405 or 400
 	// (go-containerregistry#681 shows only the text; read 2026-11).
 	PageSizeStatus int `json:"pageSizeStatus"`
-	// CatalogPages sends _catalog in pages; off: all names are sent at once, and a valid n is ignored
-	// (reports disagree, 2026-11).
+	// CatalogPages sends _catalog in pages; off: the server sends all names at once, and ignores a
+	// valid n (reports disagree, 2026-11).
 	CatalogPages bool `json:"catalogPages"`
 	// NoReferrersStatus is the answer to a request for referrers if there are none: 200 with an empty
 	// index, or 404 (no source, 2026-11).
@@ -96,8 +96,8 @@ type Switches struct {
 	// SubjectHeader sends OCI-Subject in the answer to the PUT of a manifest with a subject (no
 	// source, 2026-11).
 	SubjectHeader bool `json:"subjectHeader"`
-	// FiltersReferrers filters by artifactType and sends OCI-Filters-Applied; off: the query is
-	// ignored (no source, 2026-11; ListImageReferrers of the API can filter).
+	// FiltersReferrers filters by artifactType and sends OCI-Filters-Applied; off: the server ignores
+	// the query (no source, 2026-11; ListImageReferrers of the API can filter).
 	FiltersReferrers bool `json:"filtersReferrers"`
 	// ReferrersPageSize is how many referrers a page has; a Link header leads to the next page. 0
 	// sends all referrers at once. The maximum of the API is 50 (ECR model, 2026-08); the registry's
@@ -116,8 +116,8 @@ type Switches struct {
 	RetryAfter time.Duration `json:"retryAfter"`
 	// ManifestGetSilent, HeadRecordsPull and BlobRecordsPull say which requests set
 	// lastRecordedPullTime: GET of a manifest unless ManifestGetSilent is on, HEAD of a manifest if
-	// HeadRecordsPull is on, and GET of a blob if BlobRecordsPull is on. AWS only says "pull" (ECR
-	// model, 2026-08).
+	// HeadRecordsPull is on, and GET of a blob if BlobRecordsPull is on. AWS only speaks of a "pull"
+	// (ECR model, 2026-08).
 	ManifestGetSilent bool `json:"manifestGetSilent"`
 	HeadRecordsPull   bool `json:"headRecordsPull"`
 	BlobRecordsPull   bool `json:"blobRecordsPull"`
@@ -128,29 +128,30 @@ type Switches struct {
 	// conversion; off: 404, because ECR never converts by digest (ECR guide, image-manifest-formats,
 	// 2026-11).
 	ConvertedByDigest bool `json:"convertedByDigest"`
-	// RefuseUnacceptable answers 404 if Accept names no form in which the manifest is available;
-	// off: the stored form is sent (no source, 2026-11).
+	// RefuseUnacceptable answers 404 if Accept names no form in which the manifest is available; off:
+	// the server sends the stored form (no source, 2026-11).
 	RefuseUnacceptable bool `json:"refuseUnacceptable"`
 	// RefuseInlineData answers 405 to manifests whose descriptors embed data, other than the empty
-	// JSON of artifacts. ECR Public did so once (roadmap#2023, 2023-05); attestations of BuildKit
-	// (buildkit#6171, 2025-09) are still refused at private ECR.
+	// JSON of artifacts. ECR Public did so once (roadmap#2023, 2023-05); private ECR still refuses
+	// attestations of BuildKit (buildkit#6171, 2025-09).
 	RefuseInlineData bool `json:"refuseInlineData"`
 	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows how to
 	// use oras with ECR (open source blog on OCI 1.1, 2024). But the refused attestations of BuildKit
-	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) embed it, too.
+	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) embed an empty JSON, too.
 	RefuseEmptyData bool `json:"refuseEmptyData"`
-	// TakeOddManifests takes manifests whose schemaVersion or Content-Type contradicts their media
+	// TakeOddManifests accepts manifests whose schemaVersion or Content-Type contradicts their media
 	// type, and indexes without manifests; off: 405 (no source, 2026-11).
 	TakeOddManifests bool `json:"takeOddManifests"`
-	// MetricLimitGzipped applies CloudWatch's limit of 1 MB to the body as sent; off: after
-	// decompression (no source, 2026-11).
+	// MetricLimitGzipped applies CloudWatch's limit of 1 MB to the body as sent; off: to the
+	// decompressed body (no source, 2026-11).
 	MetricLimitGzipped bool `json:"metricLimitGzipped"`
 	// PullThroughDigestMissing answers 404 to the first pull by digest of an image that is not
 	// cached yet (roadmap#2837, 2026-07).
 	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
 	// PullThroughRedirects redirects the first GET of a blob that a pull-through rule has not cached
 	// yet to the place where the upstream keeps the blob (production.cloudflare.docker.com in
-	// roadmap#2304, read 2026-11); off: the blob is cached first, and served like other blobs.
+	// roadmap#2304, read 2026-11); off: the server first caches the blob, and then serves it like
+	// other blobs.
 	PullThroughRedirects bool `json:"pullThroughRedirects"`
 }
 
@@ -160,8 +161,8 @@ type Refusal struct {
 	Code   string `json:"code"`
 }
 
-// DefaultSwitches returns for each switch the value that the evidence speaks for or, without
-// evidence, the likelier one.
+// DefaultSwitches returns for each switch the value that the evidence supports or, without
+// evidence, the more likely value.
 func DefaultSwitches() Switches {
 	return Switches{
 		InvalidTokenStatus:     http.StatusBadRequest,

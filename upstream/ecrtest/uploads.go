@@ -209,7 +209,7 @@ func (s *Server) finishUpload(x *exchange) error {
 }
 
 // complete reads the last bytes, checks the digest, and publishes the blob. The upload ends when
-// all bytes have been read, even if they are refused.
+// complete has read all bytes, even if it refuses them.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {
@@ -303,9 +303,9 @@ func (s *Server) cancelUpload(x *exchange) error {
 }
 
 // mount links a blob of another repository of the same registry, if ECR would do so or MountAlways
-// is set. ECR does so if the account setting is on, both repositories have the same encryption,
-// neither is a pull-through repository, the caller may read the source, and a manifest of the
-// source names the blob (ECR guide, blob mounting; roadmap#2860).
+// is set. ECR mounts a blob if the account setting is on, both repositories have the same
+// encryption, neither is a pull-through repository, the caller may read the source, and a manifest
+// of the source names the blob (ECR guide, blob mounting; roadmap#2860).
 func (s *Server) mount(x *exchange, to *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))
