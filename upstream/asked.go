@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Asked records the requests that a question takes, redirects and retries included, so that
-// somebody can be told of them later. Its methods may be called concurrently, also on a nil Asked,
+// Asked records the requests that dray sends for one question, including redirects and retries, for
+// a later report. Its methods may be called concurrently. They may also be called on a nil Asked,
 // which records nothing.
 type Asked struct {
 	mu   sync.Mutex // guards the fields below
@@ -19,7 +19,7 @@ type Asked struct {
 	begun atomic.Bool
 }
 
-// maxSent bounds the requests that an Asked has. Further ones are only counted.
+// maxSent bounds the requests that an Asked records. It only counts further requests.
 const maxSent = 8
 
 // maxSentText bounds each text of a Sent, in bytes.
@@ -28,20 +28,21 @@ const maxSentText = 256
 // Sent is a request that was sent.
 type Sent struct {
 	At time.Time
-	// Method, Host and Path are those of the request. The path has no query, which may have a
-	// signature.
+	// Method, Host and Path are the method, host and path of the request. The query is left out,
+	// because it may have a signature.
 	Method, Host, Path string
-	// Status is that of the answer; 0 without one.
+	// Status is the status of the answer; 0 if there is no answer.
 	Status int
-	// Bytes have been read of the answer. Took is the time until its end, or until its header while it
-	// goes on.
+	// Bytes is the number of bytes read from the body of the answer; 0 before its end. Took is the
+	// time until the end of the answer or, before its end, until its header.
 	Bytes int64
 	Took  time.Duration
-	// Error is why there is no answer.
+	// Error says why there is no answer; empty if there is one.
 	Error string
 }
 
-// Begin says that the question is asked for itself, and does not share what another one asks.
+// Begin records that dray sends requests for this question, and does not wait for the requests of
+// another question.
 func (a *Asked) Begin() {
 	if a != nil {
 		a.begun.Store(true)
@@ -51,7 +52,7 @@ func (a *Asked) Begin() {
 // Begun reports whether Begin was called.
 func (a *Asked) Begun() bool { return a != nil && a.begun.Load() }
 
-// Requests returns the requests so far, and how many others there were.
+// Requests returns the recorded requests, and the number of requests that were only counted.
 func (a *Asked) Requests() (sent []Sent, more int) {
 	if a == nil {
 		return nil, 0
@@ -61,8 +62,8 @@ func (a *Asked) Requests() (sent []Sent, more int) {
 	return append(sent, a.sent...), a.more
 }
 
-// add records a request and its answer, which is nil if err is not. The result records the end of
-// the answer.
+// add records a request and its answer, which is nil if err is not. If ended is not nil, the caller
+// calls it at the end of the answer, with the number of bytes read.
 func (a *Asked) add(req *http.Request, resp *http.Response, began time.Time, err error) (ended func(bytes int64)) {
 	if a == nil {
 		return nil

@@ -19,12 +19,13 @@ type BreakerOptions struct {
 	// Name names the upstream in messages and metrics.
 	Name string
 	// Threshold is how many questions in a row must get no answer before the Breaker refuses callers
-	// without an older answer. [Breaker] says what a question is. 0 means 5.
+	// without an older answer. [Breaker] defines what a question is. 0 means 5.
 	Threshold int
-	// Lasting is how long these failures must also have gone on. In a shorter burst of failures,
-	// callers are let through. 0 means that only the number of failures decides.
+	// Lasting is how long these failures must have continued as well. During a shorter burst of
+	// failures, the Breaker lets callers through. 0 means that only the number of failures decides.
 	Lasting time.Duration
-	// Probe is the time from a failure to the next attempt, while callers are refused. 0 means 5 s.
+	// Probe is the time from a failure to the next attempt, while the Breaker refuses callers. 0 means
+	// 5 s.
 	Probe time.Duration
 	// Hello, when not nil, sends the registry a request that concerns no content, such as GET /v2/.
 	// With Hello, the registry itself counts as down only when Hello has failed. Threshold then
@@ -36,8 +37,8 @@ type BreakerOptions struct {
 // Breaker refuses requests to a host that is down, so that callers do not wait in vain. It judges
 // the registry separately from each host that the registry redirects to. A question is one call of
 // a Source, Sink, Lister or Deleter, and counts once even if it is repeated. A question has failed
-// if its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends
-// the row of failures of the host that answered.
+// if its result is ErrUnreachable or a status of 500 or above. Any other answer about content
+// resets the failures of the host that answered.
 //
 // One bad object must not keep callers from all other objects. So statuses of 500 and above count
 // against the host itself only if questions about three repositories have failed. In this case, and
@@ -45,11 +46,11 @@ type BreakerOptions struct {
 // gets a good answer, the Breaker refuses only questions about failing repositories, and only if
 // three or more repositories fail.
 //
-// There are two kinds of callers. Callers that need the answer (Source, Sink, Lister, Deleter) are
-// refused while the host is considered down. Callers that have an older answer (Held) are refused
-// after one question without an answer, or after one failure of their own repository. Asking would
-// cost them time and gain little. Once Probe has passed since the last failure, the Breaker lets
-// one attempt of either kind through.
+// There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
+// Lister, Deleter) while it considers the host to be down. It refuses callers that have an older
+// answer (Held) after one question without an answer, or after one failure of their own repository,
+// because a request would cost them time and gain little. Once Probe has passed since the last
+// failure, the Breaker lets one attempt of either kind through.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter
@@ -73,12 +74,12 @@ const (
 	maxCircuits = 1024
 )
 
-// circuit is the row of failures of one host or one repository.
+// circuit records the failures of one host or one repository since the last good answer.
 type circuit struct {
 	failures   int             // failed questions; counted only for a host
 	unanswered int             // failed questions without an answer; counted only for a host
 	repos      map[string]bool // repositories of the failed questions, severalRepos at most; only for a host
-	silent     bool            // Hello failed, too
+	silent     bool            // Hello has failed
 	asking     bool            // a call of Hello is under way
 	first      time.Time       // time of the first failure
 	last       error
@@ -87,7 +88,7 @@ type circuit struct {
 
 // BreakerState describes the registry and the hosts that it redirects to.
 type BreakerState struct {
-	// Open says that callers are refused, at the registry or at any host that it redirects to.
+	// Open says that the Breaker refuses requests to the registry or to any host that it redirects to.
 	Open bool
 	// Failures, Last and Next describe the host with the most failures: how many questions in a row
 	// failed, the newest failure (nil if there is none), and the time of the next attempt.
@@ -102,7 +103,7 @@ type BreakerState struct {
 
 // OpenError is the refusal of a Breaker. It matches ErrUnreachable. Clients get a 503 for it.
 type OpenError struct {
-	// Next is when an attempt will be let through.
+	// Next is when the Breaker lets an attempt through.
 	Next time.Time
 	err  error
 }
@@ -154,7 +155,7 @@ func (b *Breaker) State() (s BreakerState) {
 }
 
 // Greeted records the result of a first request to the registry. The result changes only what State
-// returns. The result of another request replaces it.
+// returns. The result of the next request replaces it.
 func (b *Breaker) Greeted(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,8 +174,8 @@ func (b *Breaker) saw(err error) {
 	}
 }
 
-// Do calls f, which sends a request to the registry, and records the result of f. If the registry
-// is considered down, Do returns an *OpenError without calling f.
+// Do calls f, which sends a request to the registry, and records the result of f. While the Breaker
+// considers the registry to be down, Do returns an *OpenError without calling f.
 func (b *Breaker) Do(f func() error) error {
 	return b.do(context.Background(), Repo{}, false, func(Repo) error { return f() })
 }
@@ -183,7 +184,7 @@ func (b *Breaker) Do(f func() error) error {
 type attempt struct {
 	b      *Breaker
 	repo   Repo
-	held   bool       // the caller holds an older answer
+	held   bool       // the caller has an older answer
 	hosts  []string   // hosts that were asked
 	probes []*circuit // circuits that let only this question through
 }
@@ -259,13 +260,13 @@ func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	return j.doubtful, nil
 }
 
-// judgement is what a Breaker decides about one question to one host.
+// judgement is the decision of a Breaker about one question to one host.
 type judgement struct {
 	refusing *circuit // the reason for a refusal; nil if the question may be sent
-	text     string   // of the refusal, with args
+	text     string   // the format of the refusal's text; args has its arguments
 	args     []any
 	probed   []*circuit // circuits that let only this question through
-	doubtful *circuit   // the registry's, if Hello has to be called first
+	doubtful *circuit   // the circuit of the registry, if Hello has to be called first
 }
 
 // judge decides about a question without changing anything; b.mu is held. held says that the caller
@@ -308,7 +309,7 @@ func (p *attempt) probe(c *circuit, now time.Time) {
 	p.probes = append(p.probes, c)
 }
 
-// lasts reports whether the failures of c have gone on for Lasting; b.mu is held.
+// lasts reports whether the failures of c have continued for Lasting; b.mu is held.
 func (b *Breaker) lasts(c *circuit) bool { return time.Since(c.first) >= b.o.Lasting }
 
 // down reports whether the failures of a host are a reason to refuse all callers; b.mu is held.
@@ -323,9 +324,9 @@ func (b *Breaker) down(host string, c *circuit) bool {
 }
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
-// That is so if its failures have gone on for Lasting, and so have recent failures of severalRepos
-// repositories. If only one repository fails, the reason may be one bad object, and callers must
-// still get the other objects. b.mu is held.
+// They are if the failures of this repository have continued for Lasting, and if the recent
+// failures of severalRepos repositories have, too. If only one repository fails, the reason may be
+// one bad object, and callers must still get the other objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {
 		return false
@@ -357,7 +358,7 @@ func (p *attempt) record(err error) {
 	b.saw(err)
 	if saysNothing(err) {
 		for _, c := range p.probes {
-			c.next = time.Now() // somebody else may ask
+			c.next = time.Now() // another caller may try at once
 		}
 		return
 	}
@@ -396,7 +397,7 @@ func (b *Breaker) failed(host string, repo Repo, err error) {
 	}
 }
 
-// failed notes err as the newest failure, and sets the time of the next attempt.
+// failed records err as the newest failure, and sets the time of the next attempt.
 func (c *circuit) failed(err error, probe time.Duration) {
 	c.last, c.next = err, time.Now().Add(probe)
 }

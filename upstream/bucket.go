@@ -33,17 +33,17 @@ const (
 type bucket struct {
 	name string
 	pool *pool
-	// full is the ceiling of the registry, per second, and ceiling the part of it that this process
-	// has. Both are 0 if none is known.
+	// full is the registry's ceiling, and ceiling is the part of it that this process may use, both in
+	// requests per second. Both are 0 if no ceiling is known.
 	full, ceiling float64
-	// allowed is the rate, per second, that remains after refusals have lowered it. It equals full
-	// if they have not. The rate of the bucket is allowed, but at most ceiling if that is known.
-	// allowed and ceiling change independently.
+	// allowed is the rate, in requests per second, to which refusals have lowered the bucket. It
+	// equals full if no refusal has lowered it. The bucket sends at the rate allowed or, if ceiling is
+	// known and lower, at ceiling. allowed and ceiling change independently.
 	allowed float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter
-	foreground turns.Queue // of clients
-	background turns.Queue // of background work
+	foreground turns.Queue // requests of clients
+	background turns.Queue // requests of background work
 	timer      *time.Timer
 
 	// Nothing is sent before pausedUntil. refusals counts the refusals in a row, and lastError is the
@@ -60,13 +60,13 @@ type bucket struct {
 	refusedRate float64
 	sentSince   int
 
-	// sent counts the requests sent since secondStart. lastSent counts those sent in the second before
-	// secondStart.
+	// sent counts the requests sent since secondStart. lastSent counts the requests sent in the second
+	// before secondStart.
 	secondStart    time.Time
 	sent, lastSent int
 }
 
-// pool holds the slots for requests in flight to one host, and the buckets that share them.
+// pool has the slots for requests in flight to one host, and the buckets that share the slots.
 type pool struct {
 	slots, taken int
 	buckets      []*bucket
@@ -163,7 +163,8 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	return max(b.pausedUntil.Sub(now), wait)
 }
 
-// recent returns the most requests that were sent in this second or in the one before.
+// recent returns how many requests were sent in this second or in the second before, whichever is
+// more.
 func (b *bucket) recent(now time.Time) int {
 	switch since := now.Sub(b.secondStart); {
 	case since < time.Second:
@@ -175,7 +176,7 @@ func (b *bucket) recent(now time.Time) int {
 }
 
 // refused pauses the bucket after the registry has refused a request. The parameter began is when
-// the request was sent. If that was before the last refusal, refused does nothing. If throttled is
+// the request was sent. If began is before the last refusal, refused does nothing. If throttled is
 // true, and at least fewRequests were sent since the last refusal, refused also halves the rate.
 // The parameter after is the Retry-After of the answer. If after is 0, the pause grows with each
 // refusal in a row.

@@ -88,7 +88,7 @@ func (c Call) inBackground() bool {
 }
 
 // waitLimit returns the longest time that the request may wait in a queue. The parameter
-// defaultWait is that time for requests that clients wait for.
+// defaultWait is the limit for requests that clients wait for.
 func (c Call) waitLimit(defaultWait time.Duration) time.Duration {
 	if c.Background != nil {
 		defaultWait = backgroundWait

@@ -32,9 +32,9 @@ type Options struct {
 	// Host is the registry's own name, if it differs from the host of Base. It is sent in the Host
 	// header, from which ECR reads the account.
 	Host string
-	// Transport sends all requests, also those to redirect targets. It adds credentials to requests to
-	// Base (auth.Transport) and to no others. If the registry refuses the credentials, Transport
-	// returns an error that matches ErrCredentials. Required.
+	// Transport sends all requests, including requests to redirect targets. It adds credentials only
+	// to requests to Base (auth.Transport). If the registry refuses the credentials, Transport returns
+	// an error that matches ErrCredentials. Required.
 	Transport http.RoundTripper
 	Quirks    Quirks
 	// Limiter paces the requests; nil sends them at once.
@@ -138,8 +138,8 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 		req.Host = c.o.Host
 	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
-	// Without this header any coding is allowed (RFC 9110 section 12.5.3), but digests are those of
-	// the bytes without a coding.
+	// Without this header any coding is allowed (RFC 9110 section 12.5.3), but a digest is computed
+	// from the bytes without a coding.
 	req.Header.Set("Accept-Encoding", "identity")
 	return req, nil
 }
@@ -212,8 +212,8 @@ func (c *Client) roundTrip(req *http.Request, repo Repo, kind oci.Kind) (*http.R
 	return resp, nil
 }
 
-// startSpan starts the span of a request, if it belongs to a trace. The registry gets nothing of
-// the trace.
+// startSpan starts a span for a request, if the request belongs to a sampled trace. dray sends no
+// headers of the trace to the registry.
 func startSpan(o *Options, req *http.Request, repo Repo, kind oci.Kind) trace.Span {
 	ctx := req.Context()
 	if !trace.SpanFromContext(ctx).SpanContext().IsSampled() {
@@ -225,9 +225,9 @@ func startSpan(o *Options, req *http.Request, repo Repo, kind oci.Kind) trace.Sp
 	return span
 }
 
-// follow ends the span of a request, records the request, and logs it at level debug, when the
-// answer has been read. If there is no answer, it does so at once. It leaves out the query, which
-// may have a signature.
+// follow ends the span of a request, records the request, and logs the request at level debug. It
+// does so when the answer has been read, or at once if there is no answer. The span and the log
+// leave out the query, which may have a signature.
 func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
 	ctx := context.WithoutCancel(req.Context())
 	recorded := repo.Asked.add(req, resp, began, err)
@@ -346,9 +346,10 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 }
 
 // resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
-// the scheme and host from Base. So if a registry behind a proxy that ends TLS writes http
-// (distribution#123), the result has https. resolve refuses a change from https to http for all
-// other hosts. If a registry leaves out the path of Base, resolve adds the path.
+// the scheme and host from Base. So if a registry behind a proxy that terminates TLS sends a
+// Location with http (distribution#123), resolve returns it with https. For all other hosts,
+// resolve refuses a change from https to http. If a registry leaves out the path of Base, resolve
+// adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -22,17 +22,18 @@ const (
 	// a client waits for the write. The pauses between the attempts grow from firstLook to lastLook.
 	createdPatience     = 10 * time.Second
 	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
-	// maxKnownRepos bounds the repositories that are remembered. If the state of a repository is
-	// dropped, the next write to it runs alone, which costs only time.
+	// maxKnownRepos bounds the repositories whose state Creating remembers. If it drops the state of a
+	// repository, the next write to the repository runs alone, which costs only time.
 	maxKnownRepos = 10_000
 	// missingFor is how long a repository counts as missing after a write did not find it.
 	missingFor = time.Minute
 )
 
-// Creating is a Sink that creates a repository when a write finds it missing, and repeats that
-// write. A registry may need a moment until it finds a new repository: ECR creates asynchronously
-// (hashicorp/terraform-provider-aws#3849). For createdWindow after a creation, Creating therefore
-// repeats a write that does not find the repository, and does not create the repository again.
+// Creating is a Sink that creates the repository and repeats the write when the registry refuses a
+// write because the repository is missing. A registry may need a moment until it finds a new
+// repository: ECR creates asynchronously (hashicorp/terraform-provider-aws#3849). For createdWindow
+// after a creation, Creating therefore repeats a write that does not find the repository, and does
+// not create the repository again.
 //
 // Until the registry has accepted a write to a repository, Creating sends only one write at a time
 // to it. So all layers of a first push cost one creation, and only one layer is sent again and
@@ -56,14 +57,14 @@ type repoState struct {
 	// to create it. Otherwise missing is nil. missingSince is when that leader ended.
 	missing      error
 	missingSince time.Time
-	created      time.Time // of the last creation
+	created      time.Time // time of the last creation
 	inVain       bool      // since the creation, a write has waited in vain for the registry to find the repository
 }
 
-// turn is what enter tells a write.
+// turn is the result of enter for one write.
 type turn struct {
 	creations int     // creations so far
-	lead      *leader // the write's own lead; nil if the repository is known to exist
+	lead      *leader // the write itself as the leader; nil if the repository is known to exist
 	missing   error   // repoState.missing for a leader, or nil if it is older than missingFor
 }
 
@@ -196,8 +197,8 @@ func (c *Creating) giveUp(repo string) {
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
 // the caller the leader, or waits for the current leader. If a write of the caller was refused, the
-// parameter seen is the number of creations before that write. Otherwise it is -1. The error is
-// that of the leader's creation, or the cause of ctx.
+// parameter seen is the number of creations before that write. Otherwise it is -1. The error is the
+// error of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()

@@ -14,7 +14,7 @@ import (
 // maxDocument bounds the documents that noDocument recognises, in bytes.
 const maxDocument = 1 << 20
 
-// htmlType is the media type of pages for people, such as those of logins.
+// htmlType is the media type of web pages, such as login pages.
 const htmlType = "text/html"
 
 // typeOf returns the media type of an answer, without parameters and in lower case.
@@ -22,8 +22,8 @@ func typeOf(h http.Header) string {
 	return strings.ToLower(oci.BareType(h.Get("Content-Type")))
 }
 
-// document reports whether a media type is that of a document from a server other than a registry,
-// such as a login page or the error of a proxy. Some blobs have such types, too.
+// document reports whether a media type is typical of documents that servers other than registries
+// send, such as login pages and errors of proxies. Some blobs have such types, too.
 func document(mediaType string) bool {
 	switch mediaType {
 	case "application/json", "application/xml", "application/xhtml+xml", "application/problem+json":
@@ -32,8 +32,8 @@ func document(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "text/") && len(mediaType) < 64
 }
 
-// otherThan returns the error for an answer that is not what was asked for. If the answer is a
-// document, the text of the error says so.
+// otherThan returns the error for an answer that is not the requested manifest or blob. If the
+// answer is a document, the text of the error says so.
 func otherThan(what, registry string, h http.Header, cause error) error {
 	came := typeOf(h)
 	if !document(came) {
@@ -42,10 +42,10 @@ func otherThan(what, registry string, h http.Header, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s, or a proxy before it, sent a document of the type %s instead of %s", registry, came, what), cause)
 }
 
-// noDocument returns an error if a GET of a blob was answered with a document in place of the blob.
+// noDocument returns an error if the answer to a GET of a blob is a document in place of the blob.
 // Some blobs have the media type of a document, so noDocument reads the answer and compares its
-// digest. An answer of more than maxDocument bytes is taken for the blob. Afterwards the body of
-// resp can still be read in full. If there is an error, the body is closed.
+// digest. It considers an answer of more than maxDocument bytes to be the blob. Afterwards the
+// caller can still read the body of resp in full. If there is an error, the body is closed.
 func (c *Client) noDocument(ctx context.Context, resp *http.Response, r BlobRequest) error {
 	if resp.StatusCode != http.StatusOK || !document(typeOf(resp.Header)) {
 		return nil

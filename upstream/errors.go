@@ -35,8 +35,8 @@ var (
 	// errUnauthorized is the cause of the error for a 401. The same request may succeed later, with
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
-	// ErrBusy: a request was not sent. It would have waited too long, the queue was full, or it was
-	// background work and the remaining pull quota is reserved for clients.
+	// ErrBusy: dray did not send a request. The request would have waited too long, the queue was
+	// full, or the request was background work and the remaining pull quota is reserved for clients.
 	ErrBusy = errors.New("upstream rate limit reached")
 )
 
@@ -55,16 +55,17 @@ func (e storageError) refuses() bool {
 	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
 }
 
-// Refused reports whether an error says that the content is refused, and that another try would be
-// refused, too. The status of such an error is a 4xx, and the error is not Transient.
+// Refused reports whether an error says that the registry refuses the content, and would refuse it
+// again. The status of such an error is a 4xx, and the error is not Transient.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*oci.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500 && !Transient(err)
 }
 
 // Transient reports whether an error says nothing about the content: the registry is unreachable,
-// throttles, fails, refuses the credentials, or sends something else than was asked for, such as
-// the login page of a proxy. A caller that holds an older answer may use the older answer instead.
+// throttles, fails, refuses the credentials, or sends something other than the requested content,
+// such as the login page of a proxy. A caller that has an older answer may use the older answer
+// instead.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -128,7 +129,7 @@ func credentialError(registry string, cause error) error {
 	return oci.ErrUnavailable.With(text, registry).Because(cause)
 }
 
-// denied returns the error for content that the registry refuses to the identity of this mirror.
+// denied returns the error for content to which the identity of this mirror has no access.
 func denied(registry, why string, cause error) error {
 	return oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", registry, why).Because(cause)
 }
@@ -143,8 +144,8 @@ func mismatch(registry string, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }
 
-// unusable makes e the error for an answer that must not be used: its status becomes 502, and its
-// cause ErrCorrupt with the given cause.
+// unusable returns e as the error for an answer that must not be used. The status becomes 502, and
+// the error matches both ErrCorrupt and cause.
 func unusable(e *oci.Error, cause error) error {
 	return e.WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, cause))
 }

@@ -20,7 +20,7 @@ var (
 )
 
 // wrappedSource is a Source that calls next through the function do. That function may repeat the
-// call, and may change the context and the Repo of the call.
+// call, and may change the context and the Repo of each call.
 type wrappedSource struct {
 	next Source
 	do   func(ctx context.Context, repo Repo, ask question) error
@@ -66,21 +66,21 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 	return size, err
 }
 
-// Source returns next behind the breaker, for callers without an older answer. Such callers are
-// refused while the host that they need is considered down.
+// Source returns next behind the breaker, for callers without an older answer. The breaker refuses
+// such callers while it considers the host that they need to be down.
 func (b *Breaker) Source(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, false, func(repo Repo) error { return ask(ctx, repo) })
 	}}
 }
 
-// heldWait bounds how long a request waits in a queue if its caller holds an older answer.
+// heldWait bounds how long a request waits in a queue if its caller has an older answer.
 const heldWait = time.Second
 
 // Held returns next behind the breaker, for callers with an older answer. After one question
-// without an answer, or one failure of their repository, such callers are refused until
-// BreakerOptions.Probe has passed. Their requests wait in a queue no longer than heldWait.
-// Background work keeps its own bound, backgroundWait. Do not wrap the result in a Retry.
+// without an answer, or one failure of their repository, the breaker refuses such callers until
+// BreakerOptions.Probe has passed. Their requests wait in a queue for at most heldWait. Background
+// work waits for at most backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {
@@ -95,15 +95,16 @@ func (b *Breaker) Held(next Source) Source {
 const (
 	// yieldingWait bounds how long a request waits in a queue if its caller can ask another registry.
 	yieldingWait = 3 * time.Second
-	// yieldAfter bounds the whole time until the registry has answered such a caller. After that, the
-	// other registry has most of the 30 s for which clients wait.
+	// yieldAfter bounds the whole time that such a caller waits for the answer of the registry. It
+	// leaves most of the 30 s for which clients wait to the other registry.
 	yieldAfter = 8 * time.Second
 )
 
-// Yielding returns next behind the breaker, for callers that can ask another registry. They are
-// refused when callers with an older answer are (see [Breaker.Held]). Their requests wait in a
-// queue no longer than yieldingWait. A question that has no answer after yieldAfter ends with
-// ErrUnreachable. Background work has neither bound. Do not wrap the result in a Retry.
+// Yielding returns next behind the breaker, for callers that can ask another registry. The breaker
+// refuses them in the same cases as callers with an older answer (see [Breaker.Held]). Their
+// requests wait in a queue for at most yieldingWait. A question that has no answer after yieldAfter
+// ends with ErrUnreachable. These two bounds do not apply to background work. Do not wrap the
+// result in a Retry.
 func (b *Breaker) Yielding(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {

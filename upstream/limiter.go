@@ -26,8 +26,8 @@ type LimiterOptions struct {
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Slots bounds the requests in flight to one host. Blob downloads have as many slots of their own,
-	// and so have blob uploads, so that slow transfers do not delay other requests. 0 means 256.
+	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads each have as
+	// many slots of their own, so that slow transfers do not delay other requests. 0 means 256.
 	Slots int
 	// Queue bounds the requests to one host that wait for the same operation. 0 means 1,000.
 	Queue int
@@ -38,24 +38,24 @@ type LimiterOptions struct {
 	Reserve int
 }
 
-// Sharing is what a Limiter tells whoever divides the ceilings of a registry among several
-// processes. Both functions are called with a mutex of the Limiter held, so they must return at
-// once, and not call the Limiter.
+// Sharing has the functions by which a Limiter reports to the code that divides the ceilings of a
+// registry among several processes. The Limiter calls both with its mutex held, so they must return
+// at once and must not call the Limiter.
 type Sharing struct {
 	// Short is called when a request has to wait, perhaps because this process has only a part of the
 	// ceiling.
 	Short func()
-	// Throttled is called when the registry itself has answered 429, or 503 with Retry-After, with
-	// the time for which the operation pauses.
+	// Throttled is called when the registry itself has answered 429, or 503 with Retry-After. Its
+	// arguments are the operation and the length of its pause.
 	Throttled func(operation string, pause time.Duration)
 }
 
 // Limiter paces the requests of one Client. It bounds the requests in flight to each host and the
 // rate of each operation that the registry counts. Repositories take turns, and requests of clients
 // go before background work. After a 429, or a 503 with Retry-After, all requests of the same
-// operation pause and then go on at half the rate. The rate rises again with each accepted request.
-// After a 502, a 504 or any other 503, the requests pause but keep their rate. A request that
-// cannot be sent in time fails with ErrBusy, if possible at once. Clients then get a 429.
+// operation pause and then continue at half the rate. The rate rises again with each accepted
+// request. After a 502, a 504 or any other 503, the requests pause but keep their rate. A request
+// that cannot be sent in time fails with ErrBusy, if possible at once. Clients then get a 429.
 //
 // A Limiter paces single requests, and not whole calls of a Sink, because one upload consists of
 // several operations, each with its own ceiling.
@@ -71,7 +71,7 @@ type Limiter struct {
 	mu      sync.Mutex // guards the fields below; never held while waiting
 	buckets map[bucketKey]*bucket
 	pools   map[poolKey]*pool
-	parts   map[string]float64 // of ceilings, by operation; empty unless other processes have the rest
+	parts   map[string]float64 // part of a ceiling by operation; without an entry, all of it
 	sharing Sharing
 }
 
@@ -79,7 +79,7 @@ type bucketKey struct{ host, name string }
 
 type poolKey struct{ host, kind string }
 
-// maxHosts bounds the idle redirect targets that are remembered.
+// maxHosts bounds the redirect targets whose buckets the Limiter keeps while they are idle.
 const maxHosts = 64
 
 // NewLimiter returns a Limiter. It starts nothing.
@@ -112,7 +112,7 @@ func (l *Limiter) operation(host string, class Class) string {
 	return string(class)
 }
 
-// permit allows one request. It holds a slot until it is released.
+// permit is the permission to send one request. It occupies a slot until release is called.
 type permit struct {
 	l      *Limiter
 	bucket *bucket
@@ -150,7 +150,7 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 }
 
 // join puts a request into the queue of its bucket. If the queue is full, join drops another
-// request to make room. A client's request takes the place of background work, if there is any.
+// request to make room. A client's request replaces a request of background work, if one is queued.
 // Otherwise join drops the newest request of the repository with the most requests, if that
 // repository has more requests than the repository of w will have. The error matches ErrBusy if the
 // request would wait too long, or finds no room.
@@ -193,7 +193,8 @@ func (l *Limiter) resume(bucket *bucket) {
 	bucket.pool.pump(time.Now(), l.resume)
 }
 
-// await returns nil when the request may be sent, and otherwise the reason why it will not be.
+// await returns nil when the request may be sent. Otherwise its error says why the request will not
+// be sent.
 func (l *Limiter) await(ctx context.Context, bucket *bucket, w *turns.Waiter, maxWait time.Duration) error {
 	select {
 	case err := <-w.Ready:
@@ -278,8 +279,8 @@ func (l *Limiter) bucket(host string, class Class) *bucket {
 	return x
 }
 
-// partOf returns the ceiling of the registry for a class, and the part of it that this process has.
-// Both are 0 if no ceiling is known.
+// partOf returns the ceiling of the registry for a class, and the part of the ceiling that this
+// process may use. Both are 0 if no ceiling is known.
 func (l *Limiter) partOf(class Class) (full, part float64) {
 	r, ok := l.rates[class]
 	if !ok {
@@ -319,8 +320,8 @@ func (l *Limiter) dropIdle() {
 	}
 }
 
-// busy returns the error for a request that cannot be sent in time. Its text ends with
-// that of the registry's last refusal, if the bucket has one.
+// busy returns the error for a request that cannot be sent in time. Its text ends with the text of
+// the registry's last refusal, if the bucket has recorded one.
 func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	l.metrics.refusals.WithLabelValues(bucket.name).Inc()
 	e := oci.ErrTooManyRequests.With("the upstream registry %s is rate-limited (%s); try again later", l.name, bucket.name)
@@ -331,9 +332,9 @@ func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, bucket.name, l.name))
 }
 
-// answered tells the bucket the status of the answer and its Retry-After, which is 0 if there is
-// none. A 429, 502, 503 or 504 makes the bucket pause. A 429, or a 503 with Retry-After, also slows
-// the bucket down.
+// answered reports the status of the answer and its Retry-After (0 if there is none) to the bucket.
+// A 429, 502, 503 or 504 makes the bucket pause. A 429, or a 503 with Retry-After, also slows the
+// bucket down.
 func (p *permit) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
@@ -374,8 +375,8 @@ func (p *permit) release() {
 	})
 }
 
-// limiterMetrics are the metrics of a Limiter. The label operation can have only the names of a
-// fixed list.
+// limiterMetrics are the metrics of a Limiter. The values of the label operation come from a fixed
+// list.
 type limiterMetrics struct {
 	waits     *prometheus.HistogramVec
 	refusals  *prometheus.CounterVec

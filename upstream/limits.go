@@ -24,7 +24,7 @@ const (
 	UploadPart   Class = "upload_part"  // PATCH
 	UploadEnd    Class = "upload_end"   // PUT
 	List         Class = "list"         // tags, referrers
-	Delete       Class = "delete"       // of anything
+	Delete       Class = "delete"       // DELETE of any content
 )
 
 // Classes lists all classes.

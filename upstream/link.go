@@ -9,7 +9,7 @@ import (
 
 // nextPage returns the query of the next page from the Link headers of an answer (RFC 8288), or nil
 // after the last page. It reads the target of the first link with the relation "next". Registries
-// write this target as an absolute URL, a relative URL or a path, so only the query counts.
+// write this target as an absolute URL, a relative URL or a path, so nextPage uses only its query.
 func nextPage(h http.Header) url.Values {
 	for _, line := range h.Values("Link") {
 		for line != "" {

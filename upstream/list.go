@@ -80,8 +80,8 @@ func noSuchCall(e *oci.Error) bool {
 	return e.Status/100 == 4 || e.Status == http.StatusNotImplemented
 }
 
-// index reports whether body is an index. The Content-Type does not count, because ECR labels lists
-// as text.
+// index reports whether body is an index. The Content-Type does not count, because ECR sends lists
+// as text/plain.
 func index(body []byte) bool {
 	type entry struct {
 		Digest digest.Digest `json:"digest"`

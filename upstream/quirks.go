@@ -5,21 +5,21 @@ import "dray/upstream/oci"
 // Quirks are the ways in which a registry departs from the specification or from common behaviour.
 // The zero value is a registry without quirks.
 type Quirks struct {
-	// BlobHeadUnsupported: HEAD on a blob is refused although GET is not (ECR Public). A GET of
-	// one byte is sent instead.
+	// BlobHeadUnsupported: the registry refuses HEAD on a blob but accepts GET (ECR Public). dray
+	// sends a GET of one byte instead.
 	BlobHeadUnsupported bool
-	// RefusesEmptyBlobs: a blob without bytes cannot be stored (ECR answers 500).
+	// RefusesEmptyBlobs: the registry cannot store a blob without bytes (ECR answers 500).
 	RefusesEmptyBlobs bool
-	// MissingRepositoryCloses: the start of an upload to a repository that does not exist may be
-	// answered by a closed connection (ECR).
+	// MissingRepositoryCloses: the registry may close the connection without an answer when an upload
+	// to a missing repository starts (ECR).
 	MissingRepositoryCloses bool
-	// NoUploadCancel: DELETE on an upload URL is not known to work (ECR), so it is not tried.
+	// NoUploadCancel: DELETE on an upload URL is not known to work (ECR), so dray does not send it.
 	NoUploadCancel bool
-	// ImmutableTagAlways: an immutable tag is refused with TAG_INVALID even if it already has the
-	// pushed digest (ECR).
+	// ImmutableTagAlways: the registry refuses a push to an immutable tag with TAG_INVALID even if the
+	// tag already has the pushed digest (ECR).
 	ImmutableTagAlways bool
-	// MaxPage is the largest page of a listing; larger pages are refused (ECR: 1000). 0 means no
-	// limit.
+	// MaxPage is the largest number of entries in a page of a listing. The registry refuses a request
+	// for more (ECR: 1000). 0 means no limit.
 	MaxPage int
 	// Rates are the documented ceilings on requests.
 	Rates []Rate
@@ -35,8 +35,8 @@ type Quirks struct {
 	// Unsupported is added to the text of two refusals: a 405 for a manifest, and any 4xx for an index
 	// that lists blobs. It is for registries whose own text does not say what to do.
 	Unsupported ManifestHints
-	// UnknownHostHint is added to the advice to look at the name of the registry, if that name has no
-	// address.
+	// UnknownHostHint ends an error that advises the user to check the name of the registry, because
+	// the name has no address.
 	UnknownHostHint string
 }
 
@@ -44,8 +44,8 @@ type Quirks struct {
 type ManifestHints struct {
 	// Any begins the hint for every manifest. If it is empty, there is no hint.
 	Any string
-	// BuildCache follows for a build cache, and Embedded for a manifest with content in its
-	// descriptors.
+	// BuildCache follows Any for a build cache. Embedded follows Any for a manifest with content in
+	// its descriptors.
 	BuildCache, Embedded string
 }
 

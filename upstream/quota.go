@@ -13,19 +13,19 @@ import (
 // quota is the number of remaining pulls, as the registry states it. Docker Hub sends
 // ratelimit-limit and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds),
 // and docker-ratelimit-source, the address or account whose pulls it counts (docs.docker.com,
-// "Docker Hub pull usage and limits"). quota is a prometheus.Collector, without metrics until the
-// registry has sent these headers, and again when their window has passed.
+// "Docker Hub pull usage and limits"). quota is also a prometheus.Collector. It has metrics only
+// after the registry has sent these headers, and until their window has passed.
 type quota struct {
 	reserve int // per cent
 
 	limits, remains, windows, sources *prometheus.Desc
 
 	mu     sync.Mutex
-	stated statement // to this process
-	learnt statement // to another one
+	stated statement // the last statement to this process
+	learnt statement // the last statement to another process
 }
 
-// statement is what the registry stated.
+// statement is the registry's answer about the quota at one time.
 type statement struct {
 	limit, remaining int
 	window           time.Duration
@@ -33,14 +33,13 @@ type statement struct {
 	at               time.Time
 }
 
-// past reports whether a statement says nothing anymore, because its window has passed, or never
-// has said anything.
+// past reports whether the window of a statement has passed. The zero statement is past, too.
 func (s statement) past(now time.Time) bool {
 	return s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window
 }
 
-// newest returns the newest statement about the address or account of this process, which is not
-// known before the registry has stated it. It needs the lock.
+// newest returns the newest statement about the address or account of this process. Before the
+// first statement to this process, the address is unknown, and any statement counts. q.mu is held.
 func (q *quota) newest() statement {
 	if q.learnt.at.After(q.stated.at) && (q.stated.at.IsZero() || q.stated.from == q.learnt.from) {
 		return q.learnt

@@ -18,12 +18,12 @@ import (
 // Reach limits the addresses that a transport connects to besides the registry. The registry names
 // the targets of redirects and the issuer of its tokens. A hostile registry could name services
 // that only this machine or its network can reach. Reach checks addresses when they are dialled,
-// after names are resolved. A proxy resolves names itself, so with a proxy only literal addresses
-// are checked.
+// after names are resolved. A proxy resolves names itself, so with a proxy, Reach checks only
+// literal addresses.
 type Reach struct {
 	// Registry is the host and port of the registry, which is always allowed.
 	Registry string
-	// Address, if not empty, is dialled in place of Registry.
+	// Address, if not empty, is the host and port to dial in place of Registry.
 	Address string
 	// Private allows private addresses. They are also allowed if the registry itself has a private
 	// address, or an address of this machine.
@@ -33,10 +33,10 @@ type Reach struct {
 	proxies sync.Map    // the proxies in use, by host and port
 }
 
-// errReach says that a host is at an address that must not be dialled.
+// errReach says that a host has an address that dray must not connect to.
 var errReach = errors.New("address out of reach")
 
-// scope is who can reach an address.
+// scope says which machines can reach an address.
 type scope int
 
 const (

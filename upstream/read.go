@@ -34,9 +34,9 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 	return proven(c.o.Name, resp, repo, ref, raw)
 }
 
-// proven returns the manifest in an answer if it has the digest that was asked for and the digest
+// proven returns the manifest in an answer if the manifest has the requested digest and the digest
 // that the registry states. If neither digest is known, the answer must look like a manifest. If a
-// digest is known, clients judge the content.
+// digest is known, proven accepts any content that has the digest.
 func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, raw []byte) (*oci.Manifest, error) {
 	m, err := oci.ReadManifest(resp.Header.Get("Content-Type"), raw)
 	stated := statedDigest(resp)
@@ -54,9 +54,9 @@ func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, 
 	return m, nil
 }
 
-// StatManifest implements Source. It sends HEAD first, because HEAD is cheaper, unless HEAD has
-// been useless lately (see heads). If the answer to HEAD does not describe the manifest, GET
-// decides, because some registries do not serve HEAD as they serve GET.
+// StatManifest implements Source. It sends HEAD first, because HEAD is cheaper. It skips HEAD after
+// HEAD has failed several times in a row (see heads). If the answer to HEAD does not describe the
+// manifest, StatManifest sends GET, because some registries serve HEAD differently from GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	tried := c.heads.worthwhile(time.Now())
 	if tried {
@@ -108,21 +108,22 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// uselessHeads is how many manifests in a row HEAD must miss, and GET then find, before the client
-	// stops sending HEAD. One is not enough: a manifest may be pushed between HEAD and GET.
+	// uselessHeads is the number of manifests in a row that HEAD does not find and GET then finds,
+	// after which the client stops sending HEAD. One is not enough: a manifest may be pushed between
+	// HEAD and GET.
 	uselessHeads = 3
-	// headAgain is the time after which one HEAD is tried again.
+	// headAgain is the time after which the client tries one HEAD again.
 	headAgain = time.Hour
 )
 
-// heads remembers whether a registry answers HEAD of manifests.
+// heads records whether HEAD requests for manifests are of use at a registry.
 type heads struct {
 	mu      sync.Mutex // guards the fields below
 	useless int
 	again   time.Time
 }
 
-// worthwhile reports whether HEAD is to be tried.
+// worthwhile reports whether the client should send HEAD.
 func (h *heads) worthwhile(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -162,8 +163,8 @@ func length(resp *http.Response) int64 {
 	return resp.ContentLength
 }
 
-// statedDigest returns the digest in the headers of an answer, or "" if there is none with a known
-// form and algorithm.
+// statedDigest returns the digest in the headers of an answer, or "" if the headers have no digest
+// of a known form and algorithm.
 func statedDigest(resp *http.Response) digest.Digest {
 	d, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil {
@@ -172,8 +173,8 @@ func statedDigest(resp *http.Response) digest.Digest {
 	return d
 }
 
-// Blob implements Source. If the storage behind a redirect refuses, as S3 does when the signature
-// has expired meanwhile, Blob asks the registry once more.
+// Blob implements Source. If the storage that the registry redirects to refuses the request, Blob
+// asks the registry once more. For example, S3 refuses a URL whose signature has expired.
 func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	resp, err := c.blob(ctx, http.MethodGet, r)
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
@@ -204,8 +205,9 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	return s, nil
 }
 
-// StatBlob implements Source. If HEAD is refused or answered with a web page, StatBlob gets the
-// first byte instead. For example, a storage whose URLs are signed for GET refuses HEAD.
+// StatBlob implements Source. If the registry or its storage refuses HEAD, or answers it with a web
+// page, StatBlob gets the first byte instead. For example, a storage whose URLs are signed for GET
+// refuses HEAD.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})

@@ -26,10 +26,10 @@ type RetryOptions struct {
 }
 
 // Retry repeats reads while the registry throttles, fails or does not answer. It does not repeat a
-// read once its body has begun. It returns at once results that another try would not change:
-// answers about the content, corrupt answers, refused credentials, certificates that cannot be
-// verified, ErrBusy, and refusals of a Breaker that the Retry wraps. Callers that hold an older
-// answer use the Source without a Retry.
+// read once its body has begun. It does not repeat a read if another attempt would not change the
+// result. Such results are answers about the content, corrupt answers, refused credentials,
+// certificates that cannot be verified, ErrBusy, and refusals of a Breaker that the Retry wraps.
+// Callers that have an older answer use the Source without a Retry.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions

@@ -2,16 +2,17 @@ package upstream
 
 import "time"
 
-// Demand is what this process asks of an operation with a ceiling.
+// Demand counts the requests of this process for an operation that has a ceiling.
 type Demand struct {
 	Operation string
-	// Ceiling is that of the registry, in requests per second.
+	// Ceiling is the registry's ceiling for the operation, in requests per second.
 	Ceiling float64
-	// Sent counts the requests that were sent within a second. Waiting counts those that wait.
+	// Sent counts the requests sent in this second or in the second before, whichever is more. Waiting
+	// counts the requests that wait.
 	Sent, Waiting int
 }
 
-// Share has the Limiter tell of its demand and its pauses from now on.
+// Share makes the Limiter report its demand and its pauses to s from now on.
 func (l *Limiter) Share(s Sharing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,8 +39,8 @@ func (l *Limiter) Demands() (all []Demand) {
 	return all
 }
 
-// SetPart bounds the rate of an operation to a part of its ceiling, in requests per second. While
-// refusals slow the operation, its rate may be lower.
+// SetPart sets the part of an operation's ceiling that this process may use, in requests per
+// second. While refusals slow the operation, its rate may be lower than this part.
 func (l *Limiter) SetPart(operation string, perSecond float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,7 +55,8 @@ func (l *Limiter) SetPart(operation string, perSecond float64) {
 	b.pool.pump(now, l.resume)
 }
 
-// Pause pauses an operation, because the registry has refused it to another process.
+// Pause pauses an operation for at most maxPause, because the registry has refused the operation to
+// another process.
 func (l *Limiter) Pause(operation string, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

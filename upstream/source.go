@@ -16,12 +16,13 @@ import (
 // context is cancelled, the error matches context.Canceled.
 type Source interface {
 	// Manifest gets a manifest with 1 GET. It computes the digest of the bytes, and compares it with
-	// the digest in ref and with the one that the registry states. The parameter accept has the
-	// client's Accept lines, which are sent unchanged.
+	// the digest in ref and with the digest that the registry states. The parameter accept has the
+	// client's Accept lines, which Manifest sends unchanged.
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
-	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. After
-	// a GET, the field Data of the descriptor has the manifest, so that the caller need not get it
-	// again. If HEAD is useless several times in a row, StatManifest sends only GETs for an hour.
+	// StatManifest describes a manifest with 1 HEAD. If the answer does not describe the manifest,
+	// StatManifest also sends 1 GET. After a GET, the field Data of the descriptor has the manifest,
+	// so that the caller need not get it again. If HEAD fails several times in a row for manifests
+	// that GET finds, StatManifest sends only GETs for an hour.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
 	// Blob opens a blob with 1 GET, and follows redirects. When ctx ends, reading the body fails, too.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
@@ -55,7 +56,7 @@ type BlobStream struct {
 	Skip int64
 }
 
-// Sink writes to one registry. All methods may be called concurrently. The errors are those of
+// Sink writes to one registry. All methods may be called concurrently. The errors are the errors of
 // Source, and ErrRepositoryMissing.
 type Sink interface {
 	// PutBlob uploads one blob. If the registry or the connection fails, PutBlob starts again from
@@ -81,8 +82,7 @@ type Upload struct {
 	// blob.
 	Digest func() (digest.Digest, error)
 	// Announced is the digest that the client has announced for the bytes; empty if the client has
-	// announced none. If Size is known as well, all bytes can be sent in the closing PUT, which some
-	// registries prefer.
+	// announced none. If the bytes have another digest, PutBlob fails.
 	Announced digest.Digest
 	// Accepted, when not nil, is called whenever the registry has opened an upload session.
 	Accepted func()
@@ -97,8 +97,8 @@ type Pushed struct {
 	Subject digest.Digest
 }
 
-// Lister lists the content of one registry. Pages are passed on unchanged, because the registry
-// decides the order of the list and how to ask for the next page.
+// Lister lists the content of one registry. It passes pages on unchanged, because the registry
+// decides the order of the list and how to request the next page.
 type Lister interface {
 	// Tags gets one page of a repository's tags. The parameter query is the client's query (n, last,
 	// or parameters of the registry), or nil.
@@ -111,20 +111,20 @@ type Lister interface {
 
 // Page is one page of a listing.
 type Page struct {
-	// Body and ContentType are those of the registry's answer. ECR labels the JSON of its tags
-	// text/plain.
+	// Body is the body of the registry's answer, and ContentType is its Content-Type. ECR sends the
+	// JSON of its tags as text/plain.
 	Body        []byte
 	ContentType string
-	// Next is the query of the next page; nil after the last one. It is opaque: ECR's "last" is not
-	// a tag.
+	// Next is the query of the next page; nil after the last page. It is opaque: ECR's "last" is not a
+	// tag.
 	Next url.Values
 	// FiltersApplied is the OCI-Filters-Applied header.
 	FiltersApplied string
 }
 
-// Deleter deletes from one registry. All methods may be called concurrently. The errors are those
-// of Source, oci.ErrUnsupported if the registry has no such call, and oci.ErrDenied if the registry
-// refuses to delete the content.
+// Deleter deletes from one registry. All methods may be called concurrently. The errors are the
+// errors of Source, oci.ErrUnsupported if the registry has no such call, and oci.ErrDenied if the
+// registry refuses to delete the content.
 type Deleter interface {
 	// DeleteManifest deletes a tag, or a manifest together with its tags. When the last tag of a
 	// manifest is deleted, some registries (ECR) also delete the manifest.

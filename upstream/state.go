@@ -11,12 +11,12 @@ import (
 
 // Admission is what a Breaker would do with a question to the registry.
 type Admission struct {
-	// Refusal, if not empty, is the reason for which the question would not be sent. Until is when a
-	// question will be let through again, and Last is the newest failure.
+	// Refusal, if not empty, is the reason why the Breaker would not send the question. Until is when
+	// the Breaker lets a question through again, and Last is the newest failure.
 	Refusal string
 	Until   time.Time
 	Last    error
-	// Hello says that the registry would get a GET of /v2/ first.
+	// Hello says that the Breaker would first send GET /v2/ to the registry.
 	Hello bool
 }
 
@@ -36,18 +36,18 @@ func (b *Breaker) Foresee(repo string, held bool) Admission {
 type OperationState struct {
 	// Name is the name of the operation, as in metrics.
 	Name string
-	// Ceiling is the highest rate, and PerSecond the present one, in requests per second; 0 means that
-	// no limit is known.
+	// Ceiling is the highest rate, and PerSecond is the present rate, both in requests per second; 0
+	// means that no limit is known.
 	Ceiling, PerSecond float64
 	// Waiting counts the requests that wait.
 	Waiting int
-	// PausedUntil is when requests are sent again. It is in the past if there is no pause.
+	// PausedUntil is when the Limiter sends requests again. It is in the past if there is no pause.
 	PausedUntil time.Time
 	// LastError is the text of the registry's last refusal, if requests were refused lately.
 	LastError string
 }
 
-// Reads returns the state of the operations that pulls consist of.
+// Reads returns the state of the operations that pulls use.
 func (l *Limiter) Reads() (all []OperationState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,13 +75,13 @@ type QuotaState struct {
 	Window time.Duration
 	// Source is the address or the account whose pulls the registry counts; it may be empty.
 	Source string
-	// ObservedAt is when the registry stated this.
+	// ObservedAt is when the registry stated the quota.
 	ObservedAt time.Time
 	// Reserved says that the remaining pulls are left to clients: background work gets no manifests.
 	Reserved bool
 }
 
-// Quota returns the newest that is known of the registry's quota. ok is false if nothing is.
+// Quota returns the newest known state of the registry's quota. ok is false if no state is known.
 func (l *Limiter) Quota() (s QuotaState, ok bool) {
 	low := l.quota.low(time.Now())
 	l.quota.mu.Lock()
@@ -98,8 +98,9 @@ func (l *Limiter) OwnQuota() (s QuotaState, ok bool) {
 	return l.quota.stated.public()
 }
 
-// LearnQuota records what the registry has stated to another process. It counts if it is newer than
-// what was stated to this one, and about the same address or account.
+// LearnQuota records a quota that the registry has stated to another process. The Limiter uses it
+// if it is newer than the quota stated to this process, and if both concern the same address or
+// account.
 func (l *Limiter) LearnQuota(s QuotaState) {
 	l.quota.mu.Lock()
 	defer l.quota.mu.Unlock()
@@ -123,8 +124,8 @@ const (
 	DescribeBlob                     // Source.StatBlob
 )
 
-// RequestOf returns the request by which a client would begin to answer a question, as a method and
-// the path at the registry. If HEAD is of no use, a GET follows it.
+// RequestOf returns the first request that c would send for a question, as a method and the path at
+// the registry. If a HEAD fails, c sends a GET after it.
 func RequestOf(c *Client, q Question, repo Repo, ref oci.Reference) (method, path string) {
 	kind, method := oci.KindManifest, http.MethodGet
 	switch q {

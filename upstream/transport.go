@@ -13,13 +13,13 @@ import (
 
 // TransportOptions configure NewTransport.
 type TransportOptions struct {
-	// RootCAs verify servers; nil means the system's.
+	// RootCAs verify servers; nil means the certificates of the system.
 	RootCAs *x509.CertPool
 	// InsecureSkipVerify turns the verification of servers off.
 	InsecureSkipVerify bool
 	// Reach limits the addresses that are dialled; nil allows all.
 	Reach *Reach
-	// Dial replaces the dialler if Reach is nil. It is given "tcp" and host:port.
+	// Dial replaces the dialler if Reach is nil. Its arguments are "tcp" and host:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
 	Proxy func(*http.Request) (*url.URL, error)
@@ -44,7 +44,8 @@ func NewTransport(o TransportOptions) *http.Transport {
 		MaxIdleConnsPerHost:   cmp.Or(o.IdlePerHost, 64),
 		// Bodies are compared with their digests, so they must arrive unchanged.
 		DisableCompression: true,
-		// ECR and S3 speak HTTP/1.1, and a connection for each blob is faster than one for all blobs.
+		// ECR and S3 speak HTTP/1.1, and a connection for each blob is faster than one connection for all
+		// blobs.
 		ForceAttemptHTTP2: false,
 		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
 		WriteBufferSize:   64 << 10,

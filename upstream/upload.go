@@ -24,8 +24,8 @@ const cancelTimeout = 5 * time.Second
 
 // PutBlob implements Sink. It sends a POST, one PATCH with all bytes, and a PUT with the digest.
 // All registries accept one PATCH. With several PATCHes, PutBlob would have to rely on the Range of
-// the answers, which ECR may state wrongly. The bytes do not go with the PUT, because the PUT
-// completes the upload before PutBlob knows that they have the right digest.
+// the answers, which ECR may state wrongly. PutBlob does not send the bytes with the PUT, because
+// the PUT completes the upload before PutBlob knows that they have the right digest.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)
@@ -46,7 +46,7 @@ func emptyBlob(registry string) error {
 type upload struct {
 	Upload
 	c    *Client
-	repo Repo // of the current attempt
+	repo Repo // the Repo of the current attempt
 	// closing is the digest of the blob if an attempt failed while it completed the upload. The
 	// registry may then have the blob.
 	closing digest.Digest
@@ -107,7 +107,7 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 }
 
 // patch sends all bytes and returns the new URL of the session. It ignores the Range of the answer,
-// because ECR may state fewer bytes than it has.
+// because ECR may state fewer bytes than it has received.
 func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) (*url.URL, error) {
 	req, err := u.c.requestTo(ctx, http.MethodPatch, session)
 	if err != nil {
@@ -166,7 +166,7 @@ func (u *upload) complete(ctx context.Context, session *url.URL, d digest.Digest
 	return restartable(u.c.writeError(resp, u.repo.Name))
 }
 
-// digest waits for the digest of the bytes, and compares it with the announced one.
+// digest waits for the digest of the bytes, and compares it with the announced digest.
 func (u *upload) digest() (digest.Digest, error) {
 	d, err := u.Digest()
 	if err == nil && u.Announced != "" && d != u.Announced {
@@ -175,8 +175,8 @@ func (u *upload) digest() (digest.Digest, error) {
 	return d, err
 }
 
-// restartable marks refusals that concern the session. After a refused token, the upload also needs
-// a new session, because the same body cannot be sent twice.
+// restartable marks refusals after which the upload has to start again in a new session. Refused
+// tokens are among them, because the same body cannot be sent twice.
 func restartable(err error) error {
 	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
 		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) || errors.Is(err, errUnauthorized) {
@@ -241,7 +241,8 @@ func (s *uploadBody) failure() error {
 	return nil
 }
 
-// Close ends the reading. If it interrupts a Read, the error of that Read is not recorded.
+// Close closes the source of the bytes. If Close interrupts a Read, the error of that Read is not
+// recorded.
 func (s *uploadBody) Close() (err error) {
 	s.closed.Store(true)
 	s.once.Do(func() { err = s.rc.Close() })

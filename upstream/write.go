@@ -40,15 +40,15 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 	case http.StatusAccepted:
 		return false, nil
 	}
-	// Unlike the start of an upload, a mount may be answered by a 404 that concerns the source.
+	// A 404 to a mount may concern the source repository. A 404 to the start of an upload cannot.
 	return false, repositoryMissing(c.answerError(resp), repo.Name)
 }
 
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT uses the Repo of the caller, and not the Repo from attempts. So it waits in a queue no
-	// longer than a read.
+	// The PUT uses the caller's Repo, with which it waits in the Limiter's queue as long as a read.
+	// With the Repo from attempts, it could wait for the whole budget.
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) {
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
@@ -163,7 +163,7 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	return repositoryMissing(err, repo)
 }
 
-// repositoryMissing adds ErrRepositoryMissing to an error with the code for repositories.
+// repositoryMissing adds ErrRepositoryMissing to an error with the code NAME_UNKNOWN.
 func repositoryMissing(err error, repo string) error {
 	if e, ok := errors.AsType[*oci.Error](err); ok && errors.Is(e, oci.ErrNameUnknown) {
 		return e.Because(fmt.Errorf("%w: %s", ErrRepositoryMissing, repo))
@@ -173,7 +173,7 @@ func repositoryMissing(err error, repo string) error {
 
 // startError returns the error for an upload whose start got no answer. If a closed connection may
 // mean a missing repository (MissingRepositoryCloses), the error is a 403. Clients show the text of
-// a 403, which tells the user of a missing repository or right.
+// a 403, and the text says that the repository or a permission may be missing.
 func (o Options) startError(repo string, err error) error {
 	if !o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err

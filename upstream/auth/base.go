@@ -20,10 +20,11 @@ func (t *Transport) base() *url.URL {
 	return &url.URL{Scheme: t.o.Origin.Scheme, Host: t.o.Origin.Host, Path: strings.TrimSuffix(t.o.Origin.Path, "/") + "/v2/"}
 }
 
-// askChallenge asks /v2/ which credentials the registry wants, until /v2/ has answered once. Some
-// registries that let anybody read (Artifactory, Nexus) answer an anonymous request for private
-// content with 404, and without a challenge. If /v2/ gives no answer, askChallenge returns an
-// error, because such a 404 would not prove that the content does not exist.
+// askChallenge finds out which credentials the registry wants, by an anonymous request to /v2/,
+// unless /v2/ has already answered one. Some registries that let anybody read (Artifactory, Nexus)
+// answer an anonymous request for private content with 404, and without a challenge. If /v2/ gives
+// no answer, askChallenge returns an error, because such a 404 would not prove that the content
+// does not exist.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil
@@ -59,9 +60,9 @@ func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	t.asked.Store(true)
 }
 
-// doubt finds out whether a 401 for content refuses the credential c itself, by asking /v2/. It
-// returns nil if /v2/ accepts c. The error matches ErrRefused if /v2/ refuses c, or if /v2/ answers
-// everybody and so cannot tell.
+// doubt finds out whether a 401 for content refuses the credential c itself, by a request to /v2/.
+// It returns nil if /v2/ accepts c. The error matches ErrRefused if /v2/ refuses c, or if /v2/
+// accepts anonymous requests, so that its answer says nothing about c.
 func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	if err := t.askChallenge(ctx); err != nil {
 		return err
@@ -74,7 +75,7 @@ func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	return t.trust.prove(ctx, c, forever, true, t.showTo(c))
 }
 
-// showTo returns a function that shows a credential to /v2/. The error of that function matches
+// showTo returns a function that sends a credential to /v2/. The error of that function matches
 // ErrRefused if the registry refuses the credential.
 func (t *Transport) showTo(c Credential) func(ctx context.Context, suspect bool) error {
 	return func(ctx context.Context, _ bool) error {

@@ -34,8 +34,9 @@ func (c Challenge) String() string {
 	return b.String()
 }
 
-// ParseChallenges parses the values of a WWW-Authenticate header. One value may hold several
-// challenges. If a part of a value is malformed, the challenges before that part are returned.
+// ParseChallenges parses the values of a WWW-Authenticate header. One value may contain several
+// challenges. If a part of a value is malformed, ParseChallenges returns only the challenges before
+// that part.
 func ParseChallenges(values []string) []Challenge {
 	var out []Challenge
 	for _, v := range values {
@@ -107,8 +108,8 @@ func (p *scanner) equals() bool {
 	return true
 }
 
-// value scans a quoted string. Some registries do not quote URLs, so it also takes text up to a
-// comma or blank.
+// value scans a quoted string. Some registries do not quote URLs, so value also scans unquoted text
+// up to a comma or blank.
 func (p *scanner) value() (string, bool) {
 	if p.i == len(p.s) || p.s[p.i] != '"' {
 		return p.run(func(c byte) bool { return c != ',' && c != ' ' && c != '\t' }), true
@@ -131,7 +132,7 @@ func (p *scanner) value() (string, bool) {
 	return "", false
 }
 
-// token68 scans a token68, if the rest of the challenge consists of one.
+// token68 scans the rest of a challenge if the rest is a token68. Otherwise it returns "".
 func (p *scanner) token68() string {
 	mark := p.i
 	if p.skip(" \t"); p.i == mark {

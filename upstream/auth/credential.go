@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// ErrRefused reports that the registry or its token endpoint refuses the configured
-// credentials, or that there are none. It does not report that an accepted identity
-// lacks a right.
+// ErrRefused reports that the registry or its token endpoint refuses the configured credentials, or
+// that there are no credentials. It does not report that an accepted identity lacks a right.
 var ErrRefused = errors.New("upstream credentials refused")
 
 // ErrDenied reports that the token endpoint grants no token for a repository to this identity.

@@ -21,8 +21,8 @@ import (
 
 const (
 	// minTokenLife is the life of a token whose answer has no expires_in
-	// (https://distribution.github.io/distribution/spec/auth/token/). A shorter expires_in is raised
-	// to it.
+	// (https://distribution.github.io/distribution/spec/auth/token/). dray also uses it in place of a
+	// shorter expires_in.
 	minTokenLife = 60 * time.Second
 	// tokenTimeout bounds one token request.
 	tokenTimeout = 20 * time.Second
@@ -37,7 +37,7 @@ const (
 	maxTokenAnswer = 1 << 20
 )
 
-// bearer holds the parts of a Bearer challenge that are the same for a whole registry.
+// bearer has the parts of a Bearer challenge that are the same for a whole registry.
 type bearer struct {
 	realm   *url.URL
 	service string
@@ -60,7 +60,7 @@ type tokens struct {
 }
 
 type entry struct {
-	scopes []string // of the last request; a challenge may have widened them
+	scopes []string // scopes of the last request; a challenge may have widened them
 	token  token
 	flight *flight
 }
@@ -73,11 +73,13 @@ type flight struct {
 }
 
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
-// cached token is due for renewal. It also does so if the registry has just refused that token (the
-// parameter refused; empty for none). Meanwhile, another caller gets the cached token, even a
-// refused one. It waits only if the cache has no valid token, or if its own token was refused. The
-// new token is for the scopes in demanded, which a challenge has named. If demanded is nil, it is
-// for the scopes of the last request for key, at first those in the parameter scopes.
+// cached token is due for renewal. It also requests a new token if the registry has just refused
+// the cached token (the parameter refused; empty for none). While that request is in flight,
+// another caller gets the cached token. The other caller waits only if the cache has no valid
+// token, or if the registry has refused the cached token to it. The new token is for the scopes in
+// demanded, which a challenge has named. If demanded is nil, the new token is for the scopes of the
+// last token request for key. In the first token request, it is for the scopes in the parameter
+// scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -225,7 +227,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 		return tok, denied(err)
 	}
 	var tok token
-	var refusal error // of these scopes
+	var refusal error // the refusal of these scopes
 	ask := func(ctx context.Context, suspect bool) (err error) {
 		if !suspect {
 			if tok, err = t.fetchToken(ctx, b, cred, scopes); !errors.Is(err, ErrRefused) {
@@ -249,9 +251,9 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 	}
 }
 
-// tokenWithoutScopes shows the credential to the realm, and returns an error if the realm does not
-// accept it. Any 4xx except 429 counts as a refusal of the credential, because the realm has
-// refused a request with this credential and scopes before.
+// tokenWithoutScopes requests a token without scopes, and returns an error if the realm does not
+// accept the credential. Any 4xx except 429 counts as a refusal of the credential, because the
+// realm has refused a request with this credential and scopes before.
 func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
 	_, err := t.fetchToken(ctx, b, cred, nil)
 	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {
@@ -338,7 +340,7 @@ func (b *bearer) address(scopes []string) *url.URL {
 	return &u
 }
 
-// sendTokenRequest sends a token request and follows redirects. Behind a proxy that ends TLS,
+// sendTokenRequest sends a token request and follows redirects. Behind a proxy that terminates TLS,
 // Gitea, Harbor and Artifactory name a realm that redirects to the right realm (moby#38662). The
 // credential follows a redirect only to the same host.
 func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Credential) (*http.Response, error) {
@@ -374,8 +376,8 @@ func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Crede
 	}
 }
 
-// usable reports whether a token can be requested from u. A registry behind a proxy that ends TLS
-// may give its own address with http. usable then sets the scheme and host of u to those of the
+// usable reports whether a token can be requested from u. A registry behind a proxy that terminates
+// TLS may send its own address with http. usable then sets the scheme and host of u to those of the
 // registry.
 func (t *Transport) usable(u *url.URL) bool {
 	if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {

@@ -16,7 +16,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxRefusal bounds how much of a refusal's body is read.
+// maxRefusal bounds how many bytes of a refusal's body are read.
 const maxRefusal = 8 << 10
 
 // Refusal is an answer that may mean an expired credential.
@@ -32,7 +32,7 @@ type Refusal struct {
 
 // Options configure a Transport.
 type Options struct {
-	// Base sends the requests, also those to the token endpoint. Required.
+	// Base sends the requests, including the requests to the token endpoint. Required.
 	Base http.RoundTripper
 	// Origin is the registry's base URL. Only requests to its scheme, host and port are
 	// authorised.
@@ -57,7 +57,7 @@ type Transport struct {
 	secure bool
 
 	challenge   atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
-	sharedScope atomic.Pointer[string] // the scope of a registry that has only one for all requests (ECR Public)
+	sharedScope atomic.Pointer[string] // the only scope of the registry (ECR Public)
 	// perRepository says that the registry has asked for the scope of a repository. sharedScope, which
 	// the challenge of /v2/ may have set, is then not used.
 	perRepository atomic.Bool
@@ -65,7 +65,7 @@ type Transport struct {
 	tokens        tokens
 	trust         trust
 	asked         atomic.Bool // /v2/ has answered an anonymous request
-	open          atomic.Bool // /v2/ answers everybody
+	open          atomic.Bool // /v2/ accepts anonymous requests
 	asking        crowd       // anonymous requests to /v2/
 	others        others
 }
@@ -92,7 +92,7 @@ type authorization struct {
 // with the credential if the credential is preemptive. If the registry refuses the authorization,
 // RoundTrip gets another authorization and sends the request once more. If the body of the request
 // cannot be read again, RoundTrip returns the refusal instead, and uses the challenge in it for the
-// next request. If the registry refuses the credential as such, RoundTrip returns an error that
+// next request. If the registry refuses the credential itself, RoundTrip returns an error that
 // matches ErrRefused. So a 401 from RoundTrip concerns the content.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
@@ -121,7 +121,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		if next != nil && s.token.value != "" {
-			resp.StatusCode = http.StatusUnauthorized // some registries refuse an ended token with 400 or 403
+			resp.StatusCode = http.StatusUnauthorized // some registries refuse expired tokens with 400 or 403
 		}
 		return t.judged(req, resp, s)
 	}
@@ -140,8 +140,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // judged returns the final answer to a request, or an error if the registry refuses a Basic
-// credential as such. A bearer token needs no judgement, because the token endpoint has accepted
-// the credential.
+// credential itself. A bearer token needs no judgement, because the token endpoint has accepted the
+// credential.
 func (t *Transport) judged(req *http.Request, resp *http.Response, s authorization) (*http.Response, error) {
 	if s.cred.Anonymous() {
 		return resp, nil
@@ -213,7 +213,7 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 }
 
 // withBasic returns the Basic authorization by a credential, after /v2/ has accepted the
-// credential. A request to /v2/ gets the credential at once, because its own answer tells whether
+// credential. A request to /v2/ gets the credential at once, because its own answer shows whether
 // /v2/ accepts the credential. The error matches ErrRefused if the registry refuses the credential,
 // or has done so a short while ago.
 func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization, error) {
@@ -229,7 +229,8 @@ func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization
 }
 
 // bearer gets a token for the request. The parameter demanded has the scopes of the challenge to
-// the request, or nil before a challenge. The parameter refused is that of tokens.get.
+// the request, or nil before a challenge. The parameter refused has the same meaning as in
+// tokens.get.
 func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret) (authorization, error) {
 	key, scopes := t.scope(req)
 	tok, err := t.tokens.get(req.Context(), key, scopes, demanded, refused)
@@ -237,7 +238,7 @@ func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret)
 }
 
 // scope returns the cache key of the request's token, and the scopes to request for a new key. If a
-// challenge has named other scopes for the key, tokens.get uses those.
+// challenge has named other scopes for the key, tokens.get uses the scopes of the challenge.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 	if s := t.sharedScope.Load(); s != nil && !t.perRepository.Load() {
 		return *s, strings.Fields(*s)
@@ -248,7 +249,7 @@ func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 
 // Scope returns the scopes that a request needs, in the form of the token specification
 // (https://distribution.github.io/distribution/spec/auth/scope/). A request that is not about a
-// repository needs none.
+// repository needs no scopes.
 func Scope(req *http.Request) []string {
 	if s, ok := req.Context().Value(scopeKey{}).([]string); ok {
 		return s
@@ -320,8 +321,9 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// youngToken is the age up to which dray takes a token to be valid: a refusal without a challenge
-// then concerns the content. Such refusals cost at most one new token in this time.
+// youngToken is the age up to which dray considers a token valid. If the registry refuses a younger
+// token without a challenge, the refusal concerns the content. So such refusals cost at most one
+// new token per youngToken.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough
@@ -333,8 +335,8 @@ func insufficient(resp *http.Response) bool {
 }
 
 // renewed returns a new token for a request that was refused without a challenge. The old token may
-// have ended before its time (ECR Public: 400, oras-go#1227; others 403, kpm#698). If there is no
-// new token, renewed returns nil, and the refusal is final.
+// have expired early (ECR Public: 400, oras-go#1227; others 403, kpm#698). If there is no new
+// token, renewed returns nil, and the refusal is final.
 func (t *Transport) renewed(req *http.Request, s authorization) *authorization {
 	next, err := t.bearer(req, nil, s.token.value)
 	if err != nil || next.header == s.header {

@@ -8,22 +8,23 @@ import (
 )
 
 const (
-	// firstRefusal and lastRefusal bound the pause in which a refused credential is not shown again.
-	// The pause doubles with each refusal in a row. Docker Hub and Harbor lock accounts that fail too
-	// often (harbor#22569).
+	// firstRefusal and lastRefusal bound the pause in which dray does not send a refused credential
+	// again. The pause doubles with each refusal in a row. Docker Hub and Harbor lock accounts that
+	// fail too often (harbor#22569).
 	firstRefusal = 5 * time.Second
 	lastRefusal  = 5 * time.Minute
 	// trustedFor is how long dray trusts a credential that a token endpoint has accepted. In this
-	// time, any number of requests may show the credential concurrently.
+	// time, any number of requests may send the credential concurrently.
 	trustedFor = time.Minute
-	// forever takes the place of trustedFor at registries that get the credential as Basic.
+	// forever replaces trustedFor at registries to which dray sends the credential as Basic
+	// authentication.
 	forever = time.Duration(1<<63 - 1)
-	// confirmedFor is how long a credential that was doubted and then accepted is not doubted again.
+	// confirmedFor is how long dray ignores doubts about a credential that was doubted and then
+	// accepted.
 	confirmedFor = 5 * time.Second
 )
 
-// trust is what is known about the credential of one registry: whether the registry has accepted or
-// refused it, and when.
+// trust records whether one registry has accepted or refused its credential, and when.
 type trust struct {
 	asking crowd
 
@@ -39,10 +40,11 @@ type trust struct {
 
 // prove returns nil if the registry has accepted c, and this acceptance is younger than the
 // parameter within. If c was refused and the pause after the refusal is not over, prove returns the
-// error of that refusal. Otherwise one caller calls ask, which shows c to the registry, while the
-// other callers wait. The argument suspect of ask says that c was refused before, or may have been.
-// The parameter doubt says that the caller has met a refusal that may be about c. If so, an earlier
-// acceptance of c counts only if c was suspect at that time, and only for confirmedFor.
+// error of that refusal. Otherwise one caller calls ask, which sends c to the registry, while the
+// other callers wait. The argument suspect of ask says that the registry's last answer about c was
+// a refusal, or that doubt is true. The parameter doubt says that the caller has received a refusal
+// that may concern c. An earlier acceptance of c then counts only if c was suspect at that time,
+// and only for confirmedFor.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)
@@ -76,7 +78,7 @@ func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, 
 	return false, !k.accepted.IsZero() && now.Sub(k.accepted) < within, nil
 }
 
-// record records the answer to a request that showed c. An error that is no refusal changes
+// record records the answer to a request with c. An error that does not match ErrRefused changes
 // nothing.
 func (k *trust) record(c Credential, err error, suspect bool) {
 	now := time.Now()

@@ -31,14 +31,14 @@ type CreatorOptions struct {
 	// Account is the registry id; empty for the registry of the principal.
 	Account  string
 	Template Template
-	// Logger receives a line for each repository that was created, or would have been in a dry
-	// run. Nil discards.
+	// Logger receives a line for each repository that was created, or that a dry run did not create.
+	// Nil discards.
 	Logger *slog.Logger
 }
 
-// Creator creates repositories of one registry. It is called only after a write was refused for a
-// missing repository. If the registry itself creates repositories on push (creation templates with
-// CREATE_ON_PUSH), the Creator is never called.
+// Creator creates repositories of one registry. dray calls it only after the registry has refused a
+// write because the repository is missing. If the registry itself creates repositories on push
+// (creation templates with CREATE_ON_PUSH), the Creator is never called.
 type Creator struct {
 	o        CreatorOptions
 	outcomes *prometheus.CounterVec
@@ -92,7 +92,8 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		return "failed", createError(repo, err)
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
-	// The push goes on even if a policy cannot be set. A later push would not set the policy either.
+	// The push continues even if a policy cannot be set. If it failed, a later push would not set the
+	// policy either, because the repository exists.
 	result = "created"
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)

@@ -15,8 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// DeleteAPI has the call of the ECR API that a Deleter needs. ECR's answer to DELETE over HTTP
-// is not documented and has changed (aws/containers-roadmap#1229), so the API is used.
+// DeleteAPI has the call of the ECR API that a Deleter needs. ECR's answer to DELETE over HTTP is
+// not documented and has changed (aws/containers-roadmap#1229), so dray uses the API.
 type DeleteAPI interface {
 	BatchDeleteImage(context.Context, *ecr.BatchDeleteImageInput, ...func(*ecr.Options)) (*ecr.BatchDeleteImageOutput, error)
 }

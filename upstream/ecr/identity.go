@@ -9,9 +9,9 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Identity returns the ARN for which AWS takes whoever has the credentials of a configuration. This
-// call needs no right (STS API reference, GetCallerIdentity). answered is false if there are
-// credentials, and AWS STS has not answered. It may be out of reach where ECR is not.
+// Identity returns the ARN of the principal to which the credentials of cfg belong. The call needs
+// no right (STS API reference, GetCallerIdentity). answered is false if cfg has credentials but AWS
+// STS has not answered. A network that reaches ECR may not reach STS.
 func Identity(ctx context.Context, cfg aws.Config) (arn string, answered bool, err error) {
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		return "", true, err

@@ -24,25 +24,25 @@ import (
 
 // Path says how this machine reaches S3, which sends the layers of ECR.
 type Path struct {
-	Region string // of this machine
-	// Endpoint is the id of the gateway endpoint of S3, or empty. Interface is that of an interface
-	// endpoint of S3 that has its name in the VPC, or empty. Both lead to S3 in Region alone.
+	Region string // region of this machine
+	// Endpoint is the id of the gateway endpoint of S3, or empty. Interface is the id of an interface
+	// endpoint to which the name of S3 resolves in the VPC, or empty. Both lead only to S3 in Region.
 	Endpoint, Interface string
-	// Gateway is the id of what leads out of the VPC: of a NAT gateway (nat-), an internet gateway
-	// (igw-) or something else. It is empty if there is no default route.
+	// Gateway is the id of the target of the default route: a NAT gateway (nat-), an internet gateway
+	// (igw-) or another target. It is empty if there is no default route.
 	Gateway string
 	Table   string // id of the route table
 	// Elsewhere says that all registries are in other regions. Endpoint and Interface are empty then.
 	Elsewhere bool
-	// Proxy is the host of the proxy for the layers. If it is not empty, nothing else is known.
+	// Proxy is the host of the proxy for the layers. If it is not empty, all other fields are empty.
 	Proxy string
 }
 
-// FindPath asks the instance metadata where this machine is, and the EC2 API for its routes. That
-// needs the rights ec2:DescribeRouteTables and ec2:DescribeVpcEndpoints. endpoint is the URL of the
-// EC2 API, or empty for that of the region.
+// FindPath asks the instance metadata where this machine is, and the EC2 API for its routes. The
+// calls of the EC2 API need the rights ec2:DescribeRouteTables and ec2:DescribeVpcEndpoints.
+// endpoint is the URL of the EC2 API; empty means the endpoint of the region.
 func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err error) {
-	// No proxy is asked: it would answer for the machine that it runs on.
+	// The request bypasses any proxy, because a proxy would get the metadata of its own machine.
 	direct := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DisableKeepAlives = nil, true })
 	instance := imds.NewFromConfig(cfg, func(o *imds.Options) { o.HTTPClient = direct })
 	about := func(path string) string {
@@ -80,8 +80,8 @@ func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err
 	var found struct {
 		Endpoints []struct {
 			ID     string   `xml:"vpcEndpointId"`
-			Tables []string `xml:"routeTableIdSet>item"` // of a gateway endpoint
-			Named  bool     `xml:"privateDnsEnabled"`    // for an interface endpoint: the name of S3 leads to it
+			Tables []string `xml:"routeTableIdSet>item"` // route tables of a gateway endpoint
+			Named  bool     `xml:"privateDnsEnabled"`    // the name of S3 resolves to this endpoint
 		} `xml:"vpcEndpointSet>item"`
 	}
 	if err := api.ask(ctx, &found, "DescribeVpcEndpoints", "vpc-id", vpc, "service-name", "com.amazonaws."+p.Region+".s3", "vpc-endpoint-state", "available"); err != nil {
@@ -121,7 +121,7 @@ type table struct {
 	} `xml:"routeSet>item"`
 }
 
-// routes returns the first route table that filters leave, or an empty one.
+// routes returns the first route table that matches the filters, or an empty table if none does.
 func (e ec2) routes(ctx context.Context, filters ...string) (table, error) {
 	var found struct {
 		Tables []table `xml:"routeTableSet>item"`
@@ -132,7 +132,7 @@ func (e ec2) routes(ctx context.Context, filters ...string) (table, error) {
 	return found.Tables[0], nil
 }
 
-// ask decodes the answer to an action. filters are pairs of a name and a value.
+// ask calls an action and decodes its answer to into. filters alternates names and values.
 func (e ec2) ask(ctx context.Context, into any, action string, filters ...string) error {
 	form := url.Values{"Action": {action}, "Version": {"2016-11-15"}}
 	for i := 0; i < len(filters); i += 2 {

@@ -15,15 +15,15 @@ import (
 const maybeExpiredAge = 15 * time.Minute
 
 // credentialTexts returns texts by which ECR refuses a token, in lower case. The private registry
-// sends them with 403, the public one with 400 (awslabs/soci-snapshotter#1196,
-// aws/containers-roadmap#2835).
+// sends these texts with 403, and the public registry sends them with 400
+// (awslabs/soci-snapshotter#1196, aws/containers-roadmap#2835).
 func credentialTexts() []string {
 	return []string{"authorization token has expired", "authorization token is invalid"}
 }
 
 // missingPartsTexts returns texts by which ECR refuses a manifest for missing layers
 // (oras-project/oras-py#54) or images (int128/docker-manifest-create-action#63), in lower case. The
-// codes that ECR sends with them have changed over the years.
+// codes that ECR sends with these texts have changed over the years.
 func missingPartsTexts() []string {
 	return []string{"layers with digests", "images with digests"}
 }
@@ -50,7 +50,8 @@ func Private() upstream.Quirks {
 }
 
 // rates returns the quotas per account and region on the ECR service quotas page, all of which can
-// be raised. Which requests count towards a quota is inferred from the permissions that they need.
+// be raised. The mapping of requests to quotas is inferred from the permissions that the requests
+// need.
 func rates() []upstream.Rate {
 	of := func(name string, perSecond float64, classes ...upstream.Class) upstream.Rate {
 		return upstream.Rate{Name: name, Classes: classes, PerSecond: perSecond}
@@ -67,7 +68,7 @@ func rates() []upstream.Rate {
 }
 
 // Public returns the quirks of ECR Public, for callers with AWS credentials or without. The rates
-// of pulls are those on the page "Amazon ECR Public service quotas", which names no burst. An index
+// of pulls come from the page "Amazon ECR Public service quotas", which names no burst. An index
 // and the manifest of one platform count as two pulls (aws/aws-lambda-web-adapter#429).
 func Public(credentials bool) upstream.Quirks {
 	pulls := 1.0
@@ -88,10 +89,10 @@ func Public(credentials bool) upstream.Quirks {
 	}
 }
 
-// Expired reports whether ECR refused an expired or invalid token; such a refusal has no challenge.
-// Expired looks for the text of such a refusal. The refusal of a HEAD has no text. A 400 to a HEAD
-// concerns the token, because dray sends only names and tags that are valid (aws/aws-cli#9864).
-// With a 403 to a HEAD, the age of the token decides.
+// Expired reports whether ECR refused a request because the token is expired or invalid. Such a
+// refusal has no challenge, so Expired looks for its text. The refusal of a HEAD has no text. A 400
+// to a HEAD concerns the token, because dray sends only names and tags that are valid
+// (aws/aws-cli#9864). With a 403 to a HEAD, the age of the token decides.
 func Expired(r auth.Refusal) bool {
 	text := bytes.ToLower(r.Body)
 	if slices.ContainsFunc(credentialTexts(), func(t string) bool { return bytes.Contains(text, []byte(t)) }) {
@@ -103,6 +104,6 @@ func Expired(r auth.Refusal) bool {
 	return r.Status == http.StatusBadRequest || r.Status == http.StatusForbidden && time.Since(r.Credential.Issued) > maybeExpiredAge
 }
 
-// permissionTexts are what Amazon writes if a policy does not allow an action (IAM User Guide,
-// "Troubleshoot access denied error messages").
+// permissionTexts returns the texts that AWS sends, in lower case, if a policy does not allow an
+// action (IAM User Guide, "Troubleshoot access denied error messages").
 func permissionTexts() []string { return []string{"is not authorized to perform"} }

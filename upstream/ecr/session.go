@@ -70,7 +70,7 @@ type RegistryOptions struct {
 	Name string
 	// Host is the registry's name. Required.
 	Host string
-	// RoleARN, ExternalID and Endpoint are those of Principal.
+	// RoleARN, ExternalID and Endpoint are the fields of Principal with these names.
 	RoleARN, ExternalID, Endpoint string
 	// Template describes the repositories to create.
 	Template Template
@@ -81,8 +81,8 @@ func NewSession(cfg aws.Config, log *slog.Logger) *Session {
 	return &Session{cfg: cfg, log: log, accounts: map[Principal]*account{}}
 }
 
-// Open returns the AWS part of a registry. It sends no request. It fails if the name is not that of
-// an ECR registry.
+// Open returns the AWS part of a registry. It sends no request. It fails if o.Host is not the name
+// of an ECR registry.
 func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 	h, err := host.Parse(o.Host)
 	if err != nil {
@@ -197,15 +197,15 @@ func (p Principal) kind(custom *string, fips *aws.FIPSEndpointState, dual *aws.D
 	}
 }
 
-// Tokens returns the tokens of all principals that Open has met so far, in the order in which Open
-// met them.
+// Tokens returns the tokens of the principals of all registries that were opened so far, in the
+// order of the first Open of each principal.
 func (s *Session) Tokens() []*Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*Tokens(nil), s.order...)
 }
 
-// Collectors returns the metrics of all principals that Open has met so far.
+// Collectors returns the metrics of the tokens that Tokens returns.
 func (s *Session) Collectors() (all []prometheus.Collector) {
 	for _, t := range s.Tokens() {
 		all = append(all, t.Collectors()...)
@@ -213,8 +213,8 @@ func (s *Session) Collectors() (all []prometheus.Collector) {
 	return all
 }
 
-// Retain forgets all principals but those with the given tokens. Their tokens are renewed no more,
-// and Retain returns them. A registry that was opened before can still use its own.
+// Retain removes all principals except the principals of the given tokens. It stops the renewal of
+// the other tokens, and returns them. A registry that was opened before can still use its Tokens.
 func (s *Session) Retain(used []*Tokens) (gone []*Tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +232,7 @@ func (s *Session) Retain(used []*Tokens) (gone []*Tokens) {
 	return gone
 }
 
-// Run renews the tokens of all principals that Open meets, until ctx ends. It returns nil.
+// Run renews the tokens of the principals of all opened registries, until ctx ends. It returns nil.
 func (s *Session) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.run = func(a *account) {

@@ -22,7 +22,8 @@ type Template struct {
 	// Names are patterns, one of which has to match the whole name of a repository. If there are no
 	// patterns, any name is allowed.
 	Names []*regexp.Regexp
-	// DryRun makes Create refuse, with a text that says what it would have created.
+	// DryRun makes Create refuse, with an error that describes the repository that Create would have
+	// created.
 	DryRun bool
 	// ImmutableTags forbids pushing a tag again with another image.
 	ImmutableTags bool

@@ -23,7 +23,8 @@ const (
 	callTimeout = 20 * time.Second
 	// minSuspectAge is the age from which a refusal makes a token due for renewal.
 	minSuspectAge = 30 * time.Second
-	// firstWait and lastWait bound the wait after a failed call, before chance takes off up to half.
+	// firstWait and lastWait bound the wait after a failed call. A random part of up to half is then
+	// subtracted.
 	firstWait = time.Second
 	lastWait  = time.Minute
 )
@@ -43,16 +44,16 @@ type TokenOptions struct {
 	// Via distinguishes, in metrics, principals that differ only in how they reach AWS: "fips", an
 	// address, or empty.
 	Via string
-	// Challenged keeps the credential back until the registry asks for it. ECR Public does not accept
-	// the credential as Basic. Its token endpoint exchanges the credential for a token, as for docker
-	// login (ECR Public guide, registry-auth).
+	// Challenged makes dray send the credential only after the registry has asked for it. ECR Public
+	// does not accept the credential as Basic. Its token endpoint exchanges the credential for a
+	// token, as for docker login (ECR Public guide, registry-auth).
 	Challenged bool
 	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger
 }
 
-// Tokens holds the authorization token of one principal in one region. The token is valid for
-// every registry that the principal may use there (ECR user guide, "Private registry
+// Tokens caches the authorization token of one principal in one region. The token is valid for
+// every registry that the principal may use in the region (ECR user guide, "Private registry
 // authentication").
 type Tokens struct {
 	o      TokenOptions
@@ -80,7 +81,7 @@ type Health struct {
 	Region, Role string
 	// Healthy says that there is a valid token.
 	Healthy bool
-	// Issued and Expires are those of the token; zero if there is none.
+	// Issued and Expires bound the life of the token; zero if there is no token.
 	Issued, Expires time.Time
 	// LastError is the newest failure since the last success.
 	LastError error
@@ -250,7 +251,8 @@ func (t *Tokens) Run(ctx context.Context) error {
 	}
 }
 
-// untilRenewal returns the time until the next renewal, or the next attempt at one.
+// untilRenewal returns the time until the next renewal, or until the next attempt after a failed
+// renewal.
 func (t *Tokens) untilRenewal() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -20,7 +20,7 @@ func Compressed(resp *http.Response) bool {
 }
 
 // Text returns the body of a JSON answer, decompressed. The caller bounds how much it reads. If the
-// answer only claims to be compressed, Text returns the body as it is.
+// header says gzip but the body is not compressed, Text returns the body as it is.
 func Text(resp *http.Response) (io.Reader, error) {
 	if !Compressed(resp) {
 		return resp.Body, nil

@@ -30,9 +30,9 @@ type Error struct {
 	Detail json.RawMessage
 	// RetryAfter is the time to wait before the next try; 0 if unknown.
 	RetryAfter time.Duration
-	// Challenge holds the WWW-Authenticate header lines of a 401.
+	// Challenge has the WWW-Authenticate header lines of a 401.
 	Challenge []string
-	// Operator says that only the operator of the mirror can mend the cause, such as a missing right
+	// Operator says that only the operator of the mirror can remove the cause, such as a missing right
 	// of the mirror itself.
 	Operator bool
 	// Err is the cause. It goes to the log. Clients do not get it, except for the text that With puts
@@ -150,8 +150,8 @@ type wireError struct {
 }
 
 // AsError returns the protocol error that err wraps. If there is none, an exceeded deadline becomes
-// a 504, and any other error a 500 UNKNOWN. The text that clients get does not contain the cause,
-// which may name hosts and files.
+// a 504, and any other error becomes a 500 UNKNOWN. The text that clients get does not contain the
+// cause, which may name hosts and files.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -193,7 +193,7 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 const maxErrorBody = 8 << 10
 
 // DecodeError converts an upstream's error answer to an Error. It reads at most 8 KiB of the body
-// and does not close the body. It ignores the content type, because ECR labels JSON as text/plain.
+// and does not close the body. It ignores the content type, because ECR sends JSON as text/plain.
 // An answer that is not in the form of the spec (the answer to a HEAD, or a load balancer's page)
 // gets a code from its status.
 func DecodeError(resp *http.Response) *Error {
@@ -229,8 +229,8 @@ var codes = map[int]string{
 	http.StatusGatewayTimeout:               ErrUnavailable.Code,
 }
 
-// codeOf returns the code for an answer without a code in the body. The status decides, and for a
-// 404 also the URL.
+// codeOf returns the code for an answer without a code in the body. The code depends on the status,
+// and for a 404 also on the URL.
 func codeOf(resp *http.Response) string {
 	if resp.StatusCode == http.StatusNotFound {
 		return notFoundCode(resp)

@@ -25,12 +25,12 @@ const (
 	MediaTypeOCIIndex       = v1.MediaTypeImageIndex
 	MediaTypeDockerManifest = schema2.MediaTypeManifest
 	MediaTypeDockerList     = manifestlist.MediaTypeManifestList
-	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1. Registries
-	// still hold such manifests.
+	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1. Registries still
+	// have such manifests.
 	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
-	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes them on when they are
-	// pulled and refuses them when they are pushed. The digest of the signed form covers only its
-	// payload, so the cache, which stores bytes under their digest, cannot keep the signed form.
+	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes such manifests on in pulls,
+	// and refuses them in pushes. The digest of the signed form covers only its payload, so the cache,
+	// which stores bytes under their digest, cannot keep the signed form.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
@@ -50,8 +50,8 @@ type Manifest struct {
 	MediaType string
 	Raw       []byte
 	Digest    digest.Digest
-	// Config and Layers are those of an image, Manifests those of an index. An index that lists
-	// blobs (the older form of BuildKit's cache) has them in Manifests.
+	// Config and Layers are set for an image, and Manifests is set for an index. If an index lists
+	// blobs (the older form of BuildKit's cache), the blobs are in Manifests, too.
 	Config       *Descriptor
 	Layers       []Descriptor
 	Manifests    []Descriptor
@@ -59,7 +59,7 @@ type Manifest struct {
 	ArtifactType string
 	Annotations  map[string]string
 
-	payload []byte // of a signed manifest of schema 1; Digest is the digest of the payload
+	payload []byte // of a signed manifest of schema 1: the bytes that Digest covers; otherwise nil
 }
 
 // Child is a blob or manifest that a manifest names.
@@ -94,8 +94,8 @@ func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
 }
 
 // onlyMembers removes all members of a JSON object, except those with exactly one of the names.
-// encoding/json would also take "Layers" for "layers". A registry that reads only "layers" would
-// then accept a manifest without checking the layers that dray reads in "Layers".
+// encoding/json would also read the member "Layers" as "layers". A registry that reads only
+// "layers" would then accept a manifest without checking the layers that dray reads in "Layers".
 func onlyMembers(p []byte, names ...string) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(p, &members); err != nil || members == nil {
@@ -124,10 +124,10 @@ func (w *wireDescriptor) pointer() *Descriptor {
 	return &w.Descriptor
 }
 
-// ParseManifest parses a manifest whose Content-Type was mediaType, which may be empty. The
-// error is ErrManifestInvalid if the bytes are no manifest, contradict mediaType, or have a
-// malformed descriptor, and ErrSizeInvalid above MaxManifestBytes. The Manifest keeps raw
-// without copying it.
+// ParseManifest parses a manifest whose Content-Type was mediaType, which may be empty. The error
+// is ErrSizeInvalid if raw is larger than MaxManifestBytes. It is ErrManifestInvalid if raw is not
+// a manifest, contradicts mediaType, or has a malformed descriptor. The Manifest keeps raw without
+// copying it.
 func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if len(raw) > MaxManifestBytes {
 		return nil, ErrSizeInvalid.With("the manifest has %d bytes, and the limit is %d", len(raw), MaxManifestBytes)
@@ -148,7 +148,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if err := m.resolveType(w); err != nil {
 		return nil, err
 	}
-	if m.MediaType == MediaTypeOCIArtifact { // registries check the member blobs in no other type
+	if m.MediaType == MediaTypeOCIArtifact { // only in this type do registries check the member blobs
 		m.Layers = append(m.Layers, descriptors(w.Blobs)...)
 	}
 	return m, m.check(w)
@@ -227,7 +227,7 @@ func AnyManifest() []string {
 	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest, "*/*"}
 }
 
-// ImageConfig reports whether a media type is that of the configuration of a runnable image.
+// ImageConfig reports whether a media type is the type of the configuration of a runnable image.
 func ImageConfig(mediaType string) bool {
 	return mediaType == MediaTypeOCIConfig || mediaType == MediaTypeDockerConfig
 }
@@ -246,8 +246,9 @@ func (m *Manifest) Index() bool {
 // (cache/remotecache/v1, CacheConfigMediaTypeV0).
 const MediaTypeBuildKitCache = "application/vnd.buildkit.cacheconfig.v0"
 
-// BuildCache reports whether the manifest is a build cache of BuildKit. It has, or in the older
-// form lists, a configuration of the type MediaTypeBuildKitCache.
+// BuildCache reports whether the manifest is a build cache of BuildKit. A build cache has a
+// configuration of the type MediaTypeBuildKitCache. In the older form, it is an index that lists
+// one.
 func (m *Manifest) BuildCache() bool {
 	if m.Config != nil && m.Config.MediaType == MediaTypeBuildKitCache {
 		return true
@@ -261,8 +262,8 @@ func (m *Manifest) ListsBlobs() bool {
 	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return !manifestType(d.MediaType) })
 }
 
-// Embeds reports whether a descriptor of the manifest has the content that it describes, as the
-// attestations of BuildKit have in the form of an artifact.
+// Embeds reports whether a descriptor of the manifest contains the content that it describes.
+// BuildKit writes such descriptors when it stores attestations in the form of artifacts.
 func (m *Manifest) Embeds() bool {
 	type embedding struct{ Data json.RawMessage }
 	var w struct {
@@ -336,9 +337,9 @@ func BareType(t string) string {
 }
 
 // AcceptKey returns the set of manifest types in a client's Accept lines as a string. ECR converts
-// the manifest of a tag to a type that the client accepts, and does so equally for equal keys. The
-// key leaves out qualities and order, because ECR ignores both. A client without Accept lines has
-// the same key as one with */*.
+// the manifest of a tag to a type that the client accepts, and converts to the same type for all
+// clients with equal keys. The key leaves out qualities and order, because ECR ignores both. A
+// client without Accept lines has the same key as one with */*.
 func AcceptKey(accept []string) string {
 	set := map[string]bool{}
 	other := false

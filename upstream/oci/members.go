@@ -19,11 +19,11 @@ var manifestMembers = members{
 	"config": descriptorMembers, "subject": descriptorMembers, "layers": descriptorMembers, "blobs": descriptorMembers, "manifests": descriptorMembers,
 }
 
-// CheckMembers refuses a manifest that parsers read differently: one that has a known member twice,
-// or a member whose name differs from a known one only in case. Clients written in Go take "Config"
-// for "config", and use the last of several members with one name. If a check of dray read the
-// manifest in another way, it would judge another image than the one that runs. The parameter raw
-// must have passed [ParseManifest]. The error is ErrManifestInvalid.
+// CheckMembers refuses a manifest that parsers may read differently. Such a manifest has a known
+// member twice, or a member whose name differs from a known name only in case. Clients written in
+// Go read "Config" as "config", and use the last of several members with the same name. If a check
+// of dray read the manifest differently from the client, it would not judge the image that runs.
+// The parameter raw must have passed [ParseManifest]. The error is ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }

@@ -14,10 +14,10 @@ import (
 const MaxPulledBytes = 16 << 20
 
 // ReadManifest reads a manifest that a registry sent. The digest of a signed manifest of schema 1
-// is that of its payload. If the bytes are not as ParseManifest demands, err says why. The Manifest
-// then has its bytes, digest and media type, and nothing else. A caller that knows the digest may
-// pass such a Manifest on if the digest is right. A caller that knows no digest may pass it on if
-// it is [Manifest.Plausible].
+// is the digest of its payload. If ParseManifest refuses the bytes, ReadManifest returns the error
+// together with a Manifest that has only its bytes, digest and media type. A caller that knows the
+// digest may pass such a Manifest on if the digest is right. A caller that knows no digest may pass
+// the Manifest on if it is [Manifest.Plausible].
 func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	if m, err = ParseManifest(mediaType, raw); err != nil {
 		m = &Manifest{Raw: raw, Digest: digest.FromBytes(raw), MediaType: typeOf(BareType(mediaType), raw)}
@@ -28,8 +28,9 @@ func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	return m, err
 }
 
-// typeOf returns the media type of bytes that ParseManifest refuses. It prefers types of manifests,
-// and then the type in the bytes to the declared type, because the digest covers the bytes.
+// typeOf returns the media type of bytes that ParseManifest refuses. It prefers a type of manifests
+// to any other type, and the type in the bytes to the declared type, because the digest covers the
+// bytes.
 func typeOf(declared string, raw []byte) string {
 	own := membersOf(raw).MediaType
 	switch {
@@ -78,12 +79,12 @@ func (m *Manifest) Is(d digest.Digest) bool {
 }
 
 // Keepable reports whether the cache can store the manifest under its digest. For this, the
-// manifest must not be too large, and the digest must be that of all its bytes.
+// manifest must have at most MaxManifestBytes, and the digest must be the digest of all its bytes.
 func (m *Manifest) Keepable() bool {
 	return len(m.Raw) <= MaxManifestBytes && m.Digest == m.Digest.Algorithm().FromBytes(m.Raw)
 }
 
-// signature is the part of an entry of "signatures" that says what was signed.
+// signature is the part of an entry of "signatures" that describes the signed bytes.
 type signature struct {
 	Protected string `json:"protected"`
 }
@@ -117,7 +118,8 @@ func signedPayload(raw []byte) []byte {
 	return payload
 }
 
-// payload returns what one signature covers, or nil if its header cannot be read.
+// payload returns the bytes that one signature covers, or nil if the header of the signature cannot
+// be read.
 func (s signature) payload(raw []byte) []byte {
 	var header struct {
 		FormatLength int    `json:"formatLength"`

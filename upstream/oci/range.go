@@ -18,7 +18,7 @@ func (r Range) ContentRange(size int64) string {
 // ParseRange parses a Range header (RFC 9110, 14.2) for a body of size bytes. It returns false if
 // the whole body should be sent: there is no header, its unit is not bytes, it has several ranges
 // (which a server need not serve), or the body is empty (containerd asks for a range of an empty
-// blob). A malformed range or one outside the body is ErrRangeInvalid.
+// blob). The error is ErrRangeInvalid if the range is malformed or outside the body.
 func ParseRange(header string, size int64) (Range, bool, error) {
 	unit, set, ok := strings.Cut(header, "=")
 	if header == "" || size == 0 || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {
@@ -68,7 +68,7 @@ func parseOffset(s string) (int64, error) {
 
 // ParseContentRange parses the Content-Range of an uploaded chunk (spec, "Pushing a blob in
 // chunks"): "<first>-<last>", without a unit. Some clients add a unit and a total, which
-// ParseContentRange ignores. Anything else is ErrBlobUploadInvalid.
+// ParseContentRange ignores. For any other form, the error is ErrBlobUploadInvalid.
 func ParseContentRange(header string) (Range, error) {
 	bad := ErrBlobUploadInvalid.With("malformed Content-Range %q", clip(header))
 	s := strings.TrimPrefix(strings.TrimPrefix(header, "bytes "), "bytes=")

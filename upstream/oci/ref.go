@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MaxRepoBytes is the longest repository name that is accepted. It is the limit of the
-// reference grammar (reference.RepositoryNameTotalLengthMax), and close to the 256 characters
-// of ECR's CreateRepository.
+// MaxRepoBytes is the length, in bytes, of the longest repository name that dray accepts. It is the
+// limit of the reference grammar (reference.RepositoryNameTotalLengthMax), and close to the 256
+// characters of ECR's CreateRepository.
 const MaxRepoBytes = reference.RepositoryNameTotalLengthMax
 
 var tagPattern = regexp.MustCompile(`^(?:` + reference.TagRegexp.String() + `)$`)
@@ -47,8 +47,8 @@ func ParseReference(s string) (Reference, error) {
 	return Reference{Tag: s}, nil
 }
 
-// derivedPattern has 64 digits for sha512, too. A tag cannot have all 128, so the specification
-// cuts them to 64.
+// derivedPattern has 64 digits for sha512, too. A tag cannot have all 128 digits of a sha512
+// digest, so the specification uses the first 64.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
 // DerivedTag reports whether a tag is derived from a digest, by a tool that attaches content to

@@ -29,8 +29,8 @@ const (
 	KindReferrers Kind = "referrers"                 // <repo>/referrers/<digest>
 )
 
-// MaxPage is the largest ?n= that is used; larger values are reduced to it. ECR refuses more
-// than 1000.
+// MaxPage is the largest value of ?n= that dray uses. Parse reduces larger values to it. ECR
+// refuses more than 1000.
 const MaxPage = 1000
 
 // Request is a parsed request of the protocol. Fields that a kind does not use are zero, except N,
@@ -71,8 +71,8 @@ type Request struct {
 // Parse parses a request. The error is ErrNameInvalid, ErrTagInvalid, ErrDigestInvalid,
 // ErrPaginationInvalid, ErrBlobUploadUnknown (no session of dray can have this id), ErrUnsupported
 // (the resource does not have the method, or the query cannot be parsed) or ErrNameUnknown (no such
-// resource). Parse refuses dot segments in a path, and every escape except that of a colon. It
-// never panics.
+// resource). Parse refuses dot segments in a path, and every escape except the escape of a colon.
+// It never panics.
 func Parse(r *http.Request) (Request, error) {
 	q := Request{Method: r.Method, N: -1}
 	prefix, rest, err := splitPath(r.URL)
@@ -180,7 +180,8 @@ func (q *Request) parseLast(last string) (err error) {
 var uploadID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
 // parseQuery parses the parameters of the kind. It keeps the other parameters of a request for a
-// list in Page. In any other request it ignores them, because proxies and clients add their own.
+// list in Page. In any other request it ignores the other parameters, because proxies and clients
+// add parameters of their own.
 func (q *Request) parseQuery(v url.Values) (err error) {
 	q.Namespace = v.Get("ns")
 	switch q.Kind {
@@ -244,8 +245,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		if q.Mount, err = ParseDigest(s); err != nil {
 			return err
 		}
-		// An invalid name counts as no source: the client then uploads the blob, as if the source did not
-		// have it. Some clients name a repository of another registry.
+		// Some clients name a repository of another registry. An invalid name counts as no source, so
+		// that the client uploads the blob.
 		if from := v.Get("from"); CheckRepo(from) == nil {
 			q.From = from
 		}

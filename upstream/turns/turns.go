@@ -7,8 +7,8 @@ import "slices"
 type Waiter struct {
 	// Flow is the name of the repository.
 	Flow string
-	// Ready receives nil when the request may be sent, or the reason why it will not be. The channel
-	// has a buffer of one.
+	// Ready receives nil when the request may be sent, or the error that says why it will not be sent.
+	// The channel has a buffer of one.
 	Ready chan error
 	// Background says that the request is background work, and Finished that it has left its queue.
 	Background, Finished bool
@@ -16,20 +16,20 @@ type Waiter struct {
 	Urgent <-chan struct{}
 }
 
-// Finish marks the request as finished and tells it the result.
+// Finish marks the request as finished and sends the result to Ready.
 func (w *Waiter) Finish(err error) {
 	w.Finished = true
 	w.Ready <- err // never blocks
 }
 
-// Queue takes one request from each flow in turn. Its zero value is empty.
+// Queue returns one request of each flow in turn. Its zero value is empty.
 type Queue struct {
 	flows map[string]*flow
 	ring  []*flow // the flows with requests, in the order of their turns
 	size  int
 }
 
-// flow holds the requests of one repository, in the order of arrival.
+// flow is the queue of the requests of one repository, in the order of arrival.
 type flow struct{ waiting []*Waiter }
 
 // Size returns how many requests wait.

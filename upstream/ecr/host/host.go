@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Name is the parsed host name of a registry. The patterns of such names are those of
-// https://github.com/awslabs/amazon-ecr-credential-helper and of the page "Dual-stack" of the ECR
+// Name is the parsed host name of a registry. The patterns of such names come from
+// https://github.com/awslabs/amazon-ecr-credential-helper and from the page "Dual-stack" of the ECR
 // user guide.
 type Name struct {
 	// Account is the twelve-digit registry id; empty for ECR Public.
