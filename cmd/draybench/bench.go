@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// plan sets the amounts of work of a run. Sizes are in bytes. Total and SlowConnection are rates,
-// in bytes a second.
+// plan sets the amounts of work of a run. Sizes are in bytes. Total, SlowConnection and FleetLine
+// are rates, in bytes a second.
 type plan struct {
 	Quick                  bool
 	Rounds                 int
@@ -44,9 +44,9 @@ type plan struct {
 	Blobs                  int // blobs in the cache directory of the scenario "million"
 	FleetLayers            int
 	FleetLayer             int64
-	FleetClients           int   // of each member
+	FleetClients           int   // clients of each member
 	FleetLine              int64 // rate of the origin of a fleet
-	FleetSamples           int   // of the delay between two members
+	FleetSamples           int   // samples of the delay between two members
 }
 
 func fullPlan() plan {
@@ -56,7 +56,7 @@ func fullPlan() plan {
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6, FleetLayers: 8, FleetLayer: 125e6, FleetClients: 8, FleetLine: 40e6, FleetSamples: 1000}
 }
 
-// quickPlan is for a short run that goes through the same code as a full one. The numbers of such a
+// quickPlan is for a short run that goes through the same code as a full run. The numbers of such a
 // run mean nothing.
 func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
@@ -72,14 +72,14 @@ type bench struct {
 	certificate, key string
 	fakeECR          string // path of the program
 	redis, gateway   string // paths of redis-server and versitygw, or ""
-	peers            []peer // what is measured: direct, dray, and the other servers that are installed and asked for
+	peers            []peer // the servers to measure: direct, dray, and the other servers that are installed and selected
 	loader           *loader
 	results          results
 	otherCores       map[string]float64 // cores that other programs used, by scenario
 	log              *slog.Logger
 }
 
-// scenario is a group of measurements. The flag -only takes its name.
+// scenario is a group of measurements. The flag -only selects scenarios by name.
 type scenario struct {
 	name string
 	run  func(*bench, context.Context) error

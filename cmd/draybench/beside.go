@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// bareNetHTTP names a server of net/http that does nothing but write. It sends the same bytes as
-// dray, because it fetches each answer once from dray.
+// bareNetHTTP names a server of net/http that only writes answers. It sends the same bytes as dray,
+// because it fetches each answer once from dray.
 const bareNetHTTP = "net/http"
 
-// beside measures the CPU time that dray adds to that of net/http for an answer from the cache.
+// beside measures how much more CPU time dray needs than net/http for an answer from the cache.
 // dray has all features on: it authenticates and authorises the client, counts the request, and
 // logs it.
 func (b *bench) beside(ctx context.Context) error {
@@ -162,7 +162,7 @@ func (s *bare) ask(r *http.Request) (*repeated, error) {
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %d", answer.StatusCode)
 	}
-	answer.Header.Del("Date") // net/http writes its own
+	answer.Header.Del("Date") // net/http writes a Date of its own
 	return &repeated{answer.Header, body}, err
 }
 

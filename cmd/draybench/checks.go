@@ -37,8 +37,8 @@ func (b *bench) checks(ctx context.Context) error {
 	})
 }
 
-// checksConfig has every stage that needs no other service or program, except those for base images
-// and attestations.
+// checksConfig has every stage that needs no other service or program, except the stages for base
+// images and attestations.
 const checksConfig = `
 checks:
   - name: all
@@ -50,8 +50,8 @@ checks:
     rules: {mode: enforce, rules: [{name: sized, expression: 'image.manifests.all(m, m.totalSize < 5000000000)'}]}
 `
 
-// newFilesImage makes an image of compressed layers. count is their number, and size is about how
-// many bytes each has after compression.
+// newFilesImage makes an image of compressed layers. count is the number of layers, and size is the
+// approximate size in bytes of each layer after compression.
 func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 	var layers []blob
 	var diffIDs []string
@@ -88,7 +88,7 @@ func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 const fileSize = 128 << 10
 
 // newFiles makes a tar archive that compresses to about size bytes. Every second file is noise,
-// which does not compress. The others are text, which compresses to about a seventh.
+// which does not compress. The other files are text, which compresses to about a seventh.
 func newFiles(seed string, size int64) ([]byte, error) {
 	random := rand.New(rand.NewChaCha8(sha256.Sum256([]byte(seed))))
 	var archive bytes.Buffer

@@ -162,7 +162,7 @@ func (b *bench) herd(ctx context.Context) error {
 	}
 	return eachRound(b.plan.Rounds, b.caches(), func(round int, p peer) error {
 		if p.name == distribution && round >= b.plan.DistributionHerdRounds {
-			return nil // distribution fetches once for each client, so its round takes as long as those of all other servers together
+			return nil // distribution fetches once for each client, so its round takes as long as the rounds of all other servers together
 		}
 		for _, clients := range []int{1, b.plan.Herd} {
 			err := b.cold(ctx, p, shape{RTT: b.plan.RTT, Total: b.plan.Total}, img, func(r *running, o *origin) error {

@@ -18,9 +18,9 @@ const (
 	// leastIdle is the share of idle processor time, in percent, below which a measurement of a fleet
 	// is void: all members, their clients and the origin share the processor of this machine.
 	leastIdle = 15
-	// zoneDelay is the round trip between members, which are in zones of their own.
+	// zoneDelay is the round-trip time between members. Each member is in a zone of its own.
 	zoneDelay = 500 * time.Microsecond
-	// stepBytes is the distance of the offsets at which the delay between members is measured.
+	// stepBytes is the distance between the offsets at which fleetDelay measures the delay, in bytes.
 	stepBytes = 64 << 10
 )
 
@@ -40,8 +40,8 @@ BUCKET`
 // members are the drays of a fleet, with their Redis.
 type members struct {
 	b       fleets
-	redis   string // address
-	secret  string // file
+	redis   string // host:port of the Redis
+	secret  string // path of the file with the fleet's secret
 	setup   fleetSetup
 	origin  *origin
 	running []*running
@@ -49,10 +49,10 @@ type members struct {
 	store   *process
 }
 
-// fleetSetup is what the members of one fleet have in their configuration, and others do not.
+// fleetSetup has the settings in which the measured fleets differ.
 type fleetSetup struct {
-	bucket  string // a line, or empty
-	inOrder bool   // each layer is fetched by one request
+	bucket  string // the configuration's line about the bucket, or empty
+	inOrder bool   // a member fetches each layer by one request
 }
 
 // fleetOf starts n members with empty caches in front of an origin, and a Redis. The caller stops
@@ -112,9 +112,9 @@ func (f *members) stop() {
 	f.store.stop()
 }
 
-// fleet measures five members: a herd of clients on all of them against one client of one member,
-// the delay between the holder and a follower, and a member that lost its cache, in front of a
-// bucket.
+// fleet measures fleets of dray. It compares a herd of clients of five members with one client of
+// one member. It measures the delay between the holder, which is the member that fetches a layer,
+// and a follower. It also measures a member that has lost its cache, in front of a bucket.
 func (b *bench) fleet(ctx context.Context) error {
 	if _, ok := b.dray(); !ok || b.redis == "" {
 		return nil
@@ -122,7 +122,7 @@ func (b *bench) fleet(ctx context.Context) error {
 	return fleets{b}.measure(ctx)
 }
 
-// fleets measures fleets.
+// fleets is a bench with the measurements of the scenario fleet.
 type fleets struct{ *bench }
 
 func (b fleets) measure(ctx context.Context) error {
@@ -153,7 +153,8 @@ func (b fleets) measure(ctx context.Context) error {
 	return b.fleetBeside(ctx, line)
 }
 
-// fleetHerd has clients pull an image: one client of one member, or several of each.
+// fleetHerd makes clients pull an image: one client of one member, or several clients of each
+// member.
 func (b fleets) fleetHerd(ctx context.Context, o *origin, img *image, clients int) error {
 	f, err := b.fleetOf(ctx, 5, o, fleetSetup{})
 	if err != nil {
@@ -189,7 +190,8 @@ func (b fleets) fleetHerd(ctx context.Context, o *origin, img *image, clients in
 	return nil
 }
 
-// valid records how much of the processor was idle, and reports whether that was enough.
+// valid records how much of the processor was idle, and reports whether it was enough for a valid
+// measurement. In a quick run, every measurement is valid.
 func (b fleets) valid(idle func() float64) bool {
 	percent := idle()
 	b.results.add(fleetIdle, dray, percent)
@@ -200,15 +202,17 @@ func (b fleets) valid(idle func() float64) bool {
 	return false
 }
 
-// delay is a measurement of how much later bytes reach a follower's client.
+// delay is a measurement of how much later bytes reach a client of a follower than a client of the
+// holder.
 type delay struct {
 	inOrder      bool // see fleetSetup
 	median, tail metric
 }
 
-// fleetDelay has a client of the holder and one of a follower read one layer, and compares when an
-// offset reaches them. Ranges of a layer arrive out of order: if the first missing one comes, the
-// client of the holder gets all that follow it at once, so that this measures a rate.
+// fleetDelay makes a client of the holder and a client of a follower read one layer, and compares
+// when an offset reaches the two clients. Ranges that the holder fetches in parallel arrive out of
+// order. When the first missing range arrives, the client of the holder gets all ranges up to the
+// next gap at once. For ranges, fleetDelay therefore measures a rate.
 func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 	samples := b.plan.FleetSamples
 	img, err := newImage("bench/delay", "v1", 1, int64(samples*3/2*stepBytes))
@@ -225,7 +229,7 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 		return err
 	}
 	defer f.stop()
-	for _, r := range f.running { // the members know the layer then, and ask for all of it at once
+	for _, r := range f.running { // the members then know the layer, and request all of it at once
 		c := b.loader.client(r.plain, false)
 		if _, err := c.get(ctx, img.byTag(), ""); err != nil {
 			return err
@@ -262,8 +266,8 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 	return nil
 }
 
-// arrivals reads a layer, and returns when each step of it had arrived. It calls first at the
-// first one.
+// arrivals reads a layer, and returns the time at which each step of stepBytes had arrived. It
+// calls first after the first step.
 func arrivals(ctx context.Context, address string, img *image, first func()) ([]time.Time, error) {
 	once := sync.OnceFunc(first)
 	defer once()
@@ -297,7 +301,8 @@ func arrivals(ctx context.Context, address string, img *image, first func()) ([]
 	}
 }
 
-// startIdle returns a function that says how much of the processor was idle since, in percent.
+// startIdle returns a function that returns how much processor time was idle since the call of
+// startIdle, in percent.
 func startIdle() func() float64 {
 	all, idle := processorTimes()
 	return func() float64 {
@@ -306,7 +311,8 @@ func startIdle() func() float64 {
 	}
 }
 
-// processorTimes returns all and the idle ticks of all processors, proc_stat(5).
+// processorTimes returns the number of all ticks and of the idle ticks of all processors
+// (proc_stat(5)).
 func processorTimes() (all, idle int64) {
 	var t [8]int64
 	line := firstLine(os.ReadFile("/proc/stat"))

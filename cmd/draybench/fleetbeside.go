@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// distributionFleetConfig is that of several processes of distribution that share a bucket and a
-// Redis. The debug listener only tells that the process is up.
+// distributionFleetConfig is the configuration of several processes of distribution that share a
+// bucket and a Redis. The debug listener only shows that the process is up.
 const distributionFleetConfig = `
 version: 0.1
 log: {level: error, accesslog: {disabled: true}}
@@ -26,8 +26,9 @@ http: {addr: "{plain}", debug: {addr: "{secure}"}}
 proxy: {remoteurl: "http://{origin}"}
 `
 
-// fleetBeside has the same herd pull a smaller image from five drays, and from five processes of
-// distribution, each with a Redis and a bucket. distribution fetches once for each client.
+// fleetBeside makes the same herd pull an image from five drays, and then from five processes of
+// distribution. The five servers share a Redis and a bucket. The image is smaller than in
+// fleetHerd, because distribution fetches it once for each client.
 func (b fleets) fleetBeside(ctx context.Context, line shape) error {
 	i := slices.IndexFunc(b.peers, func(p peer) bool { return p.name == distribution })
 	if i < 0 || b.gateway == "" {

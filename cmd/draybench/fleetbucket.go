@@ -18,13 +18,14 @@ import (
 // rangedGETs names a client of the bucket that fetches ranges, without a cache.
 const rangedGETs = "ranged GETs"
 
-// The credentials of the bucket, which exists for this run.
+// The credentials of the bucket, which exists only for this run.
 const (
 	bucketUser   = "bench"
 	bucketSecret = "benchbench"
 )
 
-// Ranges of the client that is compared with a member: as many at a time as a member asks for.
+// The length in bytes of the ranges that the compared client fetches, and how many it fetches at a
+// time. A member fetches as many at a time.
 const (
 	bucketPiece   = 8 << 20
 	bucketStreams = 12 // 3 layers at a time, each by 4 requests
@@ -40,7 +41,7 @@ func (b fleets) fleetBucket(ctx context.Context, line shape) error {
 	if err != nil {
 		return err
 	}
-	line.Total = 0 // the bucket is filled as fast as the machine can
+	line.Total = 0 // so that the first member fills the bucket as fast as it can
 	o, err := openOrigin(line, img)
 	if err != nil {
 		return err
@@ -87,8 +88,8 @@ func (b fleets) fleetBucket(ctx context.Context, line shape) error {
 	return nil
 }
 
-// startGateway starts a store with an empty bucket, shared, and a road to it, which has a rate. dir
-// has the objects.
+// startGateway starts a store with an empty bucket named shared, and a road with a limited rate to
+// the store. dir is the directory of the bucket's objects.
 func (b fleets) startGateway(ctx context.Context) (dir string, way *road, stop func(), err error) {
 	parent, err := os.MkdirTemp(b.dir, "bucket")
 	if err != nil {
@@ -119,7 +120,7 @@ func (b fleets) startGateway(ctx context.Context) (dir string, way *road, stop f
 }
 
 // bucketKeys waits until a bucket, which is a directory, has n objects, and returns their lengths
-// by key.
+// in bytes by key.
 func (b fleets) bucketKeys(ctx context.Context, dir string, n int) (map[string]int64, error) {
 	for end := time.Now().Add(2 * time.Minute); ; {
 		files, err := filepath.Glob(filepath.Join(dir, "bench", "cache", "sha256", "*"))

@@ -14,7 +14,7 @@ import (
 // distributionVersion is the release of distribution to compare with.
 const distributionVersion = "v3.1.2"
 
-// tools has the paths of dray and the programs that a run needs beside it. The path of a missing
+// tools has the paths of dray and of the other programs that a run needs. The path of a missing
 // program is "". Missing has a sentence about each missing program.
 type tools struct {
 	Dray, Distribution, Nginx string
@@ -32,8 +32,9 @@ func toolDirectory() (string, error) {
 	return filepath.Join(cache, "dray-test", "bin"), err
 }
 
-// findTools builds dray and fakeecr from this tree, and finds distribution and nginx. If install is
-// set, it installs what is missing of these two into the directory of test tools.
+// findTools builds dray and fakeecr from this tree, and finds distribution and nginx. If
+// distribution or nginx is missing and install is set, findTools installs it into the directory of
+// test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-tags", "grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
@@ -67,7 +68,7 @@ func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	return t, nil
 }
 
-// fleet finds what a fleet needs.
+// fleet finds the programs that the scenario fleet needs.
 func (t *tools) fleet(bin string) {
 	if path, err := exec.LookPath("redis-server"); err == nil {
 		t.Redis = path

@@ -175,8 +175,8 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 	}
 }
 
-// tlsSlack bounds what the TLS layer may have read of a body without passing it on: a record of
-// 16 KiB, and cipher text of the records after it.
+// tlsSlack bounds the bytes of a body that the TLS layer may have read without returning them: a
+// record of 16 KiB, and cipher text of the records after it.
 const tlsSlack = 64 << 10
 
 // body discards the body of an answer. As soon as a byte has arrived, it calls first().

@@ -90,7 +90,7 @@ func startMeter() meter { return meter{time.Now(), busyTime(), ownTime()} }
 
 // otherCores returns the average number of cores that other programs used. Before the call, this
 // process must have waited for the end of all its servers: only then does the time of the servers
-// count as that of this process. The time of interrupts is left out, because it belongs to no
+// count as time of this process. The time of interrupts is left out, because it belongs to no
 // process.
 func (m meter) otherCores() float64 {
 	others := (busyTime() - m.busy) - (ownTime() - m.own)
@@ -107,7 +107,8 @@ func busyTime() time.Duration {
 	return time.Duration(user+nice+system) * time.Second / userHz
 }
 
-// ownTime returns the time of this process and of the children that it has waited for.
+// ownTime returns the user and system time of this process and of the children that it has waited
+// for.
 func ownTime() time.Duration {
 	var sum time.Duration
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {

@@ -29,10 +29,10 @@ type origin struct {
 	requests, connections, bytes atomic.Int64
 }
 
-// counts are the numbers of requests to an origin, and of their connections and bytes.
+// counts has the numbers of requests, connections and bytes of an origin.
 type counts struct {
 	Requests, Connections int64
-	Bytes                 int64 // of bodies, as far as the origin has written them
+	Bytes                 int64 // bytes of bodies that the origin has written
 }
 
 type connectionKey struct{}

@@ -17,12 +17,12 @@ type page struct {
 	machine      []fact
 	partial      bool
 	otherCores   float64            // cores that other programs used during the run
-	otherCoresIn map[string]float64 // the same, by scenario
+	otherCoresIn map[string]float64 // cores that other programs used, by scenario
 	took         time.Duration
 }
 
-// table shows metrics by server. It compares one server, the subject of the table, with each of the
-// others by a ratio.
+// table shows metrics by server. It compares one server, the subject of the table, with each other
+// server by a ratio.
 type table struct {
 	title, about string
 	scenarios    []string
@@ -124,7 +124,8 @@ const reading = `
   of its own.
 `
 
-// subject is the column to compare with the others: dray or, without it, the first column.
+// subject returns the column that the table compares with the others: dray or, without it, the
+// first column.
 func (t table) subject() string {
 	if slices.Contains(t.columns, dray) {
 		return dray

@@ -24,7 +24,7 @@ const (
 // origin itself.
 type peer struct {
 	name string
-	path string // of the program
+	path string // path of the program
 	env  []string
 	// launch writes a configuration, and returns the arguments of each process. A server that cannot
 	// have two listeners runs as two processes.
@@ -86,7 +86,7 @@ func (r *running) stop() {
 		p.stop()
 	}
 	if r.dir != "" {
-		_ = os.RemoveAll(r.dir) // if this fails, measure still removes the directory above
+		_ = os.RemoveAll(r.dir) // if this fails, measure still removes the parent directory
 	}
 }
 
@@ -102,7 +102,7 @@ func (r *running) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// peak is the peak memory of the first process, which serves plain HTTP.
+// peak returns the peak memory, in bytes, of the first process, which serves plain HTTP.
 func (r *running) peak() (int64, error) {
 	if len(r.processes) == 0 {
 		return 0, nil

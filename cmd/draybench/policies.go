@@ -30,7 +30,7 @@ func contenders() []contender {
 	}
 }
 
-// dirPolicy is S3-FIFO as dray has it, with one pool of blobs or two.
+// dirPolicy is S3-FIFO as dray implements it, with one pool or two pools of blobs.
 type dirPolicy struct {
 	trace *trace
 	dir   *disk.Simulation
@@ -49,7 +49,8 @@ type store struct {
 	order          list.List // newest first
 }
 
-// find returns the object of a request, and its element if it is held.
+// find returns the object of a request, and its element, which is nil if the cache does not have
+// the object.
 func (r *store) find(at int) (int32, *list.Element) {
 	if r.held == nil {
 		r.held = map[int32]*list.Element{}

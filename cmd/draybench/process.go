@@ -22,7 +22,7 @@ const userHz = 100
 type process struct {
 	cmd    *exec.Cmd
 	output string        // the file with its output
-	exited chan struct{} // closed when cmd has been waited for
+	exited chan struct{} // closed when the process has ended
 }
 
 // startProcess starts a program. Its environment has PATH, HOME and env. Its output goes to a file
@@ -101,7 +101,7 @@ func (p *process) tree() ([]int, error) {
 	return pids, nil
 }
 
-// cpu is the CPU time of the process and its descendants, in steps of 10 ms.
+// cpu returns the CPU time of the process and its descendants, in steps of 10 ms.
 func (p *process) cpu() (time.Duration, error) {
 	pids, err := p.tree()
 	if err != nil {
@@ -118,8 +118,8 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / userHz, nil
 }
 
-// peak is the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). With
-// descendants it is a sum, which counts shared pages several times.
+// peak returns the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). If the
+// process has descendants, peak returns a sum, which counts shared pages several times.
 func (p *process) peak() (int64, error) {
 	pids, err := p.tree()
 	if err != nil {

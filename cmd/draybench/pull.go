@@ -79,8 +79,8 @@ func (l *loader) pulls(ctx context.Context, address string, img *image, clients,
 // load has the rates of a server during a window, and their cost.
 type load struct {
 	BytesPerSecond, RequestsPerSecond float64
-	SecondsPerGB                      float64       // CPU of the server
-	PerRequest                        time.Duration // CPU of the server
+	SecondsPerGB                      float64       // CPU time of the server for each GB
+	PerRequest                        time.Duration // CPU time of the server for each request
 }
 
 // saturate makes clients send their next request as soon as they have an answer, until the window

@@ -74,7 +74,7 @@ func openLine(to string, rate int64) (*line, error) {
 
 // close stops the listener, and waits until both ends of all connections are closed.
 func (l *line) close() {
-	_ = l.Close() // after an error, close would do the same
+	_ = l.Close() // an error would change nothing here
 	l.working.Wait()
 }
 
@@ -160,7 +160,8 @@ admin: {address: "off"}
 log: {level: error, access: false}
 `
 
-// startFakeECR starts the stand-in. host is the name of its registry, and api the URL of its API.
+// startFakeECR starts the stand-in. host is the name of its registry, and api is the URL of its
+// API.
 func (b *bench) startFakeECR(ctx context.Context) (r *running, host, api string, err error) {
 	dir, err := os.MkdirTemp(b.dir, "ecr")
 	if err != nil {

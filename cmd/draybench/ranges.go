@@ -60,9 +60,9 @@ func coldRangeRows() (rows []metric) {
 	return rows
 }
 
-// rangeTargets returns the targets for ranges. For a layer that dray holds, they compare dray with
-// nginx. For a layer that dray does not hold, they compare its time with that of clients that fetch
-// from the origin themselves, and limit the bytes that dray fetches.
+// rangeTargets returns the targets for ranges. For a layer in the cache, they compare dray with
+// nginx. For a layer that is not in the cache, they compare dray's time with the time of clients
+// that fetch from the origin directly, and bound the bytes that dray fetches.
 func rangeTargets() (all []target) {
 	for _, l := range rangeLoads() {
 		least := 1.0
@@ -83,8 +83,8 @@ func rangeTargets() (all []target) {
 	return all
 }
 
-// warmRanges measures ranges of blobs that dray and nginx hold. Distribution is not measured here,
-// only in the scenario warm.
+// warmRanges measures ranges of blobs that dray and nginx have in their caches. It leaves out
+// distribution, which only the scenario warm measures.
 func (b *bench) warmRanges(ctx context.Context) error {
 	img, err := newImage("bench/ranges", "v1", b.plan.WarmBlobs, b.plan.WarmBlob)
 	if err != nil {

@@ -2,7 +2,8 @@ package main
 
 import "slices"
 
-// metric names a measurement of a server. It is the text of its row in a table, with the unit.
+// metric names a measurement of a server. Its value is the text of the row in a table, with the
+// unit.
 type metric string
 
 const (
@@ -76,7 +77,7 @@ const (
 	millionPeak   metric = "peak memory until then, MB"
 )
 
-// results holds the values of every round, by metric and server.
+// results has the values of every round, by metric and server.
 type results map[metric]map[string][]float64
 
 func (r results) add(m metric, server string, value float64) {
@@ -99,7 +100,8 @@ func (r results) median(m metric, server string) (float64, bool) {
 	}
 }
 
-// ratio is the ratio of two medians, which may be of different metrics.
+// ratio returns the ratio of two medians, which may be of different metrics. It returns false if a
+// median is missing, or the second is 0.
 func (r results) ratio(m metric, server string, to metric, other string) (float64, bool) {
 	a, ok1 := r.median(m, server)
 	b, ok2 := r.median(to, other)
@@ -109,7 +111,7 @@ func (r results) ratio(m metric, server string, to metric, other string) (float6
 	return a / b, true
 }
 
-// difference is the difference of two medians.
+// difference returns the difference of two medians, or false if one of them is missing.
 func (r results) difference(m metric, server, other string) (float64, bool) {
 	a, ok1 := r.median(m, server)
 	b, ok2 := r.median(m, other)

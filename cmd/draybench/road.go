@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// road is a way to a server on the loopback interface that takes time, and may have a rate. It
-// stands for the network between two zones. The kernel's netem is not everywhere.
+// road is a proxy for connections to a server on the loopback interface. It delays bytes, and may
+// limit their rate. It simulates the network between two zones, because the kernel's netem is not
+// available everywhere.
 type road struct {
 	address  string
 	to       atomic.Pointer[string]
-	delay    time.Duration // of each direction
-	rate     *limiter      // of what the server sends; nil is no limit
+	delay    time.Duration // delay in each direction
+	rate     *limiter      // limits the bytes that the server sends; nil means no limit
 	listener net.Listener
 	running  sync.WaitGroup
 
@@ -22,7 +23,7 @@ type road struct {
 	closed bool
 }
 
-// openRoad makes a road that leads nowhere yet.
+// openRoad makes a road. It closes all connections until lead is called.
 func openRoad(delay time.Duration, rate *limiter) (*road, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +34,7 @@ func openRoad(delay time.Duration, rate *limiter) (*road, error) {
 	return r, nil
 }
 
-// lead makes new connections go to a server.
+// lead makes new connections go to the server at the address to.
 func (r *road) lead(to string) { r.to.Store(&to) }
 
 func (r *road) accept() {
@@ -70,7 +71,8 @@ func (r *road) serve(in net.Conn) {
 	delete(r.conns, out)
 }
 
-// remember notes connections that close ends. It returns false if that has happened.
+// remember records connections, so that close can close them. It returns false if close was called
+// before.
 func (r *road) remember(conns ...net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,15 +82,16 @@ func (r *road) remember(conns ...net.Conn) bool {
 	return !r.closed
 }
 
-// parcel is what a road carries, with the time at which it arrives.
+// parcel is a piece of data on a road, with its time of arrival.
 type parcel struct {
 	bytes []byte
 	at    time.Time
 }
 
-// travel carries bytes from one connection to the other. It ends both when one has ended.
+// travel forwards bytes from one connection to the other. It closes both connections when one of
+// them has ended.
 func (r *road) travel(to, from net.Conn, rate *limiter) {
-	parcels := make(chan parcel, 256) // a bound on what is under way, as the window of TCP is
+	parcels := make(chan parcel, 256) // bounds the data under way, as the window of TCP does
 	var arriving sync.WaitGroup
 	arriving.Go(func() {
 		defer to.Close()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The simulation assumes that a miss costs missDelay, and the time that its bytes take at missRate.
+// The simulation assumes that a miss costs missDelay plus the time that its bytes take at missRate.
 const (
 	missDelay = 50 * time.Millisecond
 	missRate  = 100e6 // bytes a second

@@ -49,7 +49,7 @@ func (g *generator) object(size int64) int32 {
 	return int32(len(g.objects) - 1)
 }
 
-// between draws a size from least to most. Its logarithm is spread evenly.
+// between draws a size from least to most. The logarithms of the sizes are distributed evenly.
 func (g *generator) between(least, most float64) int64 {
 	return int64(least * math.Pow(most/least, g.Float64()))
 }
@@ -112,7 +112,7 @@ const (
 	repositories = 1500
 	bases        = 80
 	nodeCount    = 300
-	nodeLayers   = 500 // blobs that a node holds before it collects garbage
+	nodeLayers   = 500 // blobs that a node has before it collects garbage
 )
 
 // cluster is the state of clusterTrace.
@@ -186,8 +186,8 @@ func (c *cluster) pull(node int, i release) {
 	}
 }
 
-// collect removes the blobs of a node that are in none of the images that the node runs. To choose
-// these images, it draws one after the other until they have nodeLayers/2 blobs or more.
+// collect removes from a node all blobs that are not part of an image that the node runs. It draws
+// these images at random until they have nodeLayers/2 blobs or more.
 func (c *cluster) collect(node int) {
 	keep := map[int32]bool{}
 	for len(keep) < nodeLayers/2 {
@@ -203,7 +203,7 @@ func (c *cluster) collect(node int) {
 	c.nodes[node] = keep
 }
 
-// replace puts a new node in the place of an old one. The new node pulls the images that run on it.
+// replace replaces a node with a new node. The new node pulls the images that run on it.
 func (c *cluster) replace(node int) {
 	c.nodes[node] = map[int32]bool{}
 	for range 30 {
@@ -232,7 +232,7 @@ func (c *cluster) scan() {
 	}
 }
 
-// independentTrace makes requests that do not depend on earlier ones.
+// independentTrace makes requests that do not depend on earlier requests.
 func independentTrace(requests int, seed uint64) *trace {
 	g := newGenerator(requests, seed)
 	n := max(10, requests/20)

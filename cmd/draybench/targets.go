@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// target is a bound on a metric of dray, or on the ratio of that metric to a metric of a server.
+// target is a bound on a metric of dray, or on the ratio of that metric to a metric of another
+// server.
 type target struct {
 	text    string
 	metric  metric
 	to      metric // "" for a bound on the metric itself
-	server  string // to compare with
+	server  string // the server to compare with
 	atLeast bool
 	bound   float64
 	// If less is set, the bound is on the metric minus the server's value of the same metric.

@@ -26,7 +26,7 @@ type object struct {
 	size   int64 // in bytes
 }
 
-// footprint is the disk space of all objects together.
+// footprint returns the disk space of all objects together, in bytes.
 func (t *trace) footprint() int64 {
 	var sum int64
 	for _, o := range t.objects {
@@ -35,7 +35,7 @@ func (t *trace) footprint() int64 {
 	return sum
 }
 
-// blocks is the disk space of n bytes, as dray counts it.
+// blocks returns the disk space that n bytes need, in bytes, as dray counts it.
 func blocks(n int64) int64 {
 	const block = 4096
 	return max(block, (n+block-1)/block*block)
@@ -194,7 +194,7 @@ func (f fields) entry() (entry, bool) {
 	e.at, _ = time.Parse(time.RFC3339Nano, f["time"])
 	size := f["size"]
 	if size == "" {
-		size = f["bytes"] // the answer was the whole content
+		size = f["bytes"] // a line without a size is about the whole content
 	}
 	if n, err := strconv.ParseInt(size, 10, 64); err == nil {
 		e.size = n

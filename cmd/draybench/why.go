@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// reasons has functions that explain a missed target by other measurements of the run. A reason is
-// "" if its numbers are missing.
+// reasons returns functions that explain a missed target by other measurements of the run. A reason
+// is "" if its numbers are missing.
 func reasons() map[metric]func(r results) string {
 	return map[metric]func(r results) string{
 		manifestsByDigest: func(r results) string { return besideBare(r, manifestsByDigest, manifestsByDigestCPU) },
@@ -63,11 +63,12 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the CPU time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time of the bare server for a request on a certain machine. The
-// goal for a hit was set for that machine.
+// bareMicroseconds is the processor time, in microseconds, that the bare server needs for a request
+// on the machine for which the goal for a hit was set.
 const bareMicroseconds = 17
 
-// timeHash measures the hash of a layer in memory, a cost that every verifying server has.
+// timeHash measures the time to hash a layer in memory. Every server that verifies digests has this
+// cost.
 func (b *bench) timeHash(layer []byte) {
 	begun := time.Now()
 	sha256.Sum256(layer)

@@ -13,9 +13,9 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// prepare looks for the program of a command, and lets the registry speak HTTPS with a
-// certificate that the command trusts, as ECR does: configurations that name ECR then work as they
-// are. It returns a directory to remove, which has the authority of the certificate.
+// prepare checks that the program of a command exists. It makes the registry serve HTTPS, as ECR
+// does, with a certificate that the command trusts, so that configurations for ECR work unchanged.
+// It returns a directory with the authority of the certificate, which the caller removes.
 func (f *flags) prepare(command []string) (dir string, err error) {
 	if f.hub || f.public {
 		return "", errors.New("a command gets the variables of a stand-in for ECR: leave out --hub and --public")
@@ -32,9 +32,9 @@ func (f *flags) prepare(command []string) (dir string, err error) {
 	return dir, nil
 }
 
-// runCommand runs the command with the variables of the stand-in until it ends, or until ctx ends
-// and the command has followed. Only this process passes a Ctrl-C on, so that the command gets one
-// signal and not two.
+// runCommand runs the command with the variables of the stand-in, and returns when the command has
+// ended. If ctx ends first, it sends SIGTERM to the command. The command has a process group of its
+// own, so that Ctrl-C does not send it a second signal.
 func runCommand(ctx context.Context, srv *ecrtest.Running, environ []variable, command []string, stdout, stderr io.Writer) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = os.Environ()
@@ -44,13 +44,13 @@ func runCommand(ctx context.Context, srv *ecrtest.Running, environ []variable, c
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // longer than the command runs
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives the command
 	served := make(chan error, 1)
 	go func() { served <- srv.Run(serving) }()
 	err := cmd.Run()
 	stop()
 	if errors.Is(err, context.Canceled) {
-		err = nil // the command has ended as it was told
+		err = nil // the command has ended because of SIGTERM
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", command[0], err)

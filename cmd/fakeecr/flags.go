@@ -164,7 +164,7 @@ func (f *flags) options(log *slog.Logger) (ecrtest.Options, error) {
 	return o, errors.Join(f.lists(&o), f.documents(&o))
 }
 
-// lists converts the repeatable flags that the options have in another form.
+// lists converts the repeatable flags whose values have another form in the options.
 func (f *flags) lists(o *ecrtest.Options) error {
 	for _, p := range f.createOnPush {
 		o.CreateOnPush = append(o.CreateOnPush, ecrtest.CreationTemplate{Prefix: p})

@@ -1,12 +1,14 @@
 // Command fakeecr runs the ECR of package ecrtest as a process: registry, AWS API, object store and
 // control API on four listeners. With --hub it is an ordinary anonymous registry in the style of
-// Docker Hub instead, and with --public a registry like ECR Public.
+// Docker Hub instead, and with --public it is a registry like ECR Public.
 //
-// When it is ready, it prints one line of JSON with its addresses on stdout, or with --env the
-// variables that dray needs to use it. It ends on SIGINT and SIGTERM, and then loses its content.
+// When it is ready, it prints one line of JSON with its addresses on stdout. With --env, it prints
+// instead the variables that dray needs to use it. It ends on SIGINT and SIGTERM, and then loses
+// its content.
 //
-// Arguments are a command, such as "bin/dray serve". fakeecr then prints nothing, runs the command
-// with these variables in its environment, and ends with it.
+// The arguments after the flags are a command, such as "bin/dray serve". fakeecr then prints
+// nothing, runs the command with the variables of --env in its environment, and ends when the
+// command ends.
 package main
 
 import (
@@ -39,7 +41,7 @@ func main() {
 	}
 }
 
-// ready is the line with the addresses.
+// ready is the line of JSON with the addresses.
 type ready struct {
 	Personality string            `json:"personality"`
 	Registry    string            `json:"registry"`         // base URL at the listen address
@@ -49,10 +51,10 @@ type ready struct {
 	Control     string            `json:"control"`          // JSON control API
 	CA          string            `json:"caFile,omitempty"` // PEM file of the generated authority
 	PID         int               `json:"pid"`
-	Images      map[string]string `json:"images,omitempty"` // seeded: name:tag → digest
+	Images      map[string]string `json:"images,omitempty"` // digests of the seeded images, by name:tag
 }
 
-// run is main with its environment as arguments.
+// run is main with its arguments and its outputs as parameters.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f, command, err := parseFlags(args, stderr)
 	if err != nil {
@@ -93,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 type variable struct{ name, value string }
 
 // variables returns the variables by which dray uses the stand-in in place of ECR. The credentials
-// are placeholders, because the stand-in accepts any.
+// are placeholders, because the stand-in accepts any credentials.
 func variables(srv *ecrtest.Running, f *flags) []variable {
 	host, _, _ := strings.Cut(srv.RegistryHost, ":")
 	if srv.CAPEM == nil {
@@ -111,7 +113,7 @@ func variables(srv *ecrtest.Running, f *flags) []variable {
 		variable{"AWS_ACCESS_KEY_ID", "stand-in"}, variable{"AWS_SECRET_ACCESS_KEY", "stand-in"})
 }
 
-// shellOf returns variables as commands of a shell.
+// shellOf returns the shell commands that export the variables.
 func shellOf(variables []variable) []byte {
 	var b bytes.Buffer
 	for _, v := range variables {

@@ -23,7 +23,7 @@ import (
 )
 
 // makeImage makes an image with one layer for each of the binaries. The image runs the first
-// one. The label is also in each layer, so that images with different labels share no layer.
+// binary. The label is also in each layer, so that images with different labels share no layer.
 func makeImage(label string, binaries ...string) (v1.Image, error) {
 	img := empty.Image
 	for i, path := range binaries {

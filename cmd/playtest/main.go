@@ -1,4 +1,4 @@
-// Command playtest shows dray at work on a machine that has nothing but Go. It builds dray and a
+// Command playtest shows dray at work on a machine that needs only Go. It builds dray and a
 // stand-in for Amazon ECR, starts both, pushes and pulls images of several megabytes, and prints
 // the results.
 //
@@ -10,7 +10,7 @@
 //
 // With ECR_REGISTRY it uses that registry instead of the stand-in, and only the repository
 // dray-playtest in it. Other machines can connect only if DRAY_ADDRESS or, without it, the name in
-// REGISTRY stands for another interface than loopback.
+// REGISTRY resolves to an interface other than loopback.
 package main
 
 import (

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// printTable prints the measurements. The column hits shows which part of the bytes of a pull did
-// not come from ECR.
+// printTable prints the measurements. The column hits shows the percentage of a pull's bytes that
+// did not come from ECR.
 func printTable(w io.Writer, rows []row) {
 	if len(rows) == 0 {
 		return

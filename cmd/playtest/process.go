@@ -23,7 +23,7 @@ type process struct {
 	log    string
 	stdout *bufio.Reader
 	done   chan struct{} // closed when the process has ended
-	err    error         // how it ended; read it after done
+	err    error         // how the process ended; read it after done is closed
 }
 
 // start starts a binary with exactly the given environment. It takes no context: Ctrl-C ends the
@@ -56,7 +56,7 @@ func start(dir, path string, environ []string, args ...string) (*process, error)
 	return p, nil
 }
 
-// line returns the first line on standard output, for which it waits, and discards what follows.
+// line waits for the first line of standard output and returns it. It discards all later output.
 func (p *process) line(ctx context.Context) (string, error) {
 	type read struct {
 		line string

@@ -23,7 +23,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repository holds the images of the playtest. In a real ECR, the playtest uses no other.
+// repository is the repository for the images of the playtest. In a real ECR, the playtest uses no
+// other repository.
 const repository = "dray-playtest"
 
 // newRepository is a repository of the stand-in that does not exist before dray pushes to it. With
@@ -41,7 +42,7 @@ type row struct {
 	pull      bool
 }
 
-// traffic is the number of requests to ECR, and of bytes from it.
+// traffic counts the requests to ECR and the bytes from ECR.
 type traffic struct{ requests, bytes int64 }
 
 // scenario runs the steps and measures them. After an error, it returns the rows before the error.
@@ -107,8 +108,8 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 	}
 }
 
-// measure lets n clients call the function do at the same time. It returns the time until all are
-// done, and the number of bytes.
+// measure lets n clients call the function do at the same time. It returns the time until all calls
+// have returned, and the number of bytes.
 func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {

@@ -24,8 +24,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// lineRate limits the stand-in's bytes a second for each request. Without it, the registry
-// would be as near as dray, and the table would show no difference.
+// lineRate bounds the speed of each answer of the stand-in, in bytes per second. Without this
+// limit, the registry would be as fast as dray, and the table would show no difference.
 const lineRate = 25_000_000
 
 // readyTimeout is how long dray may take to answer its first request.
@@ -36,12 +36,12 @@ const lookupTimeout = 3 * time.Second
 
 // testbed has everything that runs during the scenario.
 type testbed struct {
-	dir           string // temporary; holds logs, cache and certificate
+	dir           string // temporary directory with logs, cache and certificate
 	drayBinary    string
 	fakeecrBinary string
 	vars          map[string]string // the environment of dray
 	registry      string            // host:port of dray, as clients write it
-	admin         string            // host:port
+	admin         string            // host:port of dray's admin listener
 	ecrHost       string
 	ecrAddress    string // host:port to connect to; empty means ecrHost. Set for a stand-in, or if ECR_REGISTRY is http://
 	roots         *x509.CertPool
@@ -212,10 +212,10 @@ func (s *testbed) startDray(ctx context.Context) error {
 	return s.waitForDray(ctx)
 }
 
-// listenAt returns the host on which dray listens; "" means all interfaces. DRAY_ADDRESS decides,
-// if it is set. Otherwise dray listens on all interfaces if the name that clients use resolves to
-// another interface than loopback. If it does not, dray listens on the loopback interface, because
-// it asks for no password and may use someone's AWS credentials.
+// listenAt returns the host on which dray listens; "" means all interfaces. If DRAY_ADDRESS is set,
+// listenAt returns its host. Otherwise dray listens on all interfaces if the name that clients use
+// resolves to an interface other than loopback. If the name does not, dray listens on the loopback
+// interface, because it asks for no password and may use someone's AWS credentials.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)
