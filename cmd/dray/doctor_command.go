@@ -25,9 +25,13 @@ func doctorOptions(in *invocation) doctor.Options {
 	store := func(m config.Metadata) (*redis.Store, error) {
 		return openRedis(m, watched.Watching(slog.New(slog.DiscardHandler)))
 	}
-	// The AWS SDK reads the address of EC2 from the same variables.
-	ec2 := cmp.Or(os.Getenv("AWS_ENDPOINT_URL_EC2"), os.Getenv("AWS_ENDPOINT_URL"))
-	return examine.Parts{AWS: in.aws, Redis: store, LayerHost: layerHost, EC2: ec2, Patience: pathPatience}.Options(doctor.Options{
+	// The AWS SDK reads the addresses of its services from the same variables.
+	address := func(service string) string {
+		return cmp.Or(os.Getenv("AWS_ENDPOINT_URL_"+service), os.Getenv("AWS_ENDPOINT_URL"))
+	}
+	return examine.Parts{
+		AWS: in.aws, Redis: store, LayerHost: layerHost, EC2: address("EC2"), ServiceQuotas: address("SERVICE_QUOTAS"), Patience: pathPatience,
+	}.Options(doctor.Options{
 		Stdout: in.stdout, Environ: in.environ, Load: in.load, Notices: in.notices,
 	})
 }

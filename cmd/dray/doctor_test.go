@@ -295,6 +295,58 @@ func TestDoctorPath(t *testing.T) {
 	}
 }
 
+// TestDoctorRates: the rates of an upstream are compared with the quotas of its account.
+func TestDoctorRates(t *testing.T) {
+	const right = "servicequotas:ListServiceQuotas"
+	for name, tc := range map[string]struct {
+		first, second string // the quotas on two pages
+		rates         string // of the upstream
+		want          doctor.Status
+		text          string
+	}{
+		"the defaults":       {`{"QuotaName": "Images per repository", "Value": 100000}`, `{"QuotaName": "Rate of PutImage requests", "Value": 10.0}`, "", doctor.OK, "keeps to the quotas of the upstream ecr"},
+		"lowered":            {``, `{"QuotaName": "Rate of PutImage requests", "Value": 5.0}`, "", doctor.Warning, "fewer requests per second than dray may send: PutImage: 5"},
+		"lowered and known":  {`{"QuotaName": "Rate of PutImage requests", "Value": 5.0}`, ``, "{PutImage: 5}", doctor.OK, "keeps to"},
+		"raised":             {``, `{"QuotaName": "Rate of BatchGetImage requests", "Value": 4000.0}`, "", doctor.OK, "as high as BatchGetImage: 4000"},
+		"rate above default": {``, ``, "{PutImage: 20}", doctor.Warning, "PutImage: 10"},
+		"no bound":           {``, ``, "{PutImage: 0}", doctor.Warning, "PutImage: 10"},
+		"no right":           {right, ``, "", doctor.Unknown, "AccessDeniedException"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			aws := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				var ask struct{ ServiceCode, NextToken string }
+				err := json.NewDecoder(r.Body).Decode(&ask)
+				switch {
+				case err != nil, ask.ServiceCode != "ecr", r.Header.Get("X-Amz-Target") != "ServiceQuotasV20190624.ListServiceQuotas",
+					!strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/servicequotas/aws4_request"):
+					t.Errorf("%v %+v %v", err, ask, r.Header)
+				case tc.first == right:
+					w.WriteHeader(http.StatusBadRequest)
+					_, _ = w.Write([]byte(`{"__type": "AccessDeniedException", "Message": "no"}`))
+				case ask.NextToken == "":
+					_, _ = w.Write([]byte(`{"Quotas": [` + tc.first + `], "NextToken": "more"}`))
+				default:
+					_, _ = w.Write([]byte(`{"Quotas": [` + tc.second + `]}`))
+				}
+			}))
+			defer aws.Close()
+			var change []string
+			if tc.rates != "" {
+				change = []string{"  kind: ecr\n", "  kind: ecr\n  limits: {rates: " + tc.rates + "}\n"}
+			}
+			s, _ := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), change...)
+			t.Setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", aws.URL)
+			_, found := s.doctored(nil)
+			if f := found["registry.ecr.rates"]; f.Status != tc.want || !strings.Contains(f.Text, tc.text) || tc.want == doctor.Unknown && !strings.Contains(f.Hint, right) {
+				t.Errorf("%+v", f)
+			}
+			if _, ok := found["registry.hub.rates"]; ok {
+				t.Error("quotas of a registry that is not of AWS")
+			}
+		})
+	}
+}
+
 // TestDoctorBucket: a bucket that cannot be used is a failure, and one without its settings a
 // warning.
 func TestDoctorBucket(t *testing.T) {

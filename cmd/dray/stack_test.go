@@ -92,7 +92,8 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 	setenv(t, "AWS_REGION", "eu-west-1")
 	setenv(t, "AWS_ENDPOINT_URL_ECR", s.ecr.APIURL)
 	setenv(t, "AWS_ENDPOINT_URL_CLOUDWATCH", s.ecr.APIURL)
-	if os.Getenv("AWS_ENDPOINT_URL_STS") == "" { // a test may have an STS of its own
+	setenv(t, "AWS_ENDPOINT_URL_SERVICE_QUOTAS", s.ecr.APIURL) // which does not know what the doctor asks there
+	if os.Getenv("AWS_ENDPOINT_URL_STS") == "" {               // a test may have an STS of its own
 		setenv(t, "AWS_ENDPOINT_URL_STS", s.ecr.APIURL)
 	}
 	setenv(t, "AWS_EC2_METADATA_DISABLED", "true")

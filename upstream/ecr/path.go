@@ -98,8 +98,7 @@ func FindPath(ctx context.Context, cfg aws.Config, endpoint string) (p Path, err
 	return p, nil
 }
 
-// ec2 asks the EC2 API by its query protocol (EC2 API reference, "Query requests"). The client of
-// the SDK would add megabytes to the program.
+// ec2 asks the EC2 API by its query protocol (EC2 API reference, "Query requests").
 type ec2 struct {
 	cfg              aws.Config
 	region, endpoint string
@@ -139,27 +138,7 @@ func (e ec2) ask(ctx context.Context, into any, action string, filters ...string
 		form.Set(fmt.Sprintf("Filter.%d.Name", i/2+1), filters[i])
 		form.Set(fmt.Sprintf("Filter.%d.Value.1", i/2+1), filters[i+1])
 	}
-	body := []byte(form.Encode())
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.endpoint, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-	who, err := e.cfg.Credentials.Retrieve(ctx)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(body)
-	if err := v4.NewSigner().SignHTTP(ctx, who, req, hex.EncodeToString(sum[:]), "ec2", e.region, time.Now()); err != nil {
-		return err
-	}
-	conn := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
-	resp, err := conn.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("%s: %w", action, err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	text, resp, err := signed(ctx, e.cfg, "ec2", e.region, e.endpoint, []byte(form.Encode()), http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}})
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
@@ -173,4 +152,30 @@ func (e ec2) ask(ctx context.Context, into any, action string, filters ...string
 		return fmt.Errorf("%s: %w", action, errors.New(refused.Code))
 	}
 	return xml.Unmarshal(text, into)
+}
+
+// signed posts a request to a service of AWS, with a signature, and returns the answer and its body.
+// The clients of the SDK for services that are asked once would add megabytes to the program.
+func signed(ctx context.Context, cfg aws.Config, service, region, endpoint string, body []byte, header http.Header) ([]byte, *http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header = header
+	who, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	sum := sha256.Sum256(body)
+	if err := v4.NewSigner().SignHTTP(ctx, who, req, hex.EncodeToString(sum[:]), service, region, time.Now()); err != nil {
+		return nil, nil, err
+	}
+	conn := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	resp, err := conn.RoundTrip(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	return text, resp, err
 }

@@ -48,6 +48,7 @@ type Session struct {
 }
 
 type account struct {
+	cfg    aws.Config
 	api    *ecr.Client
 	tokens *Tokens
 	stop   context.CancelFunc // ends the renewal; nil if it was not started
@@ -62,6 +63,8 @@ type Registry struct {
 	// Creator creates repositories, and Deleter deletes images. Both are nil for ECR Public.
 	Creator *Creator
 	Deleter *Deleter
+
+	cfg aws.Config // with the credentials of the registry
 }
 
 // RegistryOptions choose a registry and say how it is used.
@@ -93,9 +96,12 @@ func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 		FIPS: h.FIPS, DualStack: h.DualStack, Public: h.Public,
 	})
 	if h.Public {
-		return &Registry{Host: h, Tokens: a.tokens}, nil
+		return &Registry{Host: h, Tokens: a.tokens, cfg: a.cfg}, nil
 	}
-	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(CreatorOptions{API: a.api, Upstream: o.Name, Account: h.Account, Template: o.Template, Logger: s.log}), Deleter: NewDeleter(a.api, h.Account)}, nil
+	return &Registry{
+		Host: h, Tokens: a.tokens, cfg: a.cfg, Deleter: NewDeleter(a.api, h.Account),
+		Creator: NewCreator(CreatorOptions{API: a.api, Upstream: o.Name, Account: h.Account, Template: o.Template, Logger: s.log}),
+	}, nil
 }
 
 func (s *Session) account(p Principal) *account {
@@ -115,7 +121,7 @@ func (s *Session) account(p Principal) *account {
 		})
 		cfg.Credentials = aws.NewCredentialsCache(role)
 	}
-	a := &account{}
+	a := &account{cfg: cfg}
 	o := TokenOptions{Region: p.Region, Role: p.RoleARN, Via: p.via(), Logger: s.log}
 	if p.Public {
 		o.API, o.Challenged = publicAPI{ecrpublic.NewFromConfig(cfg, p.publicEndpoint)}, true

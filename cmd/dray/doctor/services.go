@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -42,6 +43,9 @@ type Registry struct {
 	// Quota asks how many pulls the registry still allows; the limit is 0 if it states no quota. Quota
 	// is nil for registries that never have one.
 	Quota func(ctx context.Context) (Quota, error)
+	// Rates compares the requests that dray may send with the quotas of the account. It is nil for
+	// registries whose quotas dray cannot ask for.
+	Rates func(ctx context.Context) ([]Rate, error)
 	// Pushes says that clients may push to the upstream. PushTo starts an upload and cancels it. It is
 	// nil if the operator named no repository.
 	Pushes bool
@@ -84,6 +88,9 @@ func (r Registry) checks() []Check {
 	if r.Quota != nil {
 		checks = append(checks, Check{"registries", id + "quota", r.quota})
 	}
+	if r.Rates != nil {
+		checks = append(checks, Check{"registries", id + "rates", r.rates})
+	}
 	if r.Pushes || r.PushTo != nil {
 		checks = append(checks, Check{"registries", id + "push", r.push})
 	}
@@ -121,6 +128,38 @@ func (r Registry) quota(ctx context.Context) Finding {
 		return warning("use an account with a higher limit, or let other machines at this address pull through dray", "%d of %d pulls in %s are left at the upstream %s for %s", q.Remaining, q.Limit, q.Window, r.Name, cmp.Or(q.Source, "this address or account"))
 	}
 	return ok("%d of %d pulls in %s are left at the upstream %s for %s", q.Remaining, q.Limit, q.Window, r.Name, cmp.Or(q.Source, "this address or account"))
+}
+
+// Rate compares the requests of one operation, per second.
+type Rate struct {
+	Name string
+	Used float64 // the most that dray sends; 0 if it has no bound
+	// Quota is how many the registry allows the account.
+	Quota float64
+}
+
+func (r Registry) rates(ctx context.Context) Finding {
+	all, err := r.Rates(ctx)
+	if err != nil {
+		return unknown("allow servicequotas:ListServiceQuotas if you want to know; dray does not need it", "the quotas of the upstream %s are not known: %v", r.Name, err)
+	}
+	var below, above []string
+	for _, rate := range all {
+		text := fmt.Sprintf("%s: %v", rate.Name, rate.Quota)
+		switch {
+		case rate.Used == 0, rate.Used > rate.Quota:
+			below = append(below, text)
+		case rate.Used < rate.Quota:
+			above = append(above, text)
+		}
+	}
+	switch {
+	case len(below) > 0:
+		return warning("set limits.rates of the upstream to these numbers, or have the quotas raised", "the upstream %s allows fewer requests per second than dray may send: %s", r.Name, strings.Join(below, ", "))
+	case len(above) > 0:
+		return ok("dray stays below quotas of the upstream %s; limits.rates may be as high as %s", r.Name, strings.Join(above, ", "))
+	}
+	return ok("dray keeps to the quotas of the upstream %s", r.Name)
 }
 
 func (r Registry) push(ctx context.Context) Finding {

@@ -41,8 +41,8 @@ type Parts struct {
 	Redis func(config.Metadata) (*redis.Store, error)
 	// LayerHost, if it is not empty, is a URL that replaces the hosts that send the layers of ECR.
 	LayerHost string
-	// EC2 is the URL of the EC2 API; empty means the URL for the region.
-	EC2 string
+	// EC2 and ServiceQuotas are the URLs of these APIs of AWS; empty means the URL for the region.
+	EC2, ServiceQuotas string
 	// Patience bounds the time to find out the network path of layers; 0 means 2.5 s.
 	Patience time.Duration
 }
@@ -129,6 +129,9 @@ func (p Parts) registries(ctx context.Context, cfg config.Config, pushTo string)
 		if u.DockerHub() {
 			d.Quota = func(ctx context.Context) (doctor.Quota, error) { return quota(ctx, r) }
 		}
+		if r.Quotas != nil {
+			d.Rates = func(ctx context.Context) ([]doctor.Rate, error) { return p.rates(ctx, u, r) }
+		}
 		if repository != "" && pushed == u.Name {
 			d.PushTo = func(ctx context.Context) error {
 				return startUpload(ctx, r.Client, upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, repository)})
@@ -185,6 +188,26 @@ func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 		return doctor.Quota{}, err // if err is nil, the registry states no quota
 	}
 	return doctor.Quota{Limit: stated.Limit, Remaining: stated.Remaining, Window: stated.Window, Source: stated.Source}, nil
+}
+
+// rates compares the rates of requests that a configuration allows with the quotas of the account.
+func (p Parts) rates(ctx context.Context, u config.Upstream, r *registries.Registry) (all []doctor.Rate, err error) {
+	quotas, err := r.Quotas(ctx, p.ServiceQuotas)
+	if err != nil {
+		return nil, err
+	}
+	for _, rate := range registries.QuirksOf(u).Rates {
+		quota, ok := quotas[rate.Name]
+		if !ok {
+			quota = rate.PerSecond
+		}
+		used, ok := u.Limits.Rates[rate.Name]
+		if !ok {
+			used = rate.PerSecond
+		}
+		all = append(all, doctor.Rate{Name: rate.Name, Used: used, Quota: quota})
+	}
+	return all, nil
 }
 
 // errStarted is the error by which startUpload cancels an upload that the registry has started.

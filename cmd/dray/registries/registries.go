@@ -39,6 +39,8 @@ type Registry struct {
 	Transport  *watched.Transport
 	Hello      func(context.Context) error // sends GET /v2/
 	Collectors []prometheus.Collector
+	// Quotas asks AWS for the quotas of a private registry; see [ecr.Registry.Quotas]. Nil for others.
+	Quotas func(ctx context.Context, endpoint string) (map[string]float64, error)
 }
 
 // userAgent returns the User-Agent of dray's requests to registries.
@@ -134,7 +136,7 @@ func (r *Registry) access(u config.Upstream, aws func() (*ecr.Session, error), f
 	r.Tokens = account.Tokens
 	as.credentials = account.Tokens.Credential
 	if u.Kind == config.KindECR {
-		as.deleter = account.Deleter
+		as.deleter, r.Quotas = account.Deleter, account.Quotas
 	}
 	if u.CreateRepositories.Mode.Creates() {
 		as.creator = account.Creator
