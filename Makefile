@@ -151,8 +151,8 @@ crashloop: ## kill dray ROUNDS times during pushes, with acknowledge: upstream a
 first-pull: ## time the steps from the package to the first cached pull, on a Debian that is booted for it
 	DRAY_REQUIRE_CLIENTS=1 go test ./cmd/e2e -count=1 -v -run 'TestRelease/first_pull' | grep -v '^=== '
 
-screenshots: ## write the pictures of the page for operators to docs; needs Chromium
-	DRAY_REQUIRE_CLIENTS=1 go test ./cmd/e2e -count=1 -run '^TestPageInBrowser$$/^pictures$$' -args -screenshots "$(CURDIR)/docs"
+screenshots: ## write the pictures of pages to docs; needs Chromium
+	DRAY_REQUIRE_CLIENTS=1 go test ./cmd/e2e -count=1 -run '^Test(Page|Report)InBrowser$$/^pictures$$' -args -screenshots "$(CURDIR)/docs"
 
 bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; use an idle machine
 	go run ./cmd/draybench -install -out docs/benchmarks.md

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -206,7 +205,7 @@ func TestPageInBrowser(t *testing.T) {
 	t.Run("updates", func(t *testing.T) { testPageUpdates(t, browser) })
 	t.Run("hostile", func(t *testing.T) { testPageHostile(t, browser) })
 	if *screenshots != "" {
-		t.Run("pictures", func(t *testing.T) { takePictures(t, newTab(t, browser, base)) })
+		t.Run("pictures", func(t *testing.T) { takePictures(newTab(t, browser, base)) })
 	}
 }
 
@@ -225,41 +224,62 @@ func testPageAccessible(t *testing.T, b *tab) {
 	for _, l := range looks {
 		b.as(l)
 		for _, path := range pagePaths {
-			what := l.name + " " + path
 			b.open(path)
-			if w := evaluate[int64](b, `document.documentElement.scrollWidth`); w > l.width {
-				t.Errorf("%s is %d pixels wide: %s", what, w, evaluate[string](b, `[...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 90)).slice(-3).join("\n")`))
-			}
 			if path == "/ui/missing" { // Chromium logs every answer that is an error
 				b.mu.Lock()
 				b.problems = slices.DeleteFunc(b.problems, func(p string) bool { return strings.Contains(p, "404 (Not Found)") })
 				b.mu.Unlock()
 			}
-			b.calm(what)
-			evaluate[bool](b, axe+"; true")
-			text := evaluate[string](b, `axe.run(document, {resultTypes: ["violations"]}).then((r) => JSON.stringify({violations: r.violations, passes: r.passes.length}))`)
-			var found struct {
-				Violations []finding
-				Passes     int
-			}
-			if err := json.Unmarshal([]byte(text), &found); err != nil {
-				t.Fatal(err)
-			}
-			for _, f := range found.Violations {
-				if f.Impact == "serious" || f.Impact == "critical" {
-					for _, n := range f.Nodes {
-						t.Errorf("%s: axe: %s (%s): %s\n%s\n%s", what, f.ID, f.Impact, f.Help, n.HTML, n.FailureSummary)
-					}
-				}
-			}
-			if found.Passes < 10 {
-				t.Errorf("%s: axe has looked at nothing: %d rules are kept", what, found.Passes)
-			}
-			b.mu.Lock()
-			b.problems = nil // those of axe itself
-			b.mu.Unlock()
+			b.accessible(l, path, axe)
 		}
 	}
+}
+
+// accessible reports as errors what is wrong with the page that is open, in a look: rules of axe
+// that it breaks, refusals by its policy, and that it is wider than the screen. axe is the script of
+// axe.
+func (b *tab) accessible(l look, path, axe string) {
+	b.t.Helper()
+	what := l.name + " " + path
+	if w := evaluate[int64](b, `document.documentElement.scrollWidth`); w > l.width {
+		b.t.Errorf("%s is %d pixels wide: %s", what, w, evaluate[string](b, `[...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 90)).slice(-3).join("\n")`))
+	}
+	b.calm(what)
+	evaluate[bool](b, axe+"; true")
+	text := evaluate[string](b, `axe.run(document, {resultTypes: ["violations"]}).then((r) => JSON.stringify({violations: r.violations, passes: r.passes.length}))`)
+	var found struct {
+		Violations []finding
+		Passes     int
+	}
+	if err := json.Unmarshal([]byte(text), &found); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, f := range found.Violations {
+		if f.Impact == "serious" || f.Impact == "critical" {
+			for _, n := range f.Nodes {
+				b.t.Errorf("%s: axe: %s (%s): %s\n%s\n%s", what, f.ID, f.Impact, f.Help, n.HTML, n.FailureSummary)
+			}
+		}
+	}
+	if found.Passes < 10 {
+		b.t.Errorf("%s: axe has looked at nothing: %d rules are kept", what, found.Passes)
+	}
+	b.mu.Lock()
+	b.problems = nil // those of axe itself
+	b.mu.Unlock()
+}
+
+// picture writes what a tab shows to a file in the directory for pictures, if there is one.
+func (b *tab) picture(name string) {
+	b.t.Helper()
+	if *screenshots == "" {
+		return
+	}
+	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	write(b.t, filepath.Join(*screenshots, name+".png"), picture)
 }
 
 // needAxe returns the file of axe-core.
@@ -400,7 +420,7 @@ func testPageHostile(t *testing.T, browser context.Context) {
 }
 
 // takePictures writes pictures of the pages, as docs/operating.md shows them.
-func takePictures(t *testing.T, b *tab) {
+func takePictures(b *tab) {
 	for _, p := range []struct {
 		name, path string
 		look       look
@@ -412,13 +432,7 @@ func takePictures(t *testing.T, b *tab) {
 		p.look.height = p.height
 		b.as(p.look)
 		b.open(p.path)
-		picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(*screenshots, p.name+".png"), picture, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		b.picture(p.name)
 	}
 }
 
