@@ -236,8 +236,8 @@ func testPageAccessible(t *testing.T, b *tab) {
 }
 
 // accessible reports as errors what is wrong with the page that is open, in a look: rules of axe
-// that it breaks, refusals by its policy, and that it is wider than the screen. axe is the script of
-// axe.
+// that it breaks, refusals by its policy, and that it is wider than the screen. axe is the script
+// of axe.
 func (b *tab) accessible(l look, path, axe string) {
 	b.t.Helper()
 	what := l.name + " " + path

@@ -154,8 +154,8 @@ func (e ec2) ask(ctx context.Context, into any, action string, filters ...string
 	return xml.Unmarshal(text, into)
 }
 
-// signed posts a request to a service of AWS, with a signature, and returns the answer and its body.
-// The clients of the SDK for services that are asked once would add megabytes to the program.
+// signed posts a request to a service of AWS, with a signature, and returns the answer and its
+// body. The clients of the SDK for services that are asked once would add megabytes to the program.
 func signed(ctx context.Context, cfg aws.Config, service, region, endpoint string, body []byte, header http.Header) ([]byte, *http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
 	if err != nil {
