@@ -4,25 +4,26 @@ package main
 // in a trace, the number of seeds, the table, and the list of workloads.
 const evictionPage = "# Which blobs leave the cache\n" + `
 When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
-page says in which order it evicts them, how that order compares with others, and how to find out
-from your own log how large the quota should be.
-` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the numbers on this page. The row
-for dray comes from the code that dray itself runs, but without files.
+page describes the order of eviction, compares it with other policies, and shows how to find the
+right quota from your own log. ` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the
+numbers on this page. For the row for dray, the simulation runs dray's own eviction code, but stores
+no files.
 
 ## The order
 
-The cache has two pools. One has the blobs of 1 MiB and more, and the other has the smaller ones:
-manifests, configurations and small layers. dray evicts from each pool separately. 2 %% of the quota
-is reserved for the small blobs. That is enough for nearly all of them: they are most of the
-requests, but a small part of the bytes.
+The cache has two pools. One pool has the blobs of 1 MiB and more, and the other pool has the
+smaller blobs: manifests, configurations and small layers. dray evicts from each pool separately.
+2 %% of the quota is reserved for the small blobs. This share is enough for nearly all small blobs:
+they get most of the requests, but are a small part of the bytes.
 
 Each pool has two queues, as in [S3-FIFO](https://s3fifo.com):
 
-- A new blob waits in a first queue, which may take a tenth of the pool. If nobody asks for the blob
-  there, dray evicts it when it is the oldest. Otherwise the blob moves on to the main queue.
+- A new blob waits in a first queue, which may take a tenth of the pool. When the blob is the oldest
+  of this queue, dray moves it to the main queue if a client has requested it there, and otherwise
+  evicts it.
 - A blob that comes back soon after its eviction goes to the main queue at once.
-- In the main queue, a blob gets another round for each time that somebody asks for it there, three
-  at most.
+- In the main queue, a blob gets another round for each request for it there, but at most three
+  rounds.
 
 A hit only increases a counter, up to three, and changes no list. At most once an hour for each
 blob, it also writes the time of the last use to the file.
@@ -30,41 +31,41 @@ blob, it also writes the time of the last use to the file.
 dray never evicts a blob that is open, that a push needs, or that an operator has pinned
 (` + "`dray pin`" + `).
 
-` + "`dray evict --dry-run`" + ` lists the blobs that go next, with the reason: 20 of them, or as many as it
-takes to free the bytes that you give with ` + "`--bytes`" + `. The list assumes that nobody asks for a blob
-in the meantime. If it covers a large part of the cache, it also has blobs that ` + "`dray ls --blobs`" + `
-shows with hits and a recent use. They come after the others, once they have had a round for each of
-their hits. The list then says "requested before, but its rounds of eviction are used up". When dray
-has just started, all blobs count as new: they have no hits, and dray evicts them in the order of
-their last use.
+` + "`dray evict --dry-run`" + ` lists the blobs that dray would evict next, with the reason: 20 blobs, or as
+many blobs as it takes to free the bytes that you set with ` + "`--bytes`" + `. The list assumes that no
+client requests a blob in the meantime. If the list covers a large part of the cache, it also has
+blobs that ` + "`dray ls --blobs`" + ` shows with hits and a recent use. These blobs come last, because
+eviction first gives each of them a round for each hit. The list then says "requested before, but
+its rounds of eviction are used up". When dray has just started, all blobs count as new: they have
+no hits, and dray evicts them in the order of their last use.
 
 ## How it compares
 
 The table shows the mean of synthetic traces, %[2]d of each kind with %[1]d requests each. The first
 fifth of a trace fills the cache and does not count. The size of the cache is a share of the bytes
-of all objects in the trace. Each cell has three numbers, in percent: the requests that are hits /
-the bytes that are hits / the time of waiting for the upstream that the cache saves. A miss costs 50
-ms, and its bytes arrive at 100 MB/s.
+of all objects in the trace. Each cell has three numbers, in percent: the share of requests that are
+hits / the share of bytes that are hits / the share of the time waiting for the upstream that the
+cache saves. A miss costs 50 ms, and its bytes arrive at 100 MB/s.
 
 %[3]s
 %[4]s
-The sizes of layers are those found in public registries: 65 %% below 1 MB, 80 %% below 10 MB, 3 %%
-from 100 MB to 1 GB. Your clients will be a mixture of the three kinds.
+The sizes of layers follow those in public registries: 65 %% below 1 MB, 80 %% below 10 MB, 3 %% from
+100 MB to 1 GB. Your clients will be a mixture of the three kinds.
 
 - **Bytes** are what you pay for if the upstream charges for egress. **Waiting** is what clients
   notice. **Requests** are what a registry with limits counts.
-- The pool for small blobs costs next to no bytes and gives nearly all of the additional hits.
-  Without it, one large layer pushes out hundreds of manifests.
+- The pool for small blobs costs hardly any byte hits, and is the source of nearly all of the
+  additional request hits. Without this pool, one large layer evicts hundreds of manifests.
 - Belady's policy knows the future, but does not consider sizes. In the table it saves the most
-  bytes. A policy that prefers small blobs can have more hits, though.
+  bytes. A policy that prefers small blobs can have more request hits.
 - In these traces, a cache of twice the size saves four to ten percentage points more of the bytes.
-  The order of dray saves two to fourteen points more than FIFO. If the simulation of your own log
-  shows little difference between two sizes, the smaller one is large enough.
+  dray's policy saves two to fourteen percentage points more bytes than FIFO. If the simulation of
+  your own log shows little difference between two sizes, the smaller one is large enough.
 
 ## Your own log
 
 Unless ` + "`log.access`" + ` is off, dray writes a line for each request to standard error, as text or as
-JSON. These lines have all that the simulation needs (` + "`kind`, `method`, `status`, `digest`" + ` or
+JSON. These lines have all fields that the simulation needs (` + "`kind`, `method`, `status`, `digest`" + ` or
 ` + "`reference`, `bytes`, `size`" + `). Run it on your log:
 
 ` + "```console" + `

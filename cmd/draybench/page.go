@@ -34,11 +34,11 @@ func tables() []table {
 	caches := []string{dray, nginx, distribution}
 	all := []string{direct, dray, nginx, distribution}
 	return []table{
-		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. Distribution runs as two processes, one for plain HTTP and one for TLS; its memory is that of the first.", []string{"warm"},
+		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. Distribution runs as two processes, one for plain HTTP and one for TLS; the table has the memory of the process for plain HTTP.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
-		{"Ranges of blobs in the cache", "Several clients, with one connection each, fetch ranges. Real clients do this to fetch a layer in parallel, or to fetch only the files of a layer that they need. Distribution is left out.", []string{"ranges"},
+		{"Ranges of blobs in the cache", "Several clients, with one connection each, fetch ranges. Real clients do this to fetch a layer in parallel, or to fetch only the files of a layer that they need. The table does not include distribution.", []string{"ranges"},
 			[]string{dray, nginx}, rangeRows(rangeLoad.warmRate, rangeLoad.warmCost)},
-		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Which one is fastest depends on the host, above all on its TCP congestion control.",
+		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Which choice is fastest depends on the host, above all on its TCP congestion control.",
 			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
 		{"Manifests in the cache", "32 connections request manifests. The origin is on the same machine; a request to a distant origin costs more. net/http is the server of Go's standard library, with a handler that only writes the same bytes.", []string{"manifests"},
 			append(caches[:len(caches):len(caches)], bareNetHTTP), []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
@@ -49,20 +49,20 @@ func tables() []table {
 			all, []metric{coldWall, coldBytes, smallWall, smallRequests, smallConnections}},
 		{"A layer from an origin that throttles connections", "The origin sends 25 MB/s on each connection, without a limit on the total. All servers run at the same time.", []string{"slow"},
 			all, []metric{slowWall, slowConnectionCount}},
-		{"Ranges of a layer that is not in the cache", "Several clients, with one connection each, share the ranges of a layer of 2 GB and fetch them in a random order. The origin is 20 ms away. nginx and distribution are left out, because they first fetch the layer in order.", []string{"cold-ranges"},
+		{"Ranges of a layer that is not in the cache", "Several clients, with one connection each, share the ranges of a layer of 2 GB and fetch them in a random order. The origin is 20 ms away. The table does not include nginx and distribution, because they first fetch the layer in order.", []string{"cold-ranges"},
 			[]string{direct, dray}, coldRangeRows()},
 		{"A layer from an origin on the same machine", "The origin adds no delay and no limit, so the table shows the cost of the server itself.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
-		{"A push to Amazon ECR", "A client pushes an image with one layer through dray to a stand-in for ECR, over a line of limited rate. For comparison, the same bytes go over that line alone. Clients reach dray over loopback, so the line is the bottleneck.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
-		{"A push with checks", "A client pushes an image of ten compressed layers over the same line, once with all checks of contents (names, shape, labels, how it runs, credentials, a rule in CEL), and once without. Files are half noise and half text. dray decompresses and reads each layer while it arrives.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},
+		{"A push to Amazon ECR", "A client pushes an image with one layer through dray to a stand-in for ECR, over a line of limited rate. For comparison, a client sends the same bytes over the line without dray. Clients reach dray over loopback, so the line is the bottleneck.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
+		{"A push with checks", "A client pushes an image of ten compressed layers over the same line, once with all checks of contents (names, shape, labels, runtime settings, credentials, a rule in CEL), and once without checks. Files are half noise and half text. dray decompresses and reads each layer while it arrives.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},
 		{"Many clients that pull the same image", "One client, and then 32 at the same time, pull an image of 8 layers of 25 MB into an empty cache. The origin is 20 ms away and sends 100 MB/s in total. Distribution has only one round, because it takes as long as all other servers together. In another run, 1000 clients pull two layers of 5 MB, but not from distribution.", []string{"herd", "crowd"},
 			caches, []metric{aloneWall, herdWall, aloneManifest, herdManifest, aloneLayer, herdLayer, herdBytes, herdRequests, crowdPeak, crowdBytes}},
-		{"A fleet", "Five drays with one Redis. The origin is 20 ms away and sends 40 MB/s, and 0.5 ms are between the members, which programs imitate that forward connections. Clients pull an image of 1 GB that no member has. Then an offset is timed at a client of the holder and at one of another member, 1000 times. If the holder fetches a layer in parallel ranges, these arrive out of order. Its client gets many at once when the first missing one comes, and the member passes them on at the speed of the connection. Then a member with an empty cache gets an image of 500 MB from a bucket (versitygw). A measurement with less than 15 % of idle processor is void, and left out.", []string{"fleet"},
+		{"A fleet", "Five drays share one Redis. The origin is 20 ms away and sends 40 MB/s. The members are 0.5 ms away from each other: programs that forward connections simulate this distance. Clients pull an image of 1 GB that no member has. Then the run measures, 1000 times, how much later a byte of a layer reaches a client of a follower than a client of the holder. If the holder fetches a layer in parallel ranges, the ranges arrive out of order. When the first missing range arrives, the holder's client gets many ranges at once, and the follower gets them at the speed of the connection. Then a member with an empty cache gets an image of 500 MB from a bucket (versitygw). The table leaves out measurements with less than 15 % of idle processor.", []string{"fleet"},
 			[]string{dray}, []metric{fleetAlone, fleetWall, fleetBytes, fleetMedian, fleetTail, rangesMedian, rangesTail, emptiedBytes, fleetIdle}},
-		{"An emptied member with a bucket", "The bucket sends 100 MB/s. Beside it, a client fetches the same objects from it by ranges of 8 MiB, 12 at a time.", []string{"fleet"},
+		{"An emptied member with a bucket", "The bucket sends 100 MB/s. For comparison, a client fetches the same objects from the bucket by ranges of 8 MiB, 12 at a time.", []string{"fleet"},
 			[]string{dray, rangedGETs}, []metric{emptiedRate}},
-		{"The same herd at distribution", "Five of each server share a Redis and a bucket that sends 100 MB/s. The origin is 20 ms away and sends 40 MB/s.", []string{"fleet"},
+		{"The same herd at distribution", "Five instances of each server share a Redis and a bucket that sends 100 MB/s. The origin is 20 ms away and sends 40 MB/s.", []string{"fleet"},
 			[]string{dray, distribution}, []metric{fleetsWall, fleetsBytes}},
-		{"A start with a million blobs", "dray starts on a directory of 1,000,000 blobs of 8 bytes, and serves while it reads the directory. The kernel still has the names in memory.",
+		{"A start with a million blobs", "dray starts on a directory of 1,000,000 blobs of 8 bytes, and serves while it reads the directory. The kernel still has the file names in memory.",
 			[]string{"million"}, []string{dray}, []metric{millionFirst, millionListed, millionPeak}},
 	}
 }
@@ -96,8 +96,8 @@ const reading = `
 ## How to read it
 
 - Ratios carry over to other machines better than absolute numbers. Compare only numbers of one row.
-  Clients, servers and origin share the cores, so a server that needs less CPU leaves more to its
-  clients. There is no network card and no driver, and distance is simulated.
+  Clients, servers and origin share the cores, so a server that needs less CPU leaves more CPU to
+  its clients. The run uses no network card and no driver, and simulates distance.
 - A column such as dray / nginx divides the value of dray by that of nginx. Above 1 is better for
   GB/s and requests/s. Below 1 is better for all other rows.
 - Each round measures all servers in turn, forwards and then backwards. A value is the median of
@@ -107,10 +107,10 @@ const reading = `
   name of the scenario in brackets. ` + "`go run ./cmd/draybench -only warm`" + ` measures only the scenario
   ` + "`warm`" + `.
 - Clients discard bodies in the kernel, and over TLS before decryption, so that the server is the
-  bottleneck. They count bytes and do not verify them. Other tests verify them.
+  bottleneck. They count bytes, but do not verify them. Other tests verify content.
 - CPU time is the time that the kernel charged to the server's processes, in steps of 10 ms. The
   kernel handles packets from a loopback interface in interrupts. It charges the time of an
-  interrupt to no process, or to the one that happens to run.
+  interrupt to no process, or to the process that happens to run.
 - Peak memory is the resident set. For nginx it is the sum over its processes, which counts shared
   pages more than once. It does not include the kernel's page cache.
 - BBR paces segments even on a loopback interface, which favours servers that send files by
@@ -118,7 +118,7 @@ const reading = `
   if the kernel does not allow cubic.
 - All servers run without access logs, except dray where a table says that it logs each request.
   nginx has one worker for each core, locks a missing blob during its fetch, and caches tags for 60
-  seconds, as dray does. nginx verifies no digest, and dray verifies all. Distribution asks the
+  seconds, as dray does. dray verifies all digests, and nginx verifies none. Distribution asks the
   origin about every tag, and caches descriptors in memory.
 - Every server listens on plain HTTP and on TLS (ECDSA P-256). Over TLS each blob has a connection
   of its own.

@@ -263,18 +263,18 @@ This page is generated from the comments of the program. ` + "`dray config refer
 dray starts without any configuration. To change what it does, set environment variables, or write a
 YAML file and name it with ` + "`--config` or `DRAY_CONFIG`" + `. The environment overrides the file. dray
 refuses keys that are not listed here. ` + "`dray check`" + ` prints the effective configuration with secrets
-redacted, or everything that is wrong with it. ` + "`dray config example`" + ` prints a file to start from.
+redacted, or all errors in it. ` + "`dray config example`" + ` prints an example file.
 ` + "`dray config schema > dray.schema.json`" + ` writes a JSON Schema, with which editors explain keys and
-find mistakes. Editors with yaml-language-server use it if the file begins with the line
-` + "`# yaml-language-server: $schema=dray.schema.json`" + `.
+find mistakes. Editors with yaml-language-server use the schema if the configuration file begins
+with the line ` + "`# yaml-language-server: $schema=dray.schema.json`" + `.
 
 A **size** is a whole number of bytes, with an optional unit: ` + "`200GiB`, `500MB`, `4096`" + `. A
-**duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never written in the file
-itself: another file or an environment variable holds it.
+**duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never in the
+configuration file itself: write it to another file or an environment variable.
 
-The column **Changes** says when dray applies another value in the file: at a **reload**, by
-` + "`dray reload`" + ` or SIGHUP, or only at a **restart**. For a list of sections it is about entries that
-are added or removed.
+The column **Changes** says when dray applies a changed value: at a **reload**, by ` + "`dray reload`" + `
+or SIGHUP, or only at a **restart**. For a list of sections, it says when dray applies added and
+removed entries.
 
 ## Environment
 `
@@ -359,8 +359,8 @@ func isProse(text string) bool {
 
 const pageWidth = 100
 
-const exampleHead = `# This file changes nothing: it gives each key its default. It leaves out the keys that are empty by
-# default; "dray config reference" prints all keys.
+const exampleHead = `# This file changes nothing: it sets each key to its default. It leaves out keys whose default
+# is empty; "dray config reference" prints all keys.
 
 `
 
