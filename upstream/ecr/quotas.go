@@ -70,7 +70,7 @@ func (r *Registry) quotas(ctx context.Context, endpoint, next string) (page quot
 			Type string `json:"__type"`
 		}
 		_ = json.Unmarshal(text, &refused) // without a type, the status is all that is known
-		return page, fmt.Errorf("service quotas answers %s %s", resp.Status, refused.Type)
+		return page, fmt.Errorf("the Service Quotas API answers %s %s", resp.Status, refused.Type)
 	}
 	return page, json.Unmarshal(text, &page)
 }
