@@ -49,6 +49,10 @@ func TestQuick(t *testing.T) {
 	}
 	for _, table := range tables() {
 		if !strings.Contains(text, "\n## "+table.title+"\n") {
+			if slices.ContainsFunc(table.columns, func(server string) bool { return missing[server] }) {
+				t.Logf("NOT COVERED: the table %q", table.title)
+				continue
+			}
 			t.Errorf("there is no table %q", table.title)
 		}
 		if slices.Contains(table.scenarios, "fleet") && strings.Contains(text, "the fleet is left out") {
