@@ -234,12 +234,17 @@ func (c *contents) referrersOf(name string, d digest.Digest) []oci.Descriptor {
 	c.mu.Lock()
 	st := r.state
 	c.mu.Unlock()
+	var found []digest.Digest
 	for self, m := range st.manifests {
 		if m.subject == d {
-			all = append(all, oci.Descriptor{MediaType: m.mediaType, Digest: self, Size: m.size, ArtifactType: m.artifactType, Annotations: m.annotations})
+			found = append(found, self)
 		}
 	}
-	slices.SortFunc(all, func(a, b oci.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	slices.Sort(found)
+	for _, self := range found {
+		m := st.manifests[self]
+		all = append(all, oci.Descriptor{MediaType: m.mediaType, Digest: self, Size: m.size, ArtifactType: m.artifactType, Annotations: m.annotations})
+	}
 	return all
 }
 

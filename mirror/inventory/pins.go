@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -107,7 +106,7 @@ func (s *snapshot) named(n Name) []digest.Digest {
 			out = append(out, p.digest)
 		}
 	}
-	slices.SortFunc(out, func(a, b digest.Digest) int { return cmp.Compare(a, b) })
+	slices.Sort(out)
 	return out
 }
 

@@ -1,8 +1,8 @@
 package queue
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -501,11 +501,10 @@ func (x *index) List() []Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	all := make([]Entry, 0, len(x.entries))
-	for _, e := range x.entries {
-		if !e.withdrawn {
+	for _, id := range slices.Sorted(maps.Keys(x.entries)) {
+		if e := x.entries[id]; !e.withdrawn {
 			all = append(all, e.Entry)
 		}
 	}
-	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }

@@ -3,7 +3,6 @@ package queue
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,7 +62,11 @@ type contents struct {
 }
 
 func (p *contents) sorted() []Entry {
-	return slices.SortedFunc(maps.Values(p.entries), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
+	all := make([]Entry, 0, len(p.entries))
+	for _, id := range slices.Sorted(maps.Keys(p.entries)) {
+		all = append(all, p.entries[id])
+	}
+	return all
 }
 
 var errVersion = errors.New("a later version of dray wrote the journal")

@@ -1,7 +1,7 @@
 package runtime
 
 import (
-	"cmp"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -131,12 +131,7 @@ func (t *tree) remove(p string, content bool) {
 
 // each calls visit for all nodes below n, sorted by path.
 func (n *node) each(at string, visit func(p string, n *node)) {
-	names := make([]string, 0, len(n.children))
-	for name := range n.children {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, cmp.Compare)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(n.children)) {
 		child, p := n.children[name], path.Join(at, name)
 		visit(p, child)
 		child.each(p, visit)
