@@ -23,7 +23,7 @@ type Checks struct {
 	// `early`.
 	Forward ForwardWhen `yaml:"forward"`
 	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes waits
-	// until an index or a tag that refers to it passes, too, so the registry gets nothing of a
+	// until an index or a tag that refers to it passes, too, so the registry gets no manifest of a
 	// rejected index. With `forward`, dray forwards the manifest at once; use this if you deploy by
 	// digest. Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`

@@ -110,9 +110,9 @@ type Upstream struct {
 	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
-// Fixed says whether a reload can add and change the upstream. A reload cannot add an upstream
-// whose pushes need the queue or a store of their own. If they need such a store, a reload cannot
-// change the upstream either.
+// Fixed says what a reload cannot do: add the upstream, and change it. A reload cannot add an
+// upstream whose pushes need the queue or a store of their own. If they need such a store, a reload
+// cannot change the upstream either.
 func (u Upstream) Fixed() (added, changed bool) {
 	local := u.Kind == KindLocal
 	return local || u.Acknowledge == AcknowledgeLocal, local
