@@ -23,7 +23,7 @@ import (
 type Listener struct {
 	request.Listener
 	Mirror *Mirror
-	// CopyFiles sends files by copying them through this process instead of by sendfile.
+	// CopyFiles makes dray copy files through this process instead of calling sendfile.
 	CopyFiles bool
 	// AccessLog receives the log lines of most requests. The Mirror's logger receives the lines of
 	// pushes and deletions, of errors with status 500 or above, and of errors that only the operator
@@ -59,8 +59,8 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.cut(x, err)
 }
 
-// ServePassed answers a request that a client has sent to another member of the fleet. The other
-// member counts and logs the request. ServePassed implements [writer.Receiver].
+// ServePassed answers a request that a client has sent to another member of the fleet. That member
+// counts and logs the request. ServePassed implements [writer.Receiver].
 func (l *Listener) ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string) {
 	r, span := l.Mirror.begin(r)
 	defer span.End()
@@ -169,7 +169,7 @@ func (l *Listener) serve(x *request.Request) error {
 }
 
 // checkDrift returns an error if other members of the fleet have a different upstream under the
-// same name. Otherwise, a push whose requests reach several members could end at several
+// same name. Without this check, a push whose requests reach several members could end at several
 // registries.
 func (m *Mirror) checkDrift(upstream string) error {
 	if m.differs == nil {

@@ -45,8 +45,8 @@ type Options struct {
 	// BaseImages, when not nil, records the layers of the images that clients pull and push.
 	BaseImages *meta.BaseImages
 	Replaceable
-	// Queue stores the pushes to upstreams that acknowledge locally, and calls [Mirror.Forward] for
-	// each. It may be nil if there is no such upstream.
+	// Queue stores the pushes that dray acknowledges locally, and calls [Mirror.Forward] for each. It
+	// may be nil if no upstream has AcknowledgeLocally set.
 	Queue *queue.Queue
 	Joint
 	Observers
@@ -63,8 +63,8 @@ type Options struct {
 	MaxUploadBytesPerClient int64
 	// Tracer, when not nil, makes a span for each request.
 	Tracer trace.Tracer
-	// ClientStall is how long a client may go without sending or receiving a byte before dray
-	// disconnects it. 0 means 2 minutes.
+	// ClientStall is the time after which dray disconnects a client that neither sends nor receives a
+	// byte. 0 means 2 minutes.
 	ClientStall time.Duration
 }
 

@@ -26,8 +26,8 @@ func (m *Mirror) begin(r *http.Request) (*http.Request, trace.Span) {
 }
 
 // describe names the span of a finished request, and records the values of the log line in the
-// span. It leaves out the query and headers, which can have credentials. Names of attributes
-// without "dray." come from OpenTelemetry
+// span. It leaves out the query and headers, which can have credentials. Attribute names that do
+// not begin with "dray." come from OpenTelemetry
 // (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 func describe(span trace.Span, listener string, x *request.Request, err error) {
 	if !span.IsRecording() {

@@ -32,7 +32,8 @@ type Options struct {
 	Operators identity.Operators
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
-	// Page answers browsers at / and everything below /ui/. It needs the action View, and may be nil.
+	// Page answers browsers at / and everything below /ui/. Requests to it need the action View. Page
+	// may be nil.
 	Page http.Handler
 	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
 	// discards them.
@@ -104,8 +105,8 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
-// open reports whether a request may lack a token and a known host name. Load balancers and
-// Prometheus send such requests, often to the name of a service. The answers have no secrets.
+// open reports whether a request is allowed without a token, and to any host name. Load balancers
+// and Prometheus send such requests, often to the name of a service. The answers have no secrets.
 func open(r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	return read && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics")
@@ -114,7 +115,7 @@ func open(r *http.Request) bool {
 // callerKey is the key of the operator's identity.Principal in the context of a request.
 type callerKey struct{}
 
-// actionOf returns the action that a request performs. Profiles need Operate, too: they can contain
+// actionOf returns the action that a request performs. Profiles also need Operate: they can contain
 // fragments of the content that passes through dray, and they use processor time.
 func actionOf(r *http.Request) identity.Action {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -144,7 +145,7 @@ func authorised(operators *identity.Operators, log *slog.Logger, next http.Handl
 	})
 }
 
-// refuse answers a request that authorised does not let through.
+// refuse answers a request that the function authorised does not let through.
 func refuse(w http.ResponseWriter, why *oci.Error) {
 	code := api.CodeUnavailable // the credentials cannot be checked now
 	switch why.Status {
@@ -166,8 +167,8 @@ func refuse(w http.ResponseWriter, why *oci.Error) {
 // pages is the path below which all pages are, except the first one.
 const pages = "/ui/"
 
-// forBrowsers passes requests of browsers to page, and all other requests to other. If page is nil,
-// other gets all requests.
+// forBrowsers passes requests of browsers to the handler page, and all other requests to the
+// handler other. If page is nil, the handler other gets all requests.
 func forBrowsers(page, other http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept")
@@ -190,9 +191,9 @@ func followed(r *http.Request) bool {
 // make its own host name resolve to a loopback address and then read the answers (DNS rebinding).
 // So guard accepts only the configured names, localhost and IP addresses, because an attacker owns
 // none of these. Requests for which [open] is true may be sent to any host name. The page of an
-// attacker can also make a browser send requests whose answers the page cannot read. guard refuses
-// these requests, too, because a profile is expensive to make. From other sites, guard accepts only
-// links to a page.
+// attacker can also make a browser send requests whose answers the page cannot read. guard also
+// refuses these requests, because a profile is expensive to make. From other sites, guard accepts
+// only links to a page.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {

@@ -48,8 +48,8 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 	}}
 }
 
-// Number returns the value of a parameter, which must be a positive number. Without the parameter,
-// it returns missing.
+// Number returns the value of a parameter, which must be a positive number. If the request does not
+// have the parameter, Number returns the value of missing.
 func Number(params url.Values, name string, missing int64) (int64, error) {
 	text := params.Get(name)
 	if text == "" {
@@ -62,10 +62,11 @@ func Number(params url.Values, name string, missing int64) (int64, error) {
 	return n, nil
 }
 
-// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as ask
-// yields them, because a cache may have a million blobs. The function ask must not change anything.
-// If ask fails before the first item, the answer has the status of the error. A later error follows
-// the items as the member "error". The status, which has been sent by then, says success.
+// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as the
+// function ask yields them, because a cache may have a million blobs. The function must not change
+// anything. If ask fails before the first item, the answer has the status of the error. A later
+// error follows the items as the member "error". The status, which has been sent by then, says
+// success.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
@@ -125,7 +126,8 @@ func Work[Q, A any](path string, do func(ctx context.Context, q Q) iter.Seq2[A, 
 	}}
 }
 
-// readChange checks and decodes the request for a change. line is the logger for the line about it.
+// readChange checks and decodes the request for a change. It also returns the logger for the log
+// line about the change.
 func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, line *slog.Logger, err error) {
 	if err := checkChange(r); err != nil {
 		return q, nil, err

@@ -1,9 +1,9 @@
 // Package admin serves operators over HTTP: metrics, health, profiles and a JSON API.
 //
 // Invariants:
-//   - Everybody who reaches its listener may read health and metrics. [identity.Operators] decides
-//     about all other requests: reading needs the action "view", and changes and profiles need
-//     "operate".
+//   - Everybody who reaches the admin listener may read health and metrics. [identity.Operators]
+//     decides about all other requests: reading needs the action "view", and changes and profiles
+//     need "operate".
 //   - A web page in a browser on this machine must not reach the listener. A page could make its
 //     own host name resolve to this address. So the package refuses requests to host names that are
 //     not configured, except requests for health and metrics. It also refuses requests that a

@@ -29,7 +29,7 @@ type Check struct {
 var ErrUnknown = errors.New("not used yet")
 
 // Ready runs checks, and sums up their results. It runs them concurrently, so it takes as long as
-// the slowest check. timeout bounds each of them; 0 means 2 seconds.
+// the slowest check. timeout bounds each check; 0 means 2 seconds.
 func Ready(ctx context.Context, checks []Check, timeout time.Duration) api.Readiness {
 	answer := api.Readiness{Status: api.Ready, Checks: make([]api.Result, len(checks))}
 	var wg sync.WaitGroup

@@ -15,9 +15,9 @@ import (
 
 // Watch answers GET of a path below [api.Prefix] with events, in the form that browsers read
 // (text/event-stream of the HTML standard, 9.2). Each item is an event, and is sent at once. The
-// answer ends when the client disconnects, when ending ends, or when watch yields no more. The
-// function watch must not change anything. If watch fails before the first item, the answer has the
-// status of the error. A later error is an event of the type "error".
+// answer ends when the client disconnects, when the context ending ends, or when the function watch
+// yields no more. The function must not change anything. If it fails before the first item, the
+// answer has the status of the error. A later error is an event of the type "error".
 func Watch[A any](path string, ending context.Context, watch func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithCancel(r.Context())
@@ -52,8 +52,8 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 // sleeping machine would keep its connection until TCP gives up.
 const watchStall = 30 * time.Second
 
-// sendEvent sends an event with the lines in before, and with v as its data. The data is JSON,
-// which has no line breaks.
+// sendEvent sends an event: first the lines in the parameter before, and then v as the data. The
+// data is JSON, which has no line breaks.
 func sendEvent(w http.ResponseWriter, before string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {

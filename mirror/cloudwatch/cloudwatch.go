@@ -98,8 +98,8 @@ func New(o Options) *Publisher {
 }
 
 // Run publishes at every full interval of the clock until ctx ends, then once more within
-// FlushTimeout, and returns nil. It may miss increments after ctx has ended, so the listeners
-// should be stopped first.
+// FlushTimeout, and returns nil. Run can miss increments that come after the end of ctx, so the
+// listeners should be stopped before.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		now := time.Now()

@@ -40,8 +40,9 @@ func (l *Lender) Collectors() []prometheus.Collector { return []prometheus.Colle
 
 // InTurn calls handle, which answers the request from x.Repo. If the upstream of x.Repo does not
 // answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
-// ([repository.InTurn]). It does not do so once handle has begun an answer. A client that may be
-// about to push gets no answer of a fallback, because its push goes to the upstream.
+// ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. If the client
+// may push, and the request could be a check before a push, InTurn also asks no fallback, because
+// the push goes to the upstream.
 func (l *Lender) InTurn(ctx context.Context, x *request.Request, handle func() error) error {
 	named := x.Repo
 	if len(named.Up.Fallbacks) == 0 || x.AsksToPush() && x.May(identity.Push) {
@@ -80,7 +81,7 @@ func (l *Lender) Mark(x *request.Request) {
 }
 
 // Lend records which fallback has sent a manifest, so that requests for the content that the
-// manifest names go to that fallback, too.
+// manifest names also go to that fallback.
 func (l *Lender) Lend(x *request.Request, m *repository.Manifest) {
 	if x.Instead.Up == nil {
 		return

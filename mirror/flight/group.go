@@ -10,7 +10,7 @@ import (
 )
 
 // Group merges concurrent calls with the same key into one. The call runs in a task of its own,
-// because the caller that started it may leave before its end.
+// because the caller that started the call may leave before the call ends.
 type Group[K comparable, T any] struct {
 	options Options
 	mu      sync.Mutex // guards calls, and the field waiting of each call
@@ -23,8 +23,8 @@ type Options struct {
 	Tasks *Tasks
 	// Timeout bounds each call.
 	Timeout time.Duration
-	// Detached says that a call continues when all its callers have left. Otherwise the call is then
-	// cancelled, so that calls for which nobody waits do not pile up.
+	// Detached says that a call continues when all its callers have left. If Detached is false, the
+	// last caller that leaves cancels the call, so that calls for which nobody waits do not pile up.
 	Detached bool
 }
 
@@ -103,8 +103,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait waits until no call is under way for a key for which the function returns true. If ctx ends
-// first, Wait returns the cause of ctx.
+// Wait waits until no call with a matching key is under way. A key matches if the function returns
+// true for it. If ctx ends first, Wait returns the cause of ctx.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()

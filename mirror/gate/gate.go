@@ -29,8 +29,8 @@ type Gate struct {
 	// forwarded while the client sends them, and each layer is completed at the upstream after its
 	// scan.
 	HoldUploads bool
-	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise it
-	// waits, for HoldFor at most, until a manifest that refers to it passes.
+	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise
+	// such a manifest waits, for HoldFor at most, until a manifest that refers to it passes.
 	ForwardDigests bool
 	HoldFor        time.Duration
 	// TrustUnseen says that layers which the client did not send, because the upstream has them, are
@@ -39,8 +39,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds the wait for a verdict if dray has to answer the client within 25 s, as for
-	// containerd; 0 means 20 s.
+	// Within bounds the wait for a verdict if dray has to answer the client within 25 s, as it must
+	// for containerd; 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
 	OnTimeout pipeline.OnError
@@ -84,8 +84,8 @@ func New(o Options) *Checks {
 }
 
 // Replace replaces the gates of the upstreams that gates names. A push that is being checked keeps
-// its former gate. The gates of other upstreams stay, because a push to an upstream that is removed
-// may be under way.
+// its former gate. The gates of other upstreams stay, because a push to a removed upstream can
+// still be under way.
 func (c *Checks) Replace(gates map[string][]*Gate) {
 	next := map[string][]*Gate{}
 	maps.Copy(next, *c.gates.Load())

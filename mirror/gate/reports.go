@@ -14,7 +14,7 @@ import (
 // most.
 const maxReports = 512
 
-// lateFor is how long a late verdict may still be used by the next push of the same manifest.
+// lateFor bounds the age of a late verdict that the next push of the same manifest can still use.
 const lateFor = 10 * time.Minute
 
 type reports struct {
@@ -43,8 +43,8 @@ func (r *reports) get(key Key) *pipeline.Report {
 }
 
 // late returns the report of a late verdict. A verdict is late if it took at least as long as its
-// client waits (within). late returns each report only once. It returns nil if there is no such
-// report, or if the report is too old.
+// client waits: the parameter within. late returns each report only once. It returns nil if there
+// is no such report, or if the report is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {

@@ -107,7 +107,7 @@ func parse(text []byte, of time.Time, to []int) (s sample, ok bool) {
 }
 
 // repair rewrites the file of a day if it has other columns, or if it cannot be read to its end.
-// Samples that can be read stay.
+// The samples that can be read are kept.
 func repair(name string, of time.Time) error {
 	text, err := os.ReadFile(filepath.Clean(name))
 	if errors.Is(err, os.ErrNotExist) {

@@ -93,8 +93,8 @@ func (h *History) sample() {
 	h.failing = err != nil
 }
 
-// measure returns a sample of the time since the last sample. If last is set, the new sample
-// becomes the last one.
+// measure returns a sample of the time since the last sample. If the parameter last is set, the new
+// sample counts as the last sample.
 func (h *History) measure(last bool) (sample, error) {
 	h.mu.Lock() // before the counters are read: older values would look like restarted counters
 	defer h.mu.Unlock()
@@ -113,7 +113,7 @@ func (h *History) measure(last bool) (sample, error) {
 // Series returns the history between from and to, including the time since the last sample, as
 // points of equal length. The first point contains from, and the last one contains to. The
 // parameter points is the wanted number of points, at most [MaxPoints]. Series may return one point
-// more. It returns fewer points if they would otherwise be shorter than the interval of the
+// more. It returns fewer points if that many points would be shorter than the interval of the
 // samples.
 func (h *History) Series(from, to time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
@@ -170,8 +170,8 @@ const (
 	defaultTime   = 24 * time.Hour
 )
 
-// Query answers a question of an operator. It has the optional parameters of [History.Series]. from
-// and to are times in the form of RFC 3339.
+// Query answers a question of an operator. Its parameters from, to and points are those of
+// [History.Series], and are optional. from and to are times in the form of RFC 3339.
 func (h *History) Query(_ context.Context, params url.Values) (api.History, error) {
 	to := time.Now()
 	if err := timeOf(params, "to", &to); err != nil {

@@ -11,9 +11,10 @@ type Grant struct {
 	Why string
 }
 
-// Explain returns the decision that Authorise makes about the authenticated caller who. The zero
-// value of who is a caller without credentials. Explain sees no password and no request. So it does
-// not know whether the caller exists, or whether a browser or another machine sends the request.
+// Explain returns the decision that Authorise makes about an authenticated caller (the parameter
+// who). The zero value is a caller without credentials. Explain sees no password and no request. So
+// it does not know whether the caller exists, or whether a browser or another machine sends the
+// request.
 func (p *Policy) Explain(who Principal, n Need) Grant {
 	no := func(why string) Grant { return Grant{Rule: -1, Why: why} }
 	yes := func(why string) Grant { return Grant{Allowed: true, Rule: -1, Why: why} }

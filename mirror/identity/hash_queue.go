@@ -48,8 +48,8 @@ func crowded() error {
 
 func newHashQueue(n int) *hashQueue { return &hashQueue{free: n} }
 
-// acquire waits until a password may be hashed. The caller calls done after hashing it. The error
-// is [errCrowded], or the cause of ctx's end.
+// acquire waits until a password may be hashed. The caller calls the function done after hashing
+// it. The error is [errCrowded], or the cause of ctx's end.
 func (t *hashQueue) acquire(ctx context.Context, groups [2]string) (done func(), err error) {
 	w := &waiter{groups: groups, ready: make(chan error, 1)}
 	t.mu.Lock()

@@ -100,7 +100,7 @@ func readUsers(file string, log *slog.Logger) (*reread.Value[*users], error) {
 	return v, nil
 }
 
-// keep reuses the users of old whose hashes have not changed.
+// keep reuses each user of the parameter old whose hash has not changed.
 func (u *users) keep(old *users) {
 	for name, x := range u.byName {
 		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {

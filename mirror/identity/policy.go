@@ -133,7 +133,7 @@ func fromBrowser(r *http.Request) bool {
 }
 
 // KnownHost reports whether a Host header is an address, localhost or one of hosts. DNS rebinding
-// needs a host name, so an address is safe. An empty Host is safe, too: only HTTP/1.0 allows it,
+// needs a host name, so an address is safe. An empty Host is also safe: only HTTP/1.0 allows it,
 // and browsers do not use HTTP/1.0.
 func KnownHost(hosts []string, host string) bool {
 	if host == "" {

@@ -26,7 +26,7 @@ const (
 	Operate Action = "operate"
 )
 
-// ofOperators reports whether the action is one of the admin listener.
+// ofOperators reports whether the action is an action on the admin listener.
 func (a Action) ofOperators() bool { return a == View || a == Operate }
 
 // Rule grants actions on repositories.

@@ -7,6 +7,6 @@
 //     manifests. The repository of such an image is not known.
 //   - Listing does not count as use: the order of eviction stays as it was.
 //   - Only content that can be fetched again is purged. Its facts are removed before its bytes, so
-//     that a request meanwhile asks the upstream and does not find half an image. Content that is
-//     being read stays readable, and content that a push needs stays.
+//     that a request that comes meanwhile asks the upstream and does not find half an image.
+//     Content that is being read stays readable, and content that a push needs stays.
 package inventory

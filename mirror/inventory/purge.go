@@ -29,7 +29,7 @@ type Selection struct {
 }
 
 // Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs. It
-// returns ErrSelection if sel is invalid, and ErrNotHeld if nothing that sel selects is known. If
+// returns ErrSelection if sel is invalid, and ErrNotHeld if dray knows nothing that sel selects. If
 // all selected content has to stay, Purge returns the first of these errors that applies: ErrPinned
 // if a pin keeps some of it and Force is not set, ErrQueued if some is still to be forwarded, or
 // ErrHosted.
@@ -228,7 +228,7 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 				continue
 			}
 			tags[n] = true
-			if len(all) > 1 { // another tag of the repository points to the image, too
+			if len(all) > 1 { // another tag of the repository also points to the image
 				continue
 			}
 		}
@@ -242,9 +242,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts adds to the map leaving the manifests that its indexes refer to. A manifest stays if
-// one of its tags stays, or if an index that stays also refers to it. It also stays if the queue or
-// a pin keeps it.
+// followParts extends the map leaving: it adds the manifests that the indexes in the map refer to.
+// A manifest stays if one of its tags stays, or if an index that stays also refers to it. It also
+// stays if the queue or a pin keeps it.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}
@@ -339,8 +339,8 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held returns, by image, the purged digests whose presence may be recorded. A blob that the
-// selection names by itself is returned for all images that need it.
+// held returns, for each image, the purged digests for which there can be a recorded presence. A
+// blob that the selection names by itself is returned for all images that need it.
 func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
 	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {

@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// imageKey is a manifest in a repository. upstream and repo are empty if no fact names its
-// repository.
+// imageKey is a manifest in a repository. upstream and repo are empty if no fact names the
+// repository of the manifest.
 type imageKey struct {
 	upstream, repo string
 	digest         digest.Digest
@@ -41,7 +41,8 @@ type snapshot struct {
 	images map[imageKey][]string
 	// hosted are the images of hosted repositories. They are never purged.
 	hosted map[imageKey]bool
-	// queued are the images that are still to be forwarded. They are not purged until then.
+	// queued are the images that are still to be forwarded. Until they have been forwarded, they are
+	// not purged.
 	queued map[imageKey]bool
 	// pinned are the names of pins, by the digests that they keep.
 	pinned map[digest.Digest]string
@@ -196,7 +197,8 @@ func (s *snapshot) object(d digest.Digest) bool {
 }
 
 // read adds a node for a manifest and for each manifest that it refers to, as far as they are held.
-// If named is true, d is known to be a manifest, and read adds a node even if it cannot parse d.
+// If the parameter named is true, d is known to be a manifest, and read adds a node even if it
+// cannot parse d.
 func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -235,8 +237,7 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 }
 
 // parts returns a manifest first, and then everything that it is known to refer to, each once. The
-// size of the manifest itself is -1 if it has no node; the other sizes are those in the
-// descriptors.
+// size of the manifest itself is -1 if it has no node; the other sizes come from the descriptors.
 func (s *snapshot) parts(root digest.Digest) []child {
 	size := int64(-1)
 	if n := s.nodes[root]; n != nil {

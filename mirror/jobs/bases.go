@@ -71,8 +71,8 @@ type BaseIndex struct {
 	recorded   *prometheus.CounterVec
 }
 
-// NewBaseIndex returns a BaseIndex that writes its records to images. If images is nil, it records
-// nothing.
+// NewBaseIndex returns a BaseIndex that writes its records to the parameter images. If that is nil,
+// the BaseIndex records nothing.
 func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImages) *BaseIndex {
 	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // New fails only for sizes below 1
 	children, _ := lru.New[digest.Digest, []string](maxRemembered)
@@ -195,7 +195,7 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 }
 
 // postpone queues a job again, because content that the job needs is not held yet. After the last
-// try, it removes the name from remembered, so that a later pull queues the image again.
+// try, it removes the name from BaseIndex.remembered, so that a later pull queues the image again.
 func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	if !l.queue.Retry(c, indexPauses) {
 		l.remembered.Remove(c.Value.nameOf)

@@ -44,7 +44,7 @@ type pulledImage struct {
 type KeepAlive struct {
 	o       KeepAliveOptions
 	every   atomic.Pointer[map[string]time.Duration]
-	changed chan struct{} // has an element after a change of every
+	changed chan struct{} // has an element after a change of the field every
 	results *prometheus.CounterVec
 
 	mu     sync.Mutex // guards images; no other lock is taken while it is locked
@@ -73,7 +73,7 @@ func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return k
 }
 
-// Replace replaces the intervals, which are by the name of the upstream.
+// Replace replaces the intervals. The keys of the parameter every are the names of upstreams.
 func (k *KeepAlive) Replace(every map[string]time.Duration) {
 	k.every.Store(&every)
 	select {
@@ -82,7 +82,7 @@ func (k *KeepAlive) Replace(every map[string]time.Duration) {
 	}
 }
 
-// intervalOf returns the interval of an upstream, or 0 if it gets no requests.
+// intervalOf returns the interval of an upstream, or 0 if the upstream gets no requests.
 func (k *KeepAlive) intervalOf(upstream string) time.Duration { return (*k.every.Load())[upstream] }
 
 // Collectors returns the metrics of KeepAlive.
@@ -98,7 +98,8 @@ func (k *KeepAlive) enabled(up *repository.Upstream) bool {
 	return k.intervalOf(up.Name) > 0 && k.o.LastPulls != nil
 }
 
-// interval returns the shortest interval of all upstreams, or 0 if none is enabled.
+// interval returns the shortest interval of all upstreams, or 0 if KeepAlive is not configured for
+// any upstream.
 func (k *KeepAlive) interval() time.Duration {
 	shortest := time.Duration(0)
 	for _, every := range *k.every.Load() {
@@ -142,8 +143,8 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 }
 
 // Run sends the requests until ctx ends. It looks for due images every minute, and waits a second
-// between two requests. If the shortest interval is below an hour, Run looks more often. If it is
-// below a day, Run waits less.
+// between two requests. If the shortest interval of all upstreams is below an hour, Run looks more
+// often. If that interval is below a day, Run waits less between two requests.
 func (k *KeepAlive) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		interval := k.interval()
@@ -185,7 +186,7 @@ func (k *KeepAlive) runAt(ctx context.Context, interval time.Duration) {
 }
 
 // sleep waits for about d. It returns false if ctx ends first. The duration is random, so that
-// mirrors that share a store of facts do not all send at the same time.
+// mirrors that share a store of facts do not all send their requests at the same time.
 func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d/2 + rand.N(d+1))
 	defer t.Stop()
@@ -217,9 +218,9 @@ func (k *KeepAlive) restore(ctx context.Context) {
 	}
 }
 
-// dueImages schedules new images, and returns those that are due, the oldest first. An image whose
-// fact cannot be read is not scheduled: without the fact, an image that is pulled often would be
-// requested again and again.
+// dueImages schedules new images, and returns the images that are due, the oldest first. An image
+// whose fact cannot be read is not scheduled: without the fact, an image that is pulled often would
+// be requested again and again.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key
@@ -249,7 +250,7 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	return due
 }
 
-// schedule sets when a new image is due, and records that it was pulled.
+// schedule sets when a new image is due, and records that the image was pulled.
 func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -271,7 +272,7 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 
 // request requests an image from its upstream, unless another mirror has requested the image
 // meanwhile. It records the request first, so that other mirrors skip the image. It returns false
-// if requests for other images are likely to fail as well.
+// if requests for other images are also likely to fail.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	name := image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
@@ -327,7 +328,7 @@ func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time)
 
 // getManifest sends a full GET by digest. The documentation of Amazon ECR leaves no doubt that this
 // counts as a pull. A registry that converted a manifest to fit Accept may not know the digest of
-// the result. For such a registry, getManifest asks for the tag.
+// the result. So if the registry answers "not found", getManifest asks for the tag.
 func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

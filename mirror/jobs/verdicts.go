@@ -53,7 +53,7 @@ type attachment struct {
 // remote returns the image's repository at its upstream, for requests in the background.
 func (a attachment) remote() upstream.Repo { return a.repo.Remote().With(upstream.InBackground()) }
 
-// Verdicts attaches verdicts to their images, as artifacts that refer to them.
+// Verdicts attaches verdicts to their images, as artifacts that refer to the images.
 type Verdicts struct {
 	queue   *flight.Jobs[attachment]
 	log     *slog.Logger

@@ -101,7 +101,8 @@ type Source struct {
 
 // Outcome is a verdict without its findings, which may be many.
 type Outcome struct {
-	// Result is pass, reject, or unknown: rejected only because a stage had no result.
+	// Result is pass, reject or unknown. Unknown means that the image was rejected only because a
+	// stage had no result.
 	Result   string `json:"result"`
 	Checks   string `json:"checks"`
 	Findings int    `json:"findings"`

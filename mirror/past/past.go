@@ -74,12 +74,13 @@ func New() *Past {
 	return &Past{since: time.Now(), pulls: pulls}
 }
 
-// text shortens a text to most bytes. It returns a copy, so that the longer text can be freed.
+// text shortens a text to a length in bytes, the parameter most. It returns a copy, so that the
+// longer text can be freed.
 func text(s string, most int) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), most)], ""))
 }
 
-// Add records a miss. why may be nil.
+// Add records a miss. The parameter why may be nil.
 func (p *Past) Add(m api.Miss, why *Miss) {
 	if p == nil {
 		return
@@ -115,8 +116,8 @@ func (p *Past) forget() {
 	}
 }
 
-// Misses returns the newest misses for which wanted is true, newest first, and at most the number
-// most.
+// Misses returns the newest misses for which the function wanted returns true, newest first. The
+// parameter most bounds their number.
 func (p *Past) Misses(most int, wanted func(*api.Miss) bool) api.Misses {
 	if p == nil {
 		return api.Misses{Items: []api.Miss{}}

@@ -30,7 +30,7 @@ func (a *accepts) add(key string) {
 	a.keys = a.keys[max(0, len(a.keys)-mostAccepts):]
 }
 
-// others returns the remembered keys without key.
+// others returns the remembered keys except the given one.
 func (a *accepts) others(key string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -80,10 +80,10 @@ var ErrNotKept = errors.New("the cache did not keep all of the image")
 const maxBrought = 8
 
 // Bring brings a blob into the cache before a client asks for it, and makes it visible to the
-// repository. Its requests to the upstream yield to those of clients, until a client asks for the
-// blob. Bring calls arrived with the number of bytes of each part that has arrived. held reports
-// whether the cache had the blob already. The error wraps [ErrNotKept] if the cache does not store
-// the blob.
+// repository. Its requests to the upstream yield to the requests of clients, until a client asks
+// for the blob. For each part of the blob that arrives, Bring calls the function arrived with the
+// number of bytes. The result held reports whether the cache had the blob already. The error wraps
+// [ErrNotKept] if the cache does not store the blob.
 func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arrived func(n int)) (held bool, err error) {
 	select {
 	case p.brought <- struct{}{}:
@@ -131,8 +131,8 @@ func (s stored) Write(p []byte) (int, error) {
 }
 
 // confirmShared asks the upstream whether the repository has a blob, if no place was known to have
-// it and the upstream has not answered f. The bytes then came from elsewhere, such as a fetch for
-// another repository.
+// the blob and the upstream has not answered the fetch f. The bytes then came from elsewhere, such
+// as a fetch for another repository.
 func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
 	if at.Place != repository.Nowhere || f.Answered() {
 		return nil

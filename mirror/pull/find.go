@@ -78,14 +78,14 @@ type tag struct {
 	name string
 	// accept has the Accept lines of the client.
 	accept []string
-	// subject, if not empty, says that the client asks for the manifests that refer to this digest.
-	// Then the field name is the fallback tag of the digest.
+	// subject, if not empty, says that the client asks for the manifests that refer to this digest. In
+	// that case, the field name is the fallback tag of the digest.
 	subject digest.Digest
 	// after is set if a fallback is asked. It is the time of the last answer of the upstream that the
 	// fallback replaces. Older facts of the fallback do not count.
 	after time.Time
-	// here says that this member asks the upstream itself: it is the chosen member, or another member
-	// has asked it.
+	// here says that this member asks the upstream itself, because this is the chosen member, or
+	// because another member has passed the question on.
 	here bool
 	// own says that answers to clients with other Accept lines do not count.
 	own bool
@@ -108,10 +108,10 @@ func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, 
 	return f.remembered(ctx, t, updating)
 }
 
-// remembered answers from a fresh fact. If updating is set, it also uses an old fact that may be
-// served while the tag is refreshed. It returns no answer and no error if the client must wait for
-// the upstream. An error is a recorded "not found" that is still valid. remembered also returns the
-// newest fact, or nil.
+// remembered answers from a fresh fact. If the parameter updating is set, it also uses an old fact
+// that may be served while the tag is refreshed. It returns no answer and no error if the client
+// must wait for the upstream. An error is a recorded "not found" that is still valid. remembered
+// also returns the newest fact, or nil.
 func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer, *meta.TagFact, error) {
 	lease := &meta.Lease{}
 	fact := newestFact(ctx, f.o.Tags.Under(lease), t)
@@ -133,7 +133,7 @@ func (f *finder) byTag(ctx context.Context, how upstream.Call, t tag) (*answer, 
 	return f.together(ctx, how, t)
 }
 
-// together calls freshOrAsk once for all clients, and members of the fleet, that ask the same
+// together calls freshOrAsk once for all clients and members of the fleet that ask the same
 // question at the same time.
 func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
 	t.here = t.here || f.asksHere(t)
@@ -291,7 +291,8 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 	return &answer{Manifest: repository.ManifestOf(man), source: source}, overtaken, nil
 }
 
-// record records the answer to a question, and reports whether it was out of date when it came.
+// record records the answer to a question, and reports whether the answer was out of date when it
+// came.
 func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact, keep time.Duration) (overtaken bool) {
 	ok, err := f.o.Tags.Set(ctx, q, fact, keep)
 	f.o.Repositories.Recorded(err)
@@ -300,8 +301,8 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the old answer is still
 // right. source says where the bytes of the manifest came from. If the upstream has a tier, newer
-// always sends a HEAD first, because the tier may have the manifest. spare says that the caller has
-// another answer, so newer does not retry after a failure.
+// always sends a HEAD first, because the tier may have the manifest. The parameter spare says that
+// the caller has another answer, so newer does not retry after a failure.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, spare bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
@@ -329,8 +330,8 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
-// 5861). Otherwise it returns err. If err says that there is no such tag, staleIfError records its
-// absence.
+// 5861). Otherwise it returns err. If err says that there is no such tag, staleIfError records
+// this.
 func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, q meta.Question, err error) (*answer, bool, error) {
 	if oci.NotFound(err) {
 		absent := meta.TagFact{NotFound: true, Reason: repository.ReasonOf(err)}
@@ -344,10 +345,11 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 	return &a, false, nil
 }
 
-// toOthers returns the newest answer about a tag to clients with other Accept lines, and the fact
-// behind it. The manifest must be held, and this client must accept it. toOthers returns nil, nil
-// if there is no such answer. An image does not count if this client accepts a type of index that
-// the other client does not accept: some registries send such a client one image of an index.
+// toOthers returns the newest answer that clients with other Accept lines got about a tag, and the
+// fact behind that answer. The manifest must be held, and this client must accept it. toOthers
+// returns nil, nil if there is no such answer. An image does not count if this client accepts a
+// type of index that the other client does not accept: some registries send such a client one image
+// of an index.
 func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.TagFact) {
 	var keys []meta.TagKey
 	for _, accept := range f.accepts.others(t.key().Accept) {
@@ -380,8 +382,8 @@ func isIndex(mediaType string) bool {
 	return mediaType == oci.MediaTypeOCIIndex || mediaType == oci.MediaTypeDockerList
 }
 
-// coversIndexes reports whether key accepts all types of indexes that other accepts. Both are keys
-// of Accept lines.
+// coversIndexes compares two keys of Accept lines. It reports whether the parameter key accepts all
+// types of indexes that the parameter other accepts.
 func coversIndexes(key, other string) bool {
 	types := strings.Split(key, ",")
 	return !slices.ContainsFunc(strings.Split(other, ","), func(t string) bool { return isIndex(t) && !slices.Contains(types, t) })
@@ -486,9 +488,9 @@ type Outlook struct {
 	Fact *meta.TagFact
 	// Place is where a manifest by digest is.
 	Place repository.Place
-	// InTier says that dray would serve the manifest from the tier of the upstream. The content of the
-	// manifest is then not known. Then has the requests that follow Question if the tier may not have
-	// the manifest.
+	// InTier says that dray would serve the manifest from the tier of the upstream, so that the
+	// content of the manifest is not known yet. The field Then has the requests that follow Question
+	// if the tier does not have the manifest.
 	InTier bool
 	Then   []upstream.Question
 	// Asks says that dray would ask the upstream, and Question is the first request. Held says that
@@ -507,8 +509,9 @@ type Outlook struct {
 }
 
 // Foresee returns the Outlook of a GET of a tag or digest. It asks no upstream and changes no fact,
-// and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. named says
-// that a manifest of the repository will name the digest by the time of the GET.
+// and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. The
+// parameter named says that a manifest of the repository will name the digest by the time of the
+// GET.
 func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, named bool, need repository.Need) Outlook {
 	if ref.ByDigest() {
 		return foreseeDigest(ctx, r, ref, accept, named, need)

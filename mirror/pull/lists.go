@@ -71,8 +71,8 @@ func badListing(r repository.Repo, cause error) error {
 }
 
 // withQueued adds queued tags to the final page of the upstream's tags, until the page has n tags.
-// The client asks for tags after the tag last, so only tags that sort after it are added. A
-// negative n means no bound.
+// The client asks for the tags that follow a tag (the parameter last), so only tags that sort after
+// that tag are added. A negative n means no bound.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {

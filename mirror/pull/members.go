@@ -11,13 +11,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// trust is by how much the age of a fact may exceed Fresh if another member has just answered from
-// it. Without this tolerance, several members would ask the upstream when a fact ceases to be
-// fresh.
+// trust is a tolerance: if another member has just answered from a fact, this member uses the fact
+// although its age exceeds Fresh by less than trust. Without this tolerance, several members would
+// ask the upstream when a fact ceases to be fresh.
 const trust = time.Second
 
 // asksHere reports whether this member asks the upstream about a tag itself. The chosen member does
-// so. Every member does so for lists of referrers, and for questions to a fallback.
+// so. For lists of referrers, and for questions to a fallback, every member does so.
 func (f *finder) asksHere(t tag) bool {
 	return t.subject != "" || !t.after.IsZero() || f.members.Here(t.question())
 }
@@ -75,9 +75,9 @@ func (f *finder) fromMember(ctx context.Context, q question, accept []string) *r
 	return repository.Given(ctx, q.repo, given.Digest, given.Data)
 }
 
-// answerMember answers a question of another member, as if a client of this one had asked. It
-// records the answer in the facts, and the sender decides by the facts whether its client gets the
-// manifest.
+// answerMember answers a question of another member, as if a client of this member had asked. It
+// records the answer in the facts. The other member then decides by the facts whether its client
+// gets the manifest.
 func (p *Puller) answerMember(ctx context.Context, q delegate.Question) delegate.Answer {
 	up := p.o.Repositories.Upstream(q.Upstream)
 	ref, err := oci.ParseReference(q.Reference)

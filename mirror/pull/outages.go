@@ -15,8 +15,8 @@ const (
 	pushPatience = 1900 * time.Millisecond
 	// probePause is the time between two questions to a silent upstream.
 	probePause = 5 * time.Second
-	// outageMemory is how long dray still asks a silent upstream after the last question of a client.
-	// It is longer than the time between the pushes of one CI run.
+	// outageMemory bounds how long dray still asks a silent upstream after the last question of a
+	// client. It is longer than the time between the pushes of one CI run.
 	outageMemory = 10 * time.Minute
 )
 
@@ -41,10 +41,10 @@ func newOutages(tasks *flight.Tasks) *outages {
 	return &outages{tasks: tasks, silent: map[string]*outage{}}
 }
 
-// AskQuickly returns the result of ask, which sends a question to the upstream of r. If the
-// upstream is silent, AskQuickly does not call ask. It returns at once, with the error of an
-// earlier question, for which [NotAnswered] is true. probe sends a question to the same upstream
-// and changes nothing there. probe may be called at any later time.
+// AskQuickly returns the result of the function ask, which sends a question to the upstream of r.
+// If the upstream is silent, AskQuickly does not call ask, and at once returns the error of an
+// earlier question. [NotAnswered] is true for that error. The function probe sends a question to
+// the same upstream and changes nothing there. probe may be called at any later time.
 func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
 	name := r.Up.Name
 	if why := p.outages.reason(name, probe); why != nil {
@@ -89,7 +89,7 @@ func (o *outages) begin(name string, probe func(context.Context) error, why erro
 }
 
 // watch asks a silent upstream until it answers, until no client has asked within outageMemory, or
-// until ctx ends. Then the upstream is no longer silent.
+// until ctx ends. In each case, the upstream is no longer silent afterwards.
 func (o *outages) watch(ctx context.Context, name string) {
 	defer func() {
 		o.mu.Lock()

@@ -54,7 +54,7 @@ func newPrefetcher(p Prefetch) *prefetcher {
 
 // first reports whether to prefetch an image. It returns true if the manifest was not seen lately
 // and fewer than maxAhead images are being prefetched. If first returns true, the caller must call
-// done.
+// the method done later.
 func (p *prefetcher) first(d digest.Digest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,8 +80,8 @@ func (p *prefetcher) done() {
 }
 
 // begin records that a blob is being fetched before a client asks for it. The returned urgency is
-// already raised if a client is asking for the blob now. Otherwise, want raises it when a client
-// asks. Two fetches of a blob share their urgency, as they share the fetch in the cache.
+// already raised if a client is asking for the blob now. If not, the method want raises it when a
+// client asks. Two fetches of a blob share their urgency, as they share the fetch in the cache.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,8 +102,8 @@ func (p *prefetcher) end(d digest.Digest) {
 	delete(p.running, d)
 }
 
-// want records that a client asks for a blob, until done is called. ahead reports whether dray
-// began to fetch the blob before that.
+// want records that a client is asking for a blob, until the function done is called. The result
+// ahead reports whether dray began to fetch the blob before the client asked.
 func (p *prefetcher) want(d digest.Digest) (ahead bool, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,8 +152,8 @@ func (p *Puller) prefetchImage(span trace.Span, r repository.Repo, m *repository
 	}
 }
 
-// missing lists the blobs of an image that are not held and have at most maxSize bytes. It looks at
-// the first maxBlobsAhead blobs of that size.
+// missing lists the blobs of an image that are not held and have at most maxSize bytes. It looks
+// only at the first maxBlobsAhead blobs that are not too large.
 func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 	man, err := m.Parse()
 	if err != nil || man.Index() {

@@ -32,7 +32,7 @@ type Options struct {
 	Cache        *cache.Cache
 	Tags         *meta.Tags
 	Tasks        *flight.Tasks
-	// Fleet is nil unless this mirror is a member of one.
+	// Fleet is nil unless this mirror is a member of a fleet.
 	Fleet     *fleet.Fleet
 	KeepAlive *jobs.KeepAlive
 	BaseIndex *jobs.BaseIndex
@@ -91,7 +91,7 @@ func (p *Puller) Replace(settings map[string]Prefetch) {
 }
 
 // prefetcher returns the prefetcher of an upstream. For an upstream that was removed, it returns a
-// new one that prefetches nothing.
+// new prefetcher that prefetches nothing.
 func (p *Puller) prefetcher(upstream string) *prefetcher {
 	if all := p.prefetchers.Load(); all != nil && (*all)[upstream] != nil {
 		return (*all)[upstream]
@@ -234,8 +234,8 @@ func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time
 	return time.Time{}
 }
 
-// keepHot adds an answer to the hot answers, unless it came from a fallback: dray asks the upstream
-// again for the next client.
+// keepHot adds an answer to the hot answers, unless the answer came from a fallback. After such an
+// answer, dray asks the upstream again for the next client.
 func (p *Puller) keepHot(x *request.Request, a *answer) {
 	if x.Instead.Up == nil {
 		p.hot.add(x, a)

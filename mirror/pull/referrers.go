@@ -79,7 +79,7 @@ func noReferrers(list []byte) bool { return bytes.Equal(list, emptyList) }
 
 // Referrers answers with the referrers of a manifest. dray remembers a list as it remembers the
 // meaning of a tag. It always remembers the whole list: it puts the pages of the registry together,
-// and filters the list for each client itself. Referrers in the queue are on the list, too. A list
+// and filters the list for each client itself. The list also has the referrers in the queue. A list
 // that is too long to be put together is passed on page by page.
 func (p *Puller) Referrers(x *request.Request) error {
 	page, err := url.ParseQuery(x.Q.Page)

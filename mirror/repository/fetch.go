@@ -28,7 +28,7 @@ type Fetch struct {
 	// ahead is the urgency of a prefetch, which is raised when a client waits for the blob. It is nil
 	// if the fetch is not a prefetch.
 	ahead *upstream.Urgency
-	// asked is the last question to the upstream before it answered; nil if there was none.
+	// asked is the last question before the upstream answered; nil if there was none.
 	asked atomic.Pointer[blobQuestion]
 	// answered is set when the upstream has begun to return the blob, which confirms that it has the
 	// blob.
@@ -52,7 +52,7 @@ func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d, r.Up.Tier != nil)}
 }
 
-// Record records the requests to the upstream from now on.
+// Record makes the fetch record its later requests to the upstream.
 func (f *Fetch) Record(in *upstream.Asked) { f.record = in }
 
 // Open opens the blob in the cache. If the cache does not hold the blob, these places are asked in
@@ -150,9 +150,9 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 	return f.get(ctx, f.repo.Up.OneTry(), from, until)
 }
 
-// fromOthers opens a part of the blob at another mirror of the fleet that has it or fetches it, or
-// in the tier. It returns [fleet.ErrRegistry] if the caller has to ask the upstream for the bytes
-// up to the offset until.
+// fromOthers opens a part of the blob in the tier, or at another mirror of the fleet that has the
+// blob or fetches it. It returns [fleet.ErrRegistry] if the caller has to ask the upstream for the
+// bytes up to the offset until.
 func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
 	w.Most = f.tier.size
 	s, until, err = f.fromMember(ctx, w)
@@ -196,7 +196,8 @@ func (f *Fetch) fromMember(ctx context.Context, w fleet.Want) (s cache.Stream, u
 	return cache.Stream{}, w.To, fleet.ErrRegistry
 }
 
-// get opens the bytes [from, to) of the blob. If to is 0, the bytes reach to the end of the blob.
+// get opens the bytes [from, to) of the blob. If the parameter to is 0, get opens all bytes up to
+// the end of the blob.
 func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
 	if !f.answered.Load() {
 		f.asked.Store(&blobQuestion{time.Now(), f.repo.NoBlob(f.digest).Asking(ctx)})

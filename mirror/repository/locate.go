@@ -23,7 +23,7 @@ const (
 	// ServePusher sends the content to a client of a listener that takes pushes. Such a client also
 	// sees the content of pushes that are under way.
 	ServePusher
-	// ServeHere answers a HEAD of a client that cannot push. The upstream is not asked.
+	// ServeHere answers a HEAD of a client that cannot push, without asking the upstream.
 	ServeHere
 	// LeaveOut answers a client that asks whether its push may leave the content out.
 	LeaveOut
@@ -81,7 +81,7 @@ const (
 	// Answered: like Confirmed, but dray does not repeat a failed request.
 	Answered
 	// Shared: its bytes are held here through another repository, or the tier has them. The upstream
-	// was asked now and has it in this repository, too.
+	// was asked now, and also has it in this repository.
 	Shared
 	// Arriving: another mirror on the same store of facts has received it from a client, and is
 	// sending it to the upstream.
@@ -97,8 +97,8 @@ const (
 // Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is the size of a blob in bytes, -1 if it is not known. Even if Place is Nowhere, it may be
-	// known from a manifest.
+	// Size is the size of a blob in bytes, -1 if it is not known. Even if Place is Nowhere, a manifest
+	// may state the size.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered, Shared or Elsewhere. It is zero if an older version
@@ -260,7 +260,8 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 	return at, ok, nil
 }
 
-// remembered looks for a fact that the upstream has the content. ok is false if there is none.
+// remembered looks for a fact that the upstream has the content. ok is false if there is no such
+// fact.
 func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	fact, err := r.store.o.Presence.Get(ctx, r.Up.Name, r.Name, d)
 	return Location{Size: fact.Size, When: fact.Confirmed}, err == nil, nil
@@ -434,7 +435,8 @@ func (r Foresight) InTier(ctx context.Context, d digest.Digest) bool {
 	return visible && r.Up.Tier.Has(ctx, d)
 }
 
-// PeekAt returns a manifest whose bytes are here, through whichever repository they came, or nil.
+// PeekAt returns a manifest whose bytes are here, or nil. The bytes may have come through any
+// repository.
 func (r Foresight) PeekAt(ctx context.Context, d digest.Digest, mediaType string) *Manifest {
 	raw, err := r.store.o.Cache.Peek(ctx, d, oci.MaxManifestBytes)
 	if err != nil {
@@ -457,18 +459,20 @@ func (r Foresight) link(ctx context.Context, d digest.Digest) (meta.LinkFact, bo
 // Turn is one of the repositories to ask for content.
 type Turn struct {
 	Repo Repo
-	// NotFound says that the repository is asked even if the ones before it answer "not found".
+	// NotFound says that the repository is asked even if the repositories before it answer "not
+	// found".
 	NotFound bool
 }
 
-// InTurn calls ask for the repository r. If its upstream does not answer, InTurn calls ask for the
-// repository of the same name at each fallback of the upstream, until one has the content. d is the
-// requested digest; it is empty for a tag or a list. If may is not nil, InTurn leaves out the
-// fallbacks for which may returns false. If only the upstream of r did not answer, and no fallback
-// has the content, InTurn calls ask once more, for r without fallbacks, because one attempt was too
-// few. InTurn returns nil if a call of ask did. Otherwise it returns the first error for which
-// [NotAnswered] is true, because the upstream that did not answer may have the content. If there is
-// no such error, InTurn returns the error for r.
+// InTurn calls the function ask for the repository r. If the upstream of r does not answer, InTurn
+// calls ask for the repository of the same name at each fallback of the upstream, until a fallback
+// has the content. It also does so after a "not found", for each [Turn] with NotFound. d is the
+// requested digest; it is empty for a tag or a list. If the function may is not nil, InTurn leaves
+// out the fallbacks for which it returns false. If only the upstream of r did not answer, and no
+// fallback has the content, InTurn calls ask once more, for r without fallbacks: the source then
+// retries. InTurn returns nil if a call of ask returned nil. Otherwise it returns the first error
+// for which [NotAnswered] is true, because the upstream that did not answer may have the content.
+// If there is no such error, InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return ask(r)
@@ -510,10 +514,10 @@ func NotAnswered(err error) bool {
 	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Turns returns the places to ask for a digest, in order. It has the parameters of InTurn. The
-// repository r is the first, unless the digest is not visible to r and a fallback has lent it: see
-// [Lend]. The fallback that lent a manifest is asked first for all content that the manifest names,
-// because the other upstreams may lack it.
+// Turns returns the repositories to ask for a digest, in order. Its parameters are those of InTurn.
+// The repository r comes first, unless the digest is not visible to r and a fallback has lent the
+// digest: see [Lend]. The fallback that lent a manifest is asked first for all content that the
+// manifest names, because the other upstreams may lack that content.
 func Turns(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool) []Turn {
 	all := []Turn{{Repo: r}}
 	known := d == ""

@@ -32,7 +32,7 @@ func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.recordSeen(ctx, link)
-	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // keep a fact from a manifest, which has more data
+	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // do not replace the fact that a manifest gave: it also has the media type
 		r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
@@ -114,11 +114,12 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 // fewer. A manifest with thousands may be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and the
-// children in confirmed, which the upstream should have, because it has the manifest. If the
-// upstream takes pushes, Store also records the presence of all of these, except of child
-// manifests. It returns no error, because a pull does not fail if the manifest or a fact cannot be
-// stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
+// Store caches a manifest that the upstream sent or accepted. It makes the manifest visible, and
+// the children that the parameter confirmed lists. The upstream should have these children, because
+// it has the manifest. If the upstream takes pushes, Store also records the presence of the
+// manifest and of the children that are blobs. It returns no error, because a pull does not fail if
+// the manifest or a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store
+// does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
@@ -156,8 +157,9 @@ func Records(man *oci.Manifest) bool {
 	return man.Keepable() && len(Children(man)) <= maxRecorded
 }
 
-// BeforePush returns the facts about a tag before a push of it, for StorePushed. For a digest, it
-// returns the zero Question.
+// BeforePush returns the state of the facts about a tag before a push of the tag. The caller passes
+// this state to StorePushed, which can then tell whether the tag was pushed since. For a digest,
+// BeforePush returns the zero Question.
 func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question) {
 	if ref.Tag != "" {
 		_, q, _ = r.store.o.Tags.Ask(ctx, meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept})
@@ -167,11 +169,11 @@ func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question
 
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. The parameter children has the children that the push waited for,
-// and before is the result of BeforePush. StorePushed replaces all facts about the tag in one step,
-// so that an answer under way cannot bring back the old meaning. If another mirror has pushed the
-// tag since, StorePushed only forgets the tag, because dray does not know which push the upstream
-// accepted last. If the manifest has a subject, StorePushed also forgets the list of the subject's
-// referrers. It releases the staged blobs of the children.
+// and the parameter before is the result of BeforePush. StorePushed replaces all facts about the
+// tag in one step, so that an answer under way cannot bring back the old meaning. If another mirror
+// has pushed the tag since, StorePushed only forgets the tag, because dray does not know which push
+// the upstream accepted last. If the manifest has a subject, StorePushed also forgets the list of
+// the subject's referrers. It releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, before meta.Question, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -303,26 +305,28 @@ func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }
 
-// Absence is the fact that, according to its upstream, a repository has no content with a digest.
+// Absence reads and records the fact that, according to its upstream, a repository has no content
+// with a digest.
 type Absence struct {
 	repo     Repo
 	key      meta.AbsentKey
 	question *meta.Question // nil before Asking
 }
 
-// NoManifest returns the absence of a manifest, whether or not it is recorded. accept lists the
-// media types that the client accepts: some registries answer "not found" if the client does not
-// accept the type of the manifest.
+// NoManifest returns the Absence with which a caller reads or records that a manifest is missing.
+// The fact need not be recorded yet. accept lists the media types that the client accepts: some
+// registries answer "not found" if the client does not accept the type of the manifest.
 func (r Repo) NoManifest(d digest.Digest, accept []string) Absence {
 	return Absence{repo: r, key: meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
 }
 
-// NoBlob returns the absence of a blob, whether or not it is recorded.
+// NoBlob returns the Absence with which a caller reads or records that a blob is missing. The fact
+// need not be recorded yet.
 func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{repo: r, key: meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }
 
-// Asking returns the absence for a caller that is about to ask the upstream. If the content arrives
+// Asking returns the Absence for a caller that is about to ask the upstream. If the content arrives
 // before the upstream's answer, Remember records nothing.
 func (a Absence) Asking(ctx context.Context) Absence {
 	q := a.repo.store.absences.Ask(ctx, a.key)
@@ -330,15 +334,16 @@ func (a Absence) Asking(ctx context.Context) Absence {
 	return a
 }
 
-// Remember records the absence and the text of err if err is "not found". Otherwise it does
-// nothing. asked is when the upstream was asked, which must follow the call of Asking.
+// Remember records the fact and the text of err, but only if err is "not found". asked is the time
+// at which the caller asked the upstream, after its call of Asking.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 	if oci.NotFound(err) && a.question != nil {
 		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, *a.question, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
 	}
 }
 
-// Err returns the recorded "not found" as an error while it is believed, otherwise nil.
+// Err returns the recorded "not found" as an error. It returns nil if there is none, or if dray no
+// longer believes it.
 func (a Absence) Err(ctx context.Context) error {
 	fact, err := a.repo.store.absences.Get(ctx, a.key)
 	if err != nil {
@@ -357,8 +362,8 @@ func ReasonOf(err error) meta.Reason {
 	return meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
 }
 
-// Absent returns a recorded "not found" as an error while it is believed ([TagPolicy.NotFound]),
-// otherwise nil.
+// Absent returns a recorded "not found" as an error, or nil if dray no longer believes it
+// ([TagPolicy.NotFound]).
 func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	if meta.Age(time.Now(), fact.CheckedAt) >= u.Tags.NotFound {
 		return nil
@@ -366,8 +371,9 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }
 
-// borrower returns a name for r in the facts about a fallback, which record the digests that the
-// fallback has lent to r. It cannot be the name of a repository, because it has a space.
+// borrower returns a name that takes the place of a repository's name in the facts about a
+// fallback. The facts under this name are the digests that the fallback has lent to r. No
+// repository has this name, because it has a space.
 func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
 
 // lent reports whether a fallback has lent a digest to a repository.
@@ -376,10 +382,10 @@ func lent(ctx context.Context, from, to Repo, d digest.Digest) bool {
 	return err == nil
 }
 
-// Lend records that the fallback from has answered for the repository to, with the manifest m or
-// with a list of manifests that has the digest m. So requests to the repository for content that
-// the answer names go to the fallback, even after the upstream of the repository has recovered. The
-// record makes nothing visible.
+// Lend records that a fallback (the parameter from) has answered for a repository (the parameter
+// to). The answer was the manifest m, or a list of manifests that has the digest m. So requests to
+// the repository for content that the answer names go to the fallback, even after the upstream of
+// the repository has recovered. The record makes nothing visible.
 func Lend(ctx context.Context, from, to Repo, m digest.Digest, names []oci.Child) {
 	links := append(childLinks(names), meta.Link{Digest: m})
 	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, from, to, l.Digest) }) {

@@ -20,7 +20,7 @@ type Staged struct {
 	// Since is when the blob was staged, or when [Staging.Renew] or [Staging.Progress] last renewed
 	// it.
 	Since time.Time
-	// queued is set if the queue holds the blob, too. While the blob is in the table, Staging.mu
+	// queued is set if the queue also holds the blob. While the blob is in the table, Staging.mu
 	// guards queued.
 	queued bool
 }
@@ -54,9 +54,9 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. expiry is how long a blob stays after a manifest last needed
-// it or its client last sent something to the repository. refund is called when a blob no longer
-// counts against the quota of its owner.
+// NewStaging returns an empty table. expiry is the time after which a blob expires. It counts from
+// the last time at which a manifest needed the blob, or its client sent something to the
+// repository. refund is called when a blob no longer counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }
@@ -68,7 +68,7 @@ func (s *Staging) Get(k Key) *Staged {
 	return s.blobs[k]
 }
 
-// Repositories calls see with the repository of each staged blob.
+// Repositories calls the function see with the repository of each staged blob.
 func (s *Staging) Repositories(see func(Repo)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +108,7 @@ func (s *Staging) release(b *Staged) {
 	}
 }
 
-// Queued marks blobs that the queue now holds, too. They no longer count against a quota.
+// Queued marks blobs that the queue now also holds. They no longer count against a quota.
 func (s *Staging) Queued(keys ...Key) {
 	s.mu.Lock()
 	var over []*Staged
@@ -146,9 +146,9 @@ func (s *Staging) Renew(keys ...Key) {
 	}
 }
 
-// Progress restarts the expiry of the blobs that a client has pushed to a repository. at is the
-// last time at which a push of that client to the repository made progress. Without Progress, the
-// first layers of a push could expire while its last layer is still being sent.
+// Progress restarts the expiry of the blobs that a client has pushed to a repository. The parameter
+// at is the last time at which a push of that client to the repository made progress. Without
+// Progress, the first layers of a push could expire while its last layer is still being sent.
 func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -85,10 +85,10 @@ func NewStore(o Options) (*Store, error) {
 	return s, s.Replace(o.Upstreams)
 }
 
-// Replace replaces all upstreams at once. upstreams also has the upstreams that stay. An upstream
-// with the name of a former one takes its place: it has the same repositories, with the same staged
-// blobs and waiting manifests. If Replace returns an error, nothing has changed. Replace must not
-// be called concurrently.
+// Replace replaces all upstreams at once. The parameter upstreams also has the upstreams that do
+// not change. An upstream with the name of a former upstream takes the place of that upstream: it
+// has the same repositories, with the same staged blobs and waiting manifests. If Replace returns
+// an error, nothing has changed. Replace must not be called concurrently.
 func (s *Store) Replace(upstreams []*Upstream) error {
 	byName := map[string]*Upstream{}
 	for _, u := range upstreams {
@@ -168,7 +168,8 @@ type Repo struct {
 }
 
 // Key is a digest in a repository. It stays the same when the upstream is replaced. So the upstream
-// of Repo may be out of date. Use Repo only for names and comparisons, otherwise [Key.Now].
+// of Repo may be out of date. Use the field Repo only for names and comparisons. For everything
+// else, use [Key.Now].
 type Key struct {
 	Repo   Repo
 	Digest digest.Digest
@@ -180,8 +181,8 @@ func (r Repo) Key(d digest.Digest) Key {
 	return Key{r, d}
 }
 
-// Now returns the repository with its present upstream, or with the former one if the upstream was
-// removed.
+// Now returns the repository with its present upstream, or with the former upstream if the upstream
+// was removed.
 func (k Key) Now() Repo {
 	r := k.Repo
 	r.Up = cmp.Or(r.store.Upstream(r.Up.Name), r.Up)

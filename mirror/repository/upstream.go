@@ -14,7 +14,7 @@ import (
 
 // Upstream is a registry as the mirror sees it: how to reach it, and how long its answers are
 // believed. It does not change: a reload replaces it by another Upstream of the same name, and
-// requests under way go on with the former one.
+// requests under way go on with the former Upstream.
 type Upstream struct {
 	// Name is unique among the upstreams. Facts, metrics and logs use it.
 	Name string
@@ -76,9 +76,9 @@ type TagPolicy struct {
 	NotFound time.Duration
 }
 
-// BuildCaches names the upstream that stores the build caches pushed to another upstream. At that
-// upstream, build caches cost less and are pruned. Clients find them under the names to which they
-// pushed.
+// BuildCaches names the upstream that stores the build caches pushed to another upstream. In the
+// storing upstream, build caches cost less and are pruned. Clients find build caches under the
+// names to which they pushed them.
 type BuildCaches struct {
 	// To is the upstream that stores them. Its content has to be on this machine, because dray looks
 	// there first for all content that clients request from the other upstream. Its repositories are
@@ -100,8 +100,8 @@ type Fallback struct {
 	// To is the result of [Upstream.Reading] for the upstream to ask. It has the name of that
 	// upstream, so both share facts and bytes.
 	To *Upstream
-	// NotFound says that dray also asks To for content that the upstreams before it do not have.
-	// Otherwise dray asks To only if one of these upstreams does not answer.
+	// NotFound says that dray also asks this fallback for content that the upstreams before it do not
+	// have. Otherwise dray asks this fallback only if one of these upstreams does not answer.
 	NotFound bool
 }
 
@@ -111,13 +111,13 @@ type Fallback struct {
 func (u *Upstream) Reading(last bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
-	r.first, r.alone = nil, nil // the pushes to the upstream are not those of the fallback
+	r.first, r.alone = nil, nil // the fallback has no part in pushes to the upstream
 	r.followed = !last
 	return &r
 }
 
 // OneTry returns a source that makes a single attempt, or Source if there is no such source. It is
-// for requests whose failure does no harm, for example because it has an older answer.
+// for requests whose failure does no harm, for example because there is an older answer.
 func (u *Upstream) OneTry() upstream.Source {
 	if u.Once == nil {
 		return u.Source

@@ -114,8 +114,8 @@ func (m *Manifest) Parse() (*oci.Manifest, error) {
 	return man, err
 }
 
-// ReadManifest reads a manifest whose digest d is known. d may use another algorithm than
-// [oci.ReadManifest]. A manifest that cannot be read names no children.
+// ReadManifest reads a manifest whose digest d is known. The algorithm of d may differ from the
+// algorithm that [oci.ReadManifest] uses. A manifest that cannot be read names no children.
 func ReadManifest(d digest.Digest, mediaType string, raw []byte) *oci.Manifest {
 	man, _ := oci.ReadManifest(mediaType, raw)
 	man.Digest = d

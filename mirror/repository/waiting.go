@@ -16,7 +16,7 @@ import (
 const (
 	maxWaiting       = 128 << 20
 	maxWaitingClient = maxWaiting / 4
-	// waitingOverhead is added to the bytes of each manifest, because each entry takes memory, too.
+	// waitingOverhead is added to the bytes of each manifest, because each entry also takes memory.
 	waitingOverhead = 2 << 10
 )
 
@@ -86,7 +86,7 @@ func (b *Waiting) Get(k Key) *oci.Manifest {
 	return nil
 }
 
-// Repositories calls see with the repository of each manifest.
+// Repositories calls the function see with the repository of each manifest.
 func (b *Waiting) Repositories(see func(Repo)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,8 +171,8 @@ func (b *Waiting) Drop(k Key) bool {
 	return waited
 }
 
-// Withdraw removes a manifest, and reports whether it waited. The caller must call end. If back is
-// set, the manifest waits again, unless it has been added again in the meantime.
+// Withdraw removes a manifest, and reports whether it waited. The caller must call the function
+// end. After end(true), the manifest waits again, unless it has been added again in the meantime.
 func (b *Waiting) Withdraw(k Key) (waited bool, end func(back bool)) {
 	b.mu.Lock()
 	defer b.unlock()

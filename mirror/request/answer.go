@@ -117,7 +117,7 @@ func (x *Request) Deleted() error {
 // contentHeaders are the headers that describe content and must not describe an error.
 var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
-// Explain adds advice to the upstream's refusal of a manifest, if the client may want another
+// Explain adds advice to the upstream's refusal of a manifest, if the client perhaps means another
 // registry. It returns any other error unchanged.
 func (x *Request) Explain(err error) error {
 	e, ok := errors.AsType[*oci.Error](err)

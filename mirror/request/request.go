@@ -116,10 +116,10 @@ func isID(s string) bool {
 }
 
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once
-// for each request. If StopTimeout is not called within the time bound, the context ends with
-// errTimeout. The bound applies until the header is sent, because clients wait 30 s for a header,
-// and without a limit for a body. The context also ends with the request, so no handler has to
-// release it.
+// for each request. If StopTimeout is not called before the time bound is over, the context ends
+// with errTimeout. The bound applies until the header is sent: clients wait at most 30 s for a
+// header, but have no limit for a body. The context also ends with the request, so no handler has
+// to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	x.wait.Context, x.wait.until = x.R.Context(), time.Now().Add(bound)
 	return &x.wait
@@ -181,7 +181,7 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// AsksToPush reports whether the request may be a check for content that a push can leave out. It
+// AsksToPush reports whether the request could be a check for content that a push can leave out. It
 // returns true for a HEAD if the listener and the upstream take pushes.
 func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()

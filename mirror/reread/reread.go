@@ -29,7 +29,7 @@ type state[T any] struct {
 	failure *Failure
 }
 
-// Failure says why changed files cannot be used, and when Get first noticed it.
+// Failure says why changed files cannot be used, and when Get first noticed this.
 type Failure struct {
 	Err   error
 	Since time.Time

@@ -14,8 +14,9 @@ import (
 type Route struct {
 	// Upstream is the upstream's name.
 	Upstream string
-	// Hosts are the registry names (host or host:port, lower case) that select the upstream: in ?ns=,
-	// in the Host header, or, if the name has a dot, in place of a prefix.
+	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=
+	// or in the Host header. A registry name with a dot also selects the upstream in place of a
+	// prefix.
 	Hosts []string
 	// Prefixes are the paths, without outer slashes, that select the upstream, before or after /v2/.
 	Prefixes []string
@@ -37,7 +38,7 @@ type Table struct {
 	Own []string
 	// Order has the routes. The first one gets the requests in which nothing selects a route.
 	Order []Route
-	// Others has the upstreams that no name selects here. Clients may reach them as fallbacks.
+	// Others has the upstreams that no name selects here. Clients can reach them as fallbacks.
 	Others []Route
 }
 
@@ -49,15 +50,15 @@ type Target struct {
 	// Name is the only name that rights refer to, whatever form the client used. For the listener's
 	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo. If
 	// Repo at the first route begins with the label of any route and a slash, the label of the first
-	// route and a slash are put before it. Otherwise, Name would look like the name of a repository at
-	// that other route.
+	// route and a slash are put before it. Without this, Name would look like the name of a repository
+	// at the route with that label.
 	Name string
 }
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/; a prefix
 // after /v2/; a registry name after /v2/, unless ?ns= names another registry; ?ns=; the Host
 // header; the first route. If the request has a path before /v2/ or a namespace that no route has,
-// the client means another registry. Then Match returns ErrNameUnknown instead of a target at the
+// the client means another registry, so Match returns ErrNameUnknown instead of a target at the
 // first route. It also returns ErrNameUnknown if there are no routes, or if the name cannot be at
 // the route. It returns ErrDenied for a repository that clients may not name at the route.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
@@ -195,7 +196,7 @@ func (r *Table) Serves(upstream, repo string) bool {
 }
 
 // Check returns an error if the labels of two routes are equal, or if one is a leading path of the
-// other. Then their repositories could not be told apart by name.
+// other. The repositories of two such routes could not be told apart by name.
 func (r *Table) Check() error {
 	for i := range r.Order {
 		for j := range r.Order[:i] {

@@ -213,8 +213,8 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 
 // walk counts a manifest and the wanted parts below it, and returns the blobs among them. At most
 // depth more levels of manifests may follow. walk skips a manifest that it has walked with the same
-// depth or a smaller one. Otherwise, the calls of walk would multiply at each level of indexes that
-// share their children.
+// depth or a smaller one. Without this, the calls of walk would multiply at each level of indexes
+// that share their children.
 func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blobs []oci.Child, err error) {
 	if least, ok := j.walked[m.Digest]; ok && least <= depth {
 		return nil, nil

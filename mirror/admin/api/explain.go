@@ -44,7 +44,7 @@ type ExplainedRoute struct {
 	Word string `json:"word,omitempty"`
 	// BuildCaches is set if the repository stores the build cache that was pushed under the name.
 	BuildCaches bool `json:"build_caches,omitempty"`
-	// Refused is why clients may not name the repository, or empty if they may.
+	// Refused is why clients may not name the repository, or empty if they may name it.
 	Refused string `json:"refused,omitempty"`
 }
 
@@ -63,7 +63,8 @@ type ExplainedRight struct {
 	Allowed bool   `json:"allowed"`
 	// OnlyHere says that only clients on the machine of dray have the right.
 	OnlyHere bool `json:"only_here,omitempty"`
-	// Rule is the index of the rule of auth that grants the right, from 0.
+	// Rule is the index, from 0, of the rule of auth that grants the right. It is nil if no rule
+	// decided.
 	Rule *int `json:"rule,omitempty"`
 	// Why is a clause that gives the reason.
 	Why string `json:"why"`
@@ -127,7 +128,7 @@ type ExplainedPart struct {
 	// Unknown says that the manifest is not here, so the parts that it names are not known.
 	Unknown bool `json:"unknown,omitempty"`
 	// Unavailable says that a pull needs the upstream, but dray does not ask the upstream now, because
-	// it fails.
+	// the upstream fails.
 	Unavailable bool `json:"unavailable,omitempty"`
 	// Requests counts the requests to the upstream that a pull of this part would cost.
 	Requests int `json:"requests"`
@@ -144,8 +145,8 @@ const (
 	ServeConfirm  Serving = "confirmed"   // content that is here, if the upstream confirms it
 	ServeStale    Serving = "stale"       // old content that is here, because the upstream fails
 	ServeAbsent   Serving = "not found"   // the last "not found" of the upstream
-	ServeRefused  Serving = "refused"     // an error: the caller may not pull, or not name the repository
-	ServeDown     Serving = "unavailable" // an error: dray does not ask the upstream, because it fails
+	ServeRefused  Serving = "refused"     // an error: the caller may not pull, or may not name the repository
+	ServeDown     Serving = "unavailable" // an error: the upstream fails, so dray does not ask it
 )
 
 // ExplainedPull says what the next pull would get, and what it would cost. It assumes that the

@@ -26,8 +26,8 @@ type FleetMember struct {
 	Protocol int    `json:"protocol"`
 	// Asked says that this member gives the answer.
 	Asked bool `json:"asked,omitempty"`
-	// Drift has the upstreams that differ from those of the same name at the member that gives the
-	// answer: each is another registry, or has other rights. dray refuses pushes to them.
+	// Drift names the upstreams that have a different registry, or different rights, at the member
+	// that gives the answer. dray refuses pushes to these upstreams.
 	Drift []string `json:"drift,omitempty"`
 	// Failure says why the member did not report its state. The other values then come from Redis.
 	Failure string      `json:"failure,omitempty"`

@@ -119,8 +119,8 @@ type Purged struct {
 	// Images are the manifests that dray no longer serves in their repositories without asking the
 	// upstream.
 	Images []string `json:"images"`
-	// Kept are the selected images that are not purged, because a pin keeps them. Their tags stay,
-	// too.
+	// Kept are the selected images that are not purged, because a pin keeps them. Their tags also
+	// stay.
 	Kept  []string `json:"kept,omitempty"`
 	Blobs []Gone   `json:"blobs"`
 	// RemovedBytes is the size of the removed blobs.

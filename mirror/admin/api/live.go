@@ -7,7 +7,7 @@ type Live struct {
 	At     time.Time  `json:"at"`
 	Pulls  []LivePull `json:"pulls"`
 	Pushes []LivePush `json:"pushes"`
-	// Displaced counts the pulls and pushes, since dray started, that dray left out early because
+	// Displaced counts the pulls and pushes that dray has left out early since it started, because
 	// there were too many at a time.
 	Displaced uint64 `json:"displaced"`
 }

@@ -45,8 +45,8 @@ type Miss struct {
 	Cause MissCause `json:"cause,omitempty"`
 	// Since is the time of the event that the Cause names; zero if there is no such time.
 	Since time.Time `json:"since,omitzero"`
-	// Asked lists requests to upstreams that this request has started, and More counts those that are
-	// not listed.
+	// Asked lists requests to upstreams that this request has started. More counts the started
+	// requests that are not listed.
 	Asked []MissRequest `json:"asked"`
 	More  int           `json:"more,omitempty"`
 	// Joined says that another request asked the upstream, and this request shared the answer.
@@ -117,7 +117,8 @@ type LastPull struct {
 // Verdict is the verdict on the last checked push to a name.
 type Verdict struct {
 	At time.Time `json:"at"`
-	// Outcome is pass, reject, or unknown: rejected only because a check had no result.
+	// Outcome is pass, reject or unknown. Unknown means that the push was rejected only because a
+	// check had no result.
 	Outcome string        `json:"outcome"`
 	Checks  string        `json:"checks"`
 	User    string        `json:"user,omitempty"`

@@ -6,7 +6,7 @@ import "github.com/opencontainers/go-digest"
 type WarmRequest struct {
 	Name string `json:"name"`
 	// Platforms are the platforms of the clients that will pull the image, such as linux/arm64.
-	// Without any, dray fetches everything that an index refers to.
+	// Without platforms, dray fetches everything that an index refers to.
 	Platforms []string `json:"platforms,omitempty"`
 }
 

@@ -184,9 +184,9 @@ func ratioText(c *chart) string {
 	return fmt.Sprintf("%s of the layers that clients asked for were held", percent(c.Ratio))
 }
 
-// growth computes from the history by how many bytes a day the cache on disk grows. over is the
-// time between the first and the last measurement. If it is less than an hour, growth returns
-// zeros.
+// growth computes from the history by how many bytes a day the cache on disk grows. The result over
+// is the time between the first and the last measurement. If that time is less than an hour, growth
+// returns zeros.
 func growth(h api.History) (perDay float64, over time.Duration) {
 	first, last := -1, -1
 	for i, p := range h.Points {

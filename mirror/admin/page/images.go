@@ -127,7 +127,7 @@ func imageQueryOf(r *http.Request) imageQuery {
 	return q
 }
 
-// at returns the address of a page of the same images in an order.
+// at returns the address of a page of the same images, in the given order.
 func (q imageQuery) at(sort string, page int) string {
 	parts, number := "", ""
 	if q.Parts {
@@ -143,8 +143,8 @@ func (q imageQuery) at(sort string, page int) string {
 type imagesView struct {
 	imageQuery
 	Images []api.Image
-	// Read is when the images were listed. First and Last count the Found images from 1. All counts
-	// the images before the search.
+	// Read is when the images were listed. First and Last are the positions of the page's first and
+	// last image among all Found images, from 1. All counts the images before the search.
 	Read               time.Time
 	First, Last, Found int
 	All                int

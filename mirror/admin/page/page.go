@@ -42,7 +42,7 @@ type Sources struct {
 	Uploads func() []Upload
 	// Savings returns the savings of the last 30 days.
 	Savings func() (api.Savings, error)
-	// Fleet returns the members of the fleet. It is nil if dray is no member of one.
+	// Fleet returns the members of the fleet. It is nil if dray is not a member of a fleet.
 	Fleet func(ctx context.Context) (api.Fleet, error)
 	// History returns the history between two times, as points of equal length.
 	History func(from, to time.Time, points int) api.History
@@ -57,7 +57,7 @@ type Upstream struct {
 	Name string
 	// Registry is the registry's own name, and Kind the upstream's kind in the configuration.
 	Registry, Kind string
-	// Push says that clients may push to it.
+	// Push says that clients may push to the upstream.
 	Push bool
 	// State is nil if the content is stored in dray alone.
 	State *api.ExplainedUpstream

@@ -6,8 +6,9 @@ import (
 	"github.com/a-h/templ"
 )
 
-// The functions below call small templates that many places use. Otherwise, the compiler would
-// inline the template at each place, which adds 2 kB to the program each time.
+// The functions below call small templates that many places use. If these places called the
+// templates, the compiler would inline a template at each place, which adds 2 kB to the program
+// each time.
 
 //go:noinline
 func mark(kind, text string) templ.Component { return state(kind, text) }

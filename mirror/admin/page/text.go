@@ -29,7 +29,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %cB", value, units[0])
 }
 
-// sizeOr is size for a number that is -1 if it is unknown.
+// sizeOr is like size, but returns "unknown" for a negative number.
 func sizeOr(n int64) string {
 	if n < 0 {
 		return "unknown"
@@ -53,7 +53,7 @@ func clock(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UT
 
 func percent(ratio float64) string { return fmt.Sprintf("%.1f %%", 100*ratio) }
 
-// count returns a number and its noun: one if n is 1, otherwise many.
+// count returns a number and its noun: the parameter one if n is 1, otherwise the parameter many.
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
