@@ -54,7 +54,7 @@ func (j *Jobs[T]) Add(value T) bool {
 	return true
 }
 
-// Run is the worker. It calls do for each job until ctx ends.
+// Run is the worker. It calls the function do for each job until ctx ends.
 func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()

@@ -35,9 +35,9 @@ type Scan struct {
 }
 
 // Follow starts to scan an upload while the client sends it. It returns nil if it starts no scan,
-// because the gate scans no layers, maxWalks such scans are under way, or dray is stopping. open
-// returns a reader of the bytes as they arrive. identify waits for the verified digest, and returns
-// it.
+// because the gate scans no layers, maxWalks such scans are under way, or dray is stopping. The
+// function open returns a reader of the bytes as they arrive. The function identify waits for the
+// verified digest, and returns it.
 func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser, identify func(context.Context) (digest.Digest, error)) *Scan {
 	if g == nil || !g.Pipeline.Scans() {
 		return nil

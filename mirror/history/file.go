@@ -57,8 +57,8 @@ func dayOf(name string) (time.Time, bool) {
 	return t, err == nil && strings.HasSuffix(name, extension)
 }
 
-// read calls yield for each sample of a file. current is true if read could read the whole file,
-// and if the file has the columns of this program.
+// read calls the function yield for each sample of a file. The result current is true if read could
+// read the whole file, and if the file has the columns of this program.
 func read(text []byte, of time.Time, yield func(sample)) (current bool) {
 	line, rest, found := bytes.Cut(text, []byte("\n"))
 	var names []string

@@ -139,7 +139,8 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	return out
 }
 
-// read calls add for the samples between two times, and for the time since the last sample.
+// read calls the function add for the samples between two times, and for the time since the last
+// sample.
 func (h *History) read(from, to time.Time, add func(sample)) {
 	now, err := h.measure(false)
 	stored := now.at.Add(-time.Duration(now.values[milliseconds]) * time.Millisecond)

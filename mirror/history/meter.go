@@ -88,7 +88,8 @@ var columns = func() (names [width]string) {
 // values are the values of the columns of one sample.
 type values [width]int64
 
-// add adds the metrics of a family to the values. grown returns by how much a counter has grown.
+// add adds the metrics of a family to the values. The function grown returns by how much a counter
+// has grown.
 func (v *values) add(f *dto.MetricFamily, grown func(counter, float64) float64) {
 	count := func(m *dto.Metric) (counter, int64) {
 		c := counterOf(f.GetName(), m)

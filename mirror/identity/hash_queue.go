@@ -26,8 +26,9 @@ type waiterGroup struct {
 	queue  []*waiter
 }
 
-// waiter is a request that waits. groups holds the names of its groups, the outermost first. ready
-// gets nil when the password of the request may be hashed, or the error with which the wait ends.
+// waiter is a request that waits. groups holds the names of its groups, the outermost first. The
+// field ready gets nil when the password of the request may be hashed, or the error with which the
+// wait ends.
 type waiter struct {
 	groups [2]string
 	ready  chan error

@@ -133,7 +133,7 @@ func (f *Fixture) start() {
 	}
 }
 
-// Run runs a Mirror until stop is called. stop waits until the Mirror has ended.
+// Run runs a Mirror until the function stop is called, which waits until the Mirror has ended.
 func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
 	t.Helper()
 	m, err := mirror.New(o)
@@ -175,8 +175,8 @@ func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64
 	return sum
 }
 
-// Until waits for background work of the mirror, until done returns true. After five seconds or
-// more, it fails the test.
+// Until waits for background work of the mirror, until the function done returns true. After five
+// seconds or more, it fails the test.
 func (f *Fixture) Until(done func() bool) {
 	f.Helper()
 	for range 1000 {

@@ -274,7 +274,7 @@ func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	n.count(to, "sent")
 }
 
-// post sends one event. again reports whether another try may succeed.
+// post sends one event. The result again reports whether another try could succeed.
 func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
 	body, err := json.Marshal(map[string][]Event{"events": {e}})
 	if err != nil {

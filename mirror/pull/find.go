@@ -184,8 +184,8 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 }
 
 // known is newestFact for a caller that is going to ask the upstream. It reads the facts in the
-// store, and returns the question under which to record the answer. usable is false if the store
-// has refused a newer fact of this mirror: the returned fact may be out of date.
+// store, and returns the question under which to record the answer. The result usable is false if
+// the store has refused a newer fact of this mirror: the returned fact may be out of date.
 func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Question, usable bool) {
 	facts, q, doubtful := f.o.Tags.Ask(ctx, t.keys()...)
 	if fact = t.newest(facts); fact != nil && fact.CheckedAt.Before(t.after) {
@@ -257,7 +257,7 @@ func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.M
 
 // askTag asks the upstream for the meaning of a tag, or for a list of referrers. For a tag, it
 // sends a HEAD if the last answer is held, and a GET if there is no such answer or the tag has
-// moved. overtaken says that the tag was changed before the answer came.
+// moved. The result overtaken says that the tag was changed before the answer came.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact, q meta.Question) (a *answer, overtaken bool, err error) {
 	var old *answer
 	if fact != nil && !fact.NotFound {

@@ -49,8 +49,9 @@ func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
 	return m
 }
 
-// missedBlob returns why dray cannot serve a blob without the upstream. at is where the blob was
-// found. source is where its bytes come from, or empty if dray has no bytes to send.
+// missedBlob returns why dray cannot serve a blob without the upstream. The parameter at is the
+// place where the blob was found. The parameter source is the source of its bytes, or empty if dray
+// has no bytes to send.
 func (f *finder) missedBlob(a *upstream.Asked, at repository.Location, d digest.Digest, source cache.Source) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: a}
 	switch at.Place {

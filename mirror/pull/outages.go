@@ -44,7 +44,7 @@ func newOutages(tasks *flight.Tasks) *outages {
 // AskQuickly returns the result of the function ask, which sends a question to the upstream of r.
 // If the upstream is silent, AskQuickly does not call ask, and at once returns the error of an
 // earlier question. [NotAnswered] is true for that error. The function probe sends a question to
-// the same upstream and changes nothing there. probe may be called at any later time.
+// the same upstream and changes nothing there. It can be called at any later time.
 func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
 	name := r.Up.Name
 	if why := p.outages.reason(name, probe); why != nil {

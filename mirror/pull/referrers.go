@@ -95,8 +95,8 @@ func (p *Puller) Referrers(x *request.Request) error {
 	})
 }
 
-// referrers answers with a whole list. bounded is the context of requests to the upstream that no
-// other client shares.
+// referrers answers with a whole list. The parameter bounded is the context of requests to the
+// upstream that no other client shares.
 func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
 	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
@@ -144,8 +144,8 @@ func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url
 }
 
 // sendReferrers sends the descriptors of a list, and the descriptors of queued referrers that are
-// not on the list. It leaves out the artifact types that the client does not ask for. next is the
-// query of the next page, nil if there is none.
+// not on the list. It leaves out the artifact types that the client does not ask for. The parameter
+// next is the query of the next page, nil if there is none.
 func sendReferrers(x *request.Request, list []json.RawMessage, queued []oci.Descriptor, next url.Values) error {
 	listed := map[digest.Digest]bool{}
 	wanted := []json.RawMessage{}

@@ -46,8 +46,8 @@ type Fetch struct {
 	span trace.Span
 }
 
-// Fetch returns the fetch of a blob, and sends no request yet. ahead is the urgency of a prefetch.
-// It is nil if a client waits for the blob from the beginning.
+// Fetch returns the fetch of a blob, and sends no request yet. The parameter ahead is the urgency
+// of a prefetch. It is nil if a client waits for the blob from the beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d, r.Up.Tier != nil)}
 }

@@ -334,8 +334,8 @@ func (a Absence) Asking(ctx context.Context) Absence {
 	return a
 }
 
-// Remember records the fact and the text of err, but only if err is "not found". asked is the time
-// at which the caller asked the upstream, after its call of Asking.
+// Remember records the fact and the text of err, but only if err is "not found". The parameter
+// asked is the time at which the caller asked the upstream, after its call of Asking.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 	if oci.NotFound(err) && a.question != nil {
 		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, *a.question, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))

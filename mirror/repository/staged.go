@@ -56,7 +56,8 @@ type Staging struct {
 
 // NewStaging returns an empty table. expiry is the time after which a blob expires. It counts from
 // the last time at which a manifest needed the blob, or its client sent something to the
-// repository. refund is called when a blob no longer counts against the quota of its owner.
+// repository. The function refund is called when a blob no longer counts against the quota of its
+// owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }

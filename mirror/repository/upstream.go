@@ -106,8 +106,8 @@ type Fallback struct {
 }
 
 // Reading returns the upstream as a fallback of another one. The result takes no pushes, and its
-// repositories do not have the content of pushes under way. last says that no other fallback
-// follows, so that a failed request is worth repeating.
+// repositories do not have the content of pushes under way. The parameter last says that no other
+// fallback follows, so that a failed request is worth repeating.
 func (u *Upstream) Reading(last bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false

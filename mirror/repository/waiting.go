@@ -103,8 +103,8 @@ func (b *Waiting) Len() int {
 }
 
 // Add lets a manifest wait until the given time. It replaces a manifest with the same key, and
-// drops the oldest manifests above the bounds. kept is the copy of the manifest for the next
-// process, or nil.
+// drops the oldest manifests above the bounds. The parameter kept is the copy of the manifest for
+// the next process, or nil.
 func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time, kept io.Closer) {
 	b.mu.Lock()
 	defer b.unlock()

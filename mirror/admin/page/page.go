@@ -167,7 +167,7 @@ func (h *Handler) frame(title string, r *http.Request) frame {
 	return f
 }
 
-// page registers a page. body returns its content.
+// page registers a page. The function body returns its content.
 func (h *Handler) page(pattern, title string, body func(ctx context.Context, f frame, r *http.Request) (templ.Component, error)) {
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		c, err := body(r.Context(), h.frame(title, r), r)
