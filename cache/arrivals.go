@@ -14,7 +14,7 @@ type arrivals struct {
 	beyond  []span // parts after the first gap, sorted, no two adjacent
 }
 
-// add adds a part. It must not overlap any part that was added before.
+// add adds a part. The new part must not overlap any part that was added before.
 func (a *arrivals) add(from, to int64) {
 	i := sort.Search(len(a.beyond), func(i int) bool { return a.beyond[i].from >= from })
 	if i < len(a.beyond) && a.beyond[i].from == to { // closes the gap before the next part
@@ -31,8 +31,8 @@ func (a *arrivals) add(from, to int64) {
 	}
 }
 
-// end returns the end of the part after the first gap that has the byte at off. If there is no such
-// part, end returns the offset of the first gap.
+// end returns the end of the part that has the byte at off, if this part lies after the first gap.
+// In all other cases it returns the offset of the first gap.
 func (a *arrivals) end(off int64) int64 {
 	if i := sort.Search(len(a.beyond), func(i int) bool { return a.beyond[i].from > off }); i > 0 && off < a.beyond[i-1].to {
 		return a.beyond[i-1].to
@@ -40,7 +40,7 @@ func (a *arrivals) end(off int64) int64 {
 	return a.written
 }
 
-// before returns the parts, cut off at the offset most.
+// before returns the parts up to the offset in the parameter most.
 func (a *arrivals) before(most int64) (all []span) {
 	for _, p := range append([]span{{0, a.written}}, a.beyond...) {
 		if p.to = min(p.to, most); p.from < p.to {

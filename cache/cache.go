@@ -66,8 +66,8 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // Close cancels the flights and waits for them. After that, Open serves held blobs and passes the
-// bytes of other blobs through. Run calls Close. Only the owner of a cache that never runs has to
-// call it. Further calls do nothing.
+// bytes of other blobs through. Run calls Close, so only the owner of a cache that never runs has
+// to call Close. Further calls do nothing.
 func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
@@ -199,5 +199,5 @@ func (c *Cache) Check() error {
 	return errors.Join(c.disk.CheckRoom(), c.trouble.recent())
 }
 
-// Collectors returns the metrics of the cache, without those of its disk.
+// Collectors returns the metrics of the cache, without the metrics of its disk.
 func (c *Cache) Collectors() []prometheus.Collector { return c.m.collectors() }

@@ -18,8 +18,8 @@ func (w *workers) demanded() {
 	}
 }
 
-// serveDemands starts extra helpers for the demands that no worker serves. If there are idle
-// workers, it wakes these instead. It needs mu.
+// serveDemands starts extra helpers for the demands that no worker serves. If workers are idle, it
+// wakes the idle workers instead. It needs mu.
 func (w *workers) serveDemands() {
 	demands, _ := w.waitedFor()
 	for w.ctx.Err() == nil && w.free.firstIn(demands) >= 0 {

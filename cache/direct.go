@@ -49,8 +49,8 @@ func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fet
 	return r, nil
 }
 
-// start asks the origin for the bytes from d.at on. It returns ErrSize if the origin gives another
-// size than the known one.
+// start asks the origin for the bytes from d.at on. It returns ErrSize if the size that the origin
+// gives differs from the known size.
 func (d *directBytes) start(ctx context.Context) error {
 	x := d.fetcher.fetch(ctx, d.origin, d.at, d.blob.Size)
 	if err := x.connect(); err != nil {

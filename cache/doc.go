@@ -15,7 +15,7 @@
 //
 // A [Cache] consists of these parts, which share the disk, the log, counters and buffers:
 //   - fetcher: sends requests to origins, resumes answers that break off (fetch), and makes
-//     readers, including those that bypass the cache (directBytes)
+//     readers, including readers that bypass the cache (directBytes)
 //   - flights: the fetches under way, whose bytes arrive in a growing file; workers fetch a large
 //     blob in parts
 //   - objects: small objects, such as manifests, in memory and on disk

@@ -22,13 +22,13 @@ var errNoRanges = errors.New("origin ignores ranges")
 // fetcher sends requests to origins.
 type fetcher struct {
 	*resources
-	stall      time.Duration // how long an origin may send no bytes
+	stall      time.Duration // after this time without bytes, a request to an origin ends
 	maxResumes int
 	open       func(context.Context, Blob, Origin) (*Reader, error) // Cache.Open
 }
 
 // fetch reads one blob from its origin. If the origin breaks off, the fetch asks again for the
-// bytes that are still missing. One goroutine uses it.
+// bytes that are still missing. Only one goroutine uses a fetch.
 type fetch struct {
 	*fetcher
 	origin Origin
@@ -56,7 +56,7 @@ func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fe
 }
 
 // begin sends the first request. A size in the answer replaces the hint. If the size is larger than
-// a known hint, begin returns ErrSize. Otherwise an origin could make a blob endless.
+// a known hint, begin returns ErrSize, because an origin could otherwise make a blob endless.
 func (f *fetch) begin() error {
 	size, err := f.request()
 	switch {
@@ -72,8 +72,8 @@ func (f *fetch) begin() error {
 	return nil
 }
 
-// connect sends a further request. It returns ErrSize if the answer has another size than the known
-// one.
+// connect sends a further request. It returns ErrSize if the size in the answer differs from the
+// known size.
 func (f *fetch) connect() error {
 	size, err := f.request()
 	switch {
@@ -205,8 +205,9 @@ func (f *fetch) readBody(p []byte) (n int, err error) {
 	return n, err
 }
 
-// resumeGain is the number of bytes after which resumptions are counted from zero again. Over a bad
-// line, the fetch of a large blob breaks off more often than that of a small blob.
+// resumeGain is a number of bytes. When so many bytes have come without a break, resumptions are
+// counted from zero again. Without that, the fetch of a large blob over a bad line would reach
+// maxResumes although it makes progress.
 const resumeGain = 32 << 20
 
 // resume continues a broken fetch at f.off, or returns the error that prevents this.

@@ -51,9 +51,9 @@ type member struct {
 // flights are the fetches under way, one per digest. Each flight has a goroutine, run, which does
 // not depend on any caller:
 //   - join counts a caller as waiting for the flight of its digest. The first caller starts run.
-//   - run asks the origin and closes ready. The result is an error of the origin, a growing file
-//     (deliver) or a failure of the disk (fail). If the blob is on disk by then, run asks no
-//     origin, and there is no result.
+//   - run first looks on disk. If the blob is on disk by now, run closes ready without a result.
+//     Otherwise it asks the origin, and then closes ready. The result is an error of the origin, a
+//     growing file (deliver) or a failure of the disk (fail).
 //   - The caller waits for ready. It then returns the error, makes a reader of the file, passes the
 //     blob through, or looks on disk again.
 //   - leave stops counting the caller as waiting. If the caller is counted as a user of the file
@@ -219,7 +219,8 @@ func (s *flights) leave(m *member) {
 	}
 }
 
-// takeHandOff gives the origin's answer of a failed flight to the first caller, and nil to others.
+// takeHandOff returns the origin's answer of a failed flight. Only the first call returns it; later
+// calls return nil.
 func (s *flights) takeHandOff(f *flight) *fetch {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 // Follow returns a reader of a blob that is held, or that a fetch under way brings. It starts no
 // fetch: if the blob is not held and no fetch is under way, Follow returns ErrNotFound. Follow
 // waits until the origin has answered. If the origin fails, Follow returns its error. The call does
-// not count as an open. If [Reader.Held] is false, the bytes before the last one are not verified.
+// not count as an open. The bytes before the last one are not verified, unless [Reader.Source] is
+// SourceMemory or SourceDisk.
 func (c *Cache) Follow(ctx context.Context, d digest.Digest) (*Reader, error) {
 	b := Blob{Digest: d, Size: -1, Ahead: true}
 	for range maxLooks {

@@ -267,8 +267,8 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, 
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
 // end. It returns io.EOF if there will never be any bytes at off. While off is past the first
-// missing byte, await has a demand for the bytes from off to until. If until <= off, the demand
-// reaches to the end of the file.
+// missing byte, await has a demand for the bytes [off, until). If until <= off, the demand reaches
+// to the end of the file.
 func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -27,7 +27,7 @@ type Blob struct {
 
 // Observer is told of the end of a fetch.
 type Observer interface {
-	// Ended is called with nil if the blob is on disk and verified; readers may have its last byte
+	// Ended is called with nil if the blob is on disk and verified; readers can get its last byte
 	// before that call. Otherwise Ended is called with the reason of the failure, before readers get
 	// the error. A true result says that the reason concerns only one of the places that the origin
 	// asks. Readers then go on with their own origins instead of failing. Ended is also called if a
@@ -58,7 +58,8 @@ type Stream struct {
 	Skip int64
 }
 
-// Origin fetches a blob, beginning at the offset from. If it cannot begin there, it returns an
-// error. It returns soon after ctx ends. If ctx ends after the function has returned, the cache
-// closes Body, even during a Read. The function may be called several times, also concurrently.
+// Origin fetches a blob, beginning at the offset in the parameter from. If it cannot begin there,
+// it returns an error. It returns soon after ctx ends. If ctx ends after the function has returned,
+// the cache closes Body, even during a Read. The function may be called several times, also
+// concurrently.
 type Origin func(ctx context.Context, from int64) (Stream, error)

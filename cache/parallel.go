@@ -42,7 +42,7 @@ type workers struct {
 	fetching int    // pieces that are being fetched
 	turn     bool   // changes with each claim of an extra helper; if true and the hash lags, the helper takes a piece in order
 	refusal  refusal
-	followed int64 // the end of the leader's piece while its stream follows another fetch, or else 0
+	followed int64 // the end of the leader's piece while the leader's stream follows another fetch; 0 if it follows none
 	err      error
 	changed  chan struct{} // closed to wake the workers that wait
 }

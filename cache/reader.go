@@ -36,7 +36,7 @@ type Reader struct {
 	mu          sync.Mutex // guards the fields below; leaf lock
 	at          bytesAt
 	source      Source
-	cancel      context.CancelFunc // ends ctx; nil while the bytes are held, because reading them does not wait
+	cancel      context.CancelFunc // ends ctx; nil while the bytes are held, because reading held bytes does not wait
 	closed      bool
 	stretchFile *os.File // the file of a fetch under way, opened a second time by Stretch
 }
@@ -73,11 +73,13 @@ func (r *Reader) Source() Source {
 	return source
 }
 
-// Held reports whether the bytes are those of a complete blob on disk.
+// Held reports whether the reader reads a complete blob from disk (SourceDisk). Unlike
+// [Holding.Held], it is false for a blob in memory.
 func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 
-// Until says that the caller will not read beyond offset end, unless it seeks. While the reader
-// waits for bytes, the fetch of the blob prefers bytes before end to later ones.
+// Until says that the caller will not read beyond the given offset, unless the caller seeks. While
+// the reader waits for bytes, the fetch of the blob prefers the bytes before this offset to later
+// bytes.
 func (r *Reader) Until(end int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,8 +132,8 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 
 // Passed moves the reader past the n bytes of the last stretch that were sent. err is the error
 // that ended the sending, or nil. If the next byte of the file cannot be read, the file is the
-// cause of err. Passed then returns nil, and the next Read passes the blob through. Otherwise
-// Passed returns err.
+// cause of err. Passed then returns nil, and the next Read gets the bytes from the origin, without
+// the file. If the next byte can be read, Passed returns err.
 func (r *Reader) Passed(n int64, err error) error {
 	r.advance(n)
 	if err == nil {
@@ -224,8 +226,9 @@ func (r *Reader) ended() error {
 }
 
 // rejoin makes the reader go on with a new fetch of the blob, which it starts or joins like any
-// other caller. Some byte of old is wrong. rejoin returns ErrCorrupt if the bytes that the reader
-// has handed out differ from those of the new fetch. It cannot check that for a reader of a range.
+// other caller. It is called when the fetch behind old has turned out to have wrong bytes
+// (reasonAgain). rejoin returns ErrCorrupt if the bytes that the reader has handed out differ from
+// the bytes of the new fetch. It cannot check that for a reader of a range.
 func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	again, err := r.open(r.ctx, r.blob, r.origin)
 	if err != nil {
@@ -276,8 +279,9 @@ func (r *Reader) follow(other *Reader, old bytesAt) error {
 	return nil
 }
 
-// failOver makes the reader pass the blob through from its position on. If the reader has read from
-// byte 0 without a gap, the whole blob is still verified.
+// failOver replaces old, which failed because of why. For reasonAgain, the reader rejoins a fetch.
+// For other reasons, it gets the blob directly from the origin, from its position on. If the reader
+// has read from byte 0 without a gap, the whole blob is still verified.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if why.reason == reasonAgain {
 		return r.rejoin(old)

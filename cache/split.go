@@ -64,7 +64,7 @@ func (s *Slots) take(n int) (got int) {
 	return got
 }
 
-// takeAbove takes a slot if more than keep slots are free.
+// takeAbove takes a slot if the number of free slots is above keep.
 func (s *Slots) takeAbove(keep int) bool { return len(s.free) > keep && s.take(1) == 1 }
 
 // Free returns the number of free slots.

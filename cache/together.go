@@ -13,7 +13,7 @@ const (
 	// not change what is evicted: eviction distinguishes rare from frequent use, but not frequent from
 	// constant use.
 	togetherEvery = time.Minute
-	// togetherHeads bounds the heads whose last counted use is remembered.
+	// togetherHeads bounds the number of heads whose last counted use is remembered.
 	togetherHeads = 8192
 )
 

@@ -88,9 +88,9 @@ func (u *Upload) checkOpen() error {
 // Size returns the number of bytes received.
 func (u *Upload) Size() int64 { return u.in.Size() }
 
-// Follow returns a reader that begins at byte 0. It gets the bytes as they arrive, but the newest
-// byte only after Commit. After Abort or a failed Commit it gets the error. Follow may be called at
-// any time before Close, also after Commit. The reader may be closed during a Read.
+// Follow returns a reader that begins at byte 0. The reader gets the bytes as they arrive, but the
+// newest byte only after Commit. After Abort or a failed Commit it gets the error. Follow may be
+// called at any time before Close, also after Commit. The reader may be closed during a Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -102,7 +102,7 @@ func (u *Upload) Follow() io.ReadCloser {
 
 // Commit verifies the digest and publishes the blob. The blob is not evicted before the Upload is
 // closed. If Commit fails with ErrCorrupt or because of the disk, nothing is published and the
-// upload has ended. If Commit fails because ctx has ended, the caller may call it again.
+// upload has ended. If Commit fails because ctx has ended, the caller may call Commit again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	if err := u.checkOpen(); err != nil {
 		return Blob{}, err

@@ -78,8 +78,9 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Further calls have no faults.
 	Plan [][]Fault
-	// At returns further faults of a request. The offsets from and to are those of a [Call]. The
-	// parameter n counts the earlier requests that began at the same offset. At may be nil.
+	// At returns further faults of a request. The parameters from and to are the From and To of its
+	// [Call]. The parameter n counts the earlier requests that began at the same offset. At may be
+	// nil.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64
@@ -105,7 +106,8 @@ type Fault struct {
 // Refuse answers with err.
 func Refuse(err error) Fault { return Fault{refuse: err} }
 
-// Announce answers with another size, or with none if size is below zero.
+// Announce answers with the given size instead of the true one, or without a size if the given size
+// is negative.
 func Announce(size int64) Fault { return Fault{size: &size} }
 
 // Whole ignores the requested range: it announces and sends the whole blob.
@@ -145,7 +147,7 @@ func Extend(more []byte) Fault {
 	return Fault{edit: func(p []byte) []byte { return slices.Concat(p, more) }}
 }
 
-// at makes a body stop at byte n and call do, which decides how the body continues.
+// at makes a body stop at byte n and call the function do, which decides how the body continues.
 func at(n int64, do func(b *body) error) func(*body) (bool, error) {
 	return func(b *body) (bool, error) {
 		if b.off < n {

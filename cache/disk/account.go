@@ -19,7 +19,7 @@ type account struct {
 	claimed     map[digest.Digest]claims
 	dirty       map[*entry]struct{}        // not yet synced
 	suspects    map[*entry]struct{}        // not yet verified
-	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after it
+	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after the scan
 	dropped     []*entry                   // entries that have left the index and whose files are not yet unlinked
 	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed
 	reserved    int64                      // bytes promised to ingests, in whole blocks
@@ -124,7 +124,7 @@ func (a *account) drop(e *entry, why GoneBy) {
 const retainWeight = 1 << 16
 
 // retain turns the caller's reference to an entry into the reference of a push that needs the blob.
-// The function release drops that reference. Further calls do nothing.
+// The function release drops that reference. Further calls of release do nothing.
 func (a *account) retain(e *entry) (release func()) {
 	e.refs.Add(retainWeight - 1)
 	return sync.OnceFunc(func() {
@@ -146,7 +146,7 @@ func (a *account) unref(e *entry) {
 
 // refInternal references an entry for the directory's own work, such as syncing it. The entry is
 // not evicted before unrefInternal is called. The reference does not count as a use, so operators
-// may purge the entry. It needs mu.
+// may purge the entry. refInternal needs mu.
 func (a *account) refInternal(e *entry) {
 	e.refs.Add(1)
 	e.internalRefs++
@@ -187,7 +187,8 @@ type claims struct {
 	received int // uploads that were committed as this blob, from Keep until Forget
 }
 
-// claim adds the numbers in more, which may be negative, to the claims of each blob. It needs mu.
+// claim adds the numbers in the parameter more, which may be negative, to the claims of each blob.
+// It needs mu.
 func (a *account) claim(blobs []digest.Digest, more claims) {
 	for _, dg := range blobs {
 		n := claims{a.claimed[dg].pinned + more.pinned, a.claimed[dg].received + more.received}

@@ -129,8 +129,8 @@ type Unless int
 
 // The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // the blob is open or pinned, or a push needs it
-	UnlessNeeded               // a push needs the blob, or an upload of an earlier process keeps it
+	UnlessInUse  Unless = iota // the blob is open or pinned, or has a use of UnlessNeeded
+	UnlessNeeded               // a push needs the blob, or Keep protects it until Forget
 )
 
 // Purge is Delete by an operator. When the blob has one of the uses that the [Unless] names, Purge
@@ -178,8 +178,8 @@ func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why 
 	})
 }
 
-// The method with passes the entry of a blob to the function work, and holds a reference to the
-// entry meanwhile. The entry may be suspect. The string what names the work in errors.
+// with calls the function work on the entry of a blob, and holds a reference to the entry during
+// the call. The entry may be suspect. Errors begin with the string what, such as "delete".
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {

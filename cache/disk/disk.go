@@ -47,8 +47,8 @@ type Dir struct {
 }
 
 // Open locks the directory and removes unfinished files, except those of ingests that can be
-// resumed. It returns ErrLocked when the directory is in use. It does not list the blobs. Run lists
-// them, or the first call that needs all blobs, such as a reservation.
+// resumed. It returns ErrLocked when the directory is in use. It does not list the blobs: Run lists
+// them, unless a call that needs all blobs, such as a reservation, does so before.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -106,8 +106,9 @@ func (d *Dir) Close() error {
 const boundsEvery = 10 * time.Second
 
 // Run lists the blobs and verifies those that an unclean stop may have damaged. Until ctx ends, it
-// scrubs, keeps the directory within its bounds, and makes new blobs durable in groups. Then it
-// syncs the remaining new blobs, so the next start need not verify them. It returns nil.
+// scrubs, keeps the directory within its bounds, and makes new blobs durable in groups. When ctx
+// has ended, it syncs the remaining new blobs, so the next start need not verify them. It returns
+// nil.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop

@@ -1,4 +1,5 @@
-// Package disk keeps a directory of verified blobs that survives kill -9 and keeps to a quota.
+// Package disk manages a directory of verified blobs that survives kill -9 and never exceeds a
+// quota.
 //
 // Invariants:
 //   - A file below blobs/ has the digest that its name says. [Ingest.Commit] checked digest and
@@ -10,9 +11,9 @@
 //   - A blob file without any write permission is known to be on stable storage. A file that still
 //     has write permission when the directory is opened comes from an unclean stop. It is read and
 //     verified before its first use.
-//   - The directory never takes more than Options.MaxBytes, counted in whole blocks. Blobs count,
-//     including those in quarantine/. The space reserved for unfinished files and the files about
-//     to be unlinked count, too. A blob that is open, retained or pinned is never evicted. The
+//   - The directory never takes more than Options.MaxBytes, counted in whole blocks. This bound
+//     covers blobs (also in quarantine/), files that are about to be unlinked, and the space
+//     reserved for unfinished files. A blob that is open, retained or pinned is never evicted. The
 //     files in pins/ name the blobs that operators pin.
 //   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It is
 //     fetched again when a client asks for it.

@@ -77,7 +77,7 @@ func (x *index) find(k *key) *entry {
 	return x.others[k.digest()]
 }
 
-// put adds an entry and replaces the one with the same digest, if there is one.
+// put adds an entry. It replaces an entry with the same digest.
 func (x *index) put(e *entry) {
 	switch old := x.first[e.prefix()]; {
 	case old != nil && !old.equal(&e.key):

@@ -67,7 +67,7 @@ func (ps *pins) close() error {
 	return ps.kept.root.Close()
 }
 
-// SetPin sets a pin, and replaces an older one of the same name. The pin is on stable storage when
+// SetPin sets a pin, and replaces an older pin of the same name. The pin is on stable storage when
 // SetPin returns nil. SetPin returns ErrPinName for a malformed name and ErrDigest for a malformed
 // digest. ctx bounds the wait for other changes of pins.
 func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
@@ -153,8 +153,8 @@ func (ps *pins) set(p Pin) {
 }
 
 // pinFile returns the name of a pin's file. The file name is a hash, because a pin's name may be
-// too long for a file name or have characters that a file name cannot have. The file has the pin's
-// name.
+// too long for a file name or have characters that a file name cannot have. The pin's name is in
+// the file.
 func pinFile(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "pins/" + hex.EncodeToString(sum[:])

@@ -6,10 +6,10 @@ const (
 	probation    = 10      // percent of a pool's bytes that its short queue may take
 )
 
-// policy is the order in which blobs are evicted. Victims come from the pool of small blobs while
-// this pool has more than its share, otherwise from the pool of large blobs. If the chosen pool has
-// no victim, the victim comes from the other pool. Callers hold account.mu, except for entry.hit,
-// which is safe for concurrent use.
+// policy is the order in which blobs are evicted. While the pool of small blobs has more than its
+// share, victims come from this pool. Otherwise they come from the pool of large blobs. If the
+// chosen pool has no victim, the victim comes from the other pool. Callers hold account.mu, except
+// for entry.hit, which is safe for concurrent use.
 type policy struct {
 	small, large *pool
 	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes

@@ -12,7 +12,7 @@ import (
 const (
 	quarantineFiles   = 64      // how many files are kept at most
 	quarantineBytes   = 1 << 30 // how many bytes are kept at most if Options.MaxBytes is zero
-	quarantinePercent = 1       // how many bytes are kept at most otherwise, in percent of Options.MaxBytes
+	quarantinePercent = 1       // how many bytes are kept at most if Options.MaxBytes is set, in percent of it
 )
 
 // quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at

@@ -21,7 +21,7 @@ const (
 	scrubFile      = "scrub"               // records how far the pass under way has got
 	scrubPiece     = 256 << 10             // bytes read at a time
 	scrubSaveEvery = time.Minute           // how often the position is saved
-	slowRead       = 20 * time.Millisecond // a piece that takes longer was read from a busy disk
+	slowRead       = 20 * time.Millisecond // if reading a piece takes longer, the disk is probably busy
 	slowFactor     = 10                    // the pause after a slow read, as a multiple of its duration
 )
 

@@ -36,7 +36,7 @@ func openAgain(f *os.File) (again *os.File, err error) {
 	return again, errors.Join(failed, err)
 }
 
-// datasync makes the bytes of a file durable, and the metadata that is needed to read them.
+// datasync makes durable the bytes of a file and the metadata that is needed to read them.
 func datasync(f *os.File) error {
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }

@@ -63,7 +63,7 @@ func (t *tree) close() error {
 	return errors.Join(err, t.root.Close())
 }
 
-// fault returns the error of Options.Fault, if that is set.
+// fault returns the error of Options.Fault, or nil if Options.Fault is not set.
 func (t *tree) fault(op Op, name string) error {
 	if t.inject == nil {
 		return nil
@@ -71,7 +71,7 @@ func (t *tree) fault(op Op, name string) error {
 	return t.inject(op, name)
 }
 
-// ingestName returns a name for an unfinished file that no other file has.
+// ingestName returns a name that no other file has, for an unfinished file.
 func (t *tree) ingestName() string {
 	return t.temp + strconv.FormatUint(t.seq.Add(1), 10)
 }
@@ -82,9 +82,9 @@ func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(n
 // shardFiles is the limit of open files below which a process does not keep shards open.
 const shardFiles = 2048
 
-// open opens a file of blobs/ for reading. It keeps the shards open, which are the directories of
-// these files: up to a few hundred. Walking down to a shard costs several times as much as opening
-// a file in it. If the process may have only few descriptors, open walks down each time.
+// open opens a file of blobs/ for reading. It keeps the directories of these files (shards) open:
+// up to a few hundred. Walking down to a shard costs several times as much as opening a file in it.
+// If the process can have only few descriptors, open walks down each time.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {

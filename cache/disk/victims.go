@@ -9,15 +9,16 @@ const (
 	// opened. Such blobs take more than their share of the pool, and this one is the oldest.
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
-	// stored again soon after an eviction. Each hit there spares it once, and it has no hits left. To
-	// free a lot of space, dray goes through the queue several times, and a spared blob loses a hit
-	// each time. Then even blobs that clients ask for often can become victims.
+	// stored again soon after an eviction. In this queue, each hit spares a blob once, and this blob
+	// has no hits left. To free a lot of space, dray goes through the queue several times, and a
+	// spared blob loses a hit each time. In this case even blobs that clients ask for often can become
+	// victims.
 	ReasonCold Reason = "cold"
 )
 
 // clock chooses victims, one after the other. It removes them from the queues, and moves the
-// entries that it spares to the end of the main queue. The queues are those of the policy, or
-// plans, which are copies of them.
+// entries that it spares to the end of the main queue. The queues are the queues of the policy, or
+// plans, which are copies of these queues.
 type clock struct {
 	small, large queues
 	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes

@@ -30,9 +30,9 @@ func (b *bans) isAlone(d digest.Digest) bool {
 	return time.Now().Before(b.alone[d])
 }
 
-// wrong records that the bytes of a blob did not have its digest. members are the members that sent
-// bytes, and all says that they sent every byte. If a single member sent every byte, wrong bans
-// that member.
+// wrong records that the bytes of a blob did not have its digest. The parameter members has the
+// members that sent bytes. The parameter all says that these members sent every byte. If a single
+// member sent every byte, wrong bans that member.
 func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	until := time.Now().Add(banFor)
 	b.mu.Lock()
@@ -52,7 +52,7 @@ func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	b.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
 }
 
-// maxRemembered bounds the entries of banned, and also those of alone.
+// maxRemembered bounds the entries of banned, and also the entries of alone.
 const maxRemembered = 1024
 
 // forget makes room for one more entry. It removes all entries whose time has passed and, if m is

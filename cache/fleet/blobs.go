@@ -17,7 +17,7 @@ import (
 // asked is a request of another member for a blob; see [blobPath].
 type asked struct {
 	digest           digest.Digest
-	from, to         int64 // to 0 means the end
+	from, to         int64 // a to of 0 means the end of the blob
 	held, unfinished bool
 }
 
@@ -84,7 +84,7 @@ func (b *blobServer) serveHeld(w http.ResponseWriter, r *http.Request, a asked) 
 }
 
 // serveFollower sends the bytes to a member that follows this one. If another member should send
-// them instead, it answers 503 with the addresses of other followers.
+// them instead, serveFollower answers 503 with the addresses of other followers.
 func (b *blobServer) serveFollower(w http.ResponseWriter, r *http.Request, a asked) {
 	if _, whole := b.cache.Stat(a.digest); whole && a.unfinished {
 		http.Error(w, "the blob is finished", http.StatusConflict)

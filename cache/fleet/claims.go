@@ -6,10 +6,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Claims is a store of claims: leases of work other than the fetch of a blob, which one member at a
-// time does. The Digest of such a Lease is the digest of a name. A claim and the lease of a blob
-// are independent, even if their digests are equal. All methods may be called concurrently. Each
-// method reports a failure at once, without a second attempt.
+// Claims is a store of claims. A claim is the lease of some work that one member at a time does,
+// other than the fetch of a blob. The Digest of a claim is the digest of a name. A claim and the
+// lease of a blob are independent, even if their digests are equal. All methods may be called
+// concurrently. Each method reports a failure at once, without a second attempt.
 type Claims interface {
 	// Take works like Take of [Leases].
 	Take(ctx context.Context, name digest.Digest, m Member, failed int64) (Lease, error)

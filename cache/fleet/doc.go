@@ -1,7 +1,8 @@
 // Package fleet lets mirrors that share a Redis fetch a blob from its registry once.
 //
-// Each mirror is a member. A member that begins to fetch a blob takes its lease (see [Leases]). The
-// other members find the lease, and read the bytes from the holder as they arrive there.
+// Each mirror is a member. A member that begins to fetch a blob takes the lease of this blob (see
+// [Leases]). The other members find the lease, and read the bytes from the holder as they arrive
+// there.
 //
 // Invariants:
 //   - No pull needs the fleet. If the store of leases or a member gives no answer, a member asks

@@ -40,8 +40,8 @@ type Patience struct {
 	// progress; 0 means 2 s.
 	Stall time.Duration
 	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. A member
-	// that exceeds it does not count as dead: it may wait for a registry that this member can reach
-	// better.
+	// that exceeds it does not count as dead: perhaps it is itself waiting for a slow registry, which
+	// this member reaches better.
 	Begin time.Duration
 	// Answer bounds the time until the other member answers the question about its progress; 0 means
 	// 500 ms. A member that does not answer counts as dead.
@@ -51,11 +51,13 @@ type Patience struct {
 	// Presence bounds the time in which other members can report that they have a blob, before this
 	// member asks the registry; 0 means 200 ms.
 	Presence time.Duration
-	// Silence is how long a member may send no byte while it works on a question about a manifest; 0
-	// means 300 ms. It sends spaces as signs of life. Begin bounds the time until it has answered.
+	// Silence bounds the time without a byte from a member that works on a question about a manifest;
+	// 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the time until the member
+	// has answered.
 	Silence time.Duration
-	// Far is how long a fetch repeats its request to a member that has the lease but answers that it
-	// is not nearer to the registry; 0 means 1 s.
+	// Far bounds how long a fetch repeats its request to a member that has the lease but answers that
+	// it is not nearer to the registry; 0 means 1 s. A member that has just taken the lease may still
+	// give this answer, as the follower that it was. After Far, the fetch asks the registry.
 	Far time.Duration
 }
 
@@ -70,7 +72,7 @@ func (p Patience) withDefaults() Patience {
 
 // Options are the parts of a fleet.
 type Options struct {
-	// Self is this member. Protocol 0 means [Protocol].
+	// Self is this member. If Self.Protocol is 0, [New] sets it to the result of [Protocol].
 	Self   Member
 	Leases Leases
 	// Cache has the blobs that other members may read.
@@ -140,8 +142,8 @@ func (f *Fleet) Collectors() []prometheus.Collector { return f.m.collectors() }
 // Members returns the members that are alive according to the store.
 func (f *Fleet) Members(ctx context.Context) ([]Member, error) { return f.o.Leases.Members(ctx) }
 
-// Run renews the leases of this member, releases those that are over, and reads from the store
-// which members are alive, until ctx ends. Then it releases all leases.
+// Run works until ctx ends: it renews the leases of this member, releases the leases that are over,
+// and reads from the store which members are alive. When ctx ends, it releases all leases.
 func (f *Fleet) Run(ctx context.Context) error {
 	defer f.client.CloseIdleConnections()
 	tick := time.NewTicker(RenewEvery)
@@ -182,7 +184,8 @@ func (f *Fleet) leave(ctx context.Context) {
 func (f *Fleet) Self() Member { return f.self() }
 
 // renew extends the leases, and reads from the store which members are alive. It drops the leases
-// that another member has taken. Their fetches go on, so the registry sends these blobs twice.
+// that another member has taken. This member's fetches of these blobs go on, so the registry sends
+// the blobs twice.
 func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	if f.leaving {
@@ -213,8 +216,8 @@ func (f *Fleet) renew(ctx context.Context) {
 	}
 }
 
-// release releases the leases that are over: those of failed fetches, of blobs that are gone, and
-// of blobs that were fetched at least finishedFor ago. If the store fails, the leases expire by
+// release releases the leases that are over: the leases of failed fetches, of blobs that are gone,
+// and of blobs that were fetched at least finishedFor ago. If the store fails, the leases expire by
 // themselves.
 func (f *Fleet) release(ctx context.Context) {
 	var over []Lease
@@ -297,8 +300,10 @@ func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 	switch {
 	case wrong:
 		return aloneDigest, false
-	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero(): // other members could not read the bytes from this fetch
-		return aloneUncached, false // another fetch has the lease, or the cache has no flight of the blob
+	// Other members could not read the bytes from this fetch: this member is leaving, the cache has no
+	// flight of the blob, or another fetch of this member has the lease.
+	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero():
+		return aloneUncached, false
 	case len(f.held) >= f.most && !f.makeRoom():
 		return aloneLeases, false
 	}
@@ -353,9 +358,11 @@ func (f *Fleet) look(ctx context.Context) error {
 	return err
 }
 
-// positionOf returns how far this member is from the registry for a blob. A member that has the
-// whole blob, or fetches it without other members, depends on no other member. Its position is hop
-// 0 of the generation that the follower asks for.
+// positionOf returns how far this member is from the registry for a blob. A hop is one stream from
+// member to member. A member that has the lease is at hop 0 of the lease's generation. A member
+// that reads the blob from another member is at the position of its flight. Any other member has
+// the whole blob, or fetches it without other members: it is at hop 0 of the generation that the
+// follower asks for.
 func (f *Fleet) positionOf(d digest.Digest, whole bool, asked int64) position {
 	f.mu.Lock()
 	l := f.held[d]

@@ -40,8 +40,8 @@ func (h holding) end(off int64) int64 {
 }
 
 // survey asks all members at the same time which parts of a blob they hold. It waits until all have
-// answered, or a member of this zone has reported the whole blob, but no longer than within. The
-// result has the members of this zone first.
+// answered, or a member of this zone has reported the whole blob. The parameter within bounds the
+// wait. The result has the members of this zone first.
 func (p *peers) survey(ctx context.Context, q request, members []Member, within time.Duration) (all []holding) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -127,7 +127,7 @@ func parseParts(text string) (all []cache.Extent, err error) {
 }
 
 // fromHoldings opens the wanted part of the blob at a member that holds the first byte of the part.
-// It returns false if no such member sends it. It needs mu.
+// It returns false if no such member sends the part. It needs mu.
 func (s *Share) fromHoldings(ctx context.Context, w Want) (cache.Stream, bool) {
 	for i := 0; i < len(s.holdings) && ctx.Err() == nil; {
 		h := s.holdings[i]

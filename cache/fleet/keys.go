@@ -27,9 +27,9 @@ const (
 )
 
 // Keys are the keys of a fleet, made from its secret, which is never sent. Each member has the same
-// private key, and proves by it, in the handshake of TLS, that it knows the secret. While the
-// secret is replaced, two secrets are valid: a member presents the key of the first, and accepts
-// both keys.
+// private key. In the TLS handshake, a member proves by this key that it knows the secret. While
+// the secret is replaced, two secrets are valid: a member presents the key of the first secret, and
+// accepts both keys.
 type Keys struct {
 	own     tls.Certificate
 	trusted []ed25519.PublicKey
@@ -86,8 +86,8 @@ func (k *Keys) add(secret []byte) error {
 	return nil
 }
 
-// Sign returns the proof that somebody who knows the secret wrote a message: its HMAC-SHA-256 by a
-// key that is made from the first secret.
+// Sign returns the proof that somebody who knows the secret wrote a message: the HMAC-SHA-256 of
+// the message by a key that is made from the first secret.
 func (k *Keys) Sign(message []byte) []byte { return sum(k.signing[0], message) }
 
 // Verify reports whether one of the secrets gives this proof for the message.

@@ -43,12 +43,14 @@ type Lease struct {
 	Generation int64
 }
 
-// Leases is a store of leases. Its clock alone decides when a lease expires. All methods may be
-// called concurrently. Each method reports a failure at once, without a second attempt.
+// Leases is a store of leases. The clock of the store alone decides when a lease expires. All
+// methods may be called concurrently. Each method reports a failure at once, without a second
+// attempt.
 type Leases interface {
 	// Take takes the lease of a blob for a member if the lease is free, if the member already has it,
-	// or if its generation equals failed. The caller passes as failed the generation that it has seen
-	// fail, or 0 for none. Take returns the lease as it then is. It may belong to another member.
+	// or if its generation equals failed. The parameter failed is the generation that the caller has
+	// seen fail, or 0 for none. Take returns the lease as it is after the call. This lease may belong
+	// to another member.
 	Take(ctx context.Context, d digest.Digest, m Member, failed int64) (Lease, error)
 	// Renew extends the leases that a member holds by LeaseTTL, and restores the leases that the store
 	// has lost. It returns the digests of the leases that another member has taken. Renew also records

@@ -38,7 +38,7 @@ func (p *positions) unfollow(d digest.Digest) {
 	delete(p.all, d)
 }
 
-// of returns the position of a flight.
+// of returns the position of a flight, and whether the flight reads from another member.
 func (p *positions) of(d digest.Digest) (at position, follows bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

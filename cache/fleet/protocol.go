@@ -25,15 +25,16 @@ func Protocol() int {
 	return protocol + n
 }
 
-// ErrProtocol says that the protocol of another member is too far from this one's.
+// ErrProtocol says that the protocol of another member is too far from the protocol of this member.
 var ErrProtocol = errors.New("the member speaks another protocol")
 
-// sayFarAgain is how long dray does not repeat the log line about a member whose protocol is too
-// far from this one's.
+// sayFarAgain is the least time between two log lines about the same member whose protocol is too
+// far from the protocol of this member.
 const sayFarAgain = 10 * time.Minute
 
-// strangers are the members whose protocol is too far from this one's, and which dray has logged.
-// The field all has, for each of them, the time from which dray may log the member again.
+// strangers are the members whose protocol is too far from the protocol of this member, and which
+// dray has logged. The field all has, for each of them, the time from which dray may log the member
+// again.
 type strangers struct {
 	mu  sync.Mutex
 	all map[string]time.Time

@@ -36,13 +36,13 @@ type reader struct {
 //   - This member has maxFollowers followers in its own zone, or maxStreams streams to the
 //     follower.
 //
-// tried has the addresses of members that did not send the blob to the follower. In these cases,
-// admit ignores the followers at these addresses.
+// tried has the addresses of members that did not send the blob to the follower. In the three
+// cases, admit ignores the followers at these addresses.
 func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, here := r.all[d], r.here()
-	var same, near []string // other followers in the zone of who, and in that of this member
+	var same, near []string // other followers: same are in the zone of the parameter who, near in the zone of this member
 	for other := range all {
 		if other.address == who.address {
 			continue

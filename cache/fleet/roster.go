@@ -34,10 +34,10 @@ func newRoster(me Member, upstreams func() Upstreams) *roster {
 }
 
 // Live returns the members that were alive when this member last renewed its leases, sorted by ID.
-// It renews them every RenewEvery. The result always includes this member. It also includes members
-// whose protocol is too far from this one's. While the store of leases does not answer, Live
-// returns the members of its last answer. Before the first answer, it returns only this member.
-// Live never blocks. The caller must not change the result.
+// It renews its leases every RenewEvery. The result always includes this member. It also includes
+// members whose protocol is too far from the protocol of this member. While the store of leases
+// does not answer, Live returns the members of its last answer. Before the first answer, it returns
+// only this member. Live never blocks. The caller must not change the result.
 func (r *roster) Live() []Member { return *r.live.Load() }
 
 // zoneOf returns the zone of a member. If the member is not known, zoneOf returns the zone of this
@@ -53,8 +53,8 @@ func (r *roster) zoneOf(id string) string {
 
 func (r *roster) zone() string { return *r.here.Load() }
 
-// SetZone sets the zone of this member. Other members see it after this member has renewed its
-// leases.
+// SetZone sets the zone of this member. Other members see the zone after this member has renewed
+// its leases.
 func (r *roster) SetZone(zone string) { r.here.Store(&zone) }
 
 // self returns this member as other members see it now.
@@ -94,7 +94,7 @@ func (r *roster) neighbours() (all []Member) {
 }
 
 // everybody returns the members at the given addresses and then the other members that are alive,
-// up to maxAsked. It leaves out the member at the address failed, and this member.
+// up to maxAsked. It leaves out this member, and the member at the address in the parameter failed.
 func (r *roster) everybody(addresses []string, failed string) (all []Member) {
 	seen := map[string]bool{failed: true, r.me.Address: true, "": true}
 	add := func(m Member) {

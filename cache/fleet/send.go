@@ -54,10 +54,10 @@ func Sender(r *http.Request) string { return r.Header.Get(headerMember) }
 
 // Send sends a request to a member, and returns its answer. The caller closes the body of the
 // answer. Send uses only the path and the query of r.URL. It streams the body of r, and closes it.
-// Send does not retry. Only ctx and the timeouts of a connection bound it. Send returns an error if
-// the member does not answer, if another member answers at its address, if the member has no
-// handler for the path, or if its protocol is too far from this one's. An answer of a handler is an
-// error only if its status is 501.
+// Send does not retry. Only ctx and the timeouts of a connection bound the time of a request. Send
+// returns an error if the member does not answer, if another member answers at the address, if the
+// member has no handler for the path, or if its protocol is too far from the protocol of this
+// member. An answer of a handler is an error only if its status is 501.
 func (p *peers) Send(ctx context.Context, to Member, r *http.Request) (*http.Response, error) {
 	resp, err := p.sendTo(ctx, to, r)
 	if err != nil {

@@ -19,11 +19,12 @@ const Files = 2 * maxConnections
 
 const (
 	// maxConnections bounds the connections from other members, including idle ones. To the other
-	// member, a connection beyond this bound looks like one to a dead member.
+	// member, a connection beyond this bound looks like a connection to a dead member.
 	maxConnections = 1024
 	// headerPatience bounds a handshake, and the header of a request.
 	headerPatience = 10 * time.Second
-	// writePatience is how long a follower may accept no bytes.
+	// writePatience bounds one write to a member that reads a blob. If a write takes longer, the
+	// stream ends.
 	writePatience = 30 * time.Second
 	// maxGrace bounds how long followers can read on when this member stops.
 	maxGrace = 30 * time.Second
@@ -41,10 +42,11 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Serve answers other members until ctx ends. Then it releases all leases, waits up to
-// Options.Grace for requests of other members that are under way, closes ln, and returns nil. As
-// long as a handler of [Fleet.Handle] works, other members can still ask whether this member is
-// alive. Serve returns an error if the listener fails.
+// Serve answers other members until ctx ends. It then releases all leases, and waits for the
+// handlers of [Fleet.Handle]. During this wait, ln still accepts connections, so other members can
+// ask whether this member is alive. After that, Serve closes ln, waits for the members that read
+// blobs, and returns nil. Options.Grace bounds both waits together. Serve returns an error if the
+// listener fails.
 func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 	s := &http.Server{
 		Handler: f, TLSConfig: serverTLS(f.o.Keys), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
@@ -146,7 +148,7 @@ type underWay struct {
 	none chan struct{} // closed when no request is under way; nil if nobody waits for that
 }
 
-// begin counts a request until end is called.
+// begin counts a request until the function end is called.
 func (u *underWay) begin() (end func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -178,10 +180,10 @@ func (u *underWay) wait(ctx context.Context) {
 }
 
 // Handle registers a handler for the requests of other members whose path begins with prefix. It
-// panics if the paths overlap with those of another handler. Handle must be called before Serve, so
-// that no request arrives before its handler is registered. The handler gets only requests of
-// senders that have proved to know the secret and whose protocol this member understands. The
-// handler gets the whole path. It must bound the size of the body, and the time.
+// panics if these paths overlap with the paths of another handler. Handle must be called before
+// Serve, so that no request arrives before its handler is registered. The handler gets only
+// requests of senders that have proved to know the secret and whose protocol this member
+// understands. The handler gets the whole path. It must bound the size of the body, and the time.
 func (f *Fleet) Handle(prefix string, h http.Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

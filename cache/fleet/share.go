@@ -22,8 +22,8 @@ const maxBreaks = 3
 const breakGain = 32 << 20
 
 // farPause is the pause between two requests to a member that has the lease but answers that it is
-// not nearer to the registry. A member that has just taken over may still answer as a follower. The
-// fetch repeats the request until Patience.Far is over.
+// not nearer to the registry. A member that has just taken the lease may still answer as the
+// follower that it was. The fetch repeats the request until Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
 var (
@@ -35,7 +35,7 @@ var (
 
 // Want is a part of a blob that a fetch needs.
 type Want struct {
-	// From and To are the offsets of the part. To 0 means the end of the blob.
+	// From and To are the offsets of the part. A To of 0 means the end of the blob.
 	From, To int64
 	// On says that a stream may go on beyond To if another fetch brings the bytes after To.
 	On bool
@@ -90,11 +90,11 @@ func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 }
 
 // Open opens a part of a blob at another member. It returns ErrRegistry if this member has the
-// lease or fetches alone. The fetch must then ask the registry for the part up to the offset until,
-// where 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the bucket. If
-// the bucket does not have the blob, the fetch must call NoBucket and then Open again. Open returns
-// another error if a follower cannot read this part now. After a stream has ended with an error,
-// the fetch calls Open for the missing bytes.
+// lease or fetches alone. The fetch must then ask the registry for the part up to the offset in the
+// result until; 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the
+// bucket. If the bucket does not have the blob, the fetch must call NoBucket and then Open again.
+// Open returns another error if a follower cannot read this part now. After a stream has ended with
+// an error, the fetch calls Open for the missing bytes.
 func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until int64, err error) {
 	if s == nil {
 		return cache.Stream{}, w.To, ErrRegistry
@@ -196,9 +196,10 @@ func (s *Share) goAlone(reason string) (cache.Stream, error) {
 	return cache.Stream{}, ErrRegistry
 }
 
-// hold makes this fetch the holder. If it replaces a failed holder, hold asks all members which
-// parts of the blob they hold. Otherwise, and if there is no bucket, it asks the members of its
-// zone whether they still have the blob from an earlier fetch. It needs mu.
+// hold makes this fetch the holder. If this fetch replaces a failed holder, hold asks all members
+// which parts of the blob they hold. If the fetch replaces no failed holder, and there is no
+// bucket, hold asks the members of its zone whether they still have the blob from an earlier fetch.
+// It needs mu.
 func (s *Share) hold(ctx context.Context, l Lease) error {
 	s.f.m.fetches.WithLabelValues("holder").Inc()
 	lost := s.lease.Address
@@ -300,8 +301,8 @@ func (s *Share) streamEnded(q request, gave int64, err error) {
 // maxStrikes is how many streams of a member break off before the member counts as failed.
 const maxStrikes = 2
 
-// trust returns an error if a member counts as failed. After a broken stream, it asks the member
-// whether it still has the blob. It needs mu.
+// trust returns an error if a member counts as failed. After a broken stream, trust asks the member
+// whether the member still has the blob. It needs mu.
 func (s *Share) trust(ctx context.Context, q request) error {
 	switch n := s.strikes[q.address]; {
 	case n >= maxStrikes:
@@ -313,8 +314,8 @@ func (s *Share) trust(ctx context.Context, q request) error {
 	return err
 }
 
-// join opens a stream at the holder of a lease, or at one of its followers if the holder has too
-// many. It needs mu.
+// join opens a stream at the holder of a lease, or at one of the holder's followers if the holder
+// has too many followers. It needs mu.
 func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 	if s.f.isBanned(l.Holder) {
 		return nil, errBanned
@@ -368,8 +369,9 @@ func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 	return nil, failed
 }
 
-// neighbour returns the address of a member of this zone that has the whole blob, if the holder is
-// in another zone, and the fetch has not begun. It needs mu.
+// neighbour returns the address of a member of this zone that has the whole blob. It looks for one
+// only if the fetch has not begun, the holder is in another zone, and there is no bucket. It needs
+// mu.
 func (s *Share) neighbour(ctx context.Context, l Lease) []string {
 	if s.role != undecided || s.bucket || s.f.zoneOf(l.Holder) == s.f.zone() {
 		return nil

@@ -44,8 +44,8 @@ type request struct {
 	digest     digest.Digest
 	want       Want     // want.On is not used
 	at         position // the position of the member that asks
-	held       bool     // only if the member can send all wanted bytes without waiting
-	unfinished bool     // only if the member does not have the whole blob
+	held       bool     // requests the blob only if the member can send all wanted bytes without waiting
+	unfinished bool     // requests the blob only if the member does not have all of it
 	tried      []string // addresses of members that did not send the blob
 }
 
@@ -78,8 +78,8 @@ func (p *peers) send(ctx context.Context, method string, q request, from int64) 
 	return p.do(r)
 }
 
-// open sends a request and waits until the answer begins. Meanwhile it asks the member after each
-// Patience.Stall whether it is alive, because the member may have to wait long for its registry.
+// open sends a request and waits until the answer begins. After each Patience.Stall of this wait,
+// it asks whether the member is alive, because the member may have to wait long for its registry.
 // open returns errLate if the answer has not begun after Patience.Begin.
 func (p *peers) open(ctx context.Context, q request) (*stream, error) {
 	s := &stream{p: p, q: q}
@@ -252,8 +252,8 @@ func (s *stream) unwatch() {
 }
 
 // ask asks the member how many bytes it has. It ends the stream if the member does not answer, has
-// lost the blob, or has more than congested bytes that it does not send. Otherwise the registry is
-// slow, and the stream goes on waiting.
+// lost the blob, or has more bytes ready than the constant congested allows. In all other cases the
+// registry is slow, and the stream goes on waiting.
 func (s *stream) ask() {
 	s.mu.Lock()
 	if !s.waiting {

@@ -55,7 +55,8 @@ type Drift struct {
 }
 
 // DriftOf returns the upstreams of the member self that have another identity at another member, in
-// the order of self. An upstream that one of the two members does not have is no drift.
+// the order in which self lists its upstreams. An upstream that one of the two members does not
+// have is no drift.
 func DriftOf(self string, members []Member) (all []Drift) {
 	at := map[string]int{} // in own, by name
 	var own []Upstream

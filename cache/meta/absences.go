@@ -68,9 +68,9 @@ func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	return q
 }
 
-// Set records f, which is the answer to q. The parameter window is how long the fact is kept, at
-// most as long as facts about tags. Set records nothing and returns nil if window is not positive,
-// or if Forget was called for the digest since the question.
+// Set records f, which is the answer to q. The parameter window is how long the fact is kept. The
+// TTL of facts about tags bounds this time. Set records nothing and returns nil if window is not
+// positive, or if Forget was called for the digest since the question.
 func (a *Absences) Set(ctx context.Context, q Question, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil

@@ -21,14 +21,14 @@ const (
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
-	full bool          // a key was dropped since keys was last empty
+	full bool          // a key was dropped since the map keys was last empty
 	some chan struct{} // has an entry if there are keys
 }
 
 func newAgain() again { return again{keys: map[string]struct{}{}, some: make(chan struct{}, 1)} }
 
 // add adds a key. Beyond the bound, add drops another key. first reports whether this is the first
-// dropped key since keys was last empty.
+// dropped key since the map keys was last empty.
 func (a *again) add(key string) (first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

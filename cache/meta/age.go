@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// maxSkew is how far apart the clocks of machines that share facts may be.
+// maxSkew is the largest difference between the clocks of machines that counts as normal.
 const maxSkew = 5 * time.Second
 
 // MaxTTL bounds how long a fact with an expiry lives. All default TTLs are shorter.
 const MaxTTL = 100 * 24 * time.Hour
 
-// Age returns the time from recorded to now. If recorded is more than a few seconds after now, the
-// clock that gave it was wrong, and Age returns the longest duration. A few seconds are a normal
-// difference between the clocks of machines, and give a negative age.
+// Age returns now minus recorded. If recorded is more than maxSkew after now, the clock that gave
+// recorded was wrong, and Age returns the longest duration. If recorded is after now by at most
+// maxSkew, the age is negative.
 func Age(now, recorded time.Time) time.Duration {
 	age := now.Sub(recorded)
 	if age < -maxSkew {

@@ -27,8 +27,8 @@ type CachedOptions struct {
 	// Staleness is how long reads get an entry from memory before they ask the store again; 0 means 1
 	// second. Reads may notice an expiry, or a write of another process, with this delay.
 	Staleness time.Duration
-	// OnError is how long, at most, reads get an entry of the store from memory while the store fails;
-	// 0 means 1 hour.
+	// OnError bounds how long reads get an entry of the store from memory while the store fails; 0
+	// means 1 hour.
 	OnError time.Duration
 	// Logger gets a line when the store has refused more deletions and epochs than Run can send again;
 	// nil discards it.
@@ -214,7 +214,7 @@ func (c *Cached) reread(ctx context.Context, keys []string) ([]Seen, error) {
 type recalled struct {
 	key string
 	held
-	known  bool // otherwise nothing is in memory
+	known  bool // memory has an answer that has not expired
 	sure   bool // the store need not be asked
 	stripe *stripe
 	writes uint64 // the count of the stripe before the read
@@ -410,7 +410,7 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 	return true, err
 }
 
-// recalls reports whether no answer in memory differs from seen.
+// recalls reports whether all answers in memory agree with the parameter seen.
 func (c *Cached) recalls(seen []Seen, now time.Time) bool {
 	return !slices.ContainsFunc(seen, func(s Seen) bool {
 		m := c.recall(s.Key, now)

@@ -13,7 +13,7 @@ const clockEvery = 10 * time.Second
 // clock is the last known time of the clock of a store.
 type clock struct {
 	mu           sync.Mutex // guards the fields below
-	store, local time.Time  // two times of one moment; zero before the first answer
+	store, local time.Time  // the same moment by the clock of the store and of this process; zero before the first answer
 	asked        time.Time
 }
 
@@ -42,7 +42,7 @@ func (c *Cached) Clock(ctx context.Context) (store, local time.Time, err error) 
 }
 
 // read returns the last known times. due is true if the caller must ask the store, because no times
-// are known or no caller has asked for clockEvery.
+// are known, or the last question was sent at least clockEvery ago.
 func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -53,7 +53,8 @@ func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 	return k.store, k.local, due
 }
 
-// set records an answer of the store to a question that was sent at began.
+// set records an answer of the store to a question that was sent at the time in the parameter
+// began.
 func (k *clock) set(store, local, began time.Time) (time.Time, time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -57,7 +57,8 @@ type Question struct {
 // Asked returns when the question was made, which is before the upstream is asked.
 func (q Question) Asked() time.Time { return q.asked }
 
-// epochTTL is how long an epoch is kept, which must be longer than every fact that it hides.
+// epochTTL is how long an epoch is kept. It must be longer than the TTL of every fact that the
+// epoch hides.
 const epochTTL = tagsTTL + time.Hour
 
 func newEpoch(by string) epoch {
@@ -93,8 +94,8 @@ func epochIn[R record](l ledger[R], s Seen) epoch {
 }
 
 // answers returns the records under keys that are visible in the epoch under epochKey. An element
-// is nil if there is no such record. If now is set, answers reads from the store, and not from
-// memory. The Question is about the first key. It is valid even if the store fails.
+// is nil if there is no such record. If the parameter now is set, answers reads from the store, and
+// not from memory. The Question is about the first key. It is valid even if the store fails.
 func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey string, keys ...string) ([]*R, Question, error) {
 	q := Question{asked: time.Now(), fact: Seen{Entry: Entry{Key: keys[0]}}, epoch: Seen{Entry: Entry{Key: epochKey}}}
 	all := append(keys[:len(keys):len(keys)], epochKey)
@@ -129,12 +130,12 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 // epoch. The entries in the store may then be older.
 func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
 
-// maxSwaps bounds the attempts to record an answer while other processes record theirs.
+// maxSwaps bounds the attempts to record an answer while other processes record their answers.
 const maxSwaps = 3
 
-// recordAnswer records the answer to a question. The function make returns its record. The answer
-// counts as given at the time asked. ok is false if the answer is out of date: a new epoch has
-// begun since the question, or the answer to a later question is recorded.
+// recordAnswer records the answer to a question. The function make returns the record of the
+// answer. The parameter asked is when the upstream was asked. ok is false if the answer is out of
+// date: a new epoch has begun since the question, or the answer to a later question is recorded.
 func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked time.Time, ttl time.Duration, make func(dated) R) (ok bool, err error) {
 	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
 	var writes []Write
@@ -179,7 +180,7 @@ func dateOf(ctx context.Context, s Store, asked time.Time, e epoch) dated {
 	return d
 }
 
-// before reports whether the question of d was asked before that of o.
+// before reports whether the question of d was asked before the question of o.
 func (d dated) before(o dated) bool {
 	if d.Stamp != 0 && o.Stamp != 0 {
 		return d.Stamp < o.Stamp

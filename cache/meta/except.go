@@ -8,7 +8,7 @@ import (
 )
 
 // Except is a [Store] that keeps no facts about upstreams whose content is on this machine. Asking
-// such an upstream costs no more than reading a fact. Machines that share a store may each have
+// such an upstream costs no more than reading a fact. Machines that share a store can each have
 // such an upstream, with the same name but different content. A fact about one of these upstreams
 // would be wrong about the others.
 type Except struct {

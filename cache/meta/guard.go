@@ -15,15 +15,15 @@ import (
 
 // GuardOptions configure [NewGuarded].
 type GuardOptions struct {
-	// Timeout bounds each call; 0 means 250 ms. PutAll may take four times as long. Only its context
-	// bounds Scan.
+	// Timeout bounds each call; 0 means 250 ms. PutAll may take four times as long. A Scan is bounded
+	// only by its context.
 	Timeout time.Duration
 	// Failures is the number of consecutive failures after which Guarded stops asking the store; 0
 	// means 3.
 	Failures int
-	// Retry is how long Guarded does not ask the store after these failures; 0 means 5 seconds. Then
-	// it sends one request to the store as a probe, and refuses other requests until the probe has
-	// ended.
+	// Retry is how long Guarded does not ask the store after these failures; 0 means 5 seconds. After
+	// this time, it sends one request to the store as a probe, and refuses other requests until the
+	// probe has ended.
 	Retry time.Duration
 	// Logger gets one line when the store is no longer asked, and one when it answers again; nil
 	// discards them.
@@ -197,7 +197,7 @@ func (g *Guarded) do(ctx context.Context, op string, timeout time.Duration, ask 
 	return err
 }
 
-// allow returns nil for a request that may be sent, and ErrUnavailable for one that is refused.
+// allow returns nil if a request may be sent, and ErrUnavailable if the request is refused.
 func (g *Guarded) allow(op string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

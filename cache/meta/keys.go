@@ -26,7 +26,7 @@ const (
 	touchSpace    = layout + "touch/"   // upstream/repo/digest → touchRecord
 	verdictSpace  = layout + "verdict/" // digest/check/revision → verdictRecord
 	baseSpace     = layout + "base/"    // sum of diffIDs → baseRecord
-	probeKey      = layout + "probe"    // never written; asked to learn whether a store answers
+	probeKey      = layout + "probe"    // never written; read to check whether a store answers
 )
 
 // path makes a key of a space and components. Each component is escaped, so that it has neither a
@@ -100,7 +100,7 @@ func (k TagKey) key() string {
 // forgetKey is the key of the epoch of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
-// parseTagKey is the inverse of key. It restores Accept only if that is [Referrers], because the
+// parseTagKey is the inverse of key. It restores Accept only if Accept is [Referrers], because the
 // key has only a hash of Accept.
 func parseTagKey(key string) (TagKey, bool) {
 	parts, ok := split(tagSpace, key, 4)
@@ -165,7 +165,8 @@ func baseKey(layers []digest.Digest) string {
 }
 
 // acceptSum hashes a normalised Accept, which can have hundreds of bytes. Short values are hashed,
-// too. Otherwise a client could choose a short Accept that looks like the hash of another Accept.
+// too, because a client could otherwise choose a short Accept that looks like the hash of another
+// Accept.
 func acceptSum(accept string) string {
 	sum := sha256.Sum256([]byte(accept))
 	return hex.EncodeToString(sum[:16])

@@ -7,10 +7,10 @@ import (
 
 // Lease says how long an answer that was made of several reads may be used again without reading.
 // It is valid while a [Cached] would answer each of these reads from memory. It ends when this
-// process writes anything that could change one of the answers. The zero value, nil, and a Lease
-// without reads are not valid. A Lease is never valid if the store failed during a read, or if a
-// read was about an upstream whose facts an [Except] does not keep. It is not valid either if the
-// store has refused the last write of this process under a key that was read.
+// process writes anything that could change one of the answers. A nil Lease and a Lease without
+// reads are not valid. A Lease is never valid if the store failed during a read, or if a read was
+// about an upstream whose facts an [Except] does not keep. A Lease is also never valid if the store
+// has refused the last write of this process under a key that was read.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any

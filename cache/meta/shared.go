@@ -241,8 +241,8 @@ func (s *Shared) Delete(ctx context.Context, key string) error {
 }
 
 // Scan implements [Store]. It leaves out values without a proof, and facts about upstreams that
-// this member does not have. If several upstreams have one identity, it yields their facts under
-// the name of each.
+// this member does not have. If several upstreams have one identity, it yields each of their facts
+// several times, once under each upstream's name.
 func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		shared, ok := s.key(prefix)
@@ -268,8 +268,8 @@ func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error
 	}
 }
 
-// original returns the keys that an entry of the store has for this member. If only is not empty,
-// it returns only the keys about the upstream of that name.
+// original returns the keys that an entry of the store has for this member. If the parameter only
+// is not empty, original leaves out keys about upstreams of other names.
 func (s *Shared) original(key, only string) (keys []string) {
 	if sum, ok := strings.CutPrefix(key, path(baseSpace, s.o.All(), "")); ok {
 		return []string{baseSpace + sum}

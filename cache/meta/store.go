@@ -33,7 +33,7 @@ type Entry struct {
 // method returns the error of the context. After Close, methods with a context return ErrClosed.
 //
 // A Store may return an entry for about a second after its expiry. A [Cached] whose store fails may
-// do so for longer. A read that begins after a Put or Delete of the same process has returned sees
+// do so for longer. When a Put or Delete has returned, every later read of the same process sees
 // the change.
 type Store interface {
 	// Get returns the value under key, which the caller then owns, or ErrNotFound.
@@ -55,7 +55,7 @@ type Store interface {
 // Seen is the result of reading a key from a store.
 type Seen struct {
 	Entry
-	Found bool // otherwise there was no entry
+	Found bool // there was an entry
 	// Refused says that the store has refused the last write of this process under the key. Only a
 	// [Cached] knows that.
 	Refused bool
@@ -88,16 +88,15 @@ type Swapper interface {
 	Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error)
 }
 
-// Clocked is implemented by stores that several machines share. Its clock dates facts, because the
-// clocks of these machines may differ.
+// Clocked is implemented by stores that several machines share. The clock of the store dates facts,
+// because the clocks of these machines may differ.
 type Clocked interface {
-	// Clock returns the time of one moment by the clock of the store, and by the clock of this
-	// process.
+	// Clock reads the clock of the store and the clock of this process at the same moment.
 	Clock(ctx context.Context) (store, local time.Time, err error)
 }
 
 // GetAll returns the entries under the keys, in the same order. It needs one call if s is a
-// [Batch], or else one for each key.
+// [Batch]. For any other store, it needs one call for each key.
 func GetAll(ctx context.Context, s Store, keys []string) ([]Seen, error) {
 	if b, ok := s.(Batch); ok {
 		return b.GetAll(ctx, keys)
@@ -162,8 +161,8 @@ func SwapInSteps(ctx context.Context, s Store, writes []Write, seen []Seen) (boo
 	return true, nil
 }
 
-// Clock returns the time of one moment by the clock that dates the facts in s, and by the clock of
-// this process. The two times are equal if s is not [Clocked], or does not answer.
+// Clock reads the clock that dates the facts in s and the clock of this process at the same moment.
+// The two times are equal if s is not [Clocked], or does not answer.
 func Clock(ctx context.Context, s Store) (store, local time.Time) {
 	store, local, err := askClock(ctx, s)
 	if err != nil {

@@ -179,10 +179,10 @@ func (t *Tags) Set(ctx context.Context, q Question, f TagFact, keep time.Duratio
 	return ok, nil
 }
 
-// Pushed records f, which a push of the tag has made true, and makes every other fact about the tag
+// Pushed records f, which a push of the tag has made true. It makes every other fact about the tag
 // invisible, for every Accept, including answers that are still on their way. The caller got q from
-// [Tags.Ask] before it sent the push to the upstream. If the tag was pushed or forgotten since, it
-// is not known which push the upstream accepted last, and Pushed does not record f.
+// [Tags.Ask] before it sent the push to the upstream. If the tag was pushed or forgotten since,
+// nobody knows which push the upstream accepted last, so Pushed does not record f.
 func (t *Tags) Pushed(ctx context.Context, q Question, f TagFact) error {
 	w, e, err := beginning(t.ledger, q.epoch.Key)
 	if err != nil {
@@ -202,9 +202,9 @@ func (t *Tags) Pushed(ctx context.Context, q Question, f TagFact) error {
 	return nil
 }
 
-// Overtaken reports whether another process has pushed, deleted or forgotten a tag between two
-// questions about it, and this process has not done so after that. If the store did not answer one
-// of the questions, or has lost the epoch of the tag, Overtaken cannot tell, and returns false.
+// Overtaken returns true if a tag was pushed, deleted or forgotten between two questions about it,
+// and another process did so last. If the store did not answer one of the questions, or has lost
+// the epoch of the tag, Overtaken cannot tell, and returns false.
 func (t *Tags) Overtaken(earlier, later Question) bool {
 	if !earlier.answered || !later.answered || !later.epoch.Found {
 		return false

@@ -31,7 +31,7 @@ type Link struct {
 // digest there. If the link is missing, dray does not deny access, but asks the upstream.
 type Visibility struct {
 	ledger[linkRecord]
-	now bool // In reads from the store, and not from memory
+	now bool // the method In reads from the store, and not from memory
 }
 
 // NewVisibility returns the links in s. By default they are kept for 30 days after they were last
@@ -48,8 +48,8 @@ func (l *Visibility) Under(lease *Lease) *Visibility {
 	return &leased
 }
 
-// Now returns the same links, but In of the result reads from the store, and not from memory. It is
-// for callers that know that another mirror has just added links.
+// Now returns the same links, but the method In of the result reads from the store, and not from
+// memory. Now is for callers that know that another mirror has just added links.
 func (l *Visibility) Now() *Visibility {
 	current := *l
 	current.now = true

@@ -31,7 +31,8 @@ type breaker struct {
 	trying   bool          // the request after the pause is under way
 }
 
-// allow reports whether a request may be sent. If so, the caller must pass its result to done.
+// allow reports whether a request may be sent. If so, the caller must pass the result of the
+// request to the method done.
 func (b *breaker) allow() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -45,8 +46,8 @@ func (b *breaker) allow() bool {
 	return true
 }
 
-// open reports whether the breaker would refuse a request now. After the pause it is false, so a
-// bucket that failed long ago, and that nobody has asked since, does not count as failing.
+// open reports whether the breaker would refuse a request now. After the pause it returns false, so
+// a bucket that failed long ago, and that nobody has asked since, does not count as failing.
 func (b *breaker) open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -71,10 +71,10 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	})
 }
 
-// below comes after Address.Prefix in every key.
+// below is the part of every key that comes after Address.Prefix.
 const below = "cache/"
 
-// key returns the key of a blob. The digest comes early in it, because S3 spreads the load by
+// key returns the key of a blob. The digest comes early in the key, because S3 spreads the load by
 // prefixes of keys
 // (https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html).
 func (a Address) key(d digest.Digest) *string {
@@ -105,8 +105,8 @@ type Options struct {
 	Writers int
 	// Queue is how many blobs may wait to be written. Zero means 4096.
 	Queue int
-	// Patience bounds the wait for the answer to a request, and for the next byte of a body. After
-	// that, the cache asks the origin instead. Zero means 2 s.
+	// Patience bounds the wait for the answer to a request, and for the next byte of a body. If the
+	// bucket takes longer, the cache asks the origin instead. Zero means 2 s.
 	Patience time.Duration
 	// Logger logs when a breaker opens or closes. Nil discards these lines.
 	Logger *slog.Logger

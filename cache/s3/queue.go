@@ -35,7 +35,7 @@ func (q *queue) add(i item) bool {
 	return q.put(i)
 }
 
-// again puts a blob back that was taken out of the queue. It returns false if the queue is full.
+// again puts back a blob that was taken out of the queue. It returns false if the queue is full.
 func (q *queue) again(i item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

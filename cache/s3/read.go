@@ -121,7 +121,7 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	b.seen.add(d, sighting{written: at})
 }
 
-// failed calls refused, and passes the result to the breaker for reads.
+// failed calls the method refused, and passes the result to the breaker for reads.
 func (b *Bucket) failed(ctx context.Context, d digest.Digest, op string, err error) error {
 	err = b.refused(ctx, d, op, err)
 	b.reads.done(verdict(ctx, err))
@@ -178,7 +178,7 @@ type body struct {
 	gave   atomic.Bool // at least one byte was read
 	once   sync.Once   // so that the breaker gets one result
 	waited time.Duration
-	got    int64 // bytes read in the time waited
+	got    int64 // bytes read since waited was last 0
 }
 
 // Read implements io.Reader.

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// maxSeen bounds the digests whose presence in the bucket is remembered.
+	// maxSeen bounds the number of digests whose presence in the bucket is remembered.
 	maxSeen = 32 << 10
-	// absentFor is how long dray does not ask the bucket again for a blob that it did not have,
-	// because one pull looks for the same manifest more than once.
+	// absentFor is how long dray does not ask the bucket again for a blob that the bucket did not
+	// have, because one pull looks for the same manifest more than once.
 	absentFor = 10 * time.Second
 )
 

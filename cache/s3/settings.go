@@ -68,8 +68,8 @@ type Setting struct {
 	Unsupported bool `json:"unsupported"`
 }
 
-// Apply reads the settings of the bucket. If write is [Write], it also writes the missing settings,
-// and leaves other rules of the lifecycle as they are.
+// Apply reads the settings of the bucket. If the parameter write is [Write], Apply also writes the
+// missing settings, and leaves other rules of the lifecycle as they are.
 func (s *Settings) Apply(ctx context.Context, write Mode) ([]Setting, error) {
 	lifecycle, err := s.lifecycle(ctx, write)
 	if err != nil {

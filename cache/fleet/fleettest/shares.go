@@ -114,8 +114,8 @@ func shareAlone(_ *testing.T, a asking) {
 	a.get("a", 0.25, 0.25)
 }
 
-// shareTurns checks that a member gets nothing from the share of another member before that member
-// has called again.
+// shareTurns checks that a member gets nothing from the share of another member before the other
+// member has called again.
 func shareTurns(_ *testing.T, a asking) {
 	a.get("a", 1000, 100)
 	a.get("b", 1000, 0)
@@ -128,8 +128,8 @@ func shareTurns(_ *testing.T, a asking) {
 	a.get("c", 1000, 100./3)
 }
 
-// shareFair checks that members that want little get it, and that the others get equal parts of the
-// rest.
+// shareFair checks that members that want little get all that they want, and that the other members
+// get equal parts of the rest.
 func shareFair(_ *testing.T, a asking) {
 	for range 2 {
 		for _, m := range []struct {

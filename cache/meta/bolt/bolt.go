@@ -92,8 +92,8 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 }
 
 // expired reports whether an entry has expired. It also returns true for an entry without a whole
-// expiry. If the expiry lies further in the future than [meta.MaxTTL], the clock that gave it was
-// ahead, and expired returns true, too.
+// expiry. It also returns true if the expiry lies further in the future than [meta.MaxTTL], because
+// the clock that gave the expiry was then ahead.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true
@@ -172,7 +172,8 @@ func (s *Store) size() float64 {
 // Collectors returns the metrics of the file.
 func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.swept, s.bytes} }
 
-// view runs a transaction that reads, and update runs one that writes. Both translate the errors.
+// view runs a transaction that reads, and update runs a transaction that writes. Both translate the
+// errors.
 func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -328,8 +329,8 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// readPage returns the unexpired entries of the page that begins at the key from. It also returns
-// the key at which the next page begins, and whether there is a next page.
+// readPage returns the unexpired entries of the page that begins at the key in the parameter from.
+// It also returns the key at which the next page begins, and whether there is a next page.
 func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
 	now := time.Now().UnixNano()
 	size, visited := 0, 0
@@ -347,8 +348,8 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 	return page, "", false
 }
 
-// Close syncs and closes the file and removes the marker of use. If damage was found, Close only
-// returns ErrCorrupt. The marker then stays, so the next process checks the file.
+// Close syncs and closes the file and removes the marker of use. If damage was found, Close does
+// nothing and returns ErrCorrupt. The marker then stays, so the next process checks the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.opening <- struct{}{}

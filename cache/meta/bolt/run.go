@@ -74,8 +74,8 @@ func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-// expiredPage returns the expired keys of the page that begins at the key from. It also returns the
-// key at which the next page begins, and whether there is a next page.
+// expiredPage returns the expired keys of the page that begins at the key in the parameter from. It
+// also returns the key at which the next page begins, and whether there is a next page.
 func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more bool) {
 	now := time.Now().UnixNano()
 	visited := 0

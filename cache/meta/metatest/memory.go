@@ -166,8 +166,9 @@ type Faulty struct {
 // NewFaulty returns a Faulty on top of s. It works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
-// Fail makes every later call wait for the time delay, and then fail with err. If err is nil, the
-// calls then work. A call whose context ends during the wait returns the error of the context.
+// Fail makes every later call wait for the time in the parameter delay, and then fail with err. If
+// err is nil, the calls work after the wait. A call whose context ends during the wait returns the
+// error of the context.
 func (f *Faulty) Fail(err error, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

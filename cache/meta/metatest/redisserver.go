@@ -113,8 +113,8 @@ func (r *RedisServer) Do(words ...string) string {
 	return string(answer[:n])
 }
 
-// Eventually waits until done returns true, and fails the test after 20 seconds. It uses real time,
-// because a test cannot control the clock of a server.
+// Eventually waits until the function done returns true, and fails the test after 20 seconds. It
+// uses real time, because a test cannot control the clock of a server.
 func (r *RedisServer) Eventually(what string, done func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

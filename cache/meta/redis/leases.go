@@ -15,9 +15,9 @@ import (
 	"dray/cache/fleet"
 )
 
-// Leases are the leases of a fleet in Redis. Each lease is a hash with the fields m (member), a
-// (address) and g (generation), which expires. All keys have one hash tag, so a cluster stores them
-// in one slot, and one script may use many of them.
+// Leases are the leases of a fleet in Redis. Each lease is a hash that expires, with the fields m
+// (member), a (address) and g (generation). All keys have one hash tag, so a cluster stores them in
+// one slot, and one script may use many of them.
 type Leases struct {
 	client goredis.UniversalClient
 	prefix string
@@ -73,7 +73,8 @@ func (s *Leases) Take(ctx context.Context, d digest.Digest, m fleet.Member, fail
 	return fleet.Lease{Digest: d, Holder: l[0], Address: l[1], Generation: generation}, nil
 }
 
-// Renew implements [fleet.Leases]. It sends one command, and one more for each pageEntries leases.
+// Renew implements [fleet.Leases]. It sends one command, and one more for each page of up to
+// pageEntries leases.
 func (s *Leases) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) (lost []digest.Digest, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func Open(o Options) (*Store, error) {
 	return &Store{client: client, prefix: cmp.Or(o.Prefix, "dray:")}, nil
 }
 
-// translate maps the errors of the client to those of a store.
+// translate maps the errors of the client to the errors of a store.
 func translate(err error) error {
 	switch {
 	case errors.Is(err, goredis.Nil):

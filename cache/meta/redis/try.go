@@ -12,7 +12,7 @@ import (
 	"dray/cache/meta"
 )
 
-// tryFor is how long Redis keeps the entries that Try writes, if Try cannot remove them.
+// tryFor is how long Redis keeps the entries that Try writes, if Try does not remove them.
 const tryFor = time.Minute
 
 // attempt is an operation that dray needs in Redis.
@@ -22,7 +22,8 @@ type attempt struct {
 }
 
 // Try tries each operation that dray needs in Redis for facts and, if member is set, for a fleet.
-// The error names the operation that failed. Try uses keys of its own, and removes them afterwards.
+// The error names the operation that failed. Try uses keys of its own, and removes them if all
+// operations succeed.
 func (s *Store) Try(ctx context.Context, member bool) error {
 	all := s.factAttempts("try/" + rand.Text())
 	if member {

@@ -46,8 +46,8 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Fault makes the server pass every request to fault first. The function returns true if it has
-// answered the request. With a nil fault, the server answers every request itself.
+// Fault makes the server pass every request to the function fault first, which returns true if it
+// has answered the request. If fault is nil, the server answers every request itself.
 func (s *Server) Fault(fault func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +99,7 @@ func (s *Server) SetSetting(bucket, name, document string) {
 	s.documents[bucket+" "+name] = []byte(document)
 }
 
-// Delete removes all objects whose path contains part.
+// Delete removes all objects whose path contains the text in the parameter part.
 func (s *Server) Delete(part string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +191,8 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", o.written, bytes.NewReader(o.bytes))
 }
 
-// mayWrite reports whether If-None-Match allows the write. If not, it has answered the request.
+// mayWrite reports whether If-None-Match allows the write. If the header forbids the write,
+// mayWrite answers the request.
 func (s *Server) mayWrite(w http.ResponseWriter, r *http.Request) bool {
 	if _, exists := s.objects[r.URL.Path]; exists && r.Header.Get("If-None-Match") == "*" {
 		Refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
