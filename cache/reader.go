@@ -95,7 +95,7 @@ const minStretch = 16 << 10
 // Stretch waits until there are bytes at the position of the reader. It returns a file whose offset
 // is this position, and how many bytes sendfile can send from it (at most n). After sending them,
 // the caller calls Passed. If the file is nil, the caller must use Read: the bytes are in no file,
-// or too few have arrived. Errors are those of Read.
+// or too few have arrived. Stretch returns the same errors as Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	if err := r.ended(); err != nil {
 		return nil, 0, err

@@ -20,8 +20,8 @@ type Split struct {
 	// ignored. A call should fail fast. After each refusal the fetch goes on with fewer streams. When
 	// no additional stream is left, the fetch gets the missing bytes from its Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
-	// First is a Part for the first stream of a fetch. It may wait as long as an Origin may. If its
-	// Stream follows another fetch (see [Stream.Follows]), the Stream may reach to the end of the
+	// First is a Part for the first stream of a fetch. It may wait as long as an Origin may wait. If
+	// its Stream follows another fetch (see [Stream.Follows]), the Stream may reach to the end of the
 	// blob. The fetch then reads on from this Stream, and starts additional streams only for waiting
 	// readers.
 	First func(ctx context.Context, from, to int64) (Stream, error)

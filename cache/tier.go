@@ -7,8 +7,8 @@ import (
 )
 
 // Tier is another place that has bytes by digest, besides memory and disk, such as a bucket that
-// several machines share. The bytes are verified like those of any origin. A client may not see a
-// blob only because a Tier has it.
+// several machines share. The bytes are verified like the bytes of any origin. A Tier that has a
+// blob does not make the blob visible to clients.
 //
 // A Tier may fail at any time. It must then fail quickly, because its callers ask an origin next.
 type Tier interface {

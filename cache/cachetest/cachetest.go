@@ -94,7 +94,8 @@ type Origin struct {
 // Call is a request for the bytes from offset From up to offset To, or to the end if To is -1.
 type Call struct{ From, To int64 }
 
-// Fault is one way in which an origin misbehaves. Offsets are those of the whole blob.
+// Fault is one way in which an origin misbehaves. Offsets are relative to the beginning of the
+// whole blob.
 type Fault struct {
 	refuse error
 	size   *int64

@@ -141,7 +141,7 @@ func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) e
 			if unless == UnlessNeeded {
 				return c.users(e) < retainWeight && c.claimed[dg].received == 0
 			}
-			return c.users(e) == 1 && c.claimed[dg] == claims{} // the only reference is that of this call
+			return c.users(e) == 1 && c.claimed[dg] == claims{} // this call has the only reference
 		})
 	})
 }

@@ -46,7 +46,7 @@ type Dir struct {
 	*pins
 }
 
-// Open locks the directory and removes unfinished files, except those of ingests that can be
+// Open locks the directory and removes unfinished files, except the files of ingests that can be
 // resumed. It returns ErrLocked when the directory is in use. It does not list the blobs: Run lists
 // them, unless a call that needs all blobs, such as a reservation, does so before.
 func Open(opts Options) (*Dir, error) {
@@ -105,10 +105,10 @@ func (d *Dir) Close() error {
 // programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
-// Run lists the blobs and verifies those that an unclean stop may have damaged. Until ctx ends, it
-// scrubs, keeps the directory within its bounds, and makes new blobs durable in groups. When ctx
-// has ended, it syncs the remaining new blobs, so the next start need not verify them. It returns
-// nil.
+// Run lists the blobs, and verifies each blob that an unclean stop may have damaged. Until ctx
+// ends, it scrubs, keeps the directory within its bounds, and makes new blobs durable in groups.
+// When ctx has ended, it syncs the remaining new blobs, so the next start need not verify them. It
+// returns nil.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop

@@ -4,7 +4,7 @@
 // Invariants:
 //   - A file below blobs/ has the digest that its name says. [Ingest.Commit] checked digest and
 //     length before it moved the file there by one rename. Unfinished files are only in ingest/,
-//     where nobody looks for blobs. [Open] removes unfinished files, except those that are kept for
+//     where nobody looks for blobs. [Open] removes unfinished files, except files that are kept for
 //     [Dir.Recover].
 //   - No database can disagree with the directory, because there is none. Presence, size and last
 //     use (the modification time) are read from the files.
@@ -29,6 +29,6 @@
 //   - checker: verifies the blobs that an unclean stop may have damaged
 //   - quarantine and scrubber: verify held blobs again, and move rotten blobs aside
 //   - contents: the methods by which callers read and remove blobs
-//   - ingests: files that are to become blobs, including those that outlive the process
+//   - ingests: files that are to become blobs, including files that outlive the process
 //   - pins: the blobs that operators keep
 package disk

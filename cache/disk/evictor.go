@@ -80,9 +80,9 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that together have at least short bytes. If all blobs that may be evicted have
-// fewer bytes, evict drops none and returns false. The parameter coming is the length of the blob
-// that needs the space. evict needs mu.
+// evict drops blobs that together have at least the number of bytes in the parameter short. If all
+// blobs that may be evicted have fewer bytes, evict drops none and returns false. The parameter
+// coming is the length of the blob that needs the space. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }

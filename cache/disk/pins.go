@@ -25,8 +25,8 @@ const maxPinName = 1024
 // characters.
 var ErrPinName = errors.New("invalid pin name")
 
-// Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is
-// not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that are
+// Pin is a set of blobs that an operator keeps, under a name such as the name of an image. A blob
+// is not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that are
 // stored later. Delete removes a pinned blob like any other blob.
 type Pin struct {
 	Name  string

@@ -54,8 +54,9 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims that together have at least short bytes. The parameter most bounds their
-// number. They have fewer bytes if this bound is too low or no victims are left.
+// evictSome drops victims that together have at least the number of bytes in the parameter short.
+// The parameter most bounds the number of victims. The victims have fewer bytes if this bound is
+// too low, or if no victims are left.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -168,8 +168,8 @@ func (s *ingests) removeNote(key string) error {
 	return nil
 }
 
-// tidy removes unfinished files from ingest/, except those of resumable ingests. A resumable ingest
-// with a malformed note is removed, too.
+// tidy removes unfinished files from ingest/, except the files of resumable ingests. A resumable
+// ingest with a malformed note is removed, too.
 func (s *ingests) tidy() error {
 	files, err := fs.ReadDir(s.root.FS(), "ingest")
 	if err != nil {

@@ -119,7 +119,7 @@ func (t *tree) statfs() (free, total int64, err error) {
 	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil // types differ between systems
 }
 
-// names returns the names in a directory. It logs errors, and returns what it could read.
+// names returns the names in a directory. It logs errors, and returns the names that it could read.
 func (t *tree) names(dir string) []string {
 	f, err := openIn(t.root, dir)
 	if err != nil {

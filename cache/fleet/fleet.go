@@ -36,8 +36,8 @@ const (
 type Patience struct {
 	// Dial bounds the time until there is a connection; 0 means 1 s.
 	Dial time.Duration
-	// Stall is how long a stream may send no bytes before this member asks the other member for its
-	// progress; 0 means 2 s.
+	// Stall is the time without bytes of a stream after which this member asks the other member for
+	// its progress; 0 means 2 s.
 	Stall time.Duration
 	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. A member
 	// that exceeds it does not count as dead: perhaps it is itself waiting for a slow registry, which
@@ -83,8 +83,8 @@ type Options struct {
 	// Keys returns the keys that are valid now.
 	Keys     func() *Keys
 	Patience Patience
-	// Grace is how long other members can read on when this member stops. 0 means 30 s, which is also
-	// the maximum.
+	// Grace bounds how long other members can read on when this member stops. 0 means 30 s, which is
+	// also the maximum.
 	Grace  time.Duration
 	Logger *slog.Logger
 }
@@ -210,7 +210,7 @@ func (f *Fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, d := range lost {
-		if l := f.held[d]; l != nil && l.Generation == sent[d] { // this member may have taken it again meanwhile
+		if l := f.held[d]; l != nil && l.Generation == sent[d] { // this member may have taken the lease again meanwhile
 			delete(f.held, d)
 		}
 	}

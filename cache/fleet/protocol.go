@@ -57,7 +57,7 @@ const (
 	headerProtocol   = "Dray-Protocol"
 	headerMember     = "Dray-Member"     // the ID of the sender
 	headerAddress    = "Dray-Address"    // the address of the sender
-	headerTo         = "Dray-To"         // the ID of the intended receiver; another member may be at its address by now
+	headerTo         = "Dray-To"         // the ID of the intended receiver; another member may be at the receiver's address by now
 	headerZone       = "Dray-Zone"       // the zone of the sender
 	headerGeneration = "Dray-Generation" // the generation of the blob's Lease
 	headerHop        = "Dray-Hop"        // how far the member that answers is from the registry; see position

@@ -27,7 +27,7 @@ var (
 	errBehind  = errors.New("the member has more bytes than it sends")
 )
 
-// congested is how many bytes a member may have ready while its stream sends nothing. If the member
+// congested bounds the bytes that a member has ready while its stream sends nothing. If the member
 // has more, the stream ends with errBehind.
 const congested = 4 << 20
 

@@ -19,7 +19,7 @@ type LRU struct {
 	bytes int64
 }
 
-// overhead is how many bytes an object is assumed to cost beside its content.
+// overhead is how many bytes an object is assumed to cost in addition to its content.
 const overhead = 256
 
 // New returns an empty LRU for at most maxBytes bytes.

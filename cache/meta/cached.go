@@ -276,9 +276,9 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	return seen, nil
 }
 
-// ordered reports whether it matters which of two values under a key is newer, as for answers about
-// tags and for epochs. A value in one of the other spaces is right as long as nobody deletes it. So
-// the value in the store is right even if the store has refused a later write.
+// ordered reports whether it matters which of two values under a key is newer. It matters for
+// answers about tags and for epochs. In the other spaces, a value is right as long as nobody
+// deletes it. So the value in the store is right even if the store has refused a later write.
 func ordered(key string) bool {
 	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
 }

@@ -11,7 +11,7 @@ import (
 
 // Errors of stores and of the wrappers around them.
 var (
-	// ErrNotFound says that a store answered and has no entry under a key, or only an expired one.
+	// ErrNotFound says that a store answered and has no entry under a key, or only an expired entry.
 	ErrNotFound = errors.New("not found")
 	// ErrClosed says that the store was used after Close.
 	ErrClosed = errors.New("store is closed")
@@ -45,8 +45,8 @@ type Store interface {
 	// Delete removes the entry under key. A missing key is no error.
 	Delete(ctx context.Context, key string) error
 	// Scan yields the entries that have not expired and whose key begins with prefix, in no particular
-	// order. It may yield an entry more than once, and may miss one that changes during the scan. The
-	// first error ends the scan. The loop body may call the store.
+	// order. It may yield an entry more than once, and may miss an entry that changes during the scan.
+	// The first error ends the scan. The loop body may call the store.
 	Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	// Close releases the store. A second call is no error.
 	Close() error

@@ -32,8 +32,8 @@ var (
 
 // Options configure [Open].
 type Options struct {
-	// Path of the file. Its directory must exist. Two more files may be beside it: Path.open, the
-	// marker of a file in use, and Path.corrupt, the latest file that was moved aside.
+	// Path of the file. Its directory must exist. Two more files may be in the directory: Path.open,
+	// the marker of a file in use, and Path.corrupt, the latest file that was moved aside.
 	Path string
 	// LockTimeout is how long to wait for another process to release the file; 0 means 1 second.
 	LockTimeout time.Duration

@@ -92,8 +92,8 @@ func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more
 	return keys, "", false
 }
 
-// removeExpired removes those of the keys that are still expired, and returns their number. It
-// checks the expiry again, because a caller may have put the key again.
+// removeExpired removes the keys that are still expired, and returns their number. It checks the
+// expiry again, because a caller may have put the key again.
 func removeExpired(b *bbolt.Bucket, keys []string) (n int, err error) {
 	now := time.Now().UnixNano()
 	for _, k := range keys {
