@@ -18,8 +18,8 @@ const (
 	SourceDirect Source = "direct" // passed through, because the cache could not store or read the blob
 )
 
-// bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader passes the
-// blob through.
+// bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader replaces it
+// (see failOver).
 type bytesAt interface {
 	readAt(ctx context.Context, p []byte, off int64) (int, error)
 	total() int64                           // length of the blob in bytes, or -1 if unknown

@@ -283,7 +283,7 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 // scanPatience bounds how long a flight waits for the disk to list its blobs after the start.
 const scanPatience = 2 * time.Second
 
-// create starts a file on disk for a blob of size bytes, or of unknown size if size is negative.
+// create creates a file on disk for a blob of size bytes, or of unknown size if size is negative.
 func (s *flights) create(size int64) (*disk.Ingest, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scanPatience)
 	defer cancel()

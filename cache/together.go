@@ -10,7 +10,7 @@ import (
 
 const (
 	// togetherEvery is the least time between two counted uses of the same blobs. More counts would
-	// not change what is evicted: eviction distinguishes rare from frequent use, but not frequent from
+	// not change the order of eviction: it distinguishes rare from frequent use, but not frequent from
 	// constant use.
 	togetherEvery = time.Minute
 	// togetherHeads bounds the number of heads whose last counted use is remembered.

@@ -18,8 +18,9 @@ type evictor struct {
 	unlinking chan struct{} // closed when the running unlinkDropped ends; nil if none runs; guarded by account.mu
 }
 
-// reserve promises n bytes, a multiple of blockSize, to an ingest whose blob has at least length
-// bytes. It evicts other blobs if it must. It returns ErrTooLarge or ErrFull if there is no room.
+// reserve promises n bytes, a multiple of blockSize, to an ingest whose blob is at least length
+// bytes long. It evicts other blobs if it must. It returns ErrTooLarge or ErrFull if there is no
+// room.
 func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	if err := v.scan.wait(ctx); err != nil {
 		return err
@@ -53,7 +54,7 @@ func (v *evictor) Free() (int64, error) {
 }
 
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. The parameters free
-// and total are bytes of the file system. The result evicted says that it dropped blobs.
+// and total are bytes of the file system. The result evicted says that tryReserve dropped blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

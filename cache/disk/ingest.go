@@ -49,7 +49,7 @@ type ingests struct {
 
 	// Guarded by account.mu.
 	former    []Left                   // ingests and blobs that earlier processes left; nil after Recover
-	committed map[string]digest.Digest // blobs that earlier processes committed, by key
+	committed map[string]digest.Digest // blobs that Keep protects, by key
 }
 
 // Create starts an ingest of size bytes and reserves room for them. If size is negative, the length

@@ -27,8 +27,8 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 	return all, nil
 }
 
-// Evict evicts the blobs that [Dir.Plan] would return, and returns them. When Evict returns, their
-// files are unlinked. After an error, Evict may have evicted fewer blobs.
+// Evict evicts the blobs that [Dir.Plan] would return, and returns these blobs. When Evict returns,
+// their files are unlinked. After an error, Evict may have evicted fewer blobs.
 func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 const maxRemembered = 1024
 
 // forget makes room for one more entry. It removes all entries whose time has passed and, if m is
-// still full, an arbitrary one.
+// still full, one arbitrary entry.
 func forget[K comparable](m map[K]time.Time) {
 	for k, until := range m {
 		if time.Now().After(until) {

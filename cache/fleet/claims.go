@@ -6,8 +6,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Claims is a store of claims. A claim is the lease of some work that one member at a time does,
-// other than the fetch of a blob. The Digest of a claim is the digest of a name. A claim and the
+// Claims is a store of claims. A claim is a lease of work other than the fetch of a blob. One
+// member at a time does this work. The Digest of a claim is the digest of a name. A claim and the
 // lease of a blob are independent, even if their digests are equal. All methods may be called
 // concurrently. Each method reports a failure at once, without a second attempt.
 type Claims interface {

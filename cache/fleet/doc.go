@@ -5,8 +5,8 @@
 // there.
 //
 // Invariants:
-//   - No pull needs the fleet. If the store of leases or a member gives no answer, a member asks
-//     the registry itself, from the first byte that it lacks.
+//   - No pull needs the fleet. If the store of leases or another member gives no answer, a member
+//     asks the registry itself, from the first byte that it lacks.
 //   - No member trusts the bytes of another member. The receiver verifies the digest, and asks the
 //     registry to confirm that the repository has the blob.
 //   - If two members fetch a blob at the same time, the registry sends it twice. The result is

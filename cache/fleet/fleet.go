@@ -36,8 +36,8 @@ const (
 type Patience struct {
 	// Dial bounds the time until there is a connection; 0 means 1 s.
 	Dial time.Duration
-	// Stall is the time without bytes of a stream after which this member asks the other member for
-	// its progress; 0 means 2 s.
+	// Stall is how long a stream brings no bytes before this member asks the other member for its
+	// progress; 0 means 2 s.
 	Stall time.Duration
 	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. A member
 	// that exceeds it does not count as dead: perhaps it is itself waiting for a slow registry, which
@@ -78,7 +78,7 @@ type Options struct {
 	// Cache has the blobs that other members may read.
 	Cache *cache.Cache
 	// Upstreams returns the description of this member's upstreams for other members; nil means none.
-	// It must not block.
+	// The function must not block.
 	Upstreams func() Upstreams
 	// Keys returns the keys that are valid now.
 	Keys     func() *Keys
@@ -244,8 +244,8 @@ func (f *Fleet) release(ctx context.Context) {
 
 var errStore = errors.New("the store of leases did not answer a moment ago")
 
-// take takes the lease of a blob, or returns the lease of another member. If the store has failed
-// within storePause, take does not ask it, and returns errStore.
+// take takes the lease of a blob, or returns the lease of another member. If the store failed less
+// than storePause ago, take does not ask it, and returns errStore.
 func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease, error) {
 	f.mu.Lock()
 	wait := time.Now().Before(f.storeAt)

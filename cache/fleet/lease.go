@@ -48,9 +48,9 @@ type Lease struct {
 // attempt.
 type Leases interface {
 	// Take takes the lease of a blob for a member if the lease is free, if the member already has it,
-	// or if its generation equals failed. The parameter failed is the generation that the caller has
-	// seen fail, or 0 for none. Take returns the lease as it is after the call. This lease may belong
-	// to another member.
+	// or if its generation equals the parameter failed: the generation that the caller has seen fail,
+	// or 0 for none. Take returns the lease as it is after the call. This lease may belong to another
+	// member.
 	Take(ctx context.Context, d digest.Digest, m Member, failed int64) (Lease, error)
 	// Renew extends the leases that a member holds by LeaseTTL, and restores the leases that the store
 	// has lost. It returns the digests of the leases that another member has taken. Renew also records

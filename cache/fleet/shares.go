@@ -20,8 +20,8 @@ type Need struct {
 // called concurrently. Each method reports a failure at once, without a second attempt.
 type Shares interface {
 	// Share records the needs of a member, and returns its share of each rate, in the same order. A
-	// share is valid until the member calls again with the same Rate and By, and for the time ttl at
-	// most. It replaces the former share for this Rate and By.
+	// share is valid until the member calls again with the same Rate and By, but at most for the time
+	// in the parameter ttl. A new share replaces the former share for the same Rate and By.
 	//
 	// The valid shares of a rate together never exceed its total: other members keep their shares
 	// until they call again. A member that wants less than an equal part of the total gets the rate

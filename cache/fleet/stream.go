@@ -112,9 +112,9 @@ type ender interface {
 	streamEnded(q request, gave int64, err error)
 }
 
-// stream is the body of an answer of another member. While no bytes arrive, the stream asks the
-// member how many bytes it has. The stream ends with an error if the member is dead or does not
-// send the bytes that it has.
+// stream is the body of an answer of another member. While no bytes arrive, the stream asks how
+// many bytes the member has. The stream ends with an error if the member is dead or does not send
+// the bytes that it has.
 type stream struct {
 	p      *peers
 	q      request
@@ -251,9 +251,9 @@ func (s *stream) unwatch() {
 	}
 }
 
-// ask asks the member how many bytes it has. It ends the stream if the member does not answer, has
-// lost the blob, or has more bytes ready than the constant congested allows. In all other cases the
-// registry is slow, and the stream goes on waiting.
+// ask asks the member how many bytes are ready there. It ends the stream if the member does not
+// answer, has lost the blob, or has more bytes ready than the constant congested allows. In all
+// other cases the registry is slow, and the stream goes on waiting.
 func (s *stream) ask() {
 	s.mu.Lock()
 	if !s.waiting {

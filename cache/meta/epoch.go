@@ -14,8 +14,8 @@ type epoch struct {
 	// By names the process that began the epoch. It is empty in epochs of older versions, and of
 	// processes that share their store with no other process.
 	By string `json:"p,omitempty"`
-	// Began is when the epoch began, in Unix nanoseconds. Only older versions read it, because the
-	// clocks of mirrors may differ.
+	// Began is when the epoch began, in Unix nanoseconds. Only older versions read it. This version
+	// does not, because the clocks of mirrors may differ.
 	Began int64 `json:"b"`
 }
 

@@ -50,7 +50,7 @@ func GetAllLeased(ctx context.Context, s Store, keys []string, l *Lease) ([]Seen
 }
 
 // Valid reports whether the memory of the [Cached] would still give the same answers to all reads.
-// It takes some ten nanoseconds.
+// It takes about ten nanoseconds.
 func (l *Lease) Valid(now time.Time) bool {
 	if l == nil || len(l.marks) == 0 || l.revoked || !now.Before(l.until) {
 		return false

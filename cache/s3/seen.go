@@ -33,7 +33,7 @@ type seen struct {
 }
 
 func newSeen() *seen {
-	all, _ := simplelru.NewLRU[digest.Digest, sighting](maxSeen, nil) // fails for sizes below 1 only
+	all, _ := simplelru.NewLRU[digest.Digest, sighting](maxSeen, nil) // fails only for sizes below 1
 	return &seen{all: all}
 }
 

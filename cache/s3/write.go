@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// partSize is the size of a part of a large object, in bytes. With it, a blob of 1 GiB takes 67
-	// requests. A blob that would need more than maxParts parts has larger parts
+	// partSize is the size of a part of a large object, in bytes. With this size, a blob of 1 GiB
+	// takes 67 requests. A blob that would need more than maxParts parts has larger parts
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
 	partSize = 16 << 20
 	maxParts = 10_000

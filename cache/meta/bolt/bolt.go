@@ -92,8 +92,8 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 }
 
 // expired reports whether an entry has expired. It also returns true for an entry without a whole
-// expiry. It also returns true if the expiry lies further in the future than [meta.MaxTTL], because
-// the clock that gave the expiry was then ahead.
+// expiry, and for an expiry further in the future than [meta.MaxTTL], because the clock that gave
+// this expiry was ahead.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true

@@ -1,5 +1,5 @@
-// Package redis keeps facts in Redis, or a server that speaks its protocol, for several mirrors to
-// share.
+// Package redis keeps facts in Redis, or in a server that speaks its protocol, for several mirrors
+// to share.
 //
 // Invariants:
 //   - Redis is disposable: it may be flushed, evict keys, fail over with losses or be unreachable.
