@@ -1,6 +1,6 @@
-// Package ceilings divides the ceilings of registries among the members of a fleet: the requests
-// per second that a registry allows. Members also tell each other for how long a registry wants
-// them to pause, and how many pulls its quota still allows.
+// Package ceilings divides the ceilings of registries among the members of a fleet. A ceiling is
+// the number of requests per second that a registry allows. Members also tell each other for how
+// long a registry wants them to pause, and how many pulls its quota still allows.
 //
 // Each member may always send at a floor without asking: 5 % of the ceiling, divided by the number
 // of members. A member that needs more asks a store once a second for a share of the other 95 %. So
@@ -27,13 +27,14 @@ const (
 	reserved = 0.05
 	// every is how often a member asks for shares while it needs them.
 	every = time.Second
-	// gather is how long a member waits for the rest of a burst of requests before it asks for shares.
+	// gather is the time for which a member waits for the rest of a burst of requests before it asks
+	// for shares.
 	gather = 20 * time.Millisecond
 	// shareTTL is the least time for which the store keeps a share; see ttl. Before a share expires,
 	// its member notices that the store does not answer.
 	shareTTL = 3 * time.Second
-	// patience is how long the store must fail before a member raises its rate to an equal part of the
-	// ceiling. Until then, other members may still use the shares that they got.
+	// patience is the time for which the store must fail before a member raises its rate to an equal
+	// part of the ceiling. Until then, other members may still use the shares that they got.
 	patience = 2*every + 500*time.Millisecond
 )
 
@@ -72,8 +73,8 @@ type Ceilings struct {
 
 	mu        sync.Mutex // guards the fields below; never held while waiting
 	upstreams []Upstream
-	pauses    map[paused]time.Time // to send to other members, with their ends
-	told      map[paused]time.Time // that need no other message, with their ends
+	pauses    map[paused]time.Time // pauses to send to other members, with their ends
+	told      map[paused]time.Time // pauses that need no further message, with their ends
 	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
@@ -86,7 +87,7 @@ type Ceilings struct {
 // operation names an operation of an upstream of this member.
 type operation struct{ upstream, name string }
 
-// part is what this member may use of a ceiling, in requests per second.
+// part is this member's part of a ceiling, in requests per second.
 type part struct {
 	Upstream
 	name   string
@@ -270,8 +271,8 @@ func (c *Ceilings) answered(asking []*part, wants []fleet.Need, shares []float64
 }
 
 // set sets the rate of a limiter. While the store fails, the rate is an equal part of the ceiling.
-// A member with a higher rate lowers it at once. A member with a lower rate raises it after
-// patience, when the other members have lowered their rates.
+// A member with a higher rate lowers it at once. A member with a lower rate raises it after the
+// time patience, when the other members have lowered their rates.
 func (c *Ceilings) set(p *part) {
 	rate := p.floor + p.share
 	if !c.failing.IsZero() {

@@ -42,7 +42,8 @@ const (
 
 // Question asks for the manifest that a tag or digest means at an upstream.
 type Question struct {
-	// Upstream is this member's name for the upstream. In a message, it is the upstream's identity.
+	// Upstream is this member's name for the upstream. In a message between members, this field has
+	// the identity of the upstream instead.
 	Upstream string `json:"upstream"`
 	// Repository and Reference name the manifest. Accept has the Accept lines of the client.
 	Repository string   `json:"repository"`
@@ -64,8 +65,8 @@ type Answer struct {
 	Data   []byte        `json:"data,omitempty"`
 }
 
-// Delegate passes questions to other members, and answers theirs. A nil Delegate stands for no
-// fleet, and asks nobody. All methods may be called concurrently.
+// Delegate passes questions to other members, and answers their questions. A nil Delegate is for a
+// mirror without a fleet, and asks nobody. All methods may be called concurrently.
 type Delegate struct {
 	fleet    *fleet.Fleet
 	patience fleet.Patience
@@ -74,8 +75,8 @@ type Delegate struct {
 }
 
 // New returns the Delegate of a member, or nil if f is nil. New must be called before the fleet
-// serves. The function answer answers the questions of other members. The Upstream in these
-// questions is this member's name for the upstream.
+// serves. New registers answer, a function for the questions of other members. The Upstream in
+// these questions is this member's name for the upstream.
 func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question) Answer) *Delegate {
 	if f == nil {
 		return nil
@@ -141,7 +142,8 @@ func (d *Delegate) Here(q Question) bool {
 }
 
 // Ask passes a question to the member that asks for all members. ok is false if this member has to
-// ask the upstream itself, because it is the chosen member, or the chosen member has no answer.
+// ask the upstream itself, because it is the chosen member, or because the chosen member has no
+// answer.
 func (d *Delegate) Ask(ctx context.Context, q Question) (a Answer, ok bool) {
 	to, identity, self := d.chosen(q)
 	if self {
@@ -272,8 +274,8 @@ func (d *Delegate) named(identity string) (name string, ok bool) {
 }
 
 // Bytes asks other members for a manifest of an upstream. It returns nil if none of them sends the
-// manifest in time, or if the manifest has more than most bytes. The bytes have the right digest,
-// but that does not make the manifest visible.
+// manifest in time, or if the manifest has more bytes than the parameter most allows. The bytes
+// have the right digest, but that does not make the manifest visible.
 func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Digest, most int64) []byte {
 	if d == nil {
 		return nil

@@ -18,8 +18,8 @@ const (
 	manyMisses = 1000
 )
 
-// remember adds what dray remembers about an image: its last pull, the last misses of its parts,
-// and the verdict on its last push.
+// remember adds dray's records about an image: its last pull, the last misses of its parts, and the
+// verdict on its last push.
 func (e *Explainer) remember(out *api.Explanation, r repository.Repo, ref oci.Reference) {
 	out.LastPull = e.lastPull(r, ref.String(), out.Digest)
 	parts := map[digest.Digest]bool{out.Digest: out.Digest != "", ref.Digest: ref.Digest != ""}
@@ -87,8 +87,8 @@ func (e *Explainer) verdict(r repository.Repo, ref oci.Reference, d digest.Diges
 	return nil
 }
 
-// Misses returns the newest misses, as many as most allows. If id is not empty, it returns only
-// misses of requests with this ID.
+// Misses returns the newest misses, as many as the parameter most allows. If id is not empty, it
+// returns only misses of requests with this ID.
 func (e *Explainer) Misses(most int, id string) api.Misses {
 	return e.o.Past.Misses(min(most, manyMisses), func(m *api.Miss) bool { return id == "" || m.RequestID == id })
 }

@@ -54,10 +54,10 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 	return out
 }
 
-// first returns the walk for the repository that answers, as [repository.InTurn] chooses it.
-// answers reports whether a repository has the content, and whether it is silent: dray would have
-// to ask its upstream, but does not, because that upstream fails. If no repository answers, first
-// returns the walk for w.named.
+// first returns the walk for the repository that answers, as [repository.InTurn] chooses it. The
+// results of answers say whether a repository has the content, and whether the repository is
+// silent: dray would have to ask its upstream, but does not, because that upstream fails. If no
+// repository answers, first returns the walk for w.named.
 func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *walk {
 	before := false
 	for i, t := range w.order(d) {
@@ -74,8 +74,8 @@ func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *w
 	return w.at(w.named)
 }
 
-// whoseManifest returns the walk for the repository that would answer with a manifest, and its
-// outlook there.
+// whoseManifest returns the walk for the repository that would answer with a manifest, and the
+// outlook for the manifest there.
 func (w *walk) whoseManifest(ref oci.Reference, named bool) (*walk, pull.Outlook) {
 	if w.local {
 		return w, w.look(ref, named)
@@ -108,8 +108,8 @@ func (w *walk) whoseBlob(d digest.Digest, named bool) (*walk, repository.Locatio
 	return at, found, err
 }
 
-// inTier reports whether the bytes of a blob, which this dray does not have, would come from the
-// tier.
+// inTier is for a blob whose bytes this dray does not have. It reports whether they would come from
+// the tier.
 func (w *walk) inTier(d digest.Digest, at repository.Location, named bool) bool {
 	switch {
 	case w.repo.Up.Tier == nil:

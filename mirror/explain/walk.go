@@ -172,8 +172,8 @@ func stateOf(o pull.Outlook) api.Freshness {
 	return api.TagExpired
 }
 
-// admission returns what the upstream's breaker would do with a question. held says that dray has
-// an older answer.
+// admission returns the decision of the upstream's breaker about a question. held says that dray
+// has an older answer.
 func (w *walk) admission(held bool) upstream.Admission {
 	if w.local {
 		return upstream.Admission{}

@@ -37,7 +37,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	return nil
 }
 
-// ingest stores bytes that are not in the cache yet, and calls take for their digest.
+// ingest stores bytes that are not in the cache yet, and calls the method take for their digest.
 func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.ReadCloser, error)) error {
 	r, err := open()
 	if err != nil {

@@ -304,9 +304,9 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap makes next the repository's state and updates the uses of digests. All content that is new
-// in next must already have a hold, from tryTake or takeRestored. The caller has to call the
-// returned functions. Except in Open, the caller also holds r.changing.
+// swap replaces the repository's state by the parameter next, and updates the uses of digests. All
+// content that is new in this state must already have a hold, from tryTake or takeRestored. The
+// caller has to call the returned functions. Except in Open, the caller also holds r.changing.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -381,8 +381,8 @@ func (c *contents) forget(r *repo) {
 	}
 }
 
-// unwritten reports whether a repository was used after its file was last written, and the last
-// write was at least age ago.
+// unwritten reports whether a repository was used after its file was last written, and whether the
+// last write was at least the duration age ago.
 func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -118,7 +118,7 @@ func (w files) syncDirs(dir string) error {
 	}
 }
 
-// each calls read for the file of every repository.
+// each calls the function read for the file of every repository.
 func (w files) each(ctx context.Context, read func(name, file string) error) error {
 	return fs.WalkDir(w.root.FS(), ".", func(file string, e fs.DirEntry, err error) error {
 		if err != nil {

@@ -22,7 +22,7 @@ type Options struct {
 	// Name is the upstream's name in messages and metrics.
 	Name string
 	// Directory has the files of the repositories. Open creates it if it is missing. The lock of the
-	// cache's directory ensures that only one process uses this directory, too.
+	// cache's directory also ensures that only one process uses this directory.
 	Directory string
 	// Cache stores the bytes.
 	Cache *cache.Cache
@@ -40,8 +40,8 @@ type Options struct {
 	Untagged time.Duration
 	// Rules say when tags are dropped. The first rule that matches a tag applies.
 	Rules []Rule
-	// Grace is how long a blob without a manifest is kept for the push that it may belong to. 0 means
-	// 1 hour.
+	// Grace is the time for which a blob without a manifest is kept, because it may belong to a push
+	// under way. 0 means 1 hour.
 	Grace time.Duration
 	// Logger gets messages about dropped tags and manifests, and about errors. Nil discards them.
 	Logger *slog.Logger

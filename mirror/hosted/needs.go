@@ -19,9 +19,10 @@ func Repositories(directory string) (n int, err error) {
 	return n, err
 }
 
-// Needs calls need for each manifest and blob of the repositories below a directory, without
-// opening a Store. It may be called while a process has the Store open. raw returns the bytes of a
-// manifest. If raw returns an error, Needs leaves out the blobs that the manifest names.
+// Needs calls the function need for each manifest and blob of the repositories below a directory,
+// without opening a Store. It may be called while a process has the Store open. The function raw
+// returns the bytes of a manifest. If raw returns an error, Needs leaves out the blobs that the
+// manifest names.
 func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(digest.Digest)) error {
 	return eachIn(directory, func(w files, name, file string) error {
 		text, err := w.read(file)
@@ -53,7 +54,8 @@ func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(
 	})
 }
 
-// eachIn calls do for the file of every repository below a directory, which need not exist.
+// eachIn calls the function do for the file of every repository below a directory, which need not
+// exist.
 func eachIn(directory string, do func(w files, name, file string) error) error {
 	root, err := os.OpenRoot(directory)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -17,8 +17,8 @@ type Rule struct {
 	Repositories, Tags []string
 	// Unused is the time without a push or pull after which a tag is dropped. 0 means never.
 	Unused time.Duration
-	// Keep is the number of tags to which the rule applies that are kept in each repository. The tags
-	// that were pushed most recently are kept. 0 means all.
+	// Keep is the number of tags that each repository keeps, among the tags to which the rule applies.
+	// These are the tags that were pushed most recently. 0 means all.
 	Keep int
 	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
 	// last occurrence of this text. If Group is empty, all tags of the rule are one group.
@@ -135,9 +135,9 @@ type group struct {
 	name string
 }
 
-// unusedTags divides the tags of a repository in three. gone has the tags that were not used within
-// the time Unused of their rule. stay has the manifests of the other tags whose rule sets no Keep.
-// counted has the names of the remaining tags by group: Keep decides about these tags.
+// unusedTags divides the tags of a repository into three sets. gone has the tags that were not used
+// within the time Unused of their rule. stay has the manifests of the other tags whose rule sets no
+// Keep. counted has the names of the remaining tags by group: Keep decides about these tags.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -163,8 +163,9 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 	return gone, stay, counted
 }
 
-// untagged returns the manifests to drop. It keeps the manifests in stay, the manifests that were
-// used within Options.Untagged, and all that can be reached from either.
+// untagged returns the manifests to drop. It keeps the manifests in the parameter stay, the
+// manifests that were used within Options.Untagged, and all manifests that can be reached from
+// these.
 func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {
@@ -203,7 +204,7 @@ func (s *Store) retire(r *repo) {
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used after its file was last written, if
-// that write was at least age ago.
+// that write was at least the duration age ago.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 	for _, r := range s.contents.all() {
 		if !s.contents.unwritten(r, age) {

@@ -9,8 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// makeRoom frees at least short bytes. It drops the images that have not been used for the longest
-// time. It returns ErrFull if it cannot free so many bytes, or if Options.Refuse is set.
+// makeRoom frees at least as many bytes as the parameter short says. It drops the images that have
+// not been used for the longest time. It returns ErrFull if it cannot free so many bytes, or if
+// Options.Refuse is set.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
@@ -44,8 +45,8 @@ type candidate struct {
 	graph  graph // the graph of its repository
 }
 
-// victims returns the manifests to drop next: those that have not been used for the longest time
-// and whose removal frees bytes. It returns several manifests if they share bytes, such as one
+// victims returns the manifests to drop next: the manifests that have not been used for the longest
+// time and whose removal frees bytes. It returns several manifests if they share bytes, such as one
 // image in two repositories. A manifest stays if each of its blobs is needed by a more recent
 // manifest or by a push under way.
 func (c *contents) victims(now time.Time) []candidate {
@@ -152,8 +153,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags. Of the manifests below it, evict drops those that no tag or
-// other manifest leads to any more.
+// evict drops a manifest with its tags. It also drops a manifest below it, if no tag and no other
+// manifest leads there any more.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

@@ -20,7 +20,8 @@ type state struct {
 	tags      map[string]tag
 }
 
-// manifest is one manifest of a repository. Of its fields, only used changes.
+// manifest is one manifest of a repository. Its fields never change, except for the time of the
+// last use.
 type manifest struct {
 	mediaType string
 	size      int64
@@ -52,9 +53,9 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns the earlier of noted and now. noted is the time at which content was pushed or
-// used. If noted is in the future, a clock was ahead, and the content must not be kept longer
-// because of that.
+// notAfter returns the earlier of the times noted and now. noted is the time at which content was
+// pushed or used. If noted is in the future, a clock was ahead, and the content must not be kept
+// longer because of that.
 func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
@@ -148,8 +149,8 @@ func decode(name string, text []byte) (*state, error) {
 	return st, nil
 }
 
-// refsOf returns the references of a manifest. Of the foreign layers, it includes only those for
-// which here returns true.
+// refsOf returns the references of a manifest. It includes a foreign layer with the digest d only
+// if here(d) is true.
 func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {
@@ -173,8 +174,8 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	return r
 }
 
-// with returns the references of m, whose bytes have been parsed. Of the foreign layers, it
-// includes only those that were pushed.
+// with returns the references of m. The parameter parsed is m in parsed form. Of the foreign
+// layers, it includes only those that were pushed.
 func (m *manifest) with(parsed *oci.Manifest) refs {
 	foreign := m.foreign
 	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })
@@ -200,8 +201,8 @@ func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return st.graph().reachable(from)
 }
 
-// reachable returns the given manifests and all that can be reached from them. An index leads to
-// its manifests, and a manifest leads to its referrers.
+// reachable returns the given manifests and all manifests that can be reached from them. An index
+// leads to its manifests, and a manifest leads to its referrers.
 func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
 	var todo []digest.Digest

@@ -118,7 +118,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 	}
 }
 
-// countAndSave logs the first of several failures in a row.
+// countAndSave counts and saves. Of several failures in a row, it logs only the first.
 func (l *Ledger) countAndSave(now time.Time) {
 	err := errors.Join(l.count(now), l.save())
 	if err != nil && !l.failing {
@@ -133,14 +133,14 @@ func (l *Ledger) Count() error { return l.count(time.Now()) }
 func (l *Ledger) count(now time.Time) error {
 	l.counting.Lock()
 	defer l.counting.Unlock()
-	families, err := l.o.Gatherer.Gather() // after an error, families has those that could be gathered
+	families, err := l.o.Gatherer.Gather() // after an error, families has the metrics that could be gathered
 	increase := savings.Usage{Upstreams: map[string]savings.Traffic{}}
 	l.seen.addTo(&increase, families)
 	l.enter(now.UTC(), increase)
 	return err
 }
 
-// enter adds an increase to the day that contains the time now.
+// enter adds an increase to the day of the time in the parameter now.
 func (l *Ledger) enter(now time.Time, increase savings.Usage) {
 	date := now.Format(dateFormat)
 	increase.From, increase.To = now.Truncate(24*time.Hour), now

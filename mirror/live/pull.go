@@ -52,8 +52,8 @@ type pull struct {
 	bytes     [len(sources)]atomic.Int64
 }
 
-// asked is a manifest that the client has asked for. A layer's bit is set if the client has asked
-// for the layer, too.
+// asked is a manifest that the client has asked for. A bit is set for each of its layers that the
+// client has asked for.
 type asked struct {
 	*shape
 	bits []uint64

@@ -24,7 +24,7 @@ type push struct {
 }
 
 // push counts a request that writes, and returns its push. reference names the manifest, and is
-// empty if the request writes none.
+// empty if the request writes no manifest.
 func (t *Table) push(o Owner, agent, reference string) *push {
 	key, s := t.shardOf(&o)
 	s.mu.Lock()

@@ -7,8 +7,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// shape has the children of a manifest that count for a pull. Only refs changes: the number of
-// pulls that use the shape.
+// shape has the children of a manifest that count for a pull. Only the field refs changes: it is
+// the number of pulls that use the shape.
 type shape struct {
 	id        uint64
 	manifests []uint64 // of an index
@@ -29,8 +29,8 @@ type shapes struct {
 	parts    int
 }
 
-// acquire returns the shape of a manifest. The caller releases it. acquire calls parse only if no
-// pull has the shape yet. A new shape that would exceed maxParts is empty.
+// acquire returns the shape of a manifest. The caller releases it. acquire calls the function parse
+// only if no pull has the shape yet. A new shape that would exceed maxParts is empty.
 func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
 	s.mu.Lock()
 	if known := s.byDigest[id]; known != nil {

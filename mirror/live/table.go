@@ -72,9 +72,9 @@ type Ended struct {
 type Table struct {
 	o    Options
 	seed maphash.Seed
-	// now is the time at the last tick of Run, in nanoseconds since 1970. Requests read now and not
-	// the clock, which would double their cost. now need not be exact, because it is only compared
-	// with Idle.
+	// now is the time at the last tick of Run, in nanoseconds since 1970. Requests read this field,
+	// because reading the clock would double their cost. The field need not be exact, because it is
+	// only compared with Idle.
 	now    atomic.Int64
 	ids    atomic.Uint64
 	shards [shards]shard
@@ -169,8 +169,8 @@ func (t *Table) tick(now time.Time) {
 	}
 }
 
-// tick measures the rates of a shard, and removes the entries that were idle since the time before,
-// in nanoseconds since 1970. It returns the pulls that it removed.
+// tick measures the rates of a shard, and removes the entries that were idle since the time in the
+// parameter before, in nanoseconds since 1970. It returns the pulls that it removed.
 func (s *shard) tick(t *Table, before int64) (ended []Ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,7 +199,7 @@ func (s *shard) tick(t *Table, before int64) (ended []Ended) {
 	return ended
 }
 
-// keep returns the pulls for which stays is true. The caller holds mu.
+// keep returns the pulls p for which stays(p) is true. The caller holds mu.
 func (s *shard) keep(pulls []*pull, stays func(*pull) bool) []*pull {
 	kept := pulls[:0]
 	for _, p := range pulls {

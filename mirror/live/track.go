@@ -35,7 +35,7 @@ func (k *Track) Blob(o Owner, agent string, d digest.Digest) {
 }
 
 // Push records that a client sends a part of a push. reference names the manifest, and is empty if
-// the request sends none.
+// the request sends no manifest.
 func (k *Track) Push(o Owner, agent, reference string) {
 	if k.table != nil && k.push == nil {
 		k.push = k.table.push(o, agent, reference)

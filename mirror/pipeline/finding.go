@@ -43,7 +43,8 @@ type Place struct {
 	// Manifest is the digest of the manifest that has the finding.
 	Manifest digest.Digest `json:"manifest,omitempty"`
 	Layer    digest.Digest `json:"layer,omitempty"`
-	// Number is the layer's position in the image, counted from 1. Of is the number of layers.
+	// Number is the layer's position in the image, counted from 1. The field Of is the number of
+	// layers.
 	Number int `json:"number,omitempty"`
 	Of     int `json:"of,omitempty"`
 	// Path is the path of a file in the layer, without a leading slash.
@@ -98,7 +99,7 @@ const (
 )
 
 // complete sets the stage and the mode of a finding, clears Waived, bounds the texts, and sets the
-// fingerprint if the stage did not.
+// fingerprint if the stage has not set it.
 func (f Finding) complete(stage string, mode Mode) Finding {
 	f.Stage, f.Mode, f.Waived = stage, mode, ""
 	f.What, f.Fix = clean(f.What, maxWhat), clean(f.Fix, maxWhat)
@@ -185,7 +186,8 @@ type ExternalFinding struct {
 // maxExternal bounds the number of findings that are read from one answer.
 const maxExternal = 100
 
-// FindingsOf converts external findings. If a finding has no message, the message is fallback.
+// FindingsOf converts external findings. If a finding has no message, the parameter fallback is its
+// message.
 func FindingsOf(external []ExternalFinding, fallback string) []Finding {
 	var out []Finding
 	for _, f := range external[:min(len(external), maxExternal)] {

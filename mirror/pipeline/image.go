@@ -242,8 +242,8 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob has more than most bytes, or if the
-// document exceeds maxDocument.
+// read reads a whole blob. It returns a TooLarge if the blob has more bytes than the parameter most
+// allows, or if the document exceeds maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
@@ -405,8 +405,8 @@ const (
 // kindOf returns the kind of a manifest as runtimes treat it. Media types alone do not determine
 // the kind: some runtimes unpack layers of any media type, and some tools give signatures the
 // configuration of an image. A manifest with the configuration of an image can be run if it has no
-// layers, or if runtimes unpack its layers. It can be run even if it has a subject, an artifact
-// type, or an annotation in the index.
+// layers, or if runtimes unpack its layers. This is true even if the manifest has a subject, an
+// artifact type, or an annotation in the index.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && m.Config.ofImage
 	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest"

@@ -212,7 +212,7 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 // checkDescriptor adds a finding if the size of a layer differs from the size in its descriptor,
 // which the rules about sizes use. It also adds a finding if the stages could not look into a layer
 // of an image, because a client might unpack that layer. If the mode of this second finding is not
-// Enforce, it also adds an unknown for each layer stage.
+// Enforce, checkDescriptor also adds an unknown for each layer stage.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)

@@ -66,7 +66,7 @@ type StageRun struct {
 }
 
 // MaxFindings bounds the number of findings in one report, and also the number of unknowns. If
-// there are more, finish first leaves out those that do not reject the image.
+// there are more, finish first leaves out findings and unknowns that do not reject the image.
 const MaxFindings = 500
 
 // maxGathered bounds the number of findings of each weight that a report collects before finish
@@ -180,7 +180,7 @@ func (r *Report) Broken() []string {
 	return rules
 }
 
-// MaxMessage is the maximum length of a message in bytes. Clients show longer messages, too, but
+// MaxMessage is the maximum length of a message in bytes. Clients also show longer messages, but
 // people do not read them.
 const MaxMessage = 900
 

@@ -34,9 +34,9 @@ var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 
 // Scan returns the remembered results for a layer if they are complete. Otherwise it walks the
 // layer for all stages, and remembers the results. r reads the whole layer as stored, and returns
-// io.EOF only after the digest of the layer was verified. name waits for the verified digest and
-// returns it. The error comes from r, name or ctx. A fault of the layer itself is no error, but a
-// finding.
+// io.EOF only after the digest of the layer was verified. The call name() waits for the verified
+// digest and returns it. The error comes from r, name() or ctx. A fault of the layer itself is no
+// error, but a finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
 	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
 		return s, err

@@ -141,8 +141,8 @@ type Step struct {
 	Key string
 }
 
-// slow returns the error for a stage that has taken longer than a time limit. The parameter of says
-// what the limit is for, such as " for one layer".
+// slow returns the error for a stage that has taken longer than a time limit. The parameter "of" is
+// a text for the purpose of the limit, such as " for one layer".
 func (s Step) slow(limit time.Duration, of string) error {
 	if s.Key == "" {
 		return fmt.Errorf("%w: %v%s", errSlow, limit, of)

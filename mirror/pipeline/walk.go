@@ -158,7 +158,8 @@ func (g *archiveReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check returns an error, which names the path at, if n uncompressed bytes exceed a limit.
+// check returns an error if n uncompressed bytes exceed a limit. The error names the path in the
+// parameter at.
 func (g *archiveReader) check(n int64, at string) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", at, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
@@ -220,7 +221,7 @@ func (w *walker) run() error {
 		return err
 	}
 	if err = w.entries(tar.NewReader(whole), g); err == nil {
-		// Bytes after the end of the archive are read, too, because they are part of the digest.
+		// Read the bytes after the end of the archive, because they are part of the digest.
 		_, err = io.Copy(io.Discard, whole)
 	}
 	if err == nil {
@@ -315,8 +316,8 @@ func isTar(b *bufio.Reader) (bool, error) {
 		return true, nil
 	}
 	_, err = tar.NewReader(bytes.NewReader(block)).Next()
-	// With these errors, the header is valid, too: the entry's content is missing, or its path is
-	// insecure.
+	// The header is also valid if one of these errors occurs: the entry's content is missing, or its
+	// path is insecure.
 	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath), nil
 }
 

@@ -10,10 +10,10 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Listen returns a listener for the PROXY protocol, version 1 or 2. It calls trust for each
-// connection. If Options.Protocol is set, every connection from a trusted proxy must begin with a
-// header, and no other connection may have one. The protocol forbids guessing whether there is a
-// header.
+// Listen returns a listener for the PROXY protocol, version 1 or 2. It calls the function trust for
+// each connection. If Options.Protocol is set, every connection from a trusted proxy must begin
+// with a header, and no other connection may have one. The protocol forbids guessing whether there
+// is a header.
 func Listen(ln net.Listener, trust func() *Trust) net.Listener { return listener{ln, trust} }
 
 type listener struct {
@@ -69,7 +69,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // readHeader reads the header. After an error it closes the connection.
 func (c *conn) readHeader() {
 	c.addr = c.TCPConn.RemoteAddr()
-	_ = c.SetReadDeadline(time.Now().Add(c.trust.o.HeaderTimeout)) // if it cannot be set, the read fails as well
+	_ = c.SetReadDeadline(time.Now().Add(c.trust.o.HeaderTimeout)) // if the deadline cannot be set, the read fails
 	if _, err := c.in.Peek(1); err != nil {
 		_ = c.Close() // a health check that only connects, or a client that left
 		return

@@ -31,15 +31,15 @@ type Options struct {
 	// Header is [ForwardedFor] or [Forwarded]; "" means ForwardedFor. dray ignores the other header: a
 	// proxy that does not set it passes on the value that the client has sent.
 	Header string
-	// HeaderTimeout is how long a proxy may take to send the header of the PROXY protocol; 0 means 10
-	// seconds.
+	// HeaderTimeout bounds the time until a proxy has sent the header of the PROXY protocol; 0 means
+	// 10 seconds.
 	HeaderTimeout time.Duration
 	// Logger gets at most one warning a minute about missing PROXY headers; nil discards it.
 	Logger *slog.Logger
 }
 
 // Trust says which proxies may tell a listener the client's address. It is immutable; [Trust.With]
-// makes another.
+// returns a new Trust.
 type Trust struct {
 	o Options
 	*refusals
@@ -108,8 +108,8 @@ func AddrOf(text string) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// Handler returns a handler that calls next with the client's address as the RemoteAddr of the
-// request. The address has no port if it is from a header.
+// Handler returns a handler that calls the handler next with the client's address as the RemoteAddr
+// of the request. The address has no port if it is from a header.
 func (t *Trust) Handler(next http.Handler) http.Handler {
 	if len(t.o.Proxies) == 0 {
 		return next
@@ -136,7 +136,7 @@ func (t *Trust) Handler(next http.Handler) http.Handler {
 }
 
 // client returns the client that the header of a request from a trusted proxy names. If the header
-// names none, it returns the proxy.
+// names no client, it returns the address of the proxy.
 func (t *Trust) client(h http.Header, proxy netip.Addr) netip.Addr {
 	hops := hopsOf(t.o.Header, h[t.o.Header])
 	for _, hop := range slices.Backward(hops) {

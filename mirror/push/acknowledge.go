@@ -36,9 +36,9 @@ func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 }
 
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
-// repository, it publishes the push while the client waits, as without a queue. A push never
-// overtakes a queued push to the same repository: otherwise a tag could finally point to the older
-// image, or an index could arrive before its children.
+// repository, acknowledgeOrPublish publishes the push while the client waits, as without a queue. A
+// push never overtakes a queued push to the same repository, because a tag could then finally point
+// to the older image, or an index could arrive before its children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -77,7 +77,7 @@ func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// enqueue is acknowledge without the waiting children and referrers.
+// enqueue puts a push into the queue without its waiting children and referrers.
 func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	r := p.Repo
 	blobs, err := a.heldBlobs(ctx, p)
@@ -111,8 +111,8 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 }
 
 // heldBlobs returns the blobs that the queue has to keep for a push. Every other blob must be at
-// the upstream. A fact is not enough, because no client can send the blob later: either the
-// upstream confirms the blob now, or another mirror has sent the blob there. heldBlobs also calls
+// the upstream. A fact is not enough, because no client can send the blob later: the upstream must
+// confirm the blob now, or another mirror must have sent the blob there. heldBlobs also calls
 // ensureChild for the manifests of an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex

@@ -12,7 +12,7 @@ import (
 
 const (
 	// smallManifest is the size in bytes up to which a manifest is not counted. Nearly all manifests
-	// are smaller, and each connection takes about as much memory anyway.
+	// are smaller, and each connection takes about 32 KiB of memory anyway.
 	smallManifest = 32 << 10
 	// maxBodies and maxBodiesPerOwner bound the bytes of larger manifests in memory, for all
 	// clients together and for each client.
@@ -29,8 +29,8 @@ type bodies struct {
 
 func newBodies() *bodies { return &bodies{byOwner: map[string]int{}} }
 
-// take counts n bytes until release is called. If a bound does not allow them, it counts none and
-// ok is false.
+// take counts n bytes until release is called. If a bound does not allow them, take counts none of
+// them and ok is false.
 func (b *bodies) take(owner string, n int) (release func(), ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -32,8 +32,8 @@ func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest
 	return m.Parse()
 }
 
-// missing replaces a "not found" of the upstream by its second parameter. It returns any other err
-// unchanged.
+// missing returns its second parameter, with err as the cause, if err is a "not found" of the
+// upstream. It returns any other err unchanged.
 func missing(err error, not *oci.Error) error {
 	if oci.NotFound(err) {
 		return not.Because(err)

@@ -17,7 +17,7 @@ import (
 )
 
 // mayDelete refuses deletions unless the configuration allows them: one mistake could delete images
-// that many depend on.
+// that many people use.
 func mayDelete(x *request.Request) error {
 	if x.Repo.Up.Deleter == nil {
 		return oci.ErrUnsupported.With("this mirror does not accept deletions for %s", x.Repo.Up.Registry)
@@ -26,10 +26,10 @@ func mayDelete(x *request.Request) error {
 }
 
 // DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
-// manifest and queued pushes of the tag or manifest, which would reach the upstream after the
-// deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest
-// puts back what it has withdrawn. After a deletion, it drops the facts about the tag or manifest,
-// so that the upstream is asked again.
+// manifest and the queued pushes of the tag or manifest, because they could reach the upstream
+// after the deletion. It does not withdraw a push that arrives during the deletion. If the upstream
+// refuses, DeleteManifest puts the withdrawn pushes back. After a deletion, it drops the facts
+// about the tag or manifest, so that dray asks the upstream again.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -74,7 +74,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 }
 
 // deleteAtUpstream deletes a tag or a manifest at the upstream. It returns the manifest's digest,
-// or "" if that is not known. It may return the digest with an error, too.
+// or "" if the digest is not known. Even with an error, it may return the digest.
 func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
 	gone = ref.Digest
 	if ref.Tag != "" {
@@ -88,10 +88,10 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw takes the pushes of a tag or a digest out of the queue, until it is known whether the
-// deletion succeeded. Before that, it waits until each push of the tag or digest that is being
-// checked or sent has reached the queue or the upstream, or has failed. It returns an error if a
-// queued index needs one of the pushes.
+// withdraw first waits until each push of a tag or a digest that is being checked or sent has
+// reached the queue or the upstream, or has failed. Then it takes the pushes of the tag or digest
+// out of the queue, until it is known whether the deletion succeeded. It returns an error if a
+// queued index needs one of these pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)
@@ -114,7 +114,7 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 }
 
 // indexNeeding returns the reference of a queued index that could not be forwarded without the
-// pushes for which withdrawn returns true. It returns "" if there is no such index.
+// pushes that the function withdrawn selects. It returns "" if there is no such index.
 func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool) string {
 	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
@@ -141,8 +141,9 @@ func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool
 }
 
 // DeleteBlob forwards the deletion of a blob. It refuses if a queued push needs the blob. If the
-// blob is staged, DeleteBlob waits until its forward has ended. Before that, the upstream might
-// answer that there is no such blob, although dray has already acknowledged the blob to its client.
+// blob is staged, DeleteBlob waits until the forward of the blob has ended. Until then, the
+// upstream might answer that there is no such blob, although dray has already acknowledged the blob
+// to its client.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err

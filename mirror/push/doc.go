@@ -1,9 +1,9 @@
 // Package push handles the requests that write: upload sessions, manifests, mounts and deletions.
 //
-// The bytes of a layer are sent to the upstream while the client still sends them. They stay in the
-// cache until the manifest that names them has been forwarded. The manifest is forwarded last,
-// after everything that it needs. With local acknowledgement the manifest goes into the queue
-// instead, and is forwarded from there by the same steps.
+// The bytes of a layer are sent to the upstream while the client still sends them. The bytes stay
+// in the cache until the manifest that names the layer has been forwarded. The manifest is
+// forwarded last, after everything that it needs. With local acknowledgement the manifest goes into
+// the queue instead, and is forwarded from there by the same steps.
 //
 // This package reads and records facts through package repository. The request carries the client's
 // rights and its route. The checks of a push run in package gate, and read the content of the push

@@ -16,8 +16,8 @@ import (
 // the client. It cannot complete before the bytes are verified here.
 type forward struct {
 	cancel context.CancelCauseFunc
-	// identified is closed when the result of the client's upload is known. Then digest or refused is
-	// set.
+	// identified is closed when the result of the client's upload is known. By then, digest or refused
+	// is set.
 	identified chan struct{}
 	once       sync.Once
 	digest     digest.Digest
@@ -54,8 +54,8 @@ func (t *failures) observe(err error) {
 	}
 }
 
-// listen registers onFailure for the most recent error and all later ones. It replaces an earlier
-// registration.
+// listen calls onFailure with the most recent error, if there is one, and with each later error. It
+// replaces an earlier onFailure.
 func (t *failures) listen(onFailure func(error)) {
 	t.mu.Lock()
 	t.onFailure = onFailure
@@ -107,7 +107,7 @@ func (f *forward) identity(ctx context.Context) (digest.Digest, error) {
 }
 
 // cleared waits until the bytes are verified and scanned. It returns their digest if the blob may
-// be completed at the upstream, otherwise an error.
+// be completed at the upstream, and an error if not.
 func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) (digest.Digest, error) {
 	d, err := f.identity(ctx)
 	if err == nil {
@@ -116,7 +116,8 @@ func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) 
 	return d, err
 }
 
-// counted wraps open, so that the readers count their bytes in f.sent. Each new reader starts at 0.
+// counted wraps the function open, so that its readers count their bytes in f.sent. Each new reader
+// starts at 0.
 func (f *forward) counted(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		r, err := open()

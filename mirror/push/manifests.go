@@ -32,7 +32,8 @@ const othersWait = 10 * time.Minute
 // errStillCopying ends the request of a client that has waited long enough. The push goes on.
 var errStillCopying = errors.New("still copying")
 
-// PutManifest handles PUT of a manifest, under its reference and the further tags of the request.
+// PutManifest handles a PUT of a manifest. It pushes the manifest under its reference, and under
+// the further tags of the request.
 func (p *Pusher) PutManifest(x *request.Request) error {
 	raw, release, err := p.bodies.read(x)
 	if err != nil {
@@ -144,9 +145,9 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 }
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
-// at a time. It checks the name again, because another push may have moved the tag since the
-// verdict. It acknowledges nothing if another member of the fleet has taken over the repository,
-// because that member does not know the manifests that wait here.
+// at a time, and checks the name again: another push may have moved the tag since the verdict. It
+// acknowledges nothing if another member of the fleet has taken over the repository, because that
+// member does not know the manifests that wait here.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))
@@ -173,7 +174,7 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 // mustWait reports whether a manifest that passed its checks has to wait. Only a push by digest
 // through a gate without ForwardDigests waits. A referrer waits until its subject has been
 // forwarded or queued: BuildKit pushes referrers before their subject. Any other manifest waits for
-// a manifest that refers to it. It does not wait if a fact says that the upstream has it already.
+// a manifest that refers to it, if no fact says that the upstream already has the waiting manifest.
 func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil
@@ -264,8 +265,8 @@ const maxWarnings = 3 << 10
 
 const kindReport oci.Kind = "report"
 
-// Report answers with a report, as a page for browsers and as JSON for all others. Any client that
-// knows the id may read the report through a listener that takes pushes.
+// Report answers with a report, as a page for browsers and as JSON for other clients. Any client
+// that knows the id may read the report through a listener that takes pushes.
 func (p *Pusher) Report(x *request.Request, id string) error {
 	x.Q.Kind = kindReport
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {

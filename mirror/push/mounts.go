@@ -19,8 +19,8 @@ const (
 	// mountWithin bounds an attempt to mount. A mount only saves time, so dray gives up a slow mount
 	// and sends the blob.
 	mountWithin = 10 * time.Second
-	// mountPause is how long after a refusal dray chooses no mount between the same two repositories,
-	// and how long a success counts as recent.
+	// mountPause is the time after a refusal for which dray chooses no mount between the same two
+	// repositories. A success counts as recent for the same time.
 	mountPause = 10 * time.Minute
 	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
@@ -41,7 +41,7 @@ type mounts struct {
 }
 
 func newMounts() *mounts {
-	refused, _ := lru.New[pair, time.Time](maxRefused) // fails for a size below one only
+	refused, _ := lru.New[pair, time.Time](maxRefused) // fails only for a size below 1
 	return &mounts{refused: refused, lastMounted: map[string]time.Time{}}
 }
 

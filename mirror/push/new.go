@@ -35,8 +35,8 @@ type Options struct {
 	Quotas    *Quotas
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
-	// Overtaken returns an error if another mirror has changed a tag between the questions since and
-	// now. It returns nil if mirrors do not share the repository.
+	// Overtaken returns an error if another mirror has changed a tag between two questions: the
+	// parameters since and now. It returns nil if mirrors do not share the repository.
 	Overtaken func(r repository.Repo, tag string, since, now meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
@@ -66,7 +66,7 @@ func New(o Options) *Pusher {
 }
 
 // Count creates the counters of pushes to the present upstreams, which begin at 0. It keeps the
-// counters that exist. Callers call it again after replacing the upstreams.
+// counters that exist. Callers call Count again after they have replaced the upstreams.
 func (p *Pusher) Count() {
 	for name, up := range p.o.Repositories.Upstreams() {
 		if up.Sink == nil {

@@ -41,8 +41,9 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
 }
 
-// publishSince is publish for a client that still waits for its answer. It sends nothing under a
-// tag that another member of the fleet has changed since the question.
+// publishSince does the same as publish, for a client that still waits for its answer. It sends
+// nothing under a tag that another member of the fleet has changed after the question in the
+// parameter since.
 func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, since meta.Question) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -69,9 +70,9 @@ func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repos
 }
 
 // land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
-// children that ensure returned. For each tag, it sends one manifest at a time. Otherwise the tag
-// could mean one manifest at the upstream, and another manifest in dray's facts. For the parameter
-// since, see publishSince.
+// children that ensure returned. For each tag, it sends one manifest at a time, because the tag
+// could otherwise mean one manifest at the upstream, and another manifest in dray's facts. For the
+// parameter since, see publishSince.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child, since meta.Question) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKeyOf(r, ref.Tag))
@@ -92,8 +93,9 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 }
 
 // current returns the state of the facts about a reference before a manifest is sent or queued
-// under it. If the reference is a tag that another member of the fleet has changed since the
-// question, current returns an error, because the older image would replace the newer one.
+// under it. If the reference is a tag that another member of the fleet has changed after the
+// question in the parameter since, current returns an error, because the older image would replace
+// the newer one.
 func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, since meta.Question) (meta.Question, error) {
 	now := repository.BeforePush(ctx, r, ref)
 	if ref.Tag == "" {
@@ -135,8 +137,8 @@ func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r rep
 	return err
 }
 
-// publishReferrers publishes the waiting manifests whose subject is d. It also removes d from the
-// waiting manifests.
+// publishReferrers removes d from the waiting manifests. Then it publishes the waiting manifests
+// whose subject is d.
 func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
 	waiting, k := p.o.Repositories.Waiting(), r.Key(d)
 	waiting.Drop(k)
@@ -149,15 +151,15 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 }
 
 // ensure brings to the upstream the blobs that the manifest needs, and the children that are
-// waiting manifests. It returns the children that the upstream then has. It leaves out foreign
-// layers that no place has any more.
+// waiting manifests. It returns the children that the upstream then has, without the foreign layers
+// that no place has any more.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallelBlobs)
 	for i, c := range children {
-		if c.Manifest { // if it is neither waiting nor at the upstream, the upstream refuses the index
+		if c.Manifest { // if the child is neither waiting nor at the upstream, the upstream refuses the index
 			g.Go(func() error { return p.publishWaiting(ctx, how, r, c.Digest) })
 			continue
 		}

@@ -19,7 +19,7 @@ type Pusher struct {
 	sessions  *sessions
 	recovered []recovered
 	unjudged  []unjudged
-	// pushing checks and forwards a manifest once for all clients that push it now.
+	// pushing checks and forwards a manifest once for all clients that push it at the same time.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
 	// tagLocks serialises the pushes of a tag that have passed a gate.
 	tagLocks flight.Mutex[tagKey]
@@ -39,7 +39,7 @@ type unjudged struct {
 }
 
 type tagKey struct {
-	repo repository.Repo // in the form of repository.Key
+	repo repository.Repo // the Repo of a repository.Key, which stays the same when the upstream is replaced
 	tag  string
 }
 
@@ -53,9 +53,9 @@ func (p *Pusher) Expire(now time.Time) {
 	}
 }
 
-// Unfinished calls see with each repository for which later requests of a push need something that
-// is here: an open upload, a staged blob, a waiting manifest or a queued push. It may call see more
-// than once with one repository.
+// Unfinished calls the function see for each repository in which a push is not finished here: the
+// repository has an open upload, a staged blob, a waiting manifest or a queued push. Unfinished may
+// call the function more than once for one repository.
 func (p *Pusher) Unfinished(see func(repository.Repo)) {
 	for _, s := range p.sessions.all() {
 		see(s.repo)
@@ -69,7 +69,7 @@ func (p *Pusher) Unfinished(see func(repository.Repo)) {
 	})
 }
 
-// Suspend leaves the open uploads to the next process. It waits for the requests that use them.
+// Suspend waits for the requests that use open uploads, and leaves the uploads to the next process.
 func (p *Pusher) Suspend() { p.sessions.suspendAll() }
 
 // Collectors returns the metrics of pushes.

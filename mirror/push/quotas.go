@@ -89,7 +89,7 @@ func (q *Quotas) count(owner string, uploads int, bytes int64) {
 	q.add(owner, uploads, bytes)
 }
 
-// add is count for a caller that holds mu.
+// add does the same as count. The caller holds mu.
 func (q *Quotas) add(owner string, uploads int, bytes int64) {
 	h := q.byOwner[owner]
 	if h == nil {

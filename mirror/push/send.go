@@ -90,8 +90,8 @@ func (s *sender) upload(ctx context.Context, how upstream.Call, r repository.Rep
 	return s.sendHeld(ctx, how, r, d, size)
 }
 
-// wait returns nil when the upstream has the staged blob. If the forward of the blob failed, wait
-// tries once more with upload.
+// wait waits until the upstream has the staged blob, and returns nil. If the forward of the blob
+// has failed, wait tries once more by calling upload.
 func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, b *repository.Staged) error {
 	f := forwardOf(b)
 	if how.OnRetry != nil {
@@ -119,9 +119,9 @@ func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Di
 	return from, ok && !s.mounts.paused(pair{from, r})
 }
 
-// mountFrom asks the upstream to mount a blob, and reports whether the upstream did. It returns an
-// error if the attempt failed. A refusal of the upstream is no error. The caller must have checked
-// that the repository may have the blob.
+// mountFrom asks the upstream to mount a blob, and reports whether the upstream has mounted it. It
+// returns an error if the attempt failed. A refusal of the upstream is no error. The caller must
+// have checked that the repository may have the blob.
 func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) (bool, error) {
 	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
 	result := mountRefused
@@ -155,8 +155,8 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 
 // awaitsMount reports whether an upload with an announced digest waits until the client has sent
 // all bytes, so that a mount can be tried first. The bytes prove that the client has the blob. A
-// large blob, or one of unknown size, waits only if the upstream has mounted a blob recently.
-// Otherwise dray sends the blob while the client sends it.
+// large blob, or one of unknown size, waits only if the upstream has mounted a blob recently. A
+// blob that does not wait is forwarded while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

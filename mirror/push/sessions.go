@@ -101,8 +101,8 @@ type receipt struct {
 	Waiting *waitingReceipt `json:"waiting,omitempty"`
 }
 
-// waitingReceipt has the data about a waiting manifest, besides its bytes, that the next process
-// needs.
+// waitingReceipt has the data about a waiting manifest that the next process needs in addition to
+// the manifest's bytes.
 type waitingReceipt struct {
 	MediaType string    `json:"mediaType"`
 	Until     time.Time `json:"until"`
@@ -127,7 +127,8 @@ func (u *sessions) count() int {
 	return len(u.byID)
 }
 
-// add opens a session for blob, which already counts against the quota of its owner.
+// add opens a session for the upload in the parameter blob. The quota of the owner already counts
+// this upload.
 func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.Upload, lastUsed time.Time) *session {
 	s := &session{id: id, repo: repo, user: r.User, owner: r.Owner, blob: blob, mu: make(chan struct{}, 1), lastUsed: lastUsed}
 	s.mu <- struct{}{}
@@ -177,8 +178,9 @@ func (u *sessions) discard(s *session, cause error) {
 	s.release()
 }
 
-// betweenRequests is how long a client may take from one request of an upload to the next before
-// giveUp counts the upload as abandoned. A busy client may need many seconds for the next request.
+// betweenRequests is the time after a request of an upload from which giveUp counts the upload as
+// abandoned, if there is no further request. A busy client can need many seconds for the next
+// request.
 const betweenRequests = time.Minute
 
 // withRoom calls the function take, which counts an upload or bytes of a client, or checks whether
@@ -194,8 +196,8 @@ func (u *sessions) withRoom(owner string, take func() error) error {
 }
 
 // giveUp drops the upload that a client abandoned first, and reports whether there was one. An
-// upload is abandoned if no request uses it, and its last body broke off or its last request ended
-// at least betweenRequests ago.
+// upload is abandoned if no request uses it and one of two conditions is true: its last body broke
+// off, or its last request ended at least betweenRequests ago.
 func (u *sessions) giveUp(owner string, now time.Time) bool {
 	var oldest *session
 	for _, s := range u.all() {
@@ -247,8 +249,8 @@ func (u *sessions) expire(now time.Time) (inUse []*session) {
 	return inUse
 }
 
-// suspendAll leaves every session to the next process. It waits for requests in progress, whose
-// bodies end when the listeners are closed.
+// suspendAll waits for the requests that use the sessions, whose bodies end when the listeners are
+// closed. It leaves every session to the next process.
 func (u *sessions) suspendAll() {
 	for _, s := range u.all() {
 		<-s.mu

@@ -84,8 +84,8 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 	return true, x.Created(d)
 }
 
-// mountNow is mountFrom while a client waits. If the push does not depend on the registry, the
-// client does not wait long for a registry that gives no answer.
+// mountNow calls mountFrom while a client waits. If the upstream acknowledges pushes locally,
+// mountNow does not wait long for a registry that gives no answer.
 func (p *Pusher) mountNow(ctx context.Context, r, from repository.Repo, d digest.Digest) bool {
 	mount := func(ctx context.Context) (bool, error) {
 		return p.sender.mountFrom(ctx, upstream.Call{Existing: p.o.Checks.For(r) != nil}, r, from, d)

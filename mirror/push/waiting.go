@@ -15,7 +15,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// defaultHold is how long manifests wait at most if the gate does not set HoldFor.
+// defaultHold bounds the time for which manifests wait if the gate does not set HoldFor.
 const defaultHold = time.Hour
 
 func holdFor(g *gate.Gate) time.Duration {
@@ -63,9 +63,10 @@ func (p *Pusher) keep(ctx context.Context, gated gatedPush, until time.Time) (*c
 }
 
 // waitAgain takes over a manifest that waited in a former process, and returns the keys of the
-// blobs that it needs. The checks judge the index or tag that it waits for with all its parts, so
-// the manifest can wait as before. Recover checks two kinds of manifests instead: a referrer, which
-// is not judged with its subject, and a manifest that need not wait under the present gate.
+// blobs that it needs. The manifest can wait as before without new checks, because the index or tag
+// that it waits for is checked with all its parts. Two kinds of manifests do not wait, and Recover
+// checks them: a referrer, which is not checked with its subject, and a manifest that need not wait
+// under the present gate.
 func (p *Pusher) waitAgain(k cache.Resumable, r receipt, repo repository.Repo, now time.Time) ([]repository.Key, error) {
 	if k.Blob == nil {
 		return nil, errors.New("the manifest was not acknowledged")

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Tags returns the tags of the pushes to a repository that wait or are being forwarded, sorted.
+// Tags returns the sorted tags of a repository's pushes that wait or are being forwarded.
 func (q *Queue) Tags(upstream, repo string) []string {
 	var tags []string
 	for _, p := range q.Pushes(upstream, repo) {

@@ -15,6 +15,6 @@
 //   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is
 //     bounded, too.
 //   - After a failed write, the journal is rewritten from memory before any further record. So no
-//     record follows a torn record. If the journal records that a push is done, it also records
-//     this for every push that was done earlier.
+//     record follows a torn record. The journal records in order that pushes are done: if it has
+//     this record for one push, it has the record for every push that was done before.
 package queue

@@ -12,8 +12,8 @@ import (
 )
 
 // index is the content of the queue in memory: the entries of each repository, oldest first, and
-// the blobs that they need. All methods may be called concurrently. For some methods, the caller
-// must hold mu: their comments say so.
+// the blobs that they need. All methods may be called concurrently. The comment of a method says if
+// its caller must hold mu.
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0 means no bound
@@ -62,9 +62,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository. holds has the release functions of its blobs. If the
-// index already has a release function for a blob, enter returns the new function in extra, and the
-// caller has to call it.
+// enter appends an entry to its repository. In holds, the caller passes the release functions of
+// the entry's blobs. If the index already has a release function for a blob, enter returns the new
+// function in extra, and the caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -231,8 +231,8 @@ func (e *entry) due() time.Time {
 	return e.Next
 }
 
-// begin counts an attempt, which the function interrupt can end early, and returns a copy of the
-// entry.
+// begin counts an attempt, and stores the function interrupt, which ends the attempt early. It
+// returns a copy of the entry.
 func (x *index) begin(e *entry, interrupt func()) Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -251,8 +251,8 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// finish ends a successful attempt. Like remove, it removes the entry and returns release
-// functions.
+// finish ends a successful attempt. It removes the entry, and returns the release functions of
+// blobs that no other entry needs.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -260,7 +260,7 @@ func (x *index) finish(e *entry) (releases []func()) {
 	return x.leave(e)
 }
 
-// fail marks an entry that was being forwarded as failed.
+// fail ends an attempt, and gives the entry the state Failed. The parameter why is the error.
 func (x *index) fail(e *entry, why string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -301,8 +301,8 @@ func (x *index) releaseAll() {
 	clear(x.held)
 }
 
-// requeue ends an attempt. The next attempt is due at the given time. If why is empty, the error of
-// the entry stays as it is.
+// requeue ends an attempt. The next attempt is due at the given time. If the parameter why is
+// empty, the error of the entry stays as it is.
 func (x *index) requeue(e *entry, next time.Time, why string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -334,8 +334,8 @@ func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	return repoKey{e.Upstream, e.Repository}, true
 }
 
-// idle returns an entry, ErrBusy if it is being forwarded, or ErrNotFound if it is missing or
-// withdrawn.
+// idle returns an entry. The error is ErrBusy if the entry is being forwarded, and ErrNotFound if
+// the entry is missing or withdrawn.
 func (x *index) idle(id uint64) (Entry, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -359,8 +359,8 @@ func (x *index) entriesOf(at repoKey) []*entry {
 	return nil
 }
 
-// markWithdrawn marks entries as withdrawn, and returns their former states. If one of them is
-// being forwarded, it changes nothing and returns that entry as busy.
+// markWithdrawn marks entries as withdrawn, and returns their former states. If one of the entries
+// is being forwarded, markWithdrawn changes nothing and returns that entry as busy.
 func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -423,7 +423,7 @@ func (x *index) stats(now time.Time) stats {
 func (x *index) empty() bool { return x.size.Load() == 0 }
 
 // Find returns the newest push of a tag or digest to a repository, among the pushes that wait or
-// are being forwarded. It returns false if there is none.
+// are being forwarded. It returns false if there is no such push.
 func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	if x.empty() {
 		return Push{}, false
@@ -436,7 +436,7 @@ func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	return Push{}, false
 }
 
-// Pushes lists the pushes to a repository that wait or are being forwarded, oldest first.
+// Pushes lists a repository's pushes that wait or are being forwarded, oldest first.
 func (x *index) Pushes(upstream, repo string) []Push {
 	if x.empty() {
 		return nil
@@ -456,7 +456,8 @@ func (x *index) Pushes(upstream, repo string) []Push {
 	return all
 }
 
-// Repositories calls see with each repository that has pushes which wait or are being forwarded.
+// Repositories calls the function see for each repository that has a push which waits or is being
+// forwarded.
 func (x *index) Repositories(see func(upstream, repo string)) {
 	if x.empty() {
 		return

@@ -267,9 +267,9 @@ func (j *journal) append(r record, snapshot func() contents) error {
 	return nil
 }
 
-// rewrite replaces the file by one that has only the entries of p. After an error up to the rename,
-// the old file is still in place. If the sync of the directory fails after the rename, a later
-// process finds either the old file or the whole new file.
+// rewrite replaces the file by one that has only the entries of p. If an error occurs before the
+// rename or in it, the old file is still in place. If the sync of the directory fails after the
+// rename, a later process finds either the old file or the whole new file.
 func (j *journal) rewrite(p contents) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {

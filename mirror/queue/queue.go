@@ -23,7 +23,7 @@ var (
 	// ErrOvertaken says that the tag was pushed again later, so forwarding the older push would undo
 	// the later one.
 	ErrOvertaken = errors.New("a later push moved the tag")
-	// ErrRefused says that a further attempt would fail, too. A [Forward] function returns an error
+	// ErrRefused says that a further attempt would also fail. A [Forward] function returns an error
 	// that wraps ErrRefused.
 	ErrRefused = errors.New("refused permanently")
 )

@@ -109,10 +109,10 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// conclude writes r, the result of an attempt, to the journal. Then it calls do, which changes the
-// index. Until the index changes, the entry counts as being forwarded, so no Retry or Drop can
-// write a record that contradicts r. conclude calls do even if the write fails. The journal is then
-// behind the index, and is rewritten before any further record.
+// conclude writes r, the result of an attempt, to the journal. Then it calls the function do, which
+// changes the index. Until the index changes, the entry counts as being forwarded, so no Retry or
+// Drop can write a record that contradicts r. conclude calls the function even if the write fails.
+// The journal is then behind the index, and is rewritten before any further record.
 func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()

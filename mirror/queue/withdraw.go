@@ -14,7 +14,7 @@ type Withdrawal struct {
 	was     []State
 }
 
-// Withdraw takes out those pushes to a repository, failed ones included, for which the function
+// Withdraw takes out the pushes to a repository, failed pushes included, for which the function
 // "which" returns true. Once Withdraw has succeeded, the journal does not list these pushes,
 // look-ups by reference do not find them, and they are not forwarded. Withdraw waits for an attempt
 // under way, but interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an
@@ -44,12 +44,13 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 	}
 }
 
-// grace is how long an attempt under way may continue before it is interrupted. Without this time,
-// a manifest that is being sent might reach the registry after the interruption.
+// grace is how long an attempt under way may continue before it is interrupted. A manifest that is
+// being sent usually gets its answer within this time. If the attempt were interrupted at once, the
+// registry might still accept the manifest afterwards.
 const grace = 300 * time.Millisecond
 
-// withdraw makes one try of takeOut. If one of the entries is being forwarded, it changes nothing
-// and returns that entry as busy.
+// withdraw is one of the attempts that takeOut makes. If one of the entries is being forwarded,
+// withdraw changes nothing and returns that entry as busy.
 func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err

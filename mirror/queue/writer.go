@@ -12,8 +12,8 @@ import (
 const repairEvery = 5 * time.Second
 
 // writer lets one goroutine at a time write to the journal. It also records whether the journal is
-// behind the queue's index, which is in memory. The caller of a method must hold the lock, except
-// for lock, failure, repair and close.
+// behind: the journal must then be rewritten from the queue's index before the next record. The
+// caller of a method must hold the lock, except for lock, failure, repair and close.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
@@ -21,7 +21,7 @@ type writer struct {
 	writing  chan struct{}   // the lock: a channel of capacity 1 that is full while the lock is held
 
 	mu       sync.Mutex // guards staleErr; no other lock is acquired while mu is held
-	staleErr error      // why the journal is behind the index; nil if it is not behind
+	staleErr error      // why the journal is behind; nil if it is not behind
 
 	tried time.Time // when repair last tried; only Run uses it
 }
@@ -60,7 +60,7 @@ func (w *writer) catchUp() error {
 	return w.rewrite()
 }
 
-// setBehind marks the journal as behind the index if err is not nil.
+// setBehind marks the journal as behind if err is not nil.
 func (w *writer) setBehind(err error) {
 	w.journal.broken = w.journal.broken || err != nil
 	w.note(err)
@@ -70,14 +70,14 @@ func (w *writer) setBehind(err error) {
 // clears the reason.
 func (w *writer) note(err error) {
 	if !w.journal.broken {
-		err = nil // if a write failed, the journal was then rewritten without that record
+		err = nil // err may be set although the journal is in order: append has then rewritten it without the record that failed
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.staleErr = err
 }
 
-// failure returns why the journal is behind the index, or nil if the journal is up to date.
+// failure returns why the journal is behind, or nil if it is not behind.
 func (w *writer) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

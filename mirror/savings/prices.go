@@ -10,8 +10,8 @@ const (
 	// Endpoint leads through VPC endpoints. Layers of ECR then come through the gateway endpoint of
 	// S3, which bills nothing.
 	Endpoint Path = "endpoint"
-	// Internet leads over the internet. AWS bills only bytes that leave AWS, to the owner of the
-	// registry.
+	// Internet leads over the internet. AWS bills the owner of the registry, and only for bytes that
+	// leave AWS.
 	Internet Path = "internet"
 	// Region leads from the registry's region of AWS to another region.
 	Region Path = "region"
@@ -21,7 +21,7 @@ const (
 const PricesOf = "2026-11"
 
 // Prices are prices in US dollars. NAT, Endpoint, Internet and Region are the prices of a GiB on
-// the path of that name. The GB of the price lists of AWS has 2^30 bytes, too.
+// the path of that name. A GB in the price lists of AWS also has 2^30 bytes.
 type Prices struct {
 	NAT, Endpoint, Internet, Region float64
 	// Zone is the price of a GiB between two zones of a region. AWS bills half of the price in each
@@ -67,7 +67,7 @@ func ListPrices(region string) (p Prices, ok bool) {
 	return p, ok
 }
 
-// Or returns p, with the prices of other in place of the prices that are 0 in p.
+// Or returns p, with prices of the parameter other in place of the prices that are 0 in p.
 func (p Prices) Or(other Prices) Prices {
 	for _, each := range []struct{ own, other *float64 }{
 		{&p.NAT, &other.NAT}, {&p.Endpoint, &other.Endpoint}, {&p.Internet, &other.Internet}, {&p.Region, &other.Region},

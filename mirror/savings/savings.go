@@ -42,7 +42,7 @@ type Answers struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Add adds other to t.
+// Add returns the sum of t and other.
 func (t Traffic) Add(other Traffic) Traffic {
 	t.Sent, t.Fetched = t.Sent+other.Sent, t.Fetched+other.Fetched
 	t.Held, t.Origin = t.Held.add(other.Held), t.Origin.add(other.Origin)
@@ -86,8 +86,8 @@ const (
 	million      = 1e6
 )
 
-// Of returns the savings in the period of u. It calculates the rates of upstreams from recent,
-// which usually has the traffic of a longer period.
+// Of returns the savings in the period of u. It calculates the rates of upstreams from the
+// parameter recent, which usually has the traffic of a longer period.
 func Of(u Usage, recent map[string]Traffic, t Terms) api.Savings {
 	s := api.Savings{From: u.From, To: u.To, Days: u.To.Sub(u.From).Hours() / 24, Region: t.Region, PricesOf: PricesOf, Upstreams: []api.UpstreamSavings{}, Unknown: []string{}}
 	list, known := ListPrices(t.Region)
@@ -151,8 +151,8 @@ func (t Terms) unknown(u Usage, known bool) (all []string) {
 
 type line struct{ api.UpstreamSavings }
 
-// savings returns the savings at an upstream, without the saved time. If the price of its bytes is
-// not known, unknown is the reason.
+// savings returns the savings at an upstream, without the saved time. If the price of the
+// upstream's bytes is not known, the result unknown is the reason.
 func (up Upstream) savings(traffic Traffic, t Terms) (l line, unknown string) {
 	l.Upstream, l.Path = up.Name, string(up.Path)
 	l.SentBytes, l.FetchedBytes = int64(traffic.Sent), int64(traffic.Fetched)

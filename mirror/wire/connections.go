@@ -121,8 +121,8 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 }
 
 // waitsNoLonger counts one waiting client less. If c.changed has closed a connection for any
-// waiting client, this client has probably got that place, so waitsNoLonger subtracts it from
-// granted.
+// waiting client, this client has probably got that place. So waitsNoLonger then reduces granted,
+// and not wanted.
 func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,8 +145,8 @@ func (c *Connections) idleLocked() net.Conn {
 	return conn
 }
 
-// drop closes a connection without a request. Its place becomes free when the server then calls
-// c.changed.
+// drop closes a connection that has no request. The server then calls c.changed, which frees the
+// place of the connection.
 func (c *Connections) drop(conn net.Conn) {
 	if conn == nil {
 		return

@@ -25,8 +25,9 @@ type pacedBody struct {
 }
 
 // Read implements io.Reader. At the end of the body it removes the deadline, because net/http then
-// reads on to notice when the client disconnects. If reading fails, it closes the body while the
-// deadline is still set. Otherwise net/http would wait for the rest of the body.
+// continues to read, so that it notices when the client disconnects. If reading fails, Read closes
+// the body while the deadline is still set: without a deadline, net/http would wait for the rest of
+// the body.
 func (b pacedBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)
@@ -153,8 +154,8 @@ func (b *Passed) unread() bool {
 const lingerWithin = 5 * time.Second
 
 // linger sends the answer, and reads the bytes that the client still sends, until the client has
-// the answer and closes the connection. Otherwise the connection would be reset, and the answer
-// could be lost (RFC 9112, 9.6).
+// the answer and closes the connection. If bytes remained unread, the connection would be reset,
+// and the answer could be lost (RFC 9112, 9.6).
 func (b *Passed) linger() {
 	if b.conn.Flush() != nil {
 		return
@@ -184,7 +185,7 @@ func (b *Passed) End() {
 	b.w.received += b.received
 	b.received = 0
 	if b.begun && !b.over {
-		_ = b.body.Close() // while the deadline is exceeded; otherwise net/http would wait for the rest
+		_ = b.body.Close() // while the deadline is exceeded: without a deadline, net/http would wait for the rest
 	}
 }
 
@@ -225,7 +226,7 @@ func (w *Response) extendWriteDeadline() {
 		return
 	}
 	w.extendedAt = now
-	// If it cannot be set, there is no limit.
+	// If the deadline cannot be set, there is no limit.
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.options.Stall))
 }
 

@@ -9,9 +9,9 @@ import (
 
 // Options say how the body of an answer is sent.
 type Options struct {
-	// Stall is how long a client may go without sending or receiving a byte.
+	// Stall bounds the time in which a client sends and receives no byte.
 	Stall time.Duration
-	// CopyFiles sends files by copying them through this process instead of by sendfile.
+	// CopyFiles says that files are copied through this process, and not sent by sendfile.
 	CopyFiles bool
 }
 
@@ -54,7 +54,7 @@ func (w *Response) Received() int64 { return w.received }
 // other goroutines may read. A nil counter ends that.
 func (w *Response) CountSent(to *atomic.Int64) { w.sentTo = to }
 
-// CountReceived is CountSent for the bytes of the request's body that are read.
+// CountReceived does the same as CountSent, for the bytes of the request's body that are read.
 func (w *Response) CountReceived(to *atomic.Int64) { w.receivedTo = to }
 
 func (w *Response) countSent(n int64) {

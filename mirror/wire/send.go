@@ -164,8 +164,8 @@ func (w *Response) SendWhole(body []byte) error {
 	return err
 }
 
-// short returns an error if err is not nil, or if fewer bytes were sent than wanted. A want of -1
-// accepts any number.
+// short returns an error if err is not nil, or if n, the number of bytes sent, is less than the
+// parameter want. If want is -1, every n is enough.
 func short(n, want int64, err error) error {
 	if err == nil && want >= 0 && n < want {
 		err = io.ErrUnexpectedEOF

@@ -30,14 +30,15 @@ type ServerOptions struct {
 	Splice bool
 	// ReadHeaderTimeout and IdleTimeout are passed to the http.Server.
 	ReadHeaderTimeout, IdleTimeout time.Duration
-	// Grace is how long requests under way may continue when the server stops.
+	// Grace bounds the time for which requests under way continue when the server stops.
 	Grace time.Duration
 	// OnStop, if not nil, is called when the server stops, before it waits for requests.
 	OnStop func()
 	// Connections bounds the connections of clients; nil means no bound.
 	Connections *Connections
 	// Trust says which proxies may name the clients of connections, by the PROXY protocol; nil means
-	// no proxies, for as long as the server exists. [Server.Replace] replaces Trust and Handler.
+	// no proxies. [Server.Replace] replaces Trust and Handler, but a server that begins with a nil
+	// Trust never uses the PROXY protocol.
 	Trust   *proxied.Trust
 	Handler http.Handler
 	Logger  *slog.Logger
@@ -154,7 +155,8 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 }
 
 // remedy returns advice about an error from listening. The caller adds the advice to set another
-// address. Without a privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
+// address. Linux refuses ports below net.ipv4.ip_unprivileged_port_start to a process without a
+// privilege.
 func remedy(err error) string {
 	if errors.Is(err, syscall.EACCES) {
 		return "low ports need the capability CAP_NET_BIND_SERVICE: add it, or "
@@ -186,8 +188,8 @@ func (s *Server) transported(ln net.Listener) net.Listener {
 }
 
 // Serve answers requests from ln until ctx ends, and closes ln. Then it waits up to Grace for the
-// requests under way, and returns nil. It returns nil at once after Interrupt, and an error if the
-// server fails earlier.
+// requests under way, and returns nil. After Interrupt, Serve returns nil at once. If the server
+// fails, it returns an error.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.pipes != nil {
 		defer s.pipes.close()

@@ -42,9 +42,10 @@ type pipe struct {
 	call        spliceCall
 }
 
-// spliceCall has the arguments and results of a system call. net and os take a function that makes
-// the call. Each pipe and each connection makes this function once. A new function for each call
-// would have to be allocated, with the variables that it shares with its caller.
+// spliceCall has the arguments and results of a system call. The packages net and os accept a
+// function that makes the call. Each pipe and each connection creates this function once. A new
+// function for each call would have to be allocated, with the variables that it shares with its
+// caller.
 type spliceCall struct {
 	n, moved int64
 	more     int
@@ -185,8 +186,8 @@ var _ gatherer = (*splicingConn)(nil)
 func (c *splicingConn) NetConn() net.Conn { return c.tcpConn }
 
 // Hold implements gatherer. net/http writes the header and the first bytes of a file before the
-// rest is spliced. If these bytes are held back, the kernel sends them together with the rest.
-// Otherwise they would be a packet of their own, and the client would wake up for a few bytes.
+// rest is spliced. If these bytes are held back, the kernel sends them together with the rest. In a
+// packet of their own, they would make the client wake up for a few bytes.
 func (c *splicingConn) Hold() { c.holding = true }
 
 // Release implements gatherer.
@@ -239,7 +240,7 @@ var errNotSpliced = errors.New("splice is not possible")
 func (c *splicingConn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFrom(r)
 	if n > 0 {
-		c.pending = false // sent with these bytes
+		c.pending = false // the waiting bytes were sent together with these n bytes
 	}
 	return n, err
 }
@@ -266,8 +267,8 @@ func (c *splicingConn) readFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// move sends up to n bytes of a file from its current position, or up to its end, and returns how
-// many it sent. Bytes that are still in the pipe after an error are lost.
+// move sends the next n bytes of a file, or fewer if the file ends before, and returns the number
+// of bytes sent. Bytes that are still in the pipe after an error are lost.
 func (p *pipe) move(out syscall.RawConn, f *os.File, n int64) (sent int64, err error) {
 	in, err := f.SyscallConn()
 	if err != nil {

@@ -136,8 +136,8 @@ type plainConn struct {
 func (c *plainConn) NetConn() net.Conn { return c.Conn }
 
 // Read implements net.Conn. If the first bytes are those of a request, it answers the request and
-// returns errPlainHTTP. The server's deadline for the handshake bounds reading the request and
-// writing the answer, too.
+// returns errPlainHTTP. The server's deadline for the handshake also bounds reading the request and
+// writing the answer.
 func (c *plainConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.looked || n == 0 {
@@ -155,8 +155,8 @@ func (c *plainConn) Read(p []byte) (int, error) {
 }
 
 // After the answer, redirect reads the rest of the request and drops it. drained bounds the number
-// of bytes that it reads, and drainedIn the time. If the connection were closed with unread bytes,
-// the client might lose the answer.
+// of bytes that it reads, and drainedIn bounds the time. If the connection were closed with unread
+// bytes, the client might lose the answer.
 const (
 	drained   = 64 << 10
 	drainedIn = 500 * time.Millisecond

@@ -1,15 +1,16 @@
 // Package writer passes all requests that write to one repository of an upstream to one member of a
 // fleet, whichever member the client has reached.
 //
-// That member is the repository's writer: the member that got the first such request. It has a
-// lease, which it renews while a request, an upload, a staged blob, a waiting manifest or a queued
-// push is open. Other members pass requests on to it, and stream the bodies. The member that a
-// client has reached authenticates the client. The writer decides what the client may do.
+// That member is the repository's writer: the member that got the first request that writes to the
+// repository. It has a lease, which it renews while a request, an upload, a staged blob, a waiting
+// manifest or a queued push is open. Other members pass requests on to the writer, and stream the
+// bodies. The member that a client has reached authenticates the client. The writer decides what
+// the client may do.
 //
 // Invariants:
-//   - A request that was passed on is never passed on again. A member that is not the writer
-//     answers so before it reads a byte of the body, and the first member then passes the request
-//     on to the writer.
+//   - A request that was passed on is never passed on again. A member that is not the writer says
+//     this in its answer, before it reads a byte of the body. The member that sent the request then
+//     passes it on to the writer.
 //   - A pull whose content is here succeeds without other members.
 //   - While the store of leases does not answer, the writer is the last known writer. If none is
 //     known, all members that know the same members choose the same writer.

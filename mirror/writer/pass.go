@@ -62,10 +62,10 @@ type passing struct {
 // maxErrorBody bounds the bytes of an answer that relay reads as a whole, because it is an error.
 const maxErrorBody = 1 << 20
 
-// pass passes a request on to a member, and its answer to the client. If the answer has not begun,
-// the error is a *movedError, a *goneError, errNotTaken, errLate, or an error for the client. If
-// the member has answered with an error, pass sends the answer and also returns the error, for the
-// log.
+// pass passes a request on to a member, and sends the member's answer to the client. If the answer
+// has not begun, the error is a *movedError, a *goneError, errNotTaken, errLate, or an error for
+// the client. If the member has answered with an error, pass sends the answer and also returns the
+// error, for the log.
 func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	ctx, stop := context.WithCancelCause(x.R.Context())
 	defer stop(nil)
@@ -87,7 +87,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	})()
 	resp, err := w.o.Members.Send(r.Context(), member, r)
 	if !late() && err == nil {
-		_ = resp.Body.Close() // it would break off, because ctx has ended
+		_ = resp.Body.Close() // the body would break off, because ctx has ended
 		err = errLate
 	}
 	if err != nil {
@@ -266,13 +266,13 @@ func (w *Writers) member(l fleet.Lease) fleet.Member {
 	return fleet.Member{ID: l.Holder, Address: l.Address, Protocol: w.o.Self.Protocol}
 }
 
-// silentFor times Patience.Stall is how long a member may give no sign of life while it works on a
-// request. By default, that is as long as a lease lasts.
+// silentFor times Patience.Stall bounds the time without a sign of life from a member that works on
+// a request. By default, that is as long as a lease lasts.
 const silentFor = 5
 
 // watch asks a member after each Patience.Stall whether it is alive, while the member works on a
-// request. It calls lost if nothing listens at the member's address, or if the member has been
-// silent for silentFor times Patience.Stall. The function end ends the watch.
+// request. It calls the function lost if nothing listens at the member's address, or if the member
+// has been silent for silentFor times Patience.Stall. The function end ends the watch.
 func (w *Writers) watch(ctx context.Context, m fleet.Member, lost func()) (end func()) {
 	v := &vigil{w: w, member: m, ctx: ctx, lost: lost, last: time.Now()}
 	v.mu.Lock()

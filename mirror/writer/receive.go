@@ -76,8 +76,9 @@ type Receiver interface {
 	ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string)
 }
 
-// Receive registers the listener that answers the requests that clients have sent to the listener
-// of that name at another member. It replaces an earlier registration. w may be nil.
+// Receive registers a Receiver under the name of a listener. It answers the requests that clients
+// have sent to the listener with this name at another member. Receive replaces an earlier
+// registration. w may be nil.
 func (w *Writers) Receive(listener string, by Receiver) {
 	if w != nil {
 		w.receivers.Store(listener, by)
@@ -161,9 +162,10 @@ func (o *observed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drain reads the rest of a body if the answer was sent before the end of the body. It stops when
-// the other member has the answer and closes the connection. After "Expect: 100-continue", net/http
-// does not read the rest. It would reset the connection at once, and the answer could be lost.
+// drain reads the rest of a body if the answer was sent before the body had been read to its end.
+// It stops when the other member has the answer and closes the connection. After "Expect:
+// 100-continue", net/http does not read the rest: without drain, it would reset the connection at
+// once, and the answer could be lost.
 func (o *observed) drain(rw http.ResponseWriter) {
 	if !o.begun || o.over {
 		return

@@ -16,16 +16,16 @@ import (
 // names another writer.
 const attempts = 6
 
-// Work answers a request by calling here, or passes it on to the member that has the state of
-// pushes to its repository. Requests that write, and questions of clients whether a push may leave
-// a blob out, go to the writer of the repository. This member works on other requests itself. If it
-// does not find the content, it asks the writer. If pushes are acknowledged locally, it asks the
-// writer first for manifests and lists. w may be nil.
+// Work answers a request by calling the function here, or passes the request on to the member that
+// has the state of pushes to its repository. Requests that write, and questions of clients whether
+// a push may leave a blob out, go to the writer of the repository. This member works on other
+// requests itself. If it does not find the content, it asks the writer. If pushes are acknowledged
+// locally, it asks the writer first for manifests and lists. w may be nil.
 func (w *Writers) Work(x *request.Request, here func() error) error {
 	if w == nil || !x.Listener.TakesPushes() || !w.shares(x.Repo) {
 		return here()
 	}
-	k := w.keyOf(x.Repo) // here may work on another repository, such as the repository of a fallback
+	k := w.keyOf(x.Repo) // the function here may work on another repository, such as the repository of a fallback
 	switch {
 	case x.Vouched != nil && x.R.Header.Get(headerRepository) != k.String():
 		return oci.ErrUnavailable.With("members of the fleet differ in what they call %s; configure their upstreams alike", x.Repo.Name)
@@ -45,7 +45,8 @@ func (w *Writers) Work(x *request.Request, here func() error) error {
 	return err
 }
 
-// write passes a request that writes to the writer, or calls here if this member is the writer.
+// write passes a writing request to the writer. If this member is the writer, write calls the
+// function here instead.
 func (w *Writers) write(x *request.Request, k key, here func() error) error {
 	ctx := x.R.Context()
 	at := w.find(ctx, k, fleet.Lease{})
@@ -84,7 +85,7 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 	return notReached(x, failed)
 }
 
-// moved returns the place of the writer that a member has named in place of an answer.
+// moved returns the place of the writer that a member has named instead of answering.
 func (w *Writers) moved(ctx context.Context, k key, m *movedError) place {
 	if m.Holder != w.o.Self.ID {
 		return place{Lease: m.Lease}
@@ -162,8 +163,8 @@ func (w *Writers) readFirst(x *request.Request, k key, here func() error) error 
 	return here()
 }
 
-// readAfter passes a request for content that was not found here on to the writer. If the writer
-// does not have the content, readAfter returns err, the error of this member.
+// readAfter passes a request on to the writer, because its content was not found here. If the
+// writer does not have the content, readAfter returns err, the error of this member.
 func (w *Writers) readAfter(x *request.Request, k key, err error) error {
 	l, ok := w.other(x.R.Context(), k)
 	if !ok {
@@ -193,8 +194,8 @@ func (w *Writers) other(ctx context.Context, k key) (fleet.Lease, bool) {
 // maxAsked bounds the members that Anywhere asks.
 const maxAsked = 16
 
-// Anywhere answers a request by calling here. If here finds nothing, Anywhere asks other members.
-// It is for requests that belong to no repository. w may be nil.
+// Anywhere answers a request by calling the function here. If the function finds nothing, Anywhere
+// asks other members. It is for requests that belong to no repository. w may be nil.
 func (w *Writers) Anywhere(x *request.Request, here func() error) error {
 	err := here()
 	if w == nil || x.Vouched != nil || !x.Listener.TakesPushes() || !oci.NotFound(err) || x.W.Started() {

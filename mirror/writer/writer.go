@@ -20,12 +20,13 @@ import (
 )
 
 const (
-	// lingers is how long a member remains the writer of a repository after the last request, even if
-	// nothing is open. So consecutive requests of a push find the same writer.
+	// lingers is the time for which a member remains the writer of a repository after the last
+	// request, even if nothing is open. So consecutive requests of a push find the same writer.
 	lingers = fleet.LeaseTTL
 	// storePause is the time from a failure of the store to the next question.
 	storePause = 2 * time.Second
-	// remembered is how long this member remembers another writer for use while the store fails.
+	// remembered is the time for which this member remembers another writer, for use while the store
+	// fails.
 	remembered = 10 * time.Minute
 	// maxRemembered bounds the remembered writers.
 	maxRemembered = 4096
@@ -52,8 +53,8 @@ type Options struct {
 	Patience fleet.Patience
 	// RenewEvery is how often leases are renewed; 0 means [fleet.RenewEvery].
 	RenewEvery time.Duration
-	// Unfinished calls see with each repository for which this member has something that later
-	// requests of a push need.
+	// Unfinished calls the function see for each repository in which a push is not finished at this
+	// member (see push.Pusher.Unfinished).
 	Unfinished func(see func(repository.Repo))
 	Logger     *slog.Logger
 }
@@ -128,8 +129,8 @@ func (w *Writers) shares(r repository.Repo) bool {
 }
 
 // Confirm returns an error if another member has taken over the repository, so that this one must
-// not acknowledge a push that it has yet to publish. If the store does not answer, it returns nil.
-// w may be nil.
+// not acknowledge a push that it has yet to publish. If the store does not answer, Confirm returns
+// nil. w may be nil.
 func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 	if w == nil || !w.shares(r) {
 		return nil
@@ -143,8 +144,8 @@ func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 }
 
 // Overtaken returns the error for a push whose tag was pushed or deleted through another member
-// since this one got it. It returns nil if each member works on the repository itself. w may be
-// nil.
+// since this member got the push. It returns nil if each member works on the repository itself. w
+// may be nil.
 func Overtaken(w *Writers, r repository.Repo, tag string) error {
 	if w == nil || !w.shares(r) {
 		return nil
@@ -193,7 +194,7 @@ func (w *Writers) remember(k key, l fleet.Lease) {
 
 // guess returns the writer while the store fails: the writer that the store named last, or else the
 // member that rendezvous hashing chooses. Members that know the same members choose the same one.
-// The result is not the member with the ID failed.
+// The result is never the member whose ID is in the parameter failed.
 func (w *Writers) guess(k key, failed string) fleet.Lease {
 	w.mu.Lock()
 	last := w.seen[k]

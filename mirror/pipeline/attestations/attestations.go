@@ -38,7 +38,7 @@ type Config struct {
 	Provenance, SBOM bool
 	// Builders and Sources are patterns in which * matches any characters. Each builder that the
 	// provenance names must match one of Builders, and each source repository one of Sources. An empty
-	// list requires nothing. If a list is not empty, provenance is required, too.
+	// list requires nothing. A list that is not empty also requires provenance.
 	Builders, Sources []string
 }
 

@@ -84,7 +84,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. If the catalogue known is nil, only c.Images are known.
+// New makes a stage. If the parameter known is nil, only c.Images are known.
 func New(c Config, known Catalogue) (*Stage, error) {
 	var errs []error
 	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
@@ -184,9 +184,9 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}}, nil
 }
 
-// longest returns the names of the largest known image whose layers are the first of ids. A known
-// image that has all of ids and is at the upstream of the push is no base: it is this image, from
-// an earlier push.
+// longest returns the names of the largest known image whose layers are the first layers in ids. A
+// known image that has all layers in ids, and is at the upstream of the push, is no base: it is
+// this image, from an earlier push.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])

@@ -121,7 +121,7 @@ func (s *session) end() (string, error) {
 
 // hungUp returns the error for a write that failed with err. If ctx has ended, it returns the cause
 // of that end. If clamd closed the connection because the file is too large, it returns
-// ErrTooLarge. Otherwise it wraps err.
+// ErrTooLarge. In all other cases, it wraps err.
 func (s *session) hungUp(err error) error {
 	if ended := s.extend(time.Second); ended != nil {
 		return ended

@@ -92,9 +92,9 @@ func OpenArchive(name string) (*Files, error) {
 	return f, nil
 }
 
-// unpacked returns an archive that is not compressed: file itself, at its first byte, or a
-// temporary file with the unpacked content of file. The temporary file has already been removed
-// from its directory. If unpacked does not return file, it closes file.
+// unpacked returns an archive that is not compressed: the given file, at its first byte, or a
+// temporary file with the unpacked content. The temporary file has already been removed from its
+// directory. If unpacked does not return the given file, it closes that file.
 func unpacked(file *os.File) (*os.File, error) {
 	packed, err := gzip.NewReader(file)
 	if err != nil { // not compressed
@@ -177,8 +177,8 @@ func (f *Files) document(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxDocument+1))
 }
 
-// Root returns the manifest of the image with a name, or of the only image if name is empty. The
-// name is a tag, or a repository with a tag such as team/app:1.
+// Root returns the manifest of the image with the given name, or of the only image if the name is
+// empty. The name is a tag, or a repository with a tag such as team/app:1.
 func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
 	if f.saved != nil {
 		return f.savedRoot(name)
@@ -206,8 +206,8 @@ func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
 // (containerd, images/annotations.go). The annotation of the specification has the tag only.
 const imageName = "io.containerd.image.name"
 
-// selected returns the index of the image with a name. all has the names of each image. An empty
-// name selects the only image.
+// selected returns the index of the image with the given name. The parameter all has the names of
+// each image. An empty name selects the only image.
 func selected(name string, all [][]string) (int, error) {
 	var found []int
 	var choices []string

@@ -314,7 +314,7 @@ func (r record) rank() int {
 	return 2
 }
 
-// pack makes facts of the first records, as many as maxLog has room for.
+// pack encodes the first records as facts: as many as fit into maxLog.
 func pack(records []record) (f facts, err error) {
 	kept := len(records)
 	if f.Log, err = compress(records); err != nil || len(f.Log) <= maxLog {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Kinds of a node. The field record.kind has these values, too, and some others.
+// Kinds of a node. The field record.kind has these values and some others.
 const (
 	kindDir  = 'd'
 	kindFile = 'f'
@@ -45,9 +45,9 @@ func newTree() *tree { return &tree{root: node{kind: kindDir, layer: -1}, loose:
 const maxFollowed = 40
 
 // find follows a path as a runtime does in a container whose root directory is the root of the
-// tree. It returns nil if there is nothing at the path, or if too many links are on the way. If
-// create is set, it makes missing directories, and replaces files on the way by directories. linked
-// reports whether a link was on the way.
+// tree. It returns nil if there is nothing at the path, or if too many links are on the way. If the
+// parameter create is set, find makes missing directories, and replaces files on the way by
+// directories. linked reports whether a link was on the way.
 func (t *tree) find(p string, create bool) (n *node, linked bool) {
 	stack := []*node{&t.root}
 	followed := 0
@@ -129,7 +129,7 @@ func (t *tree) remove(p string, content bool) {
 	}
 }
 
-// each calls visit for all nodes below n, sorted by path.
+// each calls the function visit for all nodes below n, sorted by path.
 func (n *node) each(at string, visit func(p string, n *node)) {
 	for _, name := range slices.Sorted(maps.Keys(n.children)) {
 		child, p := n.children[name], path.Join(at, name)

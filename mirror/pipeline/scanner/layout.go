@@ -108,7 +108,8 @@ func (l *layoutWriter) writeBlob(d digest.Digest, write func(io.Writer) error) e
 	return f.Close()
 }
 
-// makeReadable makes a directory that every user may read, whatever the umask is, unless it exists.
+// makeReadable makes a directory, unless it exists. Every user may read the new directory, whatever
+// the umask is.
 func makeReadable(dir string) error {
 	err := os.Mkdir(dir, 0o755)
 	if errors.Is(err, fs.ErrExist) {

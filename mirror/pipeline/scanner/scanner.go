@@ -272,8 +272,8 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} on standard output. If the output has none, it returns one
-// finding, with the end of the output as its text.
+// findings parses {"findings": [...]} on standard output. If the output has no findings, the
+// function returns one finding, with the end of the output as its text.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`

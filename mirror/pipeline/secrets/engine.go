@@ -80,8 +80,8 @@ func NewEngine(rules []*Rule) *Engine {
 	return e
 }
 
-// add enters an anchor under three consecutive bytes of its literal: those that are likely to be
-// the rarest in files.
+// add enters an anchor under three consecutive bytes of its literal: the three bytes that are
+// likely to be the rarest in files.
 func (e *Engine) add(a anchor) {
 	best := -1
 	for i := 0; i+2 < len(a.literal); i++ {
@@ -137,7 +137,7 @@ type Scanner struct {
 	hits   int
 }
 
-// NewScanner returns a Scanner that calls found for each match.
+// NewScanner returns a Scanner that calls found(m) for each match m.
 func (e *Engine) NewScanner(found func(Match)) *Scanner {
 	return &Scanner{engine: e, found: found, buf: make([]byte, bufferSize)}
 }
