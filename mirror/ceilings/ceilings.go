@@ -4,8 +4,8 @@
 //
 // Each member may always send at a floor without asking: 5 % of the ceiling, divided by the number
 // of members. A member that needs more asks a store once a second for a share of the other 95 %. So
-// all members together stay below the ceiling, apart from bursts: each limiter may send a burst of
-// half a second's worth of its rate, or of one request.
+// all members together stay below the ceiling, apart from bursts: each limiter may send at once as
+// many requests as its rate allows in half a second, and at least one.
 package ceilings
 
 import (

@@ -71,7 +71,7 @@ type Query struct {
 	Listener string
 	// User is the name of the client's user. Empty means a client without credentials.
 	User string
-	// Platforms are the platforms of the client, by which it chooses manifests of an index. If
+	// Platforms are the platforms of the client, by which the client chooses manifests of an index. If
 	// Platforms is empty, Explain follows all manifests of the index.
 	Platforms []string
 	// Accept has the media types that the client accepts. Empty means all, as for containerd.

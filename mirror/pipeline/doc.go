@@ -14,7 +14,7 @@
 //     layer whose results are remembered is not scanned again. New rules change the revision, so
 //     every layer is scanned anew.
 //   - A stage that panics, fails or exceeds its time limit adds an [Unknown] to the report. The
-//     operator's setting ([OnError]) decides whether an unknown rejects the image. By default, it
-//     does.
+//     operator's setting ([OnError]) decides whether an unknown rejects the image. By default, an
+//     unknown rejects the image.
 //   - A report has a bounded size, and contains no secret that a stage found.
 package pipeline

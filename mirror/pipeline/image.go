@@ -19,7 +19,7 @@ import (
 
 // Image describes the pushed manifest and the manifests below it, in one document. Policies are
 // written against its JSON form, which docs/pipeline.md describes. Later versions of dray may add
-// members to it. They neither remove nor change members.
+// members to it. Later versions neither remove nor change members.
 type Image struct {
 	Upstream   string        `json:"upstream"`
 	Repository string        `json:"repository"`
@@ -453,8 +453,9 @@ func impliedConfig(t string) bool {
 // describesImage reports whether a runtime accepts a configuration as the configuration of an
 // image. containerd 1.6 and Podman accept any media type, if the configuration has settings or a
 // list of layers. Here, a list of layers alone is not enough, because tools that make artifacts
-// with the libraries for images (Flux, Docker Model Runner) write such a list, too. Besides the
-// list, the configuration must have an operating system or one of the media types of impliedConfig.
+// with the libraries for images (Flux, Docker Model Runner) also write such a list. In addition to
+// the list, the configuration must have an operating system or one of the media types of
+// impliedConfig.
 func describesImage(mediaType string, image v1.Image) bool {
 	if oci.ImageConfig(mediaType) || !reflect.DeepEqual(image.Config, v1.ImageConfig{}) {
 		return true

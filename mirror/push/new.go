@@ -65,7 +65,7 @@ func New(o Options) *Pusher {
 	return p
 }
 
-// Count creates the counters of pushes to the present upstreams, which begin at 0. It keeps the
+// Count creates the counters of pushes to the present upstreams, with the value 0. It keeps the
 // counters that exist. Callers call Count again after they have replaced the upstreams.
 func (p *Pusher) Count() {
 	for name, up := range p.o.Repositories.Upstreams() {

@@ -471,9 +471,9 @@ func (x *index) Repositories(see func(upstream, repo string)) {
 	}
 }
 
-// Blob returns the size of a held blob that a push to a repository needs. It includes the blobs of
-// failed pushes, which may be retried. It leaves out blobs that could not be held after a restart,
-// because clients have to send them again.
+// Blob returns the size of a held blob that a push to a repository needs. It also finds the blobs
+// of failed pushes, which an operator can retry. It does not find blobs that could not be held
+// after a restart, because clients have to send them again.
 func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false

@@ -61,7 +61,7 @@ type front struct {
 }
 
 // NewServer returns a server that does not listen yet. It loads the certificate, and returns an
-// error if that fails, so that a bad certificate prevents the start. Later it reloads the
+// error if that fails, so that a bad certificate prevents the start. Later the server reloads the
 // certificate when its file changes.
 func NewServer(o ServerOptions) (*Server, error) {
 	s := &Server{ServerOptions: o, handshakes: newHandshakes(o.Name, o.Logger)}
@@ -189,7 +189,7 @@ func (s *Server) transported(ln net.Listener) net.Listener {
 
 // Serve answers requests from ln until ctx ends, and closes ln. Then it waits up to Grace for the
 // requests under way, and returns nil. After Interrupt, Serve returns nil at once. If the server
-// fails, it returns an error.
+// fails, Serve returns an error.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.pipes != nil {
 		defer s.pipes.close()

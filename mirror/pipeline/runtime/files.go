@@ -227,7 +227,7 @@ func (v *visitor) End() error {
 
 // parsePasswd returns the user ID of each name in an /etc/passwd, one NAME:ID in each line. It
 // reads the file as runtimes do (moby/sys/user, ParsePasswd): the first line of a name counts, and
-// an ID that is missing or not a number is 0. An ID that does not fit into 31 bits is 0, too,
+// an ID that is missing or not a number is 0. An ID that does not fit into 31 bits is also 0,
 // because some runtimes cut off the higher bits.
 func parsePasswd(text []byte) string {
 	var b strings.Builder
