@@ -19,7 +19,7 @@ type Asked struct {
 	begun atomic.Bool
 }
 
-// maxSent bounds the requests that an Asked records. It only counts further requests.
+// maxSent bounds the requests that an Asked records. An Asked only counts further requests.
 const maxSent = 8
 
 // maxSentText bounds each text of a Sent, in bytes.
@@ -33,15 +33,16 @@ type Sent struct {
 	Method, Host, Path string
 	// Status is the status of the answer; 0 if there is no answer.
 	Status int
-	// Bytes is the number of bytes read from the body of the answer; 0 before its end. Took is the
-	// time until the end of the answer or, before its end, until its header.
+	// Bytes is the number of bytes read from the body of the answer; 0 until the answer has ended.
+	// Took is the time until the end of the answer. Until the answer has ended, Took is the time until
+	// the header.
 	Bytes int64
 	Took  time.Duration
-	// Error says why there is no answer; empty if there is one.
+	// Error says why there is no answer; empty if there is an answer.
 	Error string
 }
 
-// Begin records that dray sends requests for this question, and does not wait for the requests of
+// Begin records that dray sends requests for this question, instead of waiting for the requests of
 // another question.
 func (a *Asked) Begin() {
 	if a != nil {
@@ -62,8 +63,8 @@ func (a *Asked) Requests() (sent []Sent, more int) {
 	return append(sent, a.sent...), a.more
 }
 
-// add records a request and its answer, which is nil if err is not. If ended is not nil, the caller
-// calls it at the end of the answer, with the number of bytes read.
+// add records a request and its answer. The answer is nil if err is not nil. If ended is not nil,
+// the caller calls it at the end of the answer, with the number of bytes read.
 func (a *Asked) add(req *http.Request, resp *http.Response, began time.Time, err error) (ended func(bytes int64)) {
 	if a == nil {
 		return nil
@@ -89,7 +90,8 @@ func (a *Asked) add(req *http.Request, resp *http.Response, began time.Time, err
 	}
 }
 
-// shortened returns a text that has at most maxSentText bytes, and shares no memory with others.
+// shortened returns a text that has at most maxSentText bytes, and shares no memory with other
+// strings.
 func shortened(s string) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxSentText)], ""))
 }

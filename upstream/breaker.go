@@ -21,8 +21,9 @@ type BreakerOptions struct {
 	// Threshold is how many questions in a row must get no answer before the Breaker refuses callers
 	// without an older answer. [Breaker] defines what a question is. 0 means 5.
 	Threshold int
-	// Lasting is how long these failures must have continued as well. During a shorter burst of
-	// failures, the Breaker lets callers through. 0 means that only the number of failures decides.
+	// Lasting is the least time for which failures must have continued before the Breaker refuses
+	// callers without an older answer. During a shorter burst of failures, the Breaker lets these
+	// callers through. 0 means that only the number of failures decides.
 	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt, while the Breaker refuses callers. 0 means
 	// 5 s.
@@ -47,8 +48,8 @@ type BreakerOptions struct {
 // three or more repositories fail.
 //
 // There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
-// Lister, Deleter) while it considers the host to be down. It refuses callers that have an older
-// answer (Held) after one question without an answer, or after one failure of their own repository,
+// Lister, Deleter) while it considers the host to be down. After one question without an answer, or
+// one failure of their own repository, it also refuses callers that have an older answer (Held),
 // because a request would cost them time and gain little. Once Probe has passed since the last
 // failure, the Breaker lets one attempt of either kind through.
 type Breaker struct {
@@ -154,8 +155,8 @@ func (b *Breaker) State() (s BreakerState) {
 	return s
 }
 
-// Greeted records the result of a first request to the registry. The result changes only what State
-// returns. The result of the next request replaces it.
+// Greeted records the result of a first request to the registry. It changes only the fields Asked
+// and Problem of BreakerState, which the result of the next request replaces.
 func (b *Breaker) Greeted(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -240,8 +241,8 @@ func (p *attempt) onward(host string) error {
 	return err
 }
 
-// admit returns an *OpenError if the host must not be asked now. If Hello has to be called first,
-// doubtful is the circuit of the registry, and otherwise nil.
+// admit returns an *OpenError if the host must not be asked now. The result doubtful is the circuit
+// of the registry if Hello has to be called first, and otherwise nil.
 func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
@@ -269,8 +270,8 @@ type judgement struct {
 	doubtful *circuit   // the circuit of the registry, if Hello has to be called first
 }
 
-// judge decides about a question without changing anything; b.mu is held. held says that the caller
-// has an older answer.
+// judge decides about a question without changing anything; b.mu is held. The parameter held says
+// that the caller has an older answer.
 func (b *Breaker) judge(repo, host string, held bool, now time.Time) (j judgement) {
 	own := b.repos[repo]
 	if own != nil && (host != registryHost || !held && !b.spreads(own)) {
@@ -324,9 +325,10 @@ func (b *Breaker) down(host string, c *circuit) bool {
 }
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
-// They are if the failures of this repository have continued for Lasting, and if the recent
-// failures of severalRepos repositories have, too. If only one repository fails, the reason may be
-// one bad object, and callers must still get the other objects. b.mu is held.
+// This is so if the failures of this repository have continued for Lasting, and if there are
+// severalRepos such repositories. A repository counts until Probe has passed since the time of its
+// next attempt. If only one repository fails, the reason may be one bad object, and callers must
+// still get the other objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {
 		return false
@@ -403,7 +405,8 @@ func (c *circuit) failed(err error, probe time.Duration) {
 }
 
 // rowOf finds or makes the circuit of key. If there are already maxCircuits circuits, rowOf first
-// drops one of them, which costs only a few requests.
+// drops one of them. The Breaker then lets a few more requests to the dropped host or repository
+// through before it refuses them again.
 func rowOf(all map[string]*circuit, key string) *circuit {
 	c := all[key]
 	if c != nil {
@@ -422,7 +425,7 @@ func rowOf(all map[string]*circuit, key string) *circuit {
 	return c
 }
 
-// saysNothing reports whether a result tells nothing about the health of the registry.
+// saysNothing reports whether a result is no evidence about the health of the registry.
 func saysNothing(err error) bool {
 	_, local := errors.AsType[localError](err)
 	_, refused := errors.AsType[*OpenError](err)

@@ -14,9 +14,10 @@ const (
 	// bucket with a ceiling above 400, the lowest rate is 1/400 of the ceiling. A bucket with a
 	// ceiling below minRate is never slowed.
 	minRate = 1
-	// recovery is the time in which the rate rises by at least refusedRate, if the registry refuses
-	// nothing meanwhile. So a halved rate is back at refusedRate after half of this time. A bucket
-	// without a ceiling loses its limit after four times this time without a refusal.
+	// recovery is the time in which the rate rises by at least refusedRate (the rate at the last
+	// refusal), if the registry refuses nothing meanwhile. So a halved rate is back at refusedRate
+	// after half of this time. A bucket without a ceiling loses its limit after four times this time
+	// without a refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
@@ -157,7 +158,7 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 		n = 1 + b.foreground.Size() + b.background.Ahead(flow)
 	}
 	wait := b.tokenDelay(now, n)
-	if b.ceiling > 0 && b.ceiling < b.allowed { // within a second, a higher ceiling may let the rate rise to allowed
+	if b.ceiling > 0 && b.ceiling < b.allowed { // SetPart may raise ceiling to allowed within a second
 		wait = time.Duration(float64(wait) * b.ceiling / b.allowed)
 	}
 	return max(b.pausedUntil.Sub(now), wait)

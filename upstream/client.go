@@ -262,7 +262,7 @@ func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *htt
 	}
 }
 
-// bodyOf returns the body of an answer as roundTrip has made it.
+// bodyOf returns the body of an answer, if it is the *answer that roundTrip makes.
 func bodyOf(resp *http.Response) (*answer, bool) {
 	if resp == nil {
 		return nil, false

@@ -162,9 +162,10 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	return err
 }
 
-// AwaitCreated calls try until try succeeds, or fails with an error for which missing returns
-// false. After 10 s it gives up, because a registry should by then have found a new repository. The
-// pauses between the calls grow. If ctx is cancelled, AwaitCreated returns the cause of ctx.
+// AwaitCreated calls the function try until it succeeds, or fails with an error for which the
+// function missing returns false. After 10 s it gives up, because a registry should by then have
+// found a new repository. The pauses between the calls grow. If ctx is cancelled, AwaitCreated
+// returns the cause of ctx.
 func AwaitCreated(ctx context.Context, missing func(error) bool, try func() error) error {
 	end := time.Now().Add(createdPatience)
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {

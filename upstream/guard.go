@@ -95,8 +95,8 @@ func (b *Breaker) Held(next Source) Source {
 const (
 	// yieldingWait bounds how long a request waits in a queue if its caller can ask another registry.
 	yieldingWait = 3 * time.Second
-	// yieldAfter bounds the whole time that such a caller waits for the answer of the registry. It
-	// leaves most of the 30 s for which clients wait to the other registry.
+	// yieldAfter bounds the whole time that a caller of Yielding waits for the answer of the registry.
+	// Clients wait for 30 s, most of which is then left for the other registry.
 	yieldAfter = 8 * time.Second
 )
 
@@ -112,7 +112,7 @@ func (b *Breaker) Yielding(next Source) Source {
 				return ask(ctx, repo)
 			}
 			repo.maxWait = yieldingWait
-			asked, cancel := context.WithCancel(ctx) // the body of a blob is read after the call
+			asked, cancel := context.WithCancel(ctx) // no defer cancel(): the body of a blob is read after the call
 			late := time.AfterFunc(yieldAfter, cancel)
 			err := ask(asked, repo)
 			inTime := late.Stop()

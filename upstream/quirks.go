@@ -35,17 +35,17 @@ type Quirks struct {
 	// Unsupported is added to the text of two refusals: a 405 for a manifest, and any 4xx for an index
 	// that lists blobs. It is for registries whose own text does not say what to do.
 	Unsupported ManifestHints
-	// UnknownHostHint ends an error that advises the user to check the name of the registry, because
-	// the name has no address.
+	// UnknownHostHint is the end of the error text for a registry whose name has no address. The text
+	// before it advises the user to check that name.
 	UnknownHostHint string
 }
 
 // ManifestHints say why a registry may have refused a manifest, and what to do about it.
 type ManifestHints struct {
-	// Any begins the hint for every manifest. If it is empty, there is no hint.
+	// Any is the first part of the hint, for every manifest. If Any is empty, there is no hint.
 	Any string
-	// BuildCache follows Any for a build cache. Embedded follows Any for a manifest with content in
-	// its descriptors.
+	// BuildCache is added after Any for a build cache. Embedded is added after Any for a manifest with
+	// content in its descriptors.
 	BuildCache, Embedded string
 }
 

@@ -12,9 +12,9 @@ import (
 
 // quota is the number of remaining pulls, as the registry states it. Docker Hub sends
 // ratelimit-limit and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds),
-// and docker-ratelimit-source, the address or account whose pulls it counts (docs.docker.com,
-// "Docker Hub pull usage and limits"). quota is also a prometheus.Collector. It has metrics only
-// after the registry has sent these headers, and until their window has passed.
+// and docker-ratelimit-source, the address or account whose pulls Docker Hub counts
+// (docs.docker.com, "Docker Hub pull usage and limits"). quota is also a prometheus.Collector. It
+// has metrics only after the registry has sent these headers, and until their window has passed.
 type quota struct {
 	reserve int // per cent
 
@@ -33,7 +33,8 @@ type statement struct {
 	at               time.Time
 }
 
-// past reports whether the window of a statement has passed. The zero statement is past, too.
+// past reports whether the window of a statement has passed. For the zero statement, it returns
+// true.
 func (s statement) past(now time.Time) bool {
 	return s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window
 }

@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// Reach limits the addresses that a transport connects to besides the registry. The registry names
-// the targets of redirects and the issuer of its tokens. A hostile registry could name services
-// that only this machine or its network can reach. Reach checks addresses when they are dialled,
-// after names are resolved. A proxy resolves names itself, so with a proxy, Reach checks only
-// literal addresses.
+// Reach limits the addresses, other than the registry's own, that a transport connects to. The
+// registry names the targets of redirects and the issuer of its tokens. A hostile registry could
+// name services that only this machine or its network can reach. Reach checks addresses when they
+// are dialled, after names are resolved. A proxy resolves names itself, so with a proxy, Reach
+// checks only literal addresses.
 type Reach struct {
 	// Registry is the host and port of the registry, which is always allowed.
 	Registry string

@@ -18,18 +18,18 @@ import (
 type RetryOptions struct {
 	// Name names the upstream in metrics and logs.
 	Name string
-	// Budget is how long after the start of the first attempt another attempt may start. 0 means 20 s,
-	// because clients give up after 30 s without headers.
+	// Budget bounds the time from the start of the first attempt to the start of the last attempt. 0
+	// means 20 s, because clients give up after 30 s without headers.
 	Budget time.Duration
 	// Logger receives the errors of reads that are tried again. Nil discards.
 	Logger *slog.Logger
 }
 
 // Retry repeats reads while the registry throttles, fails or does not answer. It does not repeat a
-// read once its body has begun. It does not repeat a read if another attempt would not change the
-// result. Such results are answers about the content, corrupt answers, refused credentials,
-// certificates that cannot be verified, ErrBusy, and refusals of a Breaker that the Retry wraps.
-// Callers that have an older answer use the Source without a Retry.
+// read once the body of the answer has begun. It does not repeat a read if another attempt would
+// not change the result. Such results are answers about the content, corrupt answers, refused
+// credentials, certificates that cannot be verified, ErrBusy, and refusals of a Breaker that the
+// Retry wraps. Callers that have an older answer use the Source without a Retry.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions
@@ -55,8 +55,8 @@ func NewRetry(next Source, o RetryOptions) *Retry {
 // Collectors returns the wrapper's metrics.
 func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collector{r.repeats} }
 
-// retried calls ask until a repetition would not change the result, or until the budget is
-// spent.
+// retried calls the function ask until a repetition would not change the result, or until the
+// budget is spent.
 func (r *Retry) retried(ctx context.Context, repo Repo, ask question) error {
 	end := time.Now().Add(r.o.Budget)
 	var last error // error of the previous attempt

@@ -82,7 +82,7 @@ type Upload struct {
 	// blob.
 	Digest func() (digest.Digest, error)
 	// Announced is the digest that the client has announced for the bytes; empty if the client has
-	// announced none. If the bytes have another digest, PutBlob fails.
+	// announced no digest. If the bytes have another digest, PutBlob fails.
 	Announced digest.Digest
 	// Accepted, when not nil, is called whenever the registry has opened an upload session.
 	Accepted func()

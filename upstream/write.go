@@ -47,8 +47,8 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT uses the caller's Repo, with which it waits in the Limiter's queue as long as a read.
-	// With the Repo from attempts, it could wait for the whole budget.
+	// The PUT uses the caller's Repo, so it waits in the Limiter's queue only as long as a read would.
+	// With the Repo from attempts, the PUT could wait for the whole budget.
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) {
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
@@ -185,7 +185,7 @@ func (o Options) startError(repo string, err error) error {
 
 // idempotent lets the transport repeat a request on a new connection if a reused connection turns
 // out to be closed. The transport does so for requests with the header Idempotency-Key, and does
-// not send the header if it is empty (net/http, Transport).
+// not send this header if its value is empty (net/http, Transport).
 func idempotent(req *http.Request) *http.Request {
 	req.Header["Idempotency-Key"] = []string{}
 	return req
@@ -202,8 +202,9 @@ type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
 
-// attempts calls try until try succeeds or fails for good, or until WriteAttempts or WriteBudget is
-// used up. With the Repo that try gets, an attempt may wait in a queue until the end of the budget.
+// attempts calls the function try until it succeeds or fails for good, or until WriteAttempts or
+// WriteBudget is used up. With the Repo that attempts passes to try, an attempt may wait in a queue
+// until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

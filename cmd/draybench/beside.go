@@ -91,7 +91,7 @@ log: {level: info, access: true}
 `
 
 // startBare starts this program as a child process, which is a bare server that repeats the answers
-// of source.
+// of the server at the address source.
 func (b *bench) startBare(ctx context.Context, source string) (*running, error) {
 	self, err := os.Executable()
 	if err != nil {

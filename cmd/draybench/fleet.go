@@ -267,7 +267,7 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 }
 
 // arrivals reads a layer, and returns the time at which each step of stepBytes had arrived. It
-// calls first after the first step.
+// calls the function first after the first step.
 func arrivals(ctx context.Context, address string, img *image, first func()) ([]time.Time, error) {
 	once := sync.OnceFunc(first)
 	defer once()

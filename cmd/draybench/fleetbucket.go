@@ -24,8 +24,9 @@ const (
 	bucketSecret = "benchbench"
 )
 
-// The length in bytes of the ranges that the compared client fetches, and how many it fetches at a
-// time. A member fetches as many at a time.
+// bucketPiece is the length, in bytes, of the ranges that the compared client fetches.
+// bucketStreams is how many ranges this client fetches at a time. A member fetches the same number
+// at a time.
 const (
 	bucketPiece   = 8 << 20
 	bucketStreams = 12 // 3 layers at a time, each by 4 requests

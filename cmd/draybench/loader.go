@@ -179,7 +179,7 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 // record of 16 KiB, and cipher text of the records after it.
 const tlsSlack = 64 << 10
 
-// body discards the body of an answer. As soon as a byte has arrived, it calls first().
+// body discards the body of an answer. It calls the function first as soon as a byte has arrived.
 func (c *client) body(length int64, first func()) error {
 	if length == 0 {
 		first()

@@ -124,8 +124,8 @@ const reading = `
   of its own.
 `
 
-// subject returns the column that the table compares with the others: dray or, without it, the
-// first column.
+// subject returns the column that the table compares with the other columns: dray or, without it,
+// the first column.
 func (t table) subject() string {
 	if slices.Contains(t.columns, dray) {
 		return dray

@@ -84,7 +84,7 @@ type load struct {
 }
 
 // saturate makes clients send their next request as soon as they have an answer, until the window
-// is over. next returns request number n of a client.
+// is over. The function next returns request number n of a client.
 func (b *bench) saturate(ctx context.Context, r *running, clients int, secure bool, next func(client, n int) (path, byteRange string)) (load, error) {
 	address := r.plain
 	if secure {

@@ -34,7 +34,7 @@ func openRoad(delay time.Duration, rate *limiter) (*road, error) {
 	return r, nil
 }
 
-// lead makes new connections go to the server at the address to.
+// lead makes new connections go to the server at the given address.
 func (r *road) lead(to string) { r.to.Store(&to) }
 
 func (r *road) accept() {

@@ -124,7 +124,8 @@ type cluster struct {
 	popular zipf
 }
 
-// clusterTrace simulates a cluster. If more is set, the cluster also has builds and scans.
+// clusterTrace simulates a cluster. If the parameter more is set, the cluster also has builds and
+// scans.
 func clusterTrace(requests int, seed uint64, more bool) *trace {
 	c := &cluster{generator: newGenerator(requests, seed), popular: newZipf(repositories, 0.9)}
 	for range bases {
@@ -158,7 +159,8 @@ func clusterTrace(requests int, seed uint64, more bool) *trace {
 	return c.trace
 }
 
-// rollOut makes a new version, whose last one to three layers are new, and pulls it on some nodes.
+// rollOut makes a new version, and pulls it on some nodes. Of its layers, only the last one, two or
+// three are new.
 func (c *cluster) rollOut(repo int) {
 	old := c.images[repo]
 	own := append([]int32{}, old.own...)

@@ -81,8 +81,8 @@ func (b *bench) warm(ctx context.Context) error {
 }
 
 // manifests measures many small answers, by digest and by tag, and counts the resulting requests to
-// the origin. The bare server is measured as well, because it shows the limit of any program that
-// uses net/http.
+// the origin. It also measures the bare server, which shows the limit of any program that uses
+// net/http.
 func (b *bench) manifests(ctx context.Context) error {
 	images, err := b.tagged("bench/manifests")
 	if err != nil {

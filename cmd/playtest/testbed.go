@@ -28,10 +28,10 @@ import (
 // limit, the registry would be as fast as dray, and the table would show no difference.
 const lineRate = 25_000_000
 
-// readyTimeout is how long dray may take to answer its first request.
+// readyTimeout bounds how long dray takes to answer its first request.
 const readyTimeout = 30 * time.Second
 
-// lookupTimeout is how long the lookup of the name in REGISTRY may take.
+// lookupTimeout bounds the lookup of the name in REGISTRY.
 const lookupTimeout = 3 * time.Second
 
 // testbed has everything that runs during the scenario.
@@ -214,8 +214,9 @@ func (s *testbed) startDray(ctx context.Context) error {
 
 // listenAt returns the host on which dray listens; "" means all interfaces. If DRAY_ADDRESS is set,
 // listenAt returns its host. Otherwise dray listens on all interfaces if the name that clients use
-// resolves to an interface other than loopback. If the name does not, dray listens on the loopback
-// interface, because it asks for no password and may use someone's AWS credentials.
+// resolves to an interface other than loopback. If the name resolves to no other interface, dray
+// listens on the loopback interface, because it asks for no password and may use someone's AWS
+// credentials.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)

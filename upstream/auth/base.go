@@ -20,11 +20,11 @@ func (t *Transport) base() *url.URL {
 	return &url.URL{Scheme: t.o.Origin.Scheme, Host: t.o.Origin.Host, Path: strings.TrimSuffix(t.o.Origin.Path, "/") + "/v2/"}
 }
 
-// askChallenge finds out which credentials the registry wants, by an anonymous request to /v2/,
-// unless /v2/ has already answered one. Some registries that let anybody read (Artifactory, Nexus)
-// answer an anonymous request for private content with 404, and without a challenge. If /v2/ gives
-// no answer, askChallenge returns an error, because such a 404 would not prove that the content
-// does not exist.
+// askChallenge finds out which credentials the registry wants, by an anonymous request to /v2/. It
+// sends no request if /v2/ has already answered an anonymous request. Some registries that let
+// anybody read (Artifactory, Nexus) answer an anonymous request for private content with 404, and
+// without a challenge. If /v2/ gives no answer, askChallenge returns an error, because such a 404
+// would not prove that the content does not exist.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil

@@ -76,10 +76,10 @@ type flight struct {
 // cached token is due for renewal. It also requests a new token if the registry has just refused
 // the cached token (the parameter refused; empty for none). While that request is in flight,
 // another caller gets the cached token. The other caller waits only if the cache has no valid
-// token, or if the registry has refused the cached token to it. The new token is for the scopes in
-// demanded, which a challenge has named. If demanded is nil, the new token is for the scopes of the
-// last token request for key. In the first token request, it is for the scopes in the parameter
-// scopes.
+// token, or if the registry has refused the cached token in that caller's request. The new token is
+// for the scopes in demanded, which a challenge has named. If demanded is nil, the new token is for
+// the scopes of the last token request for key. In the first token request, it is for the scopes in
+// the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -253,7 +253,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 
 // tokenWithoutScopes requests a token without scopes, and returns an error if the realm does not
 // accept the credential. Any 4xx except 429 counts as a refusal of the credential, because the
-// realm has refused a request with this credential and scopes before.
+// realm has already refused a request that had this credential and scopes.
 func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
 	_, err := t.fetchToken(ctx, b, cred, nil)
 	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {

@@ -321,9 +321,9 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// youngToken is the age up to which dray considers a token valid. If the registry refuses a younger
-// token without a challenge, the refusal concerns the content. So such refusals cost at most one
-// new token per youngToken.
+// youngToken is the age up to which dray assumes that a token has not expired. If the registry
+// refuses a younger token without a challenge, the refusal concerns the content, and dray requests
+// no new token. So such refusals cost at most one new token per youngToken.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough

@@ -19,8 +19,8 @@ const (
 	// forever replaces trustedFor at registries to which dray sends the credential as Basic
 	// authentication.
 	forever = time.Duration(1<<63 - 1)
-	// confirmedFor is how long dray ignores doubts about a credential that was doubted and then
-	// accepted.
+	// confirmedFor is how long dray ignores doubts about a credential that the registry has accepted
+	// after an earlier doubt or refusal.
 	confirmedFor = 5 * time.Second
 )
 
@@ -41,10 +41,12 @@ type trust struct {
 // prove returns nil if the registry has accepted c, and this acceptance is younger than the
 // parameter within. If c was refused and the pause after the refusal is not over, prove returns the
 // error of that refusal. Otherwise one caller calls ask, which sends c to the registry, while the
-// other callers wait. The argument suspect of ask says that the registry's last answer about c was
-// a refusal, or that doubt is true. The parameter doubt says that the caller has received a refusal
-// that may concern c. An earlier acceptance of c then counts only if c was suspect at that time,
-// and only for confirmedFor.
+// other callers wait.
+//
+// The parameter doubt says that the caller has received a refusal that may concern c. The argument
+// suspect of ask says that doubt is set, or that the registry's last answer about c was a refusal.
+// If doubt is set, prove relies only on an acceptance that is younger than confirmedFor, and that
+// came from a call of ask with suspect set.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)
@@ -62,8 +64,8 @@ func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, d
 	}
 }
 
-// known reports whether prove can return err without asking the registry. If not, prove calls ask
-// with suspect.
+// known reports whether prove can return err without asking the registry. Otherwise prove calls
+// ask, with the result suspect as the argument.
 func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
 	now := time.Now()
 	k.mu.Lock()

@@ -65,7 +65,7 @@ func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Coll
 // it. The errors are *oci.Error. ErrDenied means that the template does not allow the name, or that
 // this is a dry run. ErrDenied with a text of AWS means that the principal lacks the right or has
 // reached a quota. Other failures are ErrNameInvalid, ErrTooManyRequests or ErrUnavailable. If ctx
-// is cancelled, the error is its cause.
+// is cancelled, the error is the cause of ctx.
 func (c *Creator) Create(ctx context.Context, repo string) error {
 	result, err := c.create(ctx, repo)
 	c.outcomes.WithLabelValues(result).Inc()
@@ -92,8 +92,8 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		return "failed", createError(repo, err)
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
-	// The push continues even if a policy cannot be set. If it failed, a later push would not set the
-	// policy either, because the repository exists.
+	// The push continues even if a policy cannot be set. To fail the push would not help: a later push
+	// finds the repository, and sets no policy either.
 	result = "created"
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)

@@ -131,7 +131,8 @@ func (e ec2) routes(ctx context.Context, filters ...string) (table, error) {
 	return found.Tables[0], nil
 }
 
-// ask calls an action and decodes its answer to into. filters alternates names and values.
+// ask calls an action, and decodes the answer into the parameter into. The parameter filters has
+// the name and the value of each filter in turn.
 func (e ec2) ask(ctx context.Context, into any, action string, filters ...string) error {
 	form := url.Values{"Action": {action}, "Version": {"2016-11-15"}}
 	for i := 0; i < len(filters); i += 2 {
@@ -155,7 +156,8 @@ func (e ec2) ask(ctx context.Context, into any, action string, filters ...string
 }
 
 // signed posts a request to a service of AWS, with a signature, and returns the answer and its
-// body. The clients of the SDK for services that are asked once would add megabytes to the program.
+// body. The clients of the SDK for such services, which dray calls rarely, would add megabytes to
+// the program.
 func signed(ctx context.Context, cfg aws.Config, service, region, endpoint string, body []byte, header http.Header) ([]byte, *http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 
 // Quotas asks Service Quotas how many requests the account of dray's credentials may send to a
 // private registry in its region. The keys of the result are the names of the rates of [Private],
-// and the values are requests per second. A quota for which Service Quotas has no value of this
-// account is missing, and the default applies. Quotas needs the right
-// servicequotas:ListServiceQuotas. endpoint is the URL of Service Quotas, or empty for that of the
-// region.
+// and the values are requests per second. A quota is missing from the result, and its default
+// applies, if Service Quotas has no value of it for this account. Quotas needs the right
+// servicequotas:ListServiceQuotas. endpoint is the URL of Service Quotas; empty means the URL of
+// the region.
 func (r *Registry) Quotas(ctx context.Context, endpoint string) (map[string]float64, error) {
 	domain := ".amazonaws.com"
 	if strings.HasPrefix(r.Host.Region, "cn-") {
@@ -49,7 +49,7 @@ type quotaPage struct {
 	NextToken string
 }
 
-// quotas asks for one page of the quotas. next is the NextToken of the page before it.
+// quotas asks for one page of the quotas. The parameter next is the NextToken of the page before.
 func (r *Registry) quotas(ctx context.Context, endpoint, next string) (page quotaPage, err error) {
 	ask := map[string]string{"ServiceCode": "ecr"}
 	if next != "" {

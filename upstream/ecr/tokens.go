@@ -23,8 +23,8 @@ const (
 	callTimeout = 20 * time.Second
 	// minSuspectAge is the age from which a refusal makes a token due for renewal.
 	minSuspectAge = 30 * time.Second
-	// firstWait and lastWait bound the wait after a failed call. A random part of up to half is then
-	// subtracted.
+	// firstWait and lastWait bound the wait after a failed call. Each wait is then shortened by a
+	// random part, up to half of it.
 	firstWait = time.Second
 	lastWait  = time.Minute
 )

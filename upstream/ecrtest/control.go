@@ -128,8 +128,8 @@ func readControl[T any](r *http.Request, into *T) error {
 	return nil
 }
 
-// setting returns a handler that decodes a body into a copy of start, calls set with the copy, and
-// answers with the copy.
+// setting returns a handler that decodes a body into a copy of the parameter start, calls the
+// function set with this copy, and answers with it.
 func setting[T any](start T, set func(T)) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
 		v := start

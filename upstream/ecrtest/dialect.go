@@ -77,7 +77,7 @@ type Redirects struct {
 	// does so for HEAD, and the object store then refuses the HEAD (GitLab: moby#50065, 2026-08).
 	SignedForGet bool
 	// RedirectStatus, if not 0, is the status of redirects to the object store in place of 307 (the
-	// specification names none; registries send 302, 303 and 308 as well).
+	// specification names none; some registries send 302, 303 or 308).
 	RedirectStatus int
 	// Absolute writes locations and links as URLs (distribution#2927, read 2026-11).
 	Absolute bool

@@ -10,9 +10,9 @@
 //     comment of the field names the sources, and the server works with each value of the field.
 //     RefusedManifests lists manifests that ECR was seen to refuse. References such as roadmap#1970
 //     name issues on GitHub; "roadmap" is aws/containers-roadmap.
-//   - Apart from the differences below, it is never more lenient than ECR, so that a program that
-//     works with ecrtest also works with ECR. Where sources disagree, the default is the value that
-//     AWS states or, if AWS states none, the more likely value.
+//   - Apart from the differences below, ecrtest is never more lenient than ECR, so that a program
+//     that works with ecrtest also works with ECR. Where sources disagree, the default is the value
+//     that AWS states or, if AWS states none, the more likely value.
 //   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
 //     other state is in memory, and is lost on Close.
 //   - New starts nothing. The handlers may be mounted anywhere. Listen binds a listener for each of
@@ -22,7 +22,7 @@
 //
 // # Known differences
 //
-// It differs from ECR in three ways:
+// ecrtest differs from ECR in three ways:
 //
 //   - ECR converts manifests to schema 1 for clients that accept nothing newer (ECR guide,
 //     image-manifest-formats). ecrtest does not, because no current client pulls schema 1 by tag.
@@ -30,7 +30,7 @@
 //     no model of rights, because operators grant rights, and the program under test does not.
 //     ecrtest stores repository policies, but they have no effect (ECR guide,
 //     registry-permissions).
-//   - It does not verify the signatures of requests to the API, requires no session tokens, and
-//     accepts clocks that differ. To verify the signatures of the SDK, it would need the secrets of
-//     clients.
+//   - ecrtest does not verify the signatures of requests to the API, requires no session tokens,
+//     and accepts clocks that differ. To verify the signatures of the SDK, ecrtest would need the
+//     secrets of clients.
 package ecrtest

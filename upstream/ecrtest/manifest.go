@@ -71,10 +71,10 @@ var (
 )
 
 // strictness says which manifests the server refuses. It always refuses manifests that are not JSON
-// or have an invalid digest. With strict, it also refuses the manifests that ECR's parser refuses.
-// The other fields apply only with strict. refuseEmpty refuses descriptors that embed the empty
-// JSON of artifacts. refuseData refuses descriptors that embed other data. refuseOdd refuses
-// manifests whose parts contradict each other.
+// or have an invalid digest. If the field strict is set, it also refuses the manifests that ECR's
+// parser refuses. The other fields have an effect only if strict is set. refuseEmpty refuses
+// descriptors that embed the empty JSON of artifacts. refuseData refuses descriptors that embed
+// other data. refuseOdd refuses manifests whose parts contradict each other.
 type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }
 
 // strictness returns the strictness of the server, from its quirks and switches.
@@ -115,8 +115,8 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 }
 
 // mediaOf returns the media type that the document declares, or the Content-Type if the document
-// declares none. With strict, any type that is not a manifest type is an error. Without strict,
-// mediaOf ignores such a type. If it then has no type, it returns the type of an index or of an
+// declares none. If how.strict is set, any type that is not a manifest type is an error. Otherwise
+// mediaOf ignores such a type. If no type is left, mediaOf returns the type of an index or of an
 // image, depending on the fields of the document.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && strings.Contains(declared+contentType+m.ArtifactType, ";") {

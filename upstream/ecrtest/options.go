@@ -80,8 +80,8 @@ type HubOptions struct {
 	PushNeedsUser bool
 	// Users maps names to passwords.
 	Users map[string]string
-	// PullLimit is the number of manifest GETs in six hours. With 0, the headers show a limit of 100,
-	// but the server does not enforce it.
+	// PullLimit is the number of manifest GETs that the server allows in six hours. With 0, the
+	// headers show a limit of 100, but the server does not enforce it.
 	PullLimit int
 }
 

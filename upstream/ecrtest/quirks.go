@@ -69,12 +69,13 @@ type Quirks struct {
 	// RefusedManifests has examples and sources.
 	StrictManifests bool
 	// RefuseInvalidTags answers 400 to a read of a manifest if its reference is neither a tag nor a
-	// digest (bazel-contrib/rules_oci#720, for HEAD). Otherwise the answer is 404.
+	// digest (bazel-contrib/rules_oci#720, for HEAD). Without this quirk, the answer to such a read is
+	// 404.
 	RefuseInvalidTags bool
 	// CreateRepositories creates repositories on the first push.
 	CreateRepositories bool
-	// MountAlways mounts every blob that the source repository has. Otherwise the conditions of ECR
-	// apply (see Server.mount).
+	// MountAlways mounts every blob that the source repository has. Without this quirk, the conditions
+	// of ECR apply (see Server.mount).
 	MountAlways bool
 	// OpaquePages lists tags in no useful order, and continues lists by a token that is not a tag
 	// (docker_registry2#34).

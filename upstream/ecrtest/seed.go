@@ -90,8 +90,8 @@ func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest
 	repo.put(&document{raw: raw, media: mediaType, digest: d}, tag, s.nowLocked())
 }
 
-// ingest calls write, and stores the bytes that write has written as a blob of the repository. If
-// want is not empty, it refuses bytes that have another digest.
+// ingest calls the function write, and stores the written bytes as a blob of the repository. If the
+// parameter want is not empty, ingest refuses bytes that have another digest.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {

@@ -10,8 +10,8 @@ type IndexEntry struct {
 	Raw json.RawMessage
 }
 
-// EditIndex returns an index with its descriptors replaced by the result of edit. All other members
-// of the index stay as they are, even those that this package does not know.
+// EditIndex returns an index with its descriptors replaced by the result of the function edit. All
+// other members of the index stay as they are, even those that this package does not know.
 func EditIndex(index []byte, edit func([]IndexEntry) []IndexEntry) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(index, &members); err != nil {

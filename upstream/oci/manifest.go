@@ -248,7 +248,7 @@ const MediaTypeBuildKitCache = "application/vnd.buildkit.cacheconfig.v0"
 
 // BuildCache reports whether the manifest is a build cache of BuildKit. A build cache has a
 // configuration of the type MediaTypeBuildKitCache. In the older form, it is an index that lists
-// one.
+// such a configuration.
 func (m *Manifest) BuildCache() bool {
 	if m.Config != nil && m.Config.MediaType == MediaTypeBuildKitCache {
 		return true
@@ -339,7 +339,7 @@ func BareType(t string) string {
 // AcceptKey returns the set of manifest types in a client's Accept lines as a string. ECR converts
 // the manifest of a tag to a type that the client accepts, and converts to the same type for all
 // clients with equal keys. The key leaves out qualities and order, because ECR ignores both. A
-// client without Accept lines has the same key as one with */*.
+// client without Accept lines has the same key as a client with */*.
 func AcceptKey(accept []string) string {
 	set := map[string]bool{}
 	other := false

@@ -64,8 +64,8 @@ func FallbackTag(d digest.Digest) string {
 	return a[:min(len(a), maxAlgorithm)] + "-" + e[:min(len(e), maxEncoded)]
 }
 
-// Short returns the algorithm and the first 12 characters of a digest. It returns an invalid
-// digest unchanged.
+// Short returns the algorithm of a digest, a colon, and the first 12 hexadecimal digits. It returns
+// an invalid digest unchanged.
 func Short(d digest.Digest) string {
 	if d.Validate() != nil {
 		return string(d)

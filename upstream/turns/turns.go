@@ -10,7 +10,8 @@ type Waiter struct {
 	// Ready receives nil when the request may be sent, or the error that says why it will not be sent.
 	// The channel has a buffer of one.
 	Ready chan error
-	// Background says that the request is background work, and Finished that it has left its queue.
+	// Background says that the request is background work. Finished says that the request has left its
+	// queue.
 	Background, Finished bool
 	// Urgent is closed when a client starts to wait for the request; nil if that cannot happen.
 	Urgent <-chan struct{}
