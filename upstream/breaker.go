@@ -48,10 +48,10 @@ type BreakerOptions struct {
 // three or more repositories fail.
 //
 // There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
-// Lister, Deleter) while it considers the host to be down. After one question without an answer, or
-// one failure of their own repository, it also refuses callers that have an older answer (Held),
-// because a request would cost them time and gain little. Once Probe has passed since the last
-// failure, the Breaker lets one attempt of either kind through.
+// Lister, Deleter) while it considers the host to be down. Callers that have an older answer (Held)
+// would lose time by a request and gain little. So the Breaker refuses them after one question
+// without an answer, or after one failure of their own repository. Once Probe has passed since the
+// last failure, the Breaker lets one attempt of either kind through.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter

@@ -15,15 +15,15 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// createdWindow is the time after the creation of a repository in which the registry may not find
-	// it yet. AWS support advises to wait about a second.
+	// createdWindow is the time after the creation of a repository in which the registry perhaps does
+	// not find the repository yet. AWS support advises to wait about a second.
 	createdWindow = 30 * time.Second
 	// createdPatience bounds how long one write waits until the registry finds the repository, because
 	// a client waits for the write. The pauses between the attempts grow from firstLook to lastLook.
 	createdPatience     = 10 * time.Second
 	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
-	// maxKnownRepos bounds the repositories whose state Creating remembers. If it drops the state of a
-	// repository, the next write to the repository runs alone, which costs only time.
+	// maxKnownRepos bounds the repositories whose state Creating remembers. If Creating drops the
+	// state of a repository, the next write to the repository runs alone, which costs only time.
 	maxKnownRepos = 10_000
 	// missingFor is how long a repository counts as missing after a write did not find it.
 	missingFor = time.Minute
@@ -198,8 +198,8 @@ func (c *Creating) giveUp(repo string) {
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
 // the caller the leader, or waits for the current leader. If a write of the caller was refused, the
-// parameter seen is the number of creations before that write. Otherwise it is -1. The error is the
-// error of the leader's creation, or the cause of ctx.
+// parameter seen is the number of creations before that write. If none was refused, seen is -1. The
+// error is the error of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()

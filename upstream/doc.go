@@ -2,13 +2,13 @@
 //
 // Its rules:
 //
-//   - An error of its interfaces carries an *oci.Error that can be sent to a client unchanged,
-//     unless the context was cancelled or the bytes to upload cannot be read. If the registry has
-//     not answered about the content, the *oci.Error is mostly a 5xx. It is a 404 only with
-//     ErrReferrersUnsupported. Callers tell the errors apart by the variables Err… of this package.
-//   - The package computes the digest of each manifest that it gets, and refuses a manifest whose
-//     digest differs from the digest that the caller or the registry states. The caller verifies
-//     the bytes of a blob.
+//   - An error of its interfaces carries an *oci.Error that can be sent to a client unchanged. Two
+//     errors carry none: the context was cancelled, or the bytes to upload cannot be read. If the
+//     registry has not answered about the content, the *oci.Error is mostly a 5xx. It is a 404 only
+//     with ErrReferrersUnsupported. Callers tell the errors apart by the variables Err… of this
+//     package.
+//   - The package computes the digest of each manifest that it gets. It refuses the manifest if
+//     the caller or the registry states another digest. The caller verifies the bytes of a blob.
 //   - The package follows redirects to other hosts without credentials.
 //   - Differences between registries are data (Quirks), not code that looks at host names.
 //   - Each wrapper has one concern: Retry repeats reads, Breaker refuses requests while a registry

@@ -46,7 +46,7 @@ type Sharing struct {
 	// ceiling.
 	Short func()
 	// Throttled is called when the registry itself has answered 429, or 503 with Retry-After. Its
-	// arguments are the operation and the length of its pause.
+	// arguments are the operation and the length of the operation's pause.
 	Throttled func(operation string, pause time.Duration)
 }
 
@@ -151,9 +151,9 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 
 // join puts a request into the queue of its bucket. If the queue is full, join drops another
 // request to make room. A client's request replaces a request of background work, if one is queued.
-// Otherwise join drops the newest request of the repository with the most requests, if that
-// repository has more requests than the repository of w will have. The error matches ErrBusy if the
-// request would wait too long, or finds no room.
+// In all other cases, join drops the newest request of the repository with the most requests, if
+// that repository has more requests than the repository of w will have. The error matches ErrBusy
+// if the request would wait too long, or finds no room.
 func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

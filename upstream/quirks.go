@@ -23,14 +23,14 @@ type Quirks struct {
 	MaxPage int
 	// Rates are the documented ceilings on requests.
 	Rates []Rate
-	// CredentialTexts are texts in lower case. A refusal with status 400 or 403 that contains one of
-	// them concerns the credentials and not the content.
+	// CredentialTexts are texts in lower case. If a refusal with status 400 or 403 contains one of
+	// these texts, it concerns the credentials and not the content.
 	CredentialTexts []string
-	// PermissionTexts are texts in lower case. A refusal with status 403 that contains one of them
-	// says that the identity of dray lacks a right.
+	// PermissionTexts are texts in lower case. If a refusal with status 403 contains one of these
+	// texts, the identity of dray lacks a right.
 	PermissionTexts []string
-	// MissingPartsTexts are texts in lower case. If a 4xx for a manifest contains one of them, the
-	// registry lacks blobs or manifests, whatever the error code says.
+	// MissingPartsTexts are texts in lower case. If a 4xx for a manifest contains one of these texts,
+	// the registry lacks blobs or manifests, whatever the error code says.
 	MissingPartsTexts []string
 	// Unsupported is added to the text of two refusals: a 405 for a manifest, and any 4xx for an index
 	// that lists blobs. It is for registries whose own text does not say what to do.

@@ -108,9 +108,9 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// uselessHeads is the number of manifests in a row that HEAD does not find and GET then finds,
-	// after which the client stops sending HEAD. One is not enough: a manifest may be pushed between
-	// HEAD and GET.
+	// uselessHeads is the number of manifests after which the client stops sending HEAD. It counts
+	// manifests in a row that HEAD did not find but GET did. One such manifest is not enough: a
+	// manifest may be pushed between HEAD and GET.
 	uselessHeads = 3
 	// headAgain is the time after which the client tries one HEAD again.
 	headAgain = time.Hour

@@ -24,7 +24,7 @@ type Source interface {
 	// so that the caller need not get it again. If HEAD fails several times in a row for manifests
 	// that GET finds, StatManifest sends only GETs for an hour.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
-	// Blob opens a blob with 1 GET, and follows redirects. When ctx ends, reading the body fails, too.
+	// Blob opens a blob with 1 GET, and follows redirects. If ctx ends, reading the body fails.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
 	// StatBlob returns the size of a blob in bytes (-1 if unknown), with 1 HEAD, or with a GET of one
 	// byte if the registry refuses HEAD.
@@ -72,8 +72,8 @@ type Sink interface {
 
 // Upload is a blob to upload.
 type Upload struct {
-	// Open returns a reader from byte 0. It may be called more than once. Close of the reader may be
-	// called during a Read, and must end that Read, as with files, pipes and connections.
+	// Open returns a reader from byte 0. It may be called more than once. PutBlob can call Close of
+	// the reader during a Read. Close must then end that Read, as with files, pipes and connections.
 	Open func() (io.ReadCloser, error)
 	// Size is the length in bytes, -1 if not known yet.
 	Size int64
@@ -105,7 +105,7 @@ type Lister interface {
 	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
 	// Referrers gets one page of the manifests that refer to d. The parameter query is the client's
 	// query (artifactType), or nil. ErrReferrersUnsupported means that the registry does not have the
-	// call. The manifest with the tag oci.FallbackTag(d), if any, is then the list.
+	// call. In that case, the list is the manifest with the tag oci.FallbackTag(d), if there is one.
 	Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error)
 }
 

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// startupPause is the time between a server's start and the first request for which it has to fetch
-// content.
+// startupPause is the time between a server's start and the first request for which the server has
+// to fetch content.
 const startupPause = 200 * time.Millisecond
 
 // firstByte requests a manifest and then a layer from a server that has just started. Each request
-// uses a new connection, as with clients that fetch several layers at once.
+// uses a new connection, as when a client fetches several layers at once.
 func (b *bench) firstByte(ctx context.Context) error {
 	return eachRound(b.plan.FirstByteRounds, b.peers, func(round int, p peer) error {
 		img, err := newImage("bench/first", fmt.Sprintf("v%d", round), 1, 1e6)

@@ -13,8 +13,9 @@ type pull struct {
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: first the manifest, then its blobs. It fetches at most
-// parallel blobs at a time. The connection of the manifest fetches blobs, too.
+// pull fetches an image as clients do: first the manifest, then its blobs. The parameter parallel
+// bounds the blobs that it fetches at a time. The connection that fetched the manifest also fetches
+// blobs.
 func (l *loader) pull(ctx context.Context, address string, img *image, parallel int) (pull, error) {
 	start := time.Now()
 	first := l.client(address, false)

@@ -62,7 +62,7 @@ func coldRangeRows() (rows []metric) {
 
 // rangeTargets returns the targets for ranges. For a layer in the cache, they compare dray with
 // nginx. For a layer that is not in the cache, they compare dray's time with the time of clients
-// that fetch from the origin directly, and bound the bytes that dray fetches.
+// that fetch from the origin directly. They also bound the bytes that dray fetches.
 func rangeTargets() (all []target) {
 	for _, l := range rangeLoads() {
 		least := 1.0

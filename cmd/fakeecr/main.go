@@ -1,10 +1,10 @@
 // Command fakeecr runs the ECR of package ecrtest as a process: registry, AWS API, object store and
-// control API on four listeners. With --hub it is an ordinary anonymous registry in the style of
-// Docker Hub instead, and with --public it is a registry like ECR Public.
+// control API on four listeners. With --hub, fakeecr is an ordinary anonymous registry in the style
+// of Docker Hub instead. With --public, it is a registry like ECR Public.
 //
 // When it is ready, it prints one line of JSON with its addresses on stdout. With --env, it prints
-// instead the variables that dray needs to use it. It ends on SIGINT and SIGTERM, and then loses
-// its content.
+// instead the variables by which dray uses the stand-in. fakeecr ends on SIGINT and SIGTERM, and
+// its content is then lost.
 //
 // The arguments after the flags are a command, such as "bin/dray serve". fakeecr then prints
 // nothing, runs the command with the variables of --env in its environment, and ends when the

@@ -213,10 +213,10 @@ func (s *testbed) startDray(ctx context.Context) error {
 }
 
 // listenAt returns the host on which dray listens; "" means all interfaces. If DRAY_ADDRESS is set,
-// listenAt returns its host. Otherwise dray listens on all interfaces if the name that clients use
-// resolves to an interface other than loopback. If the name resolves to no other interface, dray
-// listens on the loopback interface, because it asks for no password and may use someone's AWS
-// credentials.
+// listenAt returns its host. Without DRAY_ADDRESS, dray listens on all interfaces if the name that
+// clients use resolves to an interface other than loopback. If the name does not resolve to such an
+// interface, dray listens on the loopback interface, because it asks for no password and may use
+// someone's AWS credentials.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)

@@ -12,7 +12,8 @@
 //   - A refusal for one repository does not mean that the registry refuses the credential. The
 //     credential counts as refused if the token endpoint refuses it in a request that names no
 //     repository, or if /v2/ refuses it. If /v2/ accepts anonymous requests, its answer says
-//     nothing about the credential. A 401 for content then counts as a refusal of the credential.
+//     nothing about the credential. In this case, a 401 for content counts as a refusal of the
+//     credential.
 //   - The Transport does not send a refused credential again during a pause, which grows from 5 s
 //     to 5 minutes. The pause ends early if the credential changes.
 //   - Before the Transport uses a credential for the first time, it asks /v2/ whether the registry

@@ -8,8 +8,8 @@ import (
 )
 
 // within reports whether the first attempt at a request gets an authorization. Reads outside of
-// /v2/ get none, because a storage may share the name of the registry. Such a storage refuses a
-// signed URL that comes with an Authorization header (moby#50065).
+// /v2/ get no authorization, because a storage may share the name of the registry. Such a storage
+// refuses a signed URL that comes with an Authorization header (moby#50065).
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
 }

@@ -78,8 +78,8 @@ type flight struct {
 // another caller gets the cached token. The other caller waits only if the cache has no valid
 // token, or if the registry has refused the cached token in that caller's request. The new token is
 // for the scopes in demanded, which a challenge has named. If demanded is nil, the new token is for
-// the scopes of the last token request for key. In the first token request, it is for the scopes in
-// the parameter scopes.
+// the scopes of the last token request for key. The first token request for key is for the scopes
+// in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()

@@ -19,7 +19,7 @@ import (
 // Template describes the repositories to create. The zero value allows any name, and uses ECR's
 // defaults.
 type Template struct {
-	// Names are patterns, one of which has to match the whole name of a repository. If there are no
+	// Names are patterns. The whole name of a repository has to match one of them. If there are no
 	// patterns, any name is allowed.
 	Names []*regexp.Regexp
 	// DryRun makes Create refuse, with an error that describes the repository that Create would have
@@ -44,7 +44,7 @@ type Template struct {
 	RepositoryPolicy string
 }
 
-// allows returns nil if a repository of that name may be created, and otherwise the reason.
+// allows returns nil if a repository of the given name may be created, and otherwise the reason.
 func (t Template) allows(repo string) error {
 	if len(t.Names) == 0 {
 		return nil

@@ -30,8 +30,8 @@ type Dialect struct {
 	// Basic asks for a name and password of [HubOptions].Users in place of a token (registries behind
 	// nginx).
 	Basic bool
-	// BasicFirst offers Basic, which the registry then does not accept, in a header line before the
-	// line of Bearer (prowler#12691, 2026-09).
+	// BasicFirst offers Basic in a header line before the line of Bearer, although the registry does
+	// not accept Basic (prowler#12691, 2026-09).
 	BasicFirst bool
 	// OneLine offers Basic and Bearer in one header line (prowler#12691, 2026-09).
 	OneLine bool
@@ -51,8 +51,8 @@ type Dialect struct {
 	// Compression.
 
 	// Compress compresses answers that look like JSON, unless the request forbids compression
-	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses answers, except
-	// blobs, if the request forbids compression.
+	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways compresses answers, except
+	// blobs, even if the request forbids compression.
 	Compress, CompressAlways bool
 
 	// Clocks.

@@ -76,7 +76,7 @@ type Options struct {
 
 // HubOptions configure a registry with Bearer tokens.
 type HubOptions struct {
-	// PushNeedsUser refuses pushes without credentials of Users. Otherwise anybody may push.
+	// PushNeedsUser refuses pushes without credentials of Users. Without it, anybody may push.
 	PushNeedsUser bool
 	// Users maps names to passwords.
 	Users map[string]string

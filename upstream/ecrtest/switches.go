@@ -148,10 +148,10 @@ type Switches struct {
 	// PullThroughDigestMissing answers 404 to the first pull by digest of an image that is not
 	// cached yet (roadmap#2837, 2026-07).
 	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
-	// PullThroughRedirects redirects the first GET of a blob that a pull-through rule has not cached
-	// yet to the place where the upstream keeps the blob (production.cloudflare.docker.com in
-	// roadmap#2304, read 2026-11); off: the server first caches the blob, and then serves it like
-	// other blobs.
+	// PullThroughRedirects concerns the first GET of a blob that a pull-through rule has not cached
+	// yet. It redirects this GET to the place where the upstream keeps the blob
+	// (production.cloudflare.docker.com in roadmap#2304, read 2026-11); off: the server first caches
+	// the blob, and then serves it like other blobs.
 	PullThroughRedirects bool `json:"pullThroughRedirects"`
 }
 

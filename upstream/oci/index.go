@@ -11,7 +11,7 @@ type IndexEntry struct {
 }
 
 // EditIndex returns an index with its descriptors replaced by the result of the function edit. All
-// other members of the index stay as they are, even those that this package does not know.
+// other members of the index stay as they are, even members that this package does not know.
 func EditIndex(index []byte, edit func([]IndexEntry) []IndexEntry) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(index, &members); err != nil {

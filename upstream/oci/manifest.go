@@ -93,7 +93,7 @@ func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
 	return json.Unmarshal(p, &d.Descriptor)
 }
 
-// onlyMembers removes all members of a JSON object, except those with exactly one of the names.
+// onlyMembers returns a JSON object with only the members whose names are listed, in the same case.
 // encoding/json would also read the member "Layers" as "layers". A registry that reads only
 // "layers" would then accept a manifest without checking the layers that dray reads in "Layers".
 func onlyMembers(p []byte, names ...string) ([]byte, error) {

@@ -34,8 +34,8 @@ func (r Reference) String() string {
 // ByDigest reports whether the reference is a digest, so that its content never changes.
 func (r Reference) ByDigest() bool { return r.Digest != "" }
 
-// ParseReference parses the last path element of a manifest URL. The error is ErrDigestInvalid
-// for text with a colon and ErrTagInvalid otherwise.
+// ParseReference parses the last path element of a manifest URL. The error is ErrDigestInvalid if
+// the text has a colon, and ErrTagInvalid if it has none.
 func ParseReference(s string) (Reference, error) {
 	if strings.ContainsRune(s, ':') {
 		d, err := ParseDigest(s)
