@@ -190,7 +190,7 @@ type attempt struct {
 	probes []*circuit // circuits that let only this question through
 }
 
-// do calls f, unless the breaker refuses, and records the result.
+// do calls f and records the result, unless the breaker refuses the question.
 func (b *Breaker) do(ctx context.Context, repo Repo, held bool, f func(Repo) error) error {
 	p := &attempt{b: b, repo: repo, held: held}
 	if err := p.enter(ctx); err != nil {

@@ -35,8 +35,8 @@ type Call struct {
 	Asked *Asked
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
-	// before is how many earlier attempts at the same question have failed. A Breaker counts all
-	// attempts as one question.
+	// before counts the earlier, failed attempts at the same question. A Breaker counts all attempts
+	// as one question.
 	before int
 	// onward, when not nil, is called before the request goes to a host that the registry has
 	// redirected to. If it returns an error, the request is not sent.

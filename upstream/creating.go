@@ -18,8 +18,8 @@ const (
 	// createdWindow is the time after the creation of a repository in which the registry perhaps does
 	// not find the repository yet. AWS support advises to wait about a second.
 	createdWindow = 30 * time.Second
-	// createdPatience bounds how long one write waits until the registry finds the repository, because
-	// a client waits for the write. The pauses between the attempts grow from firstLook to lastLook.
+	// createdPatience bounds the wait of one write for the registry to find the repository. A client
+	// waits for this write. The pauses between the attempts grow from firstLook to lastLook.
 	createdPatience     = 10 * time.Second
 	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
 	// maxKnownRepos bounds the repositories whose state Creating remembers. If Creating drops the
@@ -36,8 +36,8 @@ const (
 // not create the repository again.
 //
 // Until the registry has accepted a write to a repository, Creating sends only one write at a time
-// to it. So all layers of a first push cost one creation, and only one layer is sent again and
-// again until the registry finds the repository. A write with [Call.Existing] creates no
+// to this repository. So all layers of a first push cost one creation, and only one layer is sent
+// again and again until the registry finds the repository. A write with [Call.Existing] creates no
 // repository. If the repository is missing, such a write fails with ErrRepositoryMissing.
 type Creating struct {
 	next    Sink

@@ -9,7 +9,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Admission is what a Breaker would do with a question to the registry.
+// Admission describes how a Breaker would treat a question to the registry.
 type Admission struct {
 	// Refusal, if not empty, is the reason why the Breaker would not send the question. Until is when
 	// the Breaker lets a question through again, and Last is the newest failure.
@@ -20,8 +20,8 @@ type Admission struct {
 	Hello bool
 }
 
-// Foresee returns what the Breaker would do now with a question about a repository. held says that
-// the caller has an older answer ([Breaker.Held]). Foresee changes nothing.
+// Foresee returns how the Breaker would treat a question about a repository now. The parameter held
+// says that the caller has an older answer ([Breaker.Held]). Foresee changes nothing.
 func (b *Breaker) Foresee(repo string, held bool) Admission {
 	b.mu.Lock()
 	defer b.mu.Unlock()

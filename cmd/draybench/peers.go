@@ -128,7 +128,7 @@ func freeAddresses(n int) (addresses []string, err error) {
 func (s site) write(name, text string) (string, error) {
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // nginx's workers could not enter the directory otherwise
+		user = "user root;" // without this line, nginx's workers could not enter the directory
 	}
 	text = strings.NewReplacer("{dir}", s.dir, "{plain}", s.plain, "{secure}", s.secure, "{origin}", s.origin,
 		"{certificate}", s.certificate, "{key}", s.key, "{user}", user, "{cpus}", strconv.Itoa(cpus())).Replace(text)

@@ -21,7 +21,7 @@ import (
 const lineAlone = "the line"
 
 // push sends an image through dray to a stand-in for Amazon ECR, over a line with the rate of the
-// plan. Then it sends the bytes of the layer over another such line, without dray.
+// plan. Then it sends the bytes of the layer over a second line with this rate, without dray.
 func (b *bench) push(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {

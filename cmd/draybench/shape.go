@@ -14,7 +14,7 @@ type shape struct {
 	Total         int64         // bytes a second, all connections together
 }
 
-// catchUp is how far a limiter's schedule may be behind the clock. A limiter that is behind lets
+// catchUp bounds how far a limiter's schedule is behind the clock. A limiter that is behind lets
 // bytes pass at once, which makes up for timers that fire late.
 const catchUp = 10 * time.Millisecond
 

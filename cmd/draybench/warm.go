@@ -134,7 +134,7 @@ func (b *bench) manifests(ctx context.Context) error {
 	})
 }
 
-// tagged makes small images of a repository, as many as the plan has tags.
+// tagged makes small images of a repository, one for each of the plan's tags.
 func (b *bench) tagged(repo string) (images []*image, err error) {
 	for i := range b.plan.Tags {
 		img, err := newImage(repo, fmt.Sprintf("v%d", i), 1, 1<<10)

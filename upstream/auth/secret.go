@@ -23,7 +23,7 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// Format hides the secret from every verb of package fmt, also %x and %q.
+// Format hides the secret from every verb of package fmt, including %x and %q.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue hides the secret from logs.

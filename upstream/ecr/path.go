@@ -116,7 +116,7 @@ type table struct {
 		Carrier   string `xml:"carrierGatewayId"`
 		Local     string `xml:"localGatewayId"`
 		Peering   string `xml:"vpcPeeringConnectionId"`
-		Interface string `xml:"networkInterfaceId"` // of an instance that does NAT
+		Interface string `xml:"networkInterfaceId"` // network interface of an instance that does NAT
 	} `xml:"routeSet>item"`
 }
 

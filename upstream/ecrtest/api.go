@@ -12,7 +12,7 @@ import (
 
 const (
 	targetPrefix  = "AmazonEC2ContainerRegistry_V20150921."
-	publicTarget  = "SpencerFrontendService.GetAuthorizationToken" // of ECR Public
+	publicTarget  = "SpencerFrontendService.GetAuthorizationToken" // the operation of ECR Public
 	jsonProtocol  = "application/x-amz-json-1.1"
 	maxAPIRequest = 32 << 20 // bytes; above every limit of the model
 )

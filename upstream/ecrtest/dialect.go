@@ -51,8 +51,8 @@ type Dialect struct {
 	// Compression.
 
 	// Compress compresses answers that look like JSON, unless the request forbids compression
-	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways compresses answers, except
-	// blobs, even if the request forbids compression.
+	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses answers to
+	// requests that forbid compression, except blobs.
 	Compress, CompressAlways bool
 
 	// Clocks.

@@ -20,7 +20,7 @@ import (
 type cursor struct {
 	After string `json:"after"`
 	N     int    `json:"n"`
-	Pad   string `json:"pad"` // ECR's tokens are long
+	Pad   string `json:"pad"` // padding, because ECR's tokens are long
 }
 
 func (c cursor) String() string {
