@@ -21,8 +21,8 @@ func isLoopback(address string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// NamesHost reports whether the host of a listener's address is one that clients can connect to.
-// They cannot connect to an empty or unspecified host, because it stands for every interface.
+// NamesHost reports whether clients can connect to the host in a listener's address. They cannot
+// connect to an empty or unspecified host, because such a host stands for every interface.
 func NamesHost(host string) bool {
 	ip := net.ParseIP(host)
 	return host != "" && (ip == nil || !ip.IsUnspecified())

@@ -43,7 +43,7 @@ func (c Config) validateAdmin(k *Report) {
 	}
 }
 
-// validateOwnAddress adds the problems of an address that is not for clients: one for operators, or
+// validateOwnAddress adds the problems of an address that is not for clients, but for operators or
 // for other members of a fleet.
 func (c Config) validateOwnAddress(k *Report, path, address string) {
 	checkAddress(k, path, address)

@@ -2,7 +2,7 @@ package config
 
 // BaseCheck judges the base image on which an image is built. dray recognises a base image by its
 // layers if somebody pulled or pushed it through dray in the last 90 days, or if `images` lists it.
-// It does not record an image that has more than 512 layers, or a configuration of more than 32
+// dray does not record an image that has more than 512 layers, or a configuration of more than 32
 // MiB.
 type BaseCheck struct {
 	// on_error: The answer to an image while dray cannot look up its base: `reject` or `warn`.

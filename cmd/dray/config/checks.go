@@ -8,8 +8,8 @@ import (
 )
 
 // Checks lists the conditions that images must meet before dray forwards them to an upstream. An
-// upstream names the entries that apply to it. dray uses the first of them that has a pattern for
-// the repository. docs/pipeline.md explains each stage, with an example.
+// upstream names the entries that apply to it. Of these entries, dray uses the first whose
+// `repositories` match the repository. docs/pipeline.md explains each stage, with an example.
 type Checks struct {
 	// The name by which an upstream, metrics and reports refer to this entry. It follows the rules
 	// for names of upstreams.
@@ -18,14 +18,14 @@ type Checks struct {
 	// every repository.
 	Repositories []string `yaml:"repositories"`
 	// The time at which dray forwards layers: `early` sends them while they arrive, and completes each
-	// at the registry when its own checks are done; clients of the registry see no layer without a
-	// manifest. `hold` sends no byte before the verdict, which makes pushes take longer. Default:
-	// `early`.
+	// at the registry when its own checks are done; clients of the registry see a layer only when a
+	// manifest names it. `hold` sends no byte before the verdict, which makes pushes take longer.
+	// Default: `early`.
 	Forward ForwardWhen `yaml:"forward"`
-	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes waits
-	// until an index or a tag that refers to it passes, too, so the registry gets no manifest of a
-	// rejected index. With `forward`, dray forwards the manifest at once; use this if you deploy by
-	// digest. Default: `hold`.
+	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes the
+	// checks waits until an index or a tag that refers to it also passes. Therefore the registry gets
+	// no manifest of a rejected index. With `forward`, dray forwards the manifest at once; use this if
+	// you deploy by digest. Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`
 	// The longest time for which a manifest waits with `digest_push: hold`. Default: `1h`.
 	HoldFor Duration `yaml:"hold_for"`
@@ -33,7 +33,7 @@ type Checks struct {
 	// the layers that the stages have not examined yet, `trust` accepts these layers. Default: `scan`.
 	UnseenLayers UnseenLayers `yaml:"unseen_layers"`
 	// The time for which dray lets a client that is built on containerd wait for the verdict. Such
-	// a client gives up after 30 s. Other clients wait for ten minutes. Default: `20s`.
+	// a client gives up after 30 s. Other clients wait for up to ten minutes. Default: `20s`.
 	Within Duration `yaml:"within"`
 	// The answer to a push whose verdict comes later than the client can wait: `reject` refuses it,
 	// with a message that asks to push again. `warn` forwards the image, and the log says so. Default:
@@ -74,7 +74,7 @@ type Checks struct {
 // files to disk. It stops reading a layer that exceeds a bound.
 type ArchiveCheck struct {
 	// The action for an image with a layer that exceeds a bound or cannot be read: `enforce` rejects
-	// it. `warn` reports it; any other stage that cannot judge the layer then follows its own
+	// it. `warn` reports the layer; any other stage that cannot judge this layer follows its own
 	// `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs them.
 	// Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`

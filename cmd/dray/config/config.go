@@ -6,8 +6,8 @@ import "dray/upstream/auth"
 // neither of them has the default that is named here.
 type Config struct {
 	// The addresses on which dray serves clients. Without this section there is one listener, on
-	// `127.0.0.1:5000`. If `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY` give a certificate, it listens
-	// on port 5000 of every interface instead.
+	// `127.0.0.1:5000`. If `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY` give a certificate, this listener
+	// is on port 5000 of every interface instead.
 	Listeners []Listener `yaml:"listeners"`
 	// The registries behind dray. An entry can be a single text, such as `quay.io`, which is short for
 	// an entry with only this `url`. Without this section there is Docker Hub, with the prefix
@@ -66,19 +66,19 @@ type Listener struct {
 	Upstreams []string `yaml:"upstreams"`
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
-	// The URL by which clients reach this listener. dray sends it wherever the protocol allows or
-	// needs an absolute URL, such as the location of an upload, because some clients, such as Ollama,
-	// do not resolve paths. Set it only if all clients of the listener can reach dray by this URL.
-	// Where clients need no credentials, a browser on dray's own machine can only use a host name that
-	// dray knows, such as the one in this URL. Default: locations are paths, and other URLs are
+	// The URL by which clients reach this listener. dray sends this URL wherever the protocol allows
+	// or needs an absolute URL, such as in the location of an upload. Some clients, such as Ollama, do
+	// not resolve paths. Set it only if all clients of the listener can reach dray by this URL. On a
+	// listener that needs no credentials, a browser on dray's own machine can only use host names that
+	// dray knows, such as the host name in this URL. Default: locations are paths, and other URLs are
 	// derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
 	// If `true`, a listener with role `mirror` and `auth` answers a client without credentials with
 	// 401. Leave it off if you can: classic Docker answers the challenge of a mirror with the user's
-	// Docker Hub password. A listener with role `registry` and `auth` always does this. Default:
-	// `false`.
+	// Docker Hub password. A listener with role `registry` and `auth` always answers such a client
+	// with 401. Default: `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
 	// The proxies and load balancers that may name the client, as addresses or networks such as
 	// `10.0.0.0/8`. dray then uses the client that they name, in limits, logs and events. A request
@@ -98,9 +98,9 @@ type Listener struct {
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
 	// The time within which dray answers a pushed manifest. Many load balancers end a request that has
 	// had no answer for a certain time, often a minute. Behind such a load balancer, set a little less
-	// than its time. A push that takes longer goes on, and dray tells its client to push again.
-	// Clients that are built on containerd give up after 30 s, so they always get an answer within 25
-	// s. Default: 10 minutes.
+	// than the time of the load balancer. A push that takes longer goes on, and dray tells its client
+	// to push again. Clients that are built on containerd give up after 30 s, so they always get an
+	// answer within 25 s. Default: 10 minutes.
 	AnswerWithin Duration `yaml:"answer_within,omitempty"`
 	// The way in which dray sends blobs from disk over plain HTTP: `splice` (the kernel, through pipes
 	// that dray opens), `sendfile` (the kernel alone) or `copy` (through the process). `splice` costs
@@ -125,7 +125,7 @@ type State struct {
 	// pins, of the savings by day, and of the history. dray creates it if it is missing. If it is not
 	// the cache's directory, dray moves the state from the cache's directory to it, except for the
 	// savings and the history. The layers that queued pushes and hosted repositories need are in the
-	// cache; `dray backup` copies these layers, too. Default: the directory of the cache.
+	// cache; `dray backup` also copies these layers. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 
@@ -156,8 +156,8 @@ type Cache struct {
 // content to `content/quarantine` in the cache directory, and fetches it again when a client asks
 // for it. The quarantine is small: older corrupt content is deleted to make room for newer.
 type Scrub struct {
-	// The time in which dray reads everything once, evenly spread. With `0`, it never does. Default:
-	// `30d`.
+	// The time in which dray reads everything once, evenly spread. With `0`, dray does not verify
+	// content again. Default: `30d`.
 	Interval Duration `yaml:"interval"`
 	// The most bytes that dray reads in a second, even if a pass then takes longer than `interval`.
 	// dray also waits while the disk is busy. Default: `8MiB`.
@@ -165,9 +165,9 @@ type Scrub struct {
 }
 
 // Abandoned says what dray does with the fetch of a layer when all clients that read it have left.
-// By default dray finishes it: clients that leave often come back, and the bytes are on their way
-// already. With `stop_above`, dray stops fetches of large layers, except those that it began before
-// a client asked (see `prefetch`).
+// By default dray finishes the fetch: many clients that have left come back, and the bytes are on
+// their way already. With `stop_above`, dray stops fetches of large layers, except fetches that it
+// began before a client asked for the layer (see `prefetch`).
 type Abandoned struct {
 	// The size, such as `1GiB`, above which dray stops the fetch of a layer, unless
 	// `finish_from_percent` of it has arrived. With `0`, dray finishes every fetch. Default: `0`.
@@ -189,8 +189,8 @@ type Queue struct {
 	// that fails, or if the queue has pushes to the same repository, dray refuses the push with 429.
 	// Default: `10000`.
 	MaxPushes int `yaml:"max_pushes"`
-	// The most bytes that these pushes may take. The cache does not evict them. Default: a quarter
-	// of `cache.max_bytes`.
+	// The most bytes that the content of these pushes may take. The cache does not evict this content.
+	// Default: a quarter of `cache.max_bytes`.
 	MaxBytes Bytes `yaml:"max_bytes"`
 	// If a push has waited for this long, `/readyz` says `degraded`. Default: `5m`.
 	ReportAfter Duration `yaml:"report_after"`
@@ -202,8 +202,8 @@ type Metadata struct {
 	// `rediss://` for TLS, `redis+sentinel://` for Redis Sentinel, or `redis+cluster://` for Redis
 	// Cluster. dray never prints a password in it. Default: a bbolt file in the cache directory.
 	URL SecretURL `yaml:"url"`
-	// The file that holds the Redis password; dray ignores white space around it, and reads the file
-	// again when it changes, for the next connection.
+	// The file that holds the Redis password; dray ignores white space around the password. When the
+	// file changes, dray reads it again for the next connection.
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The Redis password, from the file or from `DRAY_METADATA_PASSWORD`. `dray check` shows it
 	// redacted; you cannot set it here.
@@ -212,8 +212,8 @@ type Metadata struct {
 	KeyPrefix string `yaml:"key_prefix"`
 }
 
-// Bucket names a bucket of Amazon S3, or of a store with the same API. dray copies the content that
-// it fetches from upstreams to the bucket. It looks in the bucket before it asks an upstream.
+// Bucket names a bucket of Amazon S3, or of a store with the same API. dray copies to the bucket
+// the content that it fetches from upstreams. It looks in the bucket before it asks an upstream.
 // Mirrors that share a bucket need not share anything else.
 type Bucket struct {
 	// The bucket, as `s3://name` or `s3://name/prefix`. dray uses keys that begin with `cache/`, after
@@ -233,8 +233,8 @@ type Bucket struct {
 	// The key of AWS KMS that encrypts the objects that dray writes. Default: the encryption of the
 	// bucket.
 	KMSKey string `yaml:"kms_key,omitempty"`
-	// The longest time for which an answer of the bucket may send no byte. After this time, or if a
-	// body is very slow, dray asks the upstream. The timeout must be shorter than
+	// The longest time that dray waits for the next byte of an answer of the bucket. After this time,
+	// or if a body is very slow, dray asks the upstream. The timeout must be shorter than
 	// `cache.stall_timeout`. Default: `2s`.
 	Timeout Duration `yaml:"timeout"`
 	// The age at which the lifecycle of the bucket deletes an object, in whole days; `dray setup
@@ -255,15 +255,15 @@ type Auth struct {
 	// The service whose bearer tokens dray accepts.
 	Token Token `yaml:"token,omitempty"`
 	// The rights of clients. dray allows a request if any rule allows it. Without rules every
-	// recognised client may pull, push and delete everything, within what its token grants and what
-	// the upstreams allow. A client can use the admin listener only if a rule grants it.
+	// recognised client may pull, push and delete everything, if its token grants this and the
+	// upstreams allow it. A client can use the admin listener only if a rule grants this.
 	Rules []Rule `yaml:"rules,omitempty"`
 }
 
 // HTPasswd names a file of users and bcrypt hashes.
 type HTPasswd struct {
-	// The file. dray reads it again when it changes. While dray cannot read it, users whose passwords
-	// it accepted before can continue for a minute.
+	// The file. dray reads it again when it changes. While dray cannot read the file, users whose
+	// passwords dray accepted before can continue for a minute.
 	File string `yaml:"file,omitempty"`
 	// The name that people see when a client asks them for a password. Default: `dray`.
 	Realm string `yaml:"realm,omitempty"`
@@ -291,7 +291,8 @@ type Rule struct {
 	Anonymous bool `yaml:"anonymous,omitempty"`
 	// Patterns of repository names, for `pull`, `push` and `delete`; `*` stands for any characters,
 	// slashes included. Names at the listener's first upstream are plain. At any other upstream, they
-	// begin with its first prefix, as in `hub/library/alpine`, or with its name if it has no prefix.
+	// begin with the first prefix of that upstream, as in `hub/library/alpine`, or with the upstream's
+	// name if it has no prefix.
 	Repositories []string `yaml:"repositories,omitempty"`
 	// The actions that the rule grants: `pull`, `push` and `delete`, none of which includes another.
 	// For the admin listener: `view`, to see the content and the work of dray, and `operate`, to
@@ -302,27 +303,27 @@ type Rule struct {
 // Admin describes the listener for the people and programs that operate dray.
 type Admin struct {
 	// The address to listen on, or `off`. Without `auth` and `token_file`, dray serves other machines
-	// only health and metrics. On this machine, anybody can then empty the cache, and take profiles,
-	// which can contain fragments of the data that passes through dray. `dray stats` and the other
-	// subcommands for operators find a running dray by this address. Default: `localhost:6060`.
+	// only health and metrics. Anybody on dray's own machine can then empty the cache, and take
+	// profiles, which can contain fragments of the data that passes through dray. `dray stats` and the
+	// other subcommands for operators find a running dray by this address. Default: `localhost:6060`.
 	Address string `yaml:"address"`
 	// Another address to listen on, for health and metrics alone, such as `:9090`. Everybody who can
-	// reach this address can read both, under any host name. The admin listener serves both, too.
+	// reach this address can read both, under any host name. The admin listener also serves both.
 	// Default: none.
 	HealthAddress string `yaml:"health_address,omitempty"`
 	// The name of the `auth` entry that recognises operators, or `none`. Its rules say who may `view`
 	// and who may `operate`. Default: `none`.
 	Auth string `yaml:"auth,omitempty"`
-	// If `true`, without `auth` and `token_file`, anybody who can connect may do everything, also from
-	// other machines. Use it for a container whose port is published to its host alone: there,
-	// requests of the host come from another address.
+	// If `true`, and if neither `auth` nor `token_file` is set, anybody who can connect may do
+	// everything, also from other machines. Use it for a container whose port is published to its host
+	// alone: in the container, the requests of the host seem to come from another machine.
 	AllowAnonymous bool `yaml:"allow_anonymous,omitempty"`
 	// The host names, without a port, that requests may have in their `Host` header, such as
 	// `dray.monitoring.svc`. dray always accepts addresses and `localhost`. Health and metrics are
 	// served under any name.
 	Hosts []string `yaml:"hosts,omitempty"`
 	// A file with a token that requests must send, as `Authorization: Bearer TOKEN`. Health and
-	// metrics need none, so Prometheus can read metrics without the right to empty the cache. dray
+	// metrics need no token, so Prometheus can read metrics without the right to empty the cache. dray
 	// ignores white space around the token, and reads the file again when it changes. The subcommands
 	// for operators read the same file. The token allows everything. dray also accepts it if `auth` is
 	// set. Default: no token.
@@ -343,7 +344,7 @@ type CloudWatch struct {
 	// bills every combination of values as a metric of its own. Default: `none`.
 	Dimensions Dimensions `yaml:"dimensions"`
 	// The most combinations of dimension values that dray counts at a time; it adds up the rest
-	// under the name `other`. dray always publishes the number without dimensions, too. Default:
+	// under the name `other`. dray also always publishes the number without dimensions. Default:
 	// `100`.
 	MaxSeries int `yaml:"max_series"`
 }
@@ -373,8 +374,8 @@ type Limits struct {
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
 	// The most bytes of one client's uploads, together with its pushed layers that no manifest names
 	// yet. The cache does not evict these bytes. At the bound, dray drops uploads that the client has
-	// abandoned. If that is not enough, dray refuses further uploads with 429. It refuses an upload
-	// that alone exceeds the bound with 413. Default: half of `cache.max_bytes`.
+	// abandoned. If that is not enough, dray refuses further uploads with 429. If one upload alone
+	// exceeds the bound, dray refuses it with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The most connections that clients may have together, without those to the admin listener. If all
 	// are in use when another client connects, dray closes the connection that has been idle longest.
@@ -386,8 +387,8 @@ type Limits struct {
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// The time that a client has to send the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
-	// If a client neither sends nor receives a byte for this long in the middle of a body, dray
-	// disconnects it. Default: `2m`.
+	// If no byte of a body passes between dray and a client for this long, dray disconnects the
+	// client. Default: `2m`.
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// The time for which dray leaves an idle connection open. Default: `2m`.
 	IdleTimeout Duration `yaml:"idle_timeout"`

@@ -16,24 +16,24 @@ import (
 	"dray/upstream/auth"
 )
 
-// decoder fills a configuration from YAML nodes. It walks the struct itself. The YAML package would
-// stop at the first bad value of some types, and reports neither the path of a problem nor the line
-// of each value.
+// decoder fills a configuration from YAML nodes. It walks the struct itself, because the YAML
+// package would stop at the first bad value of some types. That package also does not report the
+// path of a problem or the line of each value.
 type decoder struct {
 	file     string
 	origins  map[string]string // path → "file:line"
 	problems Problems
 }
 
-// defaulted is implemented by elements of lists whose defaults are not all zero values.
+// defaulted is implemented by types of list elements that have defaults other than zero values.
 type defaulted interface{ setDefaults() }
 
 // shorthand is implemented by sections that a file can also give as a single text.
 type shorthand interface{ setText(text string) }
 
 // ReadYAML reads the text of a file with one YAML document into a struct. The parameter to is a
-// pointer to the struct. ReadYAML returns all problems. A key that the struct does not have is a
-// problem, too.
+// pointer to the struct. ReadYAML returns all problems. A key that the struct does not have is also
+// a problem.
 func ReadYAML(file string, text []byte, to any) error {
 	return decodeYAML(file, text, to).problems.err()
 }

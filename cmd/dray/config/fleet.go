@@ -7,7 +7,7 @@ import (
 
 // Fleet makes this dray a member of a fleet: several drays on one Redis that fetch each layer from
 // its registry once. See [fleet.md](fleet.md). Without this section, or without `metadata.url`,
-// dray works for itself.
+// dray is in no fleet.
 type Fleet struct {
 	// The address on which dray serves the other members, and nobody else, as `host:port`. Connections
 	// to it always use TLS 1.3. Default: none, which means no fleet.
@@ -18,7 +18,8 @@ type Fleet struct {
 	// The file with the secret of the fleet, the same for all members: at least 32 random characters,
 	// such as `openssl rand -base64 32` prints. dray derives keys from it and never sends it. To
 	// replace the secret, add the new one as a second line in the file of each member, then swap the
-	// lines, then remove the old one. dray reads the file again when it changes.
+	// lines in each file, then remove the old secret from each file. dray reads the file again when it
+	// changes.
 	SecretFile string `yaml:"secret_file,omitempty"`
 	// The name of the zone in which this member runs. Members read from members of their own zone
 	// where they can, and count the bytes that cross zones. If some members have a zone, all need one.
@@ -62,8 +63,8 @@ func (c Config) validateFleet(k *Report) {
 	}
 }
 
-// shortestStall is the least stall timeout of the cache in a fleet. It is more than the time for
-// which a member waits for another member, which may be 3 s.
+// shortestStall is the least stall timeout of the cache in a fleet. It is more than 3 s, the
+// longest time for which a member waits for another member.
 const shortestStall = Duration(5 * time.Second)
 
 func (c Config) fleetNotices(add func(format string, args ...any)) {

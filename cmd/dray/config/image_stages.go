@@ -1,8 +1,8 @@
 package config
 
-// NamesCheck judges the names of repositories, before a client sends a byte, and tags, when the
-// manifest comes. The rules for tags do not apply to pushes by digest, nor to tags that tools
-// derive from digests, such as the tags of cosign.
+// NamesCheck judges names. It judges the name of a repository before a client sends a byte, and a
+// tag when the manifest comes. The rules for tags do not apply to pushes by digest or to tags that
+// tools derive from digests, such as the tags of cosign.
 type NamesCheck struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.
@@ -84,10 +84,11 @@ type RuntimeCheck struct {
 	// The answer to an image with layers that dray has not examined: `reject` or `warn`. Default:
 	// `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// If `true`, the user must not be root. dray looks up a name in the image's `/etc/passwd`. In an
-	// image for Windows, the user must not be an administrator.
+	// If `true`, the user must not be root. If the user is a name, dray looks it up in the image's
+	// `/etc/passwd`. In an image for Windows, the user must not be an administrator.
 	NonRoot bool `yaml:"non_root,omitempty"`
-	// If `true`, a variable is a finding if it has a value, and a name that looks like a secret's.
+	// If `true`, an environment variable that has a value is a finding if its name looks like the name
+	// of a secret.
 	SecretVariables bool `yaml:"secret_variables,omitempty"`
 	// Patterns of variable names that `secret_variables` ignores.
 	HarmlessVariables []string `yaml:"harmless_variables,omitempty"`

@@ -36,7 +36,7 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 		_, isKnown := known[name]
 		switch {
 		case isKnown, !strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, testPrefix), serviceVariable.MatchString(name):
-		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // Kubernetes sets this one, too: DRAY_PORT=tcp://10.0.0.1:5000
+		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // Kubernetes also sets this variable: DRAY_PORT=tcp://10.0.0.1:5000
 		default:
 			notices = append(notices, fmt.Sprintf("%s: dray does not read this variable%s", name, nearest(name, known)))
 		}

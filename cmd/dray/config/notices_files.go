@@ -35,7 +35,7 @@ func (l Listener) certificateNotice(add func(format string, args ...any)) {
 		l.Name, name.Hostname(), strings.Join(has, ", "))
 }
 
-// usersNotice adds a notice if the password file of a has no users.
+// usersNotice adds a notice if the password file of the entry a has no users.
 func (a Auth) usersNotice(add func(format string, args ...any)) {
 	if a.HTPasswd.File == "" {
 		return
@@ -52,9 +52,9 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 	add("auth %s: %s has no users, so nobody can log in. Add users with htpasswd -B; dray reads the changed file without a restart.", a.Name, a.HTPasswd.File)
 }
 
-// ContainerNotices returns a warning for each listener that cannot be reached by published ports if
-// dray runs in a container. The image of dray sets the variable container, as Podman does (systemd,
-// "The Container Interface").
+// ContainerNotices returns warnings if dray runs in a container: one for each listener that
+// published ports cannot reach. The image of dray sets the variable named container, as Podman does
+// (systemd, "The Container Interface").
 func (c Config) ContainerNotices(environ []string) (notices []string) {
 	if variables(environ)["container"] == "" {
 		return nil

@@ -12,16 +12,16 @@ type StageSettings struct {
 	Within Duration `yaml:"within,omitempty"`
 }
 
-// SecretsCheck finds credentials in the contents of files and by their paths, in configurations and
-// in annotations. It also finds credentials in a file that a later layer deletes, because anybody
-// can still download that file. Findings show a fingerprint, never the secret; a waiver can name
-// the fingerprint.
+// SecretsCheck finds credentials in files, in configurations and in annotations. It recognises a
+// file with credentials by its content or by its path. It also finds credentials in a file that a
+// later layer deletes, because anybody can still download that file. Findings show a fingerprint,
+// never the secret; a waiver can name the fingerprint.
 type SecretsCheck struct {
 	// within: The time that the stage has for a layer. Default: `1m`.
 	StageSettings `yaml:",inline"`
 	// The built-in rules to leave out; docs/pipeline.md lists them.
 	Without []string `yaml:"without,omitempty"`
-	// The number of bytes at the beginning of each file that dray searches. Default: all.
+	// The number of bytes that dray searches at the beginning of each file. Default: all.
 	MaxFile Bytes `yaml:"max_file,omitempty"`
 }
 
@@ -126,8 +126,8 @@ type ExecCheck struct {
 	// The directory in which dray writes out images. Default: the directory for temporary files, or
 	// `/tmp` if the program's user cannot enter that directory.
 	Directory string `yaml:"directory,omitempty"`
-	// The number of the user that the program runs as, if dray runs as root. Otherwise it runs as the
-	// user of dray. Default: `65534`, which owns nothing.
+	// The number of the user that the program runs as, if dray runs as root. If dray does not run as
+	// root, the program runs as the user of dray. Default: `65534`, which owns nothing.
 	UID int `yaml:"uid,omitempty"`
 	// The number of the group that the program runs as, if dray runs as root. Default: `65534`.
 	GID int `yaml:"gid,omitempty"`

@@ -41,19 +41,19 @@ var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 const maxShorter = 200
 
-// syntaxProblem describes the error err of the YAML library about a text. read is the number of
-// lines that the library had read. syntaxProblem parses fewer and fewer of these lines, for as long
-// as the library returns the same error. The first line whose removal changes the error is the line
-// of the problem. So an unclosed bracket or quote is reported at the line where it opens.
-// syntaxProblem stops after maxShorter lines. If err names an earlier line, it then reports that
-// line.
+// syntaxProblem describes the error err of the YAML library about a text. The parameter read is the
+// number of lines that the library had read. syntaxProblem parses fewer and fewer of these lines,
+// while the library still returns the same error. The first line whose removal changes the error is
+// the line of the problem. So an unclosed bracket or quote is reported at the line where it opens.
+// syntaxProblem gives up after maxShorter lines. It then reports the line where it stopped, or the
+// line that err names, if that line is earlier.
 func syntaxProblem(file string, text []byte, read int, err error) Problem {
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	n := max(min(read, len(lines)), 1)
 	for least := n - maxShorter; n > 1; n-- {
 		if n == least {
 			if known := libraryLine.FindStringSubmatch(err.Error()); known != nil {
-				line, _ := strconv.Atoi(known[1]) // 0 if there is none
+				line, _ := strconv.Atoi(known[1]) // 0 if the error names no line
 				n = min(n, cmp.Or(line, n))
 			}
 			break

@@ -19,7 +19,7 @@ type Upstream struct {
 	// and `repositories`. Default: dray derives the kind from the host name.
 	Kind Kind `yaml:"kind"`
 	// The host names that select this upstream, in the `Host` header or in `?ns=`. A host name with a
-	// dot and without a port also selects it like a prefix: with `quay.io`, clients can pull
+	// dot and without a port also selects the upstream like a prefix: with `quay.io`, clients can pull
 	// `<dray>/quay.io/org/app`. Default: the host of `url`. The default of Docker Hub is its four
 	// names; a registry below a path has no default. With `[]`, no host name selects the upstream.
 	Hosts []string `yaml:"hosts"`
@@ -46,7 +46,7 @@ type Upstream struct {
 	TLS ClientTLS `yaml:"tls,omitempty"`
 	// A `host:port` that dray dials instead of the host of `url`, such as a VPC endpoint, or a
 	// stand-in for tests. The `Host` header and the name in the certificate remain the host of `url`.
-	// dray connects to it without the proxy that `HTTPS_PROXY` names.
+	// dray connects to this address without the proxy that `HTTPS_PROXY` names.
 	Address string `yaml:"address,omitempty"`
 	// If `true`, dray follows redirects of the registry to private addresses, such as storage in your
 	// own network behind a public registry. Amazon ECR, and a registry that has a private address
@@ -70,9 +70,9 @@ type Upstream struct {
 	Push bool `yaml:"push"`
 	// The moment at which a push has succeeded: `upstream` means when the registry has the image,
 	// `local` when dray has it on stable storage. With `local`, clients do not wait until the registry
-	// has the image, so they can push while it is down. dray forwards the image afterwards. If the
-	// registry then refuses it, only `dray queue`, the log, `/readyz` and the metrics show that.
-	// Default: `upstream`.
+	// has the image, so clients can push while the registry is down. dray forwards the image
+	// afterwards. If the registry then refuses it, only `dray queue`, the log, `/readyz` and the
+	// metrics show that. Default: `upstream`.
 	Acknowledge Acknowledge `yaml:"acknowledge,omitempty"`
 	// If `true`, clients may delete tags and manifests at this upstream, and layers if the registry
 	// has a call for that (Amazon ECR has none). This needs `push`, and for kind `ecr` the right
@@ -110,9 +110,9 @@ type Upstream struct {
 	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
-// Fixed says what a reload cannot do: add the upstream, and change it. A reload cannot add an
-// upstream whose pushes need the queue or a store of their own. If they need such a store, a reload
-// cannot change the upstream either.
+// Fixed reports whether a reload cannot add the upstream, and whether it cannot change the
+// upstream. A reload cannot add an upstream whose pushes need the queue or a store of their own. It
+// cannot change an upstream whose pushes need a store of their own.
 func (u Upstream) Fixed() (added, changed bool) {
 	local := u.Kind == KindLocal
 	return local || u.Acknowledge == AcknowledgeLocal, local
@@ -135,13 +135,13 @@ type Repositories struct {
 	Deny []string `yaml:"deny,omitempty"`
 }
 
-// UpstreamLimits bounds the requests that dray sends to a registry. dray sends requests that have
-// to wait in rotation, one repository after another. Requests that a client waits for go before
-// those that dray makes on its own. When the registry answers 429 to a request, all requests of the
-// same operation (see `rates`) pause together and go on at half the rate, which then slowly rises
-// again. If a request cannot be sent in time, the client gets an older answer from the cache,
-// marked as stale. Without such an answer, it gets 429. The members of a [fleet](fleet.md) share
-// `rates`, pauses and `quota_reserve`; the other bounds apply to each member by itself.
+// UpstreamLimits bounds the requests that dray sends to a registry. dray sends waiting requests in
+// rotation, one repository after another. Requests that a client waits for go before requests that
+// dray makes on its own. When the registry answers 429 to a request, all requests of the same
+// operation (see `rates`) pause together and go on at half the rate, which then slowly rises again.
+// If a request cannot be sent in time, the client gets an older answer from the cache, marked as
+// stale. Without such an answer, it gets 429. The members of a [fleet](fleet.md) share `rates`,
+// pauses and `quota_reserve`; the other bounds apply to each member by itself.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
 	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
@@ -157,12 +157,12 @@ type UpstreamLimits struct {
 	// The highest rates in requests per second, by operation; `0` removes a bound. For kind `ecr` the
 	// operations are `BatchGetImage`, `GetDownloadUrlForLayer`, `BatchCheckLayerAvailability`,
 	// `InitiateLayerUpload`, `UploadLayerPart`, `CompleteLayerUpload` and `PutImage`, and the defaults
-	// are the quotas that Amazon gives every account and region. Lower them by the rates that other
-	// programs in the account use, or raise them with the quotas. For other kinds, the operations are
-	// `manifest_get`, `manifest_head`, `manifest_put`, `blob_get`, `blob_head`, `upload_start`,
-	// `upload_part` and `upload_end`. These have no defaults, except `manifest_get` of kind
-	// `ecr-public`: its default is Amazon's rate of pulls, `10` with credentials and `1` without. All
-	// kinds also have `list` and `delete`.
+	// are the quotas that Amazon gives every account and region. Lower the defaults by the rates that
+	// other programs in the account use, or raise them when Amazon raises the quotas. For other kinds,
+	// the operations are `manifest_get`, `manifest_head`, `manifest_put`, `blob_get`, `blob_head`,
+	// `upload_start`, `upload_part` and `upload_end`. These have no defaults, except `manifest_get` of
+	// kind `ecr-public`: its default is Amazon's rate of pulls, `10` with credentials and `1` without.
+	// All kinds also have `list` and `delete`.
 	Rates map[string]float64 `yaml:"rates,omitempty"`
 	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When less
 	// remains, dray makes only the requests that a client waits for. Docker Hub reports its quota with
@@ -191,18 +191,18 @@ type BuildCache struct {
 // fetch it again, unlike the rest of the cache. Mirrors that share a Redis do not share this
 // content.
 type Local struct {
-	// The most bytes that its images may take. With `0`, only `cache.max_bytes` bounds them.
-	// Default: a fifth of `cache.max_bytes`.
+	// The most bytes that the images of the upstream may take. With `0`, only `cache.max_bytes` bounds
+	// them. Default: a fifth of `cache.max_bytes`.
 	MaxBytes Bytes `yaml:"max_bytes"`
 	// The answer to a push that does not fit: `evict` removes the images that were not used for the
 	// longest time, `refuse` lets the push fail. Default: `evict`.
 	WhenFull WhenFull `yaml:"when_full"`
-	// The time after which dray removes a tag that clients neither pushed nor pulled. `0s` never
-	// removes it. Default: `720h`.
+	// The time without a push or a pull after which dray removes a tag. With `0s`, dray never removes
+	// it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
-	// The time after which dray removes an untagged manifest that clients neither pushed nor pulled.
-	// dray keeps it as long as it keeps an index that lists the manifest, or the manifest's subject.
-	// `0s` never removes it. Default: `24h`.
+	// The time without a push or a pull after which dray removes an untagged manifest. dray keeps the
+	// manifest as long as it keeps an index that lists the manifest, or the manifest's subject. With
+	// `0s`, dray never removes it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.
 	Prune []PruneRule `yaml:"prune,omitempty"`
@@ -215,8 +215,7 @@ type PruneRule struct {
 	Repositories []string `yaml:"repositories,omitempty"`
 	// Patterns of tags. Default: all.
 	Tags []string `yaml:"tags,omitempty"`
-	// The time after which dray removes a tag that clients neither pushed nor pulled. Default:
-	// never.
+	// The time without a push or a pull after which dray removes a tag. Default: never.
 	Unused Duration `yaml:"unused,omitempty"`
 	// The number of tags that dray keeps in a repository: those that clients pushed last. Default:
 	// all.
@@ -230,7 +229,7 @@ type PruneRule struct {
 // Prefetch says which blobs of an image dray fetches as soon as a client has got the manifest of
 // its platform. The client joins these fetches, so an image that is pulled as a whole costs no
 // additional request. dray does not know which layers the client already has from elsewhere. It
-// fetches these, too, unless it holds them.
+// also fetches these layers, unless it holds them.
 type Prefetch struct {
 	// If `false`, dray fetches nothing before a client asks for it. Default: `true`.
 	Enabled bool `yaml:"enabled"`
@@ -267,8 +266,8 @@ type ParallelFill struct {
 type Credentials struct {
 	// The user name.
 	Username string `yaml:"username,omitempty"`
-	// The file that holds the password; dray ignores white space around it, and reads the file again
-	// when it changes.
+	// The file that holds the password; dray ignores white space around the password, and reads the
+	// file again when it changes.
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The environment variable that holds the password.
 	PasswordEnv string `yaml:"password_env,omitempty"`
@@ -295,14 +294,14 @@ type ClientTLS struct {
 // pushes to them for the first time.
 type CreateRepositories struct {
 	// `create` creates the repository that a push needs; dray then needs the right
-	// `ecr:CreateRepository`. `dry_run` refuses the push, and reports the repository that it would
-	// have created to the client, in the log and in the metrics. `off` creates nothing. If the
-	// registry creates repositories on push by templates of its own, no repository is ever missing,
-	// and this section has no effect. Default: `create` if `push` is `true`.
+	// `ecr:CreateRepository`. `dry_run` refuses the push. It reports, to the client, in the log and in
+	// the metrics, which repository dray would have created. `off` creates nothing. If the registry
+	// creates repositories on push by templates of its own, no repository is ever missing, and this
+	// section has no effect. Default: `create` if `push` is `true`.
 	Mode CreateMode `yaml:"mode,omitempty"`
 	// Regular expressions for the names of repositories that dray may create. One of them has to
-	// match the whole name as it is in ECR, with the `repository_prefix` of the upstream; otherwise
-	// dray refuses the push and shows the expressions. Default: any name.
+	// match the whole name as it is in ECR, with the `repository_prefix` of the upstream; if none
+	// matches, dray refuses the push and shows the expressions. Default: any name.
 	Names []string `yaml:"names,omitempty"`
 	// `MUTABLE` if a push may move a tag to another image, otherwise `IMMUTABLE`. Default:
 	// `MUTABLE`.

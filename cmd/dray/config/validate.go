@@ -105,8 +105,8 @@ const maxName = 64
 // entryName matches names that can be labels of metrics and parts of keys and log lines.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. It always accepts the default name, derived, which is a host or
-// an address.
+// name checks the name of an entry. The parameter derived is the default name, which is a host or
+// an address. The method always accepts it.
 func (k *Report) name(path, name, derived string) {
 	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q is not a valid name; use at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
@@ -455,8 +455,8 @@ func (k *Report) between(path string, n, least, most int) {
 	}
 }
 
-// checkURL checks the URL of a registry. The URL may have a path: a repository of Artifactory is
-// such a registry. Only the URLs of the registries of Amazon and Docker must not have a path.
+// checkURL checks the URL of a registry. The URL may have a path: a repository of Artifactory is a
+// registry below a path. Only the URLs of the registries of Amazon and Docker must not have a path.
 func (u *Upstream) checkURL(k *Report, path string) {
 	parsed, err := url.Parse(u.URL)
 	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.RegistryHost() != dockerHubHost

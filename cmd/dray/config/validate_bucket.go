@@ -25,8 +25,8 @@ func (b Bucket) Place() (name, prefix string, ok bool) {
 	return name, prefix, ok && bucketName.MatchString(name) && !strings.ContainsAny(prefix, "?#")
 }
 
-// validate reports problems of the bucket. stall is how long the cache waits for bytes of the
-// bucket or of an upstream.
+// validate reports problems of the bucket. stall bounds how long the cache waits for the next byte
+// of the bucket or of an upstream.
 func (b Bucket) validate(k *Report, path string, stall Duration) {
 	if b.Timeout <= 0 || b.Timeout > maxBucketTimeout {
 		k.Add(path+".timeout", "%v is not between 0s and %v; pulls wait for it", b.Timeout, maxBucketTimeout)

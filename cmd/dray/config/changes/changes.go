@@ -13,9 +13,9 @@ import (
 )
 
 // atOnce says for each key whether a reload applies a new value. A value in the table also applies
-// to all keys below its key, except to those that are in the table themselves. All other keys need
-// a restart. For a list of sections, the table also says whether a reload can add and remove
-// entries.
+// to all keys below its key, except to those that are in the table themselves. Keys to which no
+// value in the table applies need a restart. For a list of sections, the table also says whether a
+// reload can add and remove entries.
 var atOnce = map[string]bool{
 	"listeners[].role":                 true,
 	"listeners[].upstreams":            true,
@@ -50,11 +50,11 @@ var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstrea
 // for the loopback interface, such as no passwords, may not be safe at another address.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
-// Fixed is implemented by types of list entries, some of which a reload cannot add, remove or
-// change.
+// Fixed is implemented by types of list entries. A reload cannot add, remove or change some of the
+// entries.
 type Fixed interface {
-	// Fixed returns added if a reload cannot add or remove the entry, and changed if a reload cannot
-	// change most of its keys either.
+	// Fixed returns two results: added says that a reload cannot add or remove the entry, and changed
+	// says that a reload cannot change most keys of the entry.
 	Fixed() (added, changed bool)
 }
 
@@ -95,7 +95,7 @@ func Merge[C any](running, file C) Merged[C] {
 // merger compares two configurations by the tags of their types.
 type merger struct {
 	changed, pending []string
-	fixed            bool // whether the present section or entry cannot change
+	fixed            bool // whether a reload cannot change the present section or entry
 }
 
 // differs records that a value differs, and reports whether a reload applies the new value.
@@ -140,8 +140,8 @@ func (m *merger) value(path, key string, into, next reflect.Value) {
 	}
 }
 
-// entries merges a list whose entries have names. New entries follow the running entries, because
-// their order has no effect.
+// entries merges a list whose entries have names. New entries come after the running entries: the
+// order of the entries has no effect.
 func (m *merger) entries(path, key string, into, next reflect.Value) {
 	merged := reflect.MakeSlice(into.Type(), 0, next.Len())
 	for _, running := range into.Seq2() {
