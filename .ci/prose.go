@@ -203,8 +203,8 @@ func spaced(name string) string {
 	return regexp.MustCompile(`([a-z0-9])([A-Z])`).ReplaceAllString(strings.ReplaceAll(name, "_", " "), "$1 $2")
 }
 
-// checkImports reports the first import that is out of order, or that no empty line separates from
-// the group before it.
+// checkImports reports the first import that is out of order, or that begins a group without an
+// empty line before it.
 func checkImports(path string, set *token.FileSet, file *ast.File) []problem {
 	group, end := 0, 0
 	for _, spec := range file.Imports {

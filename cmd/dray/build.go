@@ -92,8 +92,9 @@ const adminConnections = 32
 const otherFiles = adminConnections + 32
 
 // buildConnections bounds the connections of clients. A connection needs up to two files, and two
-// more while dray fetches content for its client. So the default bound is a quarter of the open
-// files that dray does not need otherwise.
+// more while dray fetches content for its client. From the number of files that dray may open,
+// buildConnections subtracts the files that dray needs for other purposes. The default bound is a
+// quarter of the rest.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {
@@ -109,7 +110,7 @@ func (g *graph) buildConnections(context.Context) error {
 		}
 	}
 	if g.cfg.Fleet.On(g.cfg.Metadata) {
-		own += min(fleet.Files, files/4) // with few files, clients need them more
+		own += min(fleet.Files, files/4) // if dray may open few files, most of them stay for clients
 	}
 	n := cmp.Or(g.cfg.Limits.MaxConnections, max((files-own)/4, leastConnections))
 	if files < fewOpenFiles {
@@ -123,7 +124,7 @@ func (g *graph) buildConnections(context.Context) error {
 const directorySetting = "set another directory with cache.directory or DRAY_CACHE_DIRECTORY"
 
 // directoryAdvice says what to do about an error of the cache directory. If dray lacks a permission
-// because the directory belongs to another user, the advice names that user and dray's own.
+// because the directory belongs to another user, the advice names that user and the user of dray.
 func directoryAdvice(dir string, err error) string {
 	info, failed := os.Stat(dir)
 	if failed != nil || !errors.Is(err, fs.ErrPermission) {
@@ -296,8 +297,8 @@ func (g *graph) buildListeners(context.Context) error {
 }
 
 // listenerOf returns the handler of a listener, without the part for trusted proxies. It also
-// registers the handler for requests that clients have sent to the same listener of another member
-// of a fleet, which passes them on.
+// registers the handler for requests that another member of the fleet passes on. Clients have sent
+// these requests to the same listener of that member.
 func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.Entries) *mirror.Listener {
 	var log slog.Handler
 	if cfg.Log.Access {

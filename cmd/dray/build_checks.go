@@ -60,8 +60,8 @@ func gatesOf(cfg config.Config, byName map[string]*gate.Gate) map[string][]*gate
 }
 
 // pipelineOf makes the pipeline that c, an entry of `checks` in the configuration, describes. o has
-// the options that all pipelines share. baseImages are the recorded base images. files reads the
-// secrets of services and programs.
+// the options that all pipelines share. baseImages are the recorded base images. The parameter
+// files reads the secrets of services and programs.
 func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, files watched.Source) (*pipeline.Pipeline, error) {
 	steps, err := stepsOf(c, baseImages, files)
 	if err != nil {

@@ -92,7 +92,7 @@ func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.Na
 	if n, err := o.names.Parse(q.Name); err == nil {
 		q.Name = n.String()
 	}
-	return q, withCode(o.Unpin(ctx, q.Name)) // also for a name that does not parse: its upstream may no longer be configured
+	return q, withCode(o.Unpin(ctx, q.Name)) // removes the pin even if the name does not parse, because its upstream may no longer be configured
 }
 
 func (o inventoryOperator) warm(ctx context.Context, q api.WarmRequest) iter.Seq2[api.Warmth, error] {
@@ -119,7 +119,7 @@ func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
 	for _, e := range g.queue.List() {
 		m, err := oci.ParseManifest(e.MediaType, e.Manifest)
-		if e.State == queue.Failed || err != nil { // the push parsed the manifest, so err is nil
+		if e.State == queue.Failed || err != nil { // err is always nil, because the push has parsed the manifest
 			continue
 		}
 		i := inventory.Queued{Upstream: e.Upstream, Repo: e.Repository, Digest: e.Digest, Manifest: m}

@@ -47,8 +47,9 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 	return n.Emit, nil
 }
 
-// pullEvents returns the function that emits an event for each pull that has ended. It returns nil
-// if no service in the list receives such events.
+// pullEvents returns the function to call for each pull that has ended. The function records the
+// pull in the parameter remembered. If a service in the list receives events about pulls, the
+// function also emits an event.
 func pullEvents(services []config.Notification, emit func(notify.Event), remembered *past.Past) func(live.Ended) {
 	told := slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls })
 	return func(p live.Ended) {

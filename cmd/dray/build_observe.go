@@ -96,9 +96,9 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 	return err
 }
 
-// adminOptions returns the options of the admin listener. Only the check that dray is not stopping
-// is critical ([admin.Check]): without an upstream, a token or the facts, dray still serves content
-// that it holds.
+// adminOptions returns the options of the admin listener. Only one check is critical
+// ([admin.Check]): it fails when dray is stopping. Without an upstream, a token or the facts, dray
+// still serves content that it holds.
 func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {

@@ -53,8 +53,8 @@ func (g *graph) queueAPI() []admin.Endpoint {
 	}
 }
 
-// dropTimeout bounds the request to drop a push. If dray is forwarding that push, the request
-// interrupts the attempt, and waits until it has ended.
+// dropTimeout bounds the time of a request to drop a push. If dray is forwarding that push, the
+// request interrupts the attempt, and waits until the attempt has ended.
 const dropTimeout = 10 * time.Second
 
 // queueError adds the code of the API to an error of the queue.

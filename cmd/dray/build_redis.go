@@ -27,15 +27,15 @@ func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 	return redis.Open(redis.Options{URL: m.URL.Reveal(), Prefix: m.KeyPrefix, Password: func() string { return password().Reveal() }})
 }
 
-// fleetPatience is how long this dray waits for other members of its fleet. Tests on slow machines
-// change it.
+// fleetPatience bounds how long this dray waits for other members of its fleet. A field that is 0
+// means its default. Tests on slow machines change it.
 var fleetPatience fleet.Patience
 
 // factsPatience bounds a request to the store of facts; 0 means the default. Tests on slow machines
 // change it.
 var factsPatience time.Duration
 
-// openMember makes this dray a member of a fleet, or returns nil if the configuration has none.
+// openMember makes this dray a member of a fleet, or returns nil if the configuration has no fleet.
 func openMember(cfg config.Config, r *redis.Store, c *cache.Cache, metrics prometheus.Gatherer, log *slog.Logger) (*member.Member, error) {
 	m, err := member.New(member.Options{Config: cfg, Leases: r.Leases(), Claims: r.Claims(), Shares: r.Shares(), Cache: c, Version: program.Version(), Zone: zone.Find, Metrics: metrics, Patience: fleetPatience, Logger: log})
 	if err != nil {

@@ -19,12 +19,12 @@ func (g *graph) reloadAPI() []admin.Endpoint {
 }
 
 // reconfigure makes the running program use another configuration. It first makes all parts that
-// change. Only if this succeeds, it replaces the parts in use by the new ones. All other settings
-// in cfg equal the running ones ([changes.Merge]). A request under way keeps the parts with which
-// it began.
+// change. Only if this succeeds, it replaces the parts in use by the new ones. cfg differs from the
+// running configuration only in keys that a reload applies ([changes.Merge]). A request under way
+// keeps the parts with which it began.
 func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	next, fresh, err := g.sourcesOf(cfg, func() (*ecr.Session, error) { return g.startedSession(ctx) })
-	defer g.retainTokens() // after an error, too, because no registry then uses the new tokens
+	defer g.retainTokens() // also after an error: no registry then uses the new tokens
 	if err != nil {
 		return err
 	}
@@ -54,8 +54,8 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	return nil
 }
 
-// replaceRegistries puts the registries in next into use, in place of the former ones. fresh are
-// the registries in next that are new.
+// replaceRegistries replaces the registries in use by the registries of the parameter next. fresh
+// lists the new ones among them.
 func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
 	for _, r := range g.registries {
 		if slices.Contains(next.registries, r) {
@@ -74,8 +74,8 @@ func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
 	g.changing.Start(func(ctx context.Context) { g.greetAll(ctx, fresh) })
 }
 
-// startedSession does the work of awsSession in a running program. It starts the session if it is
-// new.
+// startedSession does the work of awsSession in a running program. It starts the session if the
+// session is new.
 func (g *graph) startedSession(ctx context.Context) (*ecr.Session, error) {
 	had := g.session != nil
 	session, err := g.awsSession(ctx)

@@ -19,13 +19,13 @@ import (
 // sources has the registries and hosted repositories that content comes from and pushes go to.
 type sources struct {
 	registries []*registries.Registry
-	upstreams  []*repository.Upstream // of registries and hosted repositories
-	tier       cache.Tier             // of all registries; nil without a bucket
+	upstreams  []*repository.Upstream // the upstreams of registries and of hosted repositories
+	tier       cache.Tier             // the tier of all registries; nil without a bucket
 }
 
 // sourcesOf returns the sources for a configuration. It keeps the present registry of an upstream
-// whose settings are the same, and the upstreams of kind local. fresh are the registries that are
-// new.
+// if the settings of the upstream and of its fallbacks are the same. It also keeps the upstreams of
+// kind local. fresh lists the registries that are new.
 func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (next sources, fresh []*registries.Registry, err error) {
 	next.tier = g.tier
 	for _, u := range g.upstreams {
@@ -82,8 +82,9 @@ func (s sources) limiters() map[string]*upstream.Limiter {
 	return all
 }
 
-// routeBuildCaches connects each new registry with the setting build_cache.to to the upstream of
-// kind local that this setting names. A reload never replaces an upstream of kind local.
+// routeBuildCaches applies the setting build_cache.to of each new registry: it connects the
+// registry to the upstream of kind local that the setting names. A reload never replaces an
+// upstream of kind local.
 func (s sources) routeBuildCaches(fresh []*registries.Registry) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range s.upstreams {

@@ -37,8 +37,8 @@ type stages struct {
 	errs       []error
 }
 
-// add appends a stage, unless its mode is off. key is the configuration key of c.Within, empty if
-// there is none.
+// add appends a stage, unless its mode is off. key is the configuration key of c.Within, or empty
+// if c.Within has no key.
 func (s *stages) add(c config.StageSettings, key string, stage func() (pipeline.Stage, error)) {
 	if !c.Mode.On() {
 		return

@@ -190,7 +190,7 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 }
 
 // fileForm returns the form in which a user has to name the archive or layout at a path, or "" if
-// the path has neither of them. A directory is a layout only if it has the file oci-layout
+// the path has no archive and no layout. A directory is a layout only if it has the file oci-layout
 // (image-spec, "OCI Image Layout Specification"), because a directory often has the same name as an
 // image in a registry.
 func fileForm(path string) string {

@@ -65,13 +65,13 @@ type front struct {
 	admin       *wire.Server   // nil if the admin listener is off
 	health      *wire.Server   // nil unless health and metrics have an address of their own
 	listeners   *listening.Listeners
-	connections *wire.Connections // connections of clients; the admin listener has its own limit
+	connections *wire.Connections // bounds the connections of clients; the admin listener has its own limit
 	access      clients.Entries
 	member      *member.Member // nil without a fleet
 	account     *stats.Account
 	history     *history.History
 	live        *live.Table // the pulls and pushes under way
-	// watching ends when the admin listener stops. It ends the answers that are streams.
+	// watching is the context of the answers that are streams. It ends when the admin listener stops.
 	watching    context.Context
 	endWatching func()
 }

@@ -44,7 +44,8 @@ func (t tree) names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// tar returns the files as a tar archive. All files have the time at. Each name begins with prefix.
+// tar returns the files as a tar archive. The parameter at is the time of all files. Each name
+// begins with prefix.
 func (t tree) tar(prefix string, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

@@ -59,11 +59,11 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
-	documented            string // the address in the documents, which the release replaces by published
+	documented            string // the address in the documents, which the release replaces by the field published
 	summary               string // a description of dray in one line
 	at                    time.Time
 	root, out             string
-	authorities           []byte // of TLS, for the image
+	authorities           []byte // the TLS authorities for the image
 	programs              map[platform][]byte
 	notices               []byte
 	manual                map[string][]byte // pages by name

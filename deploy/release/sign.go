@@ -32,7 +32,7 @@ func checksums(dir string) ([]byte, error) {
 }
 
 // sign returns a signature of body, and the public key that verifies it. The signature has the form
-// of `openssl dgst -sha256 -sign`, in base64. `cosign verify-blob --key` reads it, too. key is a
+// of `openssl dgst -sha256 -sign`, in base64. `cosign verify-blob --key` also reads it. key is a
 // PEM file with an unencrypted private key for ECDSA.
 func sign(key string, body []byte) (signature, public []byte, err error) {
 	text, err := os.ReadFile(key)

@@ -27,9 +27,9 @@ type reader struct {
 	sum  Summary
 }
 
-// Restore puts a backup into directories that have neither queued pushes nor hosted repositories.
-// It fails if another process uses the directories. If it fails before it has read the whole
-// backup, at most some unneeded blobs stay in the cache.
+// Restore puts a backup into directories without queued pushes and hosted repositories. It fails if
+// another process uses the directories. If it fails before it has read the whole backup, at most
+// some unneeded blobs stay in the cache.
 func Restore(ctx context.Context, d directories.Directories, from io.Reader, log *slog.Logger) (_ Summary, err error) {
 	if err := errors.Join(owned(d.Cache), owned(d.State)); err != nil {
 		return Summary{}, err
@@ -117,7 +117,8 @@ func (r *reader) blob(ctx context.Context, h *tar.Header, in io.Reader) error {
 	return b.Close()
 }
 
-// file stores a file of the state in the directory temp, from which place moves it.
+// file stores a file of the state in the directory temp. Later, the method place moves it from
+// there.
 func (r *reader) file(name string, in io.Reader) error {
 	part, _, _ := strings.Cut(name, "/")
 	if parts(r.d)[part] == "" || !filepath.IsLocal(filepath.FromSlash(name)) {
@@ -136,7 +137,7 @@ func (r *reader) file(name string, in io.Reader) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// end compares the numbers of blobs and files that were read with the numbers in the last entry.
+// end compares the counts of the blobs and files that were read with the counts in the last entry.
 func (r *reader) end(in io.Reader) error {
 	var want Summary
 	if err := json.NewDecoder(in).Decode(&want); err != nil {
@@ -149,7 +150,7 @@ func (r *reader) end(in io.Reader) error {
 	return nil
 }
 
-// place moves the files of the state to where dray reads them.
+// place moves the files of the state to the directories in which dray reads them.
 func (r *reader) place() error {
 	for name, dir := range parts(r.d) {
 		from := filepath.Join(r.temp, name)

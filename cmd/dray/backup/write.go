@@ -21,7 +21,8 @@ import (
 	"dray/mirror/queue"
 )
 
-// newest is the format of the backups that this program writes, and the newest that it reads.
+// newest is the format of the backups that this program writes, and the newest format that it
+// reads.
 const newest = 1
 
 // The names of entries. The name of a state file, such as "queue/journal", is the key of its
@@ -35,14 +36,14 @@ const (
 // head is the first entry.
 type head struct {
 	Format int    `json:"format"`
-	By     string `json:"by"` // the version of dray that wrote it
+	By     string `json:"by"` // the version of dray that wrote the backup
 }
 
-// Summary says what a backup has. It is also the last entry.
+// Summary describes the content of a backup. It is also the last entry of the backup.
 type Summary struct {
 	Blobs int   `json:"blobs"`
-	Bytes int64 `json:"bytes"` // of the blobs
-	Files int   `json:"files"` // of the state
+	Bytes int64 `json:"bytes"` // the size of the blobs
+	Files int   `json:"files"` // the number of files of the state
 	// Missing are blobs that the state needs and the cache has lost.
 	Missing []digest.Digest `json:"missing"`
 }
@@ -84,10 +85,11 @@ func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	return b.sum, b.out.Close()
 }
 
-// collect writes the blobs that the state needs, and returns the files of the state. If a blob is
-// missing, its push may have been forwarded meanwhile, or its image deleted. So collect then reads
-// the state again. If the new state needs the same blob, and it is still missing, the blob is lost.
-// collect repeats this until it finds no new missing blob.
+// collect writes the blobs that the state needs, and returns the files of the state. A blob may be
+// missing because dray has forwarded its push meanwhile, or deleted its image. Therefore collect
+// reads the state again after it has found a missing blob. If the new state still needs that blob,
+// and the blob is still missing, it is lost. collect repeats this until it finds no further missing
+// blob.
 func (b *writer) collect(temp string) (map[string][]byte, error) {
 	var gone map[digest.Digest]bool
 	for {

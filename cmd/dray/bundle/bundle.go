@@ -33,10 +33,11 @@ type Options struct {
 	// Load returns the configuration that serve would use. If it returns an error, the configuration
 	// has only the values that could be read.
 	Load func() (config.Config, error)
-	// Doctor runs the checks of dray doctor, each for at most bound. address is the address of the
-	// admin listener; empty means the address in the configuration.
+	// Doctor runs the checks of dray doctor, each for at most the time bound. address is the address
+	// of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running makes cmd call do with a function that reads pages of a running dray.
+	// Running makes cmd call the function do. It passes do a function that reads pages of a running
+	// dray.
 	Running func(cmd *cobra.Command, do func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
@@ -107,7 +108,7 @@ goroutines and the memory need the right operate.`,
 type bundle struct {
 	at    time.Time
 	scrub *scrubber
-	names *names // nil if clients may be named
+	names *names // nil if the archive names clients
 	parts []part
 }
 
@@ -115,11 +116,11 @@ type bundle struct {
 type part struct {
 	name, about string
 	body        []byte
-	err         error // why it is missing
+	err         error // why the file is missing, or nil
 }
 
-// add adds a file with the given body, without its secrets, or err as the reason why the file is
-// missing.
+// add adds a file with the given body, without the secrets in it. err is the reason why the file is
+// missing, or nil.
 func (b *bundle) add(name, about string, body []byte, err error) {
 	b.parts = append(b.parts, part{name, about, b.scrub.clean(body), err})
 }

@@ -23,7 +23,7 @@ type version struct {
 	Version  string            `json:"version"`
 	Go       string            `json:"go"`
 	Platform string            `json:"platform"`
-	Settings map[string]string `json:"settings"` // of its build
+	Settings map[string]string `json:"settings"` // the settings of the build
 }
 
 func build() version {
@@ -98,8 +98,8 @@ type size struct {
 }
 
 // directories counts the files in each directory, until ctx ends. A system call on a disk that
-// hangs may never return. So directories gives up a count one second after ctx has ended, and does
-// not stop it.
+// hangs may never return. Therefore, directories waits for a count until one second after ctx has
+// ended, and does not stop the count.
 func directories(ctx context.Context, count func(context.Context, string) directory, paths ...string) (all []directory) {
 	for _, path := range slices.Compact(paths) {
 		done := make(chan directory, 1)

@@ -46,8 +46,8 @@ var forms = []*regexp.Regexp{
 // secretName matches the names of variables whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth|header`)
 
-// pathName matches the names whose values are paths, although secretName matches them. The value
-// alone does not tell: some secret access keys of AWS begin with a slash, too.
+// pathName matches names that secretName also matches, but whose values are paths. The value alone
+// does not show this, because some secret access keys of AWS also begin with a slash.
 var pathName = regexp.MustCompile(`(?i)^((OLD)?PWD|XAUTHORITY|.*_SOCK|.*ASKPASS)$`)
 
 // newScrubber returns a scrubber with the secrets of a configuration and an environment.
@@ -174,7 +174,7 @@ func (s *scrubber) text(text []byte) {
 			if _, value, named := strings.Cut(line, separator); named {
 				s.add(strings.TrimSpace(value))
 				for word := range strings.FieldsSeq(value) {
-					if !strings.EqualFold(word, "bearer") { // the secret is the next word
+					if !strings.EqualFold(word, "bearer") { // the secret is the word after Bearer
 						s.add(word)
 					}
 				}
@@ -229,7 +229,7 @@ func (s *scrubber) add(secret string) {
 	}
 }
 
-// asJSON returns a text as JSON has it between its quotation marks.
+// asJSON returns a text as a JSON string, without the quotation marks.
 func asJSON(text string) string {
 	quoted, _ := json.Marshal(text)
 	return string(quoted[1 : len(quoted)-1])

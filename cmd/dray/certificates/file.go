@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// NearEnd is the time before the end of a certificate's validity in which dray warns.
+// NearEnd is the time for which a certificate should still be valid. If its validity ends earlier,
+// dray warns.
 const NearEnd = 30 * 24 * time.Hour
 
 // File is a file with certificates that the configuration names.
@@ -20,8 +21,8 @@ type File struct {
 }
 
 // parse returns the certificates in the content of the file. For a listener, parse reads only the
-// first certificate, and returns an error if it cannot parse that one. For authorities, parse skips
-// the certificates that it cannot parse.
+// first certificate, and returns an error if it cannot parse this certificate. For authorities,
+// parse skips the certificates that it cannot parse.
 func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for block, rest := pem.Decode(texts[0]); block != nil; block, rest = pem.Decode(rest) {
@@ -59,8 +60,9 @@ func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate 
 	return best
 }
 
-// better reports whether [File.current] prefers the authority a to b. It prefers an authority whose
-// validity has begun. If this does not decide, it prefers the authority that ends later.
+// better reports whether [File.current] prefers the authority in a to the authority in b. It
+// prefers an authority whose validity has begun. If this is the same for both, it prefers the
+// authority that ends later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
 		return begun

@@ -70,7 +70,7 @@ func NewFiles(files []File) *Files {
 	return c
 }
 
-// Replace makes c use the given files in place of the former ones.
+// Replace makes c use the given files in place of the files that it has used so far.
 func (c *Files) Replace(files []File) {
 	all := make([]*file, len(files))
 	for i, f := range files {

@@ -62,7 +62,7 @@ func (e Entries) authenticator(a config.Auth, log *slog.Logger) (identity.Authen
 // Collectors returns the metrics of the entries.
 func (e Entries) Collectors() []prometheus.Collector { return e.failures.Collectors() }
 
-// Of returns the access of the entry with a name, or nil if there is none.
+// Of returns the access of the entry with the given name, or nil if there is no such entry.
 func (e Entries) Of(name string) *identity.Access { return e.entries[name].access }
 
 func rulesOf(configured []config.Rule) []identity.Rule {

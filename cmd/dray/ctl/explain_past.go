@@ -34,7 +34,7 @@ func explainedPast(w io.Writer, e api.Explanation) {
 	}
 }
 
-// explainedRequest writes why a request was no cache hit, or failed.
+// explainedRequest writes why a request was no cache hit, or why it failed.
 func explainedRequest(w io.Writer, all api.Misses) {
 	now := time.Now()
 	if len(all.Items) == 0 {
@@ -98,8 +98,8 @@ func verdictText(v api.Verdict, now time.Time) []string {
 	return lines
 }
 
-// missText describes a miss: a line about the request, one about its cause, and one for each
-// request to an upstream.
+// missText describes a miss: a line about the request, one about the cause of the miss, and one for
+// each request to an upstream.
 func missText(m api.Miss, now time.Time) []string {
 	what := m.Reference
 	if d, err := oci.ParseDigest(what); err == nil {

@@ -54,7 +54,7 @@ under "?". Manifests that belong to a listed index are listed only with --all.
 
 // imageQuery selects the images to list.
 type imageQuery struct {
-	pattern string // of repository names; empty means all
+	pattern string // a pattern of repository names; empty means all
 	parts   bool   // include manifests that are part of an index
 }
 

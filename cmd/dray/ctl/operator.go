@@ -83,8 +83,8 @@ func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *op
 }
 
 // find sets the address and the token of an operator. address and tokenFile are the values of the
-// flags. If address is empty, find takes the address, and the token if there is no flag for it,
-// from the configuration.
+// flags. If address is empty, find takes the address from the configuration. It then also takes the
+// token from there, unless tokenFile is set.
 func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()
@@ -238,8 +238,8 @@ func listEnd(in *json.Decoder) error {
 	return err
 }
 
-// send sends a request to the API. It returns the response if the status is 200, and an error
-// otherwise.
+// send sends a request to the API. It returns the response if the status is 200. For any other
+// status, it returns an error.
 func (o *operator) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	return o.ask(ctx, method, api.Prefix+path, body)
 }

@@ -17,7 +17,7 @@ const maxPage = 64 << 20
 // reached, the error wraps [ErrUnreachable].
 type Pages func(ctx context.Context, path string) ([]byte, error)
 
-// Browse adds to cmd the flags by which subcommands find a running dray, and makes it call the
+// Browse adds to cmd the flags by which subcommands find a running dray, and makes cmd call the
 // function do, which can then read pages. If the configuration is invalid, the pages come from the
 // default address: dray may be running with an earlier configuration.
 func (in Options) Browse(cmd *cobra.Command, do func(context.Context, Pages) error) *cobra.Command {
@@ -28,7 +28,7 @@ func (in Options) Browse(cmd *cobra.Command, do func(context.Context, Pages) err
 			cfg = config.Default(nil)
 		}
 		if cfg.Admin.Address == config.AdminOff {
-			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there, so do gets errors in place of pages
+			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there, so the function do gets errors in place of pages
 			if cfg.Admin.HealthAddress != "" {
 				cfg.Admin.Address = cfg.Admin.HealthAddress
 			}

@@ -92,7 +92,7 @@ func (o *operator) follow(stream io.Reader) error {
 const maxEvent = 16 << 20
 
 // eachEvent passes the items of an [admin.Watch] to the function each as they arrive. It returns
-// the error of each, the error that dray has sent, or the error of the stream.
+// the error of that function, the error that dray has sent, or the error of the stream.
 func eachEvent[A any](stream io.Reader, each func(A) error) error {
 	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEvent)

@@ -206,7 +206,8 @@ func (p *warmPlan) problem(path string, err error) {
 	p.problems = append(p.problems, fmt.Sprintf("%s: %v", path, err))
 }
 
-// add adds an image. If the plan has the image already, add adds the platforms of i to the plan's.
+// add adds an image. If the plan has the image already, add adds the platforms of i to the image's
+// platforms in the plan.
 func (p *warmPlan) add(i imagelist.Image) error {
 	wanted := p.targets
 	if i.Platform != "" {
@@ -254,7 +255,7 @@ func (o *operator) warm(ctx context.Context, images []toWarm, problems []string)
 				r.Error = err.Error()
 			}
 			results[i] = r
-			if errors.Is(err, ErrUnreachable) { // requests for the other images would fail, too
+			if errors.Is(err, ErrUnreachable) { // requests for the other images would also fail
 				return err
 			}
 			show.done(r)

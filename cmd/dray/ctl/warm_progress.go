@@ -113,7 +113,7 @@ func (p *warmProgress) sums() (held, all, fetched int64) {
 }
 
 // line returns the progress bar with its text, of at most barColumns columns. The size of an image
-// is unknown until dray has its manifest, so the bar may go back.
+// is unknown until dray has its manifest, so the bar can go back.
 func (p *warmProgress) line(now time.Time) string {
 	held, all, fetched := p.sums()
 	cells := 0

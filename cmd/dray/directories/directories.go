@@ -138,7 +138,7 @@ func empty(dir string) bool {
 	return len(entries) == 0 && (err == nil || os.IsNotExist(err))
 }
 
-// Held counts the content of a state directory that exists nowhere else.
+// Held counts the content that exists only in a state directory.
 type Held struct{ Pushes, Repositories int }
 
 // Any reports whether one of the numbers is not 0.

@@ -2,13 +2,14 @@
 // comes from registries. The state exists nowhere else.
 //
 // Each directory has a file with the number of its format. A program that can read only lower
-// numbers leaves the directory unchanged, and says what to do. The number grows when an older
-// program would lose or misread something.
+// numbers leaves the directory unchanged, and says what to do. A new version of dray has a higher
+// number if an older program would lose or misread something.
 //
 // The file of the cache also names the directory of the state. If the configuration names another
 // directory, and the one in the file has queued pushes or hosted repositories, dray does not start:
-// it would not forward or serve them. dray also does not start if one of the two directories was
-// used before and the other directory is empty: probably, the empty directory is not mounted.
+// it would not forward these pushes or serve these repositories. dray also does not start if one of
+// the two directories was used before and the other directory is empty: probably, the empty
+// directory is not mounted.
 //
 // If no directory is set for the state, the queue, the lists of hosted repositories and the pins
 // are in the cache's directory. Once another directory is set, dray moves them there.

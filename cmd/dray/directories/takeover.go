@@ -17,7 +17,8 @@ import (
 // part is a directory of the state that may still be in the cache's directory.
 type part struct {
 	from, to string
-	// empty reports whether one of the two directories can be removed without a loss.
+	// The function empty reports whether dir, which is one of the two directories, can be removed
+	// without a loss.
 	empty func(dir string) (bool, error)
 }
 
@@ -136,7 +137,8 @@ func filesIn(dir string) (names []string, err error) {
 	return names, err
 }
 
-// sameFiles reports whether every file below a is below b, too, with the same content.
+// sameFiles reports whether every file below the directory a is also below the directory b, with
+// the same content.
 func sameFiles(a, b string) (bool, error) {
 	names, err := filesIn(a)
 	if err != nil {

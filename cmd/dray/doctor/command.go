@@ -124,8 +124,8 @@ is no failure, and 4 otherwise.`,
 	return cmd
 }
 
-// Report runs the checks of a dray, each for at most bound. address is the address of the admin
-// listener; empty means the address in the configuration.
+// Report runs the checks of a dray, each for at most the time bound. address is the address of the
+// admin listener; empty means the address in the configuration.
 func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
 	checks, end := o.checks(ctx, target{admin: address})
 	defer end()

@@ -178,7 +178,7 @@ func proxies(environ []string) Finding {
 		}
 		if upper != "NO_PROXY" {
 			u, err := url.Parse(value)
-			if err != nil || u.Host == "" { // net/http accepts a host and port as a URL, too
+			if err != nil || u.Host == "" { // net/http also accepts a host and port as a URL
 				u, err = url.Parse("http://" + value)
 			}
 			if err != nil || u.Host == "" {

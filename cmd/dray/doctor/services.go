@@ -17,9 +17,9 @@ import (
 	"dray/upstream/ecr"
 )
 
-// mostSkew is the difference from a registry's clock that is a failure, and someSkew the difference
-// that is a warning. AWS refuses signatures that are 5 minutes off ("Signature Version 4",
-// Eliminating skew).
+// mostSkew is the least difference from a registry's clock that is a failure. someSkew is the least
+// difference that is a warning. AWS refuses signatures that are 5 minutes off ("Signature Version
+// 4", Eliminating skew).
 const (
 	mostSkew = 5 * time.Minute
 	someSkew = 30 * time.Second
@@ -30,7 +30,7 @@ type Registry struct {
 	Name string
 	// Address is the address of the registry, up to /v2/.
 	Address string
-	// Transport is the transport that dray uses for the upstream, with the same authorities and
+	// Transport reaches the registry as dray does: it trusts the same authorities and dials the same
 	// address.
 	Transport interface {
 		http.RoundTripper
@@ -40,14 +40,14 @@ type Registry struct {
 	AWS bool
 	// Layers is the URL of the host that sends the registry's layers; empty if it is not known.
 	Layers string
-	// Quota asks how many pulls the registry still allows; the limit is 0 if it states no quota. Quota
-	// is nil for registries that never have one.
+	// Quota asks how many pulls the registry still allows; the limit is 0 if the registry states no
+	// quota. Quota is nil for registries that never have one.
 	Quota func(ctx context.Context) (Quota, error)
 	// Rates compares the requests that dray may send with the quotas of the account. It is nil for
 	// registries whose quotas dray cannot ask for.
 	Rates func(ctx context.Context) ([]Rate, error)
-	// Pushes says that clients may push to the upstream. PushTo starts an upload and cancels it. It is
-	// nil if the operator named no repository.
+	// Pushes says that clients may push to the upstream. PushTo starts an upload and cancels it.
+	// PushTo is nil if the operator named no repository.
 	Pushes bool
 	PushTo func(ctx context.Context) error
 	// Hello sends the request by which clients find out whether they may use the registry, with dray's
@@ -55,7 +55,8 @@ type Registry struct {
 	Hello func(ctx context.Context) error
 }
 
-// answered is the response to one request or its error, and the time that it took.
+// answered is the response to one request, or the error of the request, and the time that the
+// request took.
 type answered struct {
 	*http.Response
 	took time.Duration
@@ -130,11 +131,12 @@ func (r Registry) quota(ctx context.Context) Finding {
 	return ok("%d of %d pulls in %s are left at the upstream %s for %s", q.Remaining, q.Limit, q.Window, r.Name, cmp.Or(q.Source, "this address or account"))
 }
 
-// Rate compares the requests of one operation, per second.
+// Rate has, for one operation, the requests per second that dray may send and that the registry
+// allows.
 type Rate struct {
 	Name string
 	Used float64 // the most that dray sends; 0 if it has no bound
-	// Quota is how many the registry allows the account.
+	// Quota is the number of requests per second that the registry allows the account.
 	Quota float64
 }
 
@@ -306,8 +308,8 @@ func bucket(ask func(context.Context) Bucket) []Check {
 	}
 }
 
-// ErrNoAnswer is wrapped by an error if a service did not answer, and dray works without this
-// answer.
+// ErrNoAnswer is wrapped by an error that says that a service did not answer, if dray does not need
+// the answer.
 var ErrNoAnswer = errors.New("no answer")
 
 // identity reports the ARN under which AWS knows dray.

@@ -73,7 +73,8 @@ func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) 
 }
 
 // path finds the network path by which this machine reaches the layers of ECR. On a machine without
-// instance metadata, the request for them gets no answer, so path waits only for a short time.
+// instance metadata, a request for the metadata gets no answer, so path waits only for a short
+// time.
 func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 	var regions []string
 	for _, u := range cfg.Upstreams {

@@ -153,8 +153,8 @@ var errLong = errors.New("a value is too long")
 // plainVariable is a variable without a default.
 var plainVariable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
 
-// expand replaces the variables in a word. how is the format of the advice about a missing
-// variable.
+// expand replaces the variables in a word. The parameter how is the format of the advice about a
+// missing variable.
 func (v variables) expand(lex *shell.Lex, word, how string) (string, error) {
 	if len(word) > maxValue {
 		return "", errLong

@@ -77,7 +77,7 @@ func (r *yamlReader) walk(n *yaml.Node) {
 	}
 }
 
-// image reads the value of an image key: a reference, or a mapping with one.
+// image reads the value of an image key: a reference, or a mapping that has a reference.
 func (r *yamlReader) image(n *yaml.Node, platform string) {
 	switch {
 	case empty(n):

@@ -51,8 +51,8 @@ func (l *Listeners) Ready(context.Context) error {
 }
 
 // Serve opens all listeners before it serves any, so that no client gets an answer if the start
-// fails. When ctx ends, Serve stops the servers after the pause. When a server fails or inner ends,
-// it stops them at once. The servers of operators end last.
+// fails. When ctx ends, Serve stops the servers after the pause. When a server fails, or when the
+// context inner ends, Serve stops the servers at once. The servers of operators end last.
 func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Server) error {
 	listening, err := listen(ctx, slices.Concat(clients, operators))
 	if err != nil {
@@ -66,7 +66,7 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	defer closeBack()
 	defer closeFront()
 	select {
-	case <-running.Done(): // a server or inner has failed, so there is no pause
+	case <-running.Done(): // a server has failed, or inner has ended, so there is no pause
 		l.stopping.Store(true)
 	case <-ctx.Done():
 		again, forget := l.again()
@@ -100,7 +100,8 @@ func listen(ctx context.Context, servers []Server) (all []net.Listener, err erro
 	return all, nil
 }
 
-// start runs the servers, and calls fail if one fails. stop makes them close their listeners.
+// start runs the servers, and calls the function fail if a server fails. The result stop makes the
+// servers close their listeners.
 func start(ctx context.Context, fail func(), servers []Server, on []net.Listener) (group *errgroup.Group, stop func()) {
 	group = &errgroup.Group{}
 	ctx, stop = context.WithCancel(ctx)

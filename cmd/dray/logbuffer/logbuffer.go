@@ -21,7 +21,7 @@ const (
 type logBuffer struct {
 	to io.Writer
 
-	writing sync.Mutex // guards to; locked before mu
+	writing sync.Mutex // guards the field to; locked before mu
 
 	mu      sync.Mutex // guards the fields below
 	pending []byte
@@ -104,8 +104,8 @@ type logHandler struct {
 }
 
 // New returns the handler of a log that is written to w, and the function end, which writes the
-// buffered lines. format makes a handler that writes lines to format's argument. Use [Buffered] for
-// lines that may be buffered.
+// buffered lines. The function format makes a handler that writes lines to the argument of format.
+// Use [Buffered] for lines that may be buffered.
 func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
 	to := &logBuffer{to: w}
 	return logHandler{format(to), format(bufferedLog{to})}, to.close

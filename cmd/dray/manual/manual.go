@@ -121,8 +121,8 @@ func options(b *strings.Builder, title, usages string) {
 	b.WriteString(".fi\n")
 }
 
-// escape escapes a line of text for man(7). The page then shows its backslashes and hyphens
-// unchanged, and a line that begins with a dot or quote is text, too.
+// escape escapes a line of text for man(7). The page then shows the backslashes and hyphens of the
+// line unchanged. It also shows a line that begins with a dot or quote as text.
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {

@@ -56,7 +56,7 @@ type Member struct {
 	patience  fleet.Patience
 	keys      func() *fleet.Keys
 	upstreams atomic.Pointer[upstreams]
-	facts     *meta.Shared // nil before Facts
+	facts     *meta.Shared // nil until Facts is called
 	drift     *drift
 	writers   writer.Options
 	findZone  func(context.Context) (string, error) // nil if the zone is known
@@ -117,7 +117,8 @@ func (m *Member) Answer(w *writer.Writers) {
 	}
 }
 
-// Collectors returns the metrics of the fleet, and of its facts after Facts was called.
+// Collectors returns the metrics of the fleet. If Facts was called before, it also returns the
+// metrics of the fleet's facts.
 func (m *Member) Collectors() []prometheus.Collector {
 	all := append(m.Fleet.Collectors(), m.drift.gauge)
 	all = append(all, m.ceilings.Collectors()...)

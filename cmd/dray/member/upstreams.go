@@ -18,8 +18,8 @@ import (
 // upstreams has the identities of the upstreams that are registries. Members compare these
 // identities.
 type upstreams struct {
-	identities map[string]string   // by name
-	names      map[string][]string // by identity
+	identities map[string]string   // by the name of the upstream
+	names      map[string][]string // by the identity of the upstreams
 	all        string
 }
 
@@ -65,7 +65,7 @@ func hash(texts ...string) string {
 }
 
 // Use makes the member compare the upstreams of c from now on, and share the ceilings of their
-// limiters. limiters has these by the name of the upstream. m may be nil.
+// limiters. limiters has the limiters by the name of the upstream. m may be nil.
 func (m *Member) Use(c config.Config, limiters map[string]*upstream.Limiter) {
 	if m == nil {
 		return
@@ -89,8 +89,8 @@ func (m *Member) shown() fleet.Upstreams {
 	return fleet.NewUpstreams(all)
 }
 
-// Facts returns a store of the facts that the fleet shares in s. Without a fleet, it returns s
-// itself. m may be nil.
+// Facts returns a store of the facts that the fleet shares in the store s. Without a fleet, it
+// returns s itself. m may be nil.
 func (m *Member) Facts(s meta.Store) meta.Store {
 	if m == nil {
 		return s

@@ -39,7 +39,8 @@ type Registry struct {
 	Transport  *watched.Transport
 	Hello      func(context.Context) error // sends GET /v2/
 	Collectors []prometheus.Collector
-	// Quotas asks AWS for the quotas of a private registry; see [ecr.Registry.Quotas]. Nil for others.
+	// Quotas asks AWS for the quotas of a private registry; see [ecr.Registry.Quotas]. It is nil for
+	// other registries.
 	Quotas func(ctx context.Context, endpoint string) (map[string]float64, error)
 }
 

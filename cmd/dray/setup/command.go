@@ -172,8 +172,9 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	return r, nil
 }
 
-// version returns the client's version from the flag. Without the flag, it runs the program on this
-// machine to find the version. With another --root, the version is then unknown.
+// version returns the client's version from the flag. Without the flag, it runs the client's
+// program on this machine to find the version, if --root is /. If --root is another directory, the
+// version is unknown.
 func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	if f.version == "" {
 		if filepath.Clean(f.root) != "/" {

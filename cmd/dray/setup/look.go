@@ -32,8 +32,8 @@ type Client struct {
 // File describes the present file of a client.
 type File struct {
 	Path string
-	// There says that the file exists. Right says that setup would not change it. Names says that the
-	// file contains the name of the mirror's host.
+	// The field There says that the file exists. Right says that setup would not change the file.
+	// Names says that the file contains the name of the mirror's host.
 	There, Right, Names bool
 	// Err says why setup would not write its settings into the file, or is nil.
 	Err error
@@ -70,7 +70,7 @@ func (c Client) Look(ctx context.Context) (files []File, authorities []string, e
 	}
 	for _, path := range map[string][]string{
 		"docker": {dockerCerts + m.host + "/ca.crt"}, "containerd": {containerdCerts + "dray.pem"}, "k3s": {k3sCertificate}, "buildkit": {buildkitCertificate},
-		"podman": {podmanCerts + m.host + "/ca.crt", dockerCerts + m.host + "/ca.crt"}, // Podman reads Docker's directory, too
+		"podman": {podmanCerts + m.host + "/ca.crt", dockerCerts + m.host + "/ca.crt"}, // Podman also reads Docker's directory
 	}[c.Name] {
 		authorities = append(authorities, filepath.Join(c.Root, path))
 	}

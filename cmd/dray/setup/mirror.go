@@ -194,7 +194,7 @@ func registriesOf(u config.Upstream) (all []registry) {
 	for _, host := range u.Hosts {
 		own := prefix
 		if own == "" && strings.Contains(host, ".") && !strings.Contains(host, ":") {
-			own = host // dray accepts a host name with a dot as a prefix, too
+			own = host // dray also accepts a host name with a dot as a prefix
 		}
 		all = append(all, registry{name: host, prefix: own})
 	}

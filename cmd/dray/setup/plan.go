@@ -15,7 +15,7 @@ import (
 // setting has the parameters of a plan.
 type setting struct {
 	mirror      mirror
-	version     version // of the client
+	version     version // the version of the client
 	dialTimeout time.Duration
 	// hostsOnly leaves out the main configuration file of containerd.
 	hostsOnly bool
@@ -28,8 +28,8 @@ type setting struct {
 // plan has the changes that make a client use a mirror.
 type plan struct {
 	changes []install.Change
-	// apply maps the path of a file to the command that makes the client read the file. The client
-	// reads files that are not in apply at the next pull.
+	// apply maps the path of a file to the command that makes the client read the file. If a file is
+	// not in apply, the client reads it at the next pull.
 	apply map[string]string
 	// notes are the limits of the client, and the steps that people have to take themselves.
 	notes []string

@@ -69,15 +69,15 @@ func registryRegion(u config.Upstream) string {
 }
 
 // RecentDays is the number of days that the metrics of the savings cover. A bill calculates the
-// saved time from the rates at which upstreams have sent in the same number of days. MaxDays bounds
-// the days of a bill.
+// saved time from the rates at which upstreams have sent bytes in these days. MaxDays bounds the
+// days of a bill.
 const (
 	RecentDays = 30
 	MaxDays    = ledger.MaxDays
 )
 
 // Bill returns the savings in the given number of days, today included. If it also returns an
-// error, newer counts may be missing in them.
+// error, newer counts may be missing in the savings.
 func (a *Account) Bill(days int) (api.Savings, error) {
 	err := a.ledger.Count()
 	return a.lastCount(days), err

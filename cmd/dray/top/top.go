@@ -84,7 +84,7 @@ func layers(l api.LiveLayers) string {
 	return fmt.Sprintf("%d of %d", l.Asked, l.Of)
 }
 
-// from names the two sources that most bytes came from, with their shares.
+// from returns the names of the two sources that sent the most bytes, with their shares.
 func from(p api.LivePull) string {
 	names := slices.SortedFunc(maps.Keys(p.Sources), func(a, b string) int {
 		return cmp.Or(cmp.Compare(p.Sources[b], p.Sources[a]), cmp.Compare(a, b))

@@ -29,8 +29,7 @@ var (
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 	// variableName matches names of visible ASCII characters, except for "=", which ends the name.
 	variableName = regexp.MustCompile(`^[!-<>-~]+$`)
-	// control matches the control characters except tab. Neither a header nor a variable may have
-	// one.
+	// control matches the control characters except tab. Headers and variables must not have one.
 	control = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
 )
 

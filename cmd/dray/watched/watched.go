@@ -13,8 +13,8 @@ import (
 )
 
 // Source makes values from files. A Source from [Watching] reads a file again when it changes. The
-// zero Source opens no file. The check of the configuration uses it, because other code checks the
-// files.
+// zero Source opens no file. The check of the configuration uses the zero Source, because other
+// code checks the files.
 type Source struct {
 	opens bool
 	log   *slog.Logger
@@ -25,7 +25,7 @@ func Watching(log *slog.Logger) Source { return Source{true, log} }
 
 // Value returns a function that returns the result of parse for the present content of a file. The
 // errors of parse must not show the content. If file is empty, or if s is the zero Source, the
-// function returns the parameter otherwise.
+// returned function always returns Value's last argument.
 func Value[T any](s Source, file string, parse func(text []byte) (T, error), otherwise T) (func() T, error) {
 	if file == "" || !s.opens {
 		return func() T { return otherwise }, nil
@@ -41,7 +41,8 @@ func Value[T any](s Source, file string, parse func(text []byte) (T, error), oth
 }
 
 // Secret returns a function that returns the secret in a file, without white space around it. If
-// file is empty, or if s is the zero Source, the function returns the parameter otherwise.
+// file is empty, or if s is the zero Source, the returned function always returns Secret's last
+// argument.
 func (s Source) Secret(file string, otherwise auth.Secret) (func() auth.Secret, error) {
 	return Value(s, file, ParseSecret, otherwise)
 }

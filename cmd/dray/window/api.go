@@ -11,8 +11,8 @@ import (
 	"dray/mirror/live"
 )
 
-// LiveAPI lists the endpoints that show the pulls and pushes under way. A stream of events ends
-// when the context ending ends.
+// LiveAPI lists the endpoints that show the pulls and pushes under way. The streams of events end
+// when the context in the parameter ending ends.
 func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("live", func(context.Context, url.Values) (api.Live, error) { return t.Snapshot(), nil }),

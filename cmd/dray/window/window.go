@@ -73,8 +73,8 @@ func New(p Parts) http.Handler {
 	})
 }
 
-// upstreams returns the upstreams of the configuration. An upstream that is a registry has its
-// state.
+// upstreams returns the upstreams of the configuration. It sets State only for upstreams that are
+// registries, not for those whose content dray itself stores.
 func (p Parts) upstreams() []page.Upstream {
 	all := make([]page.Upstream, len(p.Config.Upstreams))
 	for i, u := range p.Config.Upstreams {
@@ -90,11 +90,12 @@ func (p Parts) upstreams() []page.Upstream {
 }
 
 const (
-	// scanPatience is how long the page waits, after a start of dray, until the cache has read its
-	// directory. Before that, the page cannot say which blob the cache evicts next.
+	// scanPatience bounds how long a request for the page waits for the cache to read its directory
+	// after a start of dray. Before the cache has read it, the page cannot say which blob the cache
+	// evicts next.
 	scanPatience = 20 * time.Millisecond
-	// victimAge is how long the page shows the same blob as the next to be evicted. A new search
-	// passes all blobs that have been used, and holds the lock of the cache meanwhile.
+	// victimAge is how long the page shows the same blob as the next to be evicted. A new search may
+	// have to skip many blobs that have been used, and holds the lock of the cache meanwhile.
 	victimAge = time.Minute
 )
 

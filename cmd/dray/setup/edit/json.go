@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// PrependJSON makes element the first of the list called key. The argument text is the JSON object
-// with the list, or is empty. If there is no such list, PrependJSON adds it. If the list has the
-// element already, PrependJSON returns text unchanged. The function same compares two elements.
+// PrependJSON makes element the first element of the list with the given key. The argument text is
+// the JSON object with the list, or is empty. If there is no such list, PrependJSON adds it. If the
+// list has the element already, PrependJSON returns text unchanged. The function same compares two
+// elements.
 func PrependJSON(text []byte, key, element string, same func(a, b string) bool) ([]byte, error) {
 	quoted, err := json.Marshal(element)
 	if err != nil {
@@ -66,8 +67,8 @@ func PrependJSON(text []byte, key, element string, same func(a, b string) bool) 
 // errTouched reports a change that would also change other parts of the file.
 var errTouched = errors.New("its form does not let dray change it without touching the rest")
 
-// offsetJSON returns the offset behind the bracket that opens the list with the name key. If there
-// is no such list, it returns the offset behind the bracket that opens the object.
+// offsetJSON returns the offset after the bracket that opens the list with the given key. If exists
+// is false, it returns the offset after the bracket that opens the object.
 func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if _, err := dec.Token(); err != nil {

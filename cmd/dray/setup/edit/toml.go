@@ -175,7 +175,7 @@ func Path(keys ...string) string {
 	return strings.Join(parts, ".")
 }
 
-// with returns the decoded content of the file with a key of a table set to a value.
+// with returns the decoded content that the file would have if the key of the table had the value.
 func (f *TOML) with(table []string, key string, value any) (map[string]any, error) {
 	want, err := decodeTOML(f.text) // a copy of f.doc
 	if err != nil {
@@ -196,7 +196,8 @@ func (f *TOML) with(table []string, key string, value any) (map[string]any, erro
 	return want, nil
 }
 
-// replace changes the text, or returns errTouched if the new text would not decode to want.
+// replace replaces a part of the text. If the new text would not decode to the parameter want, it
+// changes nothing and returns errTouched.
 func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	text := slices.Concat(f.text[:from], []byte(by), f.text[to:])
 	doc, err := decodeTOML(text)
@@ -207,7 +208,8 @@ func (f *TOML) replace(from, to int, by string, want map[string]any) error {
 	return nil
 }
 
-// combine adds more to doc. It merges tables and joins lists. Any other key in both is an error.
+// combine adds the content of the parameter more to doc. It merges tables and joins lists. If any
+// other key is in both, it returns an error.
 func combine(doc, more map[string]any) error {
 	for key, value := range more {
 		switch old := doc[key].(type) {
@@ -237,7 +239,8 @@ type item struct {
 	path  []string // for a key, it begins with the path of its table
 	table bool
 	line  int // offset of its line
-	// value is the offset of a key's value; end is the offset behind it, or 0 for a list or table.
+	// value is the offset of a key's value; end is the offset after the value, or 0 for a list or
+	// table.
 	value, end int
 }
 

@@ -71,7 +71,7 @@ func (p Place) Read(path string) ([]byte, error) {
 	}
 	before, existed, err := r.before(path, content)
 	switch {
-	case err != nil: // the lines of Write cannot be told from edits
+	case err != nil: // the lines that Write wrote cannot be distinguished from edits
 		return content, nil
 	case !existed:
 		return nil, fs.ErrNotExist

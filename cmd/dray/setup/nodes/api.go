@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// errRefused reports an error that another attempt would get, too.
+// errRefused reports an error that another attempt would also get.
 var errRefused = errors.New("the API refuses the request")
 
 // cluster is the API of the Kubernetes cluster that this process runs in.
 type cluster struct {
 	url       string
-	namespace string // of the pod
+	namespace string // the namespace of the pod
 	token     string
 	client    *http.Client
 }
