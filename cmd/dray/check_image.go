@@ -153,7 +153,7 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 	return nil, errors.New("no checks apply to this image; set --checks, or set --as to the name that you want to push it as")
 }
 
-// opened is an image that can be judged. close releases it.
+// opened is an image that can be judged. The function close releases the image.
 type opened struct {
 	root  *oci.Manifest
 	blobs local.Blobs

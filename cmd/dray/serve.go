@@ -182,8 +182,8 @@ func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slo
 }
 
 // serveAll serves until ctx ends and dray has stopped in steps. It returns earlier if a server
-// fails, or if inner ends. inner is the context of the background parts, and ends when one of them
-// fails.
+// fails, or if inner ends. The context inner belongs to the background parts, and ends when one of
+// them fails.
 func (g *graph) serveAll(ctx, inner context.Context) error {
 	clients := present(g.servers...)
 	if g.member != nil {

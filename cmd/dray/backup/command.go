@@ -52,7 +52,7 @@ The file contains images, so backup makes it readable for its owner alone.`,
 	}
 }
 
-// toFile calls write with a file. The file gets its name only when it is complete.
+// toFile calls the function write with a file. The file gets its name only when it is complete.
 func toFile(name string, stdout io.Writer, write func(io.Writer) (Summary, error)) (Summary, error) {
 	if name == "-" {
 		return write(stdout)

@@ -15,7 +15,7 @@ type Directories struct {
 	Cache, State string
 	// Version is the version of this program. It is recorded with the format of a directory.
 	Version string
-	// Restoring says that the state is about to be restored, so it may be empty.
+	// Restoring says that the state is about to be restored, so the state may be empty.
 	Restoring bool
 }
 

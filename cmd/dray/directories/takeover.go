@@ -121,8 +121,8 @@ func (p part) move() error {
 	return os.RemoveAll(p.from)
 }
 
-// filesIn returns the names of all files below a directory, relative to it. A missing directory has
-// none.
+// filesIn returns the names of all files below a directory, relative to it. For a missing
+// directory, names is empty.
 func filesIn(dir string) (names []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {

@@ -38,7 +38,7 @@ type client struct {
 type clientFlags struct{ name, version, root string }
 
 // checks returns the checks of a client that should pull an image through the mirror at an address.
-// end closes the connections that the checks opened.
+// The function end closes the connections that the checks opened.
 func (f clientFlags) checks(ctx context.Context, address, image string) (all []Check, end func(), err error) {
 	named, err := reference.ParseDockerRef(image)
 	if err != nil {

@@ -133,7 +133,7 @@ func (o Options) Report(ctx context.Context, address string, bound time.Duration
 }
 
 // checks returns the checks for the configuration. If the configuration is invalid, that is the
-// only finding. end closes the connections that the checks opened.
+// only finding. The function end closes the connections that the checks opened.
 func (o Options) checks(ctx context.Context, at target) (all []Check, end func()) {
 	cfg, err := o.Load()
 	if err != nil {

@@ -16,8 +16,8 @@ const (
 )
 
 // podman plans a file of its own in registries.conf.d. If another file has an entry for the same
-// registry, an entry in the new file would replace that entry with all its mirrors. In this case,
-// the new file is not written. containers-registries.conf(5) describes the format.
+// registry, an entry in the new file would replace that entry, including all its mirrors. In this
+// case, setup does not write the new file. containers-registries.conf(5) describes the format.
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}

@@ -43,11 +43,13 @@ var atOnce = map[string]bool{
 // Keys returns the keys of the table by which AtOnce decides, in any order.
 func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 
-// atOnceFixed are the keys that a reload changes even in an entry that is [Fixed].
+// atOnceFixed are the keys that a reload changes even in an entry that it cannot change otherwise
+// (see [Fixed]).
 var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
 
-// addresses are the sections that wait for a restart as a whole if their address differs. Settings
-// for the loopback interface, such as no passwords, may not be safe at another address.
+// addresses are sections with an address. If the address differs, the whole section waits for a
+// restart. Settings for the loopback interface, such as no passwords, may not be safe at another
+// address.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
 // Fixed is implemented by types of list entries. A reload cannot add, remove or change some of the

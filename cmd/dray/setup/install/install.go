@@ -218,7 +218,7 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" && current != nil {
-		_ = os.Remove(p.real(e.Backup)) // the file has the content of the backup again
+		_ = os.Remove(p.real(e.Backup)) // the file has the content of the backup again, except for later edits
 	}
 	r.forget(p, path)
 	return result
