@@ -15,7 +15,7 @@ import (
 func (q *Queue) Tags(upstream, repo string) []string {
 	var tags []string
 	for _, p := range q.Pushes(upstream, repo) {
-		if p.Reference != string(p.Digest) {
+		if p.tagged() {
 			tags = append(tags, p.Reference)
 		}
 	}
@@ -62,10 +62,8 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	if len(w.entries) == 0 {
 		return Entry{}, fmt.Errorf("%w: it was just forwarded or dropped", unknown(id))
 	}
-	dropped := w.entries[0].Entry // no one else changes a withdrawn entry
-	dropped.State = w.was[0]
 	w.Done()
-	return dropped, nil
+	return w.was[0], nil
 }
 
 func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }

@@ -74,11 +74,6 @@ func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 		r = &repoQueue{}
 		x.repos[at] = r
 	}
-	for _, old := range r.entries {
-		if old.Reference == e.Reference && old.Reference != string(old.Digest) {
-			old.Overtaken = true
-		}
-	}
 	added := &entry{Entry: e}
 	r.entries = append(r.entries, added)
 	x.entries[e.ID] = added
@@ -214,10 +209,14 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 	return first, 0
 }
 
-// head returns the first entry that is neither failed nor withdrawn, or nil.
+// head returns the first entry that has not failed. It returns nil if there is none, or if that
+// entry is withdrawn, because later entries must not overtake an entry that may be restored.
 func (r *repoQueue) head() *entry {
 	for _, e := range r.entries {
-		if e.State != Failed && e.State != dropping {
+		if e.State == dropping {
+			return nil
+		}
+		if e.State != Failed {
 			return e
 		}
 	}
@@ -251,8 +250,22 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// finish ends a successful attempt. It removes the entry, and returns the release functions of
-// blobs that no other entry needs.
+// overtake marks the older pushes of the same tag as overtaken for good, because the push id has
+// been forwarded. It reports whether it has marked any.
+func (x *index) overtake(id uint64) (marked bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.entries[id]
+	for _, old := range x.repos[repoKey{e.Upstream, e.Repository}].entries {
+		if old.ID < id && old.Reference == e.Reference && old.tagged() && !old.Overtaken {
+			old.Overtaken, marked = true, true
+		}
+	}
+	return marked
+}
+
+// finish ends a successful attempt. Like remove, it removes the entry and returns release
+// functions.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -337,16 +350,16 @@ func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 // idle returns an entry. The error is ErrBusy if the entry is being forwarded, and ErrNotFound if
 // the entry is missing or withdrawn.
 func (x *index) idle(id uint64) (Entry, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	e := x.entries[id]
-	switch {
-	case e == nil || e.withdrawn:
-		return Entry{}, unknown(id)
-	case e.State == Forwarding:
-		return Entry{}, fmt.Errorf("push %d: %w", id, ErrBusy)
+	for _, e := range x.List() {
+		switch {
+		case e.ID != id:
+		case e.State == Forwarding:
+			return Entry{}, fmt.Errorf("push %d: %w", id, ErrBusy)
+		default:
+			return e, nil
+		}
 	}
-	return e.Entry, nil
+	return Entry{}, unknown(id)
 }
 
 // entriesOf lists the entries of a repository that are not withdrawn, oldest first.
@@ -361,7 +374,7 @@ func (x *index) entriesOf(at repoKey) []*entry {
 
 // markWithdrawn marks entries as withdrawn, and returns their former states. If one of the entries
 // is being forwarded, markWithdrawn changes nothing and returns that entry as busy.
-func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
+func (x *index) markWithdrawn(entries []*entry) (was []Entry, busy *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range entries {
@@ -370,17 +383,17 @@ func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
 		}
 	}
 	for _, e := range entries {
-		was = append(was, e.State)
+		was = append(was, e.Entry)
 		e.State, e.withdrawn = dropping, true
 	}
 	return was, nil
 }
 
-func (x *index) unmarkWithdrawn(entries []*entry, was []State) {
+func (x *index) unmarkWithdrawn(entries []*entry, was []Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, e := range entries {
-		e.State, e.withdrawn = was[i], false
+		e.State, e.withdrawn = was[i].State, false
 	}
 }
 
@@ -494,7 +507,8 @@ func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	return 0, false
 }
 
-// List returns all entries that are not withdrawn, oldest first.
+// List returns all entries but the withdrawn ones, oldest first. Those are overtaken whose tag a
+// later one has, too.
 func (x *index) List() []Entry {
 	if x.empty() {
 		return nil
@@ -502,9 +516,17 @@ func (x *index) List() []Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	all := make([]Entry, 0, len(x.entries))
-	for _, id := range slices.Sorted(maps.Keys(x.entries)) {
-		if e := x.entries[id]; !e.withdrawn {
+	for _, r := range x.repos {
+		later := map[string]bool{}
+		for _, e := range slices.Backward(r.entries) {
+			if e.withdrawn {
+				continue
+			}
 			all = append(all, e.Entry)
+			if e.tagged() {
+				all[len(all)-1].Overtaken = e.Overtaken || later[e.Reference]
+				later[e.Reference] = true
+			}
 		}
 	}
 	return all

@@ -49,6 +49,9 @@ type Push struct {
 	User string `json:"user,omitempty"`
 }
 
+// tagged reports whether the client gave a tag and not a digest.
+func (p *Push) tagged() bool { return p.Reference != string(p.Digest) }
+
 // State is the state of an entry.
 type State string
 
@@ -74,7 +77,8 @@ type Entry struct {
 	// Error is the error of the last attempt. During an attempt, it may say why the attempt makes no
 	// progress (see SetError).
 	Error string `json:"error,omitempty"`
-	// Overtaken says that the tag was pushed again later.
+	// Overtaken says that the tag was pushed again later. In a journal, it says that the later push
+	// was forwarded, which nobody can take back.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 

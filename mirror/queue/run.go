@@ -116,6 +116,9 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
+	if r.Op == opDone && q.index.overtake(r.ID) {
+		_ = q.writer.rewrite() // the record does not say it; after an error, write tries again
+	}
 	err := q.writer.write(r)
 	if err != nil {
 		q.log.Error("cannot write the journal of pushes", "record", r.Op, "push", r.ID, "error", err)

@@ -11,14 +11,16 @@ import (
 type Withdrawal struct {
 	q       *Queue
 	entries []*entry
-	was     []State
+	was     []Entry // what the entries were before
 }
 
 // Withdraw takes out the pushes to a repository, failed pushes included, for which the function
 // "which" returns true. Once Withdraw has succeeded, the journal does not list these pushes,
-// look-ups by reference do not find them, and they are not forwarded. Withdraw waits for an attempt
-// under way, but interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an
-// attempt, the cause of ctx if ctx ends at another time, or an error of the disk.
+// look-ups by reference do not find them, and they are not forwarded. Until Done or Restore, the
+// queue forwards no later pushes to the repository either, so a restored push moves no tag back.
+// Withdraw waits for an attempt under way, but interrupts it after 300 ms ([grace]). It returns
+// ErrBusy if ctx ends during an attempt, the cause of ctx if ctx ends at another time, or an error
+// of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
