@@ -43,9 +43,14 @@ type repoQueue struct {
 
 type entry struct {
 	Entry
-	attempt   chan struct{} // closed when the attempt under way has ended
-	interrupt func()        // ends the attempt under way
-	withdrawn bool          // taken out by a Withdrawal, and left out of a new journal
+	attempt   *attempt // the attempt under way, or the last one
+	withdrawn bool     // taken out by a Withdrawal, and left out of a new journal
+}
+
+// attempt is one attempt to forward an entry.
+type attempt struct {
+	ended     chan struct{} // closed when the attempt has ended
+	interrupt func()        // ends the attempt early; nil before begin
 }
 
 // hold is a blob that entries need. The field release is nil if the blob could not be held.
@@ -204,7 +209,7 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 	if wait := first.due().Sub(now); wait > 0 {
 		return nil, wait
 	}
-	first.State, first.attempt = Forwarding, make(chan struct{})
+	first.State, first.attempt = Forwarding, &attempt{ended: make(chan struct{})}
 	x.repos[repoKey{first.Upstream, first.Repository}].busy = true
 	return first, 0
 }
@@ -236,7 +241,7 @@ func (x *index) begin(e *entry, interrupt func()) Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e.Attempts++
-	e.interrupt = interrupt
+	e.attempt.interrupt = interrupt
 	return e.Entry
 }
 
@@ -329,7 +334,7 @@ func (x *index) requeue(e *entry, next time.Time, why string) {
 // endAttempt marks the end of an attempt. The caller holds mu.
 func (x *index) endAttempt(e *entry) {
 	x.repos[repoKey{e.Upstream, e.Repository}].busy = false
-	close(e.attempt)
+	close(e.attempt.ended)
 }
 
 // repoOf returns the repository of an entry. The result held is false if the entry is missing or
@@ -372,14 +377,14 @@ func (x *index) entriesOf(at repoKey) []*entry {
 	return nil
 }
 
-// markWithdrawn marks entries as withdrawn, and returns their former states. If one of the entries
-// is being forwarded, markWithdrawn changes nothing and returns that entry as busy.
-func (x *index) markWithdrawn(entries []*entry) (was []Entry, busy *entry) {
+// markWithdrawn marks entries as withdrawn, and returns what they were. If one of them is being
+// forwarded, it changes nothing and returns the attempt as busy.
+func (x *index) markWithdrawn(entries []*entry) (was []Entry, busy *attempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range entries {
 		if e.State == Forwarding {
-			return nil, e
+			return nil, e.attempt
 		}
 	}
 	for _, e := range entries {
@@ -397,11 +402,11 @@ func (x *index) unmarkWithdrawn(entries []*entry, was []Entry) {
 	}
 }
 
-func (x *index) interruptAttempt(e *entry) {
+func (x *index) interruptAttempt(a *attempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e.State == Forwarding && e.interrupt != nil {
-		e.interrupt()
+	if a.interrupt != nil {
+		a.interrupt()
 	}
 }
 

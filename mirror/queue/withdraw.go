@@ -34,7 +34,7 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 		}
 		late := time.NewTimer(grace)
 		select {
-		case <-busy.attempt:
+		case <-busy.ended:
 		case <-late.C:
 			q.index.interruptAttempt(busy)
 		case <-ctx.Done():
@@ -51,9 +51,9 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 // registry might still accept the manifest afterwards.
 const grace = 300 * time.Millisecond
 
-// withdraw is one of the attempts that takeOut makes. If one of the entries is being forwarded,
-// withdraw changes nothing and returns that entry as busy.
-func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
+// withdraw makes one try of takeOut. If one of the entries is being forwarded, it changes nothing
+// and returns the attempt as busy.
+func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *attempt, err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err
 	}

@@ -209,6 +209,22 @@ func TestWithdrawOnFailingDisk(t *testing.T) {
 	}
 }
 
+// A withdrawal waits for the attempt that it has found, and interrupts no other. The next attempt
+// has not had its grace yet.
+func TestInterruptsOneAttempt(t *testing.T) {
+	q, _ := opened(t, Options{})
+	added(t, q, push("a", "v1", "one"))
+	first := attempted(q, 1, func() {})
+	_, busy, err := q.withdraw(t.Context(), repoKey{"ecr", "a"}, func(*entry) bool { return true })
+	if err != nil || busy == nil {
+		t.Fatalf("%v, %v", busy, err)
+	}
+	q.index.requeue(first, time.Now(), "")
+	again := attempted(q, 1, func() {})
+	q.index.begin(again, func() { t.Error("the next attempt was interrupted") })
+	q.index.interruptAttempt(busy)
+}
+
 // attempted is an entry that is being forwarded.
 func attempted(q *Queue, id uint64, then func()) *entry {
 	e, _ := q.index.next(time.Now())
