@@ -127,20 +127,16 @@ type Queue struct {
 // forwards the entries, and rewrites the journal as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
-	opts.Parallel = cmp.Or(opts.Parallel, 4)
-	opts.Old = cmp.Or(opts.Old, 5*time.Minute)
-	q := &Queue{opts: opts, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)), wake: make(chan struct{}, 1)}
-	q.forwarded = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_queue_attempts_total",
-		Help: "Attempts to forward acknowledged pushes, by upstream and result: forwarded (the upstream has the image), refused (for good), failed (dray tries again)."}, []string{"upstream", "result"})
-	j, past, full, err := openJournal(opts, q.log)
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
+	j, past, full, err := openJournal(opts, opts.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	if full != nil {
-		q.log.Error("cannot rewrite the journal of pushes", "error", full)
+		opts.Logger.Error("cannot rewrite the journal of pushes", "error", full)
 	}
-	q.index = newIndex(opts.MaxEntries, opts.MaxBytes, past.lastID)
-	q.writer = &writer{journal: j, log: q.log, snapshot: q.index.snapshot, writing: make(chan struct{}, 1), staleErr: full}
+	q := newQueue(opts, j, past.lastID)
+	q.writer.staleErr = full
 	for _, e := range past.sorted() {
 		q.restore(ctx, e)
 	}
@@ -150,8 +146,20 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 // Empty returns a queue that is always empty. It is for a mirror whose upstreams all acknowledge
 // after forwarding.
 func Empty() *Queue {
-	x := newIndex(0, 0, 0)
-	return &Queue{index: x, writer: &writer{journal: &journal{}, snapshot: x.snapshot, writing: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
+	return newQueue(Options{Logger: slog.New(slog.DiscardHandler)}, &journal{}, 0)
+}
+
+// newQueue makes a queue without entries.
+func newQueue(opts Options, j *journal, lastID uint64) *Queue {
+	opts.Parallel = cmp.Or(opts.Parallel, 4)
+	opts.Old = cmp.Or(opts.Old, 5*time.Minute)
+	x := newIndex(opts.MaxEntries, opts.MaxBytes, lastID)
+	return &Queue{
+		index: x, opts: opts, log: opts.Logger, wake: make(chan struct{}, 1),
+		writer: &writer{journal: j, log: opts.Logger, snapshot: x.snapshot, writing: make(chan struct{}, 1)},
+		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_queue_attempts_total",
+			Help: "Attempts to forward acknowledged pushes, by upstream and result: forwarded (the upstream has the image), refused (for good), failed (dray tries again)."}, []string{"upstream", "result"}),
+	}
 }
 
 // Takes reports whether pushes can be added, which is false for the queue of Empty.

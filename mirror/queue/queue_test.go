@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -336,6 +337,22 @@ func TestStopped(t *testing.T) {
 	wantNames(t, q, "a:v1 one waiting")
 	q, _ = reopened(t, q)
 	wantNames(t, q, "a:v1 one waiting")
+}
+
+// TestEmpty: an empty queue is as healthy as one that was opened, and has the same metrics.
+func TestEmpty(t *testing.T) {
+	q := Empty()
+	if err := q.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r := prometheus.NewRegistry()
+	r.MustRegister(q.Collectors()...)
+	if families, err := r.Gather(); len(families) != 3 || err != nil {
+		t.Errorf("%d metrics, %v", len(families), err)
+	}
+	if err := q.Close(); err != nil || q.Takes() {
+		t.Errorf("it takes pushes %t, %v", q.Takes(), err)
+	}
 }
 
 func TestBounds(t *testing.T) {
