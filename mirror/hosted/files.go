@@ -118,20 +118,20 @@ func (w files) syncDirs(dir string) error {
 	}
 }
 
-// each calls the function read for the file of every repository.
+// each calls the function read for the file of every repository. It skips files and directories that
+// are erased meanwhile.
 func (w files) each(ctx context.Context, read func(name, file string) error) error {
 	return fs.WalkDir(w.root.FS(), ".", func(file string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		if name, ok := repoOf(file); err == nil && ok && e.Type().IsRegular() {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			err = read(name, file)
 		}
-		name, ok := repoOf(file)
-		if !ok || !e.Type().IsRegular() {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return read(name, file)
+		return err
 	})
 }
 

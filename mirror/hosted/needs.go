@@ -26,9 +26,6 @@ func Repositories(directory string) (n int, err error) {
 func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(digest.Digest)) error {
 	return eachIn(directory, func(w files, name, file string) error {
 		text, err := w.read(file)
-		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
-			return nil
-		}
 		if err != nil {
 			return err
 		}

@@ -139,6 +139,37 @@ func TestBrokenFiles(t *testing.T) {
 	h.again(true).sound()
 }
 
+// TestNeedsMeanwhile has repositories erased while the files are read, as by a process that has the
+// Store open. Needs finds those that are left.
+func TestNeedsMeanwhile(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	for _, repo := range []string{"a", "a/child", "b/deep/er", "c"} {
+		h.push(repo, "v1", 1000)
+	}
+	h.stop(false)
+	directory := filepath.Join(h.dir, "hosted")
+	root, err := os.OpenRoot(directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	needed := map[digest.Digest]bool{}
+	err = Needs(directory, func(digest.Digest) ([]byte, error) { return nil, errors.New("gone") }, func(d digest.Digest) {
+		needed[d] = true
+		for _, repo := range []string{"a/child", "b/deep/er"} {
+			if err := (files{root}).erase(repo); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil || len(needed) != 2 {
+		t.Errorf("%d manifests, %v; want those of a and c", len(needed), err)
+	}
+	if n, err := Repositories(directory); n != 2 || err != nil {
+		t.Errorf("%d repositories, %v", n, err)
+	}
+}
+
 // A blob whose bytes are gone is "not found", so that clients push it, and that mends it.
 func TestLostBlobHeals(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{})
