@@ -188,7 +188,10 @@ func (l *Ledger) saveDay(date string) error {
 	day, ok := l.days[date]
 	l.mu.Unlock()
 	if !ok {
-		return os.Remove(name)
+		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
 	}
 	text, err := json.Marshal(day)
 	if err != nil {

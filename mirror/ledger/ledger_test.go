@@ -150,17 +150,56 @@ func TestDays(t *testing.T) {
 	})
 }
 
+// past writes the files of the MaxDays days before today. It returns that of the first day.
+func past(t *testing.T, dir string) (first string) {
+	t.Helper()
+	for i := range MaxDays {
+		day := time.Now().UTC().AddDate(0, 0, -i-1)
+		text := fmt.Sprintf(`{"from": %q, "to": %q, "upstreams": {"hub": {"sent": 1}}}`, day.Format(time.RFC3339), day.Add(time.Hour).Format(time.RFC3339))
+		first = filepath.Join(dir, day.Format(dateFormat)+extension)
+		if err := os.WriteFile(first, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return first
+}
+
+// TestGone: a day that expires needs no file, so the ledger has nothing to complain about, and
+// complains when it fails later.
+func TestGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "savings")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		first := past(t, dir)
+		var log bytes.Buffer
+		l := Open(Options{Directory: dir, Gatherer: newCounters(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err := os.Remove(first); err != nil {
+			t.Fatal(err)
+		}
+		l.countAndSave(time.Now())
+		if log.Len() > 0 {
+			t.Errorf("the log has %s", &log)
+		}
+		if err := os.Rename(dir, dir+".old"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file in the place of the directory
+			t.Fatal(err)
+		}
+		l.countAndSave(time.Now())
+		if !strings.Contains(log.String(), "may be lost") {
+			t.Errorf("the log has %q", &log)
+		}
+	})
+}
+
 // TestBound: there are never more than MaxDays files.
 func TestBound(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		for i := range MaxDays {
-			day := time.Now().UTC().AddDate(0, 0, -i-1)
-			text := fmt.Sprintf(`{"from": %q, "to": %q, "upstreams": {"hub": {"sent": 1}}}`, day.Format(time.RFC3339), day.Add(time.Hour).Format(time.RFC3339))
-			if err := os.WriteFile(filepath.Join(dir, day.Format(dateFormat)+extension), []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		past(t, dir)
 		l := runs(t, dir, 50*time.Hour, new(bytes.Buffer))
 		names, err := filepath.Glob(filepath.Join(dir, "*"))
 		if len(names) != MaxDays || len(l.days) != MaxDays || err != nil {
