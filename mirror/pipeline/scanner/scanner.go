@@ -79,6 +79,7 @@ const Nobody = 65534
 // Stage runs the program for each image.
 type Stage struct {
 	config Config
+	path   string // of the program, as New found it
 	slots  chan struct{}
 }
 
@@ -89,16 +90,27 @@ func New(c Config) (*Stage, error) {
 	if len(c.Command) == 0 {
 		return nil, errors.New("exec: command is missing")
 	}
-	if _, err := exec.LookPath(c.Command[0]); err != nil {
+	name, err := exec.LookPath(c.Command[0])
+	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
 	if err := c.setUser(); err != nil {
 		return nil, err
 	}
+	c.Directory = absolute(c.Directory)
 	c.Refuses = cmp.Or(c.Refuses, 1)
 	c.Timeout = cmp.Or(c.Timeout, 20*time.Second)
 	c.MaxImageBytes = cmp.Or(c.MaxImageBytes, 10_000_000_000)
-	return &Stage{config: c, slots: make(chan struct{}, max(1, c.AtOnce))}, nil
+	return &Stage{config: c, path: absolute(name), slots: make(chan struct{}, max(1, c.AtOnce))}, nil
+}
+
+// absolute returns a path that means the same in the directory of the program. It returns the same
+// path if the working directory is unknown.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && !filepath.IsAbs(path) {
+		return abs
+	}
+	return path
 }
 
 // setUser sets the defaults of UID, GID and Directory. It returns an error if dray cannot run the
@@ -245,8 +257,8 @@ func (s *Stage) program(layout, home string, img *pipeline.Image) program {
 		limits += "ulimit -v " + strconv.FormatInt(s.config.MemoryBytes>>10, 10) + "; "
 	}
 	fill := strings.NewReplacer("{layout}", layout, "{repository}", img.Repository, "{tag}", img.Tag, "{digest}", img.Digest.String())
-	args := []string{"/bin/sh", "-c", limits + `exec "$@"`, "sh"}
-	for _, a := range s.config.Command {
+	args := []string{"/bin/sh", "-c", limits + `exec "$@"`, "sh", s.path}
+	for _, a := range s.config.Command[1:] {
 		args = append(args, fill.Replace(a))
 	}
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}

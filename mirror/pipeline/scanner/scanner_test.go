@@ -181,6 +181,33 @@ func TestSurroundings(t *testing.T) {
 	}
 }
 
+// TestRelative: relative names are below the working directory of dray, although the program runs
+// in another one.
+func TestRelative(t *testing.T) {
+	dir := public(t)
+	t.Chdir(dir)
+	if err := os.WriteFile("scan", []byte("#!/bin/sh\ntest \"$1\" = team/app\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod("scan", 0o755); err != nil { // whatever the umask is
+		t.Fatal(err)
+	}
+	for _, name := range []string{"./scan", filepath.Join("..", filepath.Base(dir), "scan"), filepath.Join(dir, "scan")} {
+		command := []string{name, "{repository}"}
+		found, err := check(t, Config{Command: command})
+		if err != nil || len(found) > 0 {
+			t.Errorf("%s: %+v, %v", command, found, err)
+		}
+	}
+	s, err := New(Config{Command: script(`test -f "$1/index.json" && test -d "$HOME"`, "{layout}"), Directory: "."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.CheckImage(t.Context(), image(t)); err != nil || len(found) > 0 {
+		t.Errorf("in a relative directory: %+v, %v", found, err)
+	}
+}
+
 // A report shows the revision to clients, so it depends on no argument and no variable.
 func TestRevisionHasNoSecrets(t *testing.T) {
 	revision := func(c Config) string {
