@@ -37,19 +37,24 @@ type prefetcher struct {
 	Prefetch
 	slots chan struct{} // one for each blob being fetched
 
-	mu      sync.Mutex                          // guards the fields below
-	running map[digest.Digest]*upstream.Urgency // blobs being fetched
-	wanted  map[digest.Digest]int               // how many clients ask for a blob
-	seen    map[digest.Digest]bool
-	oldest  []digest.Digest // ring buffer of the keys of seen
-	next    int
-	images  int
+	mu     sync.Mutex // guards the fields below
+	blobs  map[digest.Digest]*early
+	seen   map[digest.Digest]bool
+	oldest []digest.Digest // ring buffer of the keys of seen
+	next   int
+	images int
+}
+
+// early is a blob that is being fetched before a client asks for it, or that clients ask for.
+// Several fetches of a blob share their urgency, as they share the fetch in the cache.
+type early struct {
+	fetches, clients int
+	urgency          *upstream.Urgency // nil until the first fetch
 }
 
 func newPrefetcher(p Prefetch) *prefetcher {
 	p.AtOnce = max(p.AtOnce, 0)
-	return &prefetcher{Prefetch: p, slots: make(chan struct{}, p.AtOnce), seen: map[digest.Digest]bool{},
-		running: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
+	return &prefetcher{Prefetch: p, slots: make(chan struct{}, p.AtOnce), seen: map[digest.Digest]bool{}, blobs: map[digest.Digest]*early{}}
 }
 
 // first reports whether to prefetch an image. It returns true if the manifest was not seen lately
@@ -79,27 +84,20 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records that a blob is being fetched before a client asks for it. The returned urgency is
-// already raised if a client is asking for the blob now. If not, the method want raises it when a
-// client asks. Two fetches of a blob share their urgency, as they share the fetch in the cache.
+// begin records, until end is called, that a blob is being fetched before a client asks. The
+// urgency is already raised if a client is asking for the blob now. If not, the method want raises
+// it when a client asks. Two fetches of a blob share their urgency, as they share the fetch in the
+// cache.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	u := p.running[d]
-	if u == nil {
-		u = upstream.NewUrgency()
-		p.running[d] = u
-	}
-	if p.wanted[d] > 0 {
-		u.Raise()
-	}
-	return u
+	return p.change(d, 1, 0).urgency
 }
 
 func (p *prefetcher) end(d digest.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.running, d)
+	p.change(d, -1, 0)
 }
 
 // want records that a client is asking for a blob, until the function done is called. The result
@@ -107,18 +105,34 @@ func (p *prefetcher) end(d digest.Digest) {
 func (p *prefetcher) want(d digest.Digest) (ahead bool, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wanted[d]++
-	u := p.running[d]
-	if u != nil {
-		u.Raise()
-	}
-	return u != nil, func() {
+	return p.change(d, 0, 1).fetches > 0, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.wanted[d]--; p.wanted[d] == 0 {
-			delete(p.wanted, d)
+		p.change(d, 0, -1)
+	}
+}
+
+// change adds to the counts of a blob, and raises its urgency if a client asks. It needs mu.
+func (p *prefetcher) change(d digest.Digest, fetches, clients int) *early {
+	b := p.blobs[d]
+	if b == nil {
+		b = &early{}
+		p.blobs[d] = b
+	}
+	b.fetches += fetches
+	b.clients += clients
+	if b.fetches > 0 {
+		if b.urgency == nil {
+			b.urgency = upstream.NewUrgency()
+		}
+		if b.clients > 0 {
+			b.urgency.Raise()
 		}
 	}
+	if b.fetches == 0 && b.clients == 0 {
+		delete(p.blobs, d)
+	}
+	return b
 }
 
 // prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not

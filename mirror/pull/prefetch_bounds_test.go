@@ -45,7 +45,30 @@ func TestPrefetchOfLessThanNothing(t *testing.T) {
 	}
 	_, done := p.want(digest.FromString("a"))
 	done()
-	if len(p.wanted) != 0 {
+	if len(p.blobs) != 0 {
 		t.Error("a request is still recorded")
+	}
+}
+
+// Two fetches of a blob are two, even when the first has ended.
+func TestPrefetchTwice(t *testing.T) {
+	p, d := newPrefetcher(Prefetch{AtOnce: 2}), digest.FromString("a")
+	first, second := p.begin(d), p.begin(d)
+	if first != second {
+		t.Fatal("a client that asks cannot make both urgent at once")
+	}
+	p.end(d)
+	if ahead, done := p.want(d); !ahead {
+		t.Error("the second fetch was forgotten when the first ended")
+	} else {
+		done()
+	}
+	if p.begin(d) != second {
+		t.Error("the third fetch has an urgency of its own")
+	}
+	p.end(d)
+	p.end(d)
+	if len(p.blobs) != 0 {
+		t.Error("the fetches are still recorded")
 	}
 }
