@@ -200,13 +200,13 @@ func (f *Fleet) renew(ctx context.Context) {
 		}
 	}
 	f.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
+	bounded, cancel := context.WithTimeout(ctx, 4*f.o.Patience.Store)
 	defer cancel()
-	lost, err := f.o.Leases.Renew(ctx, f.Self(), all)
+	lost, err := f.o.Leases.Renew(bounded, f.Self(), all)
 	if err == nil {
-		err = f.look(ctx)
+		err = f.look(bounded)
 	}
-	f.storeAnswered(err)
+	f.storeAnswered(ctx, err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, d := range lost {
@@ -256,9 +256,7 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 	bounded, cancel := context.WithTimeout(ctx, f.o.Patience.Store)
 	defer cancel()
 	l, err := f.o.Leases.Take(bounded, d, f.self(), failed)
-	if ctx.Err() == nil {
-		f.storeAnswered(err)
-	}
+	f.storeAnswered(ctx, err)
 	if err != nil {
 		return Lease{}, err
 	}
@@ -272,7 +270,11 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 }
 
 // storeAnswered records whether the store has answered; err is nil if it has. It logs each change.
-func (f *Fleet) storeAnswered(err error) {
+// If ctx has ended, it does nothing: an error then says nothing about the store.
+func (f *Fleet) storeAnswered(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
 	f.mu.Lock()
 	was := f.storeAt.IsZero()
 	if err == nil {

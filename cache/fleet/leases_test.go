@@ -1,8 +1,10 @@
 package fleet_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -59,6 +61,29 @@ func TestStoreHangs(t *testing.T) {
 	m.pull(r).ends()
 	if n := m.value("dray_fleet_alone_total", "store"); n != 1 || r.asked.Load() != 1 {
 		t.Errorf("%v fetches without the store, and the registry was asked %d times", n, r.asked.Load())
+	}
+}
+
+// ending is a store of leases that ends the caller's context before it answers.
+type ending struct {
+	fleettest.Memory
+	end context.CancelFunc
+}
+
+func (e *ending) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) ([]digest.Digest, error) {
+	e.end()
+	return e.Memory.Renew(ctx, m, held)
+}
+
+// TestStopsWhileRenewing has a member stop during a question to the store. The store has not failed.
+func TestStopsWhileRenewing(t *testing.T) {
+	leases, log := &ending{}, &bytes.Buffer{}
+	m := start(t, leases, "one", func(o *fleet.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	ctx, end := context.WithCancel(t.Context())
+	leases.end = end
+	m.Renew(ctx)
+	if log.Len() > 0 {
+		t.Errorf("the log says: %s", log)
 	}
 }
 

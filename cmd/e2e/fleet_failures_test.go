@@ -328,7 +328,7 @@ func failures() []failure {
 				r.redis.Start()
 				r.together()
 			},
-			removed: mutation{fleetFile, "f.storeAnswered(err)\n\tf.mu.Lock()", "f.storeAnswered(err)\n\tif err != nil {\n\t\tf.Interrupt()\n\t}\n\tf.mu.Lock()"},
+			removed: mutation{fleetFile, "f.storeAnswered(ctx, err)\n\tf.mu.Lock()", "f.storeAnswered(ctx, err)\n\tif err != nil {\n\t\tf.Interrupt()\n\t}\n\tf.mu.Lock()"},
 		},
 		{
 			name: "Redis flushed", pause: 10 * time.Second, bytes: 1.01, held: true, late: true,

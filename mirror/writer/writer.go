@@ -282,14 +282,16 @@ func (w *Writers) ask(ctx context.Context, question func(context.Context) (fleet
 	bounded, cancel := context.WithTimeout(ctx, w.o.Patience.Store)
 	defer cancel()
 	l, err := question(bounded)
-	if ctx.Err() == nil {
-		w.storeAnswered(err)
-	}
+	w.storeAnswered(ctx, err)
 	return l, err
 }
 
-// storeAnswered records whether the store has answered. It logs each change.
-func (w *Writers) storeAnswered(err error) {
+// storeAnswered records whether the store has answered. It logs each change. If ctx has ended, it
+// does nothing: an error then says nothing about the store.
+func (w *Writers) storeAnswered(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
 	w.mu.Lock()
 	was := w.storeAt.IsZero()
 	if err == nil {
@@ -330,15 +332,15 @@ func (w *Writers) Run(ctx context.Context) {
 // renew does what Run does every Options.RenewEvery.
 func (w *Writers) renew(ctx context.Context) {
 	extend, missing, over := w.sort(time.Now())
-	ctx, cancel := context.WithTimeout(ctx, 4*w.o.Patience.Store)
+	bounded, cancel := context.WithTimeout(ctx, 4*w.o.Patience.Store)
 	defer cancel()
 	var asked bool
 	var errs error
 	if len(over) > 0 {
-		asked, errs = true, w.o.Claims.Release(ctx, over)
+		asked, errs = true, w.o.Claims.Release(bounded, over)
 	}
 	if len(extend) > 0 && errs == nil {
-		lost, err := w.o.Claims.Renew(ctx, w.o.Self, slices.Collect(values(extend)))
+		lost, err := w.o.Claims.Renew(bounded, w.o.Self, slices.Collect(values(extend)))
 		asked, errs = true, err
 		w.lose(extend, lost)
 	}
@@ -346,12 +348,12 @@ func (w *Writers) renew(ctx context.Context) {
 		if errs != nil {
 			break
 		}
-		l, err := w.o.Claims.Take(ctx, k.digest(), w.o.Self, 0)
+		l, err := w.o.Claims.Take(bounded, k.digest(), w.o.Self, 0)
 		asked, errs = true, err
 		w.retake(k, l, err)
 	}
-	if asked && ctx.Err() == nil || errs != nil {
-		w.storeAnswered(errs)
+	if asked {
+		w.storeAnswered(ctx, errs)
 	}
 }
 
