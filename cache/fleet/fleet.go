@@ -262,9 +262,13 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 	}
 	if l.Holder == f.o.Self.ID {
 		f.mu.Lock()
-		f.held[d] = &lease{Lease: l}
+		left := f.leaving
+		f.held[d] = &lease{Lease: l, over: left}
 		f.mu.Unlock()
 		f.unfollow(d)
+		if left { // since mayTake; Run, which has ended, does not release the lease
+			f.release(context.WithoutCancel(ctx))
+		}
 	}
 	return l, nil
 }

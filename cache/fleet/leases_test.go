@@ -204,6 +204,44 @@ func TestStops(t *testing.T) {
 	}
 }
 
+// during is a store of leases that calls meanwhile before it answers.
+type during struct {
+	*fleettest.Memory
+	meanwhile func()
+}
+
+func (d *during) Take(ctx context.Context, of digest.Digest, m fleet.Member, failed int64) (fleet.Lease, error) {
+	l, err := d.Memory.Take(ctx, of, m, failed)
+	d.meanwhile()
+	return l, err
+}
+
+// TestStopsWhileTaking has a member leave while it takes a lease. Others do not wait for the lease
+// to expire.
+func TestStopsWhileTaking(t *testing.T) {
+	leases, r := lasting(), newRegistry(1000)
+	store := &during{Memory: leases}
+	m := start(t, store, "one", nil)
+	store.meanwhile = func() {
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := m.Run(ended); err != nil {
+			t.Error(err)
+		}
+	}
+	r.openAll()
+	m.pull(r).ends()
+	if r.asked.Load() != 1 {
+		t.Errorf("the registry was asked %d times", r.asked.Load())
+	}
+	if l := must(leases.Take(t.Context(), r.digest, fleet.Member{ID: "two"}, 0)); l.Holder != "two" {
+		t.Errorf("the lease is that of %s", l.Holder)
+	}
+	if n := m.value("dray_fleet_leases", ""); n != 0 {
+		t.Errorf("%v leases", n)
+	}
+}
+
 // TestMembers lists the members.
 func TestMembers(t *testing.T) {
 	all := several(t, lasting(), 2)
