@@ -127,6 +127,34 @@ func TestStopsWhileRenewing(t *testing.T) {
 	}
 }
 
+// during are claims that call meanwhile before they answer.
+type during struct {
+	fleettest.Memory
+	meanwhile func()
+}
+
+func (d *during) Take(ctx context.Context, of digest.Digest, m fleet.Member, failed int64) (fleet.Lease, error) {
+	l, err := d.Memory.Take(ctx, of, m, failed)
+	d.meanwhile()
+	return l, err
+}
+
+// TestStopsWhileTaking has a member leave while it takes a lease. Others do not wait for the lease
+// to expire.
+func TestStopsWhileTaking(t *testing.T) {
+	claims, self := &during{}, fleet.Member{ID: "one", Address: "127.0.0.1:1"}
+	w := writer.New(writer.Options{Self: self, Members: alone{self}, Claims: claims, Identity: func(name string) string { return name }, Patience: patient})
+	claims.meanwhile = func() {
+		ended, end := context.WithCancel(t.Context())
+		end()
+		w.Run(ended)
+	}
+	w.Claim("up", "team/app")
+	if l, err := claims.Find(t.Context(), digest.FromString("up/team/app")); err != nil || l.Holder != "" {
+		t.Errorf("the lease is that of %q, %v", l.Holder, err)
+	}
+}
+
 // TestSilent has a writer that accepts a request and gives no sign of life. Its work is done here
 // when a lease would have expired. A pull does not wait for that.
 func TestSilent(t *testing.T) {

@@ -167,7 +167,11 @@ func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
 	case l.Holder != w.o.Self.ID:
 		w.remember(k, l)
 	}
-	return w.placeOf(k, l)
+	at := w.placeOf(k, l)
+	if at.done != nil && l.Generation > 0 && w.leaving.Load() { // since take; Run may have ended
+		w.leave(context.WithoutCancel(ctx))
+	}
+	return at
 }
 
 // placeOf returns the place that a lease names. If the place is this member, placeOf begins a
