@@ -35,8 +35,9 @@ const (
 // pulledImage is an image that was pulled since the last request for it.
 type pulledImage struct {
 	mediaType, tag string
-	// due is the time of KeepAlive's next request for the image; zero until the facts have been read.
-	due time.Time
+	// since is when the interval began that ends with KeepAlive's next request for the image; zero
+	// until the facts have been read.
+	since time.Time
 }
 
 // KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not consider
@@ -198,7 +199,8 @@ func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// restore adds the images that were pulled before a restart.
+// restore adds the images that were pulled before a restart, or while no upstream was enabled. It
+// leaves the images that it knows, whose requests may have been postponed.
 func (k *KeepAlive) restore(ctx context.Context) {
 	for t, err := range k.o.LastPulls.All(ctx) {
 		if err != nil {
@@ -211,8 +213,8 @@ func (k *KeepAlive) restore(ctx context.Context) {
 		}
 		image := k.o.Repositories.Repo(up, t.Repo).Key(t.Digest)
 		k.mu.Lock()
-		if len(k.images) < maxWaiting {
-			k.images[image] = pulledImage{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.intervalOf(up.Name))}
+		if _, known := k.images[image]; !known && len(k.images) < maxWaiting {
+			k.images[image] = pulledImage{mediaType: t.MediaType, tag: t.Tag, since: t.Touched}
 		}
 		k.mu.Unlock()
 	}
@@ -226,7 +228,7 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	var fresh, due []repository.Key
 	now := time.Now()
 	for image, i := range k.images {
-		if i.due.IsZero() {
+		if i.since.IsZero() {
 			fresh = append(fresh, image)
 		}
 	}
@@ -242,15 +244,15 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 			delete(k.images, image) // a reload has disabled KeepAlive for this upstream
 			continue
 		}
-		if !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
+		if !i.since.IsZero() && meta.Age(now, i.since) >= every {
 			due = append(due, image)
 		}
 	}
-	slices.SortFunc(due, func(a, b repository.Key) int { return k.images[a].due.Compare(k.images[b].due) })
+	slices.SortFunc(due, func(a, b repository.Key) int { return k.images[a].since.Compare(k.images[b].since) })
 	return due
 }
 
-// schedule sets when a new image is due, and records that the image was pulled.
+// schedule sets when the interval of a new image began, and records that it was pulled.
 func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -259,8 +261,7 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	k.mu.Lock()
 	i, there := k.images[image]
 	if there {
-		every := k.intervalOf(image.Repo.Up.Name)
-		i.due = cmp.Or(fact.Touched, time.Now().Add(-every)).Add(every)
+		i.since = cmp.Or(fact.Touched, time.Now().Add(-k.intervalOf(image.Repo.Up.Name)))
 		k.images[image] = i
 	}
 	k.mu.Unlock()
@@ -320,7 +321,8 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 // postpone puts back an image whose request failed. The image is due again after a hundredth of the
 // interval.
 func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time) {
-	i.due = now.Add(k.intervalOf(image.Repo.Up.Name) / 100)
+	every := k.intervalOf(image.Repo.Up.Name)
+	i.since = now.Add(every/100 - every)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.images[image] = i

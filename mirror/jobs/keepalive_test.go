@@ -279,6 +279,26 @@ func TestKeepAliveFails(t *testing.T) {
 	})
 }
 
+// A reload does not end the pause after a failed request.
+func TestKeepAliveFailsBeforeReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := kept(t)
+		defer stop()
+		time.Sleep(day)
+		s.fail(oci.ErrUnavailable)
+		h.pullBy(l, "a")
+		time.Sleep(2 * time.Minute)
+		s.want(t, "a", 1)
+		if err := l.Mirror.Replace(h.replaceable(s, map[string]time.Duration{"up": day})); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(day/100 - 3*time.Minute)
+		s.want(t)
+		time.Sleep(5 * time.Minute)
+		s.want(t, "a", 1)
+	})
+}
+
 // An image that the registry no longer has is left alone.
 func TestKeepAliveAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
