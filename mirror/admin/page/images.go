@@ -32,13 +32,14 @@ const (
 	listingBound = time.Minute
 )
 
-// listing has the list of images that was read last.
+// listing has the last list of images that could be read.
 type listing struct {
 	all func(ctx context.Context) iter.Seq2[api.Image, error]
 
 	mu      sync.Mutex // guards the fields below
 	images  []api.Image
 	at      time.Time // when the reading of images began
+	tried   time.Time // when the last reading began
 	took    time.Duration
 	err     error         // the error of the last reading
 	reading chan struct{} // closed when the reading under way has ended; nil if no reading is under way
@@ -55,30 +56,40 @@ func (l *listing) get(ctx context.Context) ([]api.Image, time.Time, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.images, l.at, l.err
+	if l.err != nil && !l.recent() {
+		return nil, time.Time{}, l.err
+	}
+	return l.images, l.at, nil
 }
 
-// refresh starts to read the list if it is older than age. If the present list can be shown,
-// refresh returns nil. Otherwise it returns a channel that is closed after the reading.
+// recent reports whether the list can be shown instead of a newer one. It needs mu.
+func (l *listing) recent() bool { return !l.at.IsZero() && time.Since(l.at) < listingKept }
+
+// refresh starts to read the list if the last reading began more than age ago. If a reading is
+// under way and the present list cannot be shown, refresh returns a channel that is closed after
+// the reading. Otherwise it returns nil.
 func (l *listing) refresh(age time.Duration) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.reading == nil && (l.at.IsZero() || l.err != nil || time.Since(l.at) >= max(age, listingShare*l.took)) {
+	if l.reading == nil && (l.tried.IsZero() || time.Since(l.tried) >= max(age, listingShare*l.took)) {
 		l.reading = make(chan struct{})
 		go l.read()
 	}
-	if l.reading == nil || l.err == nil && !l.at.IsZero() && time.Since(l.at) < listingKept {
+	if l.recent() {
 		return nil
 	}
 	return l.reading
 }
 
 func (l *listing) read() {
-	at := time.Now()
+	began := time.Now()
 	images, err := l.list()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.images, l.at, l.took, l.err = images, at, time.Since(at), err
+	l.tried, l.took, l.err = began, time.Since(began), err
+	if err == nil {
+		l.images, l.at = images, began
+	}
 	close(l.reading)
 	l.reading = nil
 }

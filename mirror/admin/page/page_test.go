@@ -255,8 +255,18 @@ func TestListing(t *testing.T) {
 		fault = errors.New("the facts cannot be read")
 		shows("before the failure is known", "/ui/images", "a:read-4", 0)
 		time.Sleep(time.Minute)
+		shows("a recent list, when the failure is known", "/ui/images", "a:read-4", 0)
+		time.Sleep(6 * time.Minute)
 		shows("a failure", "/ui/images", "the facts cannot be read", time.Second)
 		synctest.Wait()
+		tries := n
+		time.Sleep(5 * time.Second)
+		if shows("a failure a moment ago", "/ui/images", "the facts cannot be read", 0); n != tries {
+			t.Error("the list is read again at once after a failure")
+		}
+		fault = nil
+		time.Sleep(20 * time.Second)
+		shows("after the failure", "/ui/images", fmt.Sprint("a:read-", tries+1), time.Second)
 	})
 }
 
