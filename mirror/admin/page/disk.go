@@ -59,7 +59,7 @@ func forecast(d *diskView) (all []string) {
 	}
 	switch {
 	case d.Max > 0 && float64(d.Used+d.Reserved) >= full*float64(d.Max):
-		all = append(all, "The cache is full: for what comes, dray evicts what is worth least.")
+		all, left = append(all, "The cache is full: for what comes, dray evicts what is worth least."), 0
 	case d.Max == 0:
 		all = append(all, fmt.Sprintf("There is no quota: the cache may use the free space of its disk, which is %s.", size(d.Free)))
 	case d.Free < room:
@@ -70,8 +70,12 @@ func forecast(d *diskView) (all []string) {
 	case d.Growth <= 0:
 		all = append(all, fmt.Sprintf("It has not grown in the last %s.", api.About(d.Measured)))
 	default:
-		days := float64(left) / d.Growth
-		all = append(all, fmt.Sprintf("In the last %s it grew by %s a day. If that goes on, it is full in %s.", api.About(d.Measured), size(int64(d.Growth)), api.About(time.Duration(min(days, maxDays)*float64(24*time.Hour)))))
+		text := fmt.Sprintf("In the last %s it grew by %s a day.", api.About(d.Measured), size(int64(d.Growth)))
+		if left > 0 {
+			days := float64(left) / d.Growth
+			text += fmt.Sprintf(" If that goes on, it is full in %s.", api.About(time.Duration(min(days, maxDays)*float64(24*time.Hour))))
+		}
+		all = append(all, text)
 	}
 	if d.Unverified > 0 {
 		all = append(all, fmt.Sprintf("dray did not stop cleanly, and has yet to verify %s.", count(d.Unverified, "blob", "blobs")))

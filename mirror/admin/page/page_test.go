@@ -270,6 +270,31 @@ func TestListing(t *testing.T) {
 	})
 }
 
+// TestForecast: the page says when the cache will be full, unless it is full.
+func TestForecast(t *testing.T) {
+	for _, test := range []struct {
+		disk page.Disk
+		full bool
+	}{
+		{page.Disk{Used: 50e9, Max: 100e9, Free: 1e12}, false},
+		{page.Disk{Used: 98e9, Max: 100e9, Free: 1e12}, true},
+		{page.Disk{Used: 110e9, Max: 100e9, Free: 1e12}, true},
+		{page.Disk{Used: 50e9, Max: 100e9}, true}, // others have filled the disk
+		{page.Disk{Used: 50e9, Free: 1e12}, false},
+		{page.Disk{Used: 50e9}, true},
+	} {
+		text := get(page.New(page.Sources{
+			Disk: func(context.Context) (page.Disk, error) { return test.disk, nil },
+			History: func(from, to time.Time, _ int) api.History {
+				return api.History{Points: []api.HistoryPoint{{At: from, Seconds: 1, Stored: 1e9}, {At: to, Seconds: 1, Stored: 9e9}}}
+			},
+		}), "/").Body.String()
+		if !strings.Contains(text, "it grew by") || strings.Contains(text, "it is full in") == test.full {
+			t.Errorf("%+v: %s", test.disk, text)
+		}
+	}
+}
+
 // many returns sources with n images, and counts how often they are listed.
 func many(n int, listed *int) page.Sources {
 	return page.Sources{Images: func(context.Context) iter.Seq2[api.Image, error] {
