@@ -150,6 +150,11 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		s.served("team/cache", "main", m, layer)
 		s.want(202, "DELETE", "/v2/own/ecr/team/cache/manifests/main", nil)
 		s.served("team/cache", "main", img, layer)
+		// What no build cache needs any more is deleted under the name by which clients see it.
+		s.want(202, "DELETE", "/v2/team/cache/manifests/"+m.Digest.String(), nil)
+		s.want(202, "DELETE", "/v2/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
+		s.want(404, "HEAD", "/v2/own/ecr/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
+		s.served("team/cache", "main", img, layer)
 		s.stop()
 	}
 }

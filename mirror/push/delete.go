@@ -145,6 +145,7 @@ func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool
 // upstream might answer that there is no such blob, although dray has already acknowledged the blob
 // to its client.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
+	x.Divert()
 	if err := mayDelete(x); err != nil {
 		return err
 	}
