@@ -167,7 +167,7 @@ func New(o Options) (*Mirror, error) {
 	}
 	m.push = push.New(push.Options{
 		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, BaseIndex: m.baseIndex,
-		Quotas: quotas, Confirm: m.writers.Confirm, UploadExpiry: m.expiry, Logger: m.log,
+		Quotas: quotas, Shares: m.writers.Shares, Confirm: m.writers.Confirm, UploadExpiry: m.expiry, Logger: m.log,
 		Overtaken: func(r repository.Repo, tag string, since, now meta.Question) error {
 			if !o.Tags.Overtaken(since, now) {
 				return nil

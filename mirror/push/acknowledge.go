@@ -25,7 +25,8 @@ import (
 type gatedPush struct {
 	gate.Push
 	owner string // the client whose quota the push uses
-	// since identifies the state of the facts about the tag when the client pushed it.
+	// since identifies the state of the facts about the tag when the client pushed it. It is zero if
+	// no other mirror works on pushes to the repository.
 	since meta.Question
 }
 

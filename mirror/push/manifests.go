@@ -113,7 +113,9 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 // unless check forwarded or stored the manifest.
 func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	r := gated.Repo
-	gated.since = repository.BeforePush(ctx, r, gated.Ref)
+	if p.o.Shares(r) {
+		gated.since = repository.BeforePush(ctx, r, gated.Ref)
+	}
 	p.o.Repositories.Staged().Renew(repository.Keys(r, gated.Manifest.Children())...)
 	var verdict *pipeline.Report
 	if gated.Gate != nil {
@@ -162,11 +164,13 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 	if !gated.Repo.Up.AcknowledgeLocally {
 		return p.publishSince(ctx, upstream.Call{}, gated.Repo, gated.Ref, gated.Manifest, gated.since)
 	}
-	if err := p.o.Confirm(ctx, gated.Repo); err != nil {
-		return upstream.Pushed{}, err
-	}
-	if _, err := p.current(ctx, gated.Repo, gated.Ref, gated.since); err != nil {
-		return upstream.Pushed{}, err
+	if p.o.Shares(gated.Repo) {
+		if err := p.o.Confirm(ctx, gated.Repo); err != nil {
+			return upstream.Pushed{}, err
+		}
+		if _, err := p.current(ctx, gated.Repo, gated.Ref, gated.since); err != nil {
+			return upstream.Pushed{}, err
+		}
 	}
 	return p.acknowledgeOrPublish(ctx, gated)
 }

@@ -33,6 +33,8 @@ type Options struct {
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
 	Quotas    *Quotas
+	// Shares reports whether other mirrors may work on pushes to a repository.
+	Shares func(repository.Repo) bool
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
 	// Overtaken returns an error if another mirror has changed a tag between two questions: the

@@ -22,7 +22,7 @@ const attempts = 6
 // requests itself. If it does not find the content, it asks the writer. If pushes are acknowledged
 // locally, it asks the writer first for manifests and lists. w may be nil.
 func (w *Writers) Work(x *request.Request, here func() error) error {
-	if w == nil || !x.Listener.TakesPushes() || !w.shares(x.Repo) {
+	if !x.Listener.TakesPushes() || !w.Shares(x.Repo) {
 		return here()
 	}
 	k := w.keyOf(x.Repo) // the function here may work on another repository, such as the repository of a fallback

@@ -123,16 +123,16 @@ func (w *Writers) Collectors() []prometheus.Collector {
 	return w.m.collectors()
 }
 
-// shares reports whether one member works on all pushes to a repository.
-func (w *Writers) shares(r repository.Repo) bool {
-	return r.Up != nil && r.Up.Sink != nil && w.o.Identity(r.Up.Name) != ""
+// Shares reports whether one member works on all pushes to a repository. w may be nil.
+func (w *Writers) Shares(r repository.Repo) bool {
+	return w != nil && r.Up != nil && r.Up.Sink != nil && w.o.Identity(r.Up.Name) != ""
 }
 
 // Confirm returns an error if another member has taken over the repository, so that this one must
 // not acknowledge a push that it has yet to publish. If the store does not answer, Confirm returns
 // nil. w may be nil.
 func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
-	if w == nil || !w.shares(r) {
+	if !w.Shares(r) {
 		return nil
 	}
 	l, err := w.look(ctx, w.keyOf(r))
@@ -147,7 +147,7 @@ func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 // since this member got the push. It returns nil if each member works on the repository itself. w
 // may be nil.
 func Overtaken(w *Writers, r repository.Repo, tag string) error {
-	if w == nil || !w.shares(r) {
+	if !w.Shares(r) {
 		return nil
 	}
 	w.m.fenced.Inc()
@@ -367,7 +367,7 @@ func (w *Writers) sort(now time.Time) (extend map[key]fleet.Lease, missing []key
 	open := map[key]bool{}
 	if w.o.Unfinished != nil {
 		w.o.Unfinished(func(r repository.Repo) {
-			if w.shares(r) {
+			if w.Shares(r) {
 				open[w.keyOf(r)] = true
 			}
 		})
