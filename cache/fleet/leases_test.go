@@ -75,7 +75,8 @@ func (e *ending) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) 
 	return e.Memory.Renew(ctx, m, held)
 }
 
-// TestStopsWhileRenewing has a member stop during a question to the store. The store has not failed.
+// TestStopsWhileRenewing has a member stop during a question to the store. The store has not
+// failed.
 func TestStopsWhileRenewing(t *testing.T) {
 	leases, log := &ending{}, &bytes.Buffer{}
 	m := start(t, leases, "one", func(o *fleet.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })

@@ -129,15 +129,15 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		put()
 		s.served("team/cache", "main", m, layer)
 		s.served("own/ecr/team/cache", "main", m, layer)
-		// Nobody puts something there himself: it would be served in place of what ECR has, without
-		// its rights and checks.
+		// Nobody puts something there himself: it would be served in place of what ECR has, without its
+		// rights and checks.
 		s.refused(403, "DENIED", "POST", "/v2/own/ecr/team/app/blobs/uploads/", nil)
 		s.refused(403, "DENIED", "PUT", "/v2/own/ecr/team/cache/manifests/other", m.Raw, "Content-Type", m.MediaType)
 		if _, ok := s.ecr.Image("team/cache", "main"); ok {
 			t.Error("the build cache is in ECR")
 		}
-		// ECR loses layers that no image needs. The client was told that it is there, and need not
-		// send it again.
+		// ECR loses layers that no image needs. The client was told that it is there, and need not send
+		// it again.
 		s.want(200, "HEAD", "/v2/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
 		img := imageOf(t, layer)
 		s.want(201, "PUT", "/v2/team/cache/manifests/app", img.Raw, "Content-Type", img.MediaType)
@@ -150,7 +150,7 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		s.served("team/cache", "main", m, layer)
 		s.want(202, "DELETE", "/v2/own/ecr/team/cache/manifests/main", nil)
 		s.served("team/cache", "main", img, layer)
-		// What no build cache needs any more is deleted under the name by which clients see it.
+		// A blob that no build cache needs any more is deleted under the name by which clients see it.
 		s.want(202, "DELETE", "/v2/team/cache/manifests/"+m.Digest.String(), nil)
 		s.want(202, "DELETE", "/v2/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
 		s.want(404, "HEAD", "/v2/own/ecr/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)

@@ -111,7 +111,8 @@ func (e *ending) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) 
 	return e.Memory.Renew(ctx, m, held)
 }
 
-// TestStopsWhileRenewing has a member stop during a question to the store. The store has not failed.
+// TestStopsWhileRenewing has a member stop during a question to the store. The store has not
+// failed.
 func TestStopsWhileRenewing(t *testing.T) {
 	claims, self, log := &ending{}, fleet.Member{ID: "one", Address: "127.0.0.1:1"}, &bytes.Buffer{}
 	w := writer.New(writer.Options{
