@@ -47,9 +47,11 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT uses the caller's Repo, so it waits in the Limiter's queue only as long as a read would.
-	// With the Repo from attempts, the PUT could wait for the whole budget.
-	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) {
+	// The PUT waits in the Limiter's queue only as long as a read would. With the bound from attempts,
+	// it could wait for the whole budget.
+	wait := repo.maxWait
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(repo Repo) (err error) {
+		repo.maxWait = wait
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})

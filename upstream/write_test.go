@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -409,6 +410,37 @@ func TestManifestPut(t *testing.T) {
 	})
 	if p, err := client.PutManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, img.Manifest); err != nil || p.Subject != subject {
 		t.Errorf("throttled, then accepted: %+v, %v", p, err)
+	}
+}
+
+// TestAttemptsAreNumbered: the log has the number of each attempt at a write.
+func TestAttemptsAreNumbered(t *testing.T) {
+	img := upstreamtest.NewImage(t, "x", 10)
+	repo := upstream.Repo{Name: "aa"}
+	for name, write := range map[string]func(*upstream.Client) error{
+		"manifest": func(c *upstream.Client) error {
+			_, err := c.PutManifest(t.Context(), repo, tag, img.Manifest)
+			return err
+		},
+		"blob":     func(c *upstream.Client) error { return c.PutBlob(t.Context(), repo, upstreamtest.Upload([]byte("x"))) },
+		"deletion": func(c *upstream.Client) error { return c.DeleteManifest(t.Context(), repo, tag) },
+	} {
+		r := upstreamtest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+		var log bytes.Buffer
+		client := upstreamtest.NewClient(t, upstream.Options{Base: r.URL, WriteAttempts: 2,
+			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		if err := write(client); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		var attempts []string
+		for line := range strings.Lines(log.String()) {
+			if _, after, ok := strings.Cut(line, "attempt="); ok && strings.Contains(line, `msg="upstream request"`) {
+				attempts = append(attempts, after[:1])
+			}
+		}
+		if !slices.Equal(attempts, []string{"1", "2"}) {
+			t.Errorf("%s: attempts %q in the log\n%s", name, attempts, log.String())
+		}
 	}
 }
 
