@@ -219,10 +219,14 @@ func (p *attempt) enter(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.o.Probe)
 	defer cancel()
+	defer func() { // deferred, because Hello may panic
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		c.asking = false
+	}()
 	err = b.o.Hello(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c.asking = false
 	switch {
 	case saysNothing(err):
 	case failing(err):

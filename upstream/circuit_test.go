@@ -338,3 +338,35 @@ func TestBreakerForgets(t *testing.T) {
 		t.Errorf("%d circuits", n)
 	}
 }
+
+// TestBreakerSurvivesAPanic: after a panic of Hello, the next attempt calls Hello again.
+func TestBreakerSurvivesAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := fmt.Errorf("%w: reset", upstream.ErrUnreachable)
+		hello := func() error { return down }
+		b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Probe: time.Second, Hello: func(context.Context) error { return hello() }})
+		ask := func(result error) error {
+			time.Sleep(2 * time.Second)
+			return b.Do(func() error { return result })
+		}
+		if err := ask(down); !errors.Is(err, down) {
+			t.Fatal(err)
+		}
+		if err := ask(down); !refusedByBreaker(err) {
+			t.Fatalf("a registry that is down: %v", err)
+		}
+		hello = func() error { panic("hello") }
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic is lost")
+				}
+			}()
+			_ = ask(nil)
+		}()
+		hello = func() error { return nil }
+		if err := ask(nil); err != nil {
+			t.Errorf("a registry that answers again: %v", err)
+		}
+	})
+}
