@@ -103,7 +103,7 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string,
 	c.mu.Unlock()
 
 	if leader {
-		c.lead(ctx, key, e, f, wanted)
+		c.lead(ctx, e, f, wanted)
 	}
 	select {
 	case <-f.done:
@@ -118,7 +118,7 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string,
 
 // lead makes the request of a flight. The token request is not cancelled with the caller's request,
 // because other callers wait for the token.
-func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scopes []string) {
+func (c *tokens) lead(ctx context.Context, e *entry, f *flight, scopes []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	defer cancel()
 	f.token, f.err = c.fetch(ctx, scopes)
@@ -129,7 +129,6 @@ func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scop
 	} else {
 		e.token.renew = time.Now().Add(renewPause)
 	}
-	c.entries[key] = e
 	c.mu.Unlock()
 	close(f.done)
 }
@@ -167,19 +166,21 @@ func (c *tokens) entry(key string, now time.Time) *entry {
 	return e
 }
 
-// evict removes the expired entries, or one random entry if none has expired; c.mu is held.
+// evict removes the expired entries, or one random entry if none has expired. It keeps entries with
+// a request in flight, so that no second request for their scopes is sent; c.mu is held.
 func (c *tokens) evict(now time.Time) {
 	for k, e := range c.entries {
 		if e.flight == nil && !e.token.valid(now) {
 			delete(c.entries, k)
 		}
 	}
-	if len(c.entries) < maxTokens {
-		return
-	}
-	for k := range c.entries {
-		delete(c.entries, k)
-		return
+	for k, e := range c.entries {
+		if len(c.entries) < maxTokens {
+			return
+		}
+		if e.flight == nil {
+			delete(c.entries, k)
+		}
 	}
 }
 

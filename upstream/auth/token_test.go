@@ -282,6 +282,27 @@ func TestTokensAreBounded(t *testing.T) {
 	}
 }
 
+// TestRequestsInFlightAreKept: the bound is no reason for a second request for a scope.
+func TestRequestsInFlightAreKept(t *testing.T) {
+	now := time.Now()
+	c := &tokens{entries: map[string]*entry{"idle": {token: token{value: "x", expires: now.Add(time.Hour)}}}}
+	for i := range maxTokens - 1 {
+		c.entries[fmt.Sprint(i)] = &entry{flight: &flight{}}
+	}
+	for _, key := range []string{"new", "newer"} { // for the second one, nothing can be evicted
+		c.entry(key, now).flight = &flight{}
+		flights := 0
+		for _, e := range c.entries {
+			if e.flight != nil {
+				flights++
+			}
+		}
+		if flights < maxTokens || c.entries["idle"] != nil {
+			t.Errorf("%s: %d requests in flight are left, want %d", key, flights, maxTokens)
+		}
+	}
+}
+
 // TestTokenRedirects follows a token endpoint that redirects. Credentials go to the host that the
 // challenge names, and only over TLS.
 func TestTokenRedirects(t *testing.T) {
