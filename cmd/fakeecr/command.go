@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ func (f *flags) prepare(command []string) (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "fakeecr-"); err != nil {
 		return "", err
 	}
-	if f.certFile == "" && f.caFile == "" {
-		f.tls, f.caFile = true, filepath.Join(dir, "ca.pem")
+	if f.certFile == "" {
+		f.tls, f.caFile = true, cmp.Or(f.caFile, filepath.Join(dir, "ca.pem"))
 	}
 	return dir, nil
 }

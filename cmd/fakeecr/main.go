@@ -98,7 +98,7 @@ type variable struct{ name, value string }
 // are placeholders, because the stand-in accepts any credentials.
 func variables(srv *ecrtest.Running, f *flags) []variable {
 	host, _, _ := strings.Cut(srv.RegistryHost, ":")
-	if srv.CAPEM == nil {
+	if strings.HasPrefix(srv.RegistryURL, "http://") {
 		host = "http://" + host
 	}
 	all := []variable{{"ECR_REGISTRY", host}, {"DRAY_ECR_ADDRESS", srv.RegistryAddr}}

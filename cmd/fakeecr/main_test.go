@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,9 +184,9 @@ func TestHubWithTLS(t *testing.T) {
 	if addr.Personality != "hub" || !strings.HasPrefix(addr.Registry, "https://127.0.0.1:") || addr.CA != ca {
 		t.Errorf("%+v", addr)
 	}
-	pem, err := os.ReadFile(ca)
-	if err != nil || !bytes.HasPrefix(pem, []byte("-----BEGIN CERTIFICATE-----")) {
-		t.Errorf("%s, %v", pem, err)
+	text, err := os.ReadFile(ca)
+	if err != nil || !bytes.HasPrefix(text, []byte("-----BEGIN CERTIFICATE-----")) {
+		t.Errorf("%s, %v", text, err)
 	}
 }
 
@@ -230,13 +233,14 @@ func TestCommandIsTold(t *testing.T) {
 
 // TestEnvironment prints what dray needs to use the stand-in, and --tls covers the object store.
 func TestEnvironment(t *testing.T) {
-	ca := filepath.Join(t.TempDir(), "it's ca.pem")
+	ca, pair := filepath.Join(t.TempDir(), "it's ca.pem"), writePair(t)
 	for _, test := range []struct {
 		args []string
 		want []string
 	}{
 		{nil, []string{"export ECR_REGISTRY='http://123456789012.dkr.ecr.eu-west-1.amazonaws.com'", "export DRAY_ECR_ADDRESS='127.0.0.1:", "export AWS_ENDPOINT_URL_ECR='http://127.0.0.1:"}},
 		{[]string{"--tls", "--ca-file", ca}, []string{"export ECR_REGISTRY='123456789012.", `it'\''s ca.pem'`}},
+		{[]string{"--tls-cert", pair, "--tls-key", pair}, []string{"export ECR_REGISTRY='123456789012."}},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var out bytes.Buffer
@@ -250,14 +254,34 @@ func TestEnvironment(t *testing.T) {
 			}
 		}
 	}
-	var out bytes.Buffer
-	if err := run(t.Context(), []string{"/bin/sh", "-c", `cat "$DRAY_ECR_CA_FILE" && echo "$ECR_REGISTRY" && kill -TERM $$`}, &out, io.Discard); err == nil || !strings.Contains(err.Error(), "/bin/sh: signal") {
-		t.Errorf("a command that is killed: %v", err)
-	}
-	if got := out.String(); !strings.HasPrefix(got, "-----BEGIN CERTIFICATE-----") || !strings.HasSuffix(got, "\n123456789012.dkr.ecr.eu-west-1.amazonaws.com\n") {
-		t.Errorf("a command gets %s", got)
+	for _, args := range [][]string{nil, {"--ca-file", ca}} {
+		var out bytes.Buffer
+		if err := run(t.Context(), append(args, "/bin/sh", "-c", `cat "$DRAY_ECR_CA_FILE" && echo "$ECR_REGISTRY" && kill -TERM $$`), &out, io.Discard); err == nil || !strings.Contains(err.Error(), "/bin/sh: signal") {
+			t.Errorf("%q: a command that is killed: %v", args, err)
+		}
+		if got := out.String(); !strings.HasPrefix(got, "-----BEGIN CERTIFICATE-----") || !strings.HasSuffix(got, "\n123456789012.dkr.ecr.eu-west-1.amazonaws.com\n") {
+			t.Errorf("%q: a command gets %s", args, got)
+		}
 	}
 	if addr, _ := fakeecr(t, "--tls", "--ca-file", ca); !strings.HasPrefix(addr.Objects, "https://") {
 		t.Errorf("the objects are at %s", addr.Objects)
 	}
+}
+
+// writePair writes a file with a certificate and its key.
+func writePair(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	pair := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "pair.pem")
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
