@@ -225,7 +225,7 @@ func (s *Server) hides(who, repo string) bool {
 // authenticateUser authenticates a request by name and password.
 func (s *Server) authenticateUser(r *http.Request, c call) (*token, error) {
 	user, password, given := r.BasicAuth()
-	if given && (user == "" || s.opts.Hub.Users[user] != password) {
+	if given && !s.opts.Hub.knows(user, password) {
 		return nil, challengeUser()
 	}
 	open := s.Dialect().Open

@@ -66,6 +66,12 @@ func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireE
 	return e
 }
 
+// knows reports whether password is the password of a user.
+func (o HubOptions) knows(user, password string) bool {
+	want, ok := o.Users[user]
+	return ok && password == want
+}
+
 // serveToken serves the token endpoint: GET with an optional Basic header, or POST with the
 // OAuth2 form.
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
@@ -82,7 +88,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Quirks.SharedScope != "" {
 		return s.exchangeToken(w, password, given)
 	}
-	if given && (user == "" || s.opts.Hub.Users[user] != password) {
+	if given && !s.opts.Hub.knows(user, password) {
 		return refuse(http.StatusUnauthorized, "UNAUTHORIZED", "incorrect username or password")
 	}
 	now := s.now()

@@ -115,8 +115,10 @@ func TestHubPush(t *testing.T) {
 		status := map[bool]int{true: http.StatusUnauthorized, false: http.StatusAccepted}[needsUser]
 		r.do(http.MethodPost, "/v2/new/app/blobs/uploads/", nil, "Authorization", auth).want(t, status, "", "")
 		if needsUser {
-			if got := r.bearer(a, "me", "wrong").Status; got != http.StatusUnauthorized {
-				t.Errorf("wrong password: %d", got)
+			for user, password := range map[string]string{"me": "wrong", "nobody": ""} {
+				if got := r.bearer(a, user, password).Status; got != http.StatusUnauthorized {
+					t.Errorf("%s:%s: %d", user, password, got)
+				}
 			}
 			auth = "Bearer " + string(r.bearer(a, "me", "secret").Body)
 		}
