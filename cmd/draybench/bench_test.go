@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,6 +214,44 @@ func TestProcess(t *testing.T) {
 	p.stop()
 	if pids, err := p.tree(); err != nil || len(pids) != 1 {
 		t.Errorf("after its end it has children: %v, %v", pids, err)
+	}
+}
+
+// A process is measured although its children end at any moment.
+func TestProcessWithEndedChildren(t *testing.T) {
+	p, err := startProcess(t.TempDir(), nil, "sh", "-c", "true & exec sleep 60") // sleep waits for no child
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	zombie := 0
+	for deadline := time.Now().Add(30 * time.Second); zombie == 0; {
+		pids, err := p.tree()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(pids) == 2 {
+			if s, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pids[1])); err == nil && strings.Contains(string(s), ") Z ") {
+				zombie = pids[1]
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("processes %v instead of two, of which one has ended", pids)
+		}
+	}
+	if peak, err := p.peak(); err != nil || peak < 100<<10 {
+		t.Errorf("with a child that nobody waits for: %d bytes, %v", peak, err)
+	}
+	p.stop()
+	ended := p.cmd.Process.Pid
+	if cpu, err := cpuOf([]int{os.Getpid(), ended}); err != nil {
+		t.Errorf("with a child that is gone: %s of CPU, %v", cpu, err)
+	}
+	if peak, err := peakOf([]int{os.Getpid(), ended}); err != nil || peak < 100<<10 {
+		t.Errorf("with a child that is gone: %d bytes, %v", peak, err)
+	}
+	if peak, err := p.peak(); err == nil {
+		t.Errorf("a process that is gone has a peak of %d bytes", peak)
 	}
 }
 

@@ -107,10 +107,16 @@ func (p *process) cpu() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	return cpuOf(pids)
+}
+
+// cpuOf returns the CPU time of processes. It leaves out processes that have ended since their IDs
+// were read.
+func cpuOf(pids []int) (time.Duration, error) {
 	var ticks int64
 	for _, pid := range pids {
 		s, err := readStat(pid)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err != nil && !gone(err) {
 			return 0, err
 		}
 		ticks += s.ticks
@@ -119,19 +125,27 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // peak returns the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). If the
-// process has descendants, peak returns a sum, which counts shared pages several times.
+// process has descendants, peak returns a sum, which counts shared pages several times. The sum has
+// no descendants that have ended.
 func (p *process) peak() (int64, error) {
 	pids, err := p.tree()
 	if err != nil {
 		return 0, err
 	}
+	return peakOf(pids)
+}
+
+func peakOf(pids []int) (int64, error) {
 	var sum int64
 	for _, pid := range pids {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
+		if err != nil && !gone(err) {
 			return 0, err
 		}
-		_, after, _ := strings.Cut(string(status), "VmHWM:")
+		_, after, ok := strings.Cut(string(status), "VmHWM:")
+		if !ok { // the process has ended, and its parent may not know yet
+			continue
+		}
 		line, _, _ := strings.Cut(after, "kB")
 		kib, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
 		if err != nil {
@@ -139,8 +153,14 @@ func (p *process) peak() (int64, error) {
 		}
 		sum += kib << 10
 	}
+	if sum == 0 {
+		return 0, fmt.Errorf("no peak of memory: the processes %v have ended", pids)
+	}
 	return sum, nil
 }
+
+// gone reports whether a file of /proc could not be read because its process has ended.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) }
 
 type stat struct {
 	parent int
