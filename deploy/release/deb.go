@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -66,11 +67,15 @@ func arEntry(b *bytes.Buffer, name string, body []byte, at time.Time) {
 }
 
 // debVersion makes a Debian version from the output of git describe. In Debian's order, a later
-// commit is newer than the tag, and a build without any tag is older than every release.
+// commit is newer than a dirty build of the tag, which is newer than the tag. A build without any
+// tag is older than every release.
 func debVersion(version string, at time.Time) string {
 	v := strings.TrimPrefix(version, "v")
 	if v == "" || v[0] < '0' || v[0] > '9' || !strings.Contains(v, ".") {
 		return fmt.Sprintf("0~%s.%s", at.UTC().Format("20060102150405"), plain(v))
+	}
+	if tag, dirty := strings.CutSuffix(v, "-dirty"); dirty && !laterCommit.MatchString(tag) {
+		v = tag + "-0-dirty"
 	}
 	base, rest, _ := strings.Cut(v, "-")
 	if rest == "" {
@@ -81,6 +86,9 @@ func debVersion(version string, at time.Time) string {
 	}
 	return base + "+" + plain(rest)
 }
+
+// laterCommit matches the output of git describe for a commit after a tag.
+var laterCommit = regexp.MustCompile(`-[0-9]+-g[0-9a-f]+$`)
 
 // plain replaces the characters that a Debian version must not have.
 func plain(v string) string {

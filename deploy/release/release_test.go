@@ -39,7 +39,8 @@ func command(t *testing.T, name string, args ...string) (string, error) {
 func TestDebVersions(t *testing.T) {
 	ordered := []string{
 		debVersion("0abc123", at), debVersion("9abc123-dirty", at.Add(time.Hour)),
-		debVersion("v1.2.0-rc.1", at), debVersion("v1.2.0", at), debVersion("v1.2.0-4-gabc1234", at), debVersion("v1.2.0-11-gabc1234-dirty", at), debVersion("v1.10.0", at),
+		debVersion("v1.2.0-rc.1", at), debVersion("v1.2.0-rc.1-dirty", at), debVersion("v1.2.0-rc.1-4-gabc1234", at), debVersion("v1.2.0-rc.2", at),
+		debVersion("v1.2.0", at), debVersion("v1.2.0-dirty", at), debVersion("v1.2.0-4-gabc1234", at), debVersion("v1.2.0-4-gabc1234-dirty", at), debVersion("v1.2.0-11-gabc1234-dirty", at), debVersion("v1.10.0", at),
 	}
 	for i, older := range ordered[:len(ordered)-1] {
 		if out, err := command(t, "dpkg", "--compare-versions", older, "lt", ordered[i+1]); err != nil || out != "" {
