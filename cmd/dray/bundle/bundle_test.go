@@ -64,13 +64,13 @@ notifications:
 traces: {endpoint: "http://127.0.0.1:1", headers_file: %q}
 checks:
 - name: gate
-  exec: [{name: scan, mode: enforce, command: [/bin/true, --token, %q, "--url=https://user:%s@scan.example.com/"], environment: ["SCAN_WORD=%s"], environment_file: %q}]
+  exec: [{name: scan, mode: enforce, command: [/bin/true, --token, %q, "-p%s", "--url=https://user:%s@scan.example.com/"], environment: ["SCAN_WORD=%s"], environment_file: %q}]
 cache: {directory: %q}
 `,
 		file("hub", secret("password_file")+"\n"), file("htpasswd", "annabel:$2y$05$"+(mark + strings.Repeat("a", 53))[:53]+"\n"), file("token", secret("admin-token")+"\n"),
 		plain("redis"), file("fleet.key", secret("fleet-of-several-members")), token, plain("query"), secret("header"), secret("bearer"),
 		file("headers", "Authorization: Bearer "+secret("headers_file")+"\n"), file("hmac", secret("hmac")), file("url", "https://events.example.com/"+plain("url_file")+"\n"),
-		file("otel", "Authorization: Basic "+secret("traces")+"\n"), secret("flag"), plain("userinfo"), secret("variable"), file("env", "MORE="+secret("environment_file")+"\n"), filepath.Join(dir, "cache"))
+		file("otel", "Authorization: Basic "+secret("traces")+"\n"), secret("flag"), plain("joined"), plain("userinfo"), secret("variable"), file("env", "MORE="+secret("environment_file")+"\n"), filepath.Join(dir, "cache"))
 	if err := os.Mkdir(filepath.Join(dir, "cache"), 0o700); err != nil {
 		t.Fatal(err)
 	}

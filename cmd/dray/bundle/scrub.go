@@ -108,7 +108,7 @@ func (s *scrubber) value(v reflect.Value) {
 				s.add(value)
 				s.url(value)
 				s.url(secret[i])
-				s.add(secret[i])
+				s.add(strings.TrimPrefix(secret[i], strings.TrimSuffix(shown, "[redacted]"))) // in -psecret, without -p
 			}
 		}
 		return

@@ -174,6 +174,10 @@ func TestSecretsOfPrograms(t *testing.T) {
 		{[]string{"scan", "-H", "Authorization: Bearer S3CR", "-u", "me:S3CR", "-p", "S3CR"}, []string{"scan", "-H", redacted, "-u", redacted, "-p", redacted}},
 		{[]string{"scan", "--extra", "X-Api-Key: S3CR", "--header=Cookie: S3CR"}, []string{"scan", "--extra", "X-Api-Key: " + redacted, "--header=" + redacted}},
 		{[]string{"scan", "sha256:abc", "{layout}:latest"}, nil},
+		{[]string{"scan", "-pS3CR", "-ume:S3CR", "-HCookie: S3CR", "-v"}, []string{"scan", "-p" + redacted, "-u" + redacted, "-H" + redacted, "-v"}},
+		{[]string{"scan", "-p=S3CR", "-sSfu", "me:S3CR", "-k"}, []string{"scan", "-p" + redacted, "-sSfu", redacted, "-k"}},
+		{[]string{"scan", "--token", "-S3CR", "-u", "-me:S3CR", "-v"}, []string{"scan", "--token", redacted, "-u", redacted, "-v"}},
+		{[]string{"run", "--env=API_TOKEN=S3CR", "--label=a=b"}, []string{"run", "--env=" + redacted, "--label=a=b"}},
 	} {
 		if tc.want == nil {
 			tc.want = tc.command

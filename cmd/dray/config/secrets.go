@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -73,11 +72,18 @@ func (s *SecretURL) UnmarshalText(text []byte) error {
 // secretName matches names of flags, variables and parameters whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth`)
 
+// assignment matches a value such as API_TOKEN=x, in an argument such as --env=API_TOKEN=x.
+var assignment = regexp.MustCompile(`(?i)^[a-z0-9_-]*(pass|pwd|token|secret|key|credential|auth)[a-z0-9_-]*=`)
+
 // header matches the beginning of an argument such as Authorization: Bearer x.
 var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(pass|pwd|token|secret|key|credential|auth)[a-z0-9-]*: *`)
 
-// shortSecrets are the flags of common programs for users, passwords and headers.
-var shortSecrets = []string{"-u", "-p", "-H", "--user", "--header"}
+// shortSecrets are the short flags of common programs for users, passwords and headers.
+const shortSecrets = "upH"
+
+// takesSecret matches flags whose value is the next argument, and is secret. The last of several
+// short flags, as in -sSu, can have a value.
+var takesSecret = regexp.MustCompile(`^-[[:alnum:]]*[` + shortSecrets + `]$|^--(user|header)$`)
 
 // Command is a program and its arguments. When it is printed, the values of flags, variables and
 // headers are redacted if their names look like --token, -u or -H. Every URL is shown like a
@@ -92,11 +98,13 @@ func (c Command) Redacted() []string {
 		name, value, assigned := strings.Cut(arg, "=")
 		u, err := url.Parse(arg)
 		switch {
-		case i > 0 && hide && !strings.HasPrefix(arg, "-"):
+		case i > 0 && hide: // a secret may begin with a hyphen
 			shown[i] = redacted
+		case i > 0 && len(arg) > 2 && arg[0] == '-' && strings.IndexByte(shortSecrets, arg[1]) >= 0:
+			shown[i] = arg[:2] + redacted // as in -psecret
 		case err == nil && u.Host != "":
 			shown[i] = SecretURL(arg).String()
-		case i > 0 && assigned && (secretName.MatchString(name) || slices.Contains(shortSecrets, name)):
+		case i > 0 && assigned && (secretName.MatchString(name) || takesSecret.MatchString(name) || assignment.MatchString(value)):
 			shown[i] = name + "=" + redacted
 		case i > 0 && header.MatchString(arg):
 			shown[i] = header.FindString(arg) + redacted
@@ -105,7 +113,7 @@ func (c Command) Redacted() []string {
 		default:
 			shown[i] = arg
 		}
-		hide = strings.HasPrefix(arg, "-") && !assigned && secretName.MatchString(arg) || slices.Contains(shortSecrets, arg)
+		hide = strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "--no-") && !assigned && secretName.MatchString(arg) || takesSecret.MatchString(arg)
 	}
 	return shown
 }
