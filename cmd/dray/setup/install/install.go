@@ -167,8 +167,9 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 		}
 	}()
 	e := entry{Path: path}
-	if known := r.find(path); known != nil {
-		e = *known
+	// The backup of a file that somebody has removed stays, because the file will not come back.
+	if known := r.find(path); known != nil && current != nil {
+		e.Backup = known.Backup
 	}
 	r.Files = append(slices.DeleteFunc(slices.Clone(former), func(f *entry) bool { return f.Path == path }), &e)
 	e.Existed, e.Before, e.Content = before != nil, string(before), string(content)

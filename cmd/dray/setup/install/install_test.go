@@ -127,6 +127,40 @@ func TestUndoOfARemovedFile(t *testing.T) {
 	}
 }
 
+// TestUndoOfAFileWrittenAgain: the former content of a file that somebody has removed also stays
+// after a further write, whatever happens to the new file.
+func TestUndoOfAFileWrittenAgain(t *testing.T) {
+	for added, want := range map[string]string{"": "/etc/old removed", "mine\n": "/etc/old restored"} {
+		root := t.TempDir()
+		put1(t, root, "/etc/old", "a\n")
+		p := Place{root, "c"}
+		write := func(text string) {
+			if got, want := states(p.Write([]Change{line("/etc/old", text)})), "/etc/old written"; got != want {
+				t.Fatalf("write: %s, want %s", got, want)
+			}
+		}
+		write("one")
+		if err := os.Remove(filepath.Join(root, "/etc/old")); err != nil {
+			t.Fatal(err)
+		}
+		write("one")
+		put1(t, root, "/etc/old", "one\n"+added)
+		write("two")
+		if got := states(p.Undo()); got != want {
+			t.Errorf("undo: %s, want %s", got, want)
+		}
+		left := tree(t, root)
+		maps.DeleteFunc(left, func(path, text string) bool { return text == "" })
+		expect := map[string]string{"/etc/old.before-dray": "a\n"}
+		if added != "" {
+			expect["/etc/old"] = added
+		}
+		if diff := cmp.Diff(expect, left); diff != "" {
+			t.Errorf("after undo of %q (-want):\n%s", added, diff)
+		}
+	}
+}
+
 // TestWriteOther: with other changes, what was written before does not stay.
 func TestWriteOther(t *testing.T) {
 	root := t.TempDir()
