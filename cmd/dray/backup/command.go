@@ -78,7 +78,8 @@ func restore(o Options) *cobra.Command {
 		Short: "Put back what backup has saved",
 		Long: `restore puts the content of a backup into the directories of the configuration.
 dray must be stopped, and the state directory must have neither queued pushes nor
-hosted repositories. Run restore as the user that dray runs as. "-" stands for
+hosted repositories. A pin of the backup replaces a pin of the same name, and the
+other pins stay. Run restore as the user that dray runs as. "-" stands for
 standard input.
 
 restore verifies the digest of each layer, and changes nothing if the backup is

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -27,9 +28,10 @@ type reader struct {
 	sum  Summary
 }
 
-// Restore puts a backup into directories without queued pushes and hosted repositories. It fails if
-// another process uses the directories. If it fails before it has read the whole backup, at most
-// some unneeded blobs stay in the cache.
+// Restore puts a backup into directories that have neither queued pushes nor hosted repositories.
+// Pins may exist: a pin of the backup replaces a pin of the same name, and the other pins stay.
+// Restore fails if another process uses the directories. If it fails before it has read the whole
+// backup, at most some unneeded blobs stay in the cache.
 func Restore(ctx context.Context, d directories.Directories, from io.Reader, log *slog.Logger) (_ Summary, err error) {
 	if err := errors.Join(owned(d.Cache), owned(d.State)); err != nil {
 		return Summary{}, err
@@ -150,21 +152,55 @@ func (r *reader) end(in io.Reader) error {
 	return nil
 }
 
-// place moves the files of the state to the directories in which dray reads them.
+// place moves the files of the state to where dray reads them. When it returns nil, they survive a
+// power cut.
 func (r *reader) place() error {
 	for name, dir := range parts(r.d) {
 		from := filepath.Join(r.temp, name)
-		if _, err := os.Stat(from); err != nil {
+		err := syncAll(from)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue // the backup has no such files
+		case err != nil:
+		case name == pinsName:
+			err = add(from, dir)
+		default:
+			if err = os.RemoveAll(dir); err == nil { // dir has no pushes or repositories: see Restore
+				err = os.Rename(from, dir)
+			}
 		}
-		if err := os.RemoveAll(dir); err != nil { // dir has no pushes or repositories: see Restore
-			return err
+		if err == nil {
+			err = directories.Sync(filepath.Dir(dir))
 		}
-		if err := os.Rename(from, dir); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	return directories.Sync(r.d.State)
+	return nil
+}
+
+// syncAll syncs a directory and all directories below it.
+func syncAll(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		return directories.Sync(path)
+	})
+}
+
+// add moves files to a directory, where other files stay.
+func add(from, dir string) error {
+	files, err := os.ReadDir(from)
+	if err = errors.Join(err, os.MkdirAll(dir, 0o700)); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.Rename(filepath.Join(from, f.Name()), filepath.Join(dir, f.Name())); err != nil {
+			return err
+		}
+	}
+	return directories.Sync(dir)
 }
 
 // owned returns an error if root restores into a directory of another user. That user could not

@@ -31,6 +31,7 @@ const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"
 	blobsName = "blobs/"
+	pinsName  = "pins"
 )
 
 // head is the first entry.
@@ -121,8 +122,8 @@ func (b *writer) collect(temp string) (map[string][]byte, error) {
 
 // parts returns the directories of the state by their names in the backup.
 func parts(d directories.Directories) map[string]string {
-	pins := filepath.Join(cmp.Or(d.Pins(), d.Content()), "pins")
-	return map[string]string{"queue": d.Queue(), "hosted": d.Hosted(""), "pins": pins}
+	pins := filepath.Join(cmp.Or(d.Pins(), d.Content()), pinsName)
+	return map[string]string{"queue": d.Queue(), "hosted": d.Hosted(""), pinsName: pins}
 }
 
 // snapshot returns the contents of the state's files, by their names in the backup.
