@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"dray/cmd/dray/config"
-	"dray/cmd/dray/top"
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/auth"
@@ -315,4 +314,4 @@ func (o *operator) print(answer any, table func(w io.Writer)) error {
 }
 
 // size formats a number of bytes with a decimal unit, such as 1.5 GB.
-func size(n int64) string { return top.Size(n) }
+func size(n int64) string { return api.Size(n) }

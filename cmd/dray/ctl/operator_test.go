@@ -102,14 +102,6 @@ func TestListing(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestSize(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 19_800_000: "19.8 MB", -2500: "-2.5 kB", 9_223_372_036_854_775_807: "9.2 EB"} {
-		if got := size(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-}
-
 // TestStatsWords: the table says what the sources of the metrics mean, and nothing of sources that
 // gave no bytes.
 func TestStatsWords(t *testing.T) {

@@ -80,8 +80,8 @@ func title(l api.Live) string {
 	for _, p := range l.Pushes {
 		up += p.Rate
 	}
-	text := fmt.Sprintf("dray top  %s  %s, %s/s  %s, %s/s", l.At.Local().Format(time.TimeOnly), count(len(l.Pulls), "pull", "pulls"), Size(down),
-		count(len(l.Pushes), "push", "pushes"), Size(up))
+	text := fmt.Sprintf("dray top  %s  %s, %s/s  %s, %s/s", l.At.Local().Format(time.TimeOnly), count(len(l.Pulls), "pull", "pulls"), api.Size(down),
+		count(len(l.Pushes), "push", "pushes"), api.Size(up))
 	if l.Displaced > 0 {
 		text += fmt.Sprintf("  %d not shown", l.Displaced)
 	}

@@ -33,14 +33,14 @@ var (
 
 func pullRow(p api.LivePull, at time.Time) row {
 	r := rowOf(p.LiveEntry)
-	r.columns = []string{name(p.LiveEntry), client(p.LiveEntry), layers(p.Layers), Size(p.Bytes), perSecond(p.Rate), from(p), state(p.LiveEntry, at)}
+	r.columns = []string{name(p.LiveEntry), client(p.LiveEntry), layers(p.Layers), api.Size(p.Bytes), perSecond(p.Rate), from(p), state(p.LiveEntry, at)}
 	return r
 }
 
 func pushRow(p api.LivePush, at time.Time) row {
 	r := rowOf(p.LiveEntry)
 	r.columns = []string{
-		name(p.LiveEntry), client(p.LiveEntry), strconv.Itoa(p.Blobs), Size(p.Received), Size(p.Forwarded), perSecond(p.Rate),
+		name(p.LiveEntry), client(p.LiveEntry), strconv.Itoa(p.Blobs), api.Size(p.Received), api.Size(p.Forwarded), perSecond(p.Rate),
 		cmp.Or(printable(string(p.Checks)), "-"), state(p.LiveEntry, at),
 	}
 	return r
@@ -114,20 +114,7 @@ func perSecond(n int64) string {
 	if n == 0 {
 		return "-"
 	}
-	return Size(n) + "/s"
-}
-
-// Size formats a number of bytes with a decimal unit, such as 1.5 GB.
-func Size(n int64) string {
-	const step = 1000
-	if n > -step && n < step {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n)/step, 0
-	for ; v >= step || v <= -step; unit++ {
-		v /= step
-	}
-	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
+	return api.Size(n) + "/s"
 }
 
 // printable replaces control characters. Clients choose some of the texts, and could otherwise

@@ -2,8 +2,21 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
+
+// Size formats a number of bytes with a decimal unit, such as 1.5 GB.
+func Size(n int64) string {
+	v, unit := float64(n), 0
+	if math.Abs(v) < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	for v /= 1000; math.Abs(v) >= 999.95; unit++ { // 999.95 has four digits before the point when rounded
+		v /= 1000
+	}
+	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
+}
 
 // About formats a duration roughly, such as 5 min, for people who read the answers.
 func About(d time.Duration) string {

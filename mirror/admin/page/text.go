@@ -3,7 +3,6 @@ package page
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,20 +13,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// size formats a number of bytes with a decimal unit, such as 1.5 GB.
-func size(n int64) string {
-	if n < 0 {
-		return "−" + size(-max(n, -math.MaxInt64))
-	}
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, units := float64(n), "kMGTPE"
-	for value /= 1000; value >= 999.95 && len(units) > 1; value /= 1000 {
-		units = units[1:]
-	}
-	return fmt.Sprintf("%.1f %cB", value, units[0])
-}
+// size is api.Size with the minus sign of thousands.
+func size(n int64) string { return strings.Replace(api.Size(n), "-", "−", 1) }
 
 // sizeOr is like size, but returns "unknown" for a negative number.
 func sizeOr(n int64) string {
