@@ -4,7 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -25,26 +26,56 @@ func need(t testing.TB, command string) string {
 }
 
 // needBuilt is need for what is built from the Go module proxy, and may be on this machine in
-// another version.
+// several versions.
 func needBuilt(t testing.TB, command string) string {
 	t.Helper()
-	versions, _ := filepath.Glob(filepath.Join(cacheDir(t), "bin", command+"-v*"))
-	if len(versions) > 0 {
-		return slices.Max(versions)
+	path := named(t, filepath.Join("bin", command+"-"), "")
+	if path == "" {
+		lacking(t, command+" is not installed in the version of .ci/env; make install-test-tools does that")
 	}
-	lacking(t, command+" is not installed; make install-test-tools does that")
-	return ""
+	return path
 }
 
 // needLarge is needBuilt for a client that takes many minutes to build, and is built by make
 // test-clients only.
 func needLarge(t testing.TB, command string) string {
 	t.Helper()
-	versions, _ := filepath.Glob(filepath.Join(cacheDir(t), "bin", command+"-v*"))
-	if len(versions) == 0 && os.Getenv("DRAY_REQUIRE_CLIENTS") != "all" {
-		t.Skip(command + " is not built; make test-clients does that")
+	if named(t, filepath.Join("bin", command+"-"), "") == "" && os.Getenv("DRAY_REQUIRE_CLIENTS") != "all" {
+		t.Skip(command + " is not built in the version of .ci/env; make test-clients does that")
 	}
 	return needBuilt(t, command)
+}
+
+// toolVersion finds the versions in .ci/env.
+var toolVersion = regexp.MustCompile(`(?m)^(?:export )?[A-Z_]+_VERSION=(\S+)`)
+
+// named returns the path of a file in the cache directory whose name has a version of .ci/env
+// between before and after, or "".
+func named(t testing.TB, before, after string) string {
+	t.Helper()
+	for _, m := range toolVersion.FindAllSubmatch(read(t, filepath.Join("..", "..", ".ci", "env")), -1) {
+		path := filepath.Join(cacheDir(t), before+string(m[1])+after)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// TestVersionOfTools: of several versions on a machine, the tests use that of .ci/env.
+func TestVersionOfTools(t *testing.T) {
+	t.Setenv("DRAY_TEST_CACHE", t.TempDir())
+	_, rest, _ := strings.Cut(string(read(t, "../../.ci/env")), "\nAXE_VERSION=")
+	wanted := filepath.Join(cacheDir(t), "axe-core-"+strings.Fields(rest)[0], "axe.min.js")
+	for _, path := range []string{wanted, filepath.Join(cacheDir(t), "axe-core-0.9.0", "axe.min.js"), filepath.Join(cacheDir(t), "axe-core-99.0.0", "axe.min.js")} {
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, nil)
+	}
+	if got := needAxe(t); got != wanted {
+		t.Errorf("%s, want %s", got, wanted)
+	}
 }
 
 // needRoot skips where daemons cannot be started, nor mount namespaces be made.

@@ -285,11 +285,11 @@ func (b *tab) picture(name string) {
 // needAxe returns the file of axe-core.
 func needAxe(t *testing.T) string {
 	t.Helper()
-	found, _ := filepath.Glob(filepath.Join(cacheDir(t), "axe-core-*", "axe.min.js"))
-	if len(found) == 0 {
-		lacking(t, "axe-core is not installed; make install-test-tools does that")
+	path := named(t, "axe-core-", "/axe.min.js")
+	if path == "" {
+		lacking(t, "axe-core is not installed in the version of .ci/env; make install-test-tools does that")
 	}
-	return slices.Max(found)
+	return path
 }
 
 // words are the words of the page, without what only the script shows, and without times.
