@@ -55,7 +55,10 @@ func demonstration(now time.Time) page.Sources {
 		Savings:       func() (api.Savings, error) { return demoSavings(now), nil },
 		Fleet:         func(context.Context) (api.Fleet, error) { return demoFleet(now), nil },
 		Configuration: func() (string, error) { return demoConfiguration, nil },
-		History:       func(from, to time.Time, points int) api.History { return demoHistory(from, to, points) },
+		// The page asks for the time before its own now, and so for other points at each half hour.
+		History: func(from, to time.Time, points int) api.History {
+			return demoHistory(now.Add(from.Sub(to)), now, points)
+		},
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/mirror/admin"
@@ -310,6 +311,22 @@ func testPageWithoutScript(t *testing.T, b *tab) {
 			t.Errorf("%s has a button that does nothing", path)
 		}
 		b.calm(path)
+	}
+}
+
+// TestDemonstrationStandsStill: the chart shows the same at any time, so that tests can compare two
+// readings of a page.
+func TestDemonstrationStandsStill(t *testing.T) {
+	now := time.Now().UTC()
+	s := demonstration(now)
+	for _, length := range []time.Duration{24 * time.Hour, 7 * 24 * time.Hour} {
+		at := now.Add(-length)
+		first := s.History(at, now, 48)
+		for _, later := range []time.Duration{time.Millisecond, 31 * time.Minute, 25 * time.Hour} {
+			if diff := cmp.Diff(first, s.History(at.Add(later), now.Add(later), 48)); diff != "" {
+				t.Errorf("%s, after %s:\n%s", length, later, diff)
+			}
+		}
 	}
 }
 
