@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -83,9 +84,9 @@ func (r *round) oneFetch() bool {
 
 // bucketFailure has a bucket fail. The members fetch from the registry, once for all. TestBucket
 // has buckets fail that have what is pulled.
-func bucketFailure(name string, fault func(http.ResponseWriter, *http.Request) bool) failure {
+func bucketFailure(name string, fault func(http.ResponseWriter, *http.Request) bool, removed mutation) failure {
 	return failure{
-		name: name, bytes: 1.01, held: true,
+		name: name, bytes: 1.01, held: true, removed: removed,
 		prepare: func(t testing.TB, o *fleetOptions) {
 			bucket := startBucket(t, nextIP())
 			o.more = fmt.Sprintf("bucket: {url: \"s3://shared/e2e\", endpoint: %q, path_style: true, region: eu-west-1, timeout: 1s}\n", bucket.endpoint)
@@ -146,20 +147,58 @@ func (r *round) steal() {
 	}
 }
 
+// retag gives the tag that all members have just asked for to another image. Each member serves
+// that image as soon as the answer from before is not fresh any more.
+func (r *round) retag() {
+	want, err := r.hub.Seed(ecrtest.SeedImage{Repository: "library/app", Tag: r.image.tag, LayerBytes: 1 << 10, Seed: uint64(r.seeded) << 32})
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, m := range r.members {
+		c := &pulling{w: r.fleetWorld, at: m.ip + ":5000", ctx: r.Context()}
+		if !r.eventually("new image of the tag", func() bool {
+			got, err := c.get("manifests/"+r.image.tag, io.Discard)
+			return err == nil && got == want
+		}) {
+			r.wrong("%s serves the image that the tag had before", m.name)
+		}
+	}
+}
+
 // swap has the holder of a finished layer and another member start again, each with the other's
-// address. The third one pulls that layer.
+// address. A member is known by its ID, which it keeps, so the third one finds the layer at the
+// holder's new address.
 func (r *round) swap() {
 	img := r.seed()
 	if c := r.holder.pull(img); !done(c) {
 		r.wrong("%v", c.err)
 	}
-	a, b := r.holder, r.others[0]
+	a, b, third := r.holder, r.others[0], r.others[1]
+	addresses := func() map[string]string {
+		all := map[string]string{}
+		for _, m := range r.report(third.i).Members {
+			all[m.ID] = m.Address
+		}
+		return all
+	}
+	before, was := addresses(), map[string]string{a.door.addr: b.door.addr, b.door.addr: a.door.addr}
 	a.kill()
 	b.kill()
 	a.address, b.address, a.door, b.door = b.address, a.address, b.door, a.door
 	a.start()
 	b.start()
-	if c := r.others[1].pull(img); !done(c) {
+	if len(before) != 3 || !r.eventually("members at their new addresses", func() bool {
+		now := addresses()
+		for id, address := range before {
+			if now[id] != cmp.Or(was[address], address) {
+				return false
+			}
+		}
+		return true
+	}) {
+		r.wrong("the members were %v, and are %v", before, addresses())
+	}
+	if c := third.pull(img); !done(c) {
 		r.wrong("%v", c.err)
 	}
 	r.more += 2

@@ -248,6 +248,7 @@ const (
 	shareFile  = "cache/fleet/share.go"
 	fleetFile  = "cache/fleet/fleet.go"
 	sendFile   = "cache/fleet/send.go"
+	fetchFile  = "mirror/repository/fetch.go"
 )
 
 // unasked lacks what finds that a member is dead whose connections stand.
@@ -345,8 +346,9 @@ func failures() []failure {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprint(w, "<Error><Code>SlowDown</Code></Error>")
 			return true
-		}),
-		bucketFailure("bucket in a black hole", func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }),
+		}, mutation{fetchFile, "if err != nil {\n\t\tf.tier.left.Store(true)\n\t\treturn s, false", "if err != nil {\n\t\treturn cache.Stream{Body: http.NoBody}, true"}),
+		bucketFailure("bucket in a black hole", func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true },
+			mutation{"cache/s3/bucket.go", "return context.WithTimeoutCause(ctx, limit, errSlow)", "return context.WithTimeoutCause(ctx, limit+time.Hour, errSlow)"}),
 		{
 			name: "herd at the holder", bytes: 1.01, held: true, options: fleetOptions{members: 11},
 			event: func(r *round) {
@@ -374,11 +376,13 @@ func failures() []failure {
 			name: "holder stops, as in a rolling upgrade", bytes: 1.01, held: true,
 			event: func(r *round) { r.holder.signal(syscall.SIGTERM) },
 			after: func(r *round) { <-r.holder.ended },
+			removed: mutation{"cache/fleet/server.go", "if s.Shutdown(late) != nil {", "if s.Close() == nil {"},
 		},
 		{
 			name: "layer of another repository", bytes: 1.01, held: true, late: true,
-			before: (*round).seedOther,
-			event:  (*round).steal,
+			before:  (*round).seedOther,
+			event:   (*round).steal,
+			removed: mutation{fetchFile, "if !visible {\n\t\t_, err", "if false {\n\t\t_, err"},
 		},
 		{
 			name: "versions one apart", bytes: 1.01, held: true, ahead: 1,
@@ -396,11 +400,16 @@ func failures() []failure {
 			removed: mutation{sendFile, "p.log.Warn(\"a member of the fleet speaks another protocol", "p.log.Debug(\"a member of the fleet speaks another protocol"},
 		},
 		{
-			name: "clock two days ahead", bytes: 1.01, held: true,
+			name: "clock two days ahead", bytes: 1.01, held: true, options: fleetOptions{more: "tags: {fresh: 1s, revalidate: 0s}"},
+			after:   (*round).retag,
+			removed: mutation{"cache/meta/redis/redis.go", "return store, began.Add(time.Since(began) / 2), translate(err)", "return began, began, translate(err)"},
 			altered: mutation{"GOROOT/src/time/time.go", "sec, nsec, mono := runtimeNow()\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}",
 				"sec, nsec, mono := runtimeNow()\n\tsec += 2 * 86400\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}"},
 		},
-		{name: "members with each other's addresses", bytes: 3.01, held: true, before: (*round).swap},
+		{
+			name: "members with each other's addresses", bytes: 2.01, held: true, before: (*round).swap, // two layers
+			removed: mutation{shareFile, "case !s.bucket:\n\t\ts.holdings", "case false:\n\t\ts.holdings"},
+		},
 		{
 			name: "holder with wrong bytes", bytes: 2.01, pulls: (*round).poison,
 			removed: mutation{shareFile, "s.f.wrong(s.digest, slices.Collect(maps.Keys(s.given)), !s.asked)", "_, again = slices.Collect(maps.Keys(s.given)), false"},
