@@ -103,17 +103,22 @@ func (r *round) stopAll() {
 		m.signal(syscall.SIGTERM)
 	}
 	for _, m := range r.members {
-		refused := r.eventually("refusal", func() bool {
-			conn, err := net.DialTimeout("tcp", m.ip+":5000", time.Second)
-			if err == nil {
-				_ = conn.Close()
-			}
-			return errors.Is(err, syscall.ECONNREFUSED)
-		})
+		refused := r.refuses(m)
 		if took := time.Since(began); !refused || r.strict && took > time.Second {
 			r.wrong("a member that stops refuses clients after %v", took)
 		}
 	}
+}
+
+// refuses waits until a member that stops has closed its listeners.
+func (r *round) refuses(m *fleetMember) bool {
+	return r.eventually("refusal", func() bool {
+		conn, err := net.DialTimeout("tcp", m.ip+":5000", time.Second)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 }
 
 func (r *round) seedOther() {

@@ -374,15 +374,18 @@ func failures() []failure {
 		},
 		{
 			name: "holder stops, as in a rolling upgrade", bytes: 1.01, held: true,
-			event: func(r *round) { r.holder.signal(syscall.SIGTERM) },
-			after: func(r *round) { <-r.holder.ended },
+			event: func(r *round) {
+				r.holder.signal(syscall.SIGTERM)
+				r.refuses(r.holder)
+			},
+			after:   func(r *round) { <-r.holder.ended },
 			removed: mutation{"cache/fleet/server.go", "if s.Shutdown(late) != nil {", "if s.Close() == nil {"},
 		},
 		{
 			name: "layer of another repository", bytes: 1.01, held: true, late: true,
 			before:  (*round).seedOther,
 			event:   (*round).steal,
-			removed: mutation{fetchFile, "if !visible {\n\t\t_, err", "if false {\n\t\t_, err"},
+			removed: mutation{fetchFile, "if !visible {\n\t\t_, err", "if visible = true; !visible {\n\t\t_, err"},
 		},
 		{
 			name: "versions one apart", bytes: 1.01, held: true, ahead: 1,
@@ -400,7 +403,7 @@ func failures() []failure {
 			removed: mutation{sendFile, "p.log.Warn(\"a member of the fleet speaks another protocol", "p.log.Debug(\"a member of the fleet speaks another protocol"},
 		},
 		{
-			name: "clock two days ahead", bytes: 1.01, held: true, options: fleetOptions{more: "tags: {fresh: 1s, revalidate: 0s}"},
+			name: "clock two days ahead", bytes: 1.01, held: true, options: fleetOptions{settings: ", tags: {fresh: 1s, revalidate: 0s}"},
 			after:   (*round).retag,
 			removed: mutation{"cache/meta/redis/redis.go", "return store, began.Add(time.Since(began) / 2), translate(err)", "return began, began, translate(err)"},
 			altered: mutation{"GOROOT/src/time/time.go", "sec, nsec, mono := runtimeNow()\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}",

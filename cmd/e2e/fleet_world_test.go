@@ -48,8 +48,8 @@ type fleetOptions struct {
 	layer   int64 // length of a layer in bytes; 0 means 3 MiB
 	// redis returns metadata.url of a member. nil means a Redis of its own for this fleet.
 	redis func(m *fleetMember) string
-	// more are further lines of the configuration.
-	more string
+	// more are further lines of the configuration, and settings those of the registry's upstream.
+	more, settings string
 	// pushTo is an ECR that members push to, below ecr/; nil means none.
 	pushTo *ecrtest.Running
 	// program returns what a member runs. nil means the dray under test.
@@ -120,13 +120,13 @@ func (m *fleetMember) start() {
 	}
 	write(m.w, file, fmt.Appendf(nil, `
 listeners: [{address: "%[1]s:5000"%[10]s}]
-upstreams: [{name: hub, url: "http://%[2]s", default_namespace: library, prefetch: {enabled: false}}%[9]s]
+upstreams: [{name: hub, url: "http://%[2]s", default_namespace: library, prefetch: {enabled: false}%[11]s}%[9]s]
 metadata: {url: %[3]q}
 fleet: {address: %[4]q, advertise: %[5]q, secret_file: %[6]q}
 cache: {directory: "%[7]s/cache", min_free_bytes: 0}
 admin: {address: "%[1]s:6060"}
 log: {level: info, access: false}
-%[8]s`, m.ip, m.w.hub.RegistryAddr, url, m.address, m.door.addr, m.w.secret, m.dir, m.w.more, pushTo, role))
+%[8]s`, m.ip, m.w.hub.RegistryAddr, url, m.address, m.door.addr, m.w.secret, m.dir, m.w.more, pushTo, role, m.w.settings))
 	program := built.dray
 	if m.w.program != nil {
 		program = m.w.program(m.i)
