@@ -103,17 +103,17 @@ func (r *round) stopAll() {
 		m.signal(syscall.SIGTERM)
 	}
 	for _, m := range r.members {
-		refused := r.refuses(m)
+		refused := r.refuses(m.ip + ":5000")
 		if took := time.Since(began); !refused || r.strict && took > time.Second {
 			r.wrong("a member that stops refuses clients after %v", took)
 		}
 	}
 }
 
-// refuses waits until a member that stops has closed its listeners.
-func (r *round) refuses(m *fleetMember) bool {
+// refuses waits until a member that stops has closed a listener.
+func (r *round) refuses(address string) bool {
 	return r.eventually("refusal", func() bool {
-		conn, err := net.DialTimeout("tcp", m.ip+":5000", time.Second)
+		conn, err := net.DialTimeout("tcp", address, time.Second)
 		if err == nil {
 			_ = conn.Close()
 		}
