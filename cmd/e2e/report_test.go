@@ -38,7 +38,7 @@ cache: {directory: "%[4]s/cache", min_free_bytes: 0}
 admin: {address: "%[1]s:6060"}
 `, ip, ecr.RegistryHost, ecr.RegistryAddr, dir))
 	p := start(t, "dray", environment("HOME="+dir, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=example", "AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR="+ecr.APIURL), built.dray, "serve", "--config", file)
-	p.awaitHTTP("http://"+ip+":6060/healthz")
+	p.awaitHTTP("http://" + ip + ":6060/healthz")
 
 	tag, err := name.NewTag(ip+":5000/team/app:v1", name.Insecure)
 	if err != nil {
