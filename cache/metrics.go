@@ -29,11 +29,11 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	return &metrics{
-		opens: vector("dray_cache_opens_total", "source", "Readers opened, by the source of their bytes: memory, disk, origin (a fetch of their own), flight (a fetch that another reader had started), direct (a fetch that is not cached)."),
+		opens: vector("dray_cache_opens_total", "source", "Readers opened, by the source of their bytes: memory, disk, origin (a fetch that the reader started), flight (a fetch that another reader had started), direct (a fetch that is not cached)."),
 		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache after which dray passed the content through from the upstream, by reason.",
 			"full", "too large", "create", "write", "commit", "hash", reasonRead),
 		corrupt:      vector("dray_cache_corrupt_total", "from", "Contents refused because their digest or length was wrong, by source: origin (a fetch), direct (a fetch that was not cached), upload (a client).", "origin", "direct", "upload"),
-		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches that ended without readers, because all of them had left, by outcome: finished or stopped.", "finished", "stopped"),
+		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches that all readers left before the end, by outcome: finished or stopped.", "finished", "stopped"),
 		requests:     counter("dray_cache_origin_requests_total", "Requests to origins, including those that resume a fetch."),
 		resumes:      counter("dray_cache_resumes_total", "Attempts to resume a fetch after its origin had failed or stopped early."),
 		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused to send, or stopped sending and could not resume. dray uses fewer streams for the rest of such a blob."),

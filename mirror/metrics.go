@@ -70,9 +70,9 @@ func newMetrics() *metrics {
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_response_bytes_total",
 			Help: "Bytes of manifests, blobs and lists that dray sent to clients, by upstream, kind of request and source."}, []string{"upstream", "kind", "source"}),
 		layers: prometheus.NewSummaryVec(prometheus.SummaryOpts{Name: "dray_layer_response_seconds",
-			Help: "Time from the request of a client for a blob to the end of the answer, by upstream and source. Answers without a byte are not counted."}, []string{"upstream", "source"}),
+			Help: "Time from a client's request for a blob to the end of the answer, by upstream and source. Answers without a byte are not counted."}, []string{"upstream", "source"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dray_request_seconds",
-			Help: "Time from the request of a client to the end of the answer, by kind.", Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 30, 120, 600}}, []string{"kind"}),
+			Help: "Time from a client's request to the end of the answer, by kind of request.", Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 30, 120, 600}}, []string{"kind"}),
 	}
 }
 

@@ -126,7 +126,7 @@ func NewBreaker(o BreakerOptions) *Breaker {
 	})
 	b.open = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_upstream_breaker_open", ConstLabels: labels,
-		Help: "1 while dray considers the upstream, or a host that it redirects to, to be down; otherwise 0.",
+		Help: "1 while dray considers the upstream, or a host to which it redirects, to be down; otherwise 0.",
 	}, func() float64 {
 		if b.State().Open {
 			return 1

@@ -92,7 +92,7 @@ func New(o Options) (*Client, error) {
 	}, []string{"kind", "method", "status"})
 	c.received = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_upstream_received_bytes_total", ConstLabels: labels,
-		Help: "Bytes of the bodies of the upstream's answers, counted as they arrive, by kind of request. The answers of hosts that it redirects to, such as its storage, are included. Answers with tokens are not.",
+		Help: "Bytes of the bodies of the upstream's answers, counted as they arrive, by kind of request. Answers of hosts to which the upstream redirects, such as its storage, are included. Answers with tokens are not included.",
 	}, []string{"kind"})
 	for _, kind := range []oci.Kind{oci.KindManifest, oci.KindBlob} {
 		c.received.WithLabelValues(string(kind)) // from 0, so that the series exist at once

@@ -397,10 +397,10 @@ func newLimiterMetrics(l *Limiter) limiterMetrics {
 		}, []string{"operation"}),
 		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_upstream_throttled_total", ConstLabels: labels,
-			Help: "Answers 429, and 503 with Retry-After, by operation. The requests of that operation then pause and continue at a lower rate.",
+			Help: "Answers with status 429, or 503 and Retry-After, by operation. Requests of this operation then pause, and continue at a lower rate.",
 		}, []string{"operation"}),
 		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "dray_upstream_waiting", ConstLabels: labels, Help: "Requests that wait now to be sent to the upstream.",
+			Name: "dray_upstream_waiting", ConstLabels: labels, Help: "Requests that are waiting to be sent to the upstream.",
 		}, func() float64 { return float64(l.waiting()) }),
 	}
 }

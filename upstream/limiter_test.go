@@ -449,7 +449,7 @@ func TestQuota(t *testing.T) {
 # HELP dray_upstream_quota_limit Pulls that the upstream allows in its window.
 # TYPE dray_upstream_quota_limit gauge
 dray_upstream_quota_limit{upstream="x"} 100
-# HELP dray_upstream_quota_remaining Pulls that remained when the upstream last answered, until its window has passed.
+# HELP dray_upstream_quota_remaining Pulls that remained when the upstream last answered. The metric is missing after the window has passed.
 # TYPE dray_upstream_quota_remaining gauge
 dray_upstream_quota_remaining{upstream="x"} 10
 # HELP dray_upstream_quota_source Always 1. The label source is the address or the account whose pulls the upstream counts.

@@ -55,7 +55,7 @@ func newQuota(name string, reserve int) *quota {
 	return &quota{
 		reserve: reserve,
 		limits:  desc("limit", "Pulls that the upstream allows in its window."),
-		remains: desc("remaining", "Pulls that remained when the upstream last answered, until its window has passed."),
+		remains: desc("remaining", "Pulls that remained when the upstream last answered. The metric is missing after the window has passed."),
 		windows: desc("window_seconds", "Length of the window in which the upstream counts pulls."),
 		sources: desc("source", "Always 1. The label source is the address or the account whose pulls the upstream counts.", "source"),
 	}

@@ -46,10 +46,10 @@ func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	b.mu.Unlock()
 	if ban {
 		b.counter.Inc()
-		b.log.Error("a member of the fleet gave wrong bytes and is not asked for ten minutes; look whether its disk and memory are sound", "member", members[0], "digest", d)
+		b.log.Error("a member of the fleet sent wrong bytes, so dray does not read from it for ten minutes; check its disk and memory", "member", members[0], "digest", d)
 		return
 	}
-	b.log.Warn("bytes of a blob were wrong, some of which came from other members; the registry is asked for all of it", "digest", d)
+	b.log.Warn("bytes of a blob were wrong, and some came from other members; dray requests the whole blob from the registry", "digest", d)
 }
 
 // maxRemembered bounds the entries of banned, and also the entries of alone.

@@ -95,7 +95,7 @@ func (b *blobServer) serveFollower(w http.ResponseWriter, r *http.Request, a ask
 	w.Header().Set(headerFollowers, strings.Join(others, ","))
 	if !ok {
 		b.m.refused.WithLabelValues(refusedFull).Inc()
-		http.Error(w, "other members give the blob", http.StatusServiceUnavailable)
+		http.Error(w, "other members can send the blob", http.StatusServiceUnavailable)
 		return
 	}
 	defer b.readers.dismiss(a.digest, who)

@@ -143,7 +143,7 @@ func (s *Share) fromHoldings(ctx context.Context, w Want) (cache.Stream, bool) {
 		q.held = true
 		stream, err := s.f.open(ctx, q)
 		if err != nil {
-			s.f.log.Debug("fleet: another member does not give what it held", "digest", s.digest, "address", h.address, "error", err)
+			s.f.log.Debug("fleet: another member does not send bytes that it held", "digest", s.digest, "address", h.address, "error", err)
 			s.holdings = slices.Delete(s.holdings, i, i+1)
 			continue
 		}

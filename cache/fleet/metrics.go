@@ -50,19 +50,19 @@ func newMetrics(members, leases, streams func() int) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 	}
 	return &metrics{
-		fetches: vector("dray_fleet_fetches_total", "by", "Decisions of fetches of blobs about who asks the registry: holder (this member, with the lease), follower (another member, from which this one read), bucket (nobody, because another member has the whole blob, and so the bucket may), alone (this member, without a lease).", "holder", "follower", "bucket", "alone"),
-		alone: vector("dray_fleet_alone_total", "reason", "Fetches without other members, by reason: store (the store of leases did not answer), digest (earlier bytes were wrong), uncached (the blob cannot be kept here), leases (too many), busy (too many followers), late (the holder had no byte for 3 s), protocol (another version), unconfirmed (the registry did not confirm the blob by HEAD), broken (streams of other members broke too often).",
+		fetches: vector("dray_fleet_fetches_total", "by", "Decisions where to get a blob: holder (from the registry, with the lease), follower (from another member), bucket (from the bucket, which may have the blob because another member has all of it), alone (from the registry, without the lease).", "holder", "follower", "bucket", "alone"),
+		alone: vector("dray_fleet_alone_total", "reason", "Fetches without other members, by reason: store (the store of leases did not answer), digest (earlier bytes of the blob were wrong), uncached (other members could not read the blob from this one), leases (this member has too many), busy (the holder has too many followers), late (the holder had no byte for 3 s), protocol (the holder speaks another version), unconfirmed (the registry did not confirm the blob by HEAD), broken (streams of other members broke too often).",
 			aloneStore, aloneDigest, aloneUncached, aloneLeases, aloneBusy, aloneLate, aloneProtocol, aloneRefused, aloneBroken),
 		received:  vector("dray_fleet_received_bytes_total", "zone", "Bytes of blobs received from other members, by zone: same or other.", "same", "other"),
 		sent:      counter("dray_fleet_sent_bytes_total", "Bytes of blobs sent to other members."),
-		questions: counter("dray_fleet_questions_total", "Questions to other members what they hold of a blob, before the registry is asked for it."),
+		questions: counter("dray_fleet_questions_total", "Requests that ask other members which parts of a blob they hold."),
 		takeovers: counter("dray_fleet_takeovers_total", "Leases taken over from members that had failed."),
-		bans:      counter("dray_fleet_bans_total", "Members that were banned for ten minutes, because bytes that came from them alone were wrong."),
-		refused:   vector("dray_fleet_refused_total", "reason", "Requests of other members that were refused, by reason: protocol (its version is too far from this one), missing (the blob is not here any more), full (other members give it), other (it was for a member that was at this address before).", refusedProtocol, refusedMissing, refusedFull, refusedOther),
+		bans:      counter("dray_fleet_bans_total", "Members that this one banned for ten minutes. Each had sent all bytes of a blob, and the bytes were wrong."),
+		refused:   vector("dray_fleet_refused_total", "reason", "Requests of other members that this one refused, by reason: protocol (the versions of the members are too far apart), missing (this member no longer has the blob), full (other members can send the blob), other (the request was for a member that had this address before).", refusedProtocol, refusedMissing, refusedFull, refusedOther),
 		gauges: []prometheus.Collector{
-			gauge("dray_fleet_members", "Members that were alive when this one last looked, itself among them.", members),
-			gauge("dray_fleet_leases", "Leases that this member holds: of blobs that it fetches, or fetched within ten minutes.", leases),
-			gauge("dray_fleet_followers", "Streams by which other members read blobs from this one.", streams),
+			gauge("dray_fleet_members", "Members that were alive at the last check, including this one.", members),
+			gauge("dray_fleet_leases", "Leases that this member holds, for blobs that it is fetching or has fetched within the last ten minutes.", leases),
+			gauge("dray_fleet_followers", "Streams over which other members read blobs from this one.", streams),
 		},
 	}
 }

@@ -124,6 +124,6 @@ func (p *peers) warnOfProtocol(member, address, protocol string) {
 	if !p.strangers.first(member) {
 		return
 	}
-	p.log.Warn("a member of the fleet speaks another protocol, so neither reads from the other; versions of dray next to each other work together",
+	p.log.Warn("a member of the fleet speaks another protocol, so the two members do not read from each other; adjacent versions of dray work together",
 		"member", member, "address", address, "protocol", protocol, "own_protocol", p.me.Protocol)
 }

@@ -28,7 +28,7 @@ const farPause = 50 * time.Millisecond
 
 var (
 	// ErrRegistry says that the fetch must ask its registry, and not another member.
-	ErrRegistry = errors.New("no other member gives the blob")
+	ErrRegistry = errors.New("no other member sends the blob")
 	// ErrFinished says that the fetch must ask the bucket, because another member has the whole blob.
 	ErrFinished = errors.New("another member has the whole blob")
 )
@@ -178,7 +178,7 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			}
 			continue
 		}
-		s.f.log.Debug("fleet: another member does not give a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
+		s.f.log.Debug("fleet: another member does not send a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
 		if !errors.Is(err, errDead) { // streamEnded has counted a stream that broke off
 			s.breaks++
 		}

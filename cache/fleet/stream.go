@@ -19,7 +19,7 @@ import (
 
 var (
 	errFull    = errors.New("the member has too many followers")
-	errBanned  = errors.New("the member gave wrong bytes a moment ago")
+	errBanned  = errors.New("the member sent wrong bytes a short time ago")
 	errDead    = errors.New("the member does not answer")
 	errAddress = errors.New("the lease has no address of another member")
 	errLate    = errors.New("the member has not begun to answer")

@@ -346,7 +346,7 @@ func (c *Cached) finishWrite(key string, h held, err error) {
 	c.noteWrite(key, h)
 	if h.refused && (h.deletion || isEpoch(key)) {
 		if c.again.add(key) {
-			c.o.Logger.Warn("the metadata store has refused so much that some of it is not sent again; what other mirrors know about those tags may be out of date until they ask the registry",
+			c.o.Logger.Warn("the metadata store refused more facts than dray can send again; other mirrors may use old facts about these tags until they ask the registry",
 				"kept", maxAgain)
 		}
 	} else {

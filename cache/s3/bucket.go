@@ -149,7 +149,7 @@ func (b *Bucket) CloseIdleConnections() { b.conns.CloseIdleConnections() }
 func (b *Bucket) Wrong(d digest.Digest) {
 	b.m.wrong.Inc()
 	b.seen.set(d, sighting{wrong: true})
-	b.o.Logger.Warn("the bucket gave wrong bytes; dray fetches the blob from its upstream and replaces the object", "digest", d, "bucket", b.o.Bucket)
+	b.o.Logger.Warn("the bucket sent wrong bytes; dray fetches the blob from its upstream and replaces the object", "digest", d, "bucket", b.o.Bucket)
 }
 
 // repeated makes the SDK retry a request. It is for writes, because nobody waits for them.

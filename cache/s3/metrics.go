@@ -47,16 +47,16 @@ func newMetrics(b *Bucket) *metrics {
 	}
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_bucket_requests_total",
-			Help: "Requests to the bucket, by operation (get, head, put, create, part, complete, abort) and result: ok, absent (no such object), exists (another mirror has written it), failed."}, []string{"operation", "result"}),
+			Help: "Requests to the bucket, by operation (get, head, put, create, part, complete, abort) and result: ok, absent (no such object), exists (another mirror has written the object), failed."}, []string{"operation", "result"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_bucket_dropped_total",
-			Help: "Blobs that dray did not write to the bucket, by reason: full (the queue was full), failed (after three attempts), evicted (from the disk before its turn), corrupt (on disk)."}, []string{"reason"}),
+			Help: "Blobs that dray did not write to the bucket, by reason: full (the queue was full), failed (three attempts failed), evicted (the disk cache evicted the blob first), corrupt (the bytes on disk were wrong)."}, []string{"reason"}),
 		read:    counter("dray_bucket_read_bytes_total", "Bytes read from the bucket."),
 		written: counter("dray_bucket_written_bytes_total", "Bytes written to the bucket."),
-		wrong:   counter("dray_bucket_wrong_total", "Blobs that the bucket gave with a wrong digest or size. dray fetches them from their upstreams, and replaces the objects."),
+		wrong:   counter("dray_bucket_wrong_total", "Blobs that had a wrong digest or size in the bucket. dray fetches them from their upstreams, and replaces the objects."),
 		gauges: []prometheus.Collector{
 			gauge("dray_bucket_queue", "Blobs that wait to be written to the bucket, or are being written.", func() float64 { return float64(b.queue.length()) }),
-			gauge("dray_bucket_read_breaker_open", "1 while dray does not read from the bucket, because it failed, otherwise 0.", open(b.reads)),
-			gauge("dray_bucket_write_breaker_open", "1 while dray does not write to the bucket, because it failed, otherwise 0.", open(b.writes)),
+			gauge("dray_bucket_read_breaker_open", "1 while dray does not read from the bucket because the bucket failed; otherwise 0.", open(b.reads)),
+			gauge("dray_bucket_write_breaker_open", "1 while dray does not write to the bucket because the bucket failed; otherwise 0.", open(b.writes)),
 		},
 	}
 	for _, reason := range []string{droppedFull, droppedFailed, droppedEvicted, droppedRotten} {

@@ -257,7 +257,7 @@ func TestAccessFailuresAreCounted(t *testing.T) {
 	s.want(200, "GET", get, nil, "Authorization", basic("alice", "wonderland"))
 	s.want(403, "GET", "/v2/other/app/manifests/v1", nil, "Authorization", basic("alice", "wonderland"))
 	want := `
-# HELP dray_auth_failures_total Requests of clients that an auth entry turned down, by reason: no credentials (clients usually begin like that), refused (wrong credentials), not allowed (no rule grants it), not checked (too many passwords wait for their check, or the password file cannot be used).
+# HELP dray_auth_failures_total Requests that an auth entry refused, by reason: no credentials (as in the first request of most clients), refused (wrong credentials), not allowed (no rule allows the request), not checked (too many passwords wait for their check, or the password file cannot be used).
 # TYPE dray_auth_failures_total counter
 dray_auth_failures_total{auth="people",reason="no credentials"} 1
 dray_auth_failures_total{auth="people",reason="not allowed"} 1

@@ -18,8 +18,8 @@ func checkCommand(in *invocation) *cobra.Command {
 		Long: `check reads the configuration as serve does, opens the files that it names, and
 prints the result with all defaults. Secrets are redacted.
 
-check also prints notices about settings that are valid but seldom intended, to
-standard error. If the configuration is invalid, check prints all problems to
+check also prints notices to standard error, about settings that are valid but
+seldom intended. If the configuration is invalid, check prints all problems to
 standard error and exits with code 1.`,
 		Args: usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {

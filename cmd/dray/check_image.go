@@ -49,8 +49,8 @@ IMAGE is one of
 TAG selects one of several images. It may also be a repository with a tag, such
 as team/app:1.2.
 
---as sets the name that you want to push the image as. It decides which checks
-apply, and the rules for names examine it.
+--as sets the name that you want to push the image as. This name decides which
+checks apply, and the rules for names examine it.
 
 check-image exits with 0 if the image would pass, with 4 if it would be rejected,
 and with 1 if it could not be checked.`,

@@ -35,10 +35,11 @@ func serveCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the mirror",
-		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. Then /readyz fails,
-and after limits.shutdown_pause and limits.shutdown_grace serve ends. A second
-signal ends the pause and interrupts requests. On SIGHUP serve reads the
-configuration file again: see dray reload.
+		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. Then /readyz fails.
+After limits.shutdown_pause, serve accepts no more connections. Running
+requests have limits.shutdown_grace to end. A second signal ends the pause and
+interrupts requests. On SIGHUP, serve reads the configuration file again: see dray
+reload.
 
 Without any configuration it mirrors Docker Hub on 127.0.0.1:5000. If
 ECR_REGISTRY is set, names without a registry go to that registry, and dray

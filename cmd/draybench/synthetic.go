@@ -17,9 +17,9 @@ type workload struct {
 
 func workloads() []workload {
 	return []workload{
-		{"cluster", "1,500 repositories, 300 nodes that store images, new versions, moving pods", func(n int, seed uint64) *trace { return clusterTrace(n, seed, false) }},
-		{"+ci+scan", "the same, with builds that are pulled once or twice, and now and then a scan of all", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
-		{"irm", "independent requests (Zipf 0.9); one in seven is the only one for its object", independentTrace},
+		{"cluster", "1,500 repositories, 300 nodes that store images, new versions, and pods that move", func(n int, seed uint64) *trace { return clusterTrace(n, seed, false) }},
+		{"+ci+scan", "like cluster, plus builds pulled once or twice, and occasional scans of all images", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
+		{"irm", "independent requests (Zipf 0.9); one in seven is the only request for its object", independentTrace},
 	}
 }
 

@@ -203,7 +203,7 @@ func TestFleetVersionsTwoApart(t *testing.T) {
 		t.Errorf("at the writer: %s: %s", resp.Status, text)
 	}
 	for _, m := range w.members {
-		if log := string(read(t, m.logFile)); strings.Count(log, "speaks another protocol, so neither reads") != 1 {
+		if log := string(read(t, m.logFile)); strings.Count(log, "a member of the fleet speaks another protocol") != 1 {
 			t.Errorf("%s does not name the other member once in its log", m.name)
 		}
 	}

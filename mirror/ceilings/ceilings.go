@@ -364,13 +364,13 @@ type metrics struct {
 func newMetrics() *metrics {
 	m := &metrics{
 		rates: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "dray_fleet_share_per_second", Help: "Requests per second that this member may send of what a registry allows to all members together, by upstream and operation.",
+			Name: "dray_fleet_share_per_second", Help: "This member's share of the requests per second that a registry allows to all members together, by upstream and operation.",
 		}, []string{"upstream", "operation"}),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dray_fleet_share_questions_total", Help: "Questions to the store for shares of ceilings, by outcome: ok, or failed. After a failure, a member uses an equal part of each ceiling.",
+			Name: "dray_fleet_share_questions_total", Help: "Requests to the store for shares of ceilings, by outcome: ok or failed. After a failure, a member uses an equal part of each ceiling.",
 		}, []string{"outcome"}),
 		heard: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dray_fleet_pauses_total", Help: "Pauses because a registry answered 429, or 503 with Retry-After, by whom it was told: own (this member), member (another one).",
+			Name: "dray_fleet_pauses_total", Help: "Pauses because a registry answered 429, or 503 with Retry-After, by the member that got this answer: own (this member), member (another member).",
 		}, []string{"from"}),
 	}
 	for _, outcome := range []string{"ok", "failed"} { // so that alerts see the first event as an increase

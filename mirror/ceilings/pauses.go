@@ -94,7 +94,7 @@ func (c *Ceilings) tellOthers(ctx context.Context) {
 			telling.Go(func() {
 				defer func() { <-slots }()
 				if err := c.tellOne(ctx, m, body); err != nil && ctx.Err() == nil {
-					c.o.Logger.Debug("ceilings: a member was not told of a pause", "error", err)
+					c.o.Logger.Debug("ceilings: a pause was not sent to a member", "error", err)
 				}
 			})
 		}

@@ -83,7 +83,7 @@ func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question
 	}
 	d := &Delegate{fleet: f, patience: fleet.PatienceOf(f), log: log, asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_fleet_manifest_questions_total",
-		Help: "Questions about manifests that this member has passed to the member that asks for all, by result: answered, or self (it did not answer, so this member has asked).",
+		Help: "Questions about manifests that this member passed to the member that asks the registry for all, by result: answered, or self (that member did not answer, so this one asked the registry).",
 	}, []string{"result"})}
 	for _, result := range []string{"answered", "self"} {
 		d.asked.WithLabelValues(result) // alerts look for an increase from 0
@@ -194,7 +194,7 @@ func (d *Delegate) send(ctx context.Context, to fleet.Member, q Question) (a Ans
 	}
 	if err == nil && len(a.Data) > 0 && !is(a.Digest, a.Data) {
 		err = errWrong
-		d.log.Warn("a member of the fleet sent a manifest that does not have its digest; look whether its memory is sound", "member", to.ID, "digest", a.Digest)
+		d.log.Warn("a member of the fleet sent a manifest that does not have its digest; check the memory of the member", "member", to.ID, "digest", a.Digest)
 	}
 	if err != nil {
 		return Answer{}, err

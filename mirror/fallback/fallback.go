@@ -26,7 +26,7 @@ type Lender struct{ answers *prometheus.CounterVec }
 // New returns a Lender for requests to the given upstreams.
 func New(upstreams map[string]*repository.Upstream) *Lender {
 	l := &Lender{prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_fallback_answers_total",
-		Help: "Answers that a fallback gave in place of an upstream, by upstream and fallback."}, []string{"upstream", "fallback"})}
+		Help: "Answers of a fallback in place of an upstream, by upstream and fallback."}, []string{"upstream", "fallback"})}
 	for name, up := range upstreams {
 		for _, f := range up.Fallbacks {
 			l.answers.WithLabelValues(name, f.To.Name)

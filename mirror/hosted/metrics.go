@@ -19,7 +19,7 @@ func newMetrics(name string, c *contents) *metrics {
 		}, []string{"reason"}),
 		gauges: []prometheus.Collector{
 			gauge("dray_hosted_bytes", "Bytes that a hosted registry uses; each blob counts once.", func() float64 { return float64(c.bytes()) }),
-			gauge("dray_hosted_quota_bytes", "Quota of a hosted registry in bytes; 0 without one.", func() float64 { return float64(c.maxBytes) }),
+			gauge("dray_hosted_quota_bytes", "Quota of a hosted registry in bytes; 0 if there is none.", func() float64 { return float64(c.maxBytes) }),
 			gauge("dray_hosted_tags", "Tags in a hosted registry.", func() float64 {
 				n := 0
 				for _, r := range c.all() {

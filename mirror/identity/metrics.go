@@ -24,8 +24,8 @@ type Failures struct{ counted *prometheus.CounterVec }
 func NewFailures() *Failures {
 	return &Failures{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_auth_failures_total",
-		Help: "Requests of clients that an auth entry turned down, by reason: no credentials (clients usually begin like that), " +
-			"refused (wrong credentials), not allowed (no rule grants it), not checked (too many passwords wait for their check, or the password file cannot be used).",
+		Help: "Requests that an auth entry refused, by reason: no credentials (as in the first request of most clients), " +
+			"refused (wrong credentials), not allowed (no rule allows the request), not checked (too many passwords wait for their check, or the password file cannot be used).",
 	}, []string{"auth", "reason"})}
 }
 

@@ -65,7 +65,7 @@ func NewVerdicts(log *slog.Logger) *Verdicts {
 	return &Verdicts{
 		queue: flight.NewJobs[attachment](maxAttachments), log: log,
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_verdicts_attached_total",
-			Help: "Verdicts to attach to forwarded images, by upstream and result: attached, existed (an equal one was attached before), failed, or dropped (too many waited)."}, []string{"upstream", "result"}),
+			Help: "Verdicts to attach to forwarded images, by upstream and result: attached, existed (an equal verdict was already attached), failed, or dropped (too many waited)."}, []string{"upstream", "result"}),
 	}
 }
 

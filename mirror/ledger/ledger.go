@@ -122,7 +122,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 func (l *Ledger) countAndSave(now time.Time) {
 	err := errors.Join(l.count(now), l.save())
 	if err != nil && !l.failing {
-		l.o.Logger.Warn("what was saved today may be lost at the next stop", "error", err)
+		l.o.Logger.Warn("the savings of today are not stored, and may be lost at the next stop", "error", err)
 	}
 	l.failing = err != nil
 }

@@ -66,9 +66,9 @@ func New(o Options) *Puller {
 		},
 		brought: make(chan struct{}, maxBrought), outages: newOutages(o.Tasks), hot: newHot(), lender: fallback.New(o.Repositories.Upstreams()),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
-			Help: "Answers from an old fact about a tag, a list of referrers, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
+			Help: "Answers that used an old fact about a tag, a list of referrers, a manifest or a blob, because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
-			Help: "Blobs that dray prefetched: it requested them after a client had requested their manifest, by upstream."}, []string{"upstream"}),
+			Help: "Blobs that dray prefetched after a client had requested their manifest, by upstream."}, []string{"upstream"}),
 	}
 	p.members = delegate.New(o.Fleet, o.Logger, p.answerMember)
 	p.Replace(o.Prefetch)

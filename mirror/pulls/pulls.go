@@ -76,7 +76,7 @@ func New(o Options) *Pulls {
 		}, []string{LabelUpstream}),
 		detailed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: Detailed,
-			Help: "Images that clients pulled, by repository and, if cloudwatch.dimensions says so, by tag or digest; pulls beyond cloudwatch.max_series count as other.",
+			Help: "Images that clients pulled, by repository and, if cloudwatch.dimensions is image, by tag or digest; pulls beyond cloudwatch.max_series count as other.",
 		}, []string{LabelUpstream, LabelRepository, LabelImage}),
 		series: map[labels]*list.Element{},
 		order:  list.New(),

@@ -76,7 +76,7 @@ func (v *Value[T]) Get() (T, *Failure) {
 	case err == nil:
 		v.log.Info("a changed file was read again", "file", files)
 	case old.failure == nil || old.failure.Err.Error() != err.Error():
-		v.log.Warn("a changed file cannot be used; what it said before stays in use", "file", files, "error", err)
+		v.log.Warn("a changed file cannot be used; its former content stays in use", "file", files, "error", err)
 	}
 	return now.value, now.failure
 }

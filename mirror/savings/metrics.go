@@ -18,7 +18,7 @@ func Collector(bill func() api.Savings) prometheus.Collector {
 		net: prometheus.NewDesc("dray_savings_net_dollars",
 			"Savings of the last 30 days less the costs of dray, in US dollars. It is negative if dray cost more than it saved.", nil, nil),
 		seconds: prometheus.NewDesc("dray_savings_transfer_seconds",
-			"Time that clients saved in the last 30 days: how much longer the transfers of layers that dray held would have taken at the upstream's rate. It is missing below 20 samples.", []string{"upstream"}, nil),
+			"Time that clients saved in the last 30 days: the time of cached layers at the upstream's rate, less their actual time. It is missing below 20 samples.", []string{"upstream"}, nil),
 	}
 }
 

@@ -52,7 +52,7 @@ func (c *Connections) Collectors() []prometheus.Collector {
 	}
 	return []prometheus.Collector{
 		c.closed,
-		gauge("dray_connections", "Connections of clients, without those to the admin listener.", func() int { return len(c.places) }),
+		gauge("dray_connections", "Open connections of clients, except connections to the admin listener.", func() int { return len(c.places) }),
 		gauge("dray_connections_max", "Connections that clients may have at a time.", func() int { return cap(c.places) }),
 	}
 }

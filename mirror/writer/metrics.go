@@ -20,10 +20,10 @@ type metrics struct {
 func newMetrics(w *Writers) *metrics {
 	m := &metrics{
 		passed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_fleet_passed_requests_total",
-			Help: "Requests that were passed on to the member that works on their repository, by result: answered, repeated (asked again, there or at another member, before a byte of the body was read), failed (the client got a 503)."}, []string{"result"}),
-		received: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_fleet_worked_requests_total", Help: "Requests of clients of other members that this one worked on."}),
-		taken:    prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_fleet_writer_takeovers_total", Help: "Repositories whose pushes this member took over from one that did not answer."}),
-		fenced:   prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_fleet_fenced_pushes_total", Help: "Manifests that were not published, because their tag was changed through another member meanwhile, or another one had taken over their repository."}),
+			Help: "Requests that this member passed to the member that works on their repository, by result: answered, repeated (sent again to the same or another member, before a byte of the body was read), failed (the client got a 503)."}, []string{"result"}),
+		received: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_fleet_worked_requests_total", Help: "Requests that other members passed to this one, and that it worked on."}),
+		taken:    prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_fleet_writer_takeovers_total", Help: "Repositories whose pushes this member took over from a member that did not answer."}),
+		fenced:   prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_fleet_fenced_pushes_total", Help: "Manifests that this member did not publish, because another member had changed their tag or taken over their repository."}),
 		held: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_fleet_repositories", Help: "Repositories whose pushes this member works on."}, func() float64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -306,7 +306,7 @@ func (w *Writers) storeAnswered(ctx context.Context, err error) {
 	w.mu.Unlock()
 	switch {
 	case err != nil && was:
-		w.log.Warn("the leases of repositories cannot be read, so members choose who works on a push by the last that they know", "error", err)
+		w.log.Warn("the leases of repositories cannot be read, so this member uses the last ones that it has read", "error", err)
 	case err == nil && !was:
 		w.log.Info("the leases of repositories can be read again")
 	}

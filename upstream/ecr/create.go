@@ -53,7 +53,7 @@ func NewCreator(o CreatorOptions) *Creator {
 		o: o,
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_repositories_created_total", ConstLabels: prometheus.Labels{"upstream": o.Upstream},
-			Help: "Repositories that a push needed and that were missing, by result: created, incomplete (created without one of its policies), existed, refused (no pattern of names matched), dry_run or failed.",
+			Help: "Missing repositories that a push needed, by result: created, incomplete (created without one of its policies), existed, refused (no pattern of names matched), dry_run or failed.",
 		}, []string{"result"}),
 	}
 }

@@ -100,7 +100,7 @@ func NewTokens(o TokenOptions) *Tokens {
 	}, []string{"result"})
 	t.expiry = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_ecr_token_expiry_timestamp_seconds", ConstLabels: labels,
-		Help: "Unix time at which the current ECR token expires; 0 without a token.",
+		Help: "Unix time at which the current ECR token expires; 0 if there is none.",
 	}, func() float64 {
 		if h := t.Health(); !h.Expires.IsZero() {
 			return float64(h.Expires.Unix())

@@ -28,11 +28,12 @@ func backup(o Options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Copy queued pushes, hosted repositories and pins into a file",
-		Long: `backup copies what exists nowhere else into a file: the queue of pushes, hosted
-repositories and pins, with all layers that the first two need. dray may be
-running. "-" stands for standard output.
+		Long: `backup copies the data that exists only here into a file: the queue of pushes,
+hosted repositories and pins, with all layers that queued pushes and hosted
+repositories need. dray may be running. If FILE is -, backup writes to standard
+output.
 
-The file contains images, so backup makes it readable for its owner alone.`,
+The file contains images, so only its owner can read it.`,
 		Args: usage.Between(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			d, err := o.Directories()
@@ -75,11 +76,11 @@ func toFile(name string, stdout io.Writer, write func(io.Writer) (Summary, error
 func restore(o Options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Put back what backup has saved",
-		Long: `restore puts the content of a backup into the directories of the configuration.
-dray must be stopped, and the state directory must have neither queued pushes nor
-hosted repositories. A pin of the backup replaces a pin of the same name, and the
-other pins stay. Run restore as the user that dray runs as. "-" stands for
+		Short: "Restore a backup",
+		Long: `restore copies the content of a backup into the directories of the configuration.
+Stop dray first. The state directory must have no queued pushes and no hosted
+repositories. A pin of the backup replaces a pin of the same name, and the other
+pins stay. Run restore as the user of dray. If FILE is -, restore reads from
 standard input.
 
 restore verifies the digest of each layer, and changes nothing if the backup is

@@ -48,18 +48,18 @@ func Command(o Options) *cobra.Command {
 	check := false
 	cmd := &cobra.Command{
 		Use:   "bucket",
-		Short: "Prepare the bucket of the configuration",
-		Long: `bucket gives the bucket of the configuration a rule of its lifecycle, which
-deletes what dray has written after bucket.max_age, and uploads that were given
-up. It also blocks all public access to the bucket. Other rules of the lifecycle
-stay as they are. With --check it changes nothing, and fails if something is
-missing. What a store other than S3 does not know is printed as unsupported, and
+		Short: "Prepare the configured bucket",
+		Long: `bucket adds a rule to the lifecycle of the configured bucket. The rule deletes
+objects of dray after bucket.max_age, and uploads that were not completed. Other
+rules stay as they are. bucket also blocks all public access to the bucket.
+With --check, it changes nothing, and fails if a setting is missing. If a store
+other than S3 does not support a setting, bucket prints it as unsupported, which
 is no failure.
 
-It uses the credentials that the AWS SDK finds, and bucket.role_arn. They need
-the rights s3:GetLifecycleConfiguration and s3:GetBucketPublicAccessBlock, and
-without --check also s3:PutLifecycleConfiguration and
-s3:PutBucketPublicAccessBlock. A running dray needs none of these.`,
+bucket uses the credentials that the AWS SDK finds, and bucket.role_arn. They
+need the rights s3:GetLifecycleConfiguration and s3:GetBucketPublicAccessBlock,
+and without --check also s3:PutLifecycleConfiguration and
+s3:PutBucketPublicAccessBlock. A running dray needs none of these rights.`,
 		Example: `  dray setup bucket --config /etc/dray/dray.yaml --check
   dray setup bucket --config /etc/dray/dray.yaml`,
 		Args: usage.NoArguments,
@@ -70,7 +70,7 @@ s3:PutBucketPublicAccessBlock. A running dray needs none of these.`,
 			return run(cmd, o, s3.Mode(!check))
 		},
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "change nothing, and fail if something is missing")
+	cmd.Flags().BoolVar(&check, "check", false, "change nothing, and fail if a setting is missing")
 	return cmd
 }
 

@@ -53,7 +53,7 @@ const (
 func Command(o Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "debug",
-		Short: "Collect what helps to find the cause of a problem",
+		Short: "Collect data that helps to find the cause of a problem",
 		Args:  usage.NoArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -67,22 +67,22 @@ func bundleCommand(o Options) *cobra.Command {
 	var cmd *cobra.Command
 	cmd = o.Running(&cobra.Command{
 		Use:   "bundle",
-		Short: "Collect what somebody who looks into a problem needs, without secrets",
-		Long: `bundle writes an archive (tar.gz) with what somebody needs who looks into a problem of
-dray: versions, the effective configuration, what dray doctor finds, limits and the
-kernel of this machine, and how much is in the directories of dray. From a running
-dray it adds the metrics, its health, the pulls and pushes under way, the queue, the
-fleet, and where its goroutines and memory are. Without a running dray, the archive
-has the rest. README.txt in it says what is there, and what is not and why.
+		Short: "Collect data for somebody who investigates a problem, without secrets",
+		Long: `bundle writes an archive (tar.gz) for somebody who investigates a problem of dray:
+versions, the effective configuration, the results of dray doctor, limits and the
+kernel of this machine, and the sizes of the directories of dray. If a dray is
+running, the archive also has its metrics, its health, the pulls and pushes under way,
+the queue, the fleet, and profiles of its goroutines and memory. README.txt in the
+archive lists its files, and says which files are missing and why.
 
-Passwords, tokens, keys and hashes of passwords are left out, wherever they come from:
-the configuration, the files that it names, the environment, and texts of errors.
-Addresses and names of clients are replaced by numbers, unless you set --clients.
-Names of registries, repositories and tags are in the archive. Read it before you give
-it to somebody.
+bundle leaves out passwords, tokens, keys and hashes of passwords from the
+configuration, the files that the configuration names, the environment, and texts of
+errors. It replaces addresses and names of clients by numbers, unless you set
+--clients. Names of registries, repositories and tags stay in the archive. Read the
+archive before you send it to somebody.
 
-Run it on the machine of dray, as the user of dray and with the same environment. The
-goroutines and the memory need the right operate.`,
+Run bundle on the machine of dray, as the user of dray and with the same environment.
+The profiles need the right operate.`,
 		Example: "  dray debug bundle\n  dray debug bundle --output - | ssh elsewhere 'cat > dray.tar.gz'",
 		Args:    usage.NoArguments,
 	}, func(ctx context.Context, pages ctl.Pages) error {
@@ -100,7 +100,7 @@ goroutines and the memory need the right operate.`,
 		return o.write(b, output)
 	})
 	cmd.Flags().StringVar(&output, "output", "", "file to write, which must not exist, or - for standard output (default: dray-debug-TIME.tar.gz)")
-	cmd.Flags().BoolVar(&clients, "clients", false, "leave addresses and names of clients as they are")
+	cmd.Flags().BoolVar(&clients, "clients", false, "do not replace addresses and names of clients")
 	return cmd
 }
 

@@ -41,8 +41,8 @@ func Command(stdout io.Writer) *cobra.Command {
 valid for one year.
 
 Use such a certificate to try out TLS, or if you have no certificate authority.
-Clients have to trust the certificate file itself. It covers the names and
-addresses of --host. cert ignores their ports.`,
+Clients have to trust the certificate file itself. The certificate is valid for
+the names and addresses of --host. cert ignores ports in --host.`,
 		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key privkey.pem",
 		Args:    usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {

@@ -64,7 +64,7 @@ func (f *file) Check(now time.Time) error {
 // NewFiles returns Files of the given files.
 func NewFiles(files []File) *Files {
 	c := &Files{expiry: prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
-		"Time when the certificate of a listener expires, or the last to expire of those trusted for an upstream or for the tokens of an auth entry. A file that cannot be read has no value.",
+		"Unix time at which the certificate of a listener expires, or the last certificate that dray trusts for an upstream or the tokens of an auth entry. Files that dray cannot read have no value.",
 		[]string{"listener", "upstream", "auth"}, nil)}
 	c.Replace(files)
 	return c

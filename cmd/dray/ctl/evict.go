@@ -20,7 +20,7 @@ func evictCommand(in Options) *cobra.Command {
 	var bytes string
 	cmd := in.operate(&cobra.Command{
 		Use:   "evict --dry-run | --bytes N",
-		Short: "Evict blobs from a running dray, or print which come next and why",
+		Short: "Evict blobs from a running dray, or print which blobs come next and why",
 		Long: `evict removes blobs from the cache of a running dray, in the order in which dray
 would evict them itself, until it has freed the number of bytes in --bytes.
 
@@ -52,7 +52,7 @@ dray never evicts blobs that are open or pinned.`,
 		}
 		return fmt.Errorf("set --dry-run, or --bytes to the number of bytes to free; %w", usage.Err)
 	})
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be evicted, and evict nothing (default: the next 20 blobs)")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the blobs that would be evicted (default: the next 20), and evict nothing")
 	cmd.Flags().StringVar(&bytes, "bytes", "", "number of bytes to free, such as 20GiB")
 	return cmd
 }

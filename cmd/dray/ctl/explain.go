@@ -26,30 +26,31 @@ func explainCommand(in Options) *cobra.Command {
 	var request string
 	cmd := in.operate(&cobra.Command{
 		Use:   "explain NAME",
-		Short: "Say what a running dray knows about an image, and what a pull would do",
-		Long: `explain says, for the name of an image as clients write it,
+		Short: "Explain what a pull of an image would do, and what a running dray knows about it",
+		Long: `explain takes the name of an image as clients write it, and prints
 
-  which repository of which upstream it means, and why
-  what a caller may do there, and which rule decides
-  what the tag means, when the upstream said so, and how long that is believed
-  where each part of the image is: in memory, on disk, in the queue, nowhere
-  which requests to the upstream the next pull would cost, and how many bytes
-  whether the upstream is asked at present, its rates and its quota
-  who pulled the image last, why the last requests for it were no cache hits,
-  and the verdict on its last push
+  the upstream and repository of the image, and why dray chooses them
+  the rights of a caller there, and the rule that decides
+  the digest of the tag, when the upstream stated it, and how long dray uses it
+  the place of each part of the image: in memory, on disk, in the queue, nowhere
+  the requests to the upstream that the next pull would cost, and their bytes
+  whether dray sends requests to the upstream now, its rates and its quota
+  the last pull, the reasons for the last cache misses, and the verdict on the
+  last push
 
-With --request instead of a NAME, it says why one request was no cache hit or
-failed: what it asked of the upstream, and how long that took. The ID is in the
-answer (X-Request-Id), in the text of server errors, and in the log. dray
-remembers some thousands of such requests, until it stops.
+With --request instead of NAME, explain prints why one request failed or was no
+cache hit, which requests dray sent to the upstream for it, and how long they
+took. The ID of a request is in the answer (X-Request-Id), in the text of server
+errors, and in the log. dray remembers some thousands of such requests until it
+stops.
 
 explain sends no request to the upstream, does not count as a use of the image,
-and changes nothing that dray knows. The requests are those of a client that has
-no part of the image and asks by GET, if the upstream answers, what it
-answered before is still true, and no other client asks meanwhile. Of an image
-for several platforms, they are those for one: Linux on the processor of this
-machine, unless --platform says otherwise. Requests for tokens and for lists of
-referrers are not counted, and redirects are not counted separately.`,
+and changes nothing that dray stores. It predicts the requests for a client that
+has no part of the image and sends GET. It assumes that the upstream answers,
+that its earlier answers are still true, and that no other client pulls the
+image meanwhile. For an image with several platforms, it predicts the pull of
+one: Linux on the processor of this machine, unless --platform names others. It
+counts no requests for tokens and lists of referrers, and no redirects.`,
 		Example: "  dray explain docker.io/library/alpine:3\n  dray explain --as ci team/app:1.2 --platform linux/arm64\n  dray explain --request 5XQMZK2E3YQXHTA5C6ZB6K7B4N",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if request != "" {
@@ -74,9 +75,9 @@ referrers are not counted, and redirects are not counted separately.`,
 		params["platform"], params["accept"] = on, accept
 		return show(ctx, o, "explain", params, explained)
 	})
-	cmd.Flags().StringVar(&as, "as", "", "user whose rights to explain (default: a client without credentials)")
-	cmd.Flags().StringVar(&request, "request", "", "ID of a request to explain, instead of a NAME")
-	cmd.Flags().StringVar(&listener, "listener", "", "name of the listener that the client uses (default: the first one that has the name)")
+	cmd.Flags().StringVar(&as, "as", "", "user whose rights explain prints (default: a client without credentials)")
+	cmd.Flags().StringVar(&request, "request", "", "ID of a request to explain, instead of NAME")
+	cmd.Flags().StringVar(&listener, "listener", "", "listener that the client uses (default: the first one that serves the name)")
 	cmd.Flags().StringSliceVar(&f.platforms, "platform", nil, "platforms of the client, such as linux/arm64, or all (default: linux on this machine's processor)")
 	cmd.Flags().StringSliceVar(&accept, "accept", nil, "media types that the client accepts (default: those of containerd)")
 	return cmd

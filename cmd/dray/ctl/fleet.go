@@ -17,19 +17,23 @@ import (
 func fleetCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "fleet",
-		Short: "Print the members of the fleet, and who reads from whom",
-		Long: `fleet asks a running dray for all members of its fleet. For each member, it prints
-the address, zone, version and protocol; the upstreams that differ from those of
-the same name at the member that was asked (DRIFT); how many layers it fetches for the others
-or has fetched within ten minutes (LEASES); how many streams other members read
-from it (READERS); and the bytes since its start, by their source: upstreams, the
-bucket, members of its zone and of others, and those that it gave to members. The
-member that was asked has a *.
+		Short: "Print the members of the fleet, and which members read from each other",
+		Long: `fleet asks one running dray for all members of its fleet, and marks this dray with *.
+For each member, it prints
 
-Below, there is a line for each layer that a member reads from another one now. HOP
-is 1 if that one asks the registry, and grows by 1 for each member between.
+  the address, zone, version and protocol
+  DRIFT        upstreams that differ from those of the same name at the marked dray
+  LEASES       layers that it fetches for the fleet, or has fetched within ten minutes
+  READERS      streams over which other members read from it
+  UPSTREAMS, BUCKET, OWN ZONE, OTHER ZONES
+               bytes that it has received since its start, by source
+  GAVE         bytes that it has sent to other members since its start
 
-A member that has not answered within 500 ms is listed with what Redis says of it.`,
+The second table has a line for each layer that a member now reads from another
+member. HOP is 1 if that other member fetches from the registry. Each further member
+on the way adds 1.
+
+If a member has not answered within 500 ms, fleet prints its entry in Redis.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		return show(ctx, o, "fleet", nil, fleetTable)

@@ -34,12 +34,13 @@ func healthCommand(in Options) *cobra.Command {
 		Use:   "health",
 		Short: "Ask a running dray whether it can serve clients",
 		Long: `health reads /readyz of the admin listener, and prints the state and every check
-that fails. The exit code is 0 if dray is ready, or degraded: then something
-fails that dray can do without, such as one of several registries. It is 1 if
-dray is not ready or does not answer in time, and 3 if nothing listens there.
+that fails. The exit code is 0 if dray is ready or degraded. dray is degraded if
+it works without a part that fails, such as one of several registries. The exit
+code is 1 if dray is not ready or does not answer in time, and 3 if nothing
+listens on the address.
 
-If the configuration is invalid, health asks the default address: dray may be
-running with an earlier configuration.`,
+If the configuration is invalid, health uses the default address, because dray
+may run with an earlier configuration.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)

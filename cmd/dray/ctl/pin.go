@@ -18,8 +18,8 @@ func pinCommand(in Options) *cobra.Command {
 		Short: "Protect an image from eviction, or list the pins",
 		Long: `pin protects an image, and everything that its manifest refers to, from eviction
 until you run dray unpin. The pin survives restarts. Write NAME as clients write
-it. A tag is resolved once, so the pin protects the image that the tag points to
-now.
+it. If NAME has a tag, the pin protects the image that the tag points to now, even
+if the tag moves later.
 
 pin fetches nothing. It lists the content that is not in the cache, and protects
 it as soon as a client has requested it. Without an argument, pin lists the pins.`,

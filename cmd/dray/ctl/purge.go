@@ -29,8 +29,8 @@ the same image, purge removes only the tag.
 purge does not remove a pinned image or its tags: it fails if you name one, and
 skips them if you use a pattern. To remove them, use --force, or run dray unpin
 first. Without --force, purge also keeps blobs that a client is reading, and blobs
-that an image needs, even if you name the digest of one. A client that is reading
-a removed blob still gets all of it. Blobs that a push needs always stay.`,
+that an image needs, even if you name a blob by its digest. A client that is reading
+a removed blob still gets all of it. purge never removes blobs that a push needs.`,
 		Example: "  dray purge docker.io/library/alpine:3\n  dray purge --repository 'ecr/team/*' --dry-run",
 		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
@@ -41,7 +41,7 @@ a removed blob still gets all of it. Blobs that a push needs always stay.`,
 		return change(ctx, o, "purge", q, purgedTable)
 	})
 	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match PATTERN, which is UPSTREAM/REPOSITORY or REPOSITORY; * matches any characters")
-	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print what would be removed, and remove nothing")
+	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print the images that would be removed, and remove nothing")
 	cmd.Flags().BoolVar(&q.Force, "force", false, "also remove content that is pinned, that clients are reading, or that images need")
 	return cmd
 }

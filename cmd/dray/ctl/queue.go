@@ -52,9 +52,9 @@ func (in Options) queueDrop() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "drop ID",
 		Short: "Drop a queued push",
-		Long: `drop removes a push from the queue. Its registry never gets the image, although
-dray has acknowledged the push to the client. An attempt in progress is cancelled.
-dray can then evict the blobs of the push.`,
+		Long: `drop removes a push from the queue, and cancels an attempt in progress. The registry
+never gets the image, although dray has acknowledged the push to the client. dray
+can then evict the blobs of the push.`,
 		Args: usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])

@@ -28,12 +28,13 @@ keys that have changed. Most changes take effect at once: dray config reference
 says so for each key. reload also prints the keys whose new values take effect
 only when you restart dray. SIGHUP does the same, and dray logs the result.
 
-Requests under way end as they began. If the file is not valid, reload prints all
-problems, dray goes on with the former configuration, and the exit code is 1.
+Requests under way end with the configuration with which they began. If the file
+is not valid, reload prints all problems, dray keeps the former configuration, and
+the exit code is 1.
 
-dray reads the file that it was started with. Its environment stays the same,
-too. If reload cannot find the address of the admin listener because the file
-is not valid, set --admin.`,
+dray reads the file that it was started with, and keeps its environment. If reload
+cannot find the address of the admin listener because the file is not valid, set
+--admin.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		return change(ctx, o, "reload", api.ReloadRequest{}, func(w io.Writer, r api.Reloaded) { reloadTable(w, o.stderr, r) })

@@ -23,8 +23,8 @@ type savingsQuery struct {
 }
 
 func (q *savingsQuery) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&q.savings, "savings", false, "print what dray has saved, in US dollars")
-	cmd.Flags().IntVar(&q.days, "days", 0, "with --savings: the days to count, today included (default: 30)")
+	cmd.Flags().BoolVar(&q.savings, "savings", false, "print how much dray has saved, in US dollars")
+	cmd.Flags().IntVar(&q.days, "days", 0, "with --savings: number of days to count, including today (default: 30)")
 	cmd.Flags().BoolVar(&q.csv, "csv", false, "with --savings: print CSV, with the column names of FOCUS")
 	cmd.MarkFlagsMutuallyExclusive("csv", "json")
 }

@@ -19,9 +19,9 @@ func statsCommand(in Options) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "stats",
 		Short: "Print how much traffic to upstreams a running dray has saved",
-		Long: `stats prints how much dray has sent to clients since it was started, and how much
-it has fetched from upstreams for that. What was fetched is counted as it arrives,
-whether it was kept or only passed through. To watch these numbers over time, use
+		Long: `stats prints how many bytes dray has sent to clients since it was started, and how
+many bytes it has fetched from upstreams. Fetched bytes count as they arrive, whether
+dray cached them or only passed them through. To watch these numbers over time, use
 the metrics.
 
 Blobs, and the bytes of each upstream, are listed by source:
@@ -30,14 +30,14 @@ Blobs, and the bytes of each upstream, are listed by source:
   origin           fetched for this client
   shared           a fetch in progress for another client
   uncached         passed through, because the cache could not store the content
-  stale, updating  expired answers that were served while the upstream failed or
-                   was being asked
+  stale            expired answers that dray served because the upstream failed
+  updating         expired answers that dray served while it asked the upstream
 Content that dray prefetched completely before a client requested it counts as disk.
 
---savings prints what the transfers would have cost that dray avoided, less what dray
-itself costs, in US dollars, and how much time clients saved. It counts by day, also
-over restarts, and says since when. What is not configured counts as 0, and the last
-lines say which keys to set. See docs/savings.md.`,
+--savings prints the price of the transfers that dray avoided, less the costs of dray,
+in US dollars, and the time that clients saved. dray keeps these counts across
+restarts, and the first line shows the period. Missing prices and costs count as 0; the
+last lines name the keys to set. See docs/savings.md.`,
 		Example: "  dray stats\n  dray stats --savings --days 7\n  dray stats --savings --csv > savings.csv",
 		Args:    usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {

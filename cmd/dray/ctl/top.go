@@ -24,16 +24,16 @@ func topCommand(in Options) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "top",
 		Short: "Show the images that clients pull and push now",
-		Long: `top shows what clients pull and push now, and what they pulled and pushed within
-the last minute: which client, which image, how many of its layers the client has
-asked for, how much was sent, how fast, and where it came from. A client does not
-ask for the layers that it has, so "3 of 7" may be all that it needs. What failed
-is below its line, with the ID of the request in the log.
+		Long: `top shows the pulls and pushes of clients now and within the last minute: the
+client, the image, how many of its layers the client has requested, how many
+bytes were sent, how fast, and from which source. A client does not request
+layers that it already has, so "3 of 7" may be all that it needs. Failures are
+below the line of the pull or push, with the ID of the request in the log.
 
 On a terminal, top uses the whole screen until you press Ctrl-C. Otherwise it
-prints a line when a pull or push begins, every 5 seconds while it goes on, and
-when it ends. With --json, each line is a JSON object with everything, once a
-second. --once prints the present state and ends.`,
+prints a line when a pull or push begins, every 5 seconds while it continues,
+and when it ends. With --json, it prints all pulls and pushes as a JSON object
+on one line, once a second. --once prints the present state and exits.`,
 		Example: `  dray top
   dray top --once
   dray top --json | jq -c '.pulls[] | select(.failures > 0)'`,
@@ -44,7 +44,7 @@ second. --once prints the present state and ends.`,
 		}
 		return o.top(ctx)
 	})
-	cmd.Flags().BoolVar(&once, "once", false, "print the present state as a table, and end")
+	cmd.Flags().BoolVar(&once, "once", false, "print the present state as a table, and exit")
 	return cmd
 }
 

@@ -46,21 +46,22 @@ not wait for a registry. Write NAME as clients write it. Each FILE is one of
   a list      one reference on each line; # begins a comment
   YAML        every image key: a Compose file, manifests of Kubernetes, values of
               a Helm chart, in one or more documents. Variables, such as $TAG in
-              a Compose file, are taken from the environment. Services of Compose
-              that are built are left out
-  Dockerfile  what a build pulls: FROM, COPY --from, RUN --mount=from and syntax
+              a Compose file, come from the environment. warm leaves out services
+              of Compose that have a build section
+  Dockerfile  images that a build pulls: FROM, COPY --from, RUN --mount=from and
+              syntax
 
-and its content decides which. The file - is the standard input, which is also
-read if there is neither a NAME nor a FILE. In YAML and Dockerfiles, a name
+warm recognises the kind by the content. The file - is the standard input, which
+warm also reads if there is no NAME and no FILE. In YAML and Dockerfiles, a name
 without a registry belongs to Docker Hub.
 
-Of an image for several platforms, warm fetches what clients on one platform
-pull: Linux on the processor of this machine, unless the file or --platform says
-otherwise. What is held already is not fetched again. A tag is looked up at its
-registry if dray last did so longer ago than tags.fresh.
+If an image has several platforms, warm fetches the parts for one platform: Linux
+on the processor of this machine, unless the file or --platform names others. It
+does not fetch parts that are in the cache. dray asks the registry about a tag if
+its last answer is older than tags.fresh.
 
 warm prints a line for each image, and a progress bar if standard error is a
-terminal. The exit code is 0 only if all images are held as a whole.`,
+terminal. The exit code is 0 only if all parts of all images are in the cache.`,
 		Example: "  dray warm docker.io/library/alpine:3 ecr/team/app:1\n  dray warm -f compose.yaml -f Dockerfile --platform linux/amd64,linux/arm64\n" +
 			"  helm template ./chart | dray warm",
 		Args: cobra.ArbitraryArgs,

@@ -60,30 +60,30 @@ func Command(o Options) *cobra.Command {
 	bound, at := 10*time.Second, target{}
 	cmd := &cobra.Command{
 		Use:   "doctor [URL IMAGE]",
-		Short: "Look for what can keep dray, or a client of dray, from working on this machine",
-		Long: `doctor reads the configuration as serve does, and checks what dray needs: the
-configuration and its notices, the disk of the cache, certificates, limits of this
-machine and how it sends files, Redis, the members of the fleet, the identity at
-AWS, the bucket, the listeners, and each registry: that it can be reached and
-trusted, that it accepts dray's credentials, that the clocks agree, that the host of
-its layers can be reached, and how many pulls it still allows. If a dray is running,
-doctor also asks it how it is.
+		Short: "Find problems of dray, or of a client of dray, on this machine",
+		Long: `doctor reads the configuration as serve does, and checks the configuration and its
+notices, the disk of the cache, certificates, limits of this machine and how it
+sends files, Redis, the members of the fleet, the identity at AWS, the bucket and
+the listeners. For each registry, it checks that dray reaches and trusts the
+registry, that dray reaches the host of the layers, that the registry accepts dray's
+credentials, that the clocks agree, and how many pulls the registry still allows. If
+a dray is running, doctor also reads its health.
 
-Run it as the user of dray and with the same environment. doctor sends each
-registry one HEAD and the GET by which clients introduce themselves, and Docker Hub
-one HEAD more, which does not count as a pull. It writes small files to the cache
-directory, and entries of its own to Redis, and removes them again. It changes
-nothing at a registry, unless you name a repository with --push-to: then it starts
-an upload there, and cancels it.
+Run doctor as the user of dray and with the same environment. doctor sends each
+registry one HEAD and one GET of /v2/, and Docker Hub a second HEAD, which does not
+count as a pull. It writes small files to the cache directory and entries of its
+own to Redis, and removes them again. It changes nothing at a registry, unless you
+name a repository with --push-to: then it starts an upload there, and cancels it.
 
-With --client, doctor looks at a client on this machine instead, and needs no
-configuration: whether its files send pulls to the mirror at URL, as dray setup
-would write them, whether it trusts and reaches the mirror, and what a pull of IMAGE
-would get. For that, it asks the mirror for the manifest once, as the client would.
+With --client, doctor checks a client on this machine instead of dray, and needs no
+configuration. It checks whether the client's files send pulls to the mirror at URL,
+as the files of dray setup do, whether the client trusts and reaches the mirror, and
+how the mirror answers a pull of IMAGE. For this, doctor requests the manifest from
+the mirror once, as the client would.
 
-Each line begins with a sign: √ is fine, ‼ a warning, × a failure, and ? was not
-found out, which is no failure. A hint says what to do. The exit code is 0 if there
-is no failure, and 4 otherwise.`,
+Each line begins with a sign: √ is fine, ‼ a warning, × a failure, and ? means that
+doctor could not find out, which is no failure. A hint says what to do. The exit code
+is 0 if there is no failure, and 4 otherwise.`,
 		Example: "  dray doctor --config /etc/dray/dray.yaml\n  dray doctor --push-to ecr/team/app\n  dray doctor --client docker https://dray.example.com alpine:3",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if client.name == "" {
@@ -114,12 +114,12 @@ is no failure, and 4 otherwise.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&client.name, "client", "", "look at this client instead of dray: docker, containerd, k3s, buildkit or podman")
+	cmd.Flags().StringVar(&client.name, "client", "", "check this client instead of dray: docker, containerd, k3s, buildkit or podman")
 	cmd.Flags().StringVar(&client.version, "client-version", "", "with --client: version of the client (default: that of the program on this machine)")
-	cmd.Flags().StringVar(&client.root, "root", "/", "with --client: directory that stands for / when files are read")
+	cmd.Flags().StringVar(&client.root, "root", "/", "with --client: directory to use as / for the files")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().DurationVar(&bound, "timeout", bound, "longest time for one check")
-	cmd.Flags().StringVar(&at.pushTo, "push-to", "", "name of a repository in which an upload is started and cancelled, to prove the right to push")
+	cmd.Flags().StringVar(&at.pushTo, "push-to", "", "repository in which doctor starts and cancels an upload, to check the right to push")
 	cmd.Flags().StringVar(&at.admin, "admin", "", "address of the admin listener of the running dray (default: admin.address of the configuration)")
 	return cmd
 }

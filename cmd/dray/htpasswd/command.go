@@ -29,14 +29,15 @@ func Command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "htpasswd FILE USER",
-		Short: "Set or delete a password in a file that dray recognises users by",
-		Long: `htpasswd sets the password of a user in FILE, which auth.htpasswd.file of the
-configuration names, or deletes the user. It replaces the file in one step, and
-keeps its owner. A running dray reads it again by itself. If FILE is missing, it
-is created for the user who runs htpasswd alone: give it to the user of dray.
+		Short: "Set or delete the password of a user in a password file",
+		Long: `htpasswd sets the password of a user in FILE, or deletes the user. FILE is the
+file that auth.htpasswd.file of the configuration names. htpasswd replaces it in
+one step, and keeps its owner. A running dray reads the changed file by itself.
+If FILE is missing, htpasswd creates it, and only you can read it: make the user
+of dray its owner.
 
-The password is one line of standard input. On a terminal, htpasswd asks for it
-twice and does not show it. FILE gets only a bcrypt hash of it.`,
+The password is one line of standard input. On a terminal, htpasswd asks for the
+password twice and does not show it. FILE gets only a bcrypt hash of it.`,
 		Example: "  dray htpasswd /etc/dray/htpasswd ci\n  dray htpasswd --generate /etc/dray/htpasswd ci > ci.password\n  dray htpasswd --delete /etc/dray/htpasswd ci",
 		Args:    usage.Between(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {

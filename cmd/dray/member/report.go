@@ -142,6 +142,6 @@ func (m *Member) serveState(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(s); err != nil {
-		m.log.Debug("fleet: another member has not taken the state of this one", "error", err)
+		m.log.Debug("fleet: another member has not accepted the state of this one", "error", err)
 	}
 }

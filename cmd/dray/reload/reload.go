@@ -56,7 +56,7 @@ func New(o Options) *Reloader {
 	r := &Reloader{
 		o: o, running: o.Running,
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_config_last_reload_successful",
-			Help: "1 if the last reload of the configuration succeeded or there was none, and 0 if it failed: then the former configuration is in force."}),
+			Help: "0 if the last reload of the configuration failed, so that the former configuration is in force; otherwise 1."}),
 		timestamp: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_config_last_reload_success_timestamp_seconds",
 			Help: "Unix time at which dray last read a configuration that it could use, at its start or by a reload."}),
 	}

@@ -47,17 +47,18 @@ func Command(o Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Print or write the configuration of a client for this mirror",
-		Long: `setup prints the configuration by which a client uses dray as a mirror. With
---write it puts the files into place, on the machine where it runs.
+		Long: `setup prints the configuration that makes a client use dray as a mirror. With
+--write, it writes the files on the machine where it runs.
 
-The mirror is a listener of dray's configuration, or the URL that --url gives.
-With --url, setup needs no configuration, so you can run it on the machine of
-the client. It knows Docker Hub then; name other registries with --registry.
+The mirror is a listener of dray's configuration, or the URL in --url. With
+--url, setup needs no configuration, so you can run it on the machine of the
+client. It then assumes that the mirror has Docker Hub; name other registries
+with --registry.
 
---write merges its settings into files that exist. It prints the changes, and
-copies each former file to FILE.before-dray. If it cannot merge, it leaves the
-file alone and says why. --undo takes back what --write has written, also if
-somebody has edited other lines since.`,
+--write merges its settings into existing files. It prints the changes, and
+copies each former file to FILE.before-dray. If it cannot merge a file, it does
+not change the file and prints the reason. --undo removes the settings that
+--write has written, even if somebody has edited other lines since.`,
 		Example: `  dray setup containerd --url https://dray.example.com --registry docker.io --registry quay.io
   sudo dray setup docker --config /etc/dray/dray.yaml --write
   sudo dray setup docker --undo`,
@@ -75,14 +76,14 @@ somebody has edited other lines since.`,
 	cmd.AddCommand(nodes.Command(o.Stdout, o.Stderr))
 	set := cmd.PersistentFlags()
 	set.StringVar(&f.url, "url", "", "URL of the mirror (default: external_url or address of a listener)")
-	set.StringVar(&f.listener, "listener", "", "listener of the configuration that is the mirror (default: the first with role mirror, otherwise the first)")
+	set.StringVar(&f.listener, "listener", "", "listener of the configuration that is the mirror (default: the first with role mirror, or the first)")
 	set.StringArrayVar(&f.registries, "registry", nil, "registry that the mirror has, as NAME or NAME=PREFIX (repeatable; default: those of the configuration, or docker.io)")
 	set.StringVar(&f.authority, "ca", "", "PEM file with the certificate that clients have to trust (default: the listener's, if it is its own authority)")
 	set.StringVar(&f.version, "client-version", "", "version of the client, such as 2.1 (default: that of the client on this machine)")
 	set.DurationVar(&f.dialTimeout, "dial-timeout", defaultDialTimeout, "time after which containerd and Docker 29 give up connecting to the mirror")
-	set.StringVar(&f.root, "root", "/", "directory that stands for / when files are read and written")
-	set.BoolVar(&f.write, "write", false, "put the files into place")
-	set.BoolVar(&f.undo, "undo", false, "take back what --write has written")
+	set.StringVar(&f.root, "root", "/", "directory to use as / for the files")
+	set.BoolVar(&f.write, "write", false, "write the files")
+	set.BoolVar(&f.undo, "undo", false, "remove the settings that --write has written")
 	set.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }

@@ -112,9 +112,9 @@ func (r *reported) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	err := r.SpanExporter.ExportSpans(ctx, spans)
 	switch was := r.failing.Swap(err != nil); {
 	case err != nil && !was:
-		r.log.Warn("the collector does not take traces, so dray drops them; look at traces.endpoint", "endpoint", r.endpoint, "error", err)
+		r.log.Warn("the collector does not accept traces, so dray drops them; check traces.endpoint", "endpoint", r.endpoint, "error", err)
 	case err == nil && was:
-		r.log.Info("the collector takes traces again", "endpoint", r.endpoint)
+		r.log.Info("the collector accepts traces again", "endpoint", r.endpoint)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
--- KEYS[1] has the members; ARGV: member, description, milliseconds.
--- Also removes the members whose time is over.
+-- Records that a member is alive, and removes members whose record has expired.
+-- KEYS[1]: hash of the members. ARGV: member, its description, milliseconds until it expires.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now + ARGV[3] * 1000) .. ARGV[2])

@@ -1,4 +1,4 @@
--- KEYS[1] has the members. Returns the descriptions of those that are alive.
+-- KEYS[1]: hash of the members. Returns the descriptions of the members that are alive.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local alive = {}

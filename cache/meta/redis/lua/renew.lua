@@ -1,5 +1,5 @@
--- KEYS are leases; ARGV: member, address, milliseconds, then the generation of each lease.
--- Returns the numbers, from 1, of the leases that are lost.
+-- Extends the leases of a member. KEYS: leases. ARGV: member, its address, milliseconds until the
+-- leases expire, then the generation of each lease. Returns the indices in KEYS of the lost leases.
 local lost = {}
 for i, key in ipairs(KEYS) do
 	local g = redis.call('HGET', key, 'g')

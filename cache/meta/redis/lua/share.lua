@@ -1,6 +1,7 @@
--- KEYS are rates, each a hash of participants with what they want, their share, and until when it
--- is theirs; whatever follows that is of another version. ARGV: milliseconds that a share lasts, then
--- for each rate: participant, total, wanted. Returns the share of each rate, as a text.
+-- KEYS: rates. Each is a hash from participants to their demand,
+-- their share, and the time in ms when the share expires. Later versions may append more.
+-- ARGV: milliseconds until a share expires, then for each rate: participant, total, demand. Returns
+-- the share of each rate as text.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local shares = {}

@@ -1,6 +1,7 @@
--- KEYS: some keys to write, then those that were seen. ARGV: how many are to be written; for each of
--- them its value and its milliseconds (0: for ever, less: to be removed); for each that was seen "="
--- and its value, or nothing if there was none. Returns 0 if one that was seen has changed.
+-- Writes keys if other keys have not changed. KEYS: the keys to write, then the keys to compare.
+-- ARGV: the number of keys to write; for each of them its value and its milliseconds to live (0: no
+-- expiry, below 0: delete the key); for each key to compare "=" and its earlier value, or an empty
+-- text if it was missing. Returns 0 if a key has changed.
 local n = tonumber(ARGV[1])
 for i = n + 1, #KEYS do
 	local v = redis.call('GET', KEYS[i])

@@ -1,5 +1,7 @@
--- KEYS[1] is a lease; ARGV: member, address, failed generation, milliseconds.
--- A generation is the time of Redis in microseconds, so it also grows if Redis has lost everything.
+-- Takes a lease that is free, its own, or of the failed generation. KEYS[1]: the lease.
+-- ARGV: member, its address, the failed generation, milliseconds until the lease expires.
+-- Returns holder, address and generation. A generation is the time of Redis
+-- in microseconds, so it also grows if Redis has lost its data.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local l = redis.call('HMGET', KEYS[1], 'm', 'a', 'g')

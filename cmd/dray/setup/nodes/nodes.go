@@ -27,8 +27,8 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 DaemonSet whose init containers run dray setup containerd.
 
 nodes waits until all nodes have run the init containers of DAEMONSET. It runs
-in a pod whose service account may get this DaemonSet. With --hold it does
-nothing until it is told to stop, because the containers of a DaemonSet must
+in a pod whose service account may get this DaemonSet. With --hold, it does
+nothing until it receives SIGTERM, because the containers of a DaemonSet must
 not end.`,
 		Example: "  dray setup nodes dray-nodes-undo --namespace dray --timeout 4m\n  dray setup nodes --hold",
 		Args:    usage.Between(0, 1),
@@ -45,7 +45,7 @@ not end.`,
 		},
 	}
 	set := cmd.Flags()
-	set.BoolVar(&hold, "hold", false, "do nothing until told to stop")
+	set.BoolVar(&hold, "hold", false, "do nothing until SIGTERM")
 	set.StringVar(&w.namespace, "namespace", "", "namespace of the DaemonSet (default: that of the pod)")
 	set.DurationVar(&w.timeout, "timeout", 4*time.Minute, "time after which to give up")
 	set.StringVar(&w.account, "service-account", "/var/run/secrets/kubernetes.io/serviceaccount", "directory with the token and the authority of the API")
