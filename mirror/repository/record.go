@@ -91,6 +91,7 @@ func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, bl
 // RecordMounted records that the upstream has mounted a blob into this repository. It looks up the
 // blob's size, because the client may ask for the size next, by HEAD.
 func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
+	r.ForgetReference(ctx, oci.Reference{Digest: d}) // first, because the look-up below can fail
 	size, held := r.store.o.Cache.Stat(d)
 	if !held {
 		var err error
@@ -98,7 +99,6 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 			return // the upstream is asked when the blob is needed
 		}
 	}
-	r.ForgetReference(ctx, oci.Reference{Digest: d})
 	r.RecordAtTarget(ctx, d, size)
 }
 

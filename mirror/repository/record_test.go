@@ -3,6 +3,7 @@ package repository
 import (
 	"encoding/binary"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -34,6 +35,27 @@ func TestManyChildren(t *testing.T) {
 			if _, err := f.store.o.Visibility.Get(t.Context(), "up", of, f.digest); err != nil {
 				t.Errorf("the manifest in %q: %v", of, err)
 			}
+		}
+	}
+}
+
+// A mount ends the belief that the blob is missing, whether its size can be looked up or not.
+func TestMountEndsAbsence(t *testing.T) {
+	for _, found := range []bool{true, false} {
+		f := newFixture(t)
+		f.NoBlob(f.digest).Asking(t.Context()).Remember(t.Context(), time.Now(), oci.ErrBlobUnknown)
+		if f.NoBlob(f.digest).Err(t.Context()) == nil {
+			t.Fatal("the absence is not believed")
+		}
+		if found {
+			f.source.has[f.digest] = f.size()
+		}
+		f.RecordMounted(t.Context(), f.digest)
+		if err := f.NoBlob(f.digest).Err(t.Context()); err != nil {
+			t.Errorf("size found %v: %v", found, err)
+		}
+		if f.PresentAtTarget(t.Context(), f.digest) != found {
+			t.Errorf("size found %v: presence is not recorded as found", found)
 		}
 	}
 }
