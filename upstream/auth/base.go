@@ -29,7 +29,7 @@ func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil
 	}
-	_, err := t.asking.do(ctx, func(ctx context.Context) error {
+	_, err := t.asking.do(ctx, "", func(ctx context.Context) error {
 		resp, err := t.askBase(ctx, authorization{})
 		if err != nil {
 			return err

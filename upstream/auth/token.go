@@ -81,6 +81,16 @@ type flight struct {
 // the scopes of the last token request for key. The first token request for key is for the scopes
 // in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
+	tok, joined, err := c.getOnce(ctx, key, scopes, demanded, refused)
+	if joined && errors.Is(err, ErrRefused) { // a request that begins now has a credential that is as new as the caller's
+		tok, _, err = c.getOnce(ctx, key, scopes, demanded, refused)
+	}
+	return tok, err
+}
+
+// getOnce is get, but its error may concern an older credential if joined is true: the caller then
+// waited for a request that was in flight already.
+func (c *tokens) getOnce(ctx context.Context, key string, scopes, demanded []string, refused Secret) (tok token, joined bool, err error) {
 	now := time.Now()
 	c.mu.Lock()
 	e := c.entry(key, now)
@@ -92,7 +102,7 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string,
 	held, valid := e.token, e.token.valid(now) && e.token.value != refused
 	if valid && (now.Before(held.renew) || e.flight != nil) {
 		c.mu.Unlock()
-		return held, nil
+		return held, false, nil
 	}
 	f, leader := e.flight, e.flight == nil
 	if leader {
@@ -108,12 +118,12 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string,
 	select {
 	case <-f.done:
 	case <-ctx.Done():
-		return token{}, ctx.Err()
+		return token{}, false, ctx.Err()
 	}
 	if f.err != nil && valid && held.valid(time.Now()) {
-		return held, nil
+		return held, false, nil
 	}
-	return f.token, f.err
+	return f.token, !leader, f.err
 }
 
 // lead makes the request of a flight. The token request is not cancelled with the caller's request,

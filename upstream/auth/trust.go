@@ -41,7 +41,7 @@ type trust struct {
 // prove returns nil if the registry has accepted c, and this acceptance is younger than the
 // parameter within. If c was refused and the pause after the refusal is not over, prove returns the
 // error of that refusal. Otherwise one caller calls ask, which sends c to the registry, while the
-// other callers wait.
+// other callers wait. A caller with another credential then asks, too.
 //
 // The parameter doubt says that the caller has received a refusal that may concern c. The argument
 // suspect of ask says that doubt is set, or that the registry's last answer about c was a refusal.
@@ -53,7 +53,7 @@ func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, d
 		if known {
 			return err
 		}
-		led, err := k.asking.do(ctx, func(ctx context.Context) error {
+		led, err := k.asking.do(ctx, c.basic(), func(ctx context.Context) error {
 			err := ask(ctx, suspect)
 			k.record(c, err, suspect)
 			return err
@@ -114,20 +114,22 @@ type crowd struct {
 	call *call
 }
 
-// call is a call in flight. err is set before done closes.
+// call is a call in flight that shows the header. err is set before done closes.
 type call struct {
-	done chan struct{}
-	err  error
+	header Secret
+	done   chan struct{}
+	err    error
 }
 
-// do calls f, or waits for a call that is under way and returns its error. led reports whether f
-// was called. f is not cancelled with ctx, because other callers wait for it.
-func (c *crowd) do(ctx context.Context, f func(context.Context) error) (led bool, err error) {
+// do calls f, which shows the header to the registry, or waits for a call that is under way. led
+// reports whether f was called. do returns the error of the call that it waited for only if that
+// call showed the same header. f is not cancelled with ctx, because other callers wait for it.
+func (c *crowd) do(ctx context.Context, header Secret, f func(context.Context) error) (led bool, err error) {
 	c.mu.Lock()
 	current := c.call
 	led = current == nil
 	if led {
-		current = &call{done: make(chan struct{})}
+		current = &call{header: header, done: make(chan struct{})}
 		c.call = current
 	}
 	c.mu.Unlock()
@@ -143,6 +145,9 @@ func (c *crowd) do(ctx context.Context, f func(context.Context) error) (led bool
 	}
 	select {
 	case <-current.done:
+		if current.header != header {
+			return false, nil
+		}
 		return false, current.err
 	case <-ctx.Done():
 		return false, ctx.Err()

@@ -306,3 +306,49 @@ func TestOrderOfChallenges(t *testing.T) {
 		})
 	}
 }
+
+// TestNewPasswordDuringTheCallForTheOldOne has a caller with a new password arrive while the
+// registry still answers to the old one. The old answer does not concern this caller.
+func TestNewPasswordDuringTheCallForTheOldOne(t *testing.T) {
+	for name, of := range map[string]func(*locked) *world{"token": (*locked).bearer, "basic": (*locked).basic} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, right, wrong := &locked{}, "new", "old"
+				var mine atomic.Pointer[string]
+				l.right.Store(&right)
+				mine.Store(&right)
+				rt := newTransport(t, of(l), func(o *Options) {
+					o.Credentials = func(context.Context, string) (Credential, error) {
+						return Credential{Username: "ann", Password: Secret(*mine.Load())}, nil
+					}
+				})
+				if _, _, err := do(t, rt, "GET", "https://registry.example/v2/first/manifests/1", nil); err != nil {
+					t.Fatal(err) // from now on, the challenge is known
+				}
+				l.wrong.Store(0)
+				mine.Store(&wrong)
+				var pulls sync.WaitGroup
+				const most = 5
+				pull := func(n int, refused bool) {
+					for i := range n {
+						pulls.Go(func() {
+							status, _, err := do(t, rt, "GET", fmt.Sprintf("https://registry.example/v2/a%d/manifests/1", i%most), nil)
+							if errors.Is(err, ErrRefused) != refused || !refused && (err != nil || status != 200) {
+								t.Errorf("%d, %v; want a refusal: %v", status, err, refused)
+							}
+						})
+					}
+					synctest.Wait()
+				}
+				pull(most, true)
+				mine.Store(&right)
+				pull(4*most, false)
+				pulls.Wait()
+				want := map[string]int64{"token": 2, "basic": 1}[name] // a token is also asked for without scopes
+				if n := l.wrong.Load(); n != want {
+					t.Errorf("the old password was shown %d times, want %d", n, want)
+				}
+			})
+		})
+	}
+}
