@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/upstream"
@@ -150,22 +152,30 @@ func createError(repo string, err error) error {
 		return oci.ErrUnavailable.With("repository %s does not exist, and AWS refused the credentials of this mirror for creating it", repo).
 			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
-	e := protocolError(api).With("repository %s does not exist, and creating it failed: %s", repo, api.ErrorMessage()).Because(err)
+	e := protocolError(err, api).With("repository %s does not exist, and creating it failed: %s", repo, api.ErrorMessage()).Because(err)
 	e.Operator = errors.Is(e, oci.ErrDenied)
 	return e
 }
 
-// protocolError returns the error of the protocol that is closest to an API error.
-func protocolError(api smithy.APIError) *oci.Error {
+// protocolError returns the error of the protocol that is closest to an API error in err.
+func protocolError(err error, api smithy.APIError) *oci.Error {
+	if failing(err) {
+		return oci.ErrUnavailable
+	}
 	switch api.ErrorCode() {
 	case "ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded":
 		return oci.ErrTooManyRequests
 	case "InvalidParameterException":
 		return oci.ErrNameInvalid
-	case "ServerException", "InternalFailure", "ServiceUnavailable":
-		return oci.ErrUnavailable
 	}
 	return oci.ErrDenied
+}
+
+// failing reports whether the status of an API error is 500 or above. The codes of such errors tell
+// less: a proxy or an endpoint of a VPC that fails sends none.
+func failing(err error) bool {
+	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	return ok && answer.HTTPStatusCode() >= http.StatusInternalServerError
 }
 
 // credentialCode reports whether an API error concerns the credentials.

@@ -3,6 +3,8 @@ package ecr
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -102,7 +105,7 @@ func TestCreateErrors(t *testing.T) {
 		"quota":       {&types.LimitExceededException{Message: aws.String("limit")}, oci.ErrDenied},
 		"name":        {&types.InvalidParameterException{Message: aws.String("bad name")}, oci.ErrNameInvalid},
 		"throttled":   {&smithy.GenericAPIError{Code: "ThrottlingException", Message: "Rate exceeded"}, oci.ErrTooManyRequests},
-		"failing":     {&types.ServerException{Message: aws.String("oops")}, oci.ErrUnavailable},
+		"failing":     {answered(500, &types.ServerException{Message: aws.String("oops")}), oci.ErrUnavailable},
 		"credentials": {&smithy.GenericAPIError{Code: "ExpiredTokenException"}, upstream.ErrCredentials},
 		"unreachable": {errors.New("dial tcp: refused"), oci.ErrUnavailable},
 	} {
@@ -118,6 +121,47 @@ func TestCreateErrors(t *testing.T) {
 	cancel()
 	if err := NewCreator(CreatorOptions{API: &createAPI{err: ctx.Err()}, Account: "", Template: Template{}}).Create(ctx, "a"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// answered returns the error of the SDK for an answer with a status.
+func answered(status int, err error) error {
+	return &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: &http.Response{StatusCode: status}}, Err: err}
+}
+
+// bare answers every request with a status, and a body that is not of AWS.
+type bare struct {
+	status int
+	body   string
+}
+
+func (b bare) Do(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: b.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(b.body)), Request: r}, nil
+}
+
+// TestBareStatus: a 5xx is a failure, not a refusal, although it has no error of AWS, or one that
+// is not known.
+func TestBareStatus(t *testing.T) {
+	for _, body := range []string{"", "{}", `{"message":"no backend"}`, `{"__type":"InternalServerException"}`, "<html>"} {
+		for status, want := range map[int]error{500: oci.ErrUnavailable, 502: oci.ErrUnavailable, 503: oci.ErrUnavailable, 504: oci.ErrUnavailable, 403: oci.ErrDenied} {
+			if status == 403 && body == "<html>" {
+				continue // the SDK cannot read it, so that nobody knows who answers
+			}
+			api := ecr.New(ecr.Options{
+				Region: "eu-west-1", HTTPClient: bare{status, body}, Retryer: aws.NopRetryer{},
+				Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", ""),
+			})
+			if err := NewCreator(CreatorOptions{API: api}).Create(t.Context(), "a/b"); !errors.Is(err, want) {
+				t.Errorf("create, %d %q: %v, want %v", status, body, err, want)
+			}
+			if err := NewDeleter(api, "").DeleteManifest(t.Context(), upstream.Repo{Name: "a/b"}, oci.Reference{Tag: "v1"}); !errors.Is(err, want) {
+				t.Errorf("delete, %d %q: %v, want %v", status, body, err, want)
+			}
+			_, err := api.GetAuthorizationToken(t.Context(), nil)
+			if err = (&TokenOptions{Region: "eu-west-1"}).noToken(err); strings.Contains(err.Error(), "refuses the credentials") != (status == 403) {
+				t.Errorf("token, %d %q: %v", status, body, err)
+			}
+		}
 	}
 }
 

@@ -87,5 +87,5 @@ func deleteError(repo string, err error) error {
 	case api.ErrorCode() == "RepositoryNotFoundException":
 		return oci.ErrNameUnknown.With("repository %s does not exist", repo).Because(err)
 	}
-	return protocolError(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage()).Because(err)
+	return protocolError(err, api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage()).Because(err)
 }

@@ -45,7 +45,7 @@ func TestDeleteErrors(t *testing.T) {
 		"no repository":    {exception("RepositoryNotFoundException"), oci.ErrNameUnknown, 404},
 		"no right":         {exception("AccessDeniedException"), oci.ErrDenied, 403},
 		"throttled":        {exception("ThrottlingException"), oci.ErrTooManyRequests, 429},
-		"broken":           {exception("ServerException"), oci.ErrUnavailable, 503},
+		"broken":           {&deleteAPI{err: answered(500, &types.ServerException{})}, oci.ErrUnavailable, 503},
 		"credentials":      {exception("ExpiredTokenException"), upstream.ErrCredentials, 503},
 		"nobody answers":   {&deleteAPI{err: errors.New("dial")}, upstream.ErrUnreachable, 503},
 		"nothing is wrong": {&deleteAPI{}, nil, 0},

@@ -41,7 +41,7 @@ func (o *TokenOptions) noToken(err error) error {
 		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
 	case identity:
 		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
-	case answered && api.ErrorFault() != smithy.FaultServer && api.ErrorCode() != "ThrottlingException":
+	case answered && !failing(err) && api.ErrorCode() != "ThrottlingException":
 		return say("AWS refuses the credentials of this mirror in the region %s (%s); they have to be valid there and need the right %s", o.Region, api.ErrorCode(), o.rights())
 	case network || request:
 		return say("the ECR API of the region %s cannot be reached", o.Region)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
 
 	"dray/upstream"
@@ -30,7 +31,7 @@ func TestNoToken(t *testing.T) {
 		{err: refused, want: "refuses the credentials of this mirror in the region eu-wst-1 (UnrecognizedClientException)"},
 		{err: &net.DNSError{Name: "api.ecr.eu-wst-1.amazonaws.com", IsNotFound: true}, want: "api.ecr.eu-wst-1.amazonaws.com has no address; look at the region"},
 		{err: &net.OpError{Op: "dial", Err: errors.New("connection refused")}, want: "eu-wst-1 cannot be reached"},
-		{err: &smithy.GenericAPIError{Code: "ServerException", Fault: smithy.FaultServer}, want: "gives this mirror no token"},
+		{err: answered(500, &types.ServerException{}), want: "gives this mirror no token"},
 		{err: &smithy.GenericAPIError{Code: "ThrottlingException", Fault: smithy.FaultClient}, want: "gives this mirror no token"},
 	} {
 		o := TokenOptions{Region: "eu-wst-1", Role: test.role}
