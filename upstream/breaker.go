@@ -217,6 +217,7 @@ func (p *attempt) enter(ctx context.Context) error {
 	if c == nil || err != nil {
 		return err
 	}
+	until, bounded := ctx.Deadline()
 	ctx, cancel := context.WithTimeout(ctx, b.o.Probe)
 	defer cancel()
 	defer func() { // deferred, because Hello may panic
@@ -228,7 +229,10 @@ func (p *attempt) enter(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
+	case errors.Is(err, ErrCredentials):
+		c.silent = false // callers get this reason from their own requests
 	case saysNothing(err):
+	case failing(err) && bounded && !time.Now().Before(until): // the caller left too little time
 	case failing(err):
 		c.silent = true
 		c.failed(err, b.o.Probe)

@@ -370,3 +370,79 @@ func TestBreakerSurvivesAPanic(t *testing.T) {
 		}
 	})
 }
+
+// TestBreakerClosesOnRefusedCredentials: a registry that refuses the credentials after an outage
+// gives callers this reason. It is not down.
+func TestBreakerClosesOnRefusedCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hello := unreachable()
+		b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Hello: func(context.Context) error {
+			time.Sleep(time.Second)
+			return hello
+		}})
+		src := &scripted{forever: unreachable()}
+		source := b.Source(src)
+		for range 2 {
+			_ = get(t.Context(), source, upstream.Repo{Name: "app"})
+		}
+		if !b.State().Open {
+			t.Fatal("not open")
+		}
+		hello, src.forever = upstream.ErrCredentials, upstream.ErrCredentials
+		time.Sleep(5 * time.Second)
+		if err := get(t.Context(), source, upstream.Repo{Name: "app"}); !errors.Is(err, upstream.ErrCredentials) || refusedByBreaker(err) {
+			t.Errorf("the first: %v", err)
+		}
+		if b.State().Open {
+			t.Errorf("open, although the registry refuses the credentials: %+v", b.State())
+		}
+		var callers sync.WaitGroup
+		for range 5 { // during a hello, too
+			callers.Go(func() {
+				if err := get(t.Context(), source, upstream.Repo{Name: "app"}); !errors.Is(err, upstream.ErrCredentials) || refusedByBreaker(err) {
+					t.Errorf("a later one: %v", err)
+				}
+			})
+		}
+		callers.Wait()
+		hello, src.forever = nil, nil
+		if err := get(t.Context(), source, upstream.Repo{Name: "app"}); err != nil || b.State().Failures != 0 {
+			t.Errorf("with good credentials: %v, %+v", err, b.State())
+		}
+	})
+}
+
+// TestBreakerBlamesNoDeadlineOfACaller: a hello that only the caller's own deadline has ended says
+// nothing about the registry.
+func TestBreakerBlamesNoDeadlineOfACaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := true
+		n := &network{fault: func(r *http.Request) (*http.Response, error) {
+			if down {
+				return nil, errors.New("reset")
+			}
+			select { // slow from now on
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			case <-time.After(2 * time.Second):
+				return nil, nil
+			}
+		}}
+		b, client, _ := n.guarded(t)
+		source := b.Source(client)
+		_ = get(t.Context(), source, upstream.Repo{Name: "app"})
+		down = false
+		time.Sleep(3 * time.Second)
+		hurried, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := get(hurried, source, upstream.Repo{Name: "app"}); err == nil || refusedByBreaker(err) || n.count("GET registry.example/v2/") != 1 {
+			t.Errorf("the hurried caller: %v, %q", err, n.asked)
+		}
+		if b.State().Open {
+			t.Errorf("open: %+v", b.State())
+		}
+		if err := get(t.Context(), source, upstream.Repo{Name: "other"}); err != nil {
+			t.Errorf("the next one: %v", err)
+		}
+	})
+}
