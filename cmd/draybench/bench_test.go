@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -252,6 +254,60 @@ func TestProcessWithEndedChildren(t *testing.T) {
 	}
 	if peak, err := p.peak(); err == nil {
 		t.Errorf("a process that is gone has a peak of %d bytes", peak)
+	}
+}
+
+// A server that cannot be started says why, and leaves no process behind.
+func TestStartFails(t *testing.T) {
+	cause, argument := errors.New("disk full"), fmt.Sprint(1e6+os.Getpid())
+	var listeners []net.Listener
+	for _, test := range []struct {
+		launch func(s site) ([][]string, error)
+		want   error
+	}{
+		{func(site) ([][]string, error) { return [][]string{{argument}}, cause }, cause},
+		{func(s site) ([][]string, error) { // ready, and then the bench ends
+			for _, address := range []string{s.plain, s.secure} {
+				l, err := net.Listen("tcp", address)
+				if err != nil {
+					return nil, err
+				}
+				listeners = append(listeners, l)
+			}
+			return [][]string{{argument}}, nil
+		}, context.Canceled},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		b := &bench{dir: t.TempDir()}
+		if r, err := b.start(ctx, peer{name: "sleeper", path: "sleep", launch: test.launch}, &origin{}); !errors.Is(err, test.want) || r != nil {
+			t.Errorf("%+v, %v, want %v", r, err, test.want)
+		}
+		commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil || len(commands) == 0 {
+			t.Fatal(commands, err)
+		}
+		for _, c := range commands {
+			if raw, _ := os.ReadFile(c); string(raw) == "sleep\x00"+argument+"\x00" { // other processes may end meanwhile
+				t.Errorf("%s runs on", c)
+			}
+		}
+	}
+	for _, l := range listeners {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An archive has its end: two empty blocks.
+func TestFilesEnd(t *testing.T) {
+	files, err := newFiles("seed", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasSuffix(files, make([]byte, 1024)) || len(files)%512 != 0 {
+		t.Errorf("%d bytes without an end", len(files))
 	}
 }
 

@@ -29,7 +29,7 @@ func (b *bench) checks(ctx context.Context) error {
 	return eachRound(b.plan.CheckRounds, []peer{{name: dray}, {name: unchecked}}, func(_ int, p peer) error {
 		config := pushConfig
 		if p.name == dray {
-			config = strings.Replace(pushConfig, "push: true}", "push: true, checks: [all]}", 1) + checksConfig
+			config = edited(pushConfig, "push: true}", "push: true, checks: [all]}") + checksConfig
 		}
 		took, err := b.pushThrough(ctx, d, config, img)
 		b.results.add(checksWall, p.name, took.Seconds())
@@ -107,7 +107,10 @@ func newFiles(seed string, size int64) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return archive.Bytes(), w.Close()
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return archive.Bytes(), nil
 }
 
 // newText makes lines that look like code.

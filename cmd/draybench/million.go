@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -38,7 +37,7 @@ func (b *bench) million(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := drayWith(d.path, strings.Replace(drayConfig, `admin: {address: "off"}`, `admin: {address: "`+admin[0]+`"}`, 1))
+	p := drayWith(d.path, edited(drayConfig, `admin: {address: "off"}`, `admin: {address: "`+admin[0]+`"}`))
 	r, err := b.start(ctx, p, o)
 	if err != nil {
 		return err

@@ -59,26 +59,33 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 		return nil, err
 	}
 	r := &running{peer: p.name, site: site{dir, ports[0], ports[1], o.address, b.certificate, b.key}}
-	lines, err := p.launch(r.site)
-	for _, line := range lines {
-		var started *process
-		if started, err = startProcess(dir, append([]string{"OTEL_TRACES_EXPORTER=none"}, p.env...), p.path, line...); err != nil {
-			break
-		}
-		r.processes = append(r.processes, started)
-	}
-	for _, address := range ports {
-		for i := range r.processes { // with two processes, each has one of the listeners
-			if err == nil && (len(r.processes) == 1 || address == ports[i]) {
-				err = r.processes[i].ready(ctx, address)
-			}
-		}
-	}
-	if err != nil {
+	if err := r.launch(ctx, p); err != nil {
 		r.stop()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the rest of the server's work at its start is not measured
+	return r, nil
+}
+
+// launch starts the processes of r, and waits until both addresses accept connections. If it fails,
+// some processes may run.
+func (r *running) launch(ctx context.Context, p peer) error {
+	lines, err := p.launch(r.site)
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		started, err := startProcess(r.dir, append([]string{"OTEL_TRACES_EXPORTER=none"}, p.env...), p.path, line...)
+		if err != nil {
+			return err
+		}
+		r.processes = append(r.processes, started)
+	}
+	for i, address := range []string{r.plain, r.secure} {
+		if err := r.processes[min(i, len(r.processes)-1)].ready(ctx, address); err != nil { // with two processes, each has one of the listeners
+			return err
+		}
+	}
+	return pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the rest of the server's work at its start is not measured
 }
 
 func (r *running) stop() {
@@ -146,6 +153,16 @@ func drayWith(path, config string) peer {
 		config, err2 := s.write("dray.yaml", config)
 		return [][]string{{"serve", "--config", config}}, errors.Join(err1, err2)
 	}}
+}
+
+// edited returns a configuration with another text in place of a part. It panics if the
+// configuration does not have the part, because dray would then be measured in the wrong way.
+func edited(config, part, text string) string {
+	before, after, ok := strings.Cut(config, part)
+	if !ok {
+		panic("the configuration does not have the part " + part)
+	}
+	return before + text + after
 }
 
 const drayConfig = `

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"context"
-	"strings"
-)
+import "context"
 
 // The ways of dray to send a file, as its configuration names them.
 const (
@@ -24,7 +21,7 @@ func (b *bench) sendWays(ctx context.Context) error {
 	}
 	var ways []peer
 	for _, name := range []string{bySendfile, bySplice, byCopy} {
-		w := drayWith(d.path, strings.Replace(drayConfig, "name: plain,", "name: plain, send: "+name+",", 1))
+		w := drayWith(d.path, edited(drayConfig, "name: plain,", "name: plain, send: "+name+","))
 		w.name = name
 		ways = append(ways, w)
 	}
