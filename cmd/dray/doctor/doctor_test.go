@@ -157,3 +157,25 @@ func TestCertificates(t *testing.T) {
 		}
 	}
 }
+
+// TestBucketSettings: settings that a store does not know hide none that are missing, and the other
+// way round.
+func TestBucketSettings(t *testing.T) {
+	for _, test := range []struct {
+		missing, unsupported []string
+		want                 Status
+	}{
+		{nil, nil, OK}, {[]string{"lifecycle"}, nil, Warning}, {nil, []string{"public access"}, Unknown}, {[]string{"lifecycle"}, []string{"public access"}, Warning},
+	} {
+		checks := bucket(func(context.Context) Bucket { return Bucket{Missing: test.missing, Unsupported: test.unsupported} })
+		f := checks[1].Run(t.Context())
+		if f.Status != test.want || (f.Hint == "") != (f.Status == OK) {
+			t.Errorf("%+v: %+v", test, f)
+		}
+		for _, name := range append(test.missing, test.unsupported...) {
+			if !strings.Contains(f.Text, name) {
+				t.Errorf("%+v: %q does not name %q", test, f.Text, name)
+			}
+		}
+	}
+}

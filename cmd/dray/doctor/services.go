@@ -297,10 +297,11 @@ func bucket(ask func(context.Context) Bucket) []Check {
 				return unknown("", "the settings of the bucket are not known, because it cannot be used")
 			case b.Unread != nil:
 				return unknown("dray itself does not need this right; dray setup bucket --check does", "the settings of the bucket are not known: %v", b.Unread)
+			case len(b.Missing) > 0 && len(b.Unsupported) > 0:
+				return warning("run dray setup bucket", "the bucket does not have these settings: %s; and the store does not know these: %s", strings.Join(b.Missing, "; "), strings.Join(b.Unsupported, "; "))
 			case len(b.Missing) > 0:
 				return warning("run dray setup bucket", "the bucket does not have these settings: %s", strings.Join(b.Missing, "; "))
-			}
-			if len(b.Unsupported) > 0 {
+			case len(b.Unsupported) > 0:
 				return unknown("let the store delete old objects and refuse strangers by its own means", "the store does not know these settings: %s", strings.Join(b.Unsupported, "; "))
 			}
 			return ok("the bucket has a lifecycle, and blocks public access")
