@@ -150,6 +150,48 @@ func TestMisses(t *testing.T) {
 			},
 			status: 404, cause: api.MissAbsent, since: true, fails: true,
 		},
+		"a layer that there was not a moment ago": {
+			before: func(s *stack, _ seeded) string {
+				path := "blobs/" + digest.FromString("absent").String()
+				s.want(404, "GET", "/v2/team/app/"+path, nil)
+				return path
+			},
+			status: 404, cause: api.MissAbsent, since: true, fails: true,
+		},
+		"a layer of another repository that there was not a moment ago": {
+			before: func(s *stack, _ seeded) string {
+				layer := noise(78, 40<<10)
+				m := pushDirectly(s, s.ecr, "team/other", "v1", layer)
+				path := "blobs/" + m.Layers[0].Digest.String()
+				s.want(404, "GET", "/v2/team/app/"+path, nil)
+				if status := s.pullWhole("/v2/team/other", "v1"); status != http.StatusOK {
+					s.Fatal(status)
+				}
+				s.idle()
+				return path
+			},
+			status: 404, cause: api.MissAbsent, since: true, fails: true,
+		},
+		"a digest that there was not a moment ago": {
+			before: func(s *stack, _ seeded) string {
+				path := "manifests/" + digest.FromString("absent").String()
+				s.want(404, "GET", "/v2/team/app/"+path, nil, "Accept", accept)
+				return path
+			},
+			status: 404, cause: api.MissAbsent, since: true, fails: true,
+		},
+		"a layer that came through another repository while the upstream fails": {
+			before: func(s *stack, img seeded) string {
+				m := pushDirectly(s, s.ecr, "team/other", "v1", noise(78, 40<<10))
+				if status := s.pullWhole("/v2/team/other", "v1"); status != http.StatusOK {
+					s.Fatal(status)
+				}
+				s.idle()
+				s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 501})
+				return "blobs/" + m.Layers[0].Digest.String()
+			},
+			status: 501, cause: api.MissUnconfirmed, asked: "HEAD blobs 501, GET blobs 501", fails: true,
+		},
 		"an upstream that fails": {
 			before: func(s *stack, img seeded) string {
 				s.ecr.AddFault(ecrtest.Fault{Kinds: readKinds, Count: -1, Status: 501})

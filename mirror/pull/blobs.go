@@ -11,8 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cache"
-	"dray/mirror/admin/api"
-	"dray/mirror/past"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/mirror/wire"
@@ -35,7 +33,7 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	how := upstream.Call{Asked: asked(x)}
 	at, err := r.LocateBlobBy(ctx, how, d, x.Need())
 	if err != nil {
-		x.Miss = &past.Miss{Cause: api.MissAbsent, Asked: how.Asked}
+		x.Miss = p.missedBlob(how.Asked, at, d, "")
 		return err
 	}
 	f := r.Fetch(d, nil)

@@ -59,6 +59,8 @@ func (f *finder) missedBlob(a *upstream.Asked, at repository.Location, d digest.
 		m.Cause, m.Since = f.gone(d)
 	case repository.Shared:
 		m.Cause = api.MissUnconfirmed
+	case repository.Absent:
+		m.Cause, m.Since = api.MissAbsent, at.When
 	}
 	switch source {
 	case cache.SourceFlight:

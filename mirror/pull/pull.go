@@ -198,7 +198,7 @@ func (p *Puller) find(ctx context.Context, x *request.Request, accept []string) 
 	}
 	at, err := r.LocateManifest(ctx, ref.Digest, accept, need)
 	if err != nil {
-		x.Miss = &past.Miss{Cause: api.MissAbsent}
+		x.Miss = &past.Miss{Cause: api.MissAbsent, Since: at.When}
 		return nil, err
 	}
 	if at.Manifest == nil {

@@ -102,7 +102,7 @@ type Location struct {
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered, Shared or Elsewhere. It is zero if an older version
-	// of dray recorded the fact.
+	// of dray recorded the fact. If Place is Absent, it is the time of the "not found".
 	When time.Time
 	// Manifest is set if LocateManifest found the manifest and its bytes are here.
 	Manifest *Manifest
@@ -122,12 +122,12 @@ type order struct {
 // orders is the table of all needs. No other code decides where dray looks for content.
 var orders = [needs]order{
 	Serve: {Serve,
-		[]Place{Visible, InQueue, Shared, Absent},
+		[]Place{Visible, InQueue, Absent, Shared},
 		[]Place{InQueue, Held, Absent},
 		"Facts come first, because they cost one look-up. Bytes that came through another repository need a confirmation of " +
 			"the upstream. A queued manifest is newer than the facts about it."},
 	ServePusher: {ServePusher,
-		[]Place{Visible, InQueue, InStaging, Shared, Absent},
+		[]Place{Visible, InQueue, InStaging, Absent, Shared},
 		[]Place{InQueue, Held, InWaiting, Absent},
 		"As Serve, and a client that may push can read content that a push has just brought."},
 	ServeHere: {ServeHere,
@@ -248,13 +248,13 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 		return Location{Size: size, When: asked}, err == nil, err
 	case Shared:
 		_, here := s.o.Cache.Stat(d)
-		if here || r.Up.Tier != nil && r.NoBlob(d).Err(ctx) == nil && r.Up.Tier.Has(ctx, d) {
+		if here || r.Up.Tier != nil && r.Up.Tier.Has(ctx, d) {
 			asked := time.Now()
 			size, err := r.Confirm(ctx, how, d)
 			return Location{Size: size, When: asked}, err == nil, err
 		}
 	case Absent:
-		err := r.NoBlob(d).Err(ctx)
+		at.When, err = r.NoBlob(d).Believed(ctx)
 		return at, err != nil, err
 	}
 	return at, ok, nil
@@ -325,7 +325,7 @@ func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, p
 		}
 		return Location{Size: -1, When: asked}, err == nil, err
 	case Absent:
-		err := r.NoManifest(d, accept).Err(ctx)
+		at.When, err = r.NoManifest(d, accept).Believed(ctx)
 		return at, err != nil, err
 	}
 	return at, at.Manifest != nil, nil
@@ -379,7 +379,7 @@ func (r Foresight) Blob(ctx context.Context, d digest.Digest, need Need) (Locati
 			at.Size = link.Size
 		case Shared:
 			h := r.store.o.Cache.Inspect(d)
-			at.Size, ok = h.Size, h.Held() || r.Up.Tier != nil && r.NoBlob(d).Err(ctx) == nil && r.Up.Tier.Has(ctx, d)
+			at.Size, ok = h.Size, h.Held() || r.Up.Tier != nil && r.Up.Tier.Has(ctx, d)
 		default: // these places ask nobody
 			at, ok, err = blobAt(ctx, upstream.Call{}, r.Repo, d, place)
 		}

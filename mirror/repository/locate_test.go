@@ -132,6 +132,12 @@ func (f *fixture) link() {
 	f.recordSeen(f.Context(), link)
 }
 
+// absent records that the upstream has just answered "not found".
+func (f *fixture) absent() {
+	f.NoBlob(f.digest).Asking(f.Context()).Remember(f.Context(), time.Now(), oci.ErrBlobUnknown)
+	f.NoManifest(f.digest, nil).Asking(f.Context()).Remember(f.Context(), time.Now(), oci.ErrManifestUnknown)
+}
+
 // confirm records that the upstream had the content at a time.
 func (f *fixture) confirm(at time.Time) {
 	f.RecordConfirmed(f.Context(), &Manifest{Raw: f.raw, Digest: f.digest}, at)
@@ -242,11 +248,14 @@ var arrangements = []struct {
 		manifest: map[Need]Place{Acknowledge: Confirmed, AcknowledgeHeld: Answered, Forwarded: Confirmed},
 	},
 	{
-		name: "absent, as the upstream said a moment ago",
-		put: func(f *fixture) {
-			f.NoBlob(f.digest).Asking(f.Context()).Remember(f.Context(), time.Now(), oci.ErrBlobUnknown)
-			f.NoManifest(f.digest, nil).Asking(f.Context()).Remember(f.Context(), time.Now(), oci.ErrManifestUnknown)
-		},
+		name:     "absent, as the upstream said a moment ago",
+		put:      (*fixture).absent,
+		blob:     map[Need]Place{Serve: Absent, ServePusher: Absent},
+		manifest: map[Need]Place{Serve: Absent, ServePusher: Absent, ServeHere: Absent, LeaveOut: Absent, LeaveToQueue: Absent, Judge: Absent},
+	},
+	{
+		name:     "absent, and held for another repository",
+		put:      func(f *fixture) { f.absent(); f.put() },
 		blob:     map[Need]Place{Serve: Absent, ServePusher: Absent},
 		manifest: map[Need]Place{Serve: Absent, ServePusher: Absent, ServeHere: Absent, LeaveOut: Absent, LeaveToQueue: Absent, Judge: Absent},
 	},
@@ -291,14 +300,14 @@ func (f *fixture) wants(what string, want Place, at Location, err error, order [
 		f.Errorf("%s: %d questions, at most %d", what, f.source.asked, asks)
 	}
 	switch want {
-	case Nowhere, Absent:
+	case Nowhere:
 	case InWaiting:
 		if at.Manifest == nil || at.Manifest.Digest != f.digest {
 			f.Errorf("%s: found no manifest", what)
 		}
-	case Confirmed, Answered, Shared, Remembered, RememberedHeld, Recent:
+	case Confirmed, Answered, Shared, Remembered, RememberedHeld, Recent, Absent:
 		if at.When.IsZero() {
-			f.Errorf("%s: confirmed at no time", what)
+			f.Errorf("%s: confirmed, or absent, at no time", what)
 		}
 	case InStaging:
 		if at.Staged == nil {

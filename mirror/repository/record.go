@@ -345,11 +345,17 @@ func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 // Err returns the recorded "not found" as an error. It returns nil if there is none, or if dray no
 // longer believes it.
 func (a Absence) Err(ctx context.Context) error {
+	_, err := a.Believed(ctx)
+	return err
+}
+
+// Believed is Err, and returns the time at which the upstream was asked.
+func (a Absence) Believed(ctx context.Context) (asked time.Time, err error) {
 	fact, err := a.repo.store.absences.Get(ctx, a.key)
 	if err != nil {
-		return nil
+		return time.Time{}, nil
 	}
-	return a.repo.Up.Absent(fact)
+	return fact.CheckedAt, a.repo.Up.Absent(fact)
 }
 
 // maxReason bounds the recorded text of a "not found", in bytes.

@@ -162,7 +162,7 @@ func causeText(m api.Miss, now time.Time) string {
 	case api.MissDamaged:
 		return "It had been removed " + since + ", because its bytes on disk were wrong."
 	case api.MissLost:
-		return "It was not here, although the upstream had confirmed it once. dray does not remember why: that was before its last start, or long ago."
+		return "It was not here, although the upstream had confirmed it once: it was removed before the last start of dray or long ago, or only another mirror on the same Redis held it."
 	case api.MissArriving:
 		return "It was on its way already, for another request or ahead of this one."
 	case api.MissUncached:

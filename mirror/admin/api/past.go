@@ -16,7 +16,7 @@ const (
 	MissEvicted     MissCause = "evicted"     // it was here until Since, when it was evicted
 	MissRemoved     MissCause = "removed"     // it was here until Since, when an operator removed it, or nothing needed it
 	MissDamaged     MissCause = "damaged"     // it was here until Since, when its bytes were found to be wrong
-	MissLost        MissCause = "lost"        // it was here once; dray does not know when and why it was removed
+	MissLost        MissCause = "lost"        // it was here once, or at a mirror on the same Redis; dray does not know why it is not here
 	MissArriving    MissCause = "arriving"    // dray was fetching it for another request
 	MissUncached    MissCause = "uncached"    // the cache could not store it
 	MissUnconfirmed MissCause = "unconfirmed" // it was here, and the upstream had to confirm it for this repository or push
