@@ -295,7 +295,10 @@ func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, er
 		whole := n
 		if f != nil {
 			n, err = p.sendFile(f, whole)
-			err = body.Passed(n, err)
+			passed := body.Passed(n, err)
+			if n < whole { // if all of the stretch was sent, the file is not the cause of err
+				err = passed
+			}
 			sent += n
 		}
 		if f == nil || n < whole && err == nil {

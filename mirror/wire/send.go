@@ -40,7 +40,8 @@ type Stretches interface {
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
 	// sending. The body continues after these bytes. If the error means that the file cannot be read,
-	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error.
+	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error. The
+	// caller ignores the result if the whole stretch was sent, because the file was then readable.
 	Passed(sent int64, err error) error
 }
 

@@ -60,6 +60,9 @@ func TestBodiesAreGathered(t *testing.T) {
 	}
 	defer file.Close()
 	large := Content{ETag: `"layer"`, Size: int64(len(layer)), Body: inFile(layer, file)}
+	short := inFile(layer, file)
+	short.broken = true // nothing more of the file can be read, as at its end
+	ended := Content{ETag: `"layer"`, Size: int64(len(layer)), Body: short}
 	small := Content{ETag: `"layer"`, Size: 300, Body: bytes.NewReader(layer[:300]), Small: true}
 	failing := errors.New("the connection is gone")
 	for _, test := range []struct {
@@ -75,6 +78,7 @@ func TestBodiesAreGathered(t *testing.T) {
 		{name: "plain and small", content: small, plain: true, want: []string{"header", "write"}},
 		{name: "plain, fails", content: large, plain: true, broken: failing, want: []string{"header", "hold", "release"}},
 		{name: "plain, fails late", content: large, plain: true, release: failing, want: []string{"header", "hold", "write", "release"}},
+		{name: "plain, fails at the end of the file", content: ended, plain: true, release: failing, want: []string{"header", "hold", "write", "release"}},
 		{name: "small", content: small, want: []string{"header", "write"}},
 		{name: "one record", content: large, span: "bytes=0-16383", want: []string{"header", "write"}},
 		{name: "fails", content: large, broken: failing, want: []string{"header", "hold", "release"}},
