@@ -47,9 +47,13 @@ func (e *RoomError) Error() string {
 
 func (e *RoomError) Unwrap() error { return ErrFull }
 
+// isFull reports whether an error means that the file system, or a quota of the file system, is
+// full.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
 // asFull wraps ENOSPC and EDQUOT of the file system in ErrFull.
 func asFull(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if isFull(err) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return err

@@ -221,8 +221,8 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself is full. length is the length of the blob
-// that needs the bytes. makeRoom returns false if it could not evict so many bytes.
+// makeRoom evicts n bytes because the file system itself is full. The blob that needs the bytes is
+// at least length bytes long. makeRoom returns false if it could not evict so many bytes.
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
@@ -235,7 +235,7 @@ func (v *evictor) makeRoom(n, length int64) bool {
 // block for the file, withRoom evicts a blob and calls step once more.
 func (v *evictor) withRoom(step func() error) error {
 	err := step()
-	if errors.Is(asFull(err), ErrFull) && v.evictFile() {
+	if isFull(err) && v.evictFile() {
 		err = step()
 	}
 	return err

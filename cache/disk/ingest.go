@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // Ingest is a blob that is being written, either in order by Write, or in any order by WriteAt
@@ -92,7 +91,7 @@ func (in *Ingest) create() error {
 // advance.
 func (in *Ingest) allocate() error {
 	done, err := allocate(in.file, in.want)
-	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(in.reserved, in.want) {
+	if isFull(err) && in.home.evictor.makeRoom(in.reserved, in.want) {
 		done, err = allocate(in.file, in.want)
 	}
 	if done {
@@ -189,7 +188,7 @@ func (in *Ingest) Advance(to int64, buf []byte) error {
 // writeAt writes p at off. If the file system is full, it evicts blobs and tries once more.
 func (in *Ingest) writeAt(p []byte, off int64) (n int, err error) {
 	n, err = in.writePart(p, off)
-	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(blocks(int64(len(p)-n)), off) {
+	if isFull(err) && in.home.evictor.makeRoom(blocks(int64(len(p)-n)), max(in.want, off+int64(len(p)))) {
 		var more int
 		more, err = in.writePart(p[n:], off+int64(n))
 		n += more

@@ -179,23 +179,44 @@ func TestQuotaHolds(t *testing.T) {
 	}
 }
 
-// TestFullFileSystemEvicts has a file system that is full before the quota is used up.
+// TestFullFileSystemEvicts has a file system that is full before the quota is used up. A large blob
+// takes the room of large blobs, at whichever offset it finds out.
 func TestFullFileSystemEvicts(t *testing.T) {
-	full := false
-	d := opened(t, Options{})
-	d.inject = func(op Op, name string) error {
-		if op == OpWrite && full && d.Stats().Blobs > 0 {
-			return syscall.ENOSPC
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		for _, length := range []int64{2 << 20, -1} {
+			var failing error
+			d := opened(t, Options{})
+			d.inject = func(op Op, name string) error {
+				if op == OpWrite && d.Stats().Blobs > 1 {
+					return failing
+				}
+				return nil
+			}
+			small := random(23, 10_000)
+			mustStore(t, d, random(21, 2<<20))
+			mustStore(t, d, small)
+			in, err := d.Create(t.Context(), length)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := random(22, 2<<20)
+			for _, part := range [][]byte{p[:900_000], p[900_000:]} {
+				if _, err := in.Write(part); err != nil {
+					t.Fatal(full, err)
+				}
+				failing = full
+			}
+			b, err := in.Commit(t.Context(), digest.FromBytes(p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Close()
+			wantBlob(t, d, p)
+			wantBlob(t, d, small)
+			if s := d.Stats(); s.Blobs != 2 {
+				t.Errorf("%v: stats %+v", full, s)
+			}
 		}
-		return nil
-	}
-	mustStore(t, d, random(21, 2<<20))
-	full = true
-	p := random(22, 1<<20)
-	mustStore(t, d, p)
-	wantBlob(t, d, p)
-	if s := d.Stats(); s.Blobs != 1 {
-		t.Errorf("stats %+v", s)
 	}
 }
 
