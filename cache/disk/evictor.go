@@ -82,28 +82,39 @@ func (v *evictor) noRoom(n, free int64) error {
 }
 
 // evict drops blobs that together have at least the number of bytes in the parameter short. If all
-// blobs that may be evicted have fewer bytes, evict drops none and returns false. The parameter
-// coming is the length of the blob that needs the space. evict needs mu.
+// blobs that may be evicted have fewer bytes, evict changes nothing and returns false. The
+// parameter coming is the length of the blob that needs the space. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
-	return v.evictBy(v.policy.clock(), short, coming)
+	return v.evictBy(v.policy.smallMax, short, coming)
 }
 
-// evictBy is evict with the victims that a given clock chooses. It needs mu.
-func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
-	var victims []*entry
+// evictBy is evict with another value for clock.smallMax. It needs mu.
+func (v *evictor) evictBy(smallMax, short, coming int64) bool {
+	plan, clock := v.policy.plan(), v.policy.clock()
+	plan.smallMax, clock.smallMax = smallMax, smallMax
+	if !v.enough(plan, short, coming) {
+		return false
+	}
 	for short > 0 {
 		e, _ := clock.victim(coming, v.inUse)
 		if e == nil {
-			for i := len(victims) - 1; i >= 0; i-- {
-				v.policy.restore(victims[i])
-			}
 			return false
 		}
-		victims = append(victims, e)
+		v.evictOne(e)
 		short -= e.blocks()
 	}
-	for _, e := range victims {
-		v.evictOne(e)
+	return true
+}
+
+// enough reports whether the victims that a plan chooses have at least the number of bytes in the
+// parameter short. It needs mu.
+func (v *evictor) enough(plan *clock, short, coming int64) bool {
+	for short > 0 {
+		e, _ := plan.victim(coming, v.inUse)
+		if e == nil {
+			return false
+		}
+		short -= e.blocks()
 	}
 	return true
 }
@@ -245,9 +256,7 @@ func (v *evictor) withRoom(step func() error) error {
 // if no blob can be evicted.
 func (v *evictor) evictFile() bool {
 	v.mu.Lock()
-	clock := v.policy.clock()
-	clock.smallMax = -1 // the clock then chooses a small blob first
-	ok := v.evictBy(clock, blockSize, 0)
+	ok := v.evictBy(-1, blockSize, 0) // -1 makes the clock choose a small blob first
 	v.mu.Unlock()
 	v.unlinkDropped()
 	return ok
@@ -293,13 +302,8 @@ func (v *evictor) CheckRoom() error {
 	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	short := v.shortfall(blockSize, free)
-	for clock := v.policy.plan(); short > 0; {
-		e, _ := clock.victim(blockSize, v.inUse)
-		if e == nil {
-			return v.noRoom(blockSize, free)
-		}
-		short -= e.blocks()
+	if !v.enough(v.policy.plan(), v.shortfall(blockSize, free), blockSize) {
+		return v.noRoom(blockSize, free)
 	}
 	return nil
 }

@@ -30,12 +30,6 @@ func (p *policy) add(e *entry)    { p.pool(e.size).add(e) }
 func (p *policy) addOld(e *entry) { p.pool(e.size).addOld(e) }
 func (p *policy) remove(e *entry) { p.pool(e.size).remove(e) }
 
-// restore puts back a victim that was not evicted after all, and deletes its ghost.
-func (p *policy) restore(e *entry) {
-	p.pool(e.size).ghosts.take(e.prefix())
-	p.addOld(e)
-}
-
 // clock returns a clock that takes its victims out of the queues of the policy.
 func (p *policy) clock() *clock {
 	return &clock{

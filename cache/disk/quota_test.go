@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -307,5 +308,34 @@ func TestCheckRoom(t *testing.T) {
 			t.Errorf("%s, afterwards: %v", name, d.CheckRoom())
 		}
 		wantBlob(t, d, random(1, 2<<20)) // asking evicts nothing
+	}
+}
+
+// TestFailedEvictionKeepsOrder: an eviction that fails leaves proven blobs proven.
+func TestFailedEvictionKeepsOrder(t *testing.T) {
+	d := opened(t, Options{})
+	for i := range 4 {
+		mustStore(t, d, random(byte(24+i), smallBlob))
+	}
+	p := d.policy.large
+	for range 2 {
+		e, _ := p.fresh.take()
+		p.main.put(e, 0)
+	}
+	order := func() (all []digest.Digest) {
+		for _, q := range []*fifo{p.main, p.fresh} {
+			for e := q.oldest(); e != &q.head; e = e.prev {
+				all = append(all, e.digest())
+			}
+			all = append(all, "")
+		}
+		return all
+	}
+	before := order()
+	if d.evict(5*smallBlob, smallBlob) {
+		t.Fatal("it succeeds")
+	}
+	if after := order(); !slices.Equal(after, before) {
+		t.Errorf("%q, before %q", after, before)
 	}
 }
