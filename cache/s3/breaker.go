@@ -18,7 +18,9 @@ const (
 )
 
 // breaker stops requests to a bucket that fails, so that nobody waits for it in vain. After a
-// pause, it lets one request through. If that request succeeds, the breaker closes.
+// pause, it lets one request through. If that request succeeds, the breaker closes. While the
+// breaker is open, only the result of that request counts, and not the results of requests that
+// were sent earlier.
 type breaker struct {
 	what   string // for the log: what cannot be done with the bucket
 	bucket string
@@ -27,23 +29,24 @@ type breaker struct {
 	mu       sync.Mutex // guards the fields below
 	failures int
 	pause    time.Duration // 0 while the breaker is closed
-	until    time.Time     // the end of the pause
+	until    time.Time     // the end of the last pause
 	trying   bool          // the request after the pause is under way
 }
 
-// allow reports whether a request may be sent. If so, the caller must pass the result of the
-// request to the method done.
-func (b *breaker) allow() bool {
+// allow reports whether a request may be sent. If so, the caller must pass the time sent and the
+// result of the request to the method done.
+func (b *breaker) allow() (sent time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	sent = time.Now()
 	if b.pause == 0 {
-		return true
+		return sent, true
 	}
-	if b.trying || time.Now().Before(b.until) {
-		return false
+	if b.trying || sent.Before(b.until) {
+		return sent, false
 	}
 	b.trying = true
-	return true
+	return sent, true
 }
 
 // open reports whether the breaker would refuse a request now. After the pause it returns false, so
@@ -65,11 +68,15 @@ func (b *breaker) wait(ctx context.Context) {
 	}
 }
 
-// done records the result of an allowed request. context.Canceled means that the caller gave up,
-// which says nothing about the bucket.
-func (b *breaker) done(err error) {
+// done records the result of a request that was allowed at the time sent. context.Canceled means
+// that the caller gave up, which says nothing about the bucket.
+func (b *breaker) done(sent time.Time, err error) {
 	b.mu.Lock()
 	was := b.pause
+	if was > 0 && sent.Before(b.until) {
+		b.mu.Unlock()
+		return
+	}
 	b.trying = false
 	switch {
 	case err == nil:

@@ -21,54 +21,62 @@ func TestBreaker(t *testing.T) {
 		log := New(Options{}).o.Logger
 		b := &breaker{log: log}
 		failure := errors.New("SlowDown")
+		allowed := func() bool { _, ok := b.allow(); return ok }
 		fail := func() {
 			t.Helper()
-			if !b.allow() {
+			sent, ok := b.allow()
+			if !ok {
 				t.Fatal("refused")
 			}
-			b.done(failure)
+			b.done(sent, failure)
 		}
 		fail()
 		fail()
 		if b.open() {
 			t.Fatal("two failures open the breaker")
 		}
-		if b.allow() {
-			b.done(nil)
+		early, ok := b.allow()
+		if ok {
+			b.done(early, nil)
 		}
-		fail()
-		fail()
-		fail()
+		for range 7 { // all were sent before the breaker opened
+			b.done(early, failure)
+		}
 		for _, pause := range []time.Duration{5, 10, 20, 40, 60, 60} { // seconds
-			if b.allow() || !b.open() {
+			if allowed() || !b.open() {
 				t.Fatalf("open before the end of the pause of %d s", pause)
 			}
 			time.Sleep(pause*time.Second - time.Millisecond)
-			if b.allow() {
+			if allowed() {
 				t.Fatalf("the pause is shorter than %d s", pause)
 			}
 			time.Sleep(time.Millisecond)
-			if !b.allow() {
+			sent, ok := b.allow()
+			if !ok {
 				t.Fatalf("the pause is longer than %d s", pause)
 			}
-			if b.allow() {
+			for _, err := range []error{failure, context.Canceled, nil} {
+				b.done(early, err) // says nothing about the attempt
+			}
+			if allowed() {
 				t.Fatal("two attempts at once")
 			}
-			b.done(failure)
+			b.done(sent, failure)
 		}
 		time.Sleep(time.Minute)
 		if b.open() {
 			t.Fatal("open after the pause, although nobody uses the bucket")
 		}
-		if !b.allow() || !b.open() {
+		sent, ok := b.allow()
+		if !ok || !b.open() {
 			t.Fatal("refused, or closed during the attempt")
 		}
-		b.done(context.Canceled) // the caller left, so the next one tries
-		if !b.allow() {
+		b.done(sent, context.Canceled) // the caller left, so the next one tries
+		if sent, ok = b.allow(); !ok {
 			t.Fatal("an attempt that was given up counts as one")
 		}
-		b.done(nil)
-		if b.open() || !b.allow() {
+		b.done(sent, nil)
+		if b.open() || !allowed() {
 			t.Error("a success does not close the breaker")
 		}
 	})

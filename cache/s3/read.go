@@ -36,7 +36,8 @@ func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cac
 	if d.Validate() != nil || !b.seen.worthAsking(d) {
 		return cache.Stream{}, fmt.Errorf("%s in bucket %s: %w", d, b.o.Bucket, cache.ErrNotFound)
 	}
-	if !b.reads.allow() {
+	sent, ok := b.reads.allow()
+	if !ok {
 		return cache.Stream{}, errPaused
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -46,12 +47,13 @@ func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cac
 		err = errors.Join(errSlow, out.Body.Close())
 	}
 	if err != nil {
-		err = b.failed(ctx, d, opGet, err)
+		err = b.refused(ctx, d, opGet, err)
+		b.reads.done(sent, verdict(ctx, err))
 		stop(nil)
 		return cache.Stream{}, err
 	}
 	b.found(d, opGet, out.LastModified)
-	s := cache.Stream{Body: &body{b: b, ctx: ctx, stop: stop, r: out.Body}, Size: aws.ToInt64(out.ContentLength)}
+	s := cache.Stream{Body: &body{b: b, sent: sent, ctx: ctx, stop: stop, r: out.Body}, Size: aws.ToInt64(out.ContentLength)}
 	if from > 0 || to > 0 {
 		if s.Size, err = total(aws.ToString(out.ContentRange), from); err != nil {
 			return cache.Stream{}, errors.Join(err, s.Body.Close())
@@ -91,11 +93,12 @@ func (b *Bucket) Has(ctx context.Context, d digest.Digest) bool {
 	if b.seen.get(d).present() {
 		return true
 	}
-	if !b.reads.allow() {
+	sent, ok := b.reads.allow()
+	if !ok {
 		return false
 	}
 	written, err := b.stat(ctx, d)
-	b.reads.done(verdict(ctx, err))
+	b.reads.done(sent, verdict(ctx, err))
 	return !written.IsZero()
 }
 
@@ -119,13 +122,6 @@ func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 		at = time.Now()
 	}
 	b.seen.add(d, sighting{written: at})
-}
-
-// failed calls the method refused, and passes the result to the breaker for reads.
-func (b *Bucket) failed(ctx context.Context, d digest.Digest, op string, err error) error {
-	err = b.refused(ctx, d, op, err)
-	b.reads.done(verdict(ctx, err))
-	return err
 }
 
 // verdict turns the error of a read into a result for the breaker. A missing object is a success.
@@ -172,6 +168,7 @@ func statusOf(err error) int {
 // to the breaker. Close may be called during a Read.
 type body struct {
 	b      *Bucket
+	sent   time.Time // when the breaker allowed the request
 	ctx    context.Context
 	stop   context.CancelCauseFunc // ends the request
 	r      io.ReadCloser
@@ -221,4 +218,4 @@ func (r *body) Close() error {
 	return r.r.Close()
 }
 
-func (r *body) end(err error) { r.once.Do(func() { r.b.reads.done(err) }) }
+func (r *body) end(err error) { r.once.Do(func() { r.b.reads.done(r.sent, err) }) }

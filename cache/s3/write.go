@@ -72,34 +72,36 @@ func (b *Bucket) write(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case i := <-b.queue.waiting:
-			for !b.writes.allow() {
+			sent, ok := b.writes.allow()
+			for ; !ok; sent, ok = b.writes.allow() {
 				if b.writes.wait(ctx); ctx.Err() != nil {
 					return
 				}
 			}
-			b.one(ctx, i)
+			b.one(ctx, i, sent)
 		}
 	}
 }
 
-// one writes one blob. If the write fails, the blob goes back into the queue, or is dropped.
-func (b *Bucket) one(ctx context.Context, i item) {
+// one writes one blob, which the breaker allowed at the time sent. If the write fails, the blob
+// goes back into the queue, or is dropped.
+func (b *Bucket) one(ctx context.Context, i item, sent time.Time) {
 	err := b.copy(ctx, i)
 	reason := ""
 	switch {
 	case err == nil, errors.Is(err, errConflict):
-		b.writes.done(nil)
+		b.writes.done(sent, nil)
 	case errors.Is(err, cache.ErrNotFound):
-		b.writes.done(context.Canceled) // nothing was sent
+		b.writes.done(sent, context.Canceled) // nothing was sent
 		reason = droppedEvicted
 	case errors.Is(err, errRotten):
-		b.writes.done(context.Canceled)
+		b.writes.done(sent, context.Canceled)
 		reason = droppedRotten
 	case ctx.Err() != nil:
-		b.writes.done(context.Canceled)
+		b.writes.done(sent, context.Canceled)
 		return
 	default:
-		b.writes.done(err)
+		b.writes.done(sent, err)
 	}
 	if err != nil {
 		b.seen.add(i.digest, sighting{}) // a lost answer may have been a success
