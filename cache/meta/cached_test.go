@@ -369,6 +369,31 @@ func TestGuardedCircuit(t *testing.T) {
 	})
 }
 
+// TestGuardedIgnoresLateResults ends a scan from before an outage while a probe is under way.
+func TestGuardedIgnoresLateResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewFaulty(metatest.NewMemory())
+		guard := meta.NewGuarded(store, meta.GuardOptions{Failures: 1})
+		metatest.Put(t, guard, "k", "v", 0)
+		probe := make(chan error, 1)
+		for range guard.Scan(t.Context(), "") {
+			store.Fail(nil, time.Hour)
+			if err := guard.Check(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("hanging store: %v", err)
+			}
+			time.Sleep(5 * time.Second)
+			go func() { probe <- guard.Check(t.Context()) }()
+			synctest.Wait()
+		}
+		if err := guard.Check(t.Context()); !errors.Is(err, meta.ErrUnavailable) {
+			t.Errorf("beside the probe: %v", err)
+		}
+		if err := <-probe; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("probe: %v", err)
+		}
+	})
+}
+
 // TestGuardedIgnoresCallers checks that neither callers that leave nor answers of "not found" count
 // as failures of the store.
 func TestGuardedIgnoresCallers(t *testing.T) {

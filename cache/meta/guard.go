@@ -32,7 +32,8 @@ type GuardOptions struct {
 
 // Guarded is a [Store] that keeps callers from waiting for a failing store. A request waits for the
 // store only briefly. After a few consecutive failures, requests get [ErrUnavailable] at once until
-// a probe finds that the store answers again.
+// a probe finds that the store answers again. The results of requests that were sent before these
+// failures do not count then.
 type Guarded struct {
 	store Store
 	o     GuardOptions
@@ -146,13 +147,14 @@ func (g *Guarded) Delete(ctx context.Context, key string) error {
 // Scan implements [Store].
 func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if err := g.allow("scan"); err != nil {
+		sent, err := g.allow("scan")
+		if err != nil {
 			yield(Entry{}, err)
 			return
 		}
 		var failed error
 		// finish must be called even if the loop body panics or leaves the loop.
-		defer func() { g.finish(ctx, "scan", failed) }()
+		defer func() { g.finish(ctx, "scan", sent, failed) }()
 		for e, err := range g.store.Scan(ctx, prefix) {
 			failed = err
 			if !yield(e, err) || err != nil {
@@ -185,35 +187,36 @@ func (g *Guarded) do(ctx context.Context, op string, timeout time.Duration, ask 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := g.allow(op); err != nil {
+	sent, err := g.allow(op)
+	if err != nil {
 		return err
 	}
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	start := time.Now()
-	err := ask(bounded)
-	g.seconds.WithLabelValues(op).Observe(time.Since(start).Seconds())
-	g.finish(ctx, op, err)
+	err = ask(bounded)
+	g.seconds.WithLabelValues(op).Observe(time.Since(sent).Seconds())
+	g.finish(ctx, op, sent, err)
 	return err
 }
 
-// allow returns nil if a request may be sent, and ErrUnavailable if the request is refused.
-func (g *Guarded) allow(op string) error {
+// allow returns the time at which a request is sent, or ErrUnavailable if the request is refused.
+func (g *Guarded) allow(op string) (sent time.Time, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	sent = time.Now()
 	if !g.open {
-		return nil
+		return sent, nil
 	}
-	if g.probing || time.Now().Before(g.retryAt) {
+	if g.probing || sent.Before(g.retryAt) {
 		g.operations.WithLabelValues(op, "refused").Inc()
-		return fmt.Errorf("%w: %w", ErrUnavailable, g.last)
+		return sent, fmt.Errorf("%w: %w", ErrUnavailable, g.last)
 	}
 	g.probing = true
-	return nil
+	return sent, nil
 }
 
 // finish records the outcome of a request that allow has not refused.
-func (g *Guarded) finish(ctx context.Context, op string, err error) {
+func (g *Guarded) finish(ctx context.Context, op string, sent time.Time, err error) {
 	outcome := "ok"
 	switch {
 	case err == nil:
@@ -225,7 +228,7 @@ func (g *Guarded) finish(ctx context.Context, op string, err error) {
 		outcome = "error"
 	}
 	g.operations.WithLabelValues(op, outcome).Inc()
-	switch change := g.transition(outcome, err); change {
+	switch change := g.transition(outcome, sent, err); change {
 	case "down":
 		g.o.Logger.Warn("metadata store is unavailable, continuing without it", "operation", op, "error", err)
 	case "up":
@@ -235,9 +238,12 @@ func (g *Guarded) finish(ctx context.Context, op string, err error) {
 
 // transition records an outcome. It returns "down" if requests are refused from now on, and "up" if
 // the store is asked again.
-func (g *Guarded) transition(outcome string, err error) (change string) {
+func (g *Guarded) transition(outcome string, sent time.Time, err error) (change string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.open && sent.Before(g.retryAt) {
+		return ""
+	}
 	g.probing = false
 	switch outcome {
 	case "cancelled":
