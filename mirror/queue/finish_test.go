@@ -116,6 +116,41 @@ func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 	}
 }
 
+// A journal that a client has found broken is rewritten soon, although Run has nothing to forward.
+func TestRepairedSoon(t *testing.T) {
+	for name, do := range map[string]func(*testing.T, *Queue) error{
+		"add": func(t *testing.T, q *Queue) error { return q.Add(t.Context(), push("a", "v2", "two")) },
+		"withdraw": func(t *testing.T, q *Queue) error {
+			_, err := q.Withdraw(t.Context(), "ecr", "a", tagged("v1"))
+			return err
+		},
+		"drop":  func(t *testing.T, q *Queue) error { _, err := q.Drop(t.Context(), 1); return err },
+		"retry": func(t *testing.T, q *Queue) error { return q.Retry(t.Context(), 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &disk{}
+				q, _ := opened(t, Options{Sync: d.sync})
+				added(t, q, push("a", "v1", "one"))
+				stop := running(q, func(context.Context, Entry) error { return ErrRefused })
+				defer stop()
+				synctest.Wait()
+				d.fails.Store(1 << 20)
+				if err := do(t, q); err == nil || q.Check(t.Context()) == nil {
+					t.Fatalf("%v", err)
+				}
+				synctest.Wait()
+				d.fails.Store(0)
+				time.Sleep(repairEvery)
+				synctest.Wait()
+				if err := q.Check(t.Context()); err != nil && strings.Contains(err.Error(), "no space") {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // The same before the journal could be rewritten: once the later push of the tag is done, the
 // older one is not in the journal any more.
 func TestNoOldTagComesBack(t *testing.T) {

@@ -140,6 +140,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	for _, e := range past.sorted() {
 		q.restore(ctx, e)
 	}
+	q.writer.wake = q.nudge
 	return q, nil
 }
 

@@ -24,6 +24,7 @@ type writer struct {
 	staleErr error      // why the journal is behind; nil if it is not behind
 
 	tried time.Time // when repair last tried; only Run uses it
+	wake  func()    // wakes Run, so that it calls repair
 }
 
 // lock acquires the lock, and waits while another goroutine holds it. If ctx ends first, lock
@@ -74,6 +75,9 @@ func (w *writer) note(err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err != nil && w.staleErr == nil {
+		w.wake()
+	}
 	w.staleErr = err
 }
 
