@@ -52,7 +52,8 @@ type attempt struct {
 	interrupt func()        // ends the attempt early; nil before begin
 }
 
-// hold is a blob that entries need. The field release is nil if the blob could not be held.
+// hold is a blob that entries need. The field release is nil if the blob could not be held, or was
+// released by Close.
 type hold struct {
 	size    int64
 	users   int
@@ -307,15 +308,16 @@ func (x *index) remove(entries []*entry) (releases []func()) {
 	return releases
 }
 
+// releaseAll allows all blobs to be evicted. Their entries stay.
 func (x *index) releaseAll() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, h := range x.held {
 		if h.release != nil {
 			h.release()
+			h.release = nil
 		}
 	}
-	clear(x.held)
 }
 
 // requeue ends an attempt. The next attempt is due at the given time. If the parameter why is

@@ -225,6 +225,23 @@ func TestInterruptsOneAttempt(t *testing.T) {
 	q.index.interruptAttempt(busy)
 }
 
+// Requests may end after Close: they get errors, and what they hold is released.
+func TestAfterClose(t *testing.T) {
+	q, h := opened(t, Options{})
+	added(t, q, push("a", "v1", "one"), push("a", "v2", "two"))
+	w := withdrawn(t, q, tagged("v1"))
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.Done()
+	if err := q.Add(t.Context(), push("a", "v2", "two")); err == nil {
+		t.Error("a push is accepted without a journal")
+	}
+	if h.count() != 0 {
+		t.Errorf("%d held", h.count())
+	}
+}
+
 // attempted is an entry that is being forwarded.
 func attempted(q *Queue, id uint64, then func()) *entry {
 	e, _ := q.index.next(time.Now())
