@@ -23,7 +23,7 @@ type index struct {
 	entries map[uint64]*entry
 	repos   map[repoKey]*repoQueue
 	held    map[digest.Digest]*hold
-	adding  int   // number of reserved entries; see reserve
+	adding  int   // number of reserved pushes; see reserve
 	bytes   int64 // bytes of the blobs, the manifests and the reserved entries
 }
 
@@ -67,9 +67,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository. In holds, the caller passes the release functions of
-// the entry's blobs. If the index already has a release function for a blob, enter returns the new
-// function in extra, and the caller has to call it.
+// enter appends an entry, which is counted, to its repository. In holds, the caller passes the
+// release functions of the entry's blobs. If the index already has a release function for a blob,
+// enter returns the new function in extra, and the caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -83,15 +83,9 @@ func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 	r.entries = append(r.entries, added)
 	x.entries[e.ID] = added
 	x.size.Store(int64(len(x.entries)))
-	x.bytes += int64(len(e.Manifest))
+	x.adding--
 	for _, b := range e.Blobs {
 		h := x.held[b.Digest]
-		if h == nil {
-			h = &hold{size: b.Size}
-			x.held[b.Digest] = h
-			x.bytes += b.Size
-		}
-		h.users++
 		release := holds[b.Digest]
 		delete(holds, b.Digest)
 		switch {
@@ -116,19 +110,7 @@ func (x *index) leave(e *entry) (releases []func()) {
 	if len(r.entries) == 0 {
 		delete(x.repos, at)
 	}
-	x.bytes -= int64(len(e.Manifest))
-	for _, b := range e.Blobs {
-		h := x.held[b.Digest]
-		if h.users--; h.users > 0 {
-			continue
-		}
-		delete(x.held, b.Digest)
-		x.bytes -= h.size
-		if h.release != nil {
-			releases = append(releases, h.release)
-		}
-	}
-	return releases
+	return x.uncount(e.Push)
 }
 
 // queued reports whether the newest push of p's reference has p's manifest, and all blobs of that
@@ -155,27 +137,64 @@ func (x *index) newest(upstream, repo, reference string) *entry {
 	return nil
 }
 
-// reserve counts an entry before it is added. If the queue is full, reserve returns ErrFull and
-// counts nothing.
-func (x *index) reserve(bytes int64) error {
+// count counts the bytes of a push that is to be added, and the push as a user of its blobs. The
+// caller holds mu, or is the only user of the index.
+func (x *index) count(p Push) {
+	x.adding++
+	x.bytes += int64(len(p.Manifest))
+	for _, b := range p.Blobs {
+		h := x.held[b.Digest]
+		if h == nil {
+			h = &hold{size: b.Size}
+			x.held[b.Digest] = h
+			x.bytes += b.Size
+		}
+		h.users++
+	}
+}
+
+// uncount stops counting the bytes of a push, and returns the release functions of blobs that no
+// other push needs. The caller holds mu.
+func (x *index) uncount(p Push) (releases []func()) {
+	x.bytes -= int64(len(p.Manifest))
+	for _, b := range p.Blobs {
+		h := x.held[b.Digest]
+		if h.users--; h.users > 0 {
+			continue
+		}
+		delete(x.held, b.Digest)
+		x.bytes -= h.size
+		if h.release != nil {
+			releases = append(releases, h.release)
+		}
+	}
+	return releases
+}
+
+// reserve counts a push before it is added. Only the blobs that no other push needs take room. If
+// the queue is full, reserve returns ErrFull and counts nothing.
+func (x *index) reserve(p Push) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if len(x.entries)+x.adding >= x.maxEntries {
 		return fmt.Errorf("%w: %d pushes", ErrFull, x.maxEntries)
 	}
-	if x.maxBytes > 0 && x.bytes+bytes > x.maxBytes {
-		return fmt.Errorf("%w: %d bytes, and the limit is %d", ErrFull, x.bytes, x.maxBytes)
+	before := x.bytes
+	x.count(p)
+	if x.maxBytes > 0 && x.bytes > x.maxBytes {
+		x.adding--
+		x.uncount(p)
+		return fmt.Errorf("%w: %d bytes, and the limit is %d", ErrFull, before, x.maxBytes)
 	}
-	x.adding++
-	x.bytes += bytes
 	return nil
 }
 
-func (x *index) unreserve(bytes int64) {
+// unreserve undoes reserve, and returns the release functions of blobs that no other push needs.
+func (x *index) unreserve(p Push) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.adding--
-	x.bytes -= bytes
+	return x.uncount(p)
 }
 
 // snapshot returns the contents for a new journal, without withdrawn entries.

@@ -185,6 +185,7 @@ func (q *Queue) restore(ctx context.Context, e Entry) {
 		}
 		holds[b.Digest] = release
 	}
+	q.index.count(e.Push)
 	for _, release := range q.index.enter(e, holds) {
 		release()
 	}
@@ -205,13 +206,14 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil
 	}
-	room := Entry{Push: p}.Bytes()
-	if err := q.index.reserve(room); err != nil {
+	if err := q.index.reserve(p); err != nil {
 		return err
 	}
-	defer q.index.unreserve(room)
 	holds := map[digest.Digest]func(){}
 	drop := func() {
+		for _, release := range q.index.unreserve(p) {
+			release()
+		}
 		for _, release := range holds {
 			release()
 		}

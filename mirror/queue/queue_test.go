@@ -366,6 +366,12 @@ func TestBounds(t *testing.T) {
 	}
 	added(t, q, push("a", "v3", "three"))
 
+	q, _ = opened(t, Options{MaxBytes: 2*1000 + 100 + 6}) // the shared blob counts once
+	added(t, q, push("a", "v1", "one"))
+	again := push("a", "v2", "two")
+	again.Blobs = append(again.Blobs, again.Blobs...)
+	added(t, q, again)
+
 	q, h := opened(t, Options{MaxBytes: 2500})
 	added(t, q, push("a", "v1", "one"), push("a", "v2", "two"))
 	if err := q.Add(t.Context(), push("a", "v3", "three")); !errors.Is(err, ErrFull) {
