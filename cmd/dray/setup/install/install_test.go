@@ -161,6 +161,33 @@ func TestUndoOfAFileWrittenAgain(t *testing.T) {
 	}
 }
 
+// TestDirectoriesOfOthers: a directory that somebody has removed is forgotten, so it stays if
+// somebody makes it again.
+func TestDirectoriesOfOthers(t *testing.T) {
+	root := t.TempDir()
+	p := Place{root, "c"}
+	kept := []Change{line("/etc/kept", "new")}
+	if _, err := p.Write(append(kept, line("/etc/x/y/fresh", "new"))); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "/etc/x")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := states(p.Write(kept)), "/etc/x/y/fresh removed, /etc/kept unchanged"; got != want {
+		t.Errorf("write: %s, want %s", got, want)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := states(p.Undo()), "/etc/kept removed"; got != want {
+		t.Errorf("undo: %s, want %s", got, want)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWriteOther: with other changes, what was written before does not stay.
 func TestWriteOther(t *testing.T) {
 	root := t.TempDir()
@@ -195,6 +222,9 @@ func TestUndoAfterEdits(t *testing.T) {
 		"our line edited":  {"/f", "a\n", "newer\na\n", LeftAlone, "newer\na\n"},
 		"restored by hand": {"/f", "a\n", "a\n", Restored, "a\n"},
 		"added to ours":    {"/f", "", "new\nmine\n", Restored, "mine\n"},
+		"blank line":       {"/f", "", "new\n\n", Removed, ""},
+		"blank JSON":       {"/f.json", "", "new\n\n", Removed, ""},
+		"blank before":     {"/f.json", "\n", "new\n\n\n", Restored, "\n\n"},
 		"not TOML then":    {"/f.toml", "[a]\n", "new\n[a]\n[\n", LeftAlone, "new\n[a]\n[\n"},
 	} {
 		root := t.TempDir()

@@ -87,11 +87,12 @@ func (r *record) find(path string) *entry {
 	return nil
 }
 
-// forget removes a file from the record. It deletes directories of the record that are now empty.
+// forget removes a file from the record, and the directories of the record that are now empty. It
+// deletes these directories, unless somebody has deleted them already.
 func (r *record) forget(p Place, path string) {
 	r.Files = slices.DeleteFunc(r.Files, func(e *entry) bool { return e.Path == path })
 	for _, dir := range slices.Backward(slices.Clone(r.Directories)) {
-		if os.Remove(p.real(dir)) == nil {
+		if err := os.Remove(p.real(dir)); err == nil || errors.Is(err, fs.ErrNotExist) {
 			r.Directories = slices.DeleteFunc(r.Directories, func(d string) bool { return d == dir })
 		}
 	}
@@ -118,10 +119,11 @@ func (r *record) before(path string, current []byte) (content []byte, exists boo
 		return nil, false, errEdited
 	}
 	text, err := udiff.Apply(e.Content, edits)
-	if err != nil || wellFormed(path, []byte(text)) != nil {
+	blank := strings.TrimSpace(text) == ""
+	if err != nil || !blank && wellFormed(path, []byte(text)) != nil {
 		return nil, false, errEdited
 	}
-	return []byte(text), e.Existed || strings.TrimSpace(text) != "", nil
+	return []byte(text), e.Existed || !blank, nil
 }
 
 var errEdited = errors.New("somebody has edited the lines that dray setup wrote; take them out yourself, or put the former content back")
