@@ -63,6 +63,21 @@ func TestAbandoned(t *testing.T) {
 	}
 }
 
+// TestAbandonedInPause leaves a fetch without readers while it pauses between two resumptions.
+func TestAbandonedInPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1, Grace: time.Millisecond}}, disk.Options{})
+		down := []cachetest.Fault{cachetest.Refuse(io.ErrUnexpectedEOF)}
+		o := &cachetest.Origin{Data: cachetest.Random(61, 100_000), Plan: [][]cachetest.Fault{{cachetest.Cut(10_000, io.ErrUnexpectedEOF)}, down, down}}
+		abandoned(t, c, o, cachetest.Blob(o.Data), 50*time.Millisecond) // half of the pause
+		wantOutcome(t, c, o, false)
+		wantCalls(t, o, 0, 10_000)
+		if n := counted(t, c, "dray_cache_resumes_total", ""); n != 1 {
+			t.Errorf("%v resumptions", n)
+		}
+	})
+}
+
 // wantOutcome waits until an abandoned fetch is over.
 func wantOutcome(t *testing.T, c *cache.Cache, o *cachetest.Origin, finished bool) {
 	t.Helper()

@@ -231,6 +231,7 @@ func (f *fetch) resume(cause error) error {
 			select {
 			case <-time.After(resumePause << min(f.resumes-2, 5)):
 			case <-f.ctx.Done():
+				return context.Cause(f.ctx)
 			}
 		}
 		f.m.resumes.Inc()
