@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -540,18 +541,21 @@ func (x *index) List() []Entry {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	all := make([]Entry, 0, len(x.entries))
+	overtaken := map[uint64]bool{}
 	for _, r := range x.repos {
 		later := map[string]bool{}
 		for _, e := range slices.Backward(r.entries) {
-			if e.withdrawn {
-				continue
-			}
-			all = append(all, e.Entry)
-			if e.tagged() {
-				all[len(all)-1].Overtaken = e.Overtaken || later[e.Reference]
+			if e.tagged() && !e.withdrawn {
+				overtaken[e.ID] = later[e.Reference]
 				later[e.Reference] = true
 			}
+		}
+	}
+	all := make([]Entry, 0, len(x.entries))
+	for _, id := range slices.Sorted(maps.Keys(x.entries)) {
+		if e := x.entries[id]; !e.withdrawn {
+			all = append(all, e.Entry)
+			all[len(all)-1].Overtaken = e.Overtaken || overtaken[id]
 		}
 	}
 	return all
