@@ -77,10 +77,10 @@ func TestForgottenTooMuch(t *testing.T) {
 		running(t, mine)
 		for round := 1; round < 3; round++ {
 			wire.Fail(errors.New("away"), 0)
-			if forget("many", 8192); strings.Count(log.String(), "not sent again") != round-1 {
+			if forget("many", 8192); strings.Count(log.String(), "than dray can send again") != round-1 {
 				t.Errorf("before the bound: %s", log.String())
 			}
-			if forget("more", 100); strings.Count(log.String(), "not sent again") != round {
+			if forget("more", 100); strings.Count(log.String(), "than dray can send again") != round {
 				t.Errorf("outage %d: %s", round, log.String())
 			}
 			wire.Fail(nil, 0)
