@@ -22,9 +22,9 @@ const (
 // length is not known. Flights and uploads write to growing files.
 //
 // The writer and each reader are users, which join and leave. The last user closes the file. A
-// reader without bytes at its offset waits until the channel changed is closed (await, wait). The
-// writer reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report
-// closes the channel, at once or a little later (wakeLocked). The reader then looks again.
+// reader without bytes at its offset waits (await, wait) for g.changed, a channel. The writer
+// reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report closes
+// g.changed, at once or a little later (wakeLocked). The reader then looks again.
 type growing struct {
 	src      io.ReaderAt
 	free     func() error // closes src; called once, when the last user has left
@@ -38,7 +38,7 @@ type growing struct {
 	arrivals                  // the parts that were written
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
-	demands     []span        // the bytes that readers wait for past the first missing byte, the oldest demand first
+	demands     []span        // bytes after the first missing byte for which readers wait, the oldest first; see await
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if no reader waits
@@ -217,8 +217,9 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 	return slices.Clone(g.demands), g.written
 }
 
-// lags reports whether more bytes have arrived after the first gap than are missing. In this case,
-// the hash, which needs the bytes in order, has more left to do than the streams.
+// lags reports whether the hash is behind the streams. The hash needs the bytes in order, so it
+// cannot take the bytes that have arrived after the first gap. It is behind if these are more than
+// the bytes that are still missing.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

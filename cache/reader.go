@@ -95,7 +95,8 @@ const minStretch = 16 << 10
 // Stretch waits until there are bytes at the position of the reader. It returns a file whose offset
 // is this position, and how many bytes sendfile can send from it (at most n). After sending them,
 // the caller calls Passed. If the file is nil, the caller must use Read: the bytes are in no file,
-// or too few have arrived. Stretch returns the same errors as Read.
+// or too few have arrived. Stretch returns an error only if the reader is closed or its context has
+// ended. After any other error, the file is nil, and Read handles the error.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	if err := r.ended(); err != nil {
 		return nil, 0, err
@@ -256,8 +257,9 @@ func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	return at, nil
 }
 
-// follow moves r to the position of other. If other has read from byte 0 without a gap, follow
-// returns ErrCorrupt if r and old differ in the bytes up to that position.
+// follow moves r, the reader of a new fetch, to the position of other, which has read the bytes of
+// old. If other has read from byte 0 without a gap, follow compares the bytes up to that position,
+// and returns ErrCorrupt if they differ.
 func (r *Reader) follow(other *Reader, old bytesAt) error {
 	if was, now := old.total(), r.Size(); was >= 0 && now >= 0 && was != now {
 		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)

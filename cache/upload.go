@@ -13,8 +13,8 @@ import (
 	"dray/cache/disk"
 )
 
-// Upload is a blob received from a client. One goroutine at a time writes and commits. All other
-// methods may be called from any goroutine. The caller of Receive must close the upload.
+// Upload is a blob received from a client. Callers must not write and commit at the same time. All
+// other methods may be called from any goroutine. The caller of Receive must close the upload.
 type Upload struct {
 	*resources
 	key  string // the next process finds the upload under this key; empty if the upload ends with this process

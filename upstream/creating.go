@@ -51,7 +51,7 @@ var _ Sink = (*Creating)(nil)
 
 type repoState struct {
 	accepted  bool    // a write was accepted
-	creations int     // creations so far; shows whether a refused write began before the last creation
+	creations int     // creations so far; more than when a refused write began means that a creation came after it
 	leader    *leader // the write that is under way alone, nil if there is none
 	// missing is the error of the last leader, if that leader found no repository and was not allowed
 	// to create it. Otherwise missing is nil. missingSince is when that leader ended.
@@ -64,7 +64,7 @@ type repoState struct {
 // turn is the result of enter for one write.
 type turn struct {
 	creations int     // creations so far
-	lead      *leader // the write itself as the leader; nil if the repository is known to exist
+	lead      *leader // set if this write leads; nil if the registry has accepted a write to the repository
 	missing   error   // repoState.missing for a leader, or nil if it is older than missingFor
 }
 
@@ -179,8 +179,8 @@ func AwaitCreated(ctx context.Context, missing func(error) bool, try func() erro
 	}
 }
 
-// created reports whether a repository was created a short time ago, and whether a write has
-// waited in vain for the registry to find it.
+// created reports whether a repository was created a short time ago, and whether a write has waited
+// in vain for the registry to find it.
 func (c *Creating) created(repo string) (lately, inVain bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,8 +198,9 @@ func (c *Creating) giveUp(repo string) {
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
 // the caller the leader, or waits for the current leader. If a write of the caller was refused, the
-// parameter seen is the number of creations before that write. If none was refused, seen is -1. The
-// error is the error of the leader's creation, or the cause of ctx.
+// parameter seen is the number of creations before that write. If there was no creation since,
+// enter then no longer counts an earlier write as accepted. If no write was refused, seen is -1.
+// The error is the error of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()
@@ -248,8 +249,7 @@ func (c *Creating) create(ctx context.Context, repo string, lead *leader) error 
 	return nil
 }
 
-// leave ends the lead and records its outcome. It does nothing for a lead that is nil or has
-// ended.
+// leave ends the lead and records its outcome. It does nothing for a lead that is nil or has ended.
 func (c *Creating) leave(repo string, lead *leader, o outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -25,7 +25,8 @@ type Reading struct {
 	From string
 	// Bytes is how many bytes have arrived.
 	Bytes int64
-	// Hop is the distance from the member that asks the registry to the member that reads, in streams.
+	// Hop is the number of streams between the member that asks the registry and this member. It
+	// includes this stream.
 	Hop int
 }
 

@@ -31,18 +31,20 @@ type reader struct {
 // admit counts a stream to a follower of a blob, and returns the addresses of other followers. If
 // ok is false, admit counts nothing, and the follower should read the blob from these addresses.
 // This happens in three cases:
-//   - The follower has found this member too slow, and there are other followers in its zone.
+//   - The follower has found this member too slow (tried has the address of this member), and the
+//     follower's zone has other followers.
 //   - The follower is in another zone, and another member of that zone reads the blob from here.
 //   - This member has maxFollowers followers in its own zone, or maxStreams streams to the
 //     follower.
 //
-// tried has the addresses of members that did not send the blob to the follower. In the three
-// cases, admit ignores the followers at these addresses.
+// tried has the addresses of members that did not send the blob to the follower. If admit refuses
+// the follower, it does not return these addresses.
 func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, here := r.all[d], r.here()
-	var same, near []string // other followers: same are in the zone of the parameter who, near in the zone of this member
+	var same []string // other followers in the zone of this follower
+	var near []string // other followers in the zone of this member
 	for other := range all {
 		if other.address == who.address {
 			continue

@@ -135,7 +135,7 @@ func (f *Fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not a request that this member knows", http.StatusNotImplemented)
 		return
 	}
-	if !strings.HasPrefix(r.URL.Path, blobPath) { // a reader of a blob can do without the answer
+	if !strings.HasPrefix(r.URL.Path, blobPath) { // Serve waits for readers of blobs later
 		defer f.working.begin()()
 	}
 	handler.ServeHTTP(w, r)

@@ -29,7 +29,8 @@ type SharedOptions struct {
 	Identity func(upstream string) string
 	// Names returns the names of the upstreams that have an identity.
 	Names func(identity string) []string
-	// All returns the text by which keys name the list of all upstreams and their names.
+	// All returns a text that stands for the list of all upstreams. Keys of facts about base images
+	// contain it.
 	All func() string
 	// Sign returns the proof that a member of the fleet wrote a message.
 	Sign func(message []byte) []byte
@@ -42,9 +43,10 @@ type SharedOptions struct {
 // The keys of the store have the identities of upstreams in place of their names. So members whose
 // upstreams differ share no fact about them, even if the names are the same. Facts about base
 // images have names of upstreams in their values, so members share these facts only if all of their
-// upstreams are the same. Values about visibility, verdicts and base images are signed, with their
-// keys and times of expiry. A value without a valid proof counts as absent. Facts of other types
-// only save requests, or say what a tag means, and are not signed.
+// upstreams are the same. Values about visibility, verdicts and base images are signed. The
+// signature also covers the key in the store and the time of expiry. A value without a valid proof
+// counts as absent. Facts of other types only save requests, or say what a tag means, and are not
+// signed.
 type Shared struct {
 	store Store
 	o     SharedOptions
@@ -181,8 +183,8 @@ func (s *Shared) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
 	return all, nil
 }
 
-// Swap implements [Swapper]. It takes several steps for values that are signed, because one value
-// may have several proofs.
+// Swap implements [Swapper]. If an entry in seen is signed, it takes several steps, because one
+// value may be stored with different proofs.
 func (s *Shared) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
 	theirs := make([]Seen, 0, len(seen))
 	for _, was := range seen {
@@ -268,8 +270,8 @@ func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error
 	}
 }
 
-// original returns the keys that an entry of the store has for this member. If the parameter only
-// is not empty, original leaves out keys about upstreams of other names.
+// original returns the keys that an entry of the store has for this member. The parameter only is
+// the name of an upstream, or empty. With a name, original leaves out keys about other upstreams.
 func (s *Shared) original(key, only string) (keys []string) {
 	if sum, ok := strings.CutPrefix(key, path(baseSpace, s.o.All(), "")); ok {
 		return []string{baseSpace + sum}

@@ -3,14 +3,14 @@
 // the results.
 //
 // It uses dray as a new user would: as a binary with the environment variables of dray's README,
-// over TLS, with a certificate that the binary made. It measures times and the bytes of clients. It
-// reads the numbers about ECR from the stand-in or, with a real ECR, from dray's metrics. It stops
-// all processes that it starts, and removes the temporary directory with its files; only the
-// binaries in bin/playtest remain.
+// over TLS, with a certificate that the binary made. It measures how long each operation takes, and
+// how many bytes go between the clients and dray. It reads the numbers about ECR from the stand-in
+// or, with a real ECR, from dray's metrics. It stops all processes that it starts, and removes the
+// temporary directory with its files; only the binaries in bin/playtest remain.
 //
 // With ECR_REGISTRY it uses that registry instead of the stand-in, and only the repository
-// dray-playtest in it. Other machines can connect only if DRAY_ADDRESS or, without it, the name in
-// REGISTRY resolves to an interface other than loopback.
+// dray-playtest in it. Other machines can connect to this dray only if the host in DRAY_ADDRESS is
+// not a loopback address. Without DRAY_ADDRESS, the host is the name in REGISTRY.
 package main
 
 import (

@@ -159,7 +159,7 @@ func hopsOf(header string, lines []string) []string {
 		if header == Forwarded {
 			elements, ok := unquotedSplit(line, ',')
 			if !ok {
-				elements = []string{""} // behind an open quote, a client could hide what the proxy has appended
+				elements = []string{""} // names nobody: by an open quote, a client could hide the element that the proxy has appended
 			}
 			for _, element := range elements {
 				hops = append(hops, forOf(element))

@@ -23,8 +23,9 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	return slices.Compact(tags)
 }
 
-// Retry makes an entry due at once. It ends the pause after an error, and makes a failed entry wait
-// again. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or a disk error.
+// Retry makes an entry due at once. It ends the pause after an error, and puts a failed entry back
+// into the state Waiting. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or a
+// disk error.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	if err := q.writer.lock(ctx); err != nil {
 		return err

@@ -26,8 +26,8 @@ type Upstream struct {
 	Source upstream.Source
 	// Once reads with a single attempt: see [Upstream.OneTry]. Nil means Source.
 	Once upstream.Source
-	// Yielding reads for pulls that a fallback can also answer: see [Upstream.ForPulls]. Nil means
-	// Source.
+	// Yielding is the source for pulls that a fallback can also answer: see [Upstream.ForPulls]. It
+	// gives up sooner than Source. Nil means Source.
 	Yielding upstream.Source
 	// Sink takes pushes. If it is nil, dray refuses pushes.
 	Sink upstream.Sink
@@ -47,18 +47,19 @@ type Upstream struct {
 	Fallbacks []Fallback
 	// Tags sets how long answers about tags are believed.
 	Tags TagPolicy
-	// Split has the settings for fetching large blobs in parts. [Fetch] sets its Part. With the zero
-	// value, every blob is fetched by one request.
+	// Split has the settings for fetching large blobs in parts. [Fetch.Open] sets First and Part in a
+	// copy. With the zero value, every blob is fetched by one request.
 	Split cache.Split
 	// Tier is another place that has bytes of this upstream's content, asked before the upstream. Nil
 	// means that there is none.
 	Tier cache.Tier
 	// followed says that this is a fallback, and that another fallback follows it.
 	followed bool
-	// first is the first Upstream of this name that the store had; nil if it is this one.
+	// first is the first of the Upstreams that replaced each other under this name (see identity). Nil
+	// means that this one is the first.
 	first *Upstream
-	// alone is the result of withoutFallbacks; nil if withoutFallbacks makes a new result for each
-	// call.
+	// alone is the copy without fallbacks, which withoutFallbacks returns. Nil means that
+	// withoutFallbacks makes a copy for each call.
 	alone *Upstream
 }
 
@@ -80,9 +81,9 @@ type TagPolicy struct {
 // storing upstream, build caches cost less and are pruned. Clients find build caches under the
 // names to which they pushed them.
 type BuildCaches struct {
-	// To is the upstream that stores them. Its content has to be on this machine, because dray looks
-	// there first for all content that clients request from the other upstream. Its repositories are
-	// named UPSTREAM/REPOSITORY, after the other upstream.
+	// To is the upstream that stores the build caches. Its content has to be on this machine, because
+	// dray first looks in To for all content that clients request from the upstream with this setting.
+	// The repositories of To are named UPSTREAM/REPOSITORY, after that upstream.
 	To *Upstream
 	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in
 	// the background.
@@ -105,9 +106,9 @@ type Fallback struct {
 	NotFound bool
 }
 
-// Reading returns the upstream as a fallback of another one. The result takes no pushes, and its
-// repositories do not have the content of pushes under way. The parameter last says that no other
-// fallback follows, so that a failed request is worth repeating.
+// Reading returns the upstream as a fallback of another one. The result takes no pushes. Its
+// repositories do not show the content of pushes to u that are still under way. The parameter last
+// says that no other fallback follows, so that a failed request is worth repeating.
 func (u *Upstream) Reading(last bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
@@ -125,7 +126,7 @@ func (u *Upstream) OneTry() upstream.Source {
 	return u.Once
 }
 
-// keep offers to the tier content that the upstream has and that is held here.
+// keep offers a blob to the tier. The upstream has the blob, and it is held here.
 func (u *Upstream) keep(d digest.Digest, size int64) {
 	if u.Tier != nil {
 		u.Tier.Keep(d, size)

@@ -110,8 +110,8 @@ func (b *Passed) Lost() error {
 	return b.lost
 }
 
-// Close implements io.Closer. The body itself stays open, because an HTTP client also closes a body
-// that it has not sent.
+// Close implements io.Closer. An HTTP client closes a body even if it has sent nothing of it. The
+// body itself stays open, because another attempt may need it.
 func (b *Passed) Close() error { return nil }
 
 // Abandon makes reads fail from now on, and reports whether a read has begun. If no read has begun,

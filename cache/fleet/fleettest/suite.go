@@ -212,7 +212,7 @@ func expiry(t *testing.T, s Store) {
 	}
 }
 
-// pages renews more leases than one command may have.
+// pages renews and releases more leases than a store on Redis sends in one command.
 func pages(t *testing.T, s Store) {
 	var all []fleet.Lease
 	for i := range 600 {

@@ -96,7 +96,7 @@ func (h *Handler) figures(f frame, v overviewView) (all []figure) {
 	return all
 }
 
-// counted returns the figures of the counts since the start.
+// counted returns the figures of the counts since dray started.
 func (h *Handler) counted(f frame) []figure {
 	s, err := h.s.Stats()
 	if err != nil {
@@ -122,7 +122,7 @@ func problems(r api.Readiness) (all []api.Result) {
 	return all
 }
 
-// readyKind returns the kind for the overall result of the readiness checks.
+// readyKind returns the kind of mark (good, warn or bad) for the result of the readiness checks.
 func readyKind(s api.Status) string {
 	switch s {
 	case api.Ready:
