@@ -242,15 +242,18 @@ func notFoundCode(resp *http.Response) string {
 	if resp.Request == nil {
 		return ErrNameUnknown.Code
 	}
-	switch p := resp.Request.URL.Path; {
-	case strings.Contains(p, "/blobs/uploads/"):
-		return ErrBlobUploadUnknown.Code
-	case strings.Contains(p, "/blobs/"):
-		return ErrBlobUnknown.Code
-	case strings.Contains(p, "/manifests/"):
+	// The name of a repository may have such a part, too, so the last one counts.
+	p := resp.Request.URL.Path
+	blobs, manifests := strings.LastIndex(p, "/blobs/"), strings.LastIndex(p, "/manifests/")
+	switch {
+	case manifests > blobs:
 		return ErrManifestUnknown.Code
+	case blobs < 0:
+		return ErrNameUnknown.Code
+	case strings.HasPrefix(p[blobs:], "/blobs/uploads/"):
+		return ErrBlobUploadUnknown.Code
 	}
-	return ErrNameUnknown.Code
+	return ErrBlobUnknown.Code
 }
 
 // RetryAfter parses the Retry-After header in both of its forms (RFC 9110, 10.2.3). It returns
