@@ -30,8 +30,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// pathPatience is the default of Parts.Patience.
-const pathPatience = 2500 * time.Millisecond
+// askPatience is the default of Parts.Patience.
+const askPatience = 2500 * time.Millisecond
 
 // Parts make the clients for the queries.
 type Parts struct {
@@ -43,7 +43,8 @@ type Parts struct {
 	LayerHost string
 	// EC2 and ServiceQuotas are the URLs of these APIs of AWS; empty means the URL for the region.
 	EC2, ServiceQuotas string
-	// Patience bounds the time to find out the network path of layers; 0 means 2.5 s.
+	// Patience bounds the time to find out the network path of layers, and to ask for quotas; 0 means
+	// 2.5 s.
 	Patience time.Duration
 }
 
@@ -89,7 +90,7 @@ func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Patience, pathPatience))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Patience, askPatience))
 	defer cancel()
 	aws, err := p.AWS(ctx)
 	if err != nil {
@@ -193,6 +194,8 @@ func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 
 // rates compares the rates of requests that a configuration allows with the quotas of the account.
 func (p Parts) rates(ctx context.Context, u config.Upstream, r *registries.Registry) (all []doctor.Rate, err error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Patience, askPatience)) // a network without the internet may not answer
+	defer cancel()
 	quotas, err := r.Quotas(ctx, p.ServiceQuotas)
 	if err != nil {
 		return nil, err
