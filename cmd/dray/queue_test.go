@@ -193,6 +193,27 @@ func TestQueueFull(t *testing.T) {
 	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/other/app/manifests/v3", landed.Raw, "Content-Type", landed.MediaType)
 }
 
+// A push does not pass one of its tag that has failed in a full queue: an operator could retry that
+// one, and move the tag back.
+func TestQueueFullOfFailures(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(acknowledging, "min_free_bytes: 0}", "min_free_bytes: 0}\nqueue: {max_pushes: 1}")...)
+	s.ecr.CreateRepository("team/app")
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Status: 400, Code: "MANIFEST_INVALID", Count: -1})
+	failed := s.push("team/app", "v1", layerOf(1, 1000))
+	s.until(func() bool { return s.queue.List()[0].State == queue.Failed })
+	s.ecr.ClearFaults()
+	next := imageOf(t, layerOf(1, 1000), layerOf(1, 1000))
+	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/team/app/manifests/v1", next.Raw, "Content-Type", next.MediaType)
+	if _, err := s.queue.Drop(t.Context(), s.queue.List()[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	s.want(201, "PUT", "/v2/team/app/manifests/v1", next.Raw, "Content-Type", next.MediaType)
+	s.forwarded()
+	if img, ok := s.ecr.Image("team/app", "v1"); !ok || img.Digest != next.Digest || next.Digest == failed.Digest {
+		t.Errorf("the tag is %v", img.Digest)
+	}
+}
+
 // Checks come before the acknowledgement, and what passed is forwarded after a restart without
 // being judged again: an index with the children that had waited for it, too.
 func TestQueueAfterChecks(t *testing.T) {

@@ -39,10 +39,11 @@ func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
 // repository, acknowledgeOrPublish publishes the push while the client waits, as without a queue. A
 // push never overtakes a queued push to the same repository, because a tag could then finally point
-// to the older image, or an index could arrive before its children.
+// to the older image, or an index could arrive before its children. A push that has failed counts,
+// too, because an operator may retry it, and so does a withdrawn one, which may come back.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
-	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
+	if !errors.Is(full, queue.ErrFull) || a.o.Queue.Has(p.Repo.Up.Name, p.Repo.Name) {
 		return upstream.Pushed{}, full
 	}
 	pushed, err := a.publishSince(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest, p.since)

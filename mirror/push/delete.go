@@ -41,6 +41,12 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	if err != nil {
 		return err
 	}
+	deleted := false
+	defer func() {
+		if !deleted { // or it is not known, after a panic
+			withdrawal.Restore()
+		}
+	}()
 	restore := p.o.Verdicts.Drop(ctx, r, ref)
 	dropped, endWait := false, func(bool) {}
 	if ref.ByDigest() {
@@ -48,11 +54,11 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	}
 	gone, err := deleteAtUpstream(ctx, r, ref)
 	if err != nil && !oci.NotFound(err) {
-		withdrawal.Restore()
 		restore()
 		endWait(true)
 		return deniedAs403(r, err)
 	}
+	deleted = true
 	withdrawal.Done()
 	endWait(false)
 	after := context.WithoutCancel(ctx)

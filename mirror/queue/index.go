@@ -495,6 +495,15 @@ func (x *index) Pushes(upstream, repo string) []Push {
 	return all
 }
 
+// Has reports whether the queue has any push to a repository, even one that has failed or is
+// withdrawn.
+func (x *index) Has(upstream, repo string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.repos[repoKey{upstream, repo}]
+	return r != nil && len(r.entries) > 0
+}
+
 // Repositories calls the function see for each repository that has a push which waits or is being
 // forwarded.
 func (x *index) Repositories(see func(upstream, repo string)) {

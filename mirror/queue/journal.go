@@ -200,6 +200,7 @@ type journal struct {
 	// damaged says that the file has unreadable lines. When rewrite replaces the file, it keeps the
 	// damaged file under another name.
 	damaged bool
+	closed  bool // no record can be appended; a withdrawal under way may still rewrite the file
 	sync    func(*os.File) error
 }
 
@@ -246,6 +247,9 @@ func (j *journal) read() (contents, error) {
 // record, and a later process may find it there. Before this process appends another record, it
 // rewrites the file without the failed record.
 func (j *journal) append(r record, snapshot func() contents) error {
+	if j.closed {
+		return os.ErrClosed
+	}
 	if j.broken || j.size > 2*j.floor+slack {
 		if err := j.rewrite(snapshot()); err != nil {
 			return err
@@ -347,6 +351,7 @@ func (j *journal) syncDir() error {
 }
 
 func (j *journal) close() error {
+	j.closed = true
 	if j.file == nil {
 		return nil
 	}

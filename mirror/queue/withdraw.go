@@ -77,6 +77,7 @@ func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) boo
 	}
 	if err != nil {
 		q.index.unmarkWithdrawn(w.entries, w.was)
+		q.nudge()              // Run may have found nothing to forward meanwhile
 		_ = q.writer.rewrite() // the journal may list some of the entries as done
 		return nil, nil, fmt.Errorf("queue: %w", err)
 	}

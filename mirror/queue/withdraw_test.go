@@ -234,8 +234,10 @@ func TestAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Done()
-	if err := q.Add(t.Context(), push("a", "v2", "two")); err == nil {
-		t.Error("a push is accepted without a journal")
+	for range 2 {
+		if err := q.Add(t.Context(), push("a", "v2", "two")); err == nil {
+			t.Error("a push is accepted without a journal")
+		}
 	}
 	if h.count() != 0 {
 		t.Errorf("%d held", h.count())
@@ -250,4 +252,26 @@ func attempted(q *Queue, id uint64, then func()) *entry {
 	}
 	then()
 	return e
+}
+
+// TestHas: a repository has pushes until they are gone for good.
+func TestHas(t *testing.T) {
+	q, _ := opened(t, Options{})
+	want := func(has bool, when string) {
+		t.Helper()
+		if q.Has("ecr", "a") != has || q.Has("ecr", "b") {
+			t.Errorf("%s: %v %v", when, q.Has("ecr", "a"), q.Has("ecr", "b"))
+		}
+	}
+	want(false, "empty")
+	added(t, q, push("a", "v1", "one"))
+	want(true, "added")
+	w := withdrawn(t, q, tagged("v1"))
+	want(true, "withdrawn")
+	w.Restore()
+	withdrawn(t, q, tagged("v1")).Done()
+	want(false, "removed")
+	if Empty().Has("ecr", "a") {
+		t.Error("the empty queue has a push")
+	}
 }

@@ -242,14 +242,14 @@ func notFoundCode(resp *http.Response) string {
 	if resp.Request == nil {
 		return ErrNameUnknown.Code
 	}
-	// The name of a repository may have such a part, too, so the last one counts.
+	// The name of a repository may have such parts, too, so the last one counts.
 	p := resp.Request.URL.Path
 	blobs, manifests := strings.LastIndex(p, "/blobs/"), strings.LastIndex(p, "/manifests/")
-	switch {
+	switch list := max(strings.LastIndex(p, "/tags/list"), strings.LastIndex(p, "/referrers/")); {
+	case list >= max(blobs, manifests):
+		return ErrNameUnknown.Code
 	case manifests > blobs:
 		return ErrManifestUnknown.Code
-	case blobs < 0:
-		return ErrNameUnknown.Code
 	case strings.HasPrefix(p[blobs:], "/blobs/uploads/"):
 		return ErrBlobUploadUnknown.Code
 	}

@@ -143,7 +143,7 @@ type Rate struct {
 func (r Registry) rates(ctx context.Context) Finding {
 	all, err := r.Rates(ctx)
 	if err != nil {
-		return unknown("allow servicequotas:ListServiceQuotas if you want to know; dray does not need it", "the quotas of the upstream %s are not known: %v", r.Name, err)
+		return unknown("allow servicequotas:ListServiceQuotas, and a way to this service, if you want to know; dray does not need it", "the quotas of the upstream %s are not known: %v", r.Name, err)
 	}
 	var below, above []string
 	for _, rate := range all {
