@@ -71,7 +71,7 @@ func checkAll() ([]problem, error) {
 	return found, nil
 }
 
-// files lists the documents and the Go files of the working tree, without those in testdata
+// files lists the documents and the Go files of the working tree, except files in testdata
 // directories.
 func files() ([]string, error) {
 	out, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.go", "*.md").Output()

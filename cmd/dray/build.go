@@ -46,8 +46,8 @@ import (
 )
 
 // build makes the parts of the program in the order of their dependencies. It opens no listener and
-// starts nothing. Reloads take configurations from source. The caller closes the graph. If build
-// returns an error, it has closed the graph itself.
+// starts nothing. A reload reads the configuration from source. The caller closes the graph. If
+// build returns an error, it has closed the graph itself.
 func build(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, front: front{listeners: &listening.Listeners{Pause: cfg.Limits.ShutdownPause.Std(), Log: log}}, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}, changing: flight.NewTasks()}
 	g.background["changing"] = func(ctx context.Context) error { <-ctx.Done(); g.changing.Stop(); return nil }
@@ -77,8 +77,8 @@ const (
 	fewOpenFiles   = 1024
 )
 
-// leastConnections is the lowest default bound of the connections of clients. If dray may open so
-// few files that this bound applies, some requests fail while all connections are in use.
+// leastConnections is the lowest default for the limit on connections of clients. If dray may open
+// so few files that this default applies, some requests fail while all connections are in use.
 const leastConnections = 8
 
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"

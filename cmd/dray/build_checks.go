@@ -46,8 +46,8 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// gatesOf returns the gates by the name of the upstream. An upstream without gates has an entry,
-// too.
+// gatesOf returns the gates of each upstream, by its name. An upstream without gates also has an
+// entry.
 func gatesOf(cfg config.Config, byName map[string]*gate.Gate) map[string][]*gate.Gate {
 	gates := map[string][]*gate.Gate{}
 	for _, u := range cfg.Upstreams {

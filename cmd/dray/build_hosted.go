@@ -8,7 +8,8 @@ import (
 	"dray/mirror/repository"
 )
 
-// buildHosted opens the upstreams of kind local, before anything can evict their blobs.
+// buildHosted opens the upstreams of kind local. It has to run before anything can evict their
+// blobs.
 func (g *graph) buildHosted(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
 		if u.Kind != config.KindLocal {

@@ -48,7 +48,7 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 }
 
 // pullEvents returns the function to call for each pull that has ended. The function records the
-// pull in the parameter remembered. If a service in the list receives events about pulls, the
+// pull in the parameter remembered. If one of the services receives events about pulls, the
 // function also emits an event.
 func pullEvents(services []config.Notification, emit func(notify.Event), remembered *past.Past) func(live.Ended) {
 	told := slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls })

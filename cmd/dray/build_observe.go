@@ -97,8 +97,8 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 }
 
 // adminOptions returns the options of the admin listener. Only one check is critical
-// ([admin.Check]): it fails when dray is stopping. Without an upstream, a token or the facts, dray
-// still serves content that it holds.
+// ([admin.Check]): it fails when dray is stopping. The other checks are not critical, because
+// without an upstream, a token or the facts, dray still serves content that it holds.
 func (g *graph) adminOptions(cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
@@ -129,7 +129,7 @@ func (g *graph) page(cfg config.Config, all []*registries.Registry, checks []adm
 	})
 }
 
-// adminGrace is the time that requests of operators have to end, after the requests of clients have
+// adminGrace is how long requests of operators may continue after the requests of clients have
 // ended.
 const adminGrace = 2 * time.Second
 

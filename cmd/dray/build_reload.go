@@ -24,7 +24,7 @@ func (g *graph) reloadAPI() []admin.Endpoint {
 // keeps the parts with which it began.
 func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	next, fresh, err := g.sourcesOf(cfg, func() (*ecr.Session, error) { return g.startedSession(ctx) })
-	defer g.retainTokens() // also after an error: no registry then uses the new tokens
+	defer g.retainTokens() // also after an error, because no registry uses the new tokens then
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if err := g.mirror.Replace(g.replaceable(cfg, next)); err != nil {
 		return err
 	}
-	g.member.Use(cfg, next.limiters()) // at once: until this call, a new limiter allows the whole of a shared ceiling
+	g.member.Use(cfg, next.limiters()) // directly after Replace, because a new limiter allows the whole of a shared ceiling until this call
 	g.replaceListeners(cfg, access)
 	if g.admin != nil {
 		g.admin.Replace(admin.NewHandler(options), nil)

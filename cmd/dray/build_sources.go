@@ -103,7 +103,7 @@ func (g *graph) replaceable(cfg config.Config, s sources) mirror.Replaceable {
 }
 
 // ofRegistry returns the settings of an upstream that its registry uses. It leaves out a password
-// from a file, because dray reads that file again when it changes.
+// that comes from a file, because dray reads that file again when it changes.
 func ofRegistry(u config.Upstream) config.Upstream {
 	u.Prefixes, u.DefaultNamespace, u.Repositories, u.Prefetch, u.KeepAlive, u.Checks = nil, "", config.Repositories{}, config.Prefetch{}, 0, nil
 	if u.Credentials.PasswordFile != "" {

@@ -25,8 +25,8 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// defaultExecTime is the time that an exec stage has for an image if its `within` is not set. After
-// this time, dray can still answer a client that gives up after 30 s.
+// defaultExecTime is the time that an exec stage has for an image if its `within` is not set. The
+// time is shorter than 30 s, so that dray can still answer a client that gives up after 30 s.
 const defaultExecTime = config.Duration(20 * time.Second)
 
 // stages collects the steps of a pipeline, and the errors from making them.

@@ -16,7 +16,7 @@ import (
 // layerHost is the URL that tests use in place of the hosts that send the layers of ECR.
 var layerHost string
 
-// pathPatience bounds the time in which the doctor finds out the network path of layers; 0 means
+// pathPatience bounds the time in which the doctor finds out the network route of layers; 0 means
 // the default. Tests change it.
 var pathPatience time.Duration
 

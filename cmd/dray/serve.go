@@ -97,7 +97,7 @@ func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 
 // serve runs the program until ctx ends or a part of the program fails. It stops the servers before
 // the parts that they use. On SIGHUP it reloads the configuration. A closed terminal also sends
-// SIGHUP, which ends a process at once if the process does not handle it.
+// SIGHUP; because serve handles the signal, dray then continues to run.
 func serve(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (err error) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // a signal that arrives during the start has its effect after the start

@@ -28,7 +28,7 @@ type target struct {
 
 const (
 	mirror = "./cmd/dray"
-	remote = "./cmd/dray/remote" // only the subcommands that ask a running mirror
+	remote = "./cmd/dray/remote" // only the subcommands that query a running mirror
 )
 
 // targets are the programs of a release.

@@ -78,7 +78,7 @@ func materials(version string, program []byte) ([]byte, error) {
 var licence = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.].*)?$`)
 
 // thirdParties returns the licences of Go and of all modules that the programs contain. These
-// licences require that a distributed program comes with them.
+// licences require that a distributed program comes with their text.
 func (r *release) thirdParties() ([]byte, error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {

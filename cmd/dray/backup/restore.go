@@ -139,7 +139,8 @@ func (r *reader) file(name string, in io.Reader) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// end compares the counts of the blobs and files that were read with the counts in the last entry.
+// end returns an error if the counts in the last entry differ from the numbers of blobs and files
+// that were read.
 func (r *reader) end(in io.Reader) error {
 	var want Summary
 	if err := json.NewDecoder(in).Decode(&want); err != nil {
@@ -189,7 +190,7 @@ func syncAll(dir string) error {
 	})
 }
 
-// add moves files to a directory, where other files stay.
+// add moves files to a directory, and keeps the other files in it.
 func add(from, dir string) error {
 	files, err := os.ReadDir(from)
 	if err = errors.Join(err, os.MkdirAll(dir, 0o700)); err != nil {

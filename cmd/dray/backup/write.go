@@ -25,8 +25,8 @@ import (
 // reads.
 const newest = 1
 
-// The names of entries. The name of a state file, such as "queue/journal", is the key of its
-// directory in the result of parts, followed by its path below this directory.
+// The names of entries. The name of a state file, such as "queue/journal", begins with a key of the
+// map that the function parts returns. The path of the file below that directory follows.
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"
@@ -57,9 +57,9 @@ type writer struct {
 	sum     Summary
 }
 
-// Write writes a backup. A running dray may be using the directories. Each file of the state is
-// then as it was at some moment during the call. The backup has every blob that these files need,
-// except the blobs in Summary.Missing.
+// Write writes a backup. A running dray may be using the directories. In that case, the backup has
+// each file of the state as it was at some moment during the call. It has every blob that these
+// files need, except the blobs in Summary.Missing.
 func Write(d directories.Directories, w io.Writer) (Summary, error) {
 	b := &writer{d: d, out: tar.NewWriter(w), written: map[digest.Digest]bool{}}
 	if err := b.object(headName, head{newest, d.Version}); err != nil {

@@ -74,7 +74,7 @@ s3:PutBucketPublicAccessBlock. A running dray needs none of these rights.`,
 	return cmd
 }
 
-// ownFlags returns an error if one of the flags of setup that configure clients is set.
+// ownFlags returns an error if the user has set a flag of setup that is only for clients.
 func ownFlags(cmd *cobra.Command) error {
 	for _, name := range []string{"url", "listener", "registry", "ca", "client-version", "dial-timeout", "root", "write", "undo"} {
 		if cmd.Flags().Changed(name) {

@@ -1,5 +1,5 @@
-// Package bundle writes an archive for the diagnosis of problems. It has the configuration, the
-// findings of dray doctor, and pages of a running dray, without secrets.
+// Package bundle writes an archive for the diagnosis of problems. The archive has the
+// configuration, the findings of dray doctor, and pages of a running dray, without secrets.
 package bundle
 
 import (
@@ -33,16 +33,15 @@ type Options struct {
 	// Load returns the configuration that serve would use. If it returns an error, the configuration
 	// has only the values that could be read.
 	Load func() (config.Config, error)
-	// Doctor runs the checks of dray doctor, each for at most the time bound. address is the address
-	// of the admin listener; empty means the address in the configuration.
+	// Doctor runs the checks of dray doctor, each for at most the duration bound. address is the
+	// address of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running makes cmd call the function do. It passes do a function that reads pages of a running
-	// dray.
+	// Running makes cmd call the function do with a function that reads pages of a running dray.
 	Running func(cmd *cobra.Command, do func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
 const (
-	maxFile = 1 << 20 // bytes of a file with a secret
+	maxFile = 1 << 20 // the largest file, in bytes, in which the scrubber looks for secrets
 	// bound is the longest time for one check of dray doctor.
 	bound = 10 * time.Second
 	// patience bounds the time for one page, and for the sizes of one directory.
@@ -184,7 +183,7 @@ func (b *bundle) running(ctx context.Context, pages ctl.Pages) {
 		if err == nil && p.anonymous != nil && b.names != nil {
 			body, err = p.anonymous(body)
 		}
-		if strings.HasSuffix(p.name, ".gz") { // a compressed profile, which has only names of functions and files
+		if strings.HasSuffix(p.name, ".gz") { // a compressed profile has no secrets: it has only names of functions and files
 			b.parts = append(b.parts, part{p.name, p.about, body, err})
 			continue
 		}

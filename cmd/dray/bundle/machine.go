@@ -98,8 +98,8 @@ type size struct {
 }
 
 // directories counts the files in each directory, until ctx ends. A system call on a disk that
-// hangs may never return. Therefore, directories waits for a count until one second after ctx has
-// ended, and does not stop the count.
+// hangs may never return. Therefore, the function does not wait for a count that is still running
+// one second after ctx has ended.
 func directories(ctx context.Context, count func(context.Context, string) directory, paths ...string) (all []directory) {
 	for _, path := range slices.Compact(paths) {
 		done := make(chan directory, 1)

@@ -47,7 +47,7 @@ var forms = []*regexp.Regexp{
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth|header`)
 
 // pathName matches names that secretName also matches, but whose values are paths. The value alone
-// does not show this, because some secret access keys of AWS also begin with a slash.
+// does not show that it is a path, because some secret access keys of AWS also begin with a slash.
 var pathName = regexp.MustCompile(`(?i)^((OLD)?PWD|XAUTHORITY|.*_SOCK|.*ASKPASS)$`)
 
 // newScrubber returns a scrubber with the secrets of a configuration and an environment.
@@ -108,7 +108,7 @@ func (s *scrubber) value(v reflect.Value) {
 				s.add(value)
 				s.url(value)
 				s.url(secret[i])
-				s.add(strings.TrimPrefix(secret[i], strings.TrimSuffix(shown, "[redacted]"))) // in -psecret, without -p
+				s.add(strings.TrimPrefix(secret[i], strings.TrimSuffix(shown, "[redacted]"))) // if the argument is -psecret, adds secret
 			}
 		}
 		return
@@ -153,7 +153,7 @@ func (s *scrubber) file(path string) {
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		return // if the text gets into the archive at all, a running dray has redacted it
+		return // if the archive has this text, it comes from a running dray, which has redacted it
 	}
 	s.text(text)
 }
@@ -207,7 +207,7 @@ func (s *scrubber) url(text string) {
 	}
 	if segments := strings.Split(strings.Trim(u.Path, "/"), "/"); u.Scheme == "https" || u.Scheme == "http" {
 		for _, segment := range segments {
-			if len(segment) >= 16 { // a word of a path is shorter
+			if len(segment) >= 16 { // shorter segments are ordinary words
 				s.add(segment)
 			}
 		}

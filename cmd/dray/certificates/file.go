@@ -48,8 +48,8 @@ func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 
 // current returns the certificate that decides whether dray can use the file now. For a listener,
 // that is the first certificate in the file. While an authority is being replaced, its file has the
-// old certificate and the new one. So for authorities, current returns the certificate that ends
-// last among those whose validity has begun.
+// old certificate and the new one. So for authorities, the function returns the certificate that
+// ends last among those whose validity has begun.
 func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate {
 	best := all[0]
 	for _, cert := range all[1:] {

@@ -70,7 +70,7 @@ func clientText(user, address string) string {
 	return user + "@" + address
 }
 
-// sourcesText lists sources, in the order of their bytes, the most first.
+// sourcesText lists sources. The source that sent the most bytes is first.
 func sourcesText(sources map[string]int64) string {
 	var names []string
 	for name, n := range sources {
@@ -144,7 +144,7 @@ func missText(m api.Miss, now time.Time) []string {
 
 func seconds(s float64) string { return fmt.Sprintf("%.3g s", s) }
 
-// causeText says in a sentence why the cache alone did not answer.
+// causeText says in a sentence why the request was no cache hit.
 func causeText(m api.Miss, now time.Time) string {
 	since := "earlier"
 	if !m.Since.IsZero() {

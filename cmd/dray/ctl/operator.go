@@ -82,8 +82,8 @@ func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *op
 }
 
 // find sets the address and the token of an operator. address and tokenFile are the values of the
-// flags. If address is empty, find takes the address from the configuration. It then also takes the
-// token from there, unless tokenFile is set.
+// flags. If address is empty, the function takes the address from the configuration, and also the
+// token unless tokenFile is set.
 func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()

@@ -152,7 +152,7 @@ func (f warmFlags) targets() (all []string, err error) {
 	return all, nil
 }
 
-// usualPlatform returns a platform in its usual form. If p is a processor alone, the system is
+// usualPlatform returns a platform in its usual form. If p names only a processor, the system is
 // Linux.
 func usualPlatform(p string) (string, error) {
 	if !strings.Contains(p, "/") {
@@ -165,8 +165,8 @@ func usualPlatform(p string) (string, error) {
 	return platforms.Format(parsed), nil
 }
 
-// linuxHere is Linux on the processor of this machine: on other systems, containers run in a
-// virtual machine with Linux.
+// linuxHere returns the platform of Linux on the processor of this machine. It does so on every
+// system, because containers on other systems run in a virtual machine with Linux.
 func linuxHere() v1.Platform {
 	return platforms.Normalize(v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
 }
@@ -207,8 +207,8 @@ func (p *warmPlan) problem(path string, err error) {
 	p.problems = append(p.problems, fmt.Sprintf("%s: %v", path, err))
 }
 
-// add adds an image. If the plan has the image already, add adds the platforms of i to the image's
-// platforms in the plan.
+// add adds an image. If the plan has the image already, the function adds the platforms of i to the
+// image's platforms in the plan.
 func (p *warmPlan) add(i imagelist.Image) error {
 	wanted := p.targets
 	if i.Platform != "" {
@@ -232,8 +232,8 @@ func (p *warmPlan) add(i imagelist.Image) error {
 	return nil
 }
 
-// warm makes dray fetch images, and shows the progress. It returns an error if dray does not hold
-// all of every image afterwards, or if there are problems.
+// warm makes dray fetch images, and shows the progress. It returns an error if an image is not
+// completely in dray afterwards, or if problems is not empty.
 func (o *operator) warm(ctx context.Context, images []toWarm, problems []string) error {
 	show := newWarmProgress(o, len(images))
 	for _, p := range problems {

@@ -80,8 +80,8 @@ func (d Directories) Prepare(log *slog.Logger) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
-	// The format of the cache is written last, because from then on, belong refuses a state
-	// directory without a format.
+	// The format of the cache is written last, because from then on, the function belong refuses a
+	// state directory without a format.
 	for _, f := range []struct {
 		format
 		kind

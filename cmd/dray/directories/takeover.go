@@ -201,5 +201,5 @@ func copyFile(from, to string) error {
 	if err := fill(f, body); err != nil {
 		return err
 	}
-	return os.Chtimes(to, info.ModTime(), info.ModTime()) // for a pin, this is its age
+	return os.Chtimes(to, info.ModTime(), info.ModTime()) // the modification time of a pin shows its age
 }

@@ -109,7 +109,7 @@ func (c *client) file(f setup.File, main bool) Finding {
 }
 
 // greeting returns a check of the answer to GET /v2/, by which clients find out whether they may
-// use a registry. The checks share one such request.
+// use a registry. All checks from greeting share one request.
 func (c *client) greeting(look func(answered) Finding) func(context.Context) Finding {
 	return func(ctx context.Context) Finding {
 		c.once.Do(func() {
@@ -214,8 +214,8 @@ func (c *client) manifest(ctx context.Context) Finding {
 }
 
 // manifestURL returns the URL at which the client requests the manifest from the mirror. For images
-// of Docker Hub, Docker does not name the registry. containerd names it by ns, and other clients by
-// the path.
+// of Docker Hub, Docker does not name the registry. containerd names it in the parameter ns, and
+// other clients in the path.
 func (c *client) manifestURL() string {
 	path, tag := reference.Path(c.image), "latest"
 	switch n := c.image.(type) {

@@ -41,7 +41,7 @@ type Options struct {
 	// ARN under which AWS knows dray.
 	Members  func(context.Context, config.Config) ([]fleet.Member, error)
 	Identity func(context.Context, config.Config) (string, error)
-	// Bucket describes the bucket. Path returns the network path by which this machine reaches the
+	// Bucket describes the bucket. Path returns the network route by which this machine reaches the
 	// layers of ECR.
 	Bucket func(context.Context, config.Config) Bucket
 	Path   func(context.Context, config.Config) (ecr.Path, error)
@@ -124,8 +124,8 @@ is 0 if there is no failure, and 4 otherwise.`,
 	return cmd
 }
 
-// Report runs the checks of a dray, each for at most the time bound. address is the address of the
-// admin listener; empty means the address in the configuration.
+// Report runs the checks of a dray, each for at most the duration bound. address is the address of
+// the admin listener; empty means the address in the configuration.
 func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
 	checks, end := o.checks(ctx, target{admin: address})
 	defer end()

@@ -15,8 +15,9 @@ import (
 // dialPatience bounds the time for a connection to one member.
 const dialPatience = 2 * time.Second
 
-// members says whether this machine can connect to all members of its fleet. own is the address of
-// this member for other members. The function ask returns the members that are alive.
+// members returns a check of whether this machine can connect to all members of its fleet. own is
+// the address of this member for other members. The function ask returns the members that are
+// alive.
 func members(own string, ask func(context.Context) ([]fleet.Member, error)) Check {
 	return Check{"fleet", "fleet.members", func(ctx context.Context) Finding {
 		all, err := ask(ctx)

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// slowSync is the longest time to sync a small file without a warning. Slower disks delay pushes
-	// with acknowledge: local.
+	// slowSync is the longest time that the sync of a small file may take without a warning. Slow
+	// disks delay pushes with acknowledge: local.
 	slowSync = 100 * time.Millisecond
-	// fewInodes is the least number of free inodes without a warning. A cache of many images needs
-	// about this number.
+	// fewInodes is the number of free inodes below which the doctor warns. A cache of many images
+	// needs about this number.
 	fewInodes = 100_000
 )
 
@@ -116,8 +116,8 @@ func syncTime(dir string) Finding {
 	return syncFinding(dir, time.Since(began))
 }
 
-// sending says whether the kernel can splice files of the cache, as dray does to send them. The
-// function try moves a small file through a pipe, as dray does before it sends a file.
+// sending says whether the kernel can splice files of the cache. dray uses splice to send them. The
+// function try splices a small file into a pipe, or returns the reason why it cannot.
 func sending(dir string, try func(*os.File) error) Finding {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return unknown("dray serve creates it", "%s does not exist yet, so splice was not tried", dir)

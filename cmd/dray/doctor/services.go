@@ -17,9 +17,9 @@ import (
 	"dray/upstream/ecr"
 )
 
-// mostSkew is the least difference from a registry's clock that is a failure. someSkew is the least
-// difference that is a warning. AWS refuses signatures that are 5 minutes off ("Signature Version
-// 4", Eliminating skew).
+// If this machine's clock differs from a registry's clock by mostSkew or more, the check fails. If
+// it differs by someSkew or more, the check warns. AWS refuses signatures that are 5 minutes off
+// ("Signature Version 4", Eliminating skew).
 const (
 	mostSkew = 5 * time.Minute
 	someSkew = 30 * time.Second
@@ -131,8 +131,8 @@ func (r Registry) quota(ctx context.Context) Finding {
 	return ok("%d of %d pulls in %s are left at the upstream %s for %s", q.Remaining, q.Limit, q.Window, r.Name, cmp.Or(q.Source, "this address or account"))
 }
 
-// Rate has, for one operation, the requests per second that dray may send and that the registry
-// allows.
+// Rate has two numbers of requests per second for one operation: how many dray may send, and how
+// many the registry allows.
 type Rate struct {
 	Name string
 	Used float64 // the most that dray sends; 0 if it has no bound
@@ -309,8 +309,8 @@ func bucket(ask func(context.Context) Bucket) []Check {
 	}
 }
 
-// ErrNoAnswer is wrapped by an error that says that a service did not answer, if dray does not need
-// the answer.
+// ErrNoAnswer is wrapped by the error for a service that did not answer, if dray does not need the
+// answer.
 var ErrNoAnswer = errors.New("no answer")
 
 // identity reports the ARN under which AWS knows dray.
@@ -327,7 +327,7 @@ func identity(who func(context.Context) (string, error)) Check {
 	}}
 }
 
-// path says by which network path layers of ECR come from S3 to this machine.
+// path says by which network route layers of ECR come from S3 to this machine.
 func path(find func(context.Context) (ecr.Path, error)) Check {
 	return Check{"AWS", "aws.path", func(ctx context.Context) Finding {
 		p, err := find(ctx)

@@ -43,7 +43,7 @@ type Parts struct {
 	LayerHost string
 	// EC2 and ServiceQuotas are the URLs of these APIs of AWS; empty means the URL for the region.
 	EC2, ServiceQuotas string
-	// Patience bounds the time to find out the network path of layers, and to ask for quotas; 0 means
+	// Patience bounds the time to find out the network route of layers, and to ask for quotas; 0 means
 	// 2.5 s.
 	Patience time.Duration
 }
@@ -73,9 +73,9 @@ func (p Parts) identity(ctx context.Context, cfg config.Config) (string, error) 
 	return arn, err
 }
 
-// path finds the network path by which this machine reaches the layers of ECR. On a machine without
-// instance metadata, a request for the metadata gets no answer, so path waits only for a short
-// time.
+// path finds the network route by which this machine reaches the layers of ECR. On a machine
+// without instance metadata, a request for the metadata gets no answer, so the function waits only
+// for a short time.
 func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 	var regions []string
 	for _, u := range cfg.Upstreams {

@@ -61,8 +61,7 @@ type yamlReader struct {
 	any         bool // some mapping has an image key
 }
 
-// walk looks for image keys. It does not follow aliases, because it also comes to the nodes to
-// which they refer.
+// walk looks for image keys. It does not follow aliases, because it visits their targets anyway.
 func (r *yamlReader) walk(n *yaml.Node) {
 	if n.Kind == yaml.MappingNode {
 		if image := member(n, "image"); image != nil {

@@ -85,7 +85,8 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	return errors.Join(err, back.Wait())
 }
 
-// listen opens the listeners of all servers. After an error, it has closed those that it opened.
+// listen opens the listeners of all servers. If it returns an error, it has closed the listeners
+// that it had opened.
 func listen(ctx context.Context, servers []Server) (all []net.Listener, err error) {
 	for _, s := range servers {
 		ln, err := s.Listen(ctx)

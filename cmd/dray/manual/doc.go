@@ -1,2 +1,2 @@
-// Package manual makes manual pages from subcommands, so that the pages have the text of the help.
+// Package manual makes the manual pages of subcommands from the text of their help.
 package manual

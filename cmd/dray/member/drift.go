@@ -14,7 +14,8 @@ import (
 	"dray/cache/fleet"
 )
 
-// drift records for which upstreams other members have another registry or other rights.
+// drift records the upstreams whose registry or rights differ between this member and other
+// members.
 type drift struct {
 	log   *slog.Logger
 	where atomic.Pointer[map[string][]string] // the members whose upstream differs, by the name of the upstream
@@ -58,8 +59,8 @@ func (d *drift) compare(self string, live []fleet.Member) {
 	}
 }
 
-// Differs returns the members whose upstream of this name is another registry or has other rights,
-// as text for people. m may be nil.
+// Differs returns, as text for people, the members whose upstream of this name has another registry
+// or other rights than the upstream of m. m may be nil.
 func (m *Member) Differs(upstream string) []string {
 	if m == nil {
 		return nil

@@ -38,8 +38,8 @@ type Options struct {
 	Cache  *cache.Cache
 	// Version is the version of the program.
 	Version string
-	// Zone finds the zone of this machine if the configuration names none. The member works already
-	// while Zone runs. If Zone is nil, the member has no zone.
+	// Zone finds the zone of this machine if the configuration names none. The member does not wait
+	// for Zone. If Zone is nil, the member has no zone.
 	Zone func(context.Context) (string, error)
 	// Metrics has the metrics of the program.
 	Metrics  prometheus.Gatherer
@@ -100,8 +100,8 @@ func New(o Options) (*Member, error) {
 	return m, nil
 }
 
-// Writers returns the options by which members work on pushes together, or nil without a fleet. m
-// may be nil.
+// Writers returns the options for passing pushes on between members, or nil without a fleet. m may
+// be nil.
 func (m *Member) Writers() *writer.Options {
 	if m == nil {
 		return nil

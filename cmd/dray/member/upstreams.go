@@ -27,7 +27,7 @@ func upstreamsOf(c config.Config) *upstreams {
 	all := &upstreams{identities: map[string]string{}, names: map[string][]string{}}
 	for _, u := range c.Upstreams {
 		if u.Kind == config.KindLocal {
-			continue // each dray has hosted content of its own
+			continue // not compared, because each dray has hosted content of its own
 		}
 		id := identityOf(u)
 		all.identities[u.Name] = id

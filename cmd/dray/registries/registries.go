@@ -26,8 +26,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// Registry is one upstream, with the parts of its client that dray needs at its start and stop, for
-// health checks, and for metrics.
+// Registry is one upstream, with the parts of its client that dray needs when it starts or stops,
+// for health checks, and for metrics.
 type Registry struct {
 	*repository.Upstream
 	Client     *upstream.Client

@@ -138,7 +138,8 @@ func (r *Reloader) reload(ctx context.Context) (api.Reloaded, error) {
 	return done, nil
 }
 
-// news returns the notices about a configuration that the running configuration does not have.
+// news returns the notices about the configuration in file, without the notices that the running
+// configuration also has.
 func (r *Reloader) news(file config.Config) []string {
 	former := r.o.Notices(r.running)
 	return slices.DeleteFunc(r.o.Notices(file), func(n string) bool { return slices.Contains(former, n) })

@@ -129,7 +129,8 @@ type printed struct {
 	Content string `json:"content"`
 }
 
-// run writes the files of a client, undoes these changes, or reports the contents of the files.
+// run writes the files of a client, undoes the changes of an earlier run, or reports the contents
+// of the files.
 func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	if f.write && f.undo {
 		return nil, fmt.Errorf("set either --write or --undo; %w", usage.Err)
@@ -173,9 +174,9 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	return r, nil
 }
 
-// version returns the client's version from the flag. Without the flag, it runs the client's
-// program on this machine to find the version, if --root is /. If --root is another directory, the
-// version is unknown.
+// version returns the client's version from the flag. If the flag is not set and --root is /, it
+// runs the client's program on this machine to find the version. If --root is another directory,
+// the version is unknown.
 func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	if f.version == "" {
 		if filepath.Clean(f.root) != "/" {

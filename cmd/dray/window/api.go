@@ -12,7 +12,7 @@ import (
 )
 
 // LiveAPI lists the endpoints that show the pulls and pushes under way. The streams of events end
-// when the context in the parameter ending ends.
+// when the parameter ending, a context, is done.
 func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("live", func(context.Context, url.Values) (api.Live, error) { return t.Snapshot(), nil }),
@@ -20,7 +20,7 @@ func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
 	}
 }
 
-// ExplainAPI lists the endpoints that explain names and past requests.
+// ExplainAPI lists the endpoints that explain the name of an image, or past requests.
 func ExplainAPI(e *explain.Explainer) []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("explain", func(ctx context.Context, params url.Values) (api.Explanation, error) {

@@ -140,7 +140,8 @@ func (f *TOML) Prepend(table []string, key, element string) error {
 	return f.add(found, table, key+" = ["+strconv.Quote(element)+"]", want)
 }
 
-// add puts a line with a new key into a table. If there is no such table, add appends the table.
+// add puts a line with a new key into a table. If there is no such table, the function appends the
+// table.
 func (f *TOML) add(found []item, table []string, line string, want map[string]any) error {
 	if len(table) == 0 {
 		at := 0

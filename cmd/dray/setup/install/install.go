@@ -71,7 +71,7 @@ func (p Place) Read(path string) ([]byte, error) {
 	}
 	before, existed, err := r.before(path, content)
 	switch {
-	case err != nil: // the lines that Write wrote cannot be distinguished from edits
+	case err != nil: // the former content cannot be found, because somebody has edited the file
 		return content, nil
 	case !existed:
 		return nil, fs.ErrNotExist
@@ -114,8 +114,8 @@ func (p Place) Undo() ([]Result, error) {
 	return results, p.save(r)
 }
 
-// write makes one change. It returns false if the file does not exist and the change does not need
-// it.
+// write makes one change. It returns false if the file does not exist and the change does not
+// create it.
 func (p Place) write(r *record, c Change) (Result, bool) {
 	result := Result{Path: c.Path, State: LeftAlone}
 	current, info, err := p.current(c.Path)

@@ -100,8 +100,8 @@ func (r *record) forget(p Place, path string) {
 
 // before returns the content that a file would have without dray setup, and whether the file would
 // exist. The parameter current is the present content. The returned content includes edits that
-// somebody has made in lines that dray setup did not write. If somebody has edited lines that dray
-// setup wrote, or if the result is malformed, before returns errEdited.
+// somebody has made in lines that dray setup did not write. The error is errEdited if somebody has
+// edited lines that dray setup wrote, or if the result is malformed.
 func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
 	e := r.find(path)
 	switch {

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// errRefused reports an error that another attempt would also get.
+// errRefused is wrapped by the error of a request that would also fail if it were repeated.
 var errRefused = errors.New("the API refuses the request")
 
 // cluster is the API of the Kubernetes cluster that this process runs in.
