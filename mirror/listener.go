@@ -59,7 +59,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.cut(x, err)
 }
 
-// ServePassed answers a request that a client has sent to another member of the fleet. That member
+// ServePassed answers a request that another member of the fleet has passed on. The other member
 // counts and logs the request. ServePassed implements [writer.Receiver].
 func (l *Listener) ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string) {
 	r, span := l.Mirror.begin(r)
@@ -95,7 +95,7 @@ func (l *Listener) answer(x *request.Request) error {
 }
 
 // cut closes the connection if the client has received an incomplete answer. In some protocol
-// versions and framings, nothing else shows this to the client.
+// versions and framings, nothing else shows the client that the answer is incomplete.
 func (l *Listener) cut(x *request.Request, err error) {
 	if err != nil && x.W.Broken() {
 		panic(http.ErrAbortHandler)
@@ -126,7 +126,7 @@ func (l *Listener) guarded(x *request.Request) (err error) {
 func (l *Listener) serve(x *request.Request) error {
 	m := l.Mirror
 	// In a fleet, the repository's writer may have acknowledged a push and not forwarded it yet. Such
-	// a push is newer than the hot answers of this member.
+	// a push is newer than the hot answers of this member, so this member does not repeat them.
 	if hit := m.pull.Hit(x); hit != nil && (m.writers == nil || !hit.Meaning.Repo.Up.AcknowledgeLocally) {
 		x.Meaning = hit.Meaning
 		if err := authorise(x); err != nil {

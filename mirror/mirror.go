@@ -76,15 +76,16 @@ type Observers struct {
 	OnEvent func(notify.Event)
 	// Live tracks the pulls and pushes under way.
 	Live *live.Table
-	// Past records the requests that the cache alone did not answer.
+	// Past records the requests that failed or needed more than the cache.
 	Past *past.Past
 }
 
-// Joint are the options by which the mirrors of a fleet take pushes together.
+// Joint are the options for a fleet, in which several mirrors can receive requests of the same
+// push.
 type Joint struct {
-	// Differs, when not nil, returns the other members of a fleet at which the upstream with the given
-	// name is another registry, or has other rights. If it returns any member, dray refuses pushes to
-	// the upstream.
+	// Differs, when not nil, returns the other members of a fleet that have a different registry, or
+	// different rights, for the upstream with the given name. If there is such a member, dray refuses
+	// pushes to the upstream.
 	Differs func(upstream string) []string
 	// Writers, when not nil, are the options of package mirror/writer for a fleet. New sets their
 	// function Unfinished.
@@ -195,7 +196,7 @@ func (m *Mirror) Replace(o Replaceable) error {
 
 // Run does the background work until ctx ends: it forwards the blobs that an earlier process left,
 // runs the jobs, and drops uploads without progress. When ctx ends, Run stops all background work
-// of the Mirror, waits for it, and returns nil. It leaves open uploads to the next process.
+// of the Mirror, waits for it, and returns nil. The next process can continue the open uploads.
 func (m *Mirror) Run(ctx context.Context) error {
 	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run, m.writers.Run} {
 		m.tasks.Start(job)
@@ -237,7 +238,8 @@ func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 // Uploads lists the uploads that clients have started and not finished.
 func (m *Mirror) Uploads() []*push.OpenUpload { return m.push.Uploads() }
 
-// Explainer returns the room that explains names. It sets the fields of o that the rooms share.
+// Explainer returns the room that explains to operators how dray handles the name of an image. It
+// sets the fields of o that the rooms share.
 func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
 	o.Repositories, o.Pull, o.Cache, o.Live, o.Past, o.Reports = m.repos, m.pull, m.cache, m.observers.Live, m.observers.Past, m.Reports
 	return explain.New(o)

@@ -10,8 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// remember records a request that failed, or whose answer did not come from the cache alone, so
-// that operators can look it up later. It leaves out requests that are usual.
+// remember records a request that failed or needed more than the cache, so that operators can look
+// it up later. It leaves out requests that are usual.
 func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	if x.Repo.Up == nil || usual(x, err) {
 		return
@@ -39,8 +39,8 @@ func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 }
 
 // usual reports whether clients send such a request all the time, so that there is nothing to
-// explain. Most clients send no credentials until the listener demands them. A push begins with
-// requests that find out which content it may leave out.
+// explain. Most clients send no credentials until the listener demands them. A push begins by
+// asking which content the registry has, so "not found" is a usual answer.
 func usual(x *request.Request, err error) bool {
 	switch {
 	case x.W.Status() == http.StatusUnauthorized:

@@ -64,9 +64,9 @@ func Number(params url.Values, name string, missing int64) (int64, error) {
 
 // List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as the
 // function ask yields them, because a cache may have a million blobs. The function must not change
-// anything. If ask fails before the first item, the answer has the status of the error. A later
-// error follows the items as the member "error". The status, which has been sent by then, says
-// success.
+// anything. If the function ask fails before the first item, the answer has the status of the
+// error. A later error follows the items as the member "error". The status, which has been sent by
+// then, says success.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
@@ -142,9 +142,9 @@ func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, lin
 
 // checkChange refuses requests that a web page could have made a browser send. For a page of
 // another site, a browser sends some POST requests without asking the server first (Fetch standard,
-// "CORS-safelisted request-header"). Before a POST with the content type application/json, the
-// browser sends a preflight request, which no endpoint here answers. [guard] has checked the host
-// name.
+// "CORS-safelisted request-header"). So checkChange requires the content type application/json:
+// before such a POST, the browser sends a preflight request, which no endpoint here answers.
+// [guard] has checked the host name.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")

@@ -1,6 +1,6 @@
-// Package fallback lets another upstream answer a pull in place of one that does not answer. It
-// tells clients and metrics which upstream answered, and records which upstream sent a manifest or
-// list.
+// Package fallback lets another upstream answer a pull if the upstream that the client named does
+// not answer. It tells clients and metrics which upstream answered, and records which upstream sent
+// a manifest or list.
 package fallback
 
 import (

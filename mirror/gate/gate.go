@@ -83,9 +83,9 @@ func New(o Options) *Checks {
 	return c
 }
 
-// Replace replaces the gates of the upstreams that gates names. A push that is being checked keeps
-// its former gate. The gates of other upstreams stay, because a push to a removed upstream can
-// still be under way.
+// Replace replaces the gates of the upstreams in the parameter gates. A push that is being checked
+// keeps its former gate. The gates of other upstreams stay, because a push to a removed upstream
+// can still be under way.
 func (c *Checks) Replace(gates map[string][]*Gate) {
 	next := map[string][]*Gate{}
 	maps.Copy(next, *c.gates.Load())

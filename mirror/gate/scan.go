@@ -108,9 +108,8 @@ type layerKey struct {
 
 // Scanned returns the result of a gate's scan of a layer. s is the scan during the upload, or nil.
 // Scanned returns the result of s if there is one, and otherwise a stored result. If there is
-// neither, Scanned scans the layer now. The parameter seen says whether the client of this push has
-// sent the layer. If the client has not sent it, and the gate trusts such layers, Scanned does not
-// scan, and returns nil.
+// neither, Scanned scans the layer now, with one exception: if the client of this push has not sent
+// the layer (the parameter seen), and the gate trusts such layers, Scanned returns nil.
 func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan, seen Seen, open func(context.Context) (io.ReadCloser, error)) (*pipeline.Scanned, error) {
 	found, err := s.Wait(ctx)
 	if err != nil {

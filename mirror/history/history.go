@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// MaxBytes bounds the bytes of all files. A sample seldom has more than 100 bytes, so there is
-	// room for more than 100 days.
+	// MaxBytes bounds the bytes of all files. A sample seldom has more than 100 bytes, so the files
+	// cover more than 100 days.
 	MaxBytes = 16 << 20
 	// MaxPoints bounds the points of a series.
 	MaxPoints = 2000
@@ -125,7 +125,8 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	n := int(to.Sub(first)/step) + 1
 	sums := make([]values, n)
 	h.read(first, to, func(s sample) {
-		// A sample covers the time before it. A sample at midnight covers the day that ends.
+		// A sample covers the time before it. The nanosecond puts a sample at midnight into the day that
+		// ends.
 		at := s.at.Add(-time.Nanosecond).Sub(first)
 		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(to) {
 			sums[at/step].join(s.values)

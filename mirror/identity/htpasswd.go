@@ -50,10 +50,11 @@ type refusal struct {
 }
 
 const (
-	// refusedFor is how long wrong credentials are not hashed again. A machine with an old password
-	// sends it again and again.
+	// refusedFor is how long wrong credentials are not hashed again, because a machine with an old
+	// password sends it again and again.
 	refusedFor = 10 * time.Second
-	// hashTimeout bounds how long a password waits to be hashed. Clients give up after 30 s.
+	// hashTimeout bounds how long a password waits to be hashed. It leaves time for the rest of the
+	// answer, because clients give up after 30 s.
 	hashTimeout = 5 * time.Second
 	// brokenFileGrace is how long recognised users can continue while the file cannot be used, for
 	// example because an editor is writing it.

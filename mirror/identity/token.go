@@ -19,8 +19,8 @@ type Token struct {
 // TokenOptions describe a token service (distribution, "Token Authentication Specification").
 type TokenOptions struct {
 	Realm, Service, Issuer string
-	// RootCertBundle and JWKS are the paths of a PEM file and of a JSON Web Key Set. At least one of
-	// the two is required.
+	// RootCertBundle is the path of a PEM file, and JWKS the path of a JSON Web Key Set. At least one
+	// of the two is required.
 	RootCertBundle, JWKS string
 }
 

@@ -22,7 +22,8 @@ type Selection struct {
 	Name    Name
 	Pattern string
 	// Force also purges pinned content, and blobs that are being read. Their readers can read them to
-	// the end. If Name is a digest alone, Force purges that blob even if images need it.
+	// the end. If Name is a digest without a repository, Force purges that blob even if images need
+	// it.
 	Force bool
 	// DryRun makes Purge return what it would purge, and change nothing.
 	DryRun bool

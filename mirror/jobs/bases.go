@@ -22,10 +22,10 @@ import (
 	"dray/upstream/oci"
 )
 
-// Checks of base images have to recognise an image by its layers. BaseIndex records the names of
-// images under their layers, when clients pull or push the images. The name is in the request. The
-// layers are the diffIDs in the image's configuration, which clients fetch right after the
-// manifest. BaseIndex sends no requests to upstreams.
+// The checks of base images recognise an image by its layers. For these checks, BaseIndex records
+// the names of images under their layers, when clients pull or push the images. The name is in the
+// request. The layers are the diffIDs in the image's configuration, which clients fetch right after
+// the manifest. BaseIndex sends no requests to upstreams.
 
 const (
 	// recordAgainAfter is the time after which a name is recorded again.

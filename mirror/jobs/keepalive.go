@@ -19,10 +19,10 @@ import (
 	"dray/upstream/oci"
 )
 
-// A cache hides pulls from the registry behind it. So a registry that deletes images without recent
-// pulls would delete images that clients often pull here. KeepAlive asks the registry for each
-// image that clients have pulled since the registry last returned its manifest. It asks at most
-// once in an interval for each image.
+// A registry may delete images without recent pulls, and it does not see the pulls that dray
+// answers from its cache. So KeepAlive asks the registry for each image that clients have pulled
+// since the registry last returned its manifest. It asks at most once in an interval for each
+// image.
 
 const (
 	// maxWaiting bounds the images that wait for their request. In a day, KeepAlive can send more than
@@ -35,8 +35,8 @@ const (
 // pulledImage is an image that was pulled since the last request for it.
 type pulledImage struct {
 	mediaType, tag string
-	// since is when the interval began that ends with KeepAlive's next request for the image; zero
-	// until the facts have been read.
+	// since is the start of the present interval, at whose end KeepAlive sends its next request for
+	// the image; zero until the facts have been read.
 	since time.Time
 }
 
@@ -200,7 +200,8 @@ func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // restore adds the images that were pulled before a restart, or while no upstream was enabled. It
-// leaves the images that it knows, whose requests may have been postponed.
+// does not change images that are already in the map, because their requests may have been
+// postponed.
 func (k *KeepAlive) restore(ctx context.Context) {
 	for t, err := range k.o.LastPulls.All(ctx) {
 		if err != nil {
@@ -271,9 +272,9 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	}
 }
 
-// request requests an image from its upstream, unless another mirror has requested the image
-// meanwhile. It records the request first, so that other mirrors skip the image. It returns false
-// if requests for other images are also likely to fail.
+// request sends the keep-alive request for an image, unless another mirror has sent one meanwhile.
+// It records the request first, so that other mirrors skip the image. It returns false if requests
+// for other images are also likely to fail.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	name := image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)

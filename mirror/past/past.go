@@ -1,5 +1,5 @@
-// Package past records the requests that the cache alone did not answer, and the last pulls of
-// images, so that operators can look them up later.
+// Package past records the requests that failed or needed more than the cache, and the last pulls
+// of images, so that operators can look them up later.
 //
 // A request that is answered from the cache costs nothing here. Everything is in memory, bounded,
 // and lost when the process ends.
@@ -33,8 +33,8 @@ const (
 	maxPulls = 8192
 )
 
-// Miss says why the cache alone does not answer a request. It belongs to the goroutine of the
-// request, except for Asked.
+// Miss says why a request needs more than the cache. Only the goroutine of the request may use the
+// fields other than Asked.
 type Miss struct {
 	Cause api.MissCause
 	// Since is the time of the event that the Cause names.

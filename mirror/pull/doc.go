@@ -3,7 +3,7 @@
 //
 // It finds content through package repository. It reads bytes from the cache, and the meaning of
 // tags from facts (cache/meta). It asks the upstream for missing content and facts. While the fact
-// about a tag is fresh, dray serves the tag without a question to the upstream. For a while after
+// about a tag is fresh, dray serves the tag without asking the upstream. For a while after
 // that, dray serves the old answer, and asks the upstream in the background. It answers repeated
 // requests from memory, under a lease on the facts that the answer was made of. When a manifest is
 // served, dray starts to fetch the small blobs of its image, before the client asks for them. The

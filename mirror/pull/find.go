@@ -81,8 +81,8 @@ type tag struct {
 	// subject, if not empty, says that the client asks for the manifests that refer to this digest. In
 	// that case, the field name is the fallback tag of the digest.
 	subject digest.Digest
-	// after is set if a fallback is asked. It is the time of the last answer of the upstream that the
-	// fallback replaces. Older facts of the fallback do not count.
+	// after is set if a fallback is asked. It is when the upstream that the client named last
+	// answered. Older facts of the fallback do not count.
 	after time.Time
 	// here says that this member asks the upstream itself, because this is the chosen member, or
 	// because another member has passed the question on.
@@ -185,7 +185,7 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 
 // known is newestFact for a caller that is going to ask the upstream. It reads the facts in the
 // store, and returns the question under which to record the answer. The result usable is false if
-// the store has refused a newer fact of this mirror: the returned fact may be out of date.
+// the store has refused a newer fact of this mirror, so that the returned fact may be out of date.
 func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Question, usable bool) {
 	facts, q, doubtful := f.o.Tags.Ask(ctx, t.keys()...)
 	if fact = t.newest(facts); fact != nil && fact.CheckedAt.Before(t.after) {
@@ -348,8 +348,8 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 // toOthers returns the newest answer that clients with other Accept lines got about a tag, and the
 // fact behind that answer. The manifest must be held, and this client must accept it. toOthers
 // returns nil, nil if there is no such answer. An image does not count if this client accepts a
-// type of index that the other client does not accept: some registries send such a client one image
-// of an index.
+// type of index that the other client does not accept: some registries send the other client one
+// image instead of the index.
 func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.TagFact) {
 	var keys []meta.TagKey
 	for _, accept := range f.accepts.others(t.key().Accept) {

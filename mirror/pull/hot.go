@@ -50,7 +50,7 @@ func hotKeyOf(x *request.Request) hotKey {
 		k.accept = strings.Join(lines, ",")
 	}
 	if len(k.host)+len(k.uri)+len(k.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead || x.Vouched != nil {
-		k.uri = "" // each request that another member passes on has a listener of its own
+		k.uri = "" // no hot answer: each request that another member passes on has a listener of its own
 	}
 	return k
 }
@@ -70,7 +70,7 @@ type line struct {
 }
 
 // Hit returns the last answer to the same request, or nil. The answer may be out of date, but its
-// Meaning is valid, because it depends on the request alone. See [Puller.Again].
+// Meaning is valid, because it depends only on the request. See [Puller.Again].
 func (p *Puller) Hit(x *request.Request) *Hit {
 	key := hotKeyOf(x)
 	if key.uri == "" {

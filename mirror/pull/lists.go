@@ -39,7 +39,7 @@ func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values)
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
 	if err != nil && len(x.Repo.QueuedTags()) > 0 {
 		x.Source = fromCache
-		page, err = upstream.Page{Body: []byte("{}")}, nil // answer with the queued tags alone
+		page, err = upstream.Page{Body: []byte("{}")}, nil // answer with only the queued tags
 	}
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ const (
 	outageMemory = 10 * time.Minute
 )
 
-// outages bounds how long clients wait for a registry on whose answer their pushes do not depend.
+// outages bounds how long clients wait for a registry whose answer their pushes do not need.
 // If a question gets no answer within pushPatience, its upstream is silent. From then on no client
 // waits: dray tells each client at once that there is no answer. Meanwhile a task asks the upstream
 // every probePause, with the newest question of a client, until there is an answer.

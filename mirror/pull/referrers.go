@@ -109,7 +109,7 @@ func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	case errors.Is(err, errLongList):
 		return p.referrersPage(bounded, x, nil)
 	case err != nil && len(queued) > 0:
-		a = &answer{Manifest: &repository.Manifest{Raw: emptyList}, source: fromCache} // answer with the queued referrers alone
+		a = &answer{Manifest: &repository.Manifest{Raw: emptyList}, source: fromCache} // answer with only the queued referrers
 	case err != nil:
 		return err
 	}

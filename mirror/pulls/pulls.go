@@ -42,7 +42,7 @@ type Options struct {
 	// and money if it is published to CloudWatch.
 	MaxSeries int
 	// Idle is how long a series must be unchanged before another series may replace it; 0 means 15
-	// minutes. A program that reads the counters less often than that misses pulls.
+	// minutes. A program that reads the counters less often than once in this time misses pulls.
 	Idle time.Duration
 }
 

@@ -7,7 +7,7 @@
 // locate.go lists the places for each need, in the order in which they are asked. A new place would
 // be added there.
 //
-// The package records and forgets facts about content. It owns two tables, because the Locate
+// The package records and deletes facts about content. It owns two tables, because the Locate
 // methods look into both. [Staging] has the blobs of pushes. [Waiting] has the manifests that
 // passed their checks and wait for a manifest that refers to them.
 //

@@ -219,7 +219,7 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 type tierUse struct {
 	size  int64                 // the size that the blob should have; -1 if it is not known
 	asked sync.Once             // guards the decision whether the tier may be asked
-	left  atomic.Bool           // the tier is not asked (any more): it must not be asked, or has failed
+	left  atomic.Bool           // this fetch must not ask the tier, or no longer asks it because the tier has failed
 	given atomic.Bool           // the tier has begun to return bytes
 	other atomic.Pointer[int64] // the size that the tier stated, if it differs from size; otherwise nil
 }

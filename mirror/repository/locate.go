@@ -54,8 +54,8 @@ type Place int
 const (
 	// Nowhere: none of the places that the need lists has it. The upstream may still have it.
 	Nowhere Place = iota
-	// Visible: dray may serve it from the repository without a question to the upstream. Its bytes are
-	// held here, or have to be fetched from the upstream.
+	// Visible: dray may serve it from the repository without asking the upstream. Its bytes are held
+	// here, or have to be fetched from the upstream.
 	Visible
 	// Held: it is visible, and its bytes are in memory or on disk.
 	Held
@@ -468,11 +468,11 @@ type Turn struct {
 // calls ask for the repository of the same name at each fallback of the upstream, until a fallback
 // has the content. It also does so after a "not found", for each [Turn] with NotFound. d is the
 // requested digest; it is empty for a tag or a list. If the function may is not nil, InTurn leaves
-// out the fallbacks for which it returns false. If only the upstream of r did not answer, and no
-// fallback has the content, InTurn calls ask once more, for r without fallbacks: the source then
-// retries. InTurn returns nil if a call of ask returned nil. Otherwise it returns the first error
-// for which [NotAnswered] is true, because the upstream that did not answer may have the content.
-// If there is no such error, InTurn returns the error for r.
+// out the fallbacks for which it returns false. If the upstream of r was the only one that did not
+// answer, and no fallback has the content, InTurn calls ask once more, for r without fallbacks: the
+// source then retries. InTurn returns nil if a call of ask returned nil. Otherwise it returns the
+// first error for which [NotAnswered] is true, because the upstream that did not answer may have
+// the content. If there is no such error, InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return ask(r)

@@ -32,7 +32,7 @@ func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.recordSeen(ctx, link)
-	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // do not replace the fact that a manifest gave: it also has the media type
+	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // do not replace a fact that came from a manifest: it also has the media type
 		r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
@@ -349,7 +349,7 @@ func (a Absence) Err(ctx context.Context) error {
 	return err
 }
 
-// Believed is Err, and returns the time at which the upstream was asked.
+// Believed is Err, but also returns the time at which the upstream was asked.
 func (a Absence) Believed(ctx context.Context) (asked time.Time, err error) {
 	fact, err := a.repo.store.absences.Get(ctx, a.key)
 	if err != nil {
@@ -398,7 +398,7 @@ func Lend(ctx context.Context, from, to Repo, m digest.Digest, names []oci.Child
 		return
 	}
 	for i := range links {
-		links[i].LinkFact = meta.LinkFact{Size: -1, Kind: meta.KindBlob} // listings of images leave out blobs
+		links[i].LinkFact = meta.LinkFact{Size: -1, Kind: meta.KindBlob} // a blob, so that lists of images leave it out
 	}
 	to.store.Recorded(to.store.o.Visibility.Add(ctx, from.Up.Name, borrower(to), links...))
 }

@@ -41,7 +41,7 @@ type Forward interface {
 type Retained interface {
 	// Close allows the bytes to be evicted.
 	Close() error
-	// Suspend leaves the bytes to the next process, and ends the use by this process.
+	// Suspend ends the use of the bytes by this process, and keeps them for the next process.
 	Suspend() error
 }
 
@@ -160,7 +160,7 @@ func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	}
 }
 
-// SuspendAll empties the table and leaves every blob to the next process.
+// SuspendAll empties the table, and keeps every blob for the next process.
 func (s *Staging) SuspendAll() {
 	s.dropIf(func(b *Staged) { _ = b.Blob.Suspend() }, func(Key, *Staged) bool { return true })
 }

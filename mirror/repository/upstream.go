@@ -50,8 +50,8 @@ type Upstream struct {
 	// Split has the settings for fetching large blobs in parts. [Fetch.Open] sets First and Part in a
 	// copy. With the zero value, every blob is fetched by one request.
 	Split cache.Split
-	// Tier is another place that has bytes of this upstream's content, asked before the upstream. Nil
-	// means that there is none.
+	// Tier is a store, such as a bucket, in which dray looks for content before it asks the upstream.
+	// Nil means that there is none.
 	Tier cache.Tier
 	// followed says that this is a fallback, and that another fallback follows it.
 	followed bool
@@ -65,13 +65,12 @@ type Upstream struct {
 
 // TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
 type TagPolicy struct {
-	// Fresh is how long a tag is served without a question to the upstream.
+	// Fresh is how long a tag is served without asking the upstream.
 	Fresh time.Duration
-	// Revalidate is how long after the end of Fresh the old answer is still served at once, while the
-	// upstream is asked in the background. It has no effect if Fresh is 0.
+	// Revalidate is a time that begins at the end of Fresh. During this time, dray serves the old
+	// answer at once, and asks the upstream in the background. It has no effect if Fresh is 0.
 	Revalidate time.Duration
-	// Stale is how long after the upstream's last answer a tag is still served while the upstream
-	// fails.
+	// Stale bounds the age of an answer about a tag that dray still serves while the upstream fails.
 	Stale time.Duration
 	// NotFound is how long a "not found" is believed.
 	NotFound time.Duration

@@ -21,10 +21,10 @@ const octetStream = "application/octet-stream"
 // has an empty name.
 const anywhere = ""
 
-// visible reports whether dray may serve a digest from the repository without a question to the
-// upstream. It also returns the link of the digest, if any. A manifest of the repository must name
-// the digest, or the upstream must have confirmed that the repository has it. The digest must also
-// have come through the same upstream. A manifest alone proves nothing, because a client can push a
+// visible reports whether dray may serve a digest from the repository without asking the upstream.
+// It also returns the link of the digest, if any. A manifest of the repository must name the
+// digest, or the upstream must have confirmed that the repository has it. The digest must also have
+// come through the same upstream. A manifest alone proves nothing, because a client can push a
 // manifest that names any digest. The upstream checks for the content only when it accepts the
 // manifest.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
@@ -154,7 +154,8 @@ func readSmall(r io.Reader) ([]byte, error) {
 	return raw, err
 }
 
-// tierManifest fetches a manifest from a tier alone. Several callers share the fetch.
+// tierManifest fetches a manifest from a tier, and never from the upstream. Several callers share
+// the fetch.
 type tierManifest struct {
 	tier   cache.Tier
 	digest digest.Digest

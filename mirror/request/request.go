@@ -79,8 +79,8 @@ type Request struct {
 	// Stale is the error of the upstream if an old answer was sent because of that error; nil
 	// otherwise.
 	Stale error
-	// Miss says why the cache alone does not answer a pull; nil if the cache alone answers, or if the
-	// reason is not known.
+	// Miss says why a pull needs more than the cache; nil if the cache is enough, or if the reason is
+	// not known.
 	Miss *past.Miss
 
 	repos *repository.Store

@@ -238,7 +238,8 @@ func (r *Table) afterHost(repo string) (route *Route, rest string) {
 }
 
 // afterPrefix returns the route with the longest prefix that the repository name begins with, and
-// the rest of the name. A name that is only a prefix is an ordinary name.
+// the rest of the name. A name that is equal to a prefix is an ordinary name, and selects no route
+// by that prefix.
 func (r *Table) afterPrefix(repo string) (route *Route, rest string) {
 	longest := 0
 	for i := range r.Order {

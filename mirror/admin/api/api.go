@@ -6,7 +6,7 @@ import (
 )
 
 // Prefix is the path of the API. The number in it changes when older clients would misread the
-// answers. It stays the same when members are added to answers.
+// answers. It stays the same when fields are added to the answers.
 const Prefix = "/api/v1/"
 
 // Code is the kind of an [Error].

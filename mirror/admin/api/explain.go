@@ -23,8 +23,8 @@ type Explanation struct {
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
 	// LastPull is the last pull of the image by a client, and Misses are the newest requests for its
-	// parts that the cache alone did not answer. Verdict is the verdict on the last push that was
-	// checked. A nil field is not known.
+	// parts that failed or needed more than the cache. Verdict is the verdict on the last push that
+	// was checked. A nil field is not known.
 	LastPull *LastPull `json:"last_pull,omitempty"`
 	Misses   Misses    `json:"misses"`
 	Verdict  *Verdict  `json:"verdict,omitempty"`
@@ -93,9 +93,9 @@ type ExplainedTag struct {
 	Digest digest.Digest `json:"digest,omitempty"`
 	// Asked is when dray asked the upstream about the tag.
 	Asked time.Time `json:"asked,omitzero"`
-	// Fresh, Updating and Stale are times. Until Fresh, dray serves the answer without a question.
-	// Until Updating, dray serves it and asks in the background. Until Stale, dray serves it if the
-	// upstream fails.
+	// Fresh, Updating and Stale are times. Until Fresh, dray serves the answer without asking the
+	// upstream. Until Updating, dray serves the answer and asks the upstream in the background. Until
+	// Stale, dray serves the answer if the upstream fails.
 	Fresh    time.Time `json:"fresh_until,omitzero"`
 	Updating time.Time `json:"updating_until,omitzero"`
 	Stale    time.Time `json:"stale_until,omitzero"`
@@ -114,8 +114,8 @@ type ExplainedPart struct {
 	// Size is in bytes, and -1 if it is not known.
 	Size int64 `json:"size"`
 	// Where lists the places that have the bytes: memory, disk, queue, staging, arriving (a fetch of
-	// them is under way), bucket (asked only for content that is not here). It is empty if no place
-	// has the bytes.
+	// them is under way), bucket (dray looks there only for content that is not here). It is empty if
+	// no place has the bytes.
 	Where []string `json:"where"`
 	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
 	// repository.
@@ -158,7 +158,7 @@ type ExplainedPull struct {
 	Fallback string `json:"fallback,omitempty"`
 	// Why is a sentence with the reason if the pull is refused or fails.
 	Why string `json:"why,omitempty"`
-	// Platforms are the platforms of the client. None means all.
+	// Platforms are the platforms of the client. An empty list means all platforms.
 	Platforms []string `json:"platforms,omitempty"`
 	// Requests are the requests to the upstream. Each may be redirected. Requests for tokens are not
 	// included.
@@ -178,7 +178,7 @@ type ExplainedRequest struct {
 	Path     string `json:"path"`
 	// Count is the number of such requests. It is above 1 for a blob that is fetched in parts.
 	Count int `json:"count"`
-	// Bytes is the size of their answers; -1 if it is not known.
+	// Bytes is the size of the answers to these requests; -1 if it is not known.
 	Bytes int64 `json:"bytes"`
 	// Background says that no client waits for the answer.
 	Background bool `json:"background,omitempty"`
@@ -195,7 +195,8 @@ type ExplainedUpstream struct {
 	// Failures counts the requests in a row that failed, and Last is the last error.
 	Failures int    `json:"failures"`
 	Last     string `json:"last,omitempty"`
-	// Operations are the rates of the requests of pulls. Quota is nil if the registry states no quota.
+	// Operations has the rate of each kind of request that pulls send. Quota is nil if the registry
+	// states no quota.
 	Operations []ExplainedOperation `json:"operations"`
 	Quota      *ExplainedQuota      `json:"quota,omitempty"`
 }
@@ -222,6 +223,6 @@ type ExplainedQuota struct {
 	Seconds float64   `json:"seconds"`
 	Source  string    `json:"source,omitempty"`
 	Asked   time.Time `json:"asked"`
-	// Reserved says that dray leaves the remaining pulls to clients.
+	// Reserved says that dray uses the rest of the quota for clients, and not for background work.
 	Reserved bool `json:"reserved,omitempty"`
 }

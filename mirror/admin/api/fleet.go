@@ -24,7 +24,7 @@ type FleetMember struct {
 	Zone     string `json:"zone,omitempty"`
 	Version  string `json:"version,omitempty"`
 	Protocol int    `json:"protocol"`
-	// Asked says that this member gives the answer.
+	// Asked marks the member that sends this answer.
 	Asked bool `json:"asked,omitempty"`
 	// Drift names the upstreams that have a different registry, or different rights, at the member
 	// that gives the answer. dray refuses pushes to these upstreams.

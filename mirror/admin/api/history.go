@@ -31,7 +31,7 @@ type HistoryPoint struct {
 	Uploaded int64 `json:"uploaded"`
 	// Stored is the number of bytes in the disk cache at the end of the Step.
 	Stored int64 `json:"stored"`
-	// Fetches, Pulls and Pushes are the largest numbers that were under way when a sample was taken.
+	// Fetches, Pulls and Pushes are each the largest number that a sample found under way.
 	Fetches int64 `json:"fetches"`
 	Pulls   int64 `json:"pulls"`
 	Pushes  int64 `json:"pushes"`

@@ -7,8 +7,8 @@ type Live struct {
 	At     time.Time  `json:"at"`
 	Pulls  []LivePull `json:"pulls"`
 	Pushes []LivePush `json:"pushes"`
-	// Displaced counts the pulls and pushes that dray has left out early since it started, because
-	// there were too many at a time.
+	// Displaced counts the pulls and pushes that dray has removed early from this list, because the
+	// list was full. It counts from the start of dray.
 	Displaced uint64 `json:"displaced"`
 }
 

@@ -6,7 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MissCause says why the cache alone did not answer a request.
+// MissCause says why a request needed more than the cache.
 type MissCause string
 
 // The causes of a [Miss]. In the comments, "it" is the content that the client requested.
@@ -24,7 +24,7 @@ const (
 	MissRefused     MissCause = "refused"     // the request was refused before dray looked for anything
 )
 
-// Miss is a request that the cache alone did not answer, or that failed.
+// Miss is a request that failed or needed more than the cache.
 type Miss struct {
 	// At is when the request ended, and Seconds how long it took.
 	At      time.Time `json:"at"`
@@ -41,7 +41,7 @@ type Miss struct {
 	Status int    `json:"status"`
 	Bytes  int64  `json:"bytes"`
 	Source string `json:"source,omitempty"`
-	// Cause is why the cache alone did not answer. It is empty if only Error gives the reason.
+	// Cause is why the request needed more than the cache. It is empty if only Error gives the reason.
 	Cause MissCause `json:"cause,omitempty"`
 	// Since is the time of the event that the Cause names; zero if there is no such time.
 	Since time.Time `json:"since,omitzero"`
@@ -126,6 +126,6 @@ type Verdict struct {
 	Digest  digest.Digest `json:"digest,omitempty"`
 	// Message is the message that the client got.
 	Message string `json:"message,omitempty"`
-	// Report is the path of the report on the listeners that take pushes.
+	// Report is the path of the report on the listeners that accept pushes.
 	Report string `json:"report,omitempty"`
 }

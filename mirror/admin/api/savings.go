@@ -15,8 +15,8 @@ type Savings struct {
 	PricesOf  string            `json:"prices_of"`
 	Upstreams []UpstreamSavings `json:"upstreams"`
 	Costs     []SavingsCost     `json:"costs"`
-	// AvoidedUSD is the sum over the upstreams, CostUSD the sum of the costs, and NetUSD the
-	// difference. NetUSD is negative if dray costs more than it avoids.
+	// AvoidedUSD is the sum over the upstreams, CostUSD the sum of the costs, and NetUSD is AvoidedUSD
+	// less CostUSD. NetUSD is negative if dray costs more than it avoids.
 	AvoidedUSD float64 `json:"avoided_usd"`
 	CostUSD    float64 `json:"cost_usd"`
 	NetUSD     float64 `json:"net_usd"`
@@ -28,14 +28,15 @@ type Savings struct {
 // UpstreamSavings are the savings at one upstream.
 type UpstreamSavings struct {
 	Upstream string `json:"upstream"`
-	// Path is the path that clients would use without dray; empty if it is not configured.
+	// Path is the network path between clients and the registry without dray; empty if it is not
+	// configured.
 	Path string `json:"path,omitempty"`
 	// SentBytes counts the bytes that clients got, and FetchedBytes the bytes that the upstream sent.
-	// AvoidedBytes is the difference. It is negative if dray fetched more than it sent.
+	// AvoidedBytes is SentBytes less FetchedBytes. It is negative if dray fetched more than it sent.
 	SentBytes    int64 `json:"sent_bytes"`
 	FetchedBytes int64 `json:"fetched_bytes"`
 	AvoidedBytes int64 `json:"avoided_bytes"`
-	// PriceUSD is the price of a GiB on the path; absent if it is unknown.
+	// PriceUSD is the price of a GiB on this network path; absent if it is unknown.
 	PriceUSD   *float64 `json:"price_usd_per_gib,omitempty"`
 	AvoidedUSD float64  `json:"avoided_usd"`
 	// Samples counts the layers of the last 30 days that clients got while the upstream sent them.

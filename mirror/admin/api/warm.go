@@ -21,8 +21,8 @@ type Warmth struct {
 	// HeldParts counts the held parts.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
-	// Bytes is the size of all parts. HeldBytes is the size of the held parts and of the bytes that
-	// have arrived of other parts.
+	// Bytes is the size of all parts. HeldBytes is the size of the held parts, plus the bytes of other
+	// parts that have arrived so far.
 	Bytes     int64 `json:"bytes"`
 	HeldBytes int64 `json:"held_bytes"`
 	// FetchedBytes is the part of HeldBytes that was not held before.

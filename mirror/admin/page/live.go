@@ -12,7 +12,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// signs stand before the text of a state, by the kind of the state.
+// signs are the characters that pages show before a state, by the kind of the state.
 var signs = map[string]string{"good": "✓", "warn": "!", "bad": "✕", "busy": "▸", "off": "–"}
 
 // liveView has the pulls and pushes that a page shows.
@@ -83,7 +83,7 @@ func rate(n int64) string {
 	return size(n) + "/s"
 }
 
-// checkKind returns the kind for the state of a push's checks.
+// checkKind returns the kind of sign for the state of a push's checks.
 func checkKind(c api.LiveChecks) string {
 	switch c {
 	case api.LiveChecksPass:

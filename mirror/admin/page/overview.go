@@ -122,7 +122,7 @@ func problems(r api.Readiness) (all []api.Result) {
 	return all
 }
 
-// readyKind returns the kind of mark (good, warn or bad) for the result of the readiness checks.
+// readyKind returns the kind of sign (good, warn or bad) for the result of the readiness checks.
 func readyKind(s api.Status) string {
 	switch s {
 	case api.Ready:
@@ -133,7 +133,7 @@ func readyKind(s api.Status) string {
 	return "bad"
 }
 
-// upstreamState returns the kind for the state of an upstream, and the state in words.
+// upstreamState returns the kind of sign for the state of an upstream, and the state in words.
 func upstreamState(s *api.ExplainedUpstream) (kind, text string) {
 	switch {
 	case s == nil:
