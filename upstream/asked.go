@@ -42,8 +42,8 @@ type Sent struct {
 	Error string
 }
 
-// Begin records that dray sends requests for this question, instead of waiting for the requests of
-// another question.
+// Begin records that dray sends requests for this question. While the question only waits for the
+// requests of an equal question, Begin is not called.
 func (a *Asked) Begin() {
 	if a != nil {
 		a.begun.Store(true)

@@ -44,8 +44,8 @@ type BreakerOptions struct {
 // One bad object must not keep callers from all other objects. So statuses of 500 and above count
 // against the host itself only if questions about three repositories have failed. In this case, and
 // when questions get no answer, Hello decides whether the registry itself is down. As long as Hello
-// gets a good answer, the Breaker refuses only questions about failing repositories, and only if
-// three or more repositories fail.
+// gets a good answer, three or more repositories have to fail before the Breaker refuses questions
+// about these repositories.
 //
 // There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
 // Lister, Deleter) while it considers the host to be down. Callers that have an older answer (Held)
@@ -333,10 +333,10 @@ func (b *Breaker) down(host string, c *circuit) bool {
 }
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
-// This is so if the failures of this repository have continued for Lasting, and if there are
-// severalRepos such repositories. A repository counts until Probe has passed since the time of its
-// next attempt. If only one repository fails, the reason may be one bad object, and callers must
-// still get the other objects. b.mu is held.
+// This is so if the failures of at least severalRepos repositories, including this one, have
+// continued for Lasting. A repository counts until its next attempt is overdue by Probe. If only
+// one repository fails, the reason may be one bad object, and callers must still get the other
+// objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {
 		return false

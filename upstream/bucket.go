@@ -56,8 +56,8 @@ type bucket struct {
 	// refusal. Answers to requests that were sent before refusedAt are ignored. raisedAt is when the
 	// rate last changed.
 	refusedAt, raisedAt time.Time
-	// refusedRate is the rate, per second, at which the registry refused. sentSince counts the
-	// requests sent since the last refusal.
+	// refusedRate is the rate, in requests per second, at the last refusal. sentSince counts the
+	// requests sent since then.
 	refusedRate float64
 	sentSince   int
 

@@ -33,7 +33,8 @@ type Call struct {
 	Existing bool
 	// Asked, when not nil, records the requests.
 	Asked *Asked
-	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
+	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the default (see
+	// waitLimit).
 	maxWait time.Duration
 	// before counts the earlier, failed attempts at the same question. A Breaker counts all attempts
 	// as one question.
@@ -88,7 +89,8 @@ func (c Call) inBackground() bool {
 }
 
 // waitLimit returns the longest time that the request may wait in a queue. The parameter
-// defaultWait is the limit for requests that clients wait for.
+// defaultWait is the default for requests that clients wait for. The default for background work is
+// backgroundWait.
 func (c Call) waitLimit(defaultWait time.Duration) time.Duration {
 	if c.Background != nil {
 		defaultWait = backgroundWait

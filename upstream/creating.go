@@ -15,11 +15,12 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// createdWindow is the time after the creation of a repository in which the registry perhaps does
-	// not find the repository yet. AWS support advises to wait about a second.
+	// createdWindow is how long, after the creation of a repository, a Creating repeats writes that do
+	// not find the repository. AWS support advises to wait about a second.
 	createdWindow = 30 * time.Second
-	// createdPatience bounds the wait of one write for the registry to find the repository. A client
-	// waits for this write. The pauses between the attempts grow from firstLook to lastLook.
+	// createdPatience bounds how long one write waits for the registry to find the repository. It is
+	// short, because a client waits for the write. The pauses between the attempts grow from firstLook
+	// to lastLook.
 	createdPatience     = 10 * time.Second
 	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
 	// maxKnownRepos bounds the repositories whose state Creating remembers. If Creating drops the
@@ -51,7 +52,7 @@ var _ Sink = (*Creating)(nil)
 
 type repoState struct {
 	accepted  bool    // a write was accepted
-	creations int     // creations so far; more than when a refused write began means that a creation came after it
+	creations int     // creations so far; a refused write compares it with the number when the write began
 	leader    *leader // the write that is under way alone, nil if there is none
 	// missing is the error of the last leader, if that leader found no repository and was not allowed
 	// to create it. Otherwise missing is nil. missingSince is when that leader ended.
@@ -197,10 +198,10 @@ func (c *Creating) giveUp(repo string) {
 }
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
-// the caller the leader, or waits for the current leader. If a write of the caller was refused, the
-// parameter seen is the number of creations before that write. If there was no creation since,
-// enter then no longer counts an earlier write as accepted. If no write was refused, seen is -1.
-// The error is the error of the leader's creation, or the cause of ctx.
+// the caller the leader, or waits for the current leader. The parameter seen is -1 before the
+// caller's first write. After a refused write, seen is the number of creations before that write.
+// If the repository has not been created since, enter disregards that an earlier write was
+// accepted. The error is the error of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()

@@ -67,7 +67,7 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 }
 
 // Source returns next behind the breaker, for callers without an older answer. The breaker refuses
-// such callers while it considers the host that they need to be down.
+// such callers while it considers the host of their question to be down.
 func (b *Breaker) Source(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, false, func(repo Repo) error { return ask(ctx, repo) })

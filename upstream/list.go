@@ -18,7 +18,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxPageBytes bounds one page of a listing. A registry without pages sends everything at once.
+// maxPageBytes bounds one page of a listing. It allows for registries without pages, which send the
+// whole list at once.
 const maxPageBytes = 16 << 20
 
 // Tags implements Lister.
@@ -33,9 +34,9 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 
 // Referrers implements Lister. The spec demands 200 with an index, which is empty if there are no
 // referrers (1.1, "Listing Referrers"). Registries without the call answer 404, 400, 405, 406
-// (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. A 404 may
-// concern only the repository. After any other of these answers, Referrers does not ask the
-// registry again until noReferrersFor has passed.
+// (Artifactory, go-containerregistry#1962) or 501, or 200 with a web page. A 404 may concern only
+// the repository. After any of these answers except 404, Referrers sends the registry no request
+// until noReferrersFor has passed.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	if time.Now().UnixNano() < c.noReferrers.Load() {
 		return Page{}, unsupported(c.o.Name, "a moment ago it had no such call")
@@ -59,7 +60,8 @@ func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, quer
 	return Page{}, err
 }
 
-// noReferrersFor is how long Referrers does not ask a registry that has no referrers call.
+// noReferrersFor is how long Referrers sends no request to a registry that has shown that it has no
+// referrers call.
 const noReferrersFor = time.Minute
 
 // unsupported returns the error for a registry without the referrers call.

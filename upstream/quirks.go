@@ -18,8 +18,8 @@ type Quirks struct {
 	// ImmutableTagAlways: the registry refuses a push to an immutable tag with TAG_INVALID even if the
 	// tag already has the pushed digest (ECR).
 	ImmutableTagAlways bool
-	// MaxPage is the largest number of entries in a page of a listing. The registry refuses a request
-	// for more (ECR: 1000). 0 means no limit.
+	// MaxPage is the largest number of entries that a client may request in a page of a listing (ECR:
+	// 1000). 0 means no limit.
 	MaxPage int
 	// Rates are the documented ceilings on requests.
 	Rates []Rate

@@ -112,7 +112,7 @@ const (
 	// manifests in a row that HEAD did not find but GET did. One such manifest is not enough: a
 	// manifest may be pushed between HEAD and GET.
 	uselessHeads = 3
-	// headAgain is the time after which the client tries one HEAD again.
+	// headAgain is the time after which the client tries HEAD once more.
 	headAgain = time.Hour
 )
 

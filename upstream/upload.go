@@ -175,8 +175,9 @@ func (u *upload) digest() (digest.Digest, error) {
 	return d, err
 }
 
-// restartable marks refusals after which the upload has to start again in a new session. Refused
-// tokens are among them, because the same body cannot be sent twice.
+// restartable marks refusals after which the upload has to start again in a new session. A refusal
+// of the authorization is one of them: the request cannot be repeated, because its body can be sent
+// only once.
 func restartable(err error) error {
 	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
 		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) || errors.Is(err, errUnauthorized) {

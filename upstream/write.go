@@ -17,8 +17,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Mount implements Sink. A registry that cannot mount opens an upload session instead, which Mount
-// leaves to expire.
+// Mount implements Sink. A registry that cannot mount the blob opens an upload session instead.
+// Mount does not use the session, and lets it expire.
 func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
 	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo.Name, Mount: d, From: from}
 	scopes := []string{auth.PushScope(repo.Name)}
@@ -40,15 +40,16 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 	case http.StatusAccepted:
 		return false, nil
 	}
-	// A 404 to a mount may concern the source repository. A 404 to the start of an upload cannot.
+	// A 404 to a mount may concern the source repository, so Mount does not call writeError, which
+	// takes any 404 to a POST for a missing target repository.
 	return false, repositoryMissing(c.answerError(resp), repo.Name)
 }
 
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT waits in the Limiter's queue only as long as a read would. With the bound from attempts,
-	// it could wait for the whole budget.
+	// The PUT waits in the Limiter's queue only as long as a read would. The bound that the method
+	// attempts sets would let the PUT wait for the whole budget.
 	wait := repo.maxWait
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(repo Repo) (err error) {
 		repo.maxWait = wait
@@ -156,7 +157,7 @@ func (q Quirks) partsMissing(e *oci.Error) bool {
 func (c *Client) writeError(resp *http.Response, repo string) error {
 	err := c.answerError(resp)
 	e, ok := errors.AsType[*oci.Error](err)
-	// A 404 to the start of an upload can only concern the repository, whatever its code is.
+	// A POST starts an upload. A 404 to it can only concern the repository, whatever the code is.
 	if ok && e.Status == http.StatusNotFound && resp.Request != nil && resp.Request.Method == http.MethodPost {
 		missing := *e
 		missing.Code = oci.ErrNameUnknown.Code
@@ -204,9 +205,9 @@ type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
 
-// attempts calls the function try until it succeeds or fails for good, or until WriteAttempts or
-// WriteBudget is used up. With the Repo that attempts passes to try, an attempt may wait in a queue
-// until the end of the budget.
+// The method attempts calls the function try until it succeeds or fails for good, or until
+// WriteAttempts or WriteBudget is used up. With the Repo that it passes to try, a request may wait
+// in a queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

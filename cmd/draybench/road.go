@@ -23,7 +23,7 @@ type road struct {
 	closed bool
 }
 
-// openRoad makes a road. It closes all connections until lead is called.
+// openRoad makes a road. Until the method lead is called, the road closes every connection.
 func openRoad(delay time.Duration, rate *limiter) (*road, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -188,8 +188,8 @@ func (c *cluster) pull(node int, i release) {
 	}
 }
 
-// collect removes from a node all blobs that are not part of an image that the node runs. It draws
-// these images at random until they have nodeLayers/2 blobs or more.
+// collect removes blobs from a node, and keeps only the blobs of images that the node runs. It
+// draws these images at random until they have nodeLayers/2 blobs or more.
 func (c *cluster) collect(node int) {
 	keep := map[int32]bool{}
 	for len(keep) < nodeLayers/2 {

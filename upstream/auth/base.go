@@ -21,10 +21,11 @@ func (t *Transport) base() *url.URL {
 }
 
 // askChallenge finds out which credentials the registry wants, by an anonymous request to /v2/. It
-// sends no request if /v2/ has already answered an anonymous request. Some registries that let
-// anybody read (Artifactory, Nexus) answer an anonymous request for private content with 404, and
-// without a challenge. If /v2/ gives no answer, askChallenge returns an error, because such a 404
-// would not prove that the content does not exist.
+// sends no request if /v2/ has already answered an anonymous request. The answer to a request for
+// content does not suffice: some registries that let anybody read (Artifactory, Nexus) answer an
+// anonymous request for private content with 404, and without a challenge. If /v2/ gives no answer,
+// askChallenge returns an error, because a 404 for content would then not prove that the content
+// does not exist.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil
@@ -61,8 +62,9 @@ func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 }
 
 // doubt finds out whether a 401 for content refuses the credential c itself, by a request to /v2/.
-// It returns nil if /v2/ accepts c. The error matches ErrRefused if /v2/ refuses c, or if /v2/
-// accepts anonymous requests, so that its answer says nothing about c.
+// It returns nil if /v2/ wants credentials and accepts c. The error matches ErrRefused if /v2/
+// refuses c. It also matches ErrRefused if /v2/ accepts anonymous requests, because its answer then
+// says nothing about c.
 func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	if err := t.askChallenge(ctx); err != nil {
 		return err

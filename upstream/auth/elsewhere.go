@@ -8,8 +8,9 @@ import (
 )
 
 // within reports whether the first attempt at a request gets an authorization. Reads outside of
-// /v2/ get no authorization, because a storage may share the name of the registry. Such a storage
-// refuses a signed URL that comes with an Authorization header (moby#50065).
+// /v2/ get no authorization, because they may be for a storage with the same host name as the
+// registry. Such a storage refuses a signed URL that comes with an Authorization header
+// (moby#50065).
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
 }
@@ -22,16 +23,16 @@ func reads(req *http.Request) bool {
 // the registry choose their names.
 const maxOthers = 64
 
-// others are the registries that a registry redirects to, by their URL up to /v2/.
+// others has a Transport for each registry that the registry redirects to, by the URL up to /v2/.
 type others struct {
 	mu    sync.Mutex // guards known
 	known map[string]*Transport
 }
 
-// elsewhere returns the RoundTripper for a request to a host other than the registry. Some
-// registries only redirect to another registry, for example from the host name of a project to
-// ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The credentials of
-// the first registry are never sent there.
+// elsewhere returns the RoundTripper for a request to a host other than the registry. This host may
+// be another registry: some registries only redirect, for example from the host name of a project
+// to ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The credentials
+// of the first registry are never sent there.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
 	path, _, below := strings.Cut(req.URL.Path, "/v2/")
 	if !reads(req) || !below {

@@ -74,12 +74,12 @@ type flight struct {
 
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
 // cached token is due for renewal. It also requests a new token if the registry has just refused
-// the cached token (the parameter refused; empty for none). While that request is in flight,
-// another caller gets the cached token. The other caller waits only if the cache has no valid
-// token, or if the registry has refused the cached token in that caller's request. The new token is
-// for the scopes in demanded, which a challenge has named. If demanded is nil, the new token is for
-// the scopes of the last token request for key. The first token request for key is for the scopes
-// in the parameter scopes.
+// the cached token (the parameter refused; empty for none). While that request is in flight, other
+// callers get the cached token. A caller waits only if the cache has no valid token, or if the
+// registry has refused the cached token in that caller's own request. The new token is for the
+// scopes in demanded, which a challenge has named. If demanded is nil, the new token is for the
+// scopes of the last token request for key. The first token request for key is for the scopes in
+// the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, demanded, refused)
 	if joined && errors.Is(err, ErrRefused) { // a request that begins now has a credential that is as new as the caller's
@@ -88,8 +88,8 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string,
 	return tok, err
 }
 
-// getOnce is get, but its error may concern an older credential if joined is true: the caller then
-// waited for a request that was in flight already.
+// getOnce does the work of get, with at most one token request. If joined is true, the caller has
+// waited for a request that was in flight already, and the error may concern an older credential.
 func (c *tokens) getOnce(ctx context.Context, key string, scopes, demanded []string, refused Secret) (tok token, joined bool, err error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -126,8 +126,8 @@ func (c *tokens) getOnce(ctx context.Context, key string, scopes, demanded []str
 	return f.token, !leader, f.err
 }
 
-// lead makes the request of a flight. The token request is not cancelled with the caller's request,
-// because other callers wait for the token.
+// lead sends the token request of a flight. The token request is not cancelled with the caller's
+// request, because other callers wait for the token.
 func (c *tokens) lead(ctx context.Context, e *entry, f *flight, scopes []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	defer cancel()
@@ -222,8 +222,8 @@ func (n looseSeconds) duration() time.Duration {
 
 // requestToken gets a token with the given scopes from the realm (the token endpoint). If the realm
 // refuses, requestToken finds out whether the refusal concerns the credential (ErrRefused) or the
-// scopes (ErrDenied). It concerns the credential if the realm also refuses a token without scopes.
-// If there is no credential, it concerns the scopes.
+// scopes (ErrDenied). The refusal concerns the credential if the realm also refuses a token without
+// scopes. Without a credential, the refusal concerns the scopes.
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {

@@ -40,13 +40,14 @@ type trust struct {
 
 // prove returns nil if the registry has accepted c, and this acceptance is younger than the
 // parameter within. If c was refused and the pause after the refusal is not over, prove returns the
-// error of that refusal. Otherwise one caller calls ask, which sends c to the registry, while the
-// other callers wait. A caller with another credential then asks, too.
+// error of that refusal. Otherwise one caller calls the function ask, which sends c to the
+// registry, while the other callers wait. Then a waiting caller with another credential calls ask,
+// too.
 //
-// The parameter doubt says that the caller has received a refusal that may concern c. The argument
-// suspect of ask says that doubt is set, or that the registry's last answer about c was a refusal.
-// If doubt is set, prove relies only on an acceptance that is younger than confirmedFor, and that
-// came from a call of ask with suspect set.
+// The parameter doubt says that the caller has received a refusal that may concern c. prove calls
+// ask with suspect set if doubt is set, or if the registry's last answer about c was a refusal. If
+// doubt is set, prove relies only on an acceptance that is younger than confirmedFor, and that came
+// from a call of ask with suspect set.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)
@@ -64,8 +65,8 @@ func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, d
 	}
 }
 
-// known reports whether prove can return err without asking the registry. Otherwise prove calls
-// ask, with the result suspect as the argument.
+// known reports whether prove can return err without a request to the registry. If it cannot, prove
+// passes the result suspect to the function ask.
 func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
 	now := time.Now()
 	k.mu.Lock()
@@ -99,7 +100,7 @@ func (k *trust) record(c Credential, err error, suspect bool) {
 	}
 }
 
-// about clears k if it concerns a credential other than c; k.mu is held.
+// about clears k if its records are about a credential other than c; k.mu is held.
 func (k *trust) about(c Credential) {
 	if c.Username == k.username && c.Password == k.password {
 		return
@@ -122,8 +123,9 @@ type call struct {
 }
 
 // do calls f, which shows the header to the registry, or waits for a call that is under way. led
-// reports whether f was called. do returns the error of the call that it waited for only if that
-// call showed the same header. f is not cancelled with ctx, because other callers wait for it.
+// reports whether do called f. After waiting for a call that showed the same header, do returns the
+// error of that call. After waiting for a call with another header, do returns nil. f is not
+// cancelled with ctx, because other callers wait for it.
 func (c *crowd) do(ctx context.Context, header Secret, f func(context.Context) error) (led bool, err error) {
 	c.mu.Lock()
 	current := c.call

@@ -94,8 +94,8 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		return "failed", createError(repo, err)
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
-	// The push continues even if a policy cannot be set. To fail the push would not help: a later push
-	// finds the repository, and sets no policy either.
+	// The push continues even if a policy cannot be set. A failed push would not lead to a policy: the
+	// next push finds the repository, and sets no policy either.
 	result = "created"
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)
@@ -171,8 +171,8 @@ func protocolError(err error, api smithy.APIError) *oci.Error {
 	return oci.ErrDenied
 }
 
-// failing reports whether the status of an API error is 500 or above. The codes of such errors tell
-// less: a proxy or an endpoint of a VPC that fails sends none.
+// failing reports whether the status of an API error is 500 or above. It does not look at the code,
+// because a failing proxy or VPC endpoint sends no code.
 func failing(err error) bool {
 	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	return ok && answer.HTTPStatusCode() >= http.StatusInternalServerError

@@ -9,6 +9,6 @@
 //   - There is one token per [Principal], in memory only, and at most one call in flight to get or
 //     renew the token. The token is renewed at half its life. While the renewal fails, the token is
 //     used until it expires.
-//   - After a failed call for a token, dray does not ask AWS for a token again before a pause is
-//     over, however many requests need one.
+//   - After a failed call for a token, dray makes no such call until a pause is over, however many
+//     requests need a token.
 package ecr

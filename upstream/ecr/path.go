@@ -156,8 +156,8 @@ func (e ec2) ask(ctx context.Context, into any, action string, filters ...string
 }
 
 // signed posts a request to a service of AWS, with a signature, and returns the answer and its
-// body. The clients of the SDK for such services, which dray calls rarely, would add megabytes to
-// the program.
+// body. It is for services that dray rarely calls: the SDK's clients for them would add megabytes
+// to the program.
 func signed(ctx context.Context, cfg aws.Config, service, region, endpoint string, body []byte, header http.Header) ([]byte, *http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
 	if err != nil {

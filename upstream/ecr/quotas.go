@@ -11,8 +11,8 @@ import (
 
 // Quotas asks Service Quotas how many requests the account of dray's credentials may send to a
 // private registry in its region. The keys of the result are the names of the rates of [Private],
-// and the values are requests per second. A quota is missing from the result, and its default
-// applies, if Service Quotas has no value of it for this account. Quotas needs the right
+// and the values are requests per second. If Service Quotas has no value of a quota for this
+// account, the quota is missing from the result, and its default applies. Quotas needs the right
 // servicequotas:ListServiceQuotas. endpoint is the URL of Service Quotas; empty means the URL of
 // the region.
 func (r *Registry) Quotas(ctx context.Context, endpoint string) (map[string]float64, error) {
@@ -28,7 +28,7 @@ func (r *Registry) Quotas(ctx context.Context, endpoint string) (map[string]floa
 			return nil, fmt.Errorf("ListServiceQuotas: %w", err)
 		}
 		for _, q := range page.Quotas {
-			// "Amazon ECR service quotas" has these names.
+			// The page "Amazon ECR service quotas" has the names in this form.
 			name, ok := strings.CutPrefix(q.QuotaName, "Rate of ")
 			if name, is := strings.CutSuffix(name, " requests"); ok && is {
 				all[name] = q.Value

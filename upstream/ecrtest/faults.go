@@ -12,9 +12,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select the requests.
-// Skip and Count bound their number. The other fields say what happens to the requests. Several
-// faults can apply to one request.
+// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select the requests. Of
+// the selected requests, the first Skip pass without the fault, and Count bounds how many it
+// affects. The other fields say what happens to the requests. Several faults can apply to one
+// request.
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
 

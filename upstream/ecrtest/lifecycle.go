@@ -74,7 +74,8 @@ func (r lifecycleRule) sound() bool {
 	default:
 		return false
 	}
-	// ECR keeps an archived image for at least 90 days (ECR guide, archive-image).
+	// A rule that deletes archived images must leave them for at least 90 days, because ECR keeps an
+	// archived image for that time (ECR guide, archive-image).
 	archive := s.CountType == "sinceImageTransitioned"
 	if archive != (s.StorageClass == "archive") || archive && s.CountNumber < 90 || s.CountNumber < 1 {
 		return false
@@ -129,8 +130,8 @@ func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// applyLifecycle applies the lifecycle rules of all repositories. ECR applies its rules within 24
-// hours.
+// applyLifecycle applies the lifecycle rules of all repositories at once. ECR may take up to 24
+// hours for this.
 func (s *Server) applyLifecycle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

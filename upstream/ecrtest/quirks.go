@@ -11,8 +11,8 @@ const (
 	AuthBearer AuthScheme = "bearer" // Bearer with a token endpoint that also serves anonymous clients
 )
 
-// Quirks are the behaviour of one kind of registry. ECR, Public, Hub and Other return the known
-// kinds; a test may change a copy.
+// Quirks are the behaviour of one kind of registry. ECR, Public, Hub and Other return the quirks of
+// the known kinds; a test may change a copy.
 type Quirks struct {
 	Name string
 	Auth AuthScheme

@@ -11,8 +11,9 @@ import (
 // while the switch is off.
 type Switches struct {
 	// InvalidTokenStatus is the answer to a token that was never issued, or was issued for another
-	// region: 400 according to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919;
-	// aws-cli#9864, 2025-11). 403 is the answer to an expired token.
+	// region. It is 400 according to the staff of AWS and two reports (aws-cli#5317,
+	// eks-anywhere#3919; aws-cli#9864, 2025-11). The other value is 403, the answer to an expired
+	// token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
 	// HostUnknownStatus is the answer to a Host that names no registry: 400 or 404
 	// (docker-registry-ui#255 shows only the text; read 2026-11).

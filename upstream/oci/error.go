@@ -242,7 +242,7 @@ func notFoundCode(resp *http.Response) string {
 	if resp.Request == nil {
 		return ErrNameUnknown.Code
 	}
-	// The name of a repository may have such parts, too, so the last one counts.
+	// The name of a repository may contain "/blobs/" or "/manifests/", too, so the last one counts.
 	p := resp.Request.URL.Path
 	blobs, manifests := strings.LastIndex(p, "/blobs/"), strings.LastIndex(p, "/manifests/")
 	switch list := max(strings.LastIndex(p, "/tags/list"), strings.LastIndex(p, "/referrers/")); {
