@@ -81,7 +81,7 @@ type Listener struct {
 	// with 401. Default: `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
 	// The proxies and load balancers that may name the client, as addresses or networks such as
-	// `10.0.0.0/8`. dray then uses the client that they name, in limits, logs and events. A request
+	// `10.0.0.0/8`. In limits, logs and events, dray then uses the client that they name. A request
 	// through such a proxy never counts as a request from this machine. List only proxies that remove
 	// the `forwarded_header` of a client, or append the client's address to it. Default: none.
 	TrustedProxies []Network `yaml:"trusted_proxies,omitempty"`
@@ -383,7 +383,8 @@ type Limits struct {
 	// have open, after dray has set aside some for other uses.
 	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
-	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.
+	// came. dray keeps the layer while its client sends more layers to the same repository. Default:
+	// `1h`.
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// The time that a client has to send the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`

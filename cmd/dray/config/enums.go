@@ -119,7 +119,7 @@ const (
 	KindLocal     Kind = "local"
 )
 
-// SavingsPath is the network path that content would take from a registry to clients without dray.
+// SavingsPath is the network route from a registry to clients that content would take without dray.
 type SavingsPath string
 
 // The paths.

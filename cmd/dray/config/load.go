@@ -24,9 +24,8 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 	return load(path, environ, os.ReadFile, validators)
 }
 
-// LoadAgain does the work of Load for a running dray. It returns an error for an empty file,
-// because an editor may be about to write the file. An empty file means the defaults, which require
-// no passwords.
+// LoadAgain does the work of Load for a running dray. It returns an error for an empty file: an
+// editor may be about to write the file, and the defaults of an empty file require no passwords.
 func LoadAgain(path string, environ []string, validators ...Validator) (Config, error) {
 	return load(path, environ, func(path string) ([]byte, error) {
 		text, err := reread.ReadFile(path)

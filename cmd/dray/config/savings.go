@@ -38,11 +38,12 @@ type Prices struct {
 
 // UpstreamSavings says how clients would get content from the upstream without dray.
 type UpstreamSavings struct {
-	// The path from the registry to clients: `nat` (through a NAT gateway), `endpoint` (through VPC
-	// endpoints), `internet` (the registry is in AWS, and clients are not), or `region` (the registry
-	// is in another region). Default: unknown, so the savings at this upstream count as `0`.
+	// The network route from the registry to clients: `nat` (through a NAT gateway), `endpoint`
+	// (through VPC endpoints), `internet` (the registry is in AWS, and clients are not), or `region`
+	// (the registry is in another region). Default: unknown, so the savings at this upstream count as
+	// `0`.
 	Path SavingsPath `yaml:"path,omitempty"`
-	// The price of a GiB on this path, in US dollars, in place of the price in `savings.prices` and
+	// The price of a GiB on this route, in US dollars, in place of the price in `savings.prices` and
 	// the list price.
 	Price float64 `yaml:"price,omitempty"`
 }

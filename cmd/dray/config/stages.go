@@ -107,8 +107,8 @@ type ExecCheck struct {
 	// `{tag}` and `{digest}` in each of them. `dray check` shows arguments that look like secrets
 	// redacted.
 	Command Command `yaml:"command"`
-	// Variables for the program, as `NAME=value`. Of dray's own environment, the program sees only
-	// `PATH`. `dray check` shows their values redacted.
+	// Variables for the program, as `NAME=value`. `dray check` shows the values redacted. Of dray's
+	// own environment, the program sees only `PATH`.
 	Environment []Variable `yaml:"environment,omitempty"`
 	// A file with further variables, one in each line, as `NAME=value`. They replace variables of the
 	// same name in `environment`. dray ignores empty lines and lines that begin with `#`, and reads

@@ -14,9 +14,9 @@ type Upstream struct {
 	URL string `yaml:"url"`
 	// The kind of registry: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK; the host
 	// name gives account and region), `ecr-public`, or `local`. With `local`, dray itself stores the
-	// images that clients push, as for build caches, and never forwards them. A reload does not add,
-	// remove or change an upstream of this kind, except for `hosts`, `prefixes`, `default_namespace`
-	// and `repositories`. Default: dray derives the kind from the host name.
+	// images or build caches that clients push, and never forwards them. A reload does not add, remove
+	// or change an upstream of this kind, except for `hosts`, `prefixes`, `default_namespace` and
+	// `repositories`. Default: dray derives the kind from the host name.
 	Kind Kind `yaml:"kind"`
 	// The host names that select this upstream, in the `Host` header or in `?ns=`. A host name with a
 	// dot and without a port also selects the upstream like a prefix: with `quay.io`, clients can pull
@@ -105,14 +105,14 @@ type Upstream struct {
 	KeepAlive Duration `yaml:"keep_alive"`
 	// The bounds on the requests that dray sends to the registry.
 	Limits UpstreamLimits `yaml:"limits"`
-	// The path that clients would take to the registry without dray. dray calculates its savings from
-	// it.
+	// The network route by which clients would reach the registry without dray. dray calculates its
+	// savings from the price of this route.
 	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
-// Fixed reports whether a reload cannot add the upstream, and whether it cannot change the
-// upstream. A reload cannot add an upstream whose pushes need the queue or a store of their own. It
-// cannot change an upstream whose pushes need a store of their own.
+// Fixed says what a reload cannot do with the upstream. If added is true, a reload cannot add it,
+// because its pushes need the queue or a store of their own. If changed is true, a reload cannot
+// change it, because its pushes need a store of their own.
 func (u Upstream) Fixed() (added, changed bool) {
 	local := u.Kind == KindLocal
 	return local || u.Acknowledge == AcknowledgeLocal, local
@@ -144,8 +144,8 @@ type Repositories struct {
 // pauses and `quota_reserve`; the other bounds apply to each member by itself.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
-	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
-	// Default: `256`.
+	// a host of its own. dray counts three groups by themselves: downloads of blobs, uploads of blobs,
+	// and all other requests. Default: `256`.
 	Concurrency int `yaml:"concurrency"`
 	// The most requests of one operation that may wait. Beyond that, dray first refuses requests that
 	// no client waits for. If there are none, it refuses the newest request of the repository that has
@@ -176,9 +176,9 @@ type UpstreamLimits struct {
 // before it knows whether the layer belongs to a build cache. So this section saves storage at the
 // upstream, but not all of the traffic.
 type BuildCache struct {
-	// The name of the upstream of kind `local` that stores the build caches. There, the names of
-	// repositories for build caches begin with the name of this upstream. Default: dray forwards build
-	// caches like images.
+	// The name of the upstream of kind `local` that stores the build caches. There, the repository of
+	// a build cache has a name that begins with the name of the upstream to which the client pushed.
+	// Default: dray forwards build caches like images.
 	To string `yaml:"to,omitempty"`
 	// With `never`, dray does not forward build caches. With `async`, it stores them and also forwards
 	// them, in the background, after the client has its answer. Default: `never`.
@@ -200,9 +200,9 @@ type Local struct {
 	// The time without a push or a pull after which dray removes a tag. With `0s`, dray never removes
 	// it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
-	// The time without a push or a pull after which dray removes an untagged manifest. dray keeps the
-	// manifest as long as it keeps an index that lists the manifest, or the manifest's subject. With
-	// `0s`, dray never removes it. Default: `24h`.
+	// The time without a push or a pull after which dray removes an untagged manifest. But dray keeps
+	// the manifest while it stores an index that lists it, or the image that it describes (its
+	// subject). With `0s`, dray never removes it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.
 	Prune []PruneRule `yaml:"prune,omitempty"`
@@ -228,8 +228,8 @@ type PruneRule struct {
 
 // Prefetch says which blobs of an image dray fetches as soon as a client has got the manifest of
 // its platform. The client joins these fetches, so an image that is pulled as a whole costs no
-// additional request. dray does not know which layers the client already has from elsewhere. It
-// also fetches these layers, unless it holds them.
+// additional request. dray does not know which layers the client already has from elsewhere, so it
+// also fetches these layers if they are not in the cache.
 type Prefetch struct {
 	// If `false`, dray fetches nothing before a client asks for it. Default: `true`.
 	Enabled bool `yaml:"enabled"`
@@ -251,13 +251,13 @@ type ParallelFill struct {
 	// The length of a range. Default: `8MiB`.
 	Piece Bytes `yaml:"piece"`
 	// The number of ranges of one layer that dray fetches at a time; `1` fetches every layer by one
-	// request. While clients wait for other ranges of the layer, dray fetches more at a time.
-	// Default: `4`.
+	// request. While clients wait for ranges that dray is not fetching yet, it fetches more ranges at
+	// a time. Default: `4`.
 	Streams int `yaml:"streams"`
 	// The most connections to the upstream for ranges, counted over all layers, without the first
-	// connection of each layer. If none is free, dray fetches the layer by one request. However many
-	// clients wait for ranges of one layer, enough connections stay free for the `streams` of another
-	// layer. Default: `16`.
+	// connection of each layer. If none is free, dray fetches the layer by one request. A layer gets
+	// more connections than `streams` only while enough connections for another layer stay free.
+	// Default: `16`.
 	Connections int `yaml:"connections"`
 }
 
@@ -329,20 +329,20 @@ type CreateRepositories struct {
 // Tags says for how long dray relies on the upstream's last answer about a tag. The same times
 // apply to lists of referrers, in which clients find the signatures of an image.
 type Tags struct {
-	// The time after the last answer in which dray serves a tag without asking the upstream; `0s` asks
-	// every time. On a listener that accepts pushes, this time also applies to HEAD of a manifest by
-	// digest. Default: `60s`.
+	// For this time after an answer, dray serves the tag without asking the upstream; `0s` asks every
+	// time. On a listener that accepts pushes, this time also applies to HEAD of a manifest by digest.
+	// Default: `60s`.
 	Fresh Duration `yaml:"fresh"`
-	// The time after `fresh` in which dray still serves the old answer at once and asks the upstream
-	// in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits for the
+	// For this time after `fresh`, dray still serves the old answer at once, and asks the upstream in
+	// the background for a new answer. With `0s`, or with `fresh: 0s`, the client waits for the
 	// upstream. On a listener that accepts pushes, HEAD always waits, because clients find out by HEAD
 	// which content they need not push. If the old answer is an empty list of referrers, clients wait,
 	// too: signatures often come a moment after the image. Default: `60s`.
 	Revalidate Duration `yaml:"revalidate"`
-	// The time after the last answer in which dray still serves a tag while the upstream is down,
-	// throttles, or refuses credentials; `0s` turns it off. Default: `24h`.
+	// For this time after an answer, dray still serves the tag while the upstream is down, throttles,
+	// or refuses credentials; `0s` turns this off. Default: `24h`.
 	Stale Duration `yaml:"stale"`
-	// The time in which dray does not ask again for a tag or content that the upstream did not
-	// have; `0s` asks every time. Default: `10s`.
+	// If the upstream does not have a tag or content, dray does not ask for it again for this time;
+	// `0s` asks every time. Default: `10s`.
 	NotFound Duration `yaml:"not_found"`
 }
