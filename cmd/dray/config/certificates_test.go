@@ -9,8 +9,9 @@ import (
 	"dray/cmd/dray/certificates"
 )
 
-// TestCertificatesNearTheirEnd: dray check tells of each certificate that is of no use now, or not
-// for long, wherever the configuration names it. Others pass without a notice.
+// TestCertificatesNearTheirEnd: dray check prints a notice about each certificate that is invalid
+// now or expires soon, wherever the configuration names it. It prints none about other
+// certificates.
 func TestCertificatesNearTheirEnd(t *testing.T) {
 	const day = 24 * time.Hour
 	now := time.Now()
@@ -41,7 +42,8 @@ func TestCertificatesNearTheirEnd(t *testing.T) {
 	}
 }
 
-// TestAuthoritiesBeforeTheirEnd: while authorities are replaced, the old one may end.
+// TestAuthoritiesBeforeTheirEnd: an expired authority causes no notice if its file also has a valid
+// one, as while an operator replaces it.
 func TestAuthoritiesBeforeTheirEnd(t *testing.T) {
 	now := time.Now()
 	old, _ := keyPairFrom(t, now.AddDate(-1, 0, 0), now.AddDate(0, 0, -1))

@@ -133,7 +133,8 @@ func TestMergeOfEntries(t *testing.T) {
 	}
 }
 
-// TestMergeOfAddresses: what may be safe at the address in the file only waits with it.
+// TestMergeOfAddresses: if the address of a listener changes, all its settings wait for a restart,
+// because they may be safe only at the new address.
 func TestMergeOfAddresses(t *testing.T) {
 	running, file := full(), full()
 	running.Listeners[0].Address, running.Listeners[0].Auth = ":5000", "people"
@@ -159,7 +160,8 @@ func TestMergeOfQueues(t *testing.T) {
 	}
 }
 
-// TestMergeOfSecrets: what dray reads from a file again by itself is no change.
+// TestMergeOfSecrets: a new secret in a file that dray reads again by itself does not count as a
+// change.
 func TestMergeOfSecrets(t *testing.T) {
 	running, file := full(), full()
 	running.Metadata = Metadata{PasswordFile: "f", Password: "old"}

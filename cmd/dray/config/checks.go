@@ -18,7 +18,7 @@ type Checks struct {
 	// every repository.
 	Repositories []string `yaml:"repositories"`
 	// The time at which dray forwards layers: `early` sends them while they arrive, and completes each
-	// at the registry when its own checks are done; clients of the registry see a layer only when a
+	// at the registry when its own checks are done. Clients of the registry see a layer only when a
 	// manifest names it. `hold` sends no byte before the verdict, which makes pushes take longer.
 	// Default: `early`.
 	Forward ForwardWhen `yaml:"forward"`

@@ -137,8 +137,8 @@ func TestECRRegistryKeepsWhatTheFileSaysAboutIt(t *testing.T) {
 	}
 }
 
-// ECR Public as the registry of plain names is pulled from without credentials. The notice says how
-// to push to it, and what it says is a valid configuration.
+// TestECRPublicAsTheRegistry: if plain names go to ECR Public, dray pulls without credentials. The
+// notice says how to push to it, by a configuration that is valid.
 func TestECRPublicAsTheRegistry(t *testing.T) {
 	for _, name := range []string{"public.ecr.aws", "https://public.ecr.aws/", "ecr-public.aws.com"} {
 		cfg, err := Load("", []string{"ECR_REGISTRY=" + name})

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestFleet: what is missing or wrong is reported, and a fleet needs a Redis.
+// TestFleet: dray reports missing and wrong settings of a fleet. A fleet needs a Redis.
 func TestFleet(t *testing.T) {
 	for text, want := range map[string]string{
 		`fleet: {address: "10.0.0.1:5443", secret_file: x}`:                               "",

@@ -349,7 +349,8 @@ log: {format: xml}
 	}
 }
 
-// An entry without a name has that of its host or address, whatever that is.
+// TestDerivedNames: an entry without a name gets the name of its host or address, even if the
+// configuration could not set such a name.
 func TestDerivedNames(t *testing.T) {
 	long := "vpce-0123456789abcdef0-abcdefgh.dkr.ecr.eu-west-1.vpce.amazonaws.com"
 	want := []string{"[::1]:5000", "xn--dckerx.example", long, "docker.io", "registry.example.com:5443"}
@@ -368,7 +369,8 @@ upstreams: [{url: "http://[::1]:5000"}, {url: xn--dckerx.example}, {url: `+long+
 	}
 }
 
-// A registry is one word in the file, and that word is all that its kind and its names need.
+// TestRegistriesByName: a file can give a registry as one word. dray derives the kind and the names
+// of the registry from this word.
 func TestRegistriesByName(t *testing.T) {
 	const file = "upstreams: [docker.io, ghcr.io, quay.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws, gcr.io, {url: registry.gitlab.com}]\n"
 	c, err := Load(write(t, "dray.yaml", file), nil)
@@ -433,8 +435,8 @@ func TestEmptyKeysAndFilesKeepDefaults(t *testing.T) {
 	}
 }
 
-// TestLoadAgain: a running dray refuses a file that somebody is writing, and one at which a read
-// waits. A file with nothing but comments has the defaults.
+// TestLoadAgain: a running dray refuses an empty file, which somebody may be writing, and a pipe,
+// because a read of it could wait forever. A file that has only comments gives the defaults.
 func TestLoadAgain(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := syscall.Mkfifo(secret, 0o600); err != nil {

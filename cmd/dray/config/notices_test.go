@@ -110,7 +110,7 @@ func TestContainerNotices(t *testing.T) {
 	}
 }
 
-// The size of the file system is compared with what the cache may take and has to leave.
+// TestDiskNotices: dray compares the size of the file system with max_bytes and min_free_bytes.
 func TestDiskNotices(t *testing.T) {
 	cfg := Config{Cache: Cache{Directory: filepath.Join(t.TempDir(), "not", "there"), MaxBytes: 50 << 30, MinFreeBytes: 1 << 30}}
 	for total, want := range map[Bytes]string{

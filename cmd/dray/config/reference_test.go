@@ -43,8 +43,8 @@ func golden(t *testing.T, path, got string) {
 	}
 }
 
-// TestGenerated holds the pages that are embedded, and docs/config.md, to the types of the
-// configuration and their comments. With -update, which go generate gives, it writes them.
+// TestGenerated compares the embedded pages and docs/config.md with the types of the configuration
+// and their comments. With the flag -update, which go generate sets, it writes these files.
 func TestGenerated(t *testing.T) {
 	all := proseOf(t)
 	reference := all.reference(t)
@@ -54,7 +54,7 @@ func TestGenerated(t *testing.T) {
 	golden(t, "schema.json", all.schema(t))
 }
 
-// TestReferenceIsComplete: every key has prose, and every type of texts the list of its words.
+// TestReferenceIsComplete: every key has prose, and every string type has a list of its values.
 func TestReferenceIsComplete(t *testing.T) {
 	all := proseOf(t)
 	var look func(section reflect.Type, tag string)
@@ -117,8 +117,8 @@ func TestExampleIsTheDefault(t *testing.T) {
 	}
 }
 
-// prose holds the comments of the package: of types by their names, of fields by "Type.Field", and
-// of the keys of inlined structs by "Type.Field.key".
+// prose has the comments of the package: those of types under their names, those of fields under
+// "Type.Field", and those of the keys of inlined structs under "Type.Field.key".
 type prose map[string]string
 
 // keyedLine begins the prose of a key in the comment of an embedded struct.
@@ -186,9 +186,9 @@ type key struct {
 	typ  reflect.Type
 }
 
-// keys are the fields of a section, in their order, with the names that the given tag holds, those
-// of an inlined struct included. Lines "name: prose" in the comment of that field go before the
-// prose within.
+// keys returns the fields of a section, in their order, including the fields of inlined structs.
+// Their names come from the given tag. A line "name: prose" in the comment of an inlined struct
+// replaces the prose of that field.
 func (p prose) keys(t *testing.T, section reflect.Type, tag string) (keys []key) {
 	t.Helper()
 	for i := range section.NumField() {
@@ -209,7 +209,7 @@ func (p prose) keys(t *testing.T, section reflect.Type, tag string) (keys []key)
 	return keys
 }
 
-// sectionOf is the struct that a key of type t holds, or lists.
+// sectionOf returns the struct type of a key of type t, or of the elements of its list.
 func sectionOf(t reflect.Type) (section reflect.Type, ok bool) {
 	if t.Kind() == reflect.Slice {
 		t = t.Elem()
@@ -293,8 +293,8 @@ func (p prose) reference(t *testing.T) string {
 	return b.String()
 }
 
-// section writes the table of one section and then the sections within it, depth first, as they
-// stand in the file.
+// section writes the table of one section, and then its sections, depth first, in the order of the
+// file.
 func (p prose) section(t *testing.T, b *strings.Builder, path string, section reflect.Type) {
 	t.Helper()
 	b.WriteString("\n| Key | Takes | Changes | Meaning |\n|---|---|---|---|\n")
@@ -319,7 +319,8 @@ func (p prose) section(t *testing.T, b *strings.Builder, path string, section re
 	}
 }
 
-// whenChanged says when another value of a key applies. It says nothing of a section: its keys do.
+// whenChanged says when a new value of a key applies. It returns "" for a section, because each of
+// its keys has its own answer.
 func whenChanged(key string, typ reflect.Type) string {
 	_, isSection := sectionOf(typ)
 	switch {
@@ -331,9 +332,9 @@ func whenChanged(key string, typ reflect.Type) string {
 	return "restart"
 }
 
-// introduction is the comment of a type as the introduction of its section, with subject in place
-// of the name that Go's convention puts first. A comment from which that makes no sentence is an
-// error.
+// introduction returns the comment of a type as the introduction of its section. It replaces the
+// name of the type, with which the comment begins, by subject. If the result is no sentence, the
+// test fails.
 func (p prose) introduction(t *testing.T, subject string, section reflect.Type) string {
 	t.Helper()
 	rest, ok := strings.CutPrefix(p[section.Name()], section.Name()+" ")
@@ -364,8 +365,8 @@ const exampleHead = `# This file changes nothing: it sets each key to its defaul
 
 `
 
-// example is a configuration file that changes nothing: each key that has a default, with its
-// meaning above it.
+// example returns a configuration file that changes nothing. It has each key that has a default,
+// with the prose of the key above it.
 func (p prose) example(t *testing.T) string {
 	t.Helper()
 	cfg := Default(nil)

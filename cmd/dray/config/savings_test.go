@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestSavings: prices are amounts, and a price has a path.
+// TestSavings: a price must be an amount, and an upstream with a price needs a path.
 func TestSavings(t *testing.T) {
 	for text, want := range map[string]string{
 		"savings: {own_cost: -1}":                                   "savings.own_cost: -1 is not an amount of US dollars",

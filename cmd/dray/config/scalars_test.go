@@ -138,7 +138,8 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	}
 }
 
-// A service takes its token wherever it likes, so no more than its host is shown of a URL.
+// TestSecretURLOfService: of the URL of a service, only the scheme and the host are shown, because
+// any other part can contain a token.
 func TestSecretURLOfService(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                        "",
@@ -161,7 +162,7 @@ func TestSecretURLOfService(t *testing.T) {
 	}
 }
 
-// Arguments that look like secrets are not shown, and neither are values of variables.
+// TestSecretsOfPrograms: arguments that look like secrets, and values of variables, are redacted.
 func TestSecretsOfPrograms(t *testing.T) {
 	for _, tc := range []struct{ command, want []string }{
 		{[]string{"/usr/bin/trivy", "image", "--severity", "HIGH", "{layout}"}, nil},

@@ -34,8 +34,8 @@ func (p prose) schema(t *testing.T) string {
 	return b.String()
 }
 
-// needs says which keys a section must have. TestSchemaAsDray of cmd/dray holds it to what dray
-// says of sections that lack a key.
+// needs says which keys a section must have. TestSchemaAsDray of cmd/dray compares it with the
+// errors of dray about sections that lack a key.
 var needs = map[reflect.Type]object{
 	reflect.TypeFor[Upstream](): {
 		"if":   object{"required": []string{"kind"}, "properties": object{"kind": object{"const": KindLocal}}},
@@ -88,7 +88,7 @@ func (p prose) define(t *testing.T, defs object, subject string, section reflect
 	}
 }
 
-// valueSchema is the schema of a value, and defines the sections that it holds.
+// valueSchema returns the schema of a value, and adds the schemas of its sections to defs.
 func (p prose) valueSchema(t *testing.T, defs object, typ reflect.Type) object {
 	t.Helper()
 	if s := scalarSchema(typ); s != nil {
@@ -119,7 +119,7 @@ func (p prose) valueSchema(t *testing.T, defs object, typ reflect.Type) object {
 	return nil
 }
 
-// actionsOf is the schema of the actions of a rule, whose words are no type of their own.
+// actionsOf returns the schema of the actions of a rule. The actions have no type of their own.
 func actionsOf(defs object) object {
 	return defs["Rule"].(object)["properties"].(object)["actions"].(object)
 }
