@@ -400,7 +400,7 @@ type Limits struct {
 	ShutdownPause Duration `yaml:"shutdown_pause"`
 	// The time that running requests have to end when you stop dray, after `shutdown_pause`. A second
 	// signal ends both times at once. The program that stops dray, such as Docker, must wait longer
-	// than both together. Default: `30s`.
+	// than the sum of both times. Default: `30s`.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
 }
 
