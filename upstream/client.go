@@ -225,7 +225,7 @@ func startSpan(o *Options, req *http.Request, repo Repo, kind oci.Kind) trace.Sp
 	return span
 }
 
-// The function follow ends the span of a request, records the request, and logs the request at
+// follow ends the span of a request, records the request, and logs the request at
 // level debug. It does so when the answer has been read, or at once if there is no answer. The span
 // and the log leave out the query, which may have a signature.
 func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
@@ -325,7 +325,7 @@ func redirect(resp *http.Response) bool {
 	return false
 }
 
-// The method follow returns the request to the target of a redirect, with the Accept and Range
+// follow returns the request to the target of a redirect, with the Accept and Range
 // headers of req. The transport adds credentials only for the registry, because S3 refuses a signed
 // URL that comes with an Authorization header.
 func (c *Client) follow(req *http.Request, location string) (*http.Request, error) {

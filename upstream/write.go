@@ -205,7 +205,7 @@ type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
 
-// The method attempts calls the function try until it succeeds or fails for good, or until
+// attempts calls the function try until it succeeds or fails for good, or until
 // WriteAttempts or WriteBudget is used up. With the Repo that it passes to try, a request may wait
 // in a queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
