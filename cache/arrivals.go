@@ -40,7 +40,7 @@ func (a *arrivals) end(off int64) int64 {
 	return a.written
 }
 
-// before returns the parts up to the offset in the parameter most.
+// The method before returns the parts up to the offset in the parameter most.
 func (a *arrivals) before(most int64) (all []span) {
 	for _, p := range append([]span{{0, a.written}}, a.beyond...) {
 		if p.to = min(p.to, most); p.from < p.to {

@@ -65,9 +65,9 @@ func (c *Cache) Run(ctx context.Context) error {
 	return <-done
 }
 
-// Close cancels the flights and waits for them. After that, Open serves held blobs and passes the
-// bytes of other blobs through. Run calls Close, so only the owner of a cache that never runs has
-// to call Close. Further calls do nothing.
+// Close cancels the flights and waits for them. After that, Open serves held blobs, and passes
+// other blobs through without storing them. Run calls Close, so only the owner of a cache that
+// never runs has to call Close. Further calls do nothing.
 func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
@@ -148,8 +148,8 @@ type Holding struct {
 	Arriving bool
 }
 
-// Held reports whether memory or disk holds the blob. Open then fetches the blob only if it turns
-// out to be damaged.
+// Held reports whether memory or disk holds the blob. If so, Open starts a fetch only when the held
+// copy turns out to be damaged.
 func (h Holding) Held() bool { return h.InMemory || h.Disk != nil }
 
 // Inspect returns where a blob is. Inspect does not count as a use of the blob, so it does not

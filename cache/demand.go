@@ -9,7 +9,7 @@ import "slices"
 // grains is the number of grains in a piece. A grain that a reader waits for can be fetched alone.
 const grains = 8
 
-// demanded is called when a reader has a new demand.
+// The method demanded is called when a reader has a new demand.
 func (w *workers) demanded() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -48,8 +48,8 @@ func (w *workers) waitedFor() (demands []span, mark int64) {
 	return demands, mark
 }
 
-// keep returns how many slots must stay free for other fetches when the next helper takes a slot.
-// It needs mu.
+// The method keep returns how many slots must stay free for other fetches when the next helper
+// takes a slot. It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
 		return 0 // this fetch has fewer streams than every fetch may have
@@ -58,10 +58,10 @@ func (w *workers) keep() int {
 }
 
 // claim takes a piece for a worker of role r. It returns an empty piece if there is no piece for
-// that role. Pieces that readers wait for come first. But the hash needs the blob in order. If all
-// workers fetched only for readers, most hashing would come at the end. So the leader fetches in
-// order. While extra helpers serve the readers, the other helpers also fetch in order. When the
-// hash lags, extra helpers fetch every second piece in order. claim needs mu.
+// that role. Helpers prefer the pieces that readers wait for. But the hash needs the blob in order.
+// If all workers fetched only for readers, most hashing would come at the end. So the leader
+// prefers the next piece in order. While extra helpers serve the readers, the other helpers do so,
+// too. When the hash lags, an extra helper takes every second piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
 	demands, mark := w.waitedFor()
 	lags := w.g.lags()
@@ -89,7 +89,7 @@ func (w *workers) claim(r role) (p span) {
 
 // take takes a part of a free piece for the oldest demand that no worker serves. The part begins
 // with the grain where the demand begins, and ends where the piece ends. But if other demands wait,
-// and there is no slot to serve them, the part ends with the grain where the demand ends. take
+// and no slot is free for them, the part ends with the grain where the oldest demand ends. take
 // returns an empty piece if all demands are served. It needs mu.
 func (w *workers) take(demands []span) span {
 	first := w.free.firstIn(demands)

@@ -61,7 +61,7 @@ func (d *directBytes) start(ctx context.Context) error {
 	return nil
 }
 
-// use continues with a fetch that the origin has answered.
+// The method use continues with a fetch that the origin has answered.
 func (d *directBytes) use(x *fetch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -73,8 +73,8 @@ func (d *directBytes) use(x *fetch) {
 
 // replay hashes the bytes before d.off, so that the whole blob can be verified in the end. It reads
 // these bytes from old, which has handed them out. If old cannot be read, the bytes are fetched
-// again. Their hash then says nothing about the bytes that old handed out, so [directBytes.finish]
-// also waits until old has verified the bytes that it handed out.
+// again. Their hash then says nothing about the bytes that old handed out. So [directBytes.finish]
+// also waits until old has verified its bytes.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -129,7 +129,8 @@ func (d *directBytes) restartAt(off int64) {
 	}
 }
 
-// skip fetches the bytes between d.at and d.off, which were handed out before, only to hash them.
+// skip fetches the bytes between d.at and d.off, and only hashes them, because the reader has them
+// already.
 func (d *directBytes) skip() error {
 	if d.at >= d.off {
 		return nil
@@ -203,8 +204,8 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-// raw implements bytesAt. It returns no bytes, because no caller needs them: raw is called only for
-// bytes that come from a file, and for bytes that a directBytes replaces.
+// raw implements bytesAt. It returns no bytes, because no caller needs them: raw is called only on
+// a bytesAt that reads from a file, and on a bytesAt that a directBytes replaces.
 func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) }
 
 func (d *directBytes) waitVerified(context.Context) error { return nil }

@@ -14,9 +14,9 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain tells the caller to look on disk again, and then for a flight. Either the blob has
-// appeared on disk, or the flight failed for a reason that need not concern this caller, such as a
-// refusal by an origin with another Via.
+// errLookAgain tells the caller to look again: first on disk, and then for a flight. Either the
+// blob has appeared on disk, or the flight failed for a reason that need not concern this caller,
+// such as a refusal by an origin with another Via.
 var errLookAgain = errors.New("look again")
 
 // flight is the fetch of a digest that is under way.

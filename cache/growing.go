@@ -218,8 +218,8 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 }
 
 // lags reports whether the hash is behind the streams. The hash needs the bytes in order, so it
-// cannot take the bytes that have arrived after the first gap. It is behind if these are more than
-// the bytes that are still missing.
+// cannot take the bytes that have arrived after the first gap. The hash is behind if these bytes
+// are more than the bytes that are still missing.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -30,8 +30,8 @@ type Observer interface {
 	// Ended is called with nil if the blob is on disk and verified; readers can get its last byte
 	// before that call. Otherwise Ended is called with the reason of the failure, before readers get
 	// the error. A true result says that the reason concerns only one of the places that the origin
-	// asks. Readers then go on with their own origins instead of failing. Ended is also called if a
-	// fetch that is not cached has the wrong digest. Ended must return at once.
+	// asks. Readers then go on with their own origins instead of failing. Ended is also called if the
+	// bytes of a fetch that is not cached have the wrong digest. Ended must return at once.
 	Ended(reason error) (again bool)
 	// Joined is called when another caller, with another observer, joins the fetch. Joined must return
 	// at once.

@@ -299,8 +299,8 @@ func (w *workers) pieceDone() {
 	w.wakeLocked()
 }
 
-// refused gives the missing part of a piece back for other workers. If the origin ignores ranges,
-// all helpers stop.
+// The method refused gives the missing part of a piece back for other workers. If the origin
+// ignores ranges, all helpers stop.
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()

@@ -257,9 +257,9 @@ func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	return at, nil
 }
 
-// follow moves r, the reader of a new fetch, to the position of other, which has read the bytes of
-// old. If other has read from byte 0 without a gap, follow compares the bytes up to that position,
-// and returns ErrCorrupt if they differ.
+// The method follow moves r, the reader of a new fetch, to the position of other, which has read
+// the bytes of old. If other has read from byte 0 without a gap, follow compares the bytes up to
+// that position, and returns ErrCorrupt if they differ.
 func (r *Reader) follow(other *Reader, old bytesAt) error {
 	if was, now := old.total(), r.Size(); was >= 0 && now >= 0 && was != now {
 		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)

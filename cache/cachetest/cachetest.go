@@ -148,7 +148,8 @@ func Extend(more []byte) Fault {
 	return Fault{edit: func(p []byte) []byte { return slices.Concat(p, more) }}
 }
 
-// at makes a body stop at byte n and call the function do, which decides how the body continues.
+// The function at makes a body stop at byte n and call the function do, which decides how the body
+// continues.
 func at(n int64, do func(b *body) error) func(*body) (bool, error) {
 	return func(b *body) (bool, error) {
 		if b.off < n {

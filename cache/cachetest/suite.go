@@ -59,8 +59,8 @@ func open(t *testing.T, c *cache.Cache, p []byte, o *Origin) *cache.Reader {
 	return r
 }
 
-// attempt reads a blob from an origin that fails. The error comes from Open if the flight fails
-// before Open returns, and otherwise from a Read.
+// The function attempt reads a blob from an origin that fails. The error comes from Open if the
+// flight fails before Open returns, and otherwise from a Read.
 func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byte, error) {
 	t.Helper()
 	r, err := c.Open(t.Context(), Blob(p), origin)
@@ -71,7 +71,8 @@ func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byt
 	return io.ReadAll(r)
 }
 
-// wantFailure checks an error, and that the bytes read before it are a prefix of p.
+// wantFailure checks that err is the wanted error, and that the bytes read before it are a prefix
+// of p.
 func wantFailure(t *testing.T, got, p []byte, err, wanted error) {
 	t.Helper()
 	if !errors.Is(err, wanted) {
@@ -82,7 +83,7 @@ func wantFailure(t *testing.T, got, p []byte, err, wanted error) {
 	}
 }
 
-// want reads r to its end and compares the bytes with p.
+// The function want reads r to its end and compares the bytes with p.
 func want(t *testing.T, r io.Reader, p []byte) {
 	t.Helper()
 	got, err := io.ReadAll(r)

@@ -104,7 +104,8 @@ func (a *account) isGone(e *entry) bool {
 	return e.gone
 }
 
-// suspect marks an entry so that it is never served again without verification. It needs mu.
+// The method suspect marks an entry so that it is never served again without verification. It needs
+// mu.
 func (a *account) suspect(e *entry) {
 	e.suspect = true
 	a.suspects[e] = struct{}{}
@@ -241,7 +242,7 @@ func (a *account) release(n, pending int64) {
 	a.pending -= pending
 }
 
-// occupied records that the file system has allocated n more of the reserved bytes.
+// The method occupied records that the file system has allocated n more of the reserved bytes.
 func (a *account) occupied(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -250,7 +251,7 @@ func (a *account) occupied(n int64) {
 
 // takeDirty returns the entries that wait to be synced, each with an internal reference. An
 // operator may purge an entry before its file is synced. If a new file gets the same name, the new
-// file is synced instead. Both have the same bytes, so this does no harm.
+// file is synced instead. Both files have the same bytes, so this does no harm.
 func (a *account) takeDirty() []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()

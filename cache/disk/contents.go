@@ -178,8 +178,9 @@ func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why 
 	})
 }
 
-// with calls the function work on the entry of a blob, and holds a reference to the entry during
-// the call. The entry may be suspect. Errors begin with the string what, such as "delete".
+// The method with calls the function work on the entry of a blob, and holds a reference to the
+// entry during the call. The entry may be suspect. Errors begin with the string what, such as
+// "delete".
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 type Options struct {
 	// Path of the directory. It is created if it is missing.
 	Path string
-	// Pins is the directory in which pins/ is, for pins that shall survive the loss of Path. It is
-	// created if it is missing. Empty means Path.
+	// Pins is the directory that contains pins/. If it is not Path, the pins survive the loss of Path.
+	// It is created if it is missing. Empty means Path.
 	Pins string
 	// MaxBytes bounds the total size of blobs and reservations, each rounded up to 4 KiB. Zero leaves
 	// MinFreeBytes as the only bound.
@@ -48,7 +48,7 @@ type Dir struct {
 
 // Open locks the directory and removes unfinished files, except the files of ingests that can be
 // resumed. It returns ErrLocked when the directory is in use. It does not list the blobs: Run lists
-// them, unless a call that needs all blobs, such as a reservation, does so before.
+// them, or an earlier call that needs all blobs, such as a reservation.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -101,8 +101,8 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.files.closeAll(), d.pins.close(), d.tree.close())
 }
 
-// boundsEvery is how often quota and free space are checked even if nothing is reserved. Other
-// programs fill the file system, too.
+// boundsEvery is how often dray checks quota and free space even if nothing is reserved, because
+// other programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
 // Run lists the blobs, and verifies each blob that an unclean stop may have damaged. Until ctx

@@ -28,8 +28,8 @@ var (
 	ErrDigest = errors.New("unsupported digest")
 )
 
-// RoomError is an ErrFull. It says why there would be no room even if all blobs that may be evicted
-// were evicted. The numbers are in bytes.
+// RoomError is an ErrFull. It says why a blob would not fit even after the eviction of all blobs
+// that may be evicted. The numbers are in bytes.
 type RoomError struct {
 	// Quota is Options.MaxBytes if blobs that must stay use it up. Otherwise it is 0, and the disk is
 	// full.

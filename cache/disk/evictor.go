@@ -8,7 +8,7 @@ import (
 	"math"
 )
 
-// growStep is the size of the reservations of an ingest of unknown length, in bytes.
+// growStep is how many bytes an ingest of unknown length reserves at a time.
 const growStep = 4 << 20
 
 // evictor makes room: it reserves bytes for new blobs, and evicts blobs for them.
@@ -54,7 +54,7 @@ func (v *evictor) Free() (int64, error) {
 }
 
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. The parameters free
-// and total are bytes of the file system. The result evicted says that tryReserve dropped blobs.
+// and total are bytes of the file system. The result evicted says whether tryReserve dropped blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -106,8 +106,8 @@ func (v *evictor) evictBy(smallMax, short, coming int64) bool {
 	return true
 }
 
-// enough reports whether the victims that a plan chooses have at least the number of bytes in the
-// parameter short. It needs mu.
+// The method enough reports whether the victims that a plan chooses have at least the number of
+// bytes in the parameter short. It needs mu.
 func (v *evictor) enough(plan *clock, short, coming int64) bool {
 	for short > 0 {
 		e, _ := plan.victim(coming, v.inUse)
@@ -252,7 +252,7 @@ func (v *evictor) withRoom(step func() error) error {
 	return err
 }
 
-// evictFile evicts one blob to free its inode: a small one if any can be evicted. It returns false
+// evictFile evicts one blob to free its inode: a small blob if one can be evicted. It returns false
 // if no blob can be evicted.
 func (v *evictor) evictFile() bool {
 	v.mu.Lock()
@@ -281,8 +281,9 @@ func (v *evictor) enforceLimits() {
 	v.unlinkDropped()
 }
 
-// withinBounds reports whether an eviction was enough for quota and free space. Further evictions
-// may be necessary, because unlinking can fail and other programs fill the file system, too.
+// withinBounds reports whether the directory is within its quota and leaves enough free space.
+// After an eviction it may be false, because unlinking can fail and other programs fill the file
+// system, too.
 func (v *evictor) withinBounds() bool {
 	free, _, err := v.statfs()
 	if err != nil {
@@ -293,8 +294,8 @@ func (v *evictor) withinBounds() bool {
 	return v.shortfall(0, free) == 0
 }
 
-// CheckRoom returns an error if there would be no room for a new blob even if all blobs that can be
-// evicted now were evicted. Blobs that are open, pinned, or needed by a push cannot be evicted.
+// CheckRoom returns an error if no new blob would fit, even after the eviction of all blobs that
+// can be evicted now. Blobs that are open, pinned, or needed by a push cannot be evicted.
 func (v *evictor) CheckRoom() error {
 	free, _, err := v.statfs()
 	if err != nil {

@@ -17,8 +17,7 @@ type key struct {
 // keyOf returns the key of a valid digest.
 func keyOf(dg digest.Digest) key { return keyOfHex(dg.Encoded()) }
 
-// keyOfHex is keyOf for the hex digits of a digest alone. The number of digits determines the
-// algorithm.
+// keyOfHex is keyOf for the hex digits of a digest. The number of digits determines the algorithm.
 func keyOfHex(digits string) (k key) {
 	var sum [64]byte
 	n, _ := hex.Decode(sum[:], []byte(digits)) // the caller checked the digits

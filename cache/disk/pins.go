@@ -59,7 +59,7 @@ func keptTree(dir string, blobs *tree) (*tree, error) {
 	return &tree{root: root, log: blobs.log, inject: blobs.inject, temp: unfinishedPin}, err
 }
 
-// close closes the directory of the pins, if it is apart from the blobs.
+// close closes the directory of the pins, if it is not the directory of the blobs.
 func (ps *pins) close() error {
 	if ps.kept == ps.tree {
 		return nil

@@ -50,7 +50,7 @@ func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
 	switch {
 	case err != nil:
-		return f.ReadAt(p, off) // not supported, or an error that ReadAt finds, too
+		return f.ReadAt(p, off) // dontCache is not supported, or ReadAt returns the same error
 	case n == 0:
 		return 0, io.EOF
 	default:

@@ -19,5 +19,5 @@ func datasync(f *os.File) error { return f.Sync() }
 
 func readUncached(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
 
-// systemDamage are further errors of a damaged file.
+// systemDamage has errors only on Linux; see [Damaged].
 var systemDamage []error

@@ -82,9 +82,9 @@ func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(n
 // shardFiles is the limit of open files below which a process does not keep shards open.
 const shardFiles = 2048
 
-// open opens a file of blobs/ for reading. It keeps the directories of these files (shards) open:
-// up to a few hundred. Walking down to a shard costs several times as much as opening a file in it.
-// If the process can have only few descriptors, open walks down each time.
+// open opens a file of blobs/ for reading. It keeps the directories of these files (shards) open,
+// up to a few hundred, because walking down to a shard costs several times as much as opening a
+// file in it. If the process can have only few descriptors, open walks down each time.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {

@@ -14,7 +14,7 @@ import (
 	"dray/cache"
 )
 
-// asked is a request of another member for a blob; see [blobPath].
+// The type asked is a request of another member for a blob; see [blobPath].
 type asked struct {
 	digest           digest.Digest
 	from, to         int64 // a to of 0 means the end of the blob
@@ -65,7 +65,7 @@ func (b *blobServer) serveProgress(w http.ResponseWriter, a asked) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// ready returns how many bytes can be read at an offset without waiting.
+// The function ready returns how many bytes can be read at an offset without waiting.
 func ready(parts []cache.Extent, off int64) int64 {
 	return max(holding{parts: parts}.end(off)-off, 0)
 }

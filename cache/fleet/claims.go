@@ -6,7 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Claims is a store of claims. A claim is a lease of work other than the fetch of a blob. One
+// Claims is a store of claims. A claim is a lease for work that is not the fetch of a blob. One
 // member at a time does this work. The Digest of a claim is the digest of a name. A claim and the
 // lease of a blob are independent, even if their digests are equal. All methods may be called
 // concurrently. Each method reports a failure at once, without a second attempt.

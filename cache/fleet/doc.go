@@ -1,4 +1,4 @@
-// Package fleet lets mirrors that share a Redis fetch a blob from its registry once.
+// Package fleet lets mirrors that share a Redis fetch each blob only once from its registry.
 //
 // Each mirror is a member. A member that begins to fetch a blob takes the lease of this blob (see
 // [Leases]). The other members find the lease, and read the bytes from the holder as they arrive

@@ -28,7 +28,8 @@ const (
 	// finishedFor is how long a member keeps the lease of a blob after it has fetched the blob, so
 	// that other members find it.
 	finishedFor = 10 * time.Minute
-	// storePause is how long a member does not ask the store after the store has failed.
+	// storePause is how long a member waits, after the store has failed, before it asks the store
+	// again.
 	storePause = 2 * time.Second
 )
 
@@ -36,28 +37,28 @@ const (
 type Patience struct {
 	// Dial bounds the time until there is a connection; 0 means 1 s.
 	Dial time.Duration
-	// Stall is how long a stream brings no bytes before this member asks the other member for its
-	// progress; 0 means 2 s.
+	// Stall is how long this member waits for bytes of a stream before it asks the other member for
+	// its progress; 0 means 2 s.
 	Stall time.Duration
 	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. A member
-	// that exceeds it does not count as dead: perhaps it is itself waiting for a slow registry, which
-	// this member reaches better.
+	// that exceeds it does not count as dead: perhaps it is waiting for a slow registry that answers
+	// this member faster.
 	Begin time.Duration
 	// Answer bounds the time until the other member answers the question about its progress; 0 means
 	// 500 ms. A member that does not answer counts as dead.
 	Answer time.Duration
 	// Store bounds one request to the store of leases; 0 means 300 ms.
 	Store time.Duration
-	// Presence bounds the time in which other members can report that they have a blob, before this
-	// member asks the registry; 0 means 200 ms.
+	// Presence bounds how long this member waits for other members to report that they have a blob,
+	// before it asks the registry; 0 means 200 ms.
 	Presence time.Duration
-	// Silence bounds the time without a byte from a member that works on a question about a manifest;
-	// 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the time until the member
-	// has answered.
+	// Silence bounds the time between two bytes from a member that works on a question about a
+	// manifest; 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the time until
+	// the member has answered.
 	Silence time.Duration
 	// Far bounds how long a fetch repeats its request to a member that has the lease but answers that
 	// it is not nearer to the registry; 0 means 1 s. A member that has just taken the lease may still
-	// give this answer, as the follower that it was. After Far, the fetch asks the registry.
+	// give the answer of the follower that it was before. After Far, the fetch asks the registry.
 	Far time.Duration
 }
 
@@ -163,8 +164,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 }
 
-// leave makes this member take no more leases, and releases all of its leases. Members that read
-// from this member can read on.
+// The method leave makes this member take no more leases, and releases all of its leases. Members
+// that read from this member can read on.
 func (f *Fleet) leave(ctx context.Context) {
 	f.mu.Lock()
 	f.leaving = true

@@ -36,8 +36,8 @@ type Keys struct {
 	signing [][]byte // keys for messages; the first one signs
 }
 
-// ParseKeys makes the keys from a file that has one secret in each line. The texts of its errors
-// are meant to follow the name of the file. They do not show the secrets.
+// ParseKeys makes the keys from a file that has one secret in each line. The caller puts the name
+// of the file before the text of an error. The errors do not show the secrets.
 func ParseKeys(text []byte) (*Keys, error) {
 	k := &Keys{}
 	for line := range bytes.Lines(text) {

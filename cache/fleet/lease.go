@@ -20,7 +20,7 @@ type Member struct {
 	// the same address.
 	ID string `json:"id"`
 	// Address is host:port of the listener for other members. An address from a store is not trusted
-	// until the member there has proved to know the secret.
+	// until the member there has proved that it knows the secret.
 	Address string `json:"address"`
 	// Zone is the name of the zone in which the member runs; it may be empty.
 	Zone string `json:"zone,omitempty"`

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// protocol is the number of the protocol of this source. A version of dray that changes the
-// messages between members, or how members read them, has the next number. A member ignores fields
-// of JSON, headers and values in Redis that it does not know. It leaves such values in Redis
-// unchanged.
+// protocol is the number of the protocol that this source code implements. A version of dray that
+// changes the messages between members, or how members read them, has the next number. A member
+// ignores fields of JSON, headers and values in Redis that it does not know. It leaves such values
+// in Redis unchanged.
 const protocol = 1
 
-// ahead is added to protocol. Tests of members of different versions set it when they build dray:
-// -ldflags "-X dray/cache/fleet.ahead=1".
+// The number in ahead is added to protocol. Tests of members of different versions set it when they
+// build dray: -ldflags "-X dray/cache/fleet.ahead=1".
 var ahead string
 
 // Protocol returns the number of the protocol that this program speaks. Members whose numbers

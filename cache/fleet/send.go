@@ -113,13 +113,14 @@ func (p *peers) understands(h http.Header) bool {
 	return err == nil && p.near(theirs)
 }
 
-// near reports whether the number of a protocol differs from this member's by at most one.
+// The method near reports whether the number of a protocol differs from this member's number by at
+// most one.
 func (p *peers) near(protocol int) bool {
 	return protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1
 }
 
 // warnOfProtocol logs that a member and this one do not understand each other. It logs this for the
-// same member only once in sayFarAgain.
+// same member at most once in the time sayFarAgain.
 func (p *peers) warnOfProtocol(member, address, protocol string) {
 	if !p.strangers.first(member) {
 		return

@@ -83,8 +83,8 @@ func (f *Fleet) Serve(ctx context.Context, ln net.Listener) error {
 // Interrupt ends the requests of other members at once, and makes Serve return soon.
 func (f *Fleet) Interrupt() { f.interrupt() }
 
-// limited is a listener with a bound on its connections. At the bound, Accept waits until a
-// connection is closed.
+// The type limited is a listener with a bound on its connections. At the bound, Accept waits until
+// a connection is closed.
 type limited struct {
 	net.Listener
 	slots chan struct{}
@@ -182,7 +182,7 @@ func (u *underWay) wait(ctx context.Context) {
 // Handle registers a handler for the requests of other members whose path begins with prefix. It
 // panics if these paths overlap with the paths of another handler. Handle must be called before
 // Serve, so that no request arrives before its handler is registered. The handler gets only
-// requests of senders that have proved to know the secret and whose protocol this member
+// requests of senders that have proved that they know the secret, and whose protocol this member
 // understands. The handler gets the whole path. The handler must bound the size of the body, and
 // the time.
 func (f *Fleet) Handle(prefix string, h http.Handler) {

@@ -22,8 +22,8 @@ const maxBreaks = 3
 const breakGain = 32 << 20
 
 // farPause is the pause between two requests to a member that has the lease but answers that it is
-// not nearer to the registry. A member that has just taken the lease may still answer as the
-// follower that it was. The fetch repeats the request until Patience.Far is over.
+// not nearer to the registry. A member that has just taken the lease may still give the answer of
+// the follower that it was before. The fetch repeats the request until Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
 var (
@@ -196,10 +196,9 @@ func (s *Share) goAlone(reason string) (cache.Stream, error) {
 	return cache.Stream{}, ErrRegistry
 }
 
-// hold makes this fetch the holder. If this fetch replaces a failed holder, hold asks all members
-// which parts of the blob they hold. If the fetch replaces no failed holder, and there is no
-// bucket, hold asks the members of its zone whether they still have the blob from an earlier fetch.
-// It needs mu.
+// The method hold makes this fetch the holder. If this fetch replaces a failed holder, hold asks
+// all members which parts of the blob they hold. Otherwise, if there is no bucket, hold asks the
+// members of its zone whether they still have the blob from an earlier fetch. It needs mu.
 func (s *Share) hold(ctx context.Context, l Lease) error {
 	s.f.m.fetches.WithLabelValues("holder").Inc()
 	lost := s.lease.Address
@@ -214,7 +213,7 @@ func (s *Share) hold(ctx context.Context, l Lease) error {
 	return ErrRegistry
 }
 
-// NoBucket says that the bucket does not have the blob.
+// NoBucket records that the bucket does not have the blob.
 func (s *Share) NoBucket() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -224,8 +223,8 @@ func (s *Share) NoBucket() {
 	}
 }
 
-// Unconfirmed makes the fetch ask the registry from now on, because the registry did not clearly
-// answer whether the repository has the blob.
+// Unconfirmed makes the fetch ask the registry from now on. It is called when the registry did not
+// clearly answer whether the repository has the blob.
 func (s *Share) Unconfirmed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,7 +256,7 @@ func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
 	return cache.Stream{Body: stream, Size: stream.size, Follows: stream.q.want.To == 0}
 }
 
-// name records the addresses of members that read the blob. It needs mu.
+// The method name records the addresses of members that read the blob. It needs mu.
 func (s *Share) name(others []string) {
 	if len(s.others) < maxAsked {
 		s.others = append(s.others, others...)
@@ -383,7 +382,7 @@ func (s *Share) neighbour(ctx context.Context, l Lease) []string {
 	return nil
 }
 
-// gave records that a member has sent bytes.
+// The method gave records that a member has sent bytes.
 func (s *Share) gave(member string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -391,8 +390,8 @@ func (s *Share) gave(member string) {
 }
 
 // Ended records how the fetch has ended; reason is nil if it succeeded. Ended returns true if the
-// bytes were wrong and other members sent some of them. Another fetch, only from the registry, may
-// then succeed.
+// bytes were wrong and other members sent some of them. Another fetch may then succeed, because it
+// asks only the registry.
 func (s *Share) Ended(reason error) (again bool) {
 	if s == nil {
 		return false

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Need is the part that a member wants of a rate that all members share.
+// Need is the request of a member for a part of a rate that all members share.
 type Need struct {
 	// Rate names the rate.
 	Rate string
@@ -25,7 +25,7 @@ type Shares interface {
 	//
 	// The valid shares of a rate together never exceed its total: other members keep their shares
 	// until they call again. A member that wants less than an equal part of the total gets the rate
-	// that it wants, or the free rate if that is less. Members that want more get equal parts of the
-	// rest.
+	// that it wants, or the free rate if the free rate is less. Members that want more get equal parts
+	// of the rest.
 	Share(ctx context.Context, member string, ttl time.Duration, wants []Need) (perSecond []float64, err error)
 }

@@ -27,8 +27,8 @@ var (
 	errBehind  = errors.New("the member has more bytes than it sends")
 )
 
-// congested bounds the bytes that a member has ready while its stream sends nothing. If the member
-// has more, the stream ends with errBehind.
+// The constant congested bounds the bytes that a member has ready while its stream sends nothing.
+// If the member has more, the stream ends with errBehind.
 const congested = 4 << 20
 
 // fullError is an errFull with the addresses of the members that read from the full member.

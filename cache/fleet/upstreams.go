@@ -25,7 +25,7 @@ type Quota struct {
 	Age int64 `json:"age"`
 }
 
-// Upstreams is a list of upstreams as one text, so that members can be compared.
+// Upstreams is a list of upstreams as one text. So two values of [Member] can be compared.
 type Upstreams string
 
 // NewUpstreams returns the text for a list.
@@ -45,12 +45,11 @@ func (u Upstreams) All() (all []Upstream) {
 	return all
 }
 
-// Drift is an upstream of this member that means another registry, or has other rights, at other
-// members.
+// Drift is an upstream whose registry or rights differ between this member and other members.
 type Drift struct {
 	// Upstream is the name of the upstream.
 	Upstream string
-	// Members are the members at which the upstream differs, sorted by ID.
+	// Members are the other members whose upstream of this name differs, sorted by ID.
 	Members []Member
 }
 

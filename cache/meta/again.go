@@ -16,8 +16,8 @@ const (
 	maxAgain = 8192
 )
 
-// again has the keys of the deletions and epochs that the store has refused. Other processes must
-// not miss these writes.
+// The type again has the keys of the deletions and epochs that the store has refused. Other
+// processes must not miss these writes.
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}

@@ -25,7 +25,7 @@ type CachedOptions struct {
 	// Entries bounds the number of entries in memory; 0 means 65536.
 	Entries int
 	// Staleness is how long reads get an entry from memory before they ask the store again; 0 means 1
-	// second. Reads may notice an expiry, or a write of another process, with this delay.
+	// second. Reads may notice an expiry, or a write of another process, up to this time late.
 	Staleness time.Duration
 	// OnError bounds how long reads get an entry of the store from memory while the store fails; 0
 	// means 1 hour.
@@ -120,7 +120,7 @@ func processOf(s Store) string {
 
 func (c *Cached) processName() string { return c.process }
 
-// absent returns the answer "not found", which is fresh for at most a second.
+// The method absent returns the answer "not found", which is fresh for at most a second.
 func (c *Cached) absent(now time.Time) held {
 	return held{absent: true, freshUntil: now.Add(min(c.o.Staleness, time.Second)), validUntil: now.Add(c.o.OnError)}
 }
@@ -232,7 +232,7 @@ func (c *Cached) recall(key string, now time.Time) recalled {
 	return m
 }
 
-// dropped reports whether a refused write was dropped, because the store answers again.
+// The method dropped reports whether a refused write was dropped, because the store answers again.
 func (h held) dropped() bool { return h.refused && h.absent && !h.deletion }
 
 func (m recalled) seen() Seen {
@@ -276,9 +276,10 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	return seen, nil
 }
 
-// ordered reports whether it matters which of two values under a key is newer. It matters for
-// answers about tags and for epochs. In the other spaces, a value is right as long as nobody
-// deletes it. So the value in the store is right even if the store has refused a later write.
+// The function ordered reports whether it matters which of two values under a key is newer. It
+// matters for answers about tags and for epochs. In the other spaces, a value is right as long as
+// nobody deletes it. So the value in the store is right even if the store has refused a later
+// write.
 func ordered(key string) bool {
 	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
 }

@@ -65,7 +65,7 @@ func newEpoch(by string) epoch {
 	return epoch{Name: rand.Text(), By: by, Began: time.Now().UnixNano()}
 }
 
-// beginning returns the write that begins a new epoch under a key.
+// The function beginning returns the write that begins a new epoch under a key.
 func beginning[R record](l ledger[R], key string) (Write, epoch, error) {
 	e := newEpoch(processOf(l.store))
 	entry, err := sibling[epoch](l).entry(key, e)
@@ -126,8 +126,8 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 	return found, q, err
 }
 
-// doubtful reports whether the store has refused the last write of this process to the fact or its
-// epoch. The entries in the store may then be older.
+// The method doubtful reports whether the store has refused the last write of this process to the
+// fact or its epoch. The entries in the store may then be older.
 func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
 
 // maxSwaps bounds the attempts to record an answer while other processes record their answers.
@@ -180,7 +180,7 @@ func dateOf(ctx context.Context, s Store, asked time.Time, e epoch) dated {
 	return d
 }
 
-// before reports whether the question of d was asked before the question of o.
+// The method before reports whether the question of d was asked before the question of o.
 func (d dated) before(o dated) bool {
 	if d.Stamp != 0 && o.Stamp != 0 {
 		return d.Stamp < o.Stamp
@@ -188,7 +188,7 @@ func (d dated) before(o dated) bool {
 	return d.Checked < o.Checked
 }
 
-// time returns when the question was asked, by the clock of this process.
+// The method time returns when the question was asked, by the clock of this process.
 func (d dated) time(ctx context.Context, s Store) time.Time {
 	if d.Stamp == 0 {
 		return time.Unix(0, d.Checked)

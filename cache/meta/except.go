@@ -62,7 +62,7 @@ func (e *Except) reread(ctx context.Context, keys []string) ([]Seen, error) {
 
 func (e *Except) processName() string { return processOf(e.Store) }
 
-// present reads keys, and finds nothing under the excluded keys.
+// The method present reads keys, and finds nothing under the excluded keys.
 func (e *Except) present(keys []string, l *Lease, read func([]string) ([]Seen, error)) ([]Seen, error) {
 	if !slices.ContainsFunc(keys, e.excludes) {
 		return read(keys)

@@ -21,8 +21,8 @@ type GuardOptions struct {
 	// Failures is the number of consecutive failures after which Guarded stops asking the store; 0
 	// means 3.
 	Failures int
-	// Retry is how long Guarded does not ask the store after these failures; 0 means 5 seconds. After
-	// this time, it sends one request to the store as a probe, and refuses other requests until the
+	// Retry is how long Guarded waits after these failures before it asks the store again; 0 means 5
+	// seconds. It then sends one request to the store as a probe, and refuses other requests until the
 	// probe has ended.
 	Retry time.Duration
 	// Logger gets one line when the store is no longer asked, and one when it answers again; nil
@@ -32,8 +32,8 @@ type GuardOptions struct {
 
 // Guarded is a [Store] that keeps callers from waiting for a failing store. A request waits for the
 // store only briefly. After a few consecutive failures, requests get [ErrUnavailable] at once until
-// a probe finds that the store answers again. The results of requests that were sent before these
-// failures do not count then.
+// a probe finds that the store answers again. Meanwhile, the results of requests that were sent
+// before these failures do not count.
 type Guarded struct {
 	store Store
 	o     GuardOptions

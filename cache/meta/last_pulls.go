@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TouchFact says when an upstream last saw a pull of an image. Some upstreams delete images that
-// nobody pulls from them.
+// TouchFact says when an upstream last saw a pull of an image. dray records this because some
+// upstreams delete images that nobody pulls from them.
 type TouchFact struct {
 	// Touched is when the upstream last sent the manifest.
 	Touched time.Time

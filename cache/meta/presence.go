@@ -16,7 +16,8 @@ type PresenceFact struct {
 	Kind Kind
 	Size int64 // bytes; negative if unknown
 	// Referenced says that the target has a manifest that references the content, or that the content
-	// is a manifest. A registry may delete content that nothing references.
+	// is a manifest. dray relies on unreferenced content only for a short time, because a registry may
+	// delete it.
 	Referenced bool
 	// Confirmed is when the target was last known to have the content. It is zero in a fact that an
 	// older dray recorded without this field. In a call of Add, zero means the present moment.
@@ -32,7 +33,8 @@ type Holding struct {
 // PresenceOptions configure [NewPresence].
 type PresenceOptions struct {
 	// TTL is how long the fact about a manifest, or about a referenced blob, is kept; 0 means 12
-	// hours. Lifecycle rules of a registry delete images without notice, about once a day.
+	// hours. The time is short because lifecycle rules of a registry delete images without notice,
+	// about once a day.
 	TTL time.Duration
 	// UnreferencedTTL is how long the fact about a blob that no manifest references yet is kept. 0
 	// means 1 hour, which is enough for the push of the blob.

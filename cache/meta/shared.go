@@ -86,7 +86,8 @@ func (s *Shared) key(key string) (shared string, ok bool) {
 	return sharedSpace + path(space, identity, "") + rest, identity != ""
 }
 
-// signed returns the type of the facts under a key in the store if their values are signed.
+// The function signed returns the type of the facts under a key in the store. ok is false if the
+// values of these facts are not signed.
 func signed(shared string) (facts string, ok bool) {
 	for space, facts := range signedSpaces {
 		if strings.HasPrefix(shared, sharedSpace+space) {
@@ -183,7 +184,7 @@ func (s *Shared) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
 	return all, nil
 }
 
-// Swap implements [Swapper]. If an entry in seen is signed, it takes several steps, because one
+// Swap implements [Swapper]. If an entry in seen is signed, Swap takes several steps, because one
 // value may be stored with different proofs.
 func (s *Shared) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
 	theirs := make([]Seen, 0, len(seen))
@@ -270,8 +271,9 @@ func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error
 	}
 }
 
-// original returns the keys that an entry of the store has for this member. The parameter only is
-// the name of an upstream, or empty. With a name, original leaves out keys about other upstreams.
+// The method original returns the keys that an entry of the store has for this member. The
+// parameter only is the name of an upstream, or empty. With a name, original leaves out keys about
+// other upstreams.
 func (s *Shared) original(key, only string) (keys []string) {
 	if sum, ok := strings.CutPrefix(key, path(baseSpace, s.o.All(), "")); ok {
 		return []string{baseSpace + sum}

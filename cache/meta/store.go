@@ -61,7 +61,8 @@ type Seen struct {
 	Refused bool
 }
 
-// same reports whether s and o have the same key, and either the same value or both no entry.
+// The method same reports whether s and o have the same key, and either the same value or both no
+// entry.
 func (s Seen) same(o Seen) bool {
 	return s.Key == o.Key && s.Found == o.Found && (!s.Found || bytes.Equal(s.Value, o.Value))
 }

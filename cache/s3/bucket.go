@@ -71,7 +71,7 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	})
 }
 
-// below is the part of every key that comes after Address.Prefix.
+// The constant below follows Address.Prefix in every key.
 const below = "cache/"
 
 // key returns the key of a blob. The digest comes early in the key, because S3 spreads the load by
@@ -152,12 +152,13 @@ func (b *Bucket) Wrong(d digest.Digest) {
 	b.o.Logger.Warn("the bucket sent wrong bytes; dray fetches the blob from its upstream and replaces the object", "digest", d, "bucket", b.o.Bucket)
 }
 
-// repeated makes the SDK retry a request. It is for writes, because nobody waits for them.
+// The function repeated makes the SDK retry a request. It is for writes, because nobody waits for
+// them.
 func repeated(o *s3.Options) {
 	o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, 2*time.Second })
 }
 
-// within bounds the time of a request.
+// The function within bounds the time of a request.
 func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, limit, errSlow)
 }

@@ -35,14 +35,16 @@ func (q *queue) add(i item) bool {
 	return q.put(i)
 }
 
-// again puts back a blob that was taken out of the queue. It returns false if the queue is full.
+// The method again puts back a blob that was taken out of the queue. It returns false if the queue
+// is full.
 func (q *queue) again(i item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.put(i)
 }
 
-// put must be called with mu locked.
+// put adds a blob, or returns false and removes the blob from the map if the queue is full. It
+// needs mu.
 func (q *queue) put(i item) bool {
 	select {
 	case q.waiting <- i:
@@ -54,7 +56,7 @@ func (q *queue) put(i item) bool {
 	}
 }
 
-// finished removes a blob that is no longer being written.
+// The method finished removes a blob that is no longer being written.
 func (q *queue) finished(d digest.Digest) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

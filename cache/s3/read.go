@@ -114,7 +114,7 @@ func (b *Bucket) stat(ctx context.Context, d digest.Digest) (written time.Time, 
 	return b.seen.get(d).written, nil
 }
 
-// found records that the bucket has a blob.
+// The method found records that the bucket has a blob.
 func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	b.m.requests.WithLabelValues(op, resultOK).Inc()
 	at := aws.ToTime(written)
@@ -136,8 +136,8 @@ func verdict(ctx context.Context, err error) error {
 	return context.Canceled
 }
 
-// refused counts a request that failed, and returns its error. The error wraps cache.ErrNotFound if
-// the bucket does not have the object, and the cause of ctx if ctx has ended.
+// The method refused counts a request that failed, and returns its error. The error wraps
+// cache.ErrNotFound if the bucket does not have the object, and the cause of ctx if ctx has ended.
 func (b *Bucket) refused(ctx context.Context, d digest.Digest, op string, err error) error {
 	if statusOf(err) == http.StatusNotFound {
 		b.m.requests.WithLabelValues(op, resultAbsent).Inc()

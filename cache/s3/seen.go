@@ -11,8 +11,8 @@ import (
 const (
 	// maxSeen bounds the number of digests whose presence in the bucket is remembered.
 	maxSeen = 32 << 10
-	// absentFor is how long dray does not ask the bucket again for a blob that the bucket did not
-	// have, because one pull looks for the same manifest more than once.
+	// absentFor is how long dray waits before it asks the bucket again for a blob that the bucket did
+	// not have. The wait saves requests, because one pull looks for the same manifest more than once.
 	absentFor = 10 * time.Second
 )
 

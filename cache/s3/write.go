@@ -27,7 +27,7 @@ const (
 	// maxTries bounds the attempts to write a blob.
 	maxTries = 3
 	// absentForWrites is how long a write relies on an earlier answer that the bucket does not have
-	// the blob. A fetch from an upstream seldom takes longer.
+	// the blob. Most fetches from an upstream end within this time.
 	absentForWrites = time.Minute
 )
 
@@ -48,8 +48,8 @@ func (b *Bucket) Keep(d digest.Digest, size int64) {
 	}
 }
 
-// aging reports whether an object is so old that it has to be written again before the bucket's
-// lifecycle deletes it.
+// The method aging reports whether an object is so old that it has to be written again before the
+// bucket's lifecycle deletes it.
 func (b *Bucket) aging(written time.Time) bool {
 	return b.o.MaxAge > 0 && time.Since(written) > b.o.MaxAge/4*3
 }
@@ -83,8 +83,8 @@ func (b *Bucket) write(ctx context.Context) {
 	}
 }
 
-// one writes one blob, which the breaker allowed at the time sent. If the write fails, the blob
-// goes back into the queue, or is dropped.
+// The method one writes one blob, which the breaker allowed at the time sent. If the write fails,
+// the blob goes back into the queue, or is dropped.
 func (b *Bucket) one(ctx context.Context, i item, sent time.Time) {
 	err := b.copy(ctx, i)
 	reason := ""
@@ -153,8 +153,8 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 	return err
 }
 
-// needed reports whether a blob has to be written, and whether it replaces an object. It asks the
-// bucket if b.seen has no answer.
+// The method needed reports whether a blob has to be written, and whether it replaces an object. It
+// asks the bucket if b.seen has no answer.
 func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (replace, needed bool, err error) {
 	at := b.seen.get(d)
 	switch {
@@ -200,8 +200,8 @@ func (b *Bucket) put(ctx context.Context, d digest.Digest, content Content, unle
 	return b.written(ctx, d, opPut, content.Size(), err)
 }
 
-// written counts a request that writes n bytes, and returns its error. The error is nil if another
-// mirror has already written the object.
+// The method written counts a request that writes n bytes, and returns its error. The error is nil
+// if another mirror has already written the object.
 func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int64, err error) error {
 	switch status := statusOf(err); {
 	case err == nil:
@@ -248,7 +248,7 @@ func (b *Bucket) putParts(ctx context.Context, d digest.Digest, content Content,
 // errExists says that another mirror has finished the same object first.
 var errExists = errors.New("the object exists")
 
-// parts sends the parts of a large object, and completes it.
+// The method parts sends the parts of a large object, and completes it.
 func (b *Bucket) parts(ctx context.Context, d digest.Digest, content Content, unless, upload *string) error {
 	size := content.Size()
 	step := max(int64(partSize), (size+maxParts-1)/maxParts)

@@ -17,7 +17,7 @@ import (
 // ready.
 type Memory struct {
 	// TTL is how long a lease lasts without renewal. Zero means [fleet.LeaseTTL]. Tests whose members
-	// do not renew their leases by themselves set TTL, because machines may be slow.
+	// do not renew their leases by themselves set a long TTL, because machines may be slow.
 	TTL time.Duration
 
 	mu      sync.Mutex // guards the fields below

@@ -128,7 +128,7 @@ func shareTurns(_ *testing.T, a asking) {
 	a.get("c", 1000, 100./3)
 }
 
-// shareFair checks that members that want little get all that they want, and that the other members
+// shareFair checks that members with small needs get all that they want, and that the other members
 // get equal parts of the rest.
 func shareFair(_ *testing.T, a asking) {
 	for range 2 {
@@ -179,8 +179,8 @@ func shareApart(t *testing.T, a asking) {
 	}
 }
 
-// shareNever has members request and release shares at random. Their shares together never exceed
-// the total.
+// shareNever has members request and release shares at random, and checks that their shares
+// together never exceed the total.
 func shareNever(t *testing.T, a asking) {
 	rnd, has := rand.New(rand.NewPCG(1, 2)), map[string]float64{}
 	for range 500 {

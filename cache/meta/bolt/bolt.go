@@ -303,7 +303,7 @@ const (
 )
 
 // Scan implements [meta.Store]. It reads a page at a time. No transaction is open while the loop
-// body runs, because a write in the loop body could wait forever for that transaction to end.
+// body runs: a write in the loop body could wait forever for an open transaction.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		for from, more := prefix, true; more; {

@@ -33,9 +33,9 @@ type file struct {
 	writer chan struct{}
 }
 
-// contain calls the function use. When a file is damaged, bbolt panics or reads beyond the end of
-// the mapping. contain turns both into ErrCorrupt. After that it does not use the database again,
-// because the locks of the database are in an unknown state.
+// The method contain calls the function use. When a file is damaged, bbolt panics or reads beyond
+// the end of the mapping. contain turns both into ErrCorrupt. After that it does not use the
+// database again, because the locks of the database are in an unknown state.
 func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	if f.broken.Load() {
 		return fmt.Errorf("%w, found earlier", ErrCorrupt)
@@ -149,8 +149,8 @@ func ofSystem(err error) bool {
 	return errno || path
 }
 
-// passing reports whether the cause of an error may go away by itself. Such causes are a disk that
-// is full or cannot be read, and a lack of descriptors, memory or locks.
+// The function passing reports whether the cause of an error may go away by itself. Such causes are
+// a disk that is full or cannot be read, and a lack of descriptors, memory or locks.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ESTALE,
@@ -179,8 +179,8 @@ func classify(err error) error {
 	return err
 }
 
-// fits refuses a file that is shorter than its header says. Pages beyond the end cannot even be
-// read.
+// The function fits returns an error for a file that is shorter than its header says, because pages
+// beyond its end cannot even be read.
 func fits(db *bbolt.DB, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// Bounds of one reply. go-redis allocates the bytes that a header announces before they arrive.
-// Without bounds, any program that answers on the port could make dray take all memory. Replies
-// with facts are much smaller than these bounds.
+// Bounds of one reply. go-redis allocates memory for all bytes that a header announces, even before
+// the bytes arrive. Without bounds, any program that answers on the port could make dray take all
+// memory. Replies with facts are much smaller than these bounds.
 const (
 	maxValues = 100_000
 	maxReply  = 32 << 20 // bytes
@@ -21,8 +21,8 @@ const (
 	maxLine   = 64 << 10 // bytes
 )
 
-// bounded returns a dialer like the dialer of the options. Its connections fail when a reply
-// exceeds the bounds.
+// The function bounded returns a dialer like the dialer of the options. Its connections fail when a
+// reply exceeds the bounds.
 func bounded(o *goredis.Options) func(context.Context, string, string) (net.Conn, error) {
 	dial := goredis.NewDialer(o)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -81,7 +81,7 @@ func cluster(plain string, password func() string, timeout time.Duration) (gored
 	if err != nil {
 		return nil, conceal(err)
 	}
-	// Redirects are not retries: a healthy cluster answers with them.
+	// The client still follows redirects. They are not retries: a healthy cluster answers with them.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
