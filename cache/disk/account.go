@@ -17,8 +17,8 @@ type account struct {
 	policy      policy
 	busy        map[digest.Digest]chan struct{} // digests whose file is being published, verified or unlinked
 	claimed     map[digest.Digest]claims
-	dirty       map[*entry]struct{}        // not yet synced
-	suspects    map[*entry]struct{}        // not yet verified
+	dirty       map[*entry]struct{}        // entries that are not yet synced
+	suspects    map[*entry]struct{}        // entries that are not yet verified
 	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after the scan
 	dropped     []*entry                   // entries that have left the index and whose files are not yet unlinked
 	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed

@@ -129,7 +129,7 @@ type Unless int
 
 // The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // the blob is open or pinned, or has a use of UnlessNeeded
+	UnlessInUse  Unless = iota // the blob is open or pinned, or UnlessNeeded protects it
 	UnlessNeeded               // a push needs the blob, or Keep protects it until Forget
 )
 
@@ -162,8 +162,8 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 
 // DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error in why,
 // and counts it as corrupt. A blob that a push needs is moved only if the error says that its file
-// is too short. After other errors it stays, because it may be the only copy and may become
-// readable again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
+// is too short. After any other error such a blob stays, because it may be the only copy and may
+// become readable again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {
 		c.mu.RLock()

@@ -52,9 +52,9 @@ type Patience struct {
 	// Presence bounds how long this member waits for other members to report that they have a blob,
 	// before it asks the registry; 0 means 200 ms.
 	Presence time.Duration
-	// Silence bounds the time between two bytes from a member that works on a question about a
-	// manifest; 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the time until
-	// the member has answered.
+	// Silence bounds how long a member that works on a question about a manifest may send no byte; 0
+	// means 300 ms. The member sends spaces as signs of life. Begin bounds the whole time until the
+	// member has answered.
 	Silence time.Duration
 	// Far bounds how long a fetch repeats its request to a member that has the lease but answers that
 	// it is not nearer to the registry; 0 means 1 s. A member that has just taken the lease may still

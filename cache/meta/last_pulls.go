@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TouchFact says when an upstream last saw a pull of an image. dray records this because some
+// TouchFact says when an upstream last saw a pull of an image. dray records it because some
 // upstreams delete images that nobody pulls from them.
 type TouchFact struct {
 	// Touched is when the upstream last sent the manifest.

@@ -66,8 +66,8 @@ type Tags struct {
 const tagsTTL = 30 * 24 * time.Hour
 
 // NewTags returns the tag facts in s. They are kept for at most 30 days, or for Options.TTL if that
-// is less. A fact may be kept for longer than it is fresh, because an old fact still serves while
-// the upstream is down. The caller decides by CheckedAt whether a fact is fresh.
+// is less. A fact may be kept for longer than it is fresh, because dray still uses an old fact
+// while the upstream is down. The caller decides by CheckedAt whether a fact is fresh.
 func NewTags(s Store, o Options) *Tags {
 	return &Tags{newLedger[tagRecord](s, "tags", min(cmp.Or(o.TTL, tagsTTL), tagsTTL))}
 }
