@@ -2,10 +2,10 @@
 // the number of requests per second that a registry allows. Members also tell each other for how
 // long a registry wants them to pause, and how many pulls its quota still allows.
 //
-// Each member may always send at a floor without asking: 5 % of the ceiling, divided by the number
-// of members. A member that needs more asks a store once a second for a share of the other 95 %. So
-// all members together stay below the ceiling, apart from bursts: each limiter may send at once as
-// many requests as its rate allows in half a second, and at least one.
+// Each member has a floor, a rate at which it may always send without asking: 5 % of the ceiling,
+// divided by the number of members. A member that needs more asks a store once a second for a share
+// of the other 95 %. So all members together stay below the ceiling, apart from bursts: each
+// limiter may send at once as many requests as its rate allows in half a second, and at least one.
 package ceilings
 
 import (
@@ -30,8 +30,8 @@ const (
 	// gather is the time for which a member waits for the rest of a burst of requests before it asks
 	// for shares.
 	gather = 20 * time.Millisecond
-	// shareTTL is the least time for which the store keeps a share; see ttl. Before a share expires,
-	// its member notices that the store does not answer.
+	// shareTTL is the least time for which the store keeps a share; see ttl. If the store does not
+	// answer, a member notices this before its share expires.
 	shareTTL = 3 * time.Second
 	// patience is the time for which the store must fail before a member raises its rate to an equal
 	// part of the ceiling. Until then, other members may still use the shares that they got.
@@ -184,8 +184,9 @@ func (c *Ceilings) Run(ctx context.Context) error {
 	}
 }
 
-// due returns c.short, or nil if this member has asked for shares within the last second. The next
-// tick then serves the requests that wait.
+// due returns the channel c.short, which tells Run that a request waits. It returns nil if this
+// member has asked for shares within the last second, because the request can then wait for the
+// next tick.
 func (c *Ceilings) due() <-chan struct{} {
 	if time.Since(c.asked) < every {
 		return nil

@@ -5,8 +5,8 @@
 // facts, which all members share. The sender of the question reads these facts.
 //
 // Invariants:
-//   - An answer of a member makes no content visible. The sender reads the visibility in the facts.
-//     It also checks the digest of the bytes.
+//   - An answer of a member makes no content visible. The sender of the question reads the
+//     visibility in the facts. It also checks the digest of the bytes.
 //   - If a member gives no sign of life, or does not answer in time, the sender asks the upstream
 //     itself. So a member that fails costs time, but it makes no question fail.
 //   - A member never passes on a question that came from another member.
@@ -75,8 +75,8 @@ type Delegate struct {
 }
 
 // New returns the Delegate of a member, or nil if f is nil. New must be called before the fleet
-// serves. New registers answer, a function for the questions of other members. The Upstream in
-// these questions is this member's name for the upstream.
+// serves. New registers the function answer, which answers the questions of other members. In the
+// questions that the function gets, Upstream is this member's name for the upstream.
 func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question) Answer) *Delegate {
 	if f == nil {
 		return nil
@@ -141,9 +141,9 @@ func (d *Delegate) Here(q Question) bool {
 	return self
 }
 
-// Ask passes a question to the member that asks for all members. ok is false if this member has to
-// ask the upstream itself, because it is the chosen member, or because the chosen member has no
-// answer.
+// Ask passes a question to the member that asks the upstream for all members. ok is false if this
+// member has to ask the upstream itself, because it is the chosen member, or because the chosen
+// member has no answer.
 func (d *Delegate) Ask(ctx context.Context, q Question) (a Answer, ok bool) {
 	to, identity, self := d.chosen(q)
 	if self {
@@ -252,7 +252,7 @@ func (d *Delegate) serve(w http.ResponseWriter, r *http.Request, answer func(con
 		select {
 		case a := <-done:
 			if !gone {
-				_ = json.NewEncoder(w).Encode(a) // if this fails, the sender notices
+				_ = json.NewEncoder(w).Encode(a) // if this fails, the sender of the question notices
 			}
 			return
 		case <-tick.C:

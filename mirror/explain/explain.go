@@ -44,10 +44,10 @@ type Options struct {
 	Pull         *pull.Puller
 	Cache        *cache.Cache
 	Listeners    []Listener
-	// Registries has the parts of each upstream, by its name. It lacks the upstreams whose content is
-	// stored in dray alone.
+	// Registries has the parts of each upstream, by its name. It lacks the upstreams of hosted
+	// repositories.
 	Registries map[string]Registry
-	// Hosted yields the manifests that are stored in dray alone.
+	// Hosted yields the manifests of hosted repositories.
 	Hosted iter.Seq[inventory.Hosted]
 	// Live has the pulls under way. Past has ended pulls and misses. Both may be nil.
 	Live *live.Table
@@ -56,7 +56,7 @@ type Options struct {
 	Reports func() []*pipeline.Report
 }
 
-// Explainer explains names.
+// Explainer explains the names of images.
 type Explainer struct{ o Options }
 
 // New returns an Explainer.
@@ -78,7 +78,7 @@ type Query struct {
 	Accept []string
 }
 
-// Explain explains a name. Its errors have codes, such as api.CodeNotFound.
+// Explain explains the name of an image. Its errors have codes, such as api.CodeNotFound.
 func (e *Explainer) Explain(ctx context.Context, q Query) (api.Explanation, error) {
 	l, m, err := e.meaning(q)
 	if err != nil {
@@ -128,8 +128,8 @@ func nameOf(r repository.Repo, ref oci.Reference) string {
 }
 
 // meaning returns the listener through which a client would pull the name, and the meaning of the
-// name at this listener. It prefers a listener with a route that the name selects. Other listeners
-// have the name only by their default route (route.First).
+// name at this listener. It prefers a listener with a route that the name selects. At other
+// listeners, the name reaches an upstream only by the default route (route.First).
 func (e *Explainer) meaning(q Query) (Listener, route.Meaning, error) {
 	if d, err := oci.ParseDigest(q.Name); err == nil {
 		return Listener{}, route.Meaning{}, api.Errorf(api.CodeInvalid, "a digest alone names no repository; write NAME@%s", d)
@@ -161,7 +161,7 @@ func (e *Explainer) meaning(q Query) (Listener, route.Meaning, error) {
 	return Listener{}, means, api.Errorf(api.CodeNotFound, "no listener is named %q", q.Listener)
 }
 
-// hosted returns the digest of a manifest that is stored in dray alone.
+// The function hosted returns the digest of a manifest of a hosted repository.
 func (e *Explainer) hosted(r repository.Repo, ref oci.Reference) (digest.Digest, bool) {
 	for i := range e.o.Hosted {
 		if i.Upstream == r.Up.Name && i.Repo == r.Name && (i.Digest == ref.Digest || ref.Tag != "" && slices.Contains(i.Tags, ref.Tag)) {
@@ -189,7 +189,7 @@ func caller(l *request.Listener, up *repository.Upstream, name, user string) api
 	return c
 }
 
-// state describes an upstream. It returns nil if the content is stored in dray alone.
+// state describes an upstream. It returns nil if the repository is hosted.
 func (e *Explainer) state(r repository.Repo) *api.ExplainedUpstream {
 	registry, ok := e.o.Registries[r.Up.Name]
 	if !ok {

@@ -35,7 +35,7 @@ func (e *Explainer) remember(out *api.Explanation, r repository.Repo, ref oci.Re
 	out.Verdict = e.verdict(r, ref, out.Digest)
 }
 
-// lastPull returns the last pull of an image under a name or as a digest, or nil. A pull under way
+// lastPull returns the last pull of an image, by its tag or its digest, or nil. A pull under way
 // counts, too.
 func (e *Explainer) lastPull(r repository.Repo, reference string, d digest.Digest) (last *api.LastPull) {
 	later := func(p api.LastPull) {

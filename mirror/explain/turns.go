@@ -19,7 +19,7 @@ type turns struct {
 	// The fields below describe the upstream whose turn it is.
 	repo     repository.Repo
 	registry Registry
-	local    bool // the content is stored in dray alone
+	local    bool // the repository is hosted
 }
 
 // at returns a copy of the walk in which it is the turn of the repository r.

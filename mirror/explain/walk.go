@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// maxDepth bounds how deep indexes in indexes are followed. maxParts bounds the number of parts of
-	// an answer.
+	// maxDepth bounds how deep Explain follows indexes in indexes. maxParts bounds the number of parts
+	// of an answer.
 	maxDepth = 4
 	maxParts = 10_000
 )

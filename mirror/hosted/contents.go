@@ -223,8 +223,8 @@ func (c *contents) tagNames(name string) ([]string, error) {
 	return slices.SortedFunc(maps.Keys(st.tags), compareTags), nil
 }
 
-// referrersOf lists the referrers of a manifest, sorted by digest, so that a page can begin after
-// the last referrer of the previous page.
+// referrersOf lists the referrers of a manifest, sorted by digest, so that each page of the list
+// can begin after the last referrer of the previous page.
 func (c *contents) referrersOf(name string, d digest.Digest) []oci.Descriptor {
 	all := []oci.Descriptor{}
 	r := c.lookup(name)
@@ -381,8 +381,8 @@ func (c *contents) forget(r *repo) {
 	}
 }
 
-// unwritten reports whether a repository was used after its file was last written, and whether the
-// last write was at least the duration age ago.
+// unwritten reports whether a repository was used after its file was last written, and the last
+// write was at least the duration age ago.
 func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

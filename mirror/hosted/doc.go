@@ -11,9 +11,9 @@
 //     part of a push is never visible.
 //   - All bytes are blobs of the cache, which does not evict them while a repository needs them. An
 //     upload of a client is not copied, because it is in the cache already.
-//   - Losing the store of facts loses no hosted content. Losing the directory of the cache loses
-//     the content. If the bytes of a blob are gone, dray answers requests for the blob with "not
-//     found". The next push of the blob repairs the repository.
+//   - If the store of facts is lost, no hosted content is lost. If the directory of the cache is
+//     lost, the hosted content is lost, too. If the bytes of a blob are gone, dray answers requests
+//     for the blob with "not found". The next push of the blob repairs the repository.
 //   - A repository keeps a blob for Options.Grace after a client asked for it. If the client leaves
 //     the blob out of a push because the repository has it, the blob is still there when the
 //     manifest arrives.

@@ -14,11 +14,12 @@ import (
 	"dray/upstream/oci"
 )
 
-// pageSize is the number of entries of a page. A client can request another number for tags.
+// pageSize is the number of entries in a page of a list. For tags, a client can request another
+// number.
 const pageSize = 1000
 
-// Tags implements upstream.Lister. The tags are in lexical order (see compareTags), and the tag
-// "last" in the query need not exist (spec 1.1, "Listing Tags").
+// Tags implements upstream.Lister. The tags are in lexical order (see compareTags), and the tag in
+// the query parameter "last" need not exist (spec 1.1, "Listing Tags").
 func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (upstream.Page, error) {
 	all, err := s.contents.tagNames(at.Name)
 	if err != nil {

@@ -21,7 +21,7 @@ type Rule struct {
 	// These are the tags that were pushed most recently. 0 means all.
 	Keep int
 	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
-	// last occurrence of this text. If Group is empty, all tags of the rule are one group.
+	// last occurrence of the text Group. If Group is empty, all tags of the rule are one group.
 	Group string
 }
 
@@ -37,7 +37,7 @@ func (r Rule) fits(repo, tag string) bool {
 }
 
 // ruleOf returns the first rule that matches a tag, and its index. If no rule matches, it returns
-// -1 and the default of the Store.
+// -1 and a rule with Options.Unused.
 func (p *policy) ruleOf(repo, tag string) (int, Rule) {
 	for i, r := range p.rules {
 		if r.fits(repo, tag) {

@@ -36,7 +36,7 @@ const (
 type Options struct {
 	// Directory has the files. It is created when the first file is written.
 	Directory string
-	// Gatherer has the counters. Each counter was 0 when the process started.
+	// Gatherer has the counters. The ledger assumes that each counter was 0 when the process started.
 	Gatherer prometheus.Gatherer
 	// Interval is the time between two counts by [Ledger.Run]; 0 means 5 minutes.
 	Interval time.Duration

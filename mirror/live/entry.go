@@ -80,8 +80,8 @@ func (o *owned) common(e *entry) api.LiveEntry {
 	return c
 }
 
-// text returns a copy of s, cut to maxText bytes. The copy does not keep the whole header of a
-// request in memory.
+// text returns a copy of s, cut to maxText bytes. Without the copy, s could keep the whole header
+// of a request in memory.
 func text(s string) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxText)], ""))
 }

@@ -14,7 +14,8 @@ import (
 type push struct {
 	entry
 	digest digest.Digest
-	// tagged is set when a manifest was pushed under a tag. The next upload begins another push.
+	// tagged is set when a manifest was pushed under a tag. After that, the next upload begins another
+	// push.
 	tagged bool
 	blobs  int
 	checks api.LiveChecks

@@ -284,8 +284,9 @@ func (s *shard) owned(t *Table, key uint64, o *Owner) (all *owned, gone []Ended)
 	return all, gone
 }
 
-// displace removes the entry that was idle longest. Entries with HEAD requests alone, which are no
-// pulls, are removed first and are not counted. The caller holds mu.
+// displace removes the entry that was idle longest, and counts it as displaced. If the shard has
+// entries with nothing but HEAD requests, which are no pulls, displace removes one of these instead
+// and does not count it. The caller holds mu.
 func (s *shard) displace(t *Table) (ended []Ended) {
 	var oldest, headed *entry
 	for _, o := range s.owners {

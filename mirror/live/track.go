@@ -20,7 +20,7 @@ type Track struct {
 func (t *Table) Track() Track { return Track{table: t} }
 
 // Manifest records that the answer to a GET or HEAD will be a manifest. Callers call it before they
-// send the answer, because the client then asks for the blobs at once.
+// send the answer, because a client asks for the blobs as soon as it has the answer.
 func (k *Track) Manifest(o Owner, agent, reference string, get bool, m *Manifest) {
 	if k.table != nil && k.pull == nil {
 		k.pull = k.table.manifest(o, agent, reference, get, m)

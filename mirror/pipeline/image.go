@@ -422,10 +422,10 @@ func kindOf(m *Manifest) string {
 }
 
 // unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
-// the media type of an image, it is enough if one layer may be unpacked, because some runtimes
-// unpack the layers whose media types they know, and skip the other layers. If the configuration
-// has another media type, it must be possible to unpack every layer, because the runtimes that
-// accept such a configuration unpack all layers or none.
+// the media type of an image, one layer that may be unpacked is enough: some runtimes unpack the
+// layers whose media types they know, and skip the other layers. If the configuration has another
+// media type, it must be possible to unpack every layer, because the runtimes that accept such a
+// configuration unpack all layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
 		return slices.ContainsFunc(m.Layers, (*LayerView).unpacks)

@@ -105,8 +105,8 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 	return nil, nil
 }
 
-// errUnread is the error of the stages for a layer that they have not seen completely, because the
-// walk stopped at a fault, such as an exceeded limit, or could not look into the layer.
+// errUnread is the error of stages that have not seen a layer completely: the walk stopped at a
+// fault, such as an exceeded limit, or could not look into the layer.
 var errUnread = errors.New("the layer was not read completely")
 
 func (p *Pipeline) openVisitors(ctx context.Context, l Layer) []*participant {

@@ -56,8 +56,8 @@ const ArchiveStage = "archive"
 // walkVersion is increased whenever a change of the code changes the results of a walk.
 const walkVersion = 4
 
-// ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small layers
-// of zeros are common and harmless.
+// ratioFrom is the number of uncompressed bytes up to which the ratio is not checked, because small
+// layers of zeros are common and harmless.
 const ratioFrom = 64 << 20
 
 // Formats of a layer's blob.

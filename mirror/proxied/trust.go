@@ -174,7 +174,8 @@ func hopsOf(header string, lines []string) []string {
 }
 
 // forOf returns the value of the parameter "for" in one element of a Forwarded header (RFC 7239,
-// 4), without quotes, or "". A value with a backslash is no address anyway.
+// 4), without quotes, or "". It does not decode backslashes, because a value with a backslash is no
+// address.
 func forOf(element string) string {
 	pairs, _ := unquotedSplit(element, ';')
 	for _, pair := range pairs {

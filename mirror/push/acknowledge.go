@@ -38,9 +38,9 @@ func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
 // repository, acknowledgeOrPublish publishes the push while the client waits, as without a queue. A
-// push never overtakes a queued push to the same repository, because a tag could then finally point
-// to the older image, or an index could arrive before its children. A push that has failed counts,
-// too, because an operator may retry it, and so does a withdrawn one, which may come back.
+// push must not overtake a queued push to the same repository: otherwise a tag could finally point
+// to the older image, or an index could arrive before its children. This is also true for a failed
+// push, which an operator may retry, and for a withdrawn push, which may be restored.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || a.o.Queue.Has(p.Repo.Up.Name, p.Repo.Name) {
@@ -49,7 +49,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publishSince(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest, p.since)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // report that the queue is full: its pushes wait for the same registry
+		return upstream.Pushed{}, full // the registry that failed is probably why the queue is full
 	}
 	return pushed, err
 }
@@ -113,9 +113,9 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 }
 
 // heldBlobs returns the blobs that the queue has to keep for a push. Every other blob must be at
-// the upstream. A fact is not enough, because no client can send the blob later: the upstream must
-// confirm the blob now, or another mirror must have sent the blob there. heldBlobs also calls
-// ensureChild for the manifests of an index.
+// the upstream. A fact that says so is not enough, because no client can send the blob later if the
+// fact is wrong: the upstream must confirm the blob now, or another mirror must have sent the blob
+// there. heldBlobs also calls ensureChild for the manifests of an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob

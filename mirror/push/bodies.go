@@ -71,7 +71,8 @@ func (b *bodies) read(x *request.Request) (raw []byte, release func(), err error
 	}
 	release, ok := b.take(x.Owner(), most)
 	if !ok {
-		// Most clients do not read the answer before they have sent everything.
+		// Read the whole body before answering, because most clients do not read the answer before they
+		// have sent everything.
 		if _, err := io.Copy(io.Discard, io.LimitReader(body, oci.MaxManifestBytes)); err != nil {
 			return nil, func() {}, cutManifest(len(raw), err)
 		}

@@ -32,7 +32,8 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	// Clients now get the build cache under this tag, whatever the upstream has.
+	// Drop the facts about the tag: clients now get the build cache under it, whatever the upstream
+	// has.
 	r.ForgetReference(ctx, ref)
 	if !r.Up.BuildCaches.WriteBack {
 		p.o.Repositories.Staged().Drop(keys...)

@@ -41,8 +41,8 @@ func missing(err error, not *oci.Error) error {
 	return err
 }
 
-// Open implements pipeline.Contents. If the bytes came only through another repository, Open
-// returns them only if the upstream has them in this repository, too.
+// Open implements pipeline.Contents. If the bytes came through another repository, Open returns
+// them only if the upstream has them in this repository, too.
 func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
 	at, err := c.repo.LocateBlob(ctx, d.Digest, repository.Judge)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// mayDelete refuses deletions unless the configuration allows them: one mistake could delete images
-// that many people use.
+// mayDelete refuses deletions unless the configuration allows them, because one mistake could
+// delete images that many people use.
 func mayDelete(x *request.Request) error {
 	if x.Repo.Up.Deleter == nil {
 		return oci.ErrUnsupported.With("this mirror does not accept deletions for %s", x.Repo.Up.Registry)
@@ -94,10 +94,10 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw first waits until each push of a tag or a digest that is being checked or sent has
-// reached the queue or the upstream, or has failed. Then it takes the pushes of the tag or digest
-// out of the queue, until it is known whether the deletion succeeded. It returns an error if a
-// queued index needs one of these pushes.
+// withdraw first waits for the pushes of a tag or a digest that are being checked or sent: each of
+// them reaches the queue or the upstream, or fails. Then withdraw takes the pushes of the tag or
+// digest out of the queue, until it is known whether the deletion succeeded. It returns an error if
+// a queued index needs one of these pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)

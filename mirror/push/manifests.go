@@ -178,7 +178,8 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 // mustWait reports whether a manifest that passed its checks has to wait. Only a push by digest
 // through a gate without ForwardDigests waits. A referrer waits until its subject has been
 // forwarded or queued: BuildKit pushes referrers before their subject. Any other manifest waits for
-// a manifest that refers to it, if no fact says that the upstream already has the waiting manifest.
+// a manifest that refers to it. But it does not wait if a fact says that the upstream already has
+// it.
 func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil

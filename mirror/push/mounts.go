@@ -19,13 +19,13 @@ const (
 	// mountWithin bounds an attempt to mount. A mount only saves time, so dray gives up a slow mount
 	// and sends the blob.
 	mountWithin = 10 * time.Second
-	// mountPause is the time after a refusal for which dray chooses no mount between the same two
-	// repositories. A success counts as recent for the same time.
+	// mountPause is the pause after a refusal: dray tries no mount between the same two repositories
+	// for this time. A success counts as recent for the same time.
 	mountPause = 10 * time.Minute
 	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
-	// mountFirstBytes bounds the size of a blob that waits for a mount at an upstream that has not
-	// mounted a blob recently. A larger blob is sent at once.
+	// mountFirstBytes is a size in bytes. If an upstream has not mounted a blob within mountPause,
+	// only blobs of at most this size wait for an attempt to mount. Larger blobs are sent at once.
 	mountFirstBytes = 8 << 20
 )
 

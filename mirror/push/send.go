@@ -24,9 +24,9 @@ type sender struct {
 	mounted *prometheus.CounterVec
 }
 
-// start starts to scan a session's bytes, and to send them unless the gate holds them back. size
-// and announced are the size and the digest that the client gave beforehand, or -1 and "" if it
-// gave none. sentTo, if not nil, counts the bytes that are sent.
+// start begins to scan a session's bytes. It also begins to send them, unless the gate holds them
+// back. size and announced are the size and the digest that the client gave beforehand, or -1 and
+// "" if it gave none. sentTo, if not nil, counts the bytes that are sent.
 func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *atomic.Int64) {
 	f := newForward()
 	f.sentTo = sentTo
@@ -155,8 +155,8 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 
 // awaitsMount reports whether an upload with an announced digest waits until the client has sent
 // all bytes, so that a mount can be tried first. The bytes prove that the client has the blob. A
-// large blob, or one of unknown size, waits only if the upstream has mounted a blob recently. A
-// blob that does not wait is forwarded while the client sends it.
+// blob of more than mountFirstBytes or of unknown size waits only if the upstream has mounted a
+// blob within mountPause. A blob that does not wait is forwarded while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

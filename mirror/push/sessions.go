@@ -38,8 +38,9 @@ type session struct {
 	ended  bool
 }
 
-// acquireWithin bounds the time that a request waits for another request on the same upload. If a
-// client reconnects, dray may still be waiting for the rest of the broken request.
+// acquireWithin bounds the time that a request waits for another request on the same upload. A
+// client that reconnects may have to wait, because dray may still be reading the request that broke
+// off.
 const acquireWithin = 10 * time.Second
 
 // acquire waits until no other request uses the session. If it returns no error, the caller has the
@@ -178,8 +179,8 @@ func (u *sessions) discard(s *session, cause error) {
 	s.release()
 }
 
-// betweenRequests is the time after a request of an upload from which giveUp counts the upload as
-// abandoned, if there is no further request. A busy client can need many seconds for the next
+// betweenRequests bounds the time between two requests of an upload. After a longer time without a
+// request, giveUp counts the upload as abandoned. A busy client can need many seconds for the next
 // request.
 const betweenRequests = time.Minute
 
@@ -249,8 +250,8 @@ func (u *sessions) expire(now time.Time) (inUse []*session) {
 	return inUse
 }
 
-// suspendAll waits for the requests that use the sessions, whose bodies end when the listeners are
-// closed. It leaves every session to the next process.
+// suspendAll waits for the requests that use the sessions. Their bodies end when the listeners are
+// closed. Then suspendAll leaves every session to the next process.
 func (u *sessions) suspendAll() {
 	for _, s := range u.all() {
 		<-s.mu

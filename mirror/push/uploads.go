@@ -52,8 +52,8 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 // mount answers 201 if the push may leave the blob out, or if the upstream mounts it into the
 // repository. It returns false and no error if the client has to upload the blob. If the client
 // names no source, or a mount from its source fails, mount tries a source that dray knows. The
-// client must have the right to pull from that source, because so far it has only shown that it
-// knows the digest.
+// client must have the right to pull from that source: otherwise it could get any blob whose digest
+// it knows.
 func (p *Pusher) mount(x *request.Request) (bool, error) {
 	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
@@ -189,7 +189,8 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	if s.forward == nil { // an empty blob, or a blob that a former process received
 		p.sender.start(s, s.blob.Size(), d, x.Live.Forwarded())
 	}
-	// All bytes are here. If the client disconnects now, it finds the blob when it comes back.
+	// All bytes are here, so store the blob even if the client disconnects now. It finds the blob when
+	// it comes back.
 	blob, err := s.blob.Commit(context.WithoutCancel(x.R.Context()), d)
 	if err != nil {
 		p.sessions.drop(s, err)

@@ -15,6 +15,7 @@
 //   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is
 //     bounded, too.
 //   - After a failed write, the journal is rewritten from memory before any further record. So no
-//     record follows a torn record. The journal records in order that pushes are done: if it has
-//     this record for one push, it has the record for every push that was done before.
+//     record follows a torn record. The journal's records of done pushes are in the order in which
+//     the pushes were done: if it has this record for one push, it has the record for every push
+//     that was done before.
 package queue

@@ -68,9 +68,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry, which is counted, to its repository. In holds, the caller passes the
-// release functions of the entry's blobs. If the index already has a release function for a blob,
-// enter returns the new function in extra, and the caller has to call it.
+// enter appends an entry, which the caller has counted (see count), to its repository. In holds,
+// the caller passes the release functions of the entry's blobs. If the index already has a release
+// function for a blob, enter returns the new function in extra, and the caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -172,8 +172,8 @@ func (x *index) uncount(p Push) (releases []func()) {
 	return releases
 }
 
-// reserve counts a push before it is added. Only the blobs that no other push needs take room. If
-// the queue is full, reserve returns ErrFull and counts nothing.
+// reserve counts a push before it is added. A blob that another push also needs is counted only
+// once. If the queue is full, reserve returns ErrFull and counts nothing.
 func (x *index) reserve(p Push) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -234,8 +234,9 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 	return first, 0
 }
 
-// head returns the first entry that has not failed. It returns nil if there is none, or if that
-// entry is withdrawn, because later entries must not overtake an entry that may be restored.
+// head returns the first entry that has not failed. It returns nil if there is none. It also
+// returns nil if that entry is withdrawn: the entry may be restored, so later entries must not
+// overtake it.
 func (r *repoQueue) head() *entry {
 	for _, e := range r.entries {
 		if e.State == dropping {
@@ -275,8 +276,8 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// overtake marks the older pushes of the same tag as overtaken for good, because the push id has
-// been forwarded. It reports whether it has marked any.
+// overtake marks the older pushes of the same tag as overtaken for good, because the push with this
+// id has been forwarded. It reports whether it has marked any.
 func (x *index) overtake(id uint64) (marked bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -398,8 +399,8 @@ func (x *index) entriesOf(at repoKey) []*entry {
 	return nil
 }
 
-// markWithdrawn marks entries as withdrawn, and returns what they were. If one of them is being
-// forwarded, it changes nothing and returns the attempt as busy.
+// markWithdrawn marks entries as withdrawn, and returns copies of the entries as they were. If one
+// of them is being forwarded, it changes nothing and returns the attempt as busy.
 func (x *index) markWithdrawn(entries []*entry) (was []Entry, busy *attempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -542,8 +543,8 @@ func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	return 0, false
 }
 
-// List returns all entries but the withdrawn ones, oldest first. Those are overtaken whose tag a
-// later one has, too.
+// List returns all entries but the withdrawn ones, oldest first. It also marks an entry as
+// overtaken if a later entry has the same tag.
 func (x *index) List() []Entry {
 	if x.empty() {
 		return nil

@@ -117,7 +117,7 @@ func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
 	if r.Op == opDone && q.index.overtake(r.ID) {
-		_ = q.writer.rewrite() // the record does not say it; after an error, write tries again
+		_ = q.writer.rewrite() // r does not say that older pushes are overtaken; after an error, write tries again
 	}
 	err := q.writer.write(r)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 type Withdrawal struct {
 	q       *Queue
 	entries []*entry
-	was     []Entry // what the entries were before
+	was     []Entry // the entries as they were before
 }
 
 // Withdraw takes out the pushes to a repository, failed pushes included, for which the function

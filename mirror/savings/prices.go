@@ -1,9 +1,9 @@
 package savings
 
-// Path is the network path by which clients would get content without the mirror.
+// Path is the route through the network by which clients would get content without the mirror.
 type Path string
 
-// The paths. The empty Path is unknown.
+// The values of Path. An empty Path means that the route is not known.
 const (
 	// NAT leads through a NAT gateway, which bills each byte.
 	NAT Path = "nat"

@@ -9,10 +9,10 @@ import (
 	"dray/mirror/proxied"
 )
 
-// gatherer is a connection that can hold back writes and send them in few large pieces. Without it,
-// each TLS record of 16 KiB is written by itself, and a header is sent apart from the file that
-// follows it. Writes are held back only while dray sends bytes that it already has, in memory or in
-// a file. So bytes never wait for bytes that have yet to arrive from the upstream.
+// gatherer is a connection that can hold back writes and send them in few large pieces. Without a
+// gatherer, each TLS record of 16 KiB is written by itself, and a header is sent apart from the
+// file that follows it. Writes are held back only while dray sends bytes that it already has, in
+// memory or in a file. So bytes never wait for bytes that have yet to arrive from the upstream.
 type gatherer interface {
 	// Hold starts to hold back writes, as far as the buffer has space.
 	Hold()

@@ -25,9 +25,8 @@ type pacedBody struct {
 }
 
 // Read implements io.Reader. At the end of the body it removes the deadline, because net/http then
-// continues to read, so that it notices when the client disconnects. If reading fails, Read closes
-// the body while the deadline is still set: without a deadline, net/http would wait for the rest of
-// the body.
+// reads on to notice when the client disconnects. If reading fails, Read closes the body while the
+// deadline is still set: without a deadline, net/http would wait for the rest of the body.
 func (b pacedBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)

@@ -24,7 +24,7 @@ type Content struct {
 	// Arriving says that the body is still being fetched. The header is then sent before the body has
 	// arrived.
 	Arriving bool
-	// Small says that the content is too small for ranges, so the answer offers none.
+	// Small says that the content is too small for ranges, so the answer offers no ranges.
 	Small bool
 }
 
@@ -135,8 +135,8 @@ func (w *Response) Relay(status int, body io.Reader, length int64) error {
 // buffers have the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// byKernel reports whether the kernel may send a file. The kernel cannot encrypt, and on some hosts
-// copying is faster.
+// byKernel reports whether the kernel may send a file. With TLS, it may not, because it cannot
+// encrypt. CopyFiles forbids it, too, for hosts on which copying is faster.
 func (w *Response) byKernel() bool { return w.r.TLS == nil && !w.options.CopyFiles }
 
 // copyBody sends length bytes of the body, or all of it if length is -1. If the length is known and

@@ -76,8 +76,8 @@ type Receiver interface {
 	ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string)
 }
 
-// Receive registers a Receiver under the name of a listener. It answers the requests that clients
-// have sent to the listener with this name at another member. Receive replaces an earlier
+// Receive registers a Receiver under the name of a listener. The Receiver answers the requests that
+// clients have sent to the listener with this name at another member. Receive replaces an earlier
 // registration. w may be nil.
 func (w *Writers) Receive(listener string, by Receiver) {
 	if w != nil {

@@ -11,9 +11,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// attempts bounds how often a request is passed on before the client has to send it again. It
-// allows for two rounds of three attempts: two at a member that fails, and one at a member that
-// names another writer.
+// The constant attempts bounds how often a request is passed on before the client has to send it
+// again. It allows for two rounds of three attempts: two at a member that fails, and one at a
+// member that names another writer.
 const attempts = 6
 
 // Work answers a request by calling the function here, or passes the request on to the member that

@@ -23,7 +23,8 @@ const (
 	// lingers is the time for which a member remains the writer of a repository after the last
 	// request, even if nothing is open. So consecutive requests of a push find the same writer.
 	lingers = fleet.LeaseTTL
-	// storePause is the time from a failure of the store to the next question.
+	// storePause is the pause after a failure of the store: for this time, the member does not ask the
+	// store.
 	storePause = 2 * time.Second
 	// remembered is the time for which this member remembers another writer, for use while the store
 	// fails.
@@ -128,7 +129,7 @@ func (w *Writers) Shares(r repository.Repo) bool {
 	return w != nil && r.Up != nil && r.Up.Sink != nil && w.o.Identity(r.Up.Name) != ""
 }
 
-// Confirm returns an error if another member has taken over the repository, so that this one must
+// Confirm returns an error if another member has taken over the repository. This member must then
 // not acknowledge a push that it has yet to publish. If the store does not answer, Confirm returns
 // nil. w may be nil.
 func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
@@ -168,7 +169,7 @@ func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
 		w.remember(k, l)
 	}
 	at := w.placeOf(k, l)
-	if at.done != nil && l.Generation > 0 && w.leaving.Load() { // since take; Run may have ended
+	if at.done != nil && l.Generation > 0 && w.leaving.Load() { // this member began to stop meanwhile, so Run may not release the lease
 		w.leave(context.WithoutCancel(ctx))
 	}
 	return at
@@ -261,7 +262,7 @@ func (w *Writers) take(ctx context.Context, k key, failed int64) (fleet.Lease, e
 	if w.leaving.Load() {
 		l, err := w.look(ctx, k)
 		if err == nil && (l.Holder == "" || l.Generation == failed) {
-			err = errStore // another member takes it
+			err = errStore // another member has to take the lease
 		}
 		return l, err
 	}
@@ -275,7 +276,7 @@ func (w *Writers) look(ctx context.Context, k key) (fleet.Lease, error) {
 	return w.ask(ctx, func(ctx context.Context) (fleet.Lease, error) { return w.o.Claims.Find(ctx, k.digest()) })
 }
 
-// ask asks the store, unless it failed a moment ago.
+// ask asks the store a question, unless the store failed a moment ago.
 func (w *Writers) ask(ctx context.Context, question func(context.Context) (fleet.Lease, error)) (fleet.Lease, error) {
 	w.mu.Lock()
 	wait := time.Now().Before(w.storeAt)

@@ -17,9 +17,9 @@ import (
 )
 
 // supervisorName is argument 0 of a supervisor. A supervisor is this executable, started once more
-// to run one program. It ends all processes that the program started, including processes that left
-// the program's process group, because a process whose parent ends becomes a child of the
-// supervisor. If dray may make a PID namespace (pid_namespaces(7)), the supervisor is the first
+// to run one program. It ends all processes that the program started, even those that left the
+// program's process group: it finds them, because a process whose parent ends becomes a child of
+// the supervisor. If dray may make a PID namespace (pid_namespaces(7)), the supervisor is the first
 // process of that namespace. When the supervisor ends, the kernel ends all other processes there.
 const supervisorName = "dray-exec-supervisor"
 
@@ -36,7 +36,8 @@ const (
 // run runs the program and returns its exit code. The error says why there is no exit code.
 func (p program) run(ctx context.Context) (code int, err error) {
 	err = errUnstarted
-	// Only root may make a PID namespace. In most containers, not even root may do so.
+	// If the supervisor cannot start in a PID namespace, start it without one: only root may make a
+	// PID namespace, and in most containers not even root.
 	for _, flags := range []uintptr{unix.CLONE_NEWPID, 0} {
 		if flags == 0 || os.Geteuid() == 0 {
 			code, err = p.supervised(ctx, flags)

@@ -104,8 +104,8 @@ func New(c Config) (*Stage, error) {
 	return &Stage{config: c, path: absolute(name), slots: make(chan struct{}, max(1, c.AtOnce))}, nil
 }
 
-// absolute returns a path that means the same in the directory of the program. It returns the same
-// path if the working directory is unknown.
+// absolute makes a path absolute, because the program runs in another working directory than dray.
+// If dray's working directory is unknown, the path stays the same.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil && !filepath.IsAbs(path) {
 		return abs
@@ -249,8 +249,9 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// program returns the program for an image. A shell sets limits first, which os/exec cannot do. The
-// shell gets the arguments as parameters, and does not parse them.
+// program returns the program for an image. It is started by a shell that first sets limits,
+// because os/exec cannot set them. The shell gets the arguments as parameters, and does not parse
+// them.
 func (s *Stage) program(layout, home string, img *pipeline.Image) program {
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
 	if s.config.MemoryBytes > 0 {

@@ -216,8 +216,8 @@ func tokenAround(c *class, prefix string, least int) func([]byte, int, int) ([]b
 	}
 }
 
-// Rules returns the built-in rules. The formats are those that the services document for secret
-// scanners and users.
+// Rules returns the built-in rules. The services document these formats for secret scanners and
+// users.
 func Rules() []*Rule {
 	return []*Rule{
 		{ID: "private-key", What: "a private key", Literals: []string{"-----BEGIN "}, Secret: privateKey},
