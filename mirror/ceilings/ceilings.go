@@ -78,7 +78,7 @@ type Ceilings struct {
 	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
-	heard   *fleet.Member // the first member of the list whose quotas were last read
+	heard   *fleet.Member // the first member in the last list whose quotas were read; identifies the list
 	parts   map[operation]*part
 	asked   time.Time // when shares were last asked for
 	failing time.Time // since when the store fails; zero while it answers

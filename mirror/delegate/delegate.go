@@ -49,7 +49,8 @@ type Question struct {
 	Repository string   `json:"repository"`
 	Reference  string   `json:"reference"`
 	Accept     []string `json:"accept,omitempty"`
-	// Held is the digest of a manifest that the sender has. An answer with this digest has no Data.
+	// Held is the digest of a manifest that the sender of the question has. An answer with this digest
+	// has no Data.
 	Held digest.Digest `json:"held,omitempty"`
 	// Background says that no client waits for the answer.
 	Background bool `json:"background,omitempty"`

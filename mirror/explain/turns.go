@@ -44,7 +44,7 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 	if w.lender == nil || d == "" || !repository.Same(all[0].Repo, w.named) {
 		return all
 	}
-	// In a pull, dray asks the lender of the manifest first for all that the manifest names.
+	// In a pull, dray asks the lender first for all content that the manifest names.
 	out := []repository.Turn{{Repo: *w.lender}}
 	for _, t := range all {
 		if !repository.Same(t.Repo, *w.lender) {

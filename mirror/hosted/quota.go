@@ -18,7 +18,7 @@ func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	}
 	for enough := s.contents.bytes() - short; s.contents.bytes() > enough; {
 		now := time.Now()
-		for _, r := range s.contents.all() { // expired blobs belong to no push
+		for _, r := range s.contents.all() { // drop expired blobs first, because they belong to no push
 			s.contents.expireMembers(r, now)
 		}
 		if s.contents.bytes() <= enough {
@@ -47,8 +47,8 @@ type candidate struct {
 
 // victims returns the manifests to drop next: the manifests that have not been used for the longest
 // time and whose removal frees bytes. It returns several manifests if they share bytes, such as one
-// image in two repositories. A manifest stays if each of its blobs is needed by a more recent
-// manifest or by a push under way.
+// image in two repositories. A manifest stays if each of its blobs is needed by a manifest that was
+// used later, or by a push under way.
 func (c *contents) victims(now time.Time) []candidate {
 	sim := simulation{uses: map[digest.Digest]int{}, needs: map[repoDigest]int{}, by: map[digest.Digest][]candidate{}, seen: map[repoDigest]bool{}}
 	for _, one := range c.candidates(now) {
@@ -59,10 +59,10 @@ func (c *contents) victims(now time.Time) []candidate {
 	return nil
 }
 
-// candidates lists the manifests that may be dropped by themselves, the least recently used first.
-// These are all tagged manifests, and each untagged manifest that no index names and whose subject
-// the repository does not have. An untagged manifest that was pushed within Grace may still wait
-// for its index, and is left out.
+// candidates lists the manifests among which victims chooses, the least recently used first. These
+// are all tagged manifests, and each untagged manifest that no index names and whose subject the
+// repository does not have. An untagged manifest that was pushed within Grace may still wait for
+// its index, and is left out.
 func (c *contents) candidates(now time.Time) (all []candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)
@@ -153,8 +153,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags. It also drops a manifest below it, if no tag and no other
-// manifest leads there any more.
+// evict drops a manifest with its tags. It also drops each manifest below it to which no tag and no
+// other manifest leads any more.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

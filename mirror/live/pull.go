@@ -133,8 +133,8 @@ func (t *Table) manifest(o Owner, agent, reference string, get bool, m *Manifest
 	return p
 }
 
-// add adds a manifest to its pull, or to a new one. The pull takes over the shape. The caller holds
-// mu.
+// add adds a manifest to its pull, or to a new one. add takes over the caller's use of the shape.
+// The caller holds mu.
 func (s *shard) add(t *Table, key uint64, o *Owner, agent string, m *Manifest, shape *shape) (p *pull, gone []Ended) {
 	if p = s.of(key, o).pullOf(shape.id); p == nil {
 		var all *owned

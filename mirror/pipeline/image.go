@@ -201,7 +201,7 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest, depth int) error {
 	for _, c := range man.Children() {
 		if !c.Manifest {
-			// BuildKit's old cache format lists blobs in an index.
+			// Count the blob as a layer: BuildKit's old cache format lists blobs in an index.
 			m.TotalSize += c.Size
 			m.Layers = append(m.Layers, &LayerView{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Annotations: orEmpty(c.Annotations), facts: map[string]json.RawMessage{}})
 			continue
@@ -275,7 +275,7 @@ func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 		s := Statement{Layer: l.Digest, PredicateType: l.Annotations["in-toto.io/predicate-type"]}
 		before := a.size
 		raw, err := a.read(ctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType}, maxStatement)
-		a.size = before // the raw statement is not kept
+		a.size = before // do not count the raw statement, because it is not kept
 		if tooLarge := (*TooLarge)(nil); errors.As(err, &tooLarge) {
 			m.Statements = append(m.Statements, s)
 			continue

@@ -170,7 +170,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	}
 	err := r.Up.Deleter.DeleteBlob(ctx, r.Remote(), d)
 	if staged != nil && staged.Forward.Err() != nil && oci.NotFound(err) {
-		err = nil // the blob was held only here, and is released below
+		err = nil // the deletion succeeds: the blob was only here, and is released below
 	}
 	if err != nil && !oci.NotFound(err) {
 		return deniedAs403(r, err)

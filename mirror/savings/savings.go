@@ -108,7 +108,7 @@ func Of(u Usage, recent map[string]Traffic, t Terms) api.Savings {
 	for _, c := range []struct {
 		name, unit string
 		n, price   float64
-		configured bool // shown even if n is 0
+		configured bool // the cost is shown even if n is 0
 	}{
 		{"bytes to clients in other zones", "GiB", sent * t.OtherZones / gib, prices.Zone, t.OtherZones > 0},
 		{"bytes from members in other zones", "GiB", u.OtherZoneBytes / gib, prices.Zone, false},
@@ -175,11 +175,11 @@ func (up Upstream) price(t Terms) (price float64, unknown string) {
 		return up.Price, ""
 	}
 	region := t.Region
-	if up.Path == Internet || up.Path == Region { // billed by the region that the bytes leave
+	if up.Path == Internet || up.Path == Region { // AWS bills the price of the region that the bytes leave
 		region = up.Region
 	}
 	if up.Path == Internet && region == "" {
-		return t.Prices.Internet, "" // AWS bills nobody for bytes that come in
+		return t.Prices.Internet, "" // the registry is not in AWS, and AWS bills nobody for bytes that come in
 	}
 	list, known := ListPrices(region)
 	if price = t.Prices.Or(list).of(up.Path); price == 0 && !known && up.Path != Endpoint {

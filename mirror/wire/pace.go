@@ -12,8 +12,8 @@ import (
 // Bodies have no time limit, since a layer may take an hour over a slow line. But dray disconnects
 // a client that sends and receives nothing for Options.Stall, and frees its resources.
 
-// sentAtOnce is how many bytes of a file the kernel sends under one write deadline. At the default
-// stall of 2 minutes, a client has to receive at least 9 kB/s.
+// sentAtOnce is how many bytes of a file the kernel sends under one write deadline. So at the
+// default Stall of 2 minutes, a client has to receive at least 9 kB/s.
 const sentAtOnce = 1 << 20
 
 // pacedBody is the body of a request, with a read deadline for each read.

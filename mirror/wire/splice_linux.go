@@ -20,7 +20,8 @@ const (
 	maxPipes  = 32
 )
 
-// PipeFiles bounds the file descriptors of the pipes of one [Server]. An idle pipe stays open.
+// PipeFiles bounds the file descriptors of the pipes of one [Server], including idle pipes, which
+// stay open.
 const PipeFiles = 2 * maxPipes
 
 // pipes are a pool of pipes. splice(2) moves bytes without copying them through this process, but

@@ -83,11 +83,11 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	member := w.member(to)
 	defer w.watch(ctx, member, func() {
 		stop(errSilent)
-		body.Interrupt() // net/http waits for a read that is under way
+		body.Interrupt() // ends a read that is under way, for which net/http would wait
 	})()
 	resp, err := w.o.Members.Send(r.Context(), member, r)
 	if !late() && err == nil {
-		_ = resp.Body.Close() // the body would break off, because ctx has ended
+		_ = resp.Body.Close() // stop has ended ctx, so the body would break off
 		err = errLate
 	}
 	if err != nil {
@@ -141,7 +141,7 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress
 		return context.Cause(x.R.Context())
 	case errors.Is(err, errLate):
 		return err
-	case errors.Is(err, fleet.ErrProtocol): // the member remains the writer
+	case errors.Is(err, fleet.ErrProtocol): // the member remains the writer, so the error is no *goneError
 		w.m.passed.WithLabelValues(passedFailed).Inc()
 		return tooFar(x, body, err)
 	case !body.Abandon() && !at.done(x):
@@ -267,7 +267,7 @@ func (w *Writers) member(l fleet.Lease) fleet.Member {
 }
 
 // silentFor times Patience.Stall bounds the time without a sign of life from a member that works on
-// a request. By default, that is as long as a lease lasts.
+// a request. With the default Stall, this is the time for which a lease lasts.
 const silentFor = 5
 
 // watch asks a member after each Patience.Stall whether it is alive, while the member works on a
@@ -286,7 +286,7 @@ type vigil struct {
 	member fleet.Member
 	ctx    context.Context
 	lost   func()
-	last   time.Time      // the last sign of life; used by ask alone
+	last   time.Time      // the last sign of life; used only by ask
 	asking sync.WaitGroup // the question under way
 
 	mu    sync.Mutex // guards the fields below

@@ -67,7 +67,7 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 		case isMoved:
 			at = w.moved(ctx, k, moved)
 		case isGone && gone.again() && tried != at.Holder:
-			tried = at.Holder // perhaps the member has only closed an idle connection
+			tried = at.Holder // try it once more: perhaps it has only closed an idle connection
 		case isGone:
 			w.takeover(x, at.Lease, gone)
 			at = w.find(ctx, k, at.Lease)
@@ -77,7 +77,7 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 		failed = err
 		w.m.passed.WithLabelValues(passedRepeated).Inc()
 	}
-	if at.done != nil { // no attempt has read a byte of the body
+	if at.done != nil { // this member can still answer, because no attempt has read a byte of the body
 		defer at.done()
 		return here()
 	}

@@ -390,7 +390,7 @@ func (w *Writers) sort(now time.Time) (extend map[key]fleet.Lease, missing []key
 		}
 	}
 	for k := range open {
-		if last := w.seen[k]; w.held[k] == nil && now.Sub(last.at) >= lingers { // an earlier process began it, or another member took over
+		if last := w.seen[k]; w.held[k] == nil && now.Sub(last.at) >= lingers { // an earlier process began the push, or another member took over
 			missing = append(missing, k)
 		}
 	}

@@ -375,8 +375,8 @@ func (f facts) records() ([]record, error) {
 // rootFS is the part of an image's file system that is checked.
 type rootFS struct {
 	tree *tree
-	// dropped is the lowest class of the records that the facts about a layer lack. It is math.MaxInt
-	// if no records are missing.
+	// dropped is the lowest class of the records that the facts about the layers lack. It is
+	// math.MaxInt if no records are missing.
 	dropped class
 	// unsure reports whether runtimes may disagree on the content of /etc/passwd.
 	unsure bool
