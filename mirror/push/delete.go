@@ -43,7 +43,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	}
 	deleted := false
 	defer func() {
-		if !deleted { // or it is not known, after a panic
+		if !deleted { // the deletion failed, or a panic left its result unknown
 			withdrawal.Restore()
 		}
 	}()
