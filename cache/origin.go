@@ -48,7 +48,8 @@ type Stream struct {
 	Size int64         // length of the whole blob; negative if unknown
 	// Whole says that the origin sends the whole blob although it was asked for a part.
 	Whole bool
-	// Follows says that another fetch, which goes on to the end of the blob, brings these bytes.
+	// Follows says that the bytes come from a fetch of another member of the fleet, and that this
+	// fetch goes on to the end of the blob.
 	Follows bool
 	// End is the offset at which Body ends before the requested end; 0 if Body reaches the requested
 	// end. At End, the fetch asks the origin again. This does not count as a failure.

@@ -50,7 +50,7 @@ func (k *key) equal(other *key) bool {
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // entries that share their prefix with an entry in first; rare, except if somebody makes such digests on purpose
+	others map[digest.Digest]*entry // entries whose prefix was taken in first when they were added; rare, unless somebody makes such digests on purpose
 }
 
 func newIndex() index {
@@ -96,7 +96,8 @@ func (x *index) remove(e *entry) {
 	delete(x.others, e.digest())
 }
 
-// all yields the entries in no particular order. The index may change between two entries.
+// all yields the entries in no particular order. The caller may change the index between two
+// entries.
 func (x *index) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		for _, e := range x.first {

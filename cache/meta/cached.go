@@ -25,13 +25,14 @@ type CachedOptions struct {
 	// Entries bounds the number of entries in memory; 0 means 65536.
 	Entries int
 	// Staleness is how long reads get an entry from memory before they ask the store again; 0 means 1
-	// second. Reads may notice an expiry, or a write of another process, up to this time late.
+	// second. Within this time, reads may still get an entry that has expired or that another process
+	// has replaced.
 	Staleness time.Duration
-	// OnError bounds how long reads get an entry of the store from memory while the store fails; 0
-	// means 1 hour.
+	// OnError bounds how long, after an entry was read from the store, reads get it from memory while
+	// the store fails. 0 means 1 hour.
 	OnError time.Duration
-	// Logger gets a line when the store has refused more deletions and epochs than Run can send again;
-	// nil discards it.
+	// Logger gets a line when the store has refused more deletions and epochs (see epoch.go) than Run
+	// can send again; nil discards it.
 	Logger *slog.Logger
 }
 
@@ -47,9 +48,10 @@ const heldValueMax = 16 << 10
 //
 // If a write failed, reads get the written value from memory while the store fails. When the store
 // answers again, Cached drops the value and never sends it, because other processes may have
-// written a newer value. From then on, reads of this process find nothing under the key until a
-// write of this process succeeds. Run repeats failed deletions and epochs: they cannot restore an
-// old value, and other processes must not miss them.
+// written a newer value. For keys of which the newer value matters (see ordered), reads of this
+// process then find nothing until a write of this process succeeds, for OnError at most. Run
+// repeats failed deletions and epochs: they cannot restore an old value, and other processes must
+// not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -232,7 +234,8 @@ func (c *Cached) recall(key string, now time.Time) recalled {
 	return m
 }
 
-// The method dropped reports whether a refused write was dropped, because the store answers again.
+// dropped reports whether the value of a refused write was dropped. That happens when the store
+// answers again.
 func (h held) dropped() bool { return h.refused && h.absent && !h.deletion }
 
 func (m recalled) seen() Seen {
@@ -244,8 +247,8 @@ func (m recalled) seen() Seen {
 }
 
 // ask asks the store for keys, and remembers its answers. If the store fails, ask returns the
-// answers in memory together with the error. A key whose last write was refused is marked in the
-// result.
+// answers in memory together with the error. If the store fails, each key whose last write was
+// refused is marked in the result.
 func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen, error) {
 	keys := make([]string, len(all))
 	for i := range all {
@@ -393,7 +396,7 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 		return false, err
 	}
 	now := time.Now()
-	if _, _, err = c.Clock(ctx); err == nil { // otherwise the entries may have dates of the wrong clock
+	if _, _, err = c.Clock(ctx); err == nil { // without the time of the store, the entries may have dates by the clock of this process
 		ok, err = Swap(ctx, c.store, writes, seen)
 	}
 	switch {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// clockEvery is how often a [Cached] asks a shared store for its time. In between, it adds the time
-// that has passed by the monotonic clock of this process.
+// clockEvery is how often a [Cached] asks a shared store for its time. In between, callers add the
+// time that has passed by the monotonic clock of this process.
 const clockEvery = 10 * time.Second
 
 // clock is the last known time of the clock of a store.
@@ -17,8 +17,9 @@ type clock struct {
 	asked        time.Time
 }
 
-// Clock implements [Clocked]. The result stays the same as long as it agrees with the answers of
-// the store, so that a fact has the same date each time that it is read.
+// Clock implements [Clocked]. The result is a pair of times of one past moment. It stays the same
+// until an answer of the store contradicts it, so that a fact has the same date each time that it
+// is read.
 func (c *Cached) Clock(ctx context.Context) (store, local time.Time, err error) {
 	source, ok := c.store.(Clocked)
 	if !ok {
@@ -58,7 +59,7 @@ func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 func (k *clock) set(store, local, began time.Time) (time.Time, time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	expected := k.local.Add(store.Sub(k.store)) // when the store had this time, according to the known times
+	expected := k.local.Add(store.Sub(k.store)) // the local time of the answer, by the pair that is known so far
 	if k.local.IsZero() || expected.Before(began) || expected.After(time.Now()) {
 		k.store, k.local = store, local
 	}

@@ -62,8 +62,8 @@ func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cac
 	return s, nil
 }
 
-// rangeOf returns the header for the bytes [from, to). For the whole object it is nil, because an
-// empty object has no byte range.
+// rangeOf returns the header for the bytes [from, to). For the whole object it is nil, because S3
+// refuses every range of an empty object.
 func rangeOf(from, to int64) *string {
 	switch {
 	case to > 0:

@@ -83,8 +83,8 @@ func (b *Bucket) write(ctx context.Context) {
 	}
 }
 
-// The method one writes one blob, which the breaker allowed at the time sent. If the write fails,
-// the blob goes back into the queue, or is dropped.
+// one writes one blob. The parameter sent is the time at which the breaker allowed the write. If
+// the write fails, the blob goes back into the queue, or is dropped.
 func (b *Bucket) one(ctx context.Context, i item, sent time.Time) {
 	err := b.copy(ctx, i)
 	reason := ""
@@ -104,7 +104,7 @@ func (b *Bucket) one(ctx context.Context, i item, sent time.Time) {
 		b.writes.done(sent, err)
 	}
 	if err != nil {
-		b.seen.add(i.digest, sighting{}) // a lost answer may have been a success
+		b.seen.add(i.digest, sighting{}) // forget the object: the write may have succeeded although its answer was lost
 	}
 	if err == nil || reason != "" {
 		b.queue.finished(i.digest)

@@ -32,7 +32,7 @@ type walk struct {
 	*Explainer
 	ctx     context.Context
 	out     *api.Explanation
-	turns   // the upstream whose turn it is to answer
+	turns   // which upstream answers: the one that the name means, or a fallback
 	need    repository.Need
 	accept  []string
 	on      []v1.Platform
@@ -55,7 +55,7 @@ func (e *Explainer) walk(ctx context.Context, out *api.Explanation, r repository
 	return w
 }
 
-// explain fills in the parts of the answer about the image and the pull.
+// explain fills in what the answer says about the image and the pull.
 func (w *walk) explain(ref oci.Reference) error {
 	w.out.Upstream = w.state(w.repo)
 	w, o := w.whoseManifest(ref, false)
@@ -269,8 +269,8 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds the manifests and blobs that a manifest names. named says that dray records facts
-// about them before clients ask for them.
+// children adds the manifests and blobs that a manifest names. The parameter named says that dray
+// records that man names them, before clients ask for them.
 func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {

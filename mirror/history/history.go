@@ -96,7 +96,7 @@ func (h *History) sample() {
 // measure returns a sample of the time since the last sample. If the parameter last is set, the new
 // sample counts as the last sample.
 func (h *History) measure(last bool) (sample, error) {
-	h.mu.Lock() // before the counters are read: older values would look like restarted counters
+	h.mu.Lock() // before Gather: values that are older than those of another call would look like restarted counters
 	defer h.mu.Unlock()
 	families, err := h.o.Gatherer.Gather() // after an error, families has the families without errors
 	s, grown := sample{at: time.Now()}, h.seen.grown
@@ -125,8 +125,8 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	n := int(to.Sub(first)/step) + 1
 	sums := make([]values, n)
 	h.read(first, to, func(s sample) {
-		// A sample covers the time before it. The nanosecond puts a sample at midnight into the day that
-		// ends.
+		// A sample covers the time before it. The nanosecond puts a sample at the end of a point into
+		// that point.
 		at := s.at.Add(-time.Nanosecond).Sub(first)
 		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(to) {
 			sums[at/step].join(s.values)

@@ -75,8 +75,8 @@ func (st *state) clone() *state {
 }
 
 // has reports whether the state has the manifest d, with the media type and the foreign layers of
-// m. If one of these differs, the same bytes may need other blobs: under another media type, the
-// bytes name other blobs, and a client may have pushed foreign layers meanwhile.
+// m. Both must agree, because both decide which blobs the same bytes need: under another media type
+// they name other blobs, and a foreign layer is needed only after a client has pushed it.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)

@@ -151,7 +151,8 @@ func (s *shard) add(t *Table, key uint64, o *Owner, agent string, m *Manifest, s
 }
 
 // name sets the reference of the pull if a request names the first manifest. A tag replaces a
-// digest, because some clients ask for the tag by HEAD, and then get the manifest by its digest.
+// digest, and a digest never replaces a tag: some clients ask for the tag by HEAD, and then get the
+// manifest by its digest.
 func (p *pull) name(id uint64, reference string) {
 	if p.manifests[0].id == id && (p.reference == "" || p.reference == p.digest.String() && reference != p.reference) {
 		p.reference = text(reference)

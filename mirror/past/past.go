@@ -49,7 +49,7 @@ type Miss struct {
 // which records nothing.
 type Past struct {
 	mu     sync.Mutex // guards the fields below
-	misses []entry    // a ring: the oldest is at first
+	misses []entry    // in the order of time; the oldest is misses[first]
 	first  int
 	bytes  int
 	since  time.Time // when the newest of the deleted misses ended
@@ -74,7 +74,7 @@ func New() *Past {
 	return &Past{since: time.Now(), pulls: pulls}
 }
 
-// text shortens a text to a length in bytes, the parameter most. It returns a copy, so that the
+// text shortens s to the number of bytes in the parameter most. It returns a copy, so that the
 // longer text can be freed.
 func text(s string, most int) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), most)], ""))

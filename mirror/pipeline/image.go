@@ -87,8 +87,8 @@ type LayerView struct {
 }
 
 // Facts decodes the facts that a stage found in the layer into the given variable. It returns false
-// if the stage has no result for the layer. If the stage found no facts, the variable stays as it
-// is.
+// if the stage has not looked at the layer. If the stage has looked and found nothing, Facts
+// returns true, and the variable stays as it is.
 func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	raw, ok := l.facts[stage]
 	if !ok {

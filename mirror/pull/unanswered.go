@@ -17,8 +17,8 @@ import (
 // upstream may give no answer, because it is down, throttles or refuses dray's credentials. Then
 // askBeforePush calls the function held, which looks for a copy that is here and visible to the
 // repository. If there is no such copy, the result depends on the client. A client whose push is
-// acknowledged locally does not depend on the registry: it gets the parameter missing as the error,
-// and then sends the content. [AskQuickly] bounds how long such a client waits. Other clients get
+// acknowledged locally does not depend on the registry: its error is the parameter missing, after
+// which it sends the content. [AskQuickly] bounds how long such a client waits. Other clients get
 // the error of the question.
 func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, missing *oci.Error, ask func(context.Context) (T, error), held func(cause error) (T, bool)) (v T, err error) {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)

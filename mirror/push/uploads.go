@@ -49,7 +49,7 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 	return err
 }
 
-// mount answers 201 if the push may leave the blob out, or if the upstream mounts it into the
+// mount answers 201 if the client need not send the blob, or if the upstream mounts it into the
 // repository. It returns false and no error if the client has to upload the blob. If the client
 // names no source, or a mount from its source fails, mount tries a source that dray knows. The
 // client must have the right to pull from that source: otherwise it could get any blob whose digest

@@ -115,7 +115,7 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 		return s, err
 	}
 	if f.answered.Load() {
-		return f.get(ctx, f.repo.Up.Source, from, until) // no fallback can continue this answer, so use the source with retries
+		return f.get(ctx, f.repo.Up.Source, from, until) // only this upstream can continue its answer, so this uses the source with the most retries
 	}
 	return f.get(ctx, f.repo.Up.ForPulls(), from, until)
 }
@@ -150,9 +150,9 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 	return f.get(ctx, f.repo.Up.OneTry(), from, until)
 }
 
-// fromOthers opens a part of the blob in the tier, or at another mirror of the fleet that has the
-// blob or fetches it. It returns [fleet.ErrRegistry] if the caller has to ask the upstream for the
-// bytes up to the offset until.
+// fromOthers opens a part of the blob at another mirror of the fleet that has the blob or fetches
+// it, or else in the tier. It returns [fleet.ErrRegistry] if the caller has to ask the upstream for
+// the bytes up to the offset until.
 func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
 	w.Most = f.tier.size
 	s, until, err = f.fromMember(ctx, w)
@@ -284,8 +284,8 @@ func (f *Fetch) Joined(other cache.Observer) {
 	}
 }
 
-// Ended implements [cache.Observer]. If some of the bytes came from the tier or from other members,
-// and the whole blob is wrong, this fetch does not ask the tier or these members again.
+// Ended implements [cache.Observer]. If the complete blob is wrong, and some of its bytes came from
+// the tier or from other members, Ended returns true, and this fetch does not ask these again.
 func (f *Fetch) Ended(reason error) (again bool) {
 	again = f.share.Ended(reason)
 	return f.tierEnded(reason) || again

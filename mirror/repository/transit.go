@@ -64,9 +64,9 @@ func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact,
 }
 
 // elsewhere looks for a blob that another mirror has received from a client. While that mirror
-// sends the blob, elsewhere waits. After that, it asks the upstream. If the upstream lacks the blob
-// and the other mirror holds it back, elsewhere returns an error after which clients try again. The
-// next request of such a client may reach the other mirror.
+// sends the blob to the upstream, elsewhere waits. After that, it asks the upstream. If the
+// upstream lacks the blob and the other mirror holds it back, elsewhere returns an error after
+// which clients try again. The next request of such a client may reach the other mirror.
 func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	f, unknown := r.inTransit(ctx, d)
 	if unknown != nil {

@@ -13,7 +13,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// size is api.Size with the minus sign of thousands.
+// size is api.Size, with the same minus sign (U+2212) as the function thousands.
 func size(n int64) string { return strings.Replace(api.Size(n), "-", "−", 1) }
 
 // sizeOr is like size, but returns "unknown" for a negative number.
