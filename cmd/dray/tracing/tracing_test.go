@@ -45,7 +45,7 @@ func TestCollectorFails(t *testing.T) {
 	if err := run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if nobody.tried != 1 || strings.Count(log.String(), "does not take traces") != 1 {
+	if nobody.tried != 1 || strings.Count(log.String(), "does not accept traces") != 1 {
 		t.Errorf("asked %d times; the log is %q", nobody.tried, log.String())
 	}
 }
