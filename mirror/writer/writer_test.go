@@ -456,6 +456,7 @@ func TestWriterStops(t *testing.T) {
 		done <- a
 	}()
 	front.Until(func() bool { return front.passed.Load() == int64(len(blob)/2) })
+	back.Until(func() bool { return back.Mirror.Uploads()[0].Bytes > 0 }) // it has begun to work on the request
 	back.stop()
 	asked := front.asked.Load()
 	front.Until(func() bool { return front.asked.Load() > asked+2 || len(done) > 0 })
