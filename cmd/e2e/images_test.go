@@ -177,7 +177,11 @@ func debootstrapped(t testing.TB, name string, packages ...string) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	env := environment("DEBIAN_FRONTEND=noninteractive", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	run(t, env, debootstrap, "--variant=minbase", "--include="+strings.Join(packages, ","), suite, filepath.Join(dir, "root"), mirror)
+	args := []string{debootstrap, "--variant=minbase"}
+	if len(packages) > 0 { // it refuses an empty list
+		args = append(args, "--include="+strings.Join(packages, ","))
+	}
+	run(t, env, append(args, suite, filepath.Join(dir, "root"), mirror)...)
 	made := archive + ".new"
 	if err := os.MkdirAll(filepath.Dir(archive), 0o755); err != nil {
 		t.Fatal(err)
