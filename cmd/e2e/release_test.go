@@ -27,6 +27,7 @@ func makeRelease(t *testing.T, from, dir string) string {
 	run(t, environment(), "cp", "-a", from, sources)
 	key := filepath.Join(dir, "key.pem")
 	run(t, environment(), need(t, "openssl"), "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+	run(t, environment(), "go", "-C", sources, "mod", "download") // the release downloads nothing, and needs modules of other systems
 	cmd := exec.CommandContext(t.Context(), need(t, "make"), "-C", sources, "release", "VERSION="+releaseVersion, "PUBLISHED="+publishedAt, "KEY="+key, "RELEASE="+out)
 	cmd.Env = environment("SOURCE_DATE_EPOCH=1700000000")
 	if text, err := cmd.CombinedOutput(); err != nil { // run would give it five minutes, which a first build may exceed
