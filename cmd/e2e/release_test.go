@@ -93,7 +93,8 @@ func sameFilesIn(t *testing.T, a, b string) {
 // checkRelease verifies a release as docs/install.md says.
 func checkRelease(t *testing.T, dir string) {
 	page := read(t, "../../docs/install.md")
-	_, steps, found := strings.Cut(string(page), "compare it. Then:\n\n```console\n")
+	_, section, _ := strings.Cut(string(page), "\n## Check what you downloaded\n")
+	_, steps, found := strings.Cut(section, "\n```console\n")
 	steps, _, end := strings.Cut(steps, "\n```")
 	if !found || !end {
 		t.Fatal("docs/install.md does not say how to check a release")
