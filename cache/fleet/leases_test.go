@@ -64,24 +64,13 @@ func TestStoreHangs(t *testing.T) {
 	}
 }
 
-// ending is a store of leases that ends the caller's context before it answers.
-type ending struct {
-	fleettest.Memory
-	end context.CancelFunc
-}
-
-func (e *ending) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) ([]digest.Digest, error) {
-	e.end()
-	return e.Memory.Renew(ctx, m, held)
-}
-
 // TestStopsWhileRenewing has a member stop during a question to the store. The store has not
 // failed.
 func TestStopsWhileRenewing(t *testing.T) {
-	leases, log := &ending{}, &bytes.Buffer{}
+	leases, log := &fleettest.Ending{}, &bytes.Buffer{}
 	m := start(t, leases, "one", func(o *fleet.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	ctx, end := context.WithCancel(t.Context())
-	leases.end = end
+	leases.End = end
 	m.Renew(ctx)
 	if log.Len() > 0 {
 		t.Errorf("the log says: %s", log)

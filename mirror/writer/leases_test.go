@@ -100,28 +100,17 @@ func TestLeases(t *testing.T) {
 	})
 }
 
-// ending are claims that end the caller's context before they answer.
-type ending struct {
-	fleettest.Memory
-	end context.CancelFunc
-}
-
-func (e *ending) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) ([]digest.Digest, error) {
-	e.end()
-	return e.Memory.Renew(ctx, m, held)
-}
-
 // TestStopsWhileRenewing has a member stop during a question to the store. The store has not
 // failed.
 func TestStopsWhileRenewing(t *testing.T) {
-	claims, self, log := &ending{}, fleet.Member{ID: "one", Address: "127.0.0.1:1"}, &bytes.Buffer{}
+	claims, self, log := &fleettest.Ending{}, fleet.Member{ID: "one", Address: "127.0.0.1:1"}, &bytes.Buffer{}
 	w := writer.New(writer.Options{
 		Self: self, Members: alone{self}, Claims: claims, Identity: func(name string) string { return name }, Patience: patient,
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	w.Claim("up", "team/app")
 	ctx, end := context.WithCancel(t.Context())
-	claims.end = end
+	claims.End = end
 	w.Renew(ctx)
 	if log.Len() > 0 {
 		t.Errorf("the log says: %s", log)

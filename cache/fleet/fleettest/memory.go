@@ -28,6 +28,18 @@ type Memory struct {
 	calls   int
 }
 
+// Ending is a [Memory] that ends the context of its caller before it answers Renew.
+type Ending struct {
+	Memory
+	End context.CancelFunc
+}
+
+// Renew implements [fleet.Leases].
+func (e *Ending) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) ([]digest.Digest, error) {
+	e.End()
+	return e.Memory.Renew(ctx, m, held)
+}
+
 type held struct {
 	fleet.Lease
 	until time.Time
