@@ -201,15 +201,13 @@ func (p Parts) rates(ctx context.Context, u config.Upstream, r *registries.Regis
 		return nil, err
 	}
 	for _, rate := range registries.QuirksOf(u).Rates {
-		quota, ok := quotas[rate.Name]
-		if !ok {
-			quota = rate.PerSecond
+		in := func(perSecond map[string]float64) float64 {
+			if n, ok := perSecond[rate.Name]; ok {
+				return n
+			}
+			return rate.PerSecond
 		}
-		used, ok := u.Limits.Rates[rate.Name]
-		if !ok {
-			used = rate.PerSecond
-		}
-		all = append(all, doctor.Rate{Name: rate.Name, Used: used, Quota: quota})
+		all = append(all, doctor.Rate{Name: rate.Name, Used: in(u.Limits.Rates), Quota: in(quotas)})
 	}
 	return all, nil
 }
