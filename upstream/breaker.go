@@ -217,22 +217,21 @@ func (p *attempt) enter(ctx context.Context) error {
 	if c == nil || err != nil {
 		return err
 	}
-	until, bounded := ctx.Deadline()
-	ctx, cancel := context.WithTimeout(ctx, b.o.Probe)
+	probing, cancel := context.WithTimeout(ctx, b.o.Probe)
 	defer cancel()
 	defer func() { // deferred, because Hello may panic
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		c.asking = false
 	}()
-	err = b.o.Hello(ctx)
+	err = b.o.Hello(probing)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrCredentials):
 		c.silent = false // callers get this reason from their own requests
 	case saysNothing(err):
-	case failing(err) && bounded && !time.Now().Before(until): // the caller left too little time
+	case failing(err) && errors.Is(ctx.Err(), context.DeadlineExceeded): // the caller left too little time
 	case failing(err):
 		c.silent = true
 		c.failed(err, b.o.Probe)
