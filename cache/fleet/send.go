@@ -83,6 +83,10 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 		return nil, err
 	}
 	switch {
+	case ctx.Err() != nil:
+		// The member can notice the end of ctx, and answer, before the transport has closed the
+		// connection. Such an answer is the answer to an abandoned request.
+		err = context.Cause(ctx)
 	case resp.StatusCode == http.StatusUpgradeRequired, !p.understands(resp.Header):
 		p.warnOfProtocol(resp.Header.Get(headerMember), to.Address, resp.Header.Get(headerProtocol))
 		err = ErrProtocol
