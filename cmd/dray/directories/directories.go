@@ -52,8 +52,9 @@ const (
 	pinsName   = "pins"
 )
 
-// apart reports whether the state has a directory of its own.
-func (d Directories) apart() bool { return filepath.Clean(d.State) != filepath.Clean(d.Cache) }
+// apart reports whether the state has a directory of its own. Two paths can name one directory, for
+// example by a symbolic link. Moving the state from such a directory to itself would delete it.
+func (d Directories) apart() bool { return !same(d.State, d.Cache) }
 
 // Prepare creates the directories, and checks their formats and that they belong together. If the
 // state has its own directory, Prepare moves the state there. A full disk is no error if nothing

@@ -111,6 +111,21 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestOneDirectoryByTwoPaths: if both keys name the same directory, nothing is moved or lost.
+func TestOneDirectoryByTwoPaths(t *testing.T) {
+	before, after := former(t)
+	if err := os.Symlink(before.Cache, after.State); err != nil {
+		t.Fatal(err)
+	}
+	mustPrepare(t, after)
+	if held, err := after.Holds(); err != nil || held != (Held{Pushes: 1, Repositories: 1}) {
+		t.Errorf("%v, %v", held, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(before.Content(), pinsName, "abc")); err != nil || string(text) != "name\n" || after.Pins() != "" {
+		t.Errorf("the pin is %q, %v; pins are in %q", text, err, after.Pins())
+	}
+}
+
 // TestInterruptedTakeOver: wherever a crash came, the next start finds everything once.
 func TestInterruptedTakeOver(t *testing.T) {
 	for name, crash := range map[string]func(t *testing.T, before, after Directories){
