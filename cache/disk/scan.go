@@ -143,13 +143,17 @@ func (s *scanner) listShard(shard string) []*entry {
 // It returns ErrNotFound if the blob is not held. Until the directory has been read, lookup asks
 // the file system about blobs that are not in the index.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
+	complete := false
+	select { // before the lookup in the index, because a scan that ends after that may add the blob
+	case <-s.done:
+		complete = true
+	default:
+	}
 	if e, suspect := s.held(dg); e != nil {
 		return e, suspect, nil
 	}
-	select {
-	case <-s.done:
+	if complete {
 		return nil, false, ErrNotFound
-	default:
 	}
 	if err := s.takeName(ctx, dg); err != nil {
 		return nil, false, err
