@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 
 	"dray/cmd/dray/clients"
@@ -13,9 +14,10 @@ import (
 )
 
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
-// part of dray adds its endpoints in a method of its own. cfg is the configuration in force.
-func (g *graph) endpoints(cfg config.Config, e *explain.Explainer) []admin.Endpoint {
-	return slices.Concat(g.account.Endpoints(), []admin.Endpoint{admin.Query("history", g.history.Query)}, window.LiveAPI(g.watching, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), window.ExplainAPI(e), g.member.Endpoints())
+// part of dray adds its endpoints in a method of its own. cfg is the configuration in force. The
+// answers that are streams end when the context streaming ends.
+func (g *graph) endpoints(streaming context.Context, cfg config.Config, e *explain.Explainer) []admin.Endpoint {
+	return slices.Concat(g.account.Endpoints(), []admin.Endpoint{admin.Query("history", g.history.Query)}, window.LiveAPI(streaming, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), window.ExplainAPI(e), g.member.Endpoints())
 }
 
 // explainer makes the part that answers dray explain. access has the entries of `auth` in cfg.

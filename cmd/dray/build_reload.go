@@ -32,7 +32,9 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	options, err := g.adminOptions(cfg, access, next.registries)
+	streaming, end := context.WithCancel(g.watching)
+	defer func() { end() }()
+	options, err := g.adminOptions(streaming, cfg, access, next.registries)
 	if err != nil {
 		return err
 	}
@@ -44,6 +46,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if g.admin != nil {
 		g.admin.Replace(admin.NewHandler(options), nil)
 	}
+	end, g.endStreams = g.endStreams, end // the deferred call ends the streams of the former handler
 	if g.health != nil {
 		g.health.Replace(admin.NewHealth(options), nil)
 	}

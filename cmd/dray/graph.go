@@ -74,6 +74,9 @@ type front struct {
 	// watching is the context of the answers that are streams. It ends when the admin listener stops.
 	watching    context.Context
 	endWatching func()
+	// endStreams ends the streams of the admin listener's present handler. A reload can take the right
+	// to view away from an operator, and only the start of a stream checks this right.
+	endStreams func()
 }
 
 // awsConfiguration reads the configuration of the AWS SDK. It sends no request to AWS: missing

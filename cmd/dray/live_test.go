@@ -192,17 +192,60 @@ func TestLiveStream(t *testing.T) {
 	}
 }
 
-// TestTop: without a terminal, dray top prints lines, or JSON, until it is stopped or dray ends.
+// TestStreamEndsAtReload: a reload ends the streams, so an operator who may no longer view gets no
+// more events.
+func TestStreamEndsAtReload(t *testing.T) {
+	auth := usersOf(t, "{users: [bob], actions: [view]}")
+	s := startStack(t, t.TempDir(), "cache: {dir", auth+"\nadmin: {auth: people}\ncache: {dir")
+	get := func() *http.Response {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.admin()+"/api/v1/live/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SetBasicAuth("bob", "builder")
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	stream := get()
+	in := bufio.NewReader(stream.Body)
+	if line, err := in.ReadString('\n'); stream.StatusCode != http.StatusOK || !strings.HasPrefix(line, "data: ") {
+		t.Fatal(stream.Status, line, err)
+	}
+	s.edit("users: [bob]", "users: [alice]")
+	if _, err := s.reloads.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		t.Error("the end of the stream:", err)
+	}
+	if r := get(); r.StatusCode != http.StatusForbidden {
+		t.Error("after the reload:", r.Status)
+	}
+}
+
+// TestTop: without a terminal, dray top prints lines, or JSON, until it is stopped. It opens another
+// stream when one ends.
 func TestTop(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.want(200, "GET", "/hub/v2/team/app/manifests/"+s.seedHub("team/app"), nil)
-	follow := func(args ...string) (code int, out, errs string) {
+	followUntil := func(enough func() bool, args ...string) (code int, out, errs string) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		lines := &firstLine{then: cancel}
+		lines := &eachLine{then: func() {
+			if enough() {
+				cancel()
+			}
+		}}
 		var problems bytes.Buffer
 		code = run(ctx, append([]string{"top", "--admin", s.admin()}, args...), nil, strings.NewReader(""), lines, &problems)
 		return code, lines.String(), problems.String()
+	}
+	follow := func(args ...string) (code int, out, errs string) {
+		return followUntil(func() bool { return true }, args...)
 	}
 	if code, out, errs := follow(); code != exitOK || !strings.Contains(out, " pull hub/team/app@sha256:") || !strings.Contains(out, "  0 of 1  ") {
 		t.Errorf("%d %q %s", code, out, errs)
@@ -212,19 +255,24 @@ func TestTop(t *testing.T) {
 		t.Errorf("%d %q %s", code, out, errs)
 	}
 	s.admin()
-	s.endWatching()
-	if code, _, errs := s.operator("top"); code != exitFailed || !strings.Contains(errs, "sends no more") {
-		t.Errorf("%d %s", code, errs)
+	ended := false
+	if code, out, errs := followUntil(func() bool { // streams end, as after a reload
+		enough := ended
+		ended = true
+		s.endWatching()
+		return enough
+	}, "--json"); code != exitOK || strings.Count(out, "\n") < 2 {
+		t.Errorf("after the end of a stream: %d %q %s", code, out, errs)
 	}
 }
 
-// firstLine calls a function when a line was written.
-type firstLine struct {
+// eachLine calls a function when a line was written.
+type eachLine struct {
 	bytes.Buffer
 	then func()
 }
 
-func (f *firstLine) Write(p []byte) (int, error) {
+func (f *eachLine) Write(p []byte) (int, error) {
 	n, err := f.Buffer.Write(p)
 	f.then()
 	return n, err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -48,44 +49,56 @@ on one line, once a second. --once prints the present state and exits.`,
 	return cmd
 }
 
-// top shows each state until ctx ends. It then returns nil.
+// reopenAfter is the time between the end of a stream and the request for another one.
+const reopenAfter = time.Second
+
+// top shows each state until ctx ends. It then returns nil. A reload of dray ends the stream, so
+// top then opens another one.
 func (o *operator) top(ctx context.Context) error {
-	resp, err := o.send(ctx, http.MethodGet, "live/events", nil)
-	if err != nil {
-		return err
+	show, leave := o.display()
+	defer leave()
+	for {
+		resp, err := o.send(ctx, http.MethodGet, "live/events", nil)
+		if err != nil {
+			return err
+		}
+		err = eachEvent(resp.Body, show)
+		_ = resp.Body.Close() // its end or its failure is known
+		if failed, ok := errors.AsType[*api.Error](err); ok {
+			return failed
+		}
+		if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+			return fmt.Errorf("%s sends no more: %w", o.base, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(reopenAfter):
+		}
 	}
-	defer resp.Body.Close()
-	err = o.follow(resp.Body)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if failed, ok := errors.AsType[*api.Error](err); ok {
-		return failed
-	}
-	return fmt.Errorf("%s sends no more: %w", o.base, err)
 }
 
-// follow shows the states of a stream. It returns io.EOF at the end of the stream.
-func (o *operator) follow(stream io.Reader) error {
-	screen, ok := o.stdout.(*os.File)
-	switch {
-	case o.json:
+// display returns the function that shows a state, in the form that suits the output. The caller
+// calls leave at the end.
+func (o *operator) display() (show func(api.Live) error, leave func()) {
+	if o.json {
 		out := json.NewEncoder(o.stdout)
-		return eachEvent(stream, func(l api.Live) error { return out.Encode(l) })
-	case ok && isTerminal(screen) && os.Getenv("TERM") != "dumb":
-		s := top.Screen{Out: screen, Size: func() (int, int) {
-			width, height, err := term.GetSize(int(screen.Fd()))
-			if err != nil || width <= 0 || height <= 0 {
-				return 80, 24
-			}
-			return width, height
-		}}
-		s.Enter()
-		defer s.Leave()
-		return eachEvent(stream, func(l api.Live) error { s.Show(l); return nil })
+		return func(l api.Live) error { return out.Encode(l) }, func() {}
 	}
-	l := top.Lines{Out: o.stdout}
-	return eachEvent(stream, l.Show)
+	screen, ok := o.stdout.(*os.File)
+	if !ok || !isTerminal(screen) || os.Getenv("TERM") == "dumb" {
+		l := top.Lines{Out: o.stdout}
+		return l.Show, func() {}
+	}
+	s := top.Screen{Out: screen, Size: func() (int, int) {
+		width, height, err := term.GetSize(int(screen.Fd()))
+		if err != nil || width <= 0 || height <= 0 {
+			return 80, 24
+		}
+		return width, height
+	}}
+	s.Enter()
+	return func(l api.Live) error { s.Show(l); return nil }, s.Leave
 }
 
 // maxEvent bounds an event in bytes. An event of some 2000 pulls and pushes fits.
