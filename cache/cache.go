@@ -168,9 +168,9 @@ func (c *Cache) Inspect(d digest.Digest) Holding {
 // Gone says why a blob is not on disk any more, if that is known.
 func (c *Cache) Gone(d digest.Digest) (disk.Gone, bool) { return c.disk.Gone(d) }
 
-// Retain keeps a blob that is on disk from being evicted until release is called. Once Retain has
-// returned nil, the blob is on stable storage. Retain returns ErrNotFound if the disk does not hold
-// the blob; see [disk.Dir.Retain].
+// Retain prevents the eviction of a blob on disk until release is called. Once Retain has returned
+// nil, the blob is on stable storage. Retain returns ErrNotFound if the disk does not hold the
+// blob; see [disk.Dir.Retain].
 func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Retain(ctx, d)
 }
@@ -182,7 +182,7 @@ func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 	return c.disk.Delete(ctx, d)
 }
 
-// Purge is Delete for an operator (see [disk.Dir.Purge]). It also removes a blob that is only in
+// Purge does the work of [disk.Dir.Purge], for an operator. It also removes a blob that is only in
 // memory. A missing blob is no error.
 func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) error {
 	if err := c.disk.Purge(ctx, d, unless); err != nil && !errors.Is(err, ErrNotFound) {

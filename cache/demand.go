@@ -38,8 +38,8 @@ func (w *workers) serveDemands() {
 }
 
 // waitedFor returns the demands that a worker may serve, and the offset of the first gap. While the
-// leader follows another fetch, waitedFor leaves out the demands up to the end of the next piece,
-// because the leader's stream soon brings their bytes. It needs mu.
+// leader's stream follows another fetch, waitedFor leaves out the demands that begin before the end
+// of the piece after the leader's piece, because this stream soon brings their bytes. It needs mu.
 func (w *workers) waitedFor() (demands []span, mark int64) {
 	demands, mark = w.g.waitedFor()
 	if w.followed > 0 {
@@ -52,7 +52,7 @@ func (w *workers) waitedFor() (demands []span, mark int64) {
 // takes a slot. It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
-		return 0 // this fetch has fewer streams than every fetch may have
+		return 0 // even with this helper, the fetch has at most Streams streams, as each fetch may
 	}
 	return w.Streams - 1
 }
@@ -60,8 +60,9 @@ func (w *workers) keep() int {
 // claim takes a piece for a worker of role r. It returns an empty piece if there is no piece for
 // that role. Helpers prefer the pieces that readers wait for. But the hash needs the blob in order.
 // If all workers fetched only for readers, most hashing would come at the end. So the leader
-// prefers the next piece in order. While extra helpers serve the readers, the other helpers do so,
-// too. When the hash lags, an extra helper takes every second piece in order. claim needs mu.
+// prefers the next piece in order. While extra helpers serve the readers, the other helpers also
+// prefer the next piece in order. When the hash lags, every second claim of the extra helpers takes
+// the next piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
 	demands, mark := w.waitedFor()
 	lags := w.g.lags()

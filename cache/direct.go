@@ -18,8 +18,8 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	// verifyEarlier waits until the bytes that the replaced bytesAt handed out are verified. It is nil
-	// if finish need not wait for that.
+	// verifyEarlier waits until the bytesAt that this directBytes replaces has verified the bytes that
+	// it handed out. verifyEarlier is nil if finish need not wait for that.
 	verifyEarlier func(context.Context) error
 	off           int64           // the offset of the next byte to hand out
 	at            int64           // the offset of the next byte of x; below off while bytes are fetched again to hash them
@@ -32,8 +32,8 @@ type directBytes struct {
 	closed bool
 }
 
-// passThrough returns a reader with a fetch of its own. If x is not nil, it is a fetch from byte 0
-// that the origin has already answered.
+// passThrough returns a reader with a fetch of its own. If the parameter x is nil, it starts a new
+// fetch. Otherwise it uses x, a fetch from byte 0 that the origin has already answered.
 func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fetch) (*Reader, error) {
 	if x == nil {
 		x = f.fetch(ctx, origin, 0, b.Size)
@@ -45,7 +45,7 @@ func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fet
 	d := &directBytes{fetcher: f, blob: b, origin: origin, check: b.Digest.Verifier()}
 	d.use(x)
 	r := f.reader(ctx, b, origin, d, SourceDirect)
-	context.AfterFunc(r.ctx, x.cancel) // a fetch that a flight has handed over does not end with ctx by itself
+	context.AfterFunc(r.ctx, x.cancel) // if x comes from a flight, ctx alone does not cancel it
 	return r, nil
 }
 
@@ -204,8 +204,8 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-// raw implements bytesAt. It returns no bytes, because no caller needs them: raw is called only on
-// a bytesAt that reads from a file, and on a bytesAt that a directBytes replaces.
+// raw implements bytesAt. It returns no bytes, because raw is called only on a bytesAt that reads
+// from a file or that is replaced. A directBytes reads from no file, and is never replaced.
 func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) }
 
 func (d *directBytes) waitVerified(context.Context) error { return nil }

@@ -6,10 +6,10 @@
 //     flight belongs to the cache and does not end with the context of a caller. It ends early if
 //     its origin makes no progress, or if all readers have left (see [Abandon]). A reader that is
 //     slow or leaves does not affect other readers.
-//   - A reader that reads from byte 0 never receives the last byte before the digest of the whole
-//     blob is known to match. So wrong bytes always look cut off, never complete.
-//   - A pull does not fail because the cache fails: when the disk fails, each reader continues with
-//     a fetch of its own, and the failure is counted.
+//   - A reader that reads from byte 0 receives the last byte only when the digest of the whole blob
+//     is known to match. So wrong bytes always look cut off, never complete.
+//   - A failure of the cache never makes a pull fail: when the disk fails, each reader continues
+//     with a fetch of its own, and the failure is counted.
 //   - Open returns errors of an origin unchanged. After an error, the next call of Open asks its
 //     origin again.
 //
@@ -19,5 +19,5 @@
 //   - flights: the fetches under way, whose bytes arrive in a growing file; workers fetch a large
 //     blob in parts
 //   - objects: small objects, such as manifests, in memory and on disk
-//   - together: counts uses of blobs that are used together
+//   - together: counts uses of blobs that clients need together, such as a manifest and its layers
 package cache

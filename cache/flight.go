@@ -48,8 +48,8 @@ type member struct {
 	follows    bool // has no origin of its own; see Cache.Follow
 }
 
-// flights are the fetches under way, one per digest. Each flight has a goroutine, run, which does
-// not depend on any caller:
+// flights are the fetches under way, one per digest. Each flight has a goroutine in the method run,
+// which does not depend on any caller:
 //   - join counts a caller as waiting for the flight of its digest. The first caller starts run.
 //   - run first looks on disk. If the blob is on disk by now, run closes ready without a result.
 //     Otherwise it asks the origin, and then closes ready. The result is an error of the origin, a
@@ -61,11 +61,11 @@ type member struct {
 //   - run fills the file, and each piece wakes the readers that wait for bytes (see growing). When
 //     the digest is verified, publish lets readers have the last byte. If the flight fails, finish
 //     gives every reader the error.
-//   - run leaves the file and removes the flight. The next caller finds the blob on disk. The last
-//     user of the file, run or a reader, closes it.
+//   - run ends its use of the file and removes the flight. The next caller finds the blob on disk.
+//     The last user of the file, run or a reader, closes it.
 //
-// A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or close
-// ends a flight early.
+// A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or the
+// method close ends a flight early.
 type flights struct {
 	*fetcher
 	abandoned Abandon
@@ -196,8 +196,8 @@ func (s *flights) deliver(f *flight, file *growing) {
 }
 
 // leave stops counting a caller as waiting. If deliver has counted the caller as a user of the
-// file, and the caller got no reader, leave also ends that use. When the last waiting caller
-// leaves, leave closes the origin's answer if no caller took it over.
+// file, and the caller got no reader, leave also ends that use. For the last waiting caller, leave
+// also closes the origin's answer, unless a caller took it over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -280,7 +280,8 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	}
 }
 
-// scanPatience bounds how long a flight waits for the disk to list its blobs after the start.
+// scanPatience bounds how long a flight waits when dray has just started and the disk still lists
+// its blobs.
 const scanPatience = 2 * time.Second
 
 // create creates a file on disk for a blob of size bytes, or of unknown size if size is negative.
@@ -290,8 +291,8 @@ func (s *flights) create(size int64) (*disk.Ingest, error) {
 	return s.disk.Create(ctx, size)
 }
 
-// fail ends a flight whose blob the disk cannot store, although the origin has answered. The
-// waiting callers pass the blob through, and the first one takes over the answer.
+// fail ends a flight when the origin has answered, but the disk cannot store the blob. The waiting
+// callers pass the blob through, and the first one takes over the answer.
 func (s *flights) fail(f *flight, x *fetch, why *localError) {
 	s.mu.Lock()
 	f.local = why

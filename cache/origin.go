@@ -21,7 +21,7 @@ type Blob struct {
 	// as an open. The first reader that joins the fetch has [SourceOrigin], as if that reader had
 	// started it.
 	Ahead bool
-	// Observer is told how the fetch that this caller started has ended. It may be nil.
+	// Observer is told how the fetch ended, if this caller started it. It may be nil.
 	Observer Observer
 }
 

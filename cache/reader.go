@@ -48,7 +48,7 @@ var (
 	_ bytesAt = (*directBytes)(nil)
 )
 
-// reader returns a Reader that gets its bytes from at.
+// reader returns a Reader that gets its bytes from the parameter at.
 func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
 	if !b.Ahead {
 		f.m.opens.WithLabelValues(string(source)).Inc()
@@ -132,9 +132,9 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 }
 
 // Passed moves the reader past the n bytes of the last stretch that were sent. err is the error
-// that ended the sending, or nil. If the next byte of the file cannot be read, the file is the
-// cause of err. Passed then returns nil, and the next Read gets the bytes from the origin, without
-// the file. If the next byte can be read, Passed returns err.
+// that ended the sending, or nil. If err is not nil, Passed tries to read the next byte of the
+// file. If it cannot, the file is the cause of err: Passed returns nil, and the next Read gets the
+// bytes from the origin, without the file. If the next byte can be read, Passed returns err.
 func (r *Reader) Passed(n int64, err error) error {
 	r.advance(n)
 	if err == nil {
@@ -227,9 +227,9 @@ func (r *Reader) ended() error {
 }
 
 // rejoin makes the reader go on with a new fetch of the blob, which it starts or joins like any
-// other caller. It is called when the fetch behind old has turned out to have wrong bytes
-// (reasonAgain). rejoin returns ErrCorrupt if the bytes that the reader has handed out differ from
-// the bytes of the new fetch. It cannot check that for a reader of a range.
+// other caller. failOver calls it when the fetch behind the parameter old has turned out to have
+// wrong bytes (reasonAgain). rejoin returns ErrCorrupt if the bytes that the reader has handed out
+// differ from the bytes of the new fetch. It cannot check that for a reader of a range.
 func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	again, err := r.open(r.ctx, r.blob, r.origin)
 	if err != nil {
@@ -257,9 +257,10 @@ func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	return at, nil
 }
 
-// The method follow moves r, the reader of a new fetch, to the position of other, which has read
-// the bytes of old. If other has read from byte 0 without a gap, follow compares the bytes up to
-// that position, and returns ErrCorrupt if they differ.
+// The method follow moves r, the reader of a new fetch, to the position of an older reader, the
+// parameter other. The parameter old has the bytes that other has read. If other has read from byte
+// 0 without a gap, follow compares the bytes up to that position, and returns ErrCorrupt if they
+// differ.
 func (r *Reader) follow(other *Reader, old bytesAt) error {
 	if was, now := old.total(), r.Size(); was >= 0 && now >= 0 && was != now {
 		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)
@@ -281,9 +282,10 @@ func (r *Reader) follow(other *Reader, old bytesAt) error {
 	return nil
 }
 
-// failOver replaces old, which failed because of why. For reasonAgain, the reader rejoins a fetch.
-// For other reasons, it gets the blob directly from the origin, from its position on. If the reader
-// has read from byte 0 without a gap, the whole blob is still verified.
+// failOver replaces the bytes in the parameter old, which failed with the error why. For
+// reasonAgain, the reader rejoins a fetch. For other reasons, it gets the blob directly from the
+// origin, from its position on. If the reader has read from byte 0 without a gap, the whole blob is
+// still verified.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if why.reason == reasonAgain {
 		return r.rejoin(old)

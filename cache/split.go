@@ -9,12 +9,13 @@ type Split struct {
 	Threshold int64
 	// Piece is the length of a part in bytes.
 	Piece int64
-	// Streams is the number of parts that are fetched at once in the order of the blob. If it is below
-	// 2, no blob is fetched in parts. While readers wait for other parts, additional streams fetch
+	// Streams is the number of streams that together fetch the parts of a blob in order. If it is
+	// below 2, no blob is fetched in parts. While readers wait for other parts, further streams fetch
 	// these parts.
 	Streams int
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
-	// takes no slot. Streams for waiting readers leave enough slots for another fetch to begin.
+	// takes no slot. A fetch that has Streams streams adds more for waiting readers only while enough
+	// slots stay free for another fetch to begin.
 	Slots *Slots
 	// Part is an [Origin] for the bytes between two offsets. Any bytes after the second offset are
 	// ignored. A call should fail fast. After each refusal the fetch goes on with fewer streams. When

@@ -37,8 +37,8 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Transit has the facts about blobs that a mirror on the same store of facts has received from a
-	// client, and has not forwarded yet. It is nil if no other mirror uses the store.
+	// Transit says which blobs the mirrors that share a store of facts have received from clients and
+	// have not forwarded yet. It is nil if no other mirror uses the store.
 	Transit *meta.Transit
 	// LastPulls is required if KeepAlive is set.
 	LastPulls *meta.LastPulls

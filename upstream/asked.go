@@ -19,7 +19,8 @@ type Asked struct {
 	begun atomic.Bool
 }
 
-// maxSent bounds the requests that an Asked records. An Asked only counts further requests.
+// maxSent bounds the requests that an Asked records. Each further request only increments the field
+// more.
 const maxSent = 8
 
 // maxSentText bounds each text of a Sent, in bytes.
@@ -34,16 +35,16 @@ type Sent struct {
 	// Status is the status of the answer; 0 if there is no answer.
 	Status int
 	// Bytes is the number of bytes read from the body of the answer; 0 until the answer has ended.
-	// Took is the time until the end of the answer. Until the answer has ended, Took is the time until
-	// the header.
+	// Took is the time from the request to the end of the answer. While the answer still arrives, Took
+	// is the time to its header.
 	Bytes int64
 	Took  time.Duration
 	// Error says why there is no answer; empty if there is an answer.
 	Error string
 }
 
-// Begin records that dray sends requests for this question. While the question only waits for the
-// requests of an equal question, Begin is not called.
+// Begin records that dray sends requests for this question. Nobody calls Begin for a question that
+// only waits for the answer to an equal question.
 func (a *Asked) Begin() {
 	if a != nil {
 		a.begun.Store(true)

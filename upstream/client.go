@@ -41,8 +41,8 @@ type Options struct {
 	Limiter *Limiter
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
-	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. Attempts
-	// after which the Limiter pauses the operation do not count. No attempt starts later than
+	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. An attempt
+	// does not count if the answer to it makes the Limiter pause. No attempt starts later than
 	// WriteBudget after the start of the write. 0 means 5 attempts, and 5 minutes.
 	WriteAttempts int
 	WriteBudget   time.Duration
@@ -114,7 +114,7 @@ func (c *Client) Collectors() []prometheus.Collector {
 func (c *Client) url(q oci.Request) *url.URL {
 	q.Prefix = strings.Trim(c.o.Base.Path, "/")
 	u, err := c.o.Base.Parse(q.URL())
-	if err != nil { // q consists of checked parts; an empty URL fails as unreachable
+	if err != nil { // never, because the parts of q are checked; a request to the empty URL fails
 		return &url.URL{}
 	}
 	return u
@@ -262,7 +262,7 @@ func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *htt
 	}
 }
 
-// bodyOf returns the body of an answer, if it is the *answer that roundTrip makes.
+// bodyOf returns the body of resp, if its type is *answer. roundTrip makes such bodies.
 func bodyOf(resp *http.Response) (*answer, bool) {
 	if resp == nil {
 		return nil, false
@@ -346,10 +346,10 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 }
 
 // resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
-// the scheme and host from Base. So if a registry behind a proxy that terminates TLS sends a
-// Location with http (distribution#123), resolve returns it with https. For all other hosts,
-// resolve refuses a change from https to http. If a registry leaves out the path of Base, resolve
-// adds the path.
+// the scheme and host from Base. For example, a registry may send a Location with http because a
+// proxy in front of it terminates TLS (distribution#123). resolve returns the Location with https.
+// For all other hosts, resolve refuses a change from https to http. If a registry leaves out the
+// path of Base, resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

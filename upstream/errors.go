@@ -139,7 +139,8 @@ func (c *Client) corrupt(format string, args ...any) error {
 	return mismatch(c.o.Name, fmt.Errorf(format, args...))
 }
 
-// mismatch returns the error for content of a registry that must not be used because of cause.
+// mismatch returns the error for content that a registry sent and that dray must not use. The
+// parameter cause is the reason.
 func mismatch(registry string, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }

@@ -71,7 +71,7 @@ type Limiter struct {
 	mu      sync.Mutex // guards the fields below; never held while waiting
 	buckets map[bucketKey]*bucket
 	pools   map[poolKey]*pool
-	parts   map[string]float64 // part of a ceiling by operation; without an entry, all of it
+	parts   map[string]float64 // the part of each operation's ceiling that this process may use; without an entry, all of it
 	sharing Sharing
 }
 
@@ -124,8 +124,8 @@ type permit struct {
 
 // acquire waits until a request may be sent. The error matches ErrBusy if the request would wait
 // too long, if the queue is full, or if the request is background work and the quota is low.
-// Otherwise the error is the cause of ctx. host is empty for the registry itself. The caller calls
-// answered with the status of the answer, and release when the body has been read.
+// Otherwise the error is the cause of ctx. host is empty for the registry itself. The caller
+// passes the status of the answer to permit.answered, and calls release when it has read the body.
 func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {

@@ -16,7 +16,7 @@ import (
 // (docs.docker.com, "Docker Hub pull usage and limits"). quota is also a prometheus.Collector. It
 // has metrics only after the registry has sent these headers, and until their window has passed.
 type quota struct {
-	reserve int // per cent
+	reserve int // per cent of the limit
 
 	limits, remains, windows, sources *prometheus.Desc
 
@@ -94,8 +94,8 @@ func quotaValue(v string) (n int, window time.Duration, ok bool) {
 	return n, window, true
 }
 
-// low reports whether the remaining pulls are reserved for clients. Headers older than their window
-// do not count.
+// low reports whether so few pulls remain that background work must leave them to clients. Headers
+// older than their window do not count.
 func (q *quota) low(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -82,8 +82,8 @@ func scopeOf(ip netip.Addr) scope {
 }
 
 // registryScope returns the scope of the registry if it is configured as an address or as
-// localhost. Any other name counts as public, because the owner of a name could let it point to
-// this machine.
+// localhost. Any other name counts as public: if its address decided, the owner of the name could
+// point it to this machine, and Reach would then allow addresses of this machine.
 func (r *Reach) registryScope() scope {
 	for _, address := range []string{r.Address, r.Registry} {
 		host, _, err := net.SplitHostPort(address)

@@ -55,8 +55,8 @@ func (l *Limiter) SetPart(operation string, perSecond float64) {
 	b.pool.pump(now, l.resume)
 }
 
-// Pause pauses an operation for at most maxPause, because the registry has refused the operation to
-// another process.
+// Pause pauses an operation for the given time, or for maxPause if that is shorter, because the
+// registry has refused the operation to another process.
 func (l *Limiter) Pause(operation string, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

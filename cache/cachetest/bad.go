@@ -60,7 +60,7 @@ func testBad(t *testing.T, c *cache.Cache, b bad, readers int) {
 	if b.wrong >= 0 {
 		seen[b.wrong] ^= 0xff
 	}
-	gate := make(chan struct{}) // one flight for all
+	gate := make(chan struct{}) // delays the origin until all readers have joined the flight
 	var wg sync.WaitGroup
 	for range readers {
 		wg.Go(func() {

@@ -4,7 +4,7 @@
 //
 // Invariants:
 //   - The same seed always gives the same bytes.
-//   - An origin records every call, so that a test can state the exact list.
+//   - An origin records every call, so that a test can demand an exact list of calls.
 package cachetest
 
 import (

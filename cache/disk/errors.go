@@ -20,7 +20,8 @@ var (
 	ErrCorrupt = errors.New("digest mismatch")
 	// ErrSize says that there were more or fewer bytes than announced.
 	ErrSize = errors.New("length mismatch")
-	// ErrInUse says that [Dir.Purge] did not remove the blob because of a use that [Unless] names.
+	// ErrInUse says that [Dir.Purge] did not remove the blob, because the blob is in use. The
+	// [Unless] of the call says which uses count.
 	ErrInUse = errors.New("blob is in use")
 	// ErrLocked says that another process, or another Dir of this process, uses the directory.
 	ErrLocked = errors.New("directory is in use by another process")

@@ -48,7 +48,7 @@ type Victim struct {
 	Reason Reason
 }
 
-// victim returns the Victim for an entry that a clock has chosen. It needs mu.
+// victim returns the Victim for an entry that [clock.victim] has chosen. It needs mu.
 func (a *account) victim(e *entry, why Reason) Victim {
 	v := Victim{a.info(e), why}
 	// An evicted blob has no hits left. It comes from the main queue only if the reason is ReasonCold.

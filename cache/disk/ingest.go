@@ -25,7 +25,7 @@ type Ingest struct {
 	file      *os.File
 	want      int64 // announced length in bytes, or -1
 	hash      hash.Hash
-	size      atomic.Int64  // bytes from the beginning on that Write has written or Advance has passed
+	size      atomic.Int64  // number of bytes at the beginning that Write has written or Advance has hashed
 	written   atomic.Int64  // bytes given to WriteAt
 	writeLock chan struct{} // lets one goroutine write at a time, because writers that wait in the kernel would spin
 

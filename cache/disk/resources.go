@@ -1,6 +1,7 @@
 package disk
 
-// resources are shared by all parts of a directory: its files, their account, and the counters.
+// resources are the files of a Dir, their account, and the counters. All parts of the Dir share
+// them.
 type resources struct {
 	*tree
 	*account

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree has the files and subdirectories on disk. It uses neither entries nor the account.
+// tree has the files and subdirectories on disk. It uses neither the type entry nor the type
+// account.
 type tree struct {
 	root   *os.Root
 	lock   *os.File
@@ -79,8 +80,8 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
-// shardFiles is a number of files. A process that may open fewer files keeps no directories of
-// blobs (shards) open.
+// shardFiles is the least limit on open files with which a process keeps directories of blobs
+// (shards) open.
 const shardFiles = 2048
 
 // open opens a file of blobs/ for reading. It keeps the directories of these files (shards) open,

@@ -6,7 +6,8 @@ type Reason string
 // The reasons of an eviction.
 const (
 	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
-	// opened. Such blobs take more than their share of the pool, and this one is the oldest.
+	// opened. Such blobs take at least their share of the pool (the percentage probation), and this
+	// blob is the oldest of them.
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
 	// stored again soon after an eviction. In this queue, each hit spares a blob once, and this blob
@@ -17,8 +18,8 @@ const (
 )
 
 // clock chooses victims, one after the other. It removes them from the queues, and moves the
-// entries that it spares to the end of the main queue. The queues are the queues of the policy, or
-// plans, which are copies of these queues.
+// entries that it spares to the end of the main queue. It works on the queues of the policy
+// themselves, or on copies of them (plans).
 type clock struct {
 	small, large queues
 	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes
@@ -42,8 +43,9 @@ var (
 	_ queue = (*plan)(nil)
 )
 
-// victim removes the next entry to evict from its pool, and returns it. It returns nil if all
-// entries are busy. coming is the length of the blob that needs the space.
+// victim chooses the next entry to evict, removes it from the queues of its pool, and returns it.
+// It returns nil if all entries are busy. The parameter coming is the length of the blob that needs
+// the space.
 func (c *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
 	_, small := c.small.size()
 	_, large := c.large.size()
@@ -106,7 +108,7 @@ func (t *queues) size() (entries int, bytes int64) {
 type plan struct {
 	at    *entry // the oldest entry of the fifo that has not been taken yet
 	left  int    // how many entries of the fifo have not been taken yet
-	sum   int64  // bytes of all entries of the plan, in whole blocks
+	sum   int64  // bytes of all entries of the plan, each rounded up to whole blocks
 	again []requeued
 }
 

@@ -9,9 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// banFor is how long this member waits before it again asks a member that sent wrong bytes. If the
-// bytes of a blob were wrong, this member fetches the blob only from the registry for the same
-// time.
+// banFor is how long this member waits before it again asks a member that sent wrong bytes. For the
+// same time, it fetches a blob whose bytes were wrong only from the registry.
 const banFor = 10 * time.Minute
 
 // bans are the members and blobs whose bytes were wrong.
@@ -33,7 +32,7 @@ func (b *bans) isAlone(d digest.Digest) bool {
 
 // The method wrong records that the bytes of a blob did not have its digest. The parameter members
 // has the members that sent bytes. The parameter all says that these members sent every byte. If a
-// single member sent every byte, wrong bans that member.
+// single member sent every byte, the method bans that member.
 func (b *bans) wrong(d digest.Digest, members []string, all bool) {
 	until := time.Now().Add(banFor)
 	b.mu.Lock()

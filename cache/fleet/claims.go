@@ -15,8 +15,8 @@ type Claims interface {
 	Take(ctx context.Context, name digest.Digest, m Member, failed int64) (Lease, error)
 	// Find returns the lease without taking it. If nobody has it, the Lease has no Holder.
 	Find(ctx context.Context, name digest.Digest) (Lease, error)
-	// Renew extends the leases that a member holds by LeaseTTL, and restores the leases that the store
-	// has lost. It returns the names of the leases that another member has taken.
+	// Renew makes each lease of a member expire LeaseTTL from now, and restores the leases that the
+	// store has lost. It returns the names of the leases that another member has taken.
 	Renew(ctx context.Context, m Member, held []Lease) (lost []digest.Digest, err error)
 	// Release works like Release of [Leases].
 	Release(ctx context.Context, held []Lease) error

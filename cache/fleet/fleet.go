@@ -41,8 +41,8 @@ type Patience struct {
 	// its progress; 0 means 2 s.
 	Stall time.Duration
 	// Begin bounds the time until the answer to a request for a blob begins; 0 means 3 s. A member
-	// that exceeds it does not count as dead: perhaps it is waiting for a slow registry that answers
-	// this member faster.
+	// that exceeds it does not count as dead: perhaps the registry is slow for that member, but not
+	// for this one.
 	Begin time.Duration
 	// Answer bounds the time until the other member answers the question about its progress; 0 means
 	// 500 ms. A member that does not answer counts as dead.
@@ -52,13 +52,13 @@ type Patience struct {
 	// Presence bounds how long this member waits for other members to report that they have a blob,
 	// before it asks the registry; 0 means 200 ms.
 	Presence time.Duration
-	// Silence bounds how long a member that works on a question about a manifest may send no byte; 0
-	// means 300 ms. The member sends spaces as signs of life. Begin bounds the whole time until the
-	// member has answered.
+	// Silence bounds the time without a byte from a member that works on a question about a
+	// manifest; 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the whole time
+	// until the member has answered.
 	Silence time.Duration
 	// Far bounds how long a fetch repeats its request to a member that has the lease but answers that
-	// it is not nearer to the registry; 0 means 1 s. A member that has just taken the lease may still
-	// give the answer of the follower that it was before. After Far, the fetch asks the registry.
+	// it is not nearer to the registry; 0 means 1 s. A member may give this answer for a moment after
+	// it took the lease, because it was a follower before. After Far, the fetch asks the registry.
 	Far time.Duration
 }
 
@@ -267,7 +267,7 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 		f.held[d] = &lease{Lease: l, over: left}
 		f.mu.Unlock()
 		f.unfollow(d)
-		if left { // since mayTake; Run, which has ended, does not release the lease
+		if left { // this member began to leave after mayTake, and Run no longer releases leases
 			f.release(context.WithoutCancel(ctx))
 		}
 	}
@@ -318,8 +318,8 @@ func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 }
 
 // makeRoom drops the lease of the blob that was fetched first. The lease expires soon, because
-// nobody renews it. makeRoom returns false if all leased blobs are still being fetched. It needs
-// mu.
+// nobody renews it. makeRoom returns false if all leased blobs are still being fetched. The caller
+// holds mu.
 func (f *Fleet) makeRoom() bool {
 	var first *lease
 	for _, l := range f.held {
@@ -369,7 +369,7 @@ func (f *Fleet) look(ctx context.Context) error {
 // member to member. A member that has the lease is at hop 0 of the lease's generation. A member
 // that reads the blob from another member is at the position of its flight. Any other member has
 // the whole blob, or fetches it without other members: it is at hop 0 of the generation that the
-// follower asks for.
+// request names (the parameter asked).
 func (f *Fleet) positionOf(d digest.Digest, whole bool, asked int64) position {
 	f.mu.Lock()
 	l := f.held[d]

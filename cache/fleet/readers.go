@@ -31,8 +31,8 @@ type reader struct {
 // admit counts a stream to a follower of a blob, and returns the addresses of other followers. If
 // ok is false, admit counts nothing, and the follower should read the blob from these addresses.
 // This happens in three cases:
-//   - The follower has found this member too slow (tried has the address of this member), and the
-//     follower's zone has other followers.
+//   - The follower has found this member too slow (the parameter tried has the address of this
+//     member), and the follower's zone has other followers.
 //   - The follower is in another zone, and another member of that zone reads the blob from here.
 //   - This member has maxFollowers followers in its own zone, or maxStreams streams to the
 //     follower.

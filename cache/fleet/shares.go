@@ -23,9 +23,9 @@ type Shares interface {
 	// share is valid until the member calls again with the same Rate and By, but at most for the time
 	// in the parameter ttl. A new share replaces the former share for the same Rate and By.
 	//
-	// The valid shares of a rate together never exceed its total: other members keep their shares
-	// until they call again. A member that wants less than an equal part of the total gets the rate
-	// that it wants, or the free rate if the free rate is less. Members that want more get equal parts
-	// of the rest.
+	// The valid shares of a rate together never exceed its total. The other members keep their shares
+	// until they call again, so a member gets at most the rate that these shares leave free. Within
+	// this limit, a member that wants less than an equal part of the total gets the rate that it
+	// wants. Members that want more get equal parts of the rest.
 	Share(ctx context.Context, member string, ttl time.Duration, wants []Need) (perSecond []float64, err error)
 }

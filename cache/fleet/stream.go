@@ -197,8 +197,8 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// report passes the error that ended the stream to the share, once. A reader that closes the stream
-// early is no failure.
+// report tells the Share once which error ended the stream. A reader that closes the stream early
+// is no failure.
 func (s *stream) report(err error) {
 	s.mu.Lock()
 	reported := s.reported
@@ -282,7 +282,7 @@ func (s *stream) ask() {
 	}
 }
 
-// progress asks a member how many bytes of a blob it has at an offset.
+// progress asks a member how many bytes of a blob are ready there from an offset on.
 func (p *peers) progress(ctx context.Context, q request, off int64) (ready int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.patience.Answer)
 	defer cancel()

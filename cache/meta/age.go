@@ -5,15 +5,14 @@ import (
 	"time"
 )
 
-// maxSkew is the largest difference between the clocks of machines that counts as normal.
+// maxSkew is the largest normal difference between the clocks of two machines.
 const maxSkew = 5 * time.Second
 
 // MaxTTL bounds how long a fact with an expiry lives. All default TTLs are shorter.
 const MaxTTL = 100 * 24 * time.Hour
 
-// Age returns now minus recorded. If recorded is more than maxSkew after now, the clock that gave
-// recorded was wrong, and Age returns the longest duration. If recorded is after now by at most
-// maxSkew, the age is negative.
+// Age returns now minus recorded. The result is negative if recorded is after now by at most
+// maxSkew. If recorded is even later, a clock was wrong, and Age returns the longest duration.
 func Age(now, recorded time.Time) time.Duration {
 	age := now.Sub(recorded)
 	if age < -maxSkew {

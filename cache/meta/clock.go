@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// clockEvery is how often a [Cached] asks a shared store for its time. In between, callers add the
-// time that has passed by the monotonic clock of this process.
+// clockEvery is how often a [Cached] asks a shared store for its time. Until the next question,
+// callers add to the last answer the time since that answer, which they measure by the monotonic
+// clock of this process.
 const clockEvery = 10 * time.Second
 
 // clock is the last known time of the clock of a store.
@@ -54,8 +55,9 @@ func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 	return k.store, k.local, due
 }
 
-// set records an answer of the store to a question that was sent at the time in the parameter
-// began.
+// set takes an answer of the store, and returns the pair of times that is valid from now on. The
+// parameter began is when this process sent the question. The known pair stays valid unless the
+// answer contradicts it.
 func (k *clock) set(store, local, began time.Time) (time.Time, time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 // epoch in which its question was asked, and is invisible in any other epoch.
 type epoch struct {
 	Name string `json:"e"`
-	// By names the process that began the epoch. It is empty in epochs of older versions, and of
-	// processes that share their store with no other process.
+	// By is the name of the process that began the epoch. It is empty in epochs of older versions,
+	// and of processes that share their store with no other process.
 	By string `json:"p,omitempty"`
 	// Began is when the epoch began, in Unix nanoseconds. Only older versions read it. This version
 	// does not, because the clocks of mirrors may differ.
@@ -93,9 +93,9 @@ func epochIn[R record](l ledger[R], s Seen) epoch {
 	return e
 }
 
-// answers returns the records under keys that are visible in the epoch under epochKey. An element
-// is nil if there is no such record. If the parameter now is set, answers reads from the store, and
-// not from memory. The Question is about the first key. It is valid even if the store fails.
+// answers returns for each key the record that is visible in the epoch under epochKey, or nil if
+// there is none. If the parameter now is set, answers reads from the store, and not from memory.
+// The Question is about the first key. It is valid even if the store fails.
 func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey string, keys ...string) ([]*R, Question, error) {
 	q := Question{asked: time.Now(), fact: Seen{Entry: Entry{Key: keys[0]}}, epoch: Seen{Entry: Entry{Key: epochKey}}}
 	all := append(keys[:len(keys):len(keys)], epochKey)
@@ -127,7 +127,7 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 }
 
 // The method doubtful reports whether the store has refused the last write of this process to the
-// fact or its epoch. The entries in the store may then be older.
+// fact or its epoch. The entries in the store may then be older than that write.
 func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
 
 // maxSwaps bounds the attempts to record an answer while other processes record their answers.
@@ -139,7 +139,7 @@ const maxSwaps = 3
 func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked time.Time, ttl time.Duration, make func(dated) R) (ok bool, err error) {
 	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
 	var writes []Write
-	if q.epoch.Refused { // so that nobody sees the records from before that epoch
+	if q.epoch.Refused { // begin the epoch again in the store, to hide the older records
 		w, e, err := beginning(l, q.epoch.Key)
 		if err != nil {
 			return false, err

@@ -34,7 +34,7 @@ type SharedOptions struct {
 	All func() string
 	// Sign returns the proof that a member of the fleet wrote a message.
 	Sign func(message []byte) []byte
-	// Verify reports whether any key that is valid now gives this proof for the message.
+	// Verify reports whether any signing key that is valid now gives this proof for the message.
 	Verify func(message, proof []byte) bool
 }
 
@@ -72,8 +72,8 @@ func NewShared(s Store, o SharedOptions) *Shared {
 	return &Shared{s, o, bad}
 }
 
-// key returns the key in the store. ok is false if no facts are shared about the upstream of the
-// key.
+// The method key returns the key in the store for a key of the caller. ok is false if no facts are
+// shared about the upstream of the key.
 func (s *Shared) key(key string) (shared string, ok bool) {
 	space, upstream, rest, about := splitUpstream(key)
 	if sum, ok := strings.CutPrefix(key, baseSpace); ok {
@@ -184,8 +184,8 @@ func (s *Shared) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
 	return all, nil
 }
 
-// Swap implements [Swapper]. If an entry in seen is signed, Swap takes several steps, because one
-// value may be stored with different proofs.
+// Swap implements [Swapper]. If an entry in seen is signed, Swap compares and writes in separate
+// steps: the store cannot compare such entries, because the same value may have different proofs.
 func (s *Shared) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
 	theirs := make([]Seen, 0, len(seen))
 	for _, was := range seen {

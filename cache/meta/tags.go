@@ -21,8 +21,8 @@ type TagKey struct {
 // Referrers is the Accept of a question about the list of manifests that refer to a certain
 // manifest. Tag is then the fallback tag, under which a registry without the referrers call has
 // this list (OCI distribution specification 1.1, "Referrers Tag Schema"). The key has this tag even
-// if the registry has the call, so that forgetting the tag also forgets the list. No Accept header
-// has this normalised form.
+// if the registry has the call, so that forgetting the tag also forgets the list. No normalised
+// Accept header equals Referrers.
 const Referrers = "referrers"
 
 // TagFact is the answer of an upstream about a tag, or about a list of referrers.
@@ -125,17 +125,18 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return *all[0], nil
 }
 
-// Find returns the facts about questions for one tag, which differ in their Accept. An element is
-// nil if there is no fact. An error is a failure of the store.
+// Find returns the fact about each key. The keys have the same tag and differ in their Accept. An
+// element is nil if there is no fact. An error is a failure of the store.
 func (t *Tags) Find(ctx context.Context, keys ...TagKey) ([]*TagFact, error) {
 	all, _, err := t.find(ctx, false, keys)
 	return all, err
 }
 
-// Ask is like Find, but reads from the store and not from memory. The result is valid even if the
-// store fails. The question is for the first key. The caller must not ask the upstream before Ask
-// has returned, and records the answer by [Tags.Set]. doubtful says that the store has refused a
-// write of this process, so the caller must ask the upstream before it uses the facts.
+// Ask is like Find, but reads from the store and not from memory. q is the question about the first
+// key. If the store fails, q is valid nevertheless, and the facts are those in memory. The caller
+// must not ask the upstream before Ask has returned, and records the answer by [Tags.Set]. doubtful
+// says that the store has refused a write of this process, so the caller must ask the upstream
+// before it uses the facts.
 func (t *Tags) Ask(ctx context.Context, keys ...TagKey) (all []*TagFact, q Question, doubtful bool) {
 	all, q, _ = t.find(ctx, true, keys)
 	return all, q, q.doubtful()

@@ -43,8 +43,8 @@ func (q *queue) again(i item) bool {
 	return q.put(i)
 }
 
-// put adds a blob, or returns false and removes the blob from the map if the queue is full. It
-// needs mu.
+// put adds a blob. If the queue is full, put instead removes the blob from the map q.in, and
+// returns false. It needs mu.
 func (q *queue) put(i item) bool {
 	select {
 	case q.waiting <- i:

@@ -175,7 +175,7 @@ type body struct {
 	gave   atomic.Bool // at least one byte was read
 	once   sync.Once   // so that the breaker gets one result
 	waited time.Duration
-	got    int64 // bytes read since waited was last 0
+	got    int64 // bytes read since the field waited was last 0
 }
 
 // Read implements io.Reader.

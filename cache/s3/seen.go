@@ -50,8 +50,8 @@ func (s *seen) set(d digest.Digest, to sighting) {
 	s.all.Add(d, to)
 }
 
-// add is like set, but does nothing for an object whose bytes were wrong, because only a new object
-// has right bytes.
+// add is like set, but does nothing for an object whose bytes were wrong. They stay wrong until
+// dray writes a new object, and then dray calls set.
 func (s *seen) add(d digest.Digest, to sighting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

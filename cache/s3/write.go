@@ -27,7 +27,8 @@ const (
 	// maxTries bounds the attempts to write a blob.
 	maxTries = 3
 	// absentForWrites is how long a write relies on an earlier answer that the bucket does not have
-	// the blob. Most fetches from an upstream end within this time.
+	// the blob. Most fetches from an upstream end within this time, so the answer from before a fetch
+	// still counts after it.
 	absentForWrites = time.Minute
 )
 
@@ -104,7 +105,7 @@ func (b *Bucket) one(ctx context.Context, i item, sent time.Time) {
 		b.writes.done(sent, err)
 	}
 	if err != nil {
-		b.seen.add(i.digest, sighting{}) // forget the object: the write may have succeeded although its answer was lost
+		b.seen.add(i.digest, sighting{}) // nothing is known now: the write may have succeeded although its answer was lost
 	}
 	if err == nil || reason != "" {
 		b.queue.finished(i.digest)
@@ -238,7 +239,7 @@ func (b *Bucket) putParts(ctx context.Context, d digest.Digest, content Content,
 	ctx, cancel = within(context.WithoutCancel(ctx), b.o.Patience)
 	defer cancel()
 	_, failed := b.api.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.o.Bucket, Key: b.o.key(d), UploadId: made.UploadId})
-	_ = b.written(ctx, d, opAbort, 0, failed) // only counted: the lifecycle removes the parts, too
+	_ = b.written(ctx, d, opAbort, 0, failed) // a failure is only counted, because the lifecycle also removes the parts
 	if errors.Is(err, errExists) {
 		return nil
 	}

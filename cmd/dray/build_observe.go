@@ -73,8 +73,8 @@ func (g *graph) buildCertificates(context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the account of savings, the history, the admin listener, and the listener that
-// has only health and metrics.
+// buildAdmin makes the account that calculates what dray has saved, the history, the admin
+// listener, and the listener that has only health and metrics.
 func (g *graph) buildAdmin(context.Context) (err error) {
 	g.account = stats.NewAccount(directoriesOf(g.cfg).Ledger(), g.metrics, g.cfg, g.log)
 	g.background["ledger"] = g.account.Run

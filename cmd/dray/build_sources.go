@@ -59,7 +59,7 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 	return next, fresh, nil
 }
 
-// keeps reports whether cfg has the named upstream, with settings for the same registry.
+// keeps reports whether s has a registry with the settings that cfg has for the named upstream.
 func (s sources) keeps(cfg config.Config, name string) bool {
 	return slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool {
 		return u.Name == name && slices.ContainsFunc(s.registries, func(r *registries.Registry) bool { return same(r.From, u) })
@@ -102,8 +102,8 @@ func (g *graph) replaceable(cfg config.Config, s sources) mirror.Replaceable {
 	return mirror.Replaceable{Upstreams: s.upstreams, Gates: gatesOf(cfg, g.gates), Prefetch: prefetchOf(cfg), KeepAlive: keepAliveOf(cfg)}
 }
 
-// ofRegistry returns the settings of an upstream that its registry uses. It leaves out a password
-// that comes from a file, because dray reads that file again when it changes.
+// ofRegistry returns the upstream u with only those settings that its registry uses. It leaves out
+// a password that comes from a file, because dray reads that file again when it changes.
 func ofRegistry(u config.Upstream) config.Upstream {
 	u.Prefixes, u.DefaultNamespace, u.Repositories, u.Prefetch, u.KeepAlive, u.Checks = nil, "", config.Repositories{}, config.Prefetch{}, 0, nil
 	if u.Credentials.PasswordFile != "" {

@@ -20,7 +20,7 @@ var layerHost string
 // the default. Tests change it.
 var pathPatience time.Duration
 
-// doctorOptions returns options by which the doctor checks the parts that serve would use.
+// doctorOptions returns options by which the doctor checks the parts that `dray serve` would use.
 func doctorOptions(in *invocation) doctor.Options {
 	store := func(m config.Metadata) (*redis.Store, error) {
 		return openRedis(m, watched.Watching(slog.New(slog.DiscardHandler)))

@@ -24,7 +24,7 @@ func (in *invocation) loadAgain() (config.Config, error) {
 	return config.LoadAgain(in.configPath, in.environ, checkParts)
 }
 
-// directories returns the directories that serve would use in this run.
+// directories returns the directories that `dray serve` would use in this run.
 func (in *invocation) directories() (directories.Directories, error) {
 	cfg, err := in.load()
 	return directoriesOf(cfg), err

@@ -65,8 +65,9 @@ and exits.`,
 }
 
 // newLogger makes the log, which writes to w. The function end writes the buffered lines. newLogger
-// also discards the lines of logrus, the process-wide log of distribution's authentication. These
-// lines have another format, and repeat errors that the authentication also returns to dray.
+// also discards the lines of logrus, the process-wide log to which the authentication code of the
+// distribution registry writes. These lines have another format, and repeat errors that this code
+// also returns to dray.
 func newLogger(format config.LogFormat, level slog.Leveler, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
@@ -136,8 +137,9 @@ const greetTimeout = 15 * time.Second
 const greetAgain = time.Minute
 
 // greetAll greets each of the registries again and again, until one request to it succeeds, a
-// reload removes it, or ctx ends. If dray greeted only once, /readyz would report a registry that
-// was down at the start as down until a client causes a request. That may take hours.
+// reload removes it, or ctx ends. Suppose that dray greeted only once, and a registry was down at
+// the start. /readyz would then report it as down until a client causes a request, perhaps for
+// hours.
 func (g *graph) greetAll(ctx context.Context, all []*registries.Registry) {
 	again := time.NewTicker(greetAgain)
 	defer again.Stop()
@@ -182,9 +184,9 @@ func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slo
 	return failed
 }
 
-// serveAll serves until ctx ends and dray has stopped in steps. It returns earlier if a server
-// fails, or if inner ends. The context inner belongs to the background parts, and ends when one of
-// them fails.
+// serveAll serves until ctx ends. Then it waits for the pause, stops the servers for clients, and
+// stops those for operators last. If a server fails, or if inner ends, there is no pause. The
+// context inner belongs to the background parts, and ends when one of them fails.
 func (g *graph) serveAll(ctx, inner context.Context) error {
 	clients := present(g.servers...)
 	if g.member != nil {

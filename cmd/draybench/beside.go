@@ -90,8 +90,8 @@ admin: {address: "off"}
 log: {level: info, access: true}
 `
 
-// startBare starts this program as a child process, which is a bare server that repeats the answers
-// of the server at the address source.
+// startBare starts this program as a child process, which is a bare server. The bare server
+// repeats the answers of another server. The parameter source is the address of the latter.
 func (b *bench) startBare(ctx context.Context, source string) (*running, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -9,7 +9,9 @@ import (
 
 // pull has the times of a client that pulls an image.
 type pull struct {
-	Manifest, Layer time.Duration // time from the request to the first byte of the manifest, and of the first layer
+	// Manifest and Layer are the times from the request for the manifest, or for the first layer, to
+	// the first byte of the answer.
+	Manifest, Layer time.Duration
 	Whole           time.Duration
 }
 

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// lineAlone names the measurement of a line alone. The line carries the bytes of the layer, without
-// dray and without a registry.
+// lineAlone names the measurement of a network line alone: a [line] carries the bytes of the layer,
+// without dray and without a registry.
 const lineAlone = "the line"
 
 // push sends an image through dray to a stand-in for Amazon ECR, over a line with the rate of the

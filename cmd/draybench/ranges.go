@@ -18,7 +18,7 @@ type rangeLoad struct {
 // fetch single files of a layer as they need them.
 func rangeLoads() []rangeLoad { return []rangeLoad{{20, 8e6}, {10, 16e6}, {20, 1e6}} }
 
-// String names the load in rows.
+// String returns the text for the load in the rows of a table.
 func (l rangeLoad) String() string {
 	return fmt.Sprintf("%d at a time, of %d MB", l.clients, l.length/1e6)
 }
@@ -83,8 +83,8 @@ func rangeTargets() (all []target) {
 	return all
 }
 
-// warmRanges measures ranges of blobs that dray and nginx have in their caches. It leaves out
-// distribution, which only the scenario warm measures.
+// warmRanges measures ranges of blobs that dray and nginx have in their caches. It leaves out the
+// server distribution, which only the scenario warm measures.
 func (b *bench) warmRanges(ctx context.Context) error {
 	img, err := newImage("bench/ranges", "v1", b.plan.WarmBlobs, b.plan.WarmBlob)
 	if err != nil {
@@ -114,7 +114,7 @@ func (b *bench) warmRanges(ctx context.Context) error {
 
 func byteRange(from, length int64) string { return fmt.Sprintf("bytes=%d-%d", from, from+length-1) }
 
-// coldRanges has clients fetch all ranges of a layer in a random order, from an empty cache. It
+// coldRanges lets clients fetch all ranges of a layer in a random order, from an empty cache. It
 // leaves out nginx and distribution, which first fetch the layer in order.
 func (b *bench) coldRanges(ctx context.Context) error {
 	img, err := newImage("bench/coldranges", "v1", 1, b.plan.RangedLayer)
@@ -141,8 +141,8 @@ func (b *bench) coldRanges(ctx context.Context) error {
 	return nil
 }
 
-// ranges fetches all ranges of a blob of size bytes once, in a random order that is always the
-// same. It returns the time until the last range has arrived.
+// ranges fetches each range of a blob once, in a random order that is always the same. It returns
+// the time until the last range has arrived.
 func (l *loader) ranges(ctx context.Context, address, path string, size int64, load rangeLoad) (time.Duration, error) {
 	order := rand.New(rand.NewPCG(1, uint64(load.length))).Perm(int((size + load.length - 1) / load.length))
 	queue := make(chan int64, len(order))

@@ -2,8 +2,7 @@ package main
 
 import "slices"
 
-// metric names a measurement of a server. Its value is the text of the row in a table, with the
-// unit.
+// metric is the name of a measurement of a server: the text of its row in a table, with the unit.
 type metric string
 
 const (

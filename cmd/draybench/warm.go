@@ -11,7 +11,8 @@ type filledServer struct {
 	origin *origin // nil for the bare server
 }
 
-// fill starts all caches, makes each pull the images once, and calls f while they run.
+// fill starts all caches, pulls the images once through each cache, and calls f while the caches
+// run.
 func (b *bench) fill(ctx context.Context, images []*image, f func(map[string]filledServer) error) error {
 	return b.fillAll(ctx, b.caches(), images, f)
 }

@@ -1,12 +1,13 @@
 // Package e2e tests the built dray binary with the clients that people use: Docker, Podman, Skopeo,
-// containerd, BuildKit and go-containerregistry, and with nginx before it. It has tests only.
+// containerd, BuildKit and go-containerregistry. It also tests dray behind nginx. It has tests
+// only.
 //
 // Invariants:
 //   - dray is a process of its own, configured with deploy/dray.yaml. The registries behind it are
 //     doubles that count requests.
-//   - Clients are configured by dray setup, at the paths that their manuals name, in a mount
-//     namespace of their own. Tests neither read nor change the machine's
-//     configuration, and leave running daemons alone.
+//   - The command "dray setup" configures clients at the paths that the clients' manuals name, in a
+//     mount namespace of their own. Tests neither read nor change the machine's configuration, and
+//     leave running daemons alone.
 //   - Every address is on the loopback interface. Names of public registries resolve to a loopback
 //     address on which nothing listens, so clients get content through dray only.
 //   - A test skips a missing client and names it. With DRAY_REQUIRE_CLIENTS=1 it fails instead.

@@ -16,7 +16,7 @@ import (
 
 // prepare checks that the program of a command exists. It makes the registry serve HTTPS, as ECR
 // does, with a certificate that the command trusts, so that configurations for ECR work unchanged.
-// It returns a directory with the authority of the certificate, which the caller removes.
+// The caller removes the directory dir, which prepare makes for the certificate's authority.
 func (f *flags) prepare(command []string) (dir string, err error) {
 	if f.hub || f.public {
 		return "", errors.New("a command gets the variables of a stand-in for ECR: leave out --hub and --public")

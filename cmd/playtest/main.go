@@ -8,9 +8,10 @@
 // or, with a real ECR, from dray's metrics. It stops all processes that it starts, and removes the
 // temporary directory with its files; only the binaries in bin/playtest remain.
 //
-// With ECR_REGISTRY it uses that registry instead of the stand-in, and only the repository
-// dray-playtest in it. Other machines can connect to this dray only if the host in DRAY_ADDRESS is
-// not a loopback address. Without DRAY_ADDRESS, the host is the name in REGISTRY.
+// If ECR_REGISTRY is set, playtest uses that registry instead of the stand-in, and only the
+// repository dray-playtest in it. Other machines can connect to this dray only if the host in
+// DRAY_ADDRESS is not a loopback address. Without DRAY_ADDRESS, they can connect only if the name
+// in REGISTRY has an address other than loopback.
 package main
 
 import (

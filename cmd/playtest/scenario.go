@@ -27,8 +27,8 @@ import (
 // other repository.
 const repository = "dray-playtest"
 
-// newRepository is a repository of the stand-in that does not exist before dray pushes to it. With
-// a real ECR, it is not used.
+// newRepository does not exist in the stand-in for ECR before dray pushes to it. With a real
+// ECR, it is not used.
 const newRepository = "team/app"
 
 // row is one line of the table.
@@ -37,7 +37,7 @@ type row struct {
 	took      time.Duration
 	client    int64   // bytes of bodies between client and registry
 	ecr       traffic // requests to ECR, and bytes from it, during the operation
-	metered   bool    // whether ecr is known: a real ECR does not report requests that bypass dray
+	metered   bool    // whether the field ecr is known: real ECR does not report requests past dray
 	through   bool    // whether the operation went through dray
 	pull      bool
 }
@@ -138,8 +138,8 @@ func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *
 	return r, err
 }
 
-// verdict returns an error if a cold pull through dray got no bytes from ECR, or if another pull
-// through dray got more than 1 % of its bytes from ECR.
+// verdict checks the pulls through dray. It returns an error if a cold pull got no bytes from ECR,
+// or if a pull that is not cold got more than 1 % of its bytes from ECR.
 func verdict(rows []row) error {
 	var problems []error
 	for _, r := range rows {

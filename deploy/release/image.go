@@ -56,7 +56,8 @@ func (l layout) object(mediaType string, object any) (v1.Descriptor, error) {
 	return l.blob(mediaType, body), err
 }
 
-// archive returns the layout as a tar archive. Its only image is top, with the given tag.
+// archive returns the layout as a tar archive. The file index.json lists one descriptor: the
+// parameter top, with the tag.
 func (l layout) archive(top v1.Descriptor, tag string, at time.Time) ([]byte, error) {
 	if top.Annotations == nil {
 		top.Annotations = map[string]string{}
@@ -73,7 +74,7 @@ func (l layout) archive(top v1.Descriptor, tag string, at time.Time) ([]byte, er
 // rootfs returns the files of the image for one platform.
 func (r *release) rootfs(p platform) tree {
 	files := tree{
-		// The volume, and the directory for temporary files, which a read-only container gets as tmpfs.
+		// cache is the volume. tmp is for temporary files; in a read-only container it is a tmpfs.
 		"cache": {mode: fs.ModeDir | fs.ModeSticky | 0o777},
 		"tmp":   {mode: fs.ModeDir | fs.ModeSticky | 0o777},
 	}
@@ -129,8 +130,8 @@ func (r *release) image(l layout, p platform) (v1.Descriptor, error) {
 	return manifest, err
 }
 
-// images writes the image for all platforms, for registries, and an image for each platform, for
-// `docker load` and `podman load`.
+// images writes several archives. One has the image for all platforms, and is for registries. The
+// others have the image for one platform each, and are for `docker load` and `podman load`.
 func (r *release) images(platforms []platform) error {
 	all := newLayout()
 	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Annotations: r.labels()}

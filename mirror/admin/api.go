@@ -49,7 +49,7 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 }
 
 // Number returns the value of a parameter, which must be a positive number. If the request does not
-// have the parameter, Number returns the value of missing.
+// have the parameter, Number returns its argument missing.
 func Number(params url.Values, name string, missing int64) (int64, error) {
 	text := params.Get(name)
 	if text == "" {
@@ -140,11 +140,11 @@ func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, lin
 	return q, line, err
 }
 
-// checkChange refuses requests that a web page could have made a browser send. For a page of
-// another site, a browser sends some POST requests without asking the server first (Fetch standard,
+// checkChange refuses requests that a browser may have sent for a page of another site. For such a
+// page, a browser sends some POST requests without asking the server first (Fetch standard,
 // "CORS-safelisted request-header"). So checkChange requires the content type application/json:
 // before such a POST, the browser sends a preflight request, which no endpoint here answers.
-// [guard] has checked the host name.
+// [guard] has checked the Host header already, against DNS rebinding.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")

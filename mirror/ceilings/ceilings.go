@@ -78,7 +78,7 @@ type Ceilings struct {
 	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
-	heard   *fleet.Member // the first member in the last list whose quotas were read; identifies the list
+	heard   *fleet.Member // identifies the list from which quotas were last read, by its first member
 	parts   map[operation]*part
 	asked   time.Time // when shares were last asked for
 	failing time.Time // since when the store fails; zero while it answers

@@ -97,9 +97,9 @@ func New(o Options) *Publisher {
 	}
 }
 
-// Run publishes at every full interval of the clock until ctx ends, then once more within
-// FlushTimeout, and returns nil. Run can miss increments that come after the end of ctx, so the
-// listeners should be stopped before.
+// Run publishes whenever the clock reaches a multiple of Interval, until ctx ends. Run then
+// publishes once more, within FlushTimeout, and returns nil. Run can miss increments that come
+// after the end of ctx, so stop the listeners before you end ctx.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		now := time.Now()

@@ -128,7 +128,7 @@ func (w *walk) total() {
 	}
 }
 
-// tag describes the state of a tag, as the outlook for a pull has it.
+// tag describes the state of a tag, according to the outlook for a pull.
 func (w *walk) tag(o pull.Outlook) *api.ExplainedTag {
 	t, policy := &api.ExplainedTag{State: stateOf(o)}, w.repo.Up.Tags
 	if w.local {
@@ -269,8 +269,8 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds the manifests and blobs that a manifest names. The parameter named says that dray
-// records that man names them, before clients ask for them.
+// children adds the manifests and blobs that a manifest names. The parameter named says that during
+// the pull, dray records these children as named by man before the client asks for them.
 func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {

@@ -112,8 +112,8 @@ func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Contex
 }
 
 // Retry queues a job again. Before its nth retry, the job waits for the nth of the pauses. Retry
-// reports false if there is no such pause or the queue is full. If Drop has taken the job, Retry
-// does nothing and reports true. Only the function do of Run may call Retry.
+// reports false if no pause is left, or if the queue is full. If Drop has taken the job, Retry does
+// nothing and reports true. Only the function do of Run may call Retry.
 func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 // Meter has the last seen values of counters. A key of the map identifies a counter.
 type Meter[K comparable] map[K]float64
 
-// Grown returns by how much a counter has grown, and stores its new value. If the new value is less
-// than the old one, the counter has restarted at 0.
+// Grown returns by how much a counter has grown, and stores its new value. A counter whose new
+// value is less than the old one has restarted at 0, and has grown by the new value.
 func (m Meter[K]) Grown(key K, value float64) float64 {
 	n := m.grown(key, value)
 	m[key] = value
@@ -49,7 +49,7 @@ func counterOf(name string, m *dto.Metric) counter {
 	return c
 }
 
-// The columns of a sample. The columns up to lastCounter, and the columns of sources, have the
+// The columns of a sample. The columns up to lastCounter, and those from firstSource on, have the
 // growth of counters. The other columns have the values of gauges.
 const (
 	milliseconds = iota // the time that the sample covers

@@ -81,8 +81,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StatBlob implements upstream.Source. A client that finds a blob here need not push it, so the
-// blob is kept for Grace.
+// StatBlob implements upstream.Source. A client that finds a blob here need not push it, so
+// StatBlob keeps the blob for Options.Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
 	if size, ok := s.renew(at.Name, d); ok {
 		return size, nil
@@ -90,7 +90,7 @@ func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (
 	return 0, oci.ErrBlobUnknown.With("%s has no blob %s", at.Name, d)
 }
 
-// renew reports whether a repository has a blob, returns its size, and keeps it for Grace.
+// renew reports whether a repository has a blob, returns its size, and keeps it for Options.Grace.
 func (s *Store) renew(name string, d digest.Digest) (int64, bool) {
 	if !s.contents.renew(name, d) {
 		return 0, false

@@ -75,8 +75,8 @@ func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old fun
 	return c.takeLocked(d, size, release), 0
 }
 
-// takeRestored adds a use of a digest that a repository's file names, even over the quota. If
-// release is nil, the release function of the hold stays the same.
+// takeRestored adds a use of a digest that is in the file of a repository, even if this exceeds the
+// quota. If release is nil, the release function of the hold stays the same.
 func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,8 +155,9 @@ func (c *contents) openLocked(name string) *repo {
 	return r
 }
 
-// addHeld adds a held blob to a repository. The repository keeps the blob for Grace, and longer if
-// a manifest names it by then.
+// addHeld adds a held blob to a repository. The repository keeps the blob for Options.Grace. If a
+// manifest names the blob by the end of this time, the repository keeps the blob as long as a
+// manifest names it.
 func (c *contents) addHeld(name string, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -381,8 +382,8 @@ func (c *contents) forget(r *repo) {
 	}
 }
 
-// unwritten reports whether a repository was used after its file was last written, and the last
-// write was at least the duration age ago.
+// unwritten reports whether two conditions hold: the repository was used after its file was last
+// written, and this write is at least as old as the parameter age.
 func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

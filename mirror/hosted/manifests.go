@@ -102,8 +102,8 @@ func (s *Store) complete(name string, m *manifest) error {
 	return nil
 }
 
-// DeleteManifest implements upstream.Deleter. If only a tag is deleted, the manifest stays until
-// nobody has used it for Options.Untagged.
+// DeleteManifest implements upstream.Deleter. If ref is a tag, DeleteManifest deletes only the tag.
+// Options.Untagged says how long the manifest stays after its last use.
 func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
 	if s.contents.lookup(at.Name) == nil {
 		return nameUnknown(at.Name)

@@ -59,10 +59,10 @@ func (c *contents) victims(now time.Time) []candidate {
 	return nil
 }
 
-// candidates lists the manifests among which victims chooses, the least recently used first. These
-// are all tagged manifests, and each untagged manifest that no index names and whose subject the
-// repository does not have. An untagged manifest that was pushed within Grace may still wait for
-// its index, and is left out.
+// candidates lists the manifests among which victims chooses, the least recently used first. It
+// lists every tagged manifest, and each untagged manifest that no index names and whose subject the
+// repository does not have. It leaves out untagged manifests pushed less than Options.Grace ago,
+// because they may still wait for their index.
 func (c *contents) candidates(now time.Time) (all []candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)
@@ -93,9 +93,9 @@ type repoDigest struct {
 	digest digest.Digest
 }
 
-// simulation is the content that would remain without some candidates. uses and needs are the
-// remaining counts of hold.uses and member.needs. by has, for each blob, the removed candidates
-// that needed the blob.
+// simulation is the content that would remain without some candidates. The fields uses and needs
+// are the remaining counts of hold.uses and member.needs. The field by maps each blob to the
+// removed candidates that needed it.
 type simulation struct {
 	uses  map[digest.Digest]int
 	needs map[repoDigest]int
@@ -153,8 +153,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags. It also drops each manifest below it to which no tag and no
-// other manifest leads any more.
+// evict drops a manifest with its tags. It also drops the manifests below the dropped one, unless a
+// tag or another manifest still leads to them.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

@@ -35,8 +35,8 @@ func NewToken(o TokenOptions, log *slog.Logger) (*Token, error) {
 			files = append(files, file)
 		}
 	}
-	// The controller itself reads the files a second time. If a file changes between the two reads,
-	// the next request notices the change and makes a new controller.
+	// The package reread reads the files, and then the controller reads them itself. If a file changes
+	// between the two reads, the next request notices the change and makes a new controller.
 	c, err := reread.New(log, func([][]byte) (auth.AccessController, error) { return auth.GetAccessController("token", options) }, files...)
 	if err != nil {
 		return nil, fmt.Errorf("token authentication: %w", err)

@@ -94,8 +94,8 @@ func (v *Inventory) pinOf(p disk.Pin) api.Pin {
 	return out
 }
 
-// named returns the manifests, or the blob, that a name means. A tag may mean several manifests:
-// one for each form to which the upstream converts the image.
+// named returns the manifests, or the blob, that a name means. A tag may mean several manifests,
+// because some registries convert an image to a form that the client accepts.
 func (s *snapshot) named(n Name) []digest.Digest {
 	if n.ByDigest() && n.Upstream == "" {
 		return []digest.Digest{n.Digest}

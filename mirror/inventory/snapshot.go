@@ -107,8 +107,8 @@ func (s *snapshot) readHosted(context.Context) error {
 	return nil
 }
 
-// readQueued adds the queued pushes. A tag then points to its newest queued push, as it does for a
-// client. The registry may still have another manifest under the tag.
+// readQueued adds the queued pushes. In the snapshot, a tag with queued pushes points to the newest
+// of them, as it does for clients. The registry may still have another manifest under the tag.
 func (s *snapshot) readQueued(ctx context.Context) error {
 	if s.view.Queued == nil {
 		return nil

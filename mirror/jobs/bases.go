@@ -216,8 +216,8 @@ func diffIDs(config []byte) []digest.Digest {
 	return c.RootFS.DiffIDs
 }
 
-// layerNames are diffIDs. They are decoded one by one, because a configuration may list millions of
-// short texts.
+// layerNames are diffIDs. UnmarshalJSON decodes them one by one, so that it can stop early: a
+// configuration may list millions of short texts.
 type layerNames []digest.Digest
 
 // UnmarshalJSON reads a list of diffIDs, or null. It returns an error for an invalid diffID, and

@@ -10,7 +10,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Prefetch is the source of bytes whose fetch dray had begun before the client asked for them.
+// Prefetch is the source of bytes that dray had begun to fetch before the client asked for them.
 const Prefetch = "prefetch"
 
 // sources are the possible sources of bytes: the values of the header X-Cache, and Prefetch.
@@ -133,8 +133,8 @@ func (t *Table) manifest(o Owner, agent, reference string, get bool, m *Manifest
 	return p
 }
 
-// add adds a manifest to its pull, or to a new one. add takes over the caller's use of the shape.
-// The caller holds mu.
+// add adds a manifest to its pull, or to a new one. The caller has acquired the shape: add keeps it
+// in the pull, or releases it. The caller holds mu.
 func (s *shard) add(t *Table, key uint64, o *Owner, agent string, m *Manifest, shape *shape) (p *pull, gone []Ended) {
 	if p = s.of(key, o).pullOf(shape.id); p == nil {
 		var all *owned

@@ -66,7 +66,7 @@ type Options struct {
 	Change func(*Fixture, *mirror.Options)
 }
 
-// ErrBroken is the error of a step that Break makes fail.
+// ErrBroken is the error with which a step of the disk fails after Break.
 var ErrBroken = errors.New("this step fails")
 
 // New returns a running Fixture, which ends with its test.
@@ -133,7 +133,7 @@ func (f *Fixture) start() {
 	}
 }
 
-// Run runs a Mirror until the function stop is called, which waits until the Mirror has ended.
+// Run runs a Mirror. The function stop ends the Mirror, and returns when it has ended.
 func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
 	t.Helper()
 	m, err := mirror.New(o)
@@ -238,7 +238,8 @@ func (f *Fixture) Hold(repo, tag string, layers ...[]byte) *oci.Manifest {
 	return m
 }
 
-// Pull pulls an image with its layer twice, by tag and by digest, and compares the bytes.
+// Pull pulls an image twice, each time the manifest by tag and by digest, and the layer in full and
+// in part. It compares the bytes.
 func (f *Fixture) Pull(repo, tag string, m *oci.Manifest, layer []byte) {
 	f.Helper()
 	for range 2 {

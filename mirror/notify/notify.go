@@ -67,8 +67,8 @@ type Pulled struct {
 	Failures int              `json:"failures"`
 }
 
-// Target is the manifest or blob that the event is about. Digest is empty if a push was refused by
-// name, before its content was sent.
+// Target is the manifest or blob that the event is about. Digest is empty if dray refused a push
+// for its name, before the client sent the content.
 type Target struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Digest     digest.Digest `json:"digest,omitempty"`
@@ -115,7 +115,7 @@ type Outcome struct {
 
 // Endpoint is a service that receives events.
 type Endpoint struct {
-	// Name is the name in metrics and logs. Empty means the host of the service when New is called.
+	// Name is the name in metrics and logs. If it is empty, New sets it to the host of the service.
 	Name string
 	// Service is where events are posted to.
 	webhook.Service
@@ -274,7 +274,7 @@ func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	n.count(to, "sent")
 }
 
-// post sends one event. The result again reports whether another try could succeed.
+// post sends one event. The boolean result reports whether another try could succeed.
 func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
 	body, err := json.Marshal(map[string][]Event{"events": {e}})
 	if err != nil {

@@ -39,7 +39,7 @@ type Miss struct {
 	Cause api.MissCause
 	// Since is the time of the event that the Cause names.
 	Since time.Time
-	// Asked records the requests to the upstream that the request starts.
+	// Asked records the requests that dray sends to the upstream for the client's request.
 	Asked *upstream.Asked
 	// Joined says that another request asks the upstream, and this request shares the answer.
 	Joined bool
@@ -74,8 +74,8 @@ func New() *Past {
 	return &Past{since: time.Now(), pulls: pulls}
 }
 
-// text shortens s to the number of bytes in the parameter most. It returns a copy, so that the
-// longer text can be freed.
+// text shortens s if it has more bytes than the parameter most allows. It returns a copy, so that
+// the longer text can be freed.
 func text(s string, most int) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), most)], ""))
 }

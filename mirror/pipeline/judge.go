@@ -160,8 +160,8 @@ func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (m
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					// The upstream need not have a foreign layer. If the upstream has the layer, dray scans it,
-					// because clients pull it.
+					// The judgement goes on without this layer, because the upstream need not have a foreign
+					// layer. If the upstream has it, dray scans it, because clients pull it.
 					s, err = nil, nil
 				}
 				mu.Lock()
@@ -201,7 +201,7 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 			unread = unread || stage == ArchiveStage && f.Mode == Enforce
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
-			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // waivers of the listed findings must not hide findings that are left out
+			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // without this finding, the image would pass if all listed findings were waived
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
 			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})
@@ -210,9 +210,9 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 }
 
 // checkDescriptor adds a finding if the size of a layer differs from the size in its descriptor,
-// which the rules about sizes use. It also adds a finding if the stages could not look into a layer
-// of an image, because a client might unpack that layer. If the mode of this second finding is not
-// Enforce, checkDescriptor also adds an unknown for each layer stage.
+// which the rules about sizes use. If m is of kind image, a client might unpack the layer. So
+// checkDescriptor then also adds a finding if the stages could not look into the layer. If the mode
+// of this second finding is not Enforce, checkDescriptor also adds an unknown for each layer stage.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)

@@ -42,8 +42,8 @@ type Options struct {
 	Waivers     []Waiver
 	// Memory stores the results for layers. If Memory is nil, no result is stored.
 	Memory Memory
-	// Workers bounds the number of layers that are scanned at a time, by all pipelines with the same
-	// Workers. If Workers is nil, New makes Workers for this pipeline alone.
+	// Workers bounds the number of layers that all pipelines with the same Workers together scan
+	// at a time. If Workers is nil, New makes Workers for this pipeline alone.
 	Workers *Workers
 	// Metrics are shared by all pipelines of a process. If Metrics is nil, nothing is exported.
 	Metrics *Metrics
@@ -113,7 +113,7 @@ func (p *Pipeline) layerSteps() []Step {
 	return steps
 }
 
-// walkStage gives the walk the name and revision of a stage. It implements no checks.
+// walkStage presents the walk as a stage with a name and a revision. It implements no checks.
 type walkStage struct{ limits Limits }
 
 func (walkStage) Name() string       { return ArchiveStage }
@@ -143,8 +143,8 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 }
 
 // Metrics count findings and verdicts, and measure the work of stages. Most labels come from the
-// configuration. Webhooks and scanners can also return names of rules. The first maxRuleLabels
-// rules get a label of their own. All further rules are counted as otherRule.
+// configuration, but webhooks and scanners can return any number of rules. So only the first
+// maxRuleLabels rules get a label of their own. All further rules are counted as otherRule.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec

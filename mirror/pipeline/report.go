@@ -185,10 +185,10 @@ func (r *Report) Broken() []string {
 const MaxMessage = 900
 
 // Message returns the text of a rejection for a terminal: a summary, one line for each finding or
-// unknown that rejects the image, and the address of the report. If the text would be longer than
-// MaxMessage, these lines have no advice, and each distinct advice follows once, if it fits. One
-// more line counts the findings and unknowns that do not fit or that the report leaves out. Clients
-// print the text after "denied: ".
+// unknown that rejects the image, and the address of the report. The line for a finding ends with
+// the advice. If the text would then be longer than MaxMessage, the lines have no advice, and each
+// distinct advice follows these lines once, if it fits. One more line counts the findings and
+// unknowns that do not fit or that the report leaves out. Clients print the text after "denied: ".
 func (r *Report) Message(url string) string {
 	var full, brief []string
 	var all advices
@@ -279,8 +279,9 @@ func (m *message) add(line string) {
 // forRest is the length in bytes of the line that counts the lines that do not fit.
 const forRest = len("\nand 1234567 more")
 
-// list appends as many lines as fit. If some lines do not fit, or the parameter more is not 0, list
-// appends a line that counts both together. The first line is cut if it is too long.
+// list appends as many lines as fit. It adds the number of lines that do not fit to the parameter
+// more. If the sum is not 0, list appends one last line with the sum. The first line is cut if it
+// is too long.
 func (m *message) list(lines []string, more int) {
 	for i, l := range lines {
 		room := m.left - len("\n")

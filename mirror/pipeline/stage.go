@@ -30,7 +30,7 @@ func Revision(version int, configuration any) string {
 	return Fingerprint(string(rune('0'+version)), string(text))
 }
 
-// Name describes the target of a push and the client that pushes. Name stages check it.
+// Name describes the target of a push and the client that pushes. Each [NameStage] checks it.
 type Name struct {
 	Upstream, Repository string
 	// Tag is empty for a push by digest, and at the start of an upload, when the tag is not known yet.
@@ -44,8 +44,8 @@ type Name struct {
 	Current func(context.Context) (digest.Digest, error)
 }
 
-// NameStage checks names. CheckName is called at the start of each upload, with the repository
-// alone, and again when the manifest arrives.
+// NameStage checks names. CheckName is called at the start of each upload, without the tag and the
+// digest, and again when the manifest arrives.
 type NameStage interface {
 	Stage
 	CheckName(ctx context.Context, n Name) ([]Finding, error)
@@ -105,7 +105,7 @@ type Entry struct {
 // Regular reports whether the entry is a regular file, and not a directory, link or device.
 func (e *Entry) Regular() bool { return e.Type == '0' || e.Type == 0 }
 
-// LayerResult holds the findings of a stage in one layer. It is remembered by the layer's digest,
+// LayerResult holds the findings of a stage in one layer. dray stores it under the layer's digest,
 // so it must not depend on the image or repository that uses the layer.
 type LayerResult struct {
 	Findings []Finding `json:"findings,omitempty"`
@@ -141,8 +141,8 @@ type Step struct {
 	Key string
 }
 
-// slow returns the error for a stage that has taken longer than a time limit. The parameter "of" is
-// a text for the purpose of the limit, such as " for one layer".
+// slow returns the error for a stage that has taken longer than a time limit. The parameter "of"
+// says what the limit is for, such as " for one layer".
 func (s Step) slow(limit time.Duration, of string) error {
 	if s.Key == "" {
 		return fmt.Errorf("%w: %v%s", errSlow, limit, of)

@@ -65,7 +65,7 @@ func (b *bodies) read(x *request.Request) (raw []byte, release func(), err error
 	if len(raw) <= smallManifest {
 		return raw, func() {}, nil
 	}
-	most := oci.MaxManifestBytes + 1 // the length is unknown
+	most := oci.MaxManifestBytes + 1 // if the length is unknown
 	if declared >= 0 {
 		most = int(declared)
 	}

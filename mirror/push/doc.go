@@ -5,11 +5,11 @@
 // forwarded last, after everything that it needs. With local acknowledgement the manifest goes into
 // the queue instead, and is forwarded from there by the same steps.
 //
-// This package reads and records facts through package repository. The request carries the client's
-// rights and its route. The checks of a push run in package gate, and read the content of the push
-// through this package. If a part of an index is only at the upstream, this package gets that part
-// through package pull. When a push has succeeded, this package starts the background work for the
-// image (package jobs) and sends the events (package notify).
+// This package reads and records facts through package repository. A request carries the rights of
+// the client, and the route of the request. The checks of a push run in package gate, and read the
+// content of the push through this package. If a part of an index is only at the upstream, this
+// package gets that part through package pull. When a push has succeeded, this package starts the
+// background work for the image (package jobs) and sends the events (package notify).
 //
 // Upload sessions and staged blobs outlive the process: the next process takes them over.
 package push

@@ -75,7 +75,8 @@ func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
 }
 
-// abort ends the forward, because its bytes are no longer valid.
+// abort ends the forward with the given error, when the session drops the bytes or leaves them to
+// the next process.
 func (f *forward) abort(cause error) {
 	f.once.Do(func() { f.refused = cause; close(f.identified) })
 	f.cancel(cause)

@@ -41,9 +41,9 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
 }
 
-// publishSince does the same as publish, for a client that still waits for its answer. It sends
-// nothing under a tag that another member of the fleet has changed after the question in the
-// parameter since.
+// publishSince does the same as publish, for a client that still waits for its answer. If
+// another member of the fleet has changed the tag after the question in the parameter since,
+// publishSince sends nothing under that tag.
 func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, since meta.Question) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {

@@ -38,7 +38,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository
 	if err := json.Unmarshal(k.Note, &r); err != nil {
 		return nil, fmt.Errorf("cannot decode the receipt: %w", err)
 	}
-	if k.Since.After(now) { // the clock was ahead, so the expiry starts now
+	if k.Since.After(now) { // the clock was ahead when Since was set, so count the expiry from now
 		k.Since = now
 	}
 	up := p.o.Repositories.Upstream(r.Upstream)
@@ -66,7 +66,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository
 }
 
 // Recover sends the staged blobs of a former process to their upstreams, unless the repository has
-// a gate. It also runs the checks of the manifests that waitAgain did not let wait again.
+// a gate. It also runs the checks of the manifests that waitAgain has put into p.unjudged.
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(maxParallelBlobs)
@@ -86,7 +86,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 			if _, rejected := errors.AsType[*gate.Rejected](err); err == nil || rejected {
 				_ = w.kept.Close()
 			}
-			return nil // after any other error, the copy stays, and the next process tries again
+			return nil // after any other error, w.kept stays, and the next process tries again
 		})
 	}
 	_ = g.Wait() // each forward has its own error

@@ -24,8 +24,8 @@ var errCancelled = errors.New("upload cancelled")
 type session struct {
 	id   string
 	repo repository.Repo
-	// user is the only user who may use the session. If it is "", any client without a user name that
-	// knows the id may use the session. Addresses are not compared, because the address of a client
+	// user is the only user who may use the session. If it is "", the session is for any client that
+	// has no user name and knows the id. Addresses are not compared, because the address of a client
 	// may change behind proxies. owner is the client whose quota the session counts against.
 	user, owner string
 	// mu holds one token. A goroutine that has taken the token may use the fields below.
@@ -80,7 +80,7 @@ func (s *session) abort(cause error) {
 	}
 }
 
-// suspend leaves the bytes received to the next process. The caller has the token.
+// suspend leaves the received bytes to the next process. The caller has the token.
 func (s *session) suspend() {
 	if s.ended {
 		return

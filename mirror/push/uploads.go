@@ -51,9 +51,9 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 
 // mount answers 201 if the client need not send the blob, or if the upstream mounts it into the
 // repository. It returns false and no error if the client has to upload the blob. If the client
-// names no source, or a mount from its source fails, mount tries a source that dray knows. The
-// client must have the right to pull from that source: otherwise it could get any blob whose digest
-// it knows.
+// names no source, or a mount from its source fails, mount tries a source that dray knows, if the
+// client may pull from it. Without this condition, a client could get any blob whose digest it
+// knows.
 func (p *Pusher) mount(x *request.Request) (bool, error) {
 	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())

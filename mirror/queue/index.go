@@ -50,7 +50,7 @@ type entry struct {
 // attempt is one attempt to forward an entry.
 type attempt struct {
 	ended     chan struct{} // closed when the attempt has ended
-	interrupt func()        // ends the attempt early; nil before begin
+	interrupt func()        // ends the attempt early; nil until index.begin sets it
 }
 
 // hold is a blob that entries need. The field release is nil if the blob could not be held, or was
@@ -68,8 +68,8 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry, which the caller has counted (see count), to its repository. In holds,
-// the caller passes the release functions of the entry's blobs. If the index already has a release
+// enter appends an entry, which the caller has counted (see count), to its repository. The
+// parameter holds has release functions of the entry's blobs. If the index already has a release
 // function for a blob, enter returns the new function in extra, and the caller has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
@@ -138,8 +138,8 @@ func (x *index) newest(upstream, repo, reference string) *entry {
 	return nil
 }
 
-// count counts the bytes of a push that is to be added, and the push as a user of its blobs. The
-// caller holds mu, or is the only user of the index.
+// count counts the bytes of a push that is to be added, and counts the push as a user of each of
+// its blobs. The caller holds mu, or is the only user of the index.
 func (x *index) count(p Push) {
 	x.adding++
 	x.bytes += int64(len(p.Manifest))
@@ -276,8 +276,8 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// overtake marks the older pushes of the same tag as overtaken for good, because the push with this
-// id has been forwarded. It reports whether it has marked any.
+// overtake is called when the push with this id has been forwarded. It marks the older pushes of
+// the push's tag as overtaken for good, and reports whether it has marked any.
 func (x *index) overtake(id uint64) (marked bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -399,8 +399,8 @@ func (x *index) entriesOf(at repoKey) []*entry {
 	return nil
 }
 
-// markWithdrawn marks entries as withdrawn, and returns copies of the entries as they were. If one
-// of them is being forwarded, it changes nothing and returns the attempt as busy.
+// markWithdrawn marks entries as withdrawn, and returns copies of the entries as they were. If an
+// entry is being forwarded, the function changes nothing, and its result busy is the attempt.
 func (x *index) markWithdrawn(entries []*entry) (was []Entry, busy *attempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

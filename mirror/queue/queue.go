@@ -23,8 +23,8 @@ var (
 	// ErrOvertaken says that the tag was pushed again later, so forwarding the older push would undo
 	// the later one.
 	ErrOvertaken = errors.New("a later push moved the tag")
-	// ErrRefused says that a further attempt would also fail. A [Forward] function returns an error
-	// that wraps ErrRefused.
+	// ErrRefused says that a further attempt would also fail. To report this, a [Forward] function
+	// returns an error that wraps ErrRefused.
 	ErrRefused = errors.New("refused permanently")
 )
 
@@ -77,8 +77,8 @@ type Entry struct {
 	// Error is the error of the last attempt. During an attempt, it may say why the attempt makes no
 	// progress (see SetError).
 	Error string `json:"error,omitempty"`
-	// Overtaken says that the tag was pushed again later. In a journal, it says that the later push
-	// was forwarded, which nobody can take back.
+	// Overtaken says that a later push of the tag is in the queue or was forwarded. In a journal, it
+	// means only the latter, because a push in the queue can still be withdrawn.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
@@ -198,9 +198,9 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
-// the newest push of the reference in the queue has the same manifest, and all blobs of that push
-// are held, Add does nothing. If the queue is full, Add returns ErrFull. It also returns errors of
+// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. Add
+// does nothing if the queue's newest push of the reference has the same manifest, and all blobs of
+// the queued push are held. If the queue is full, Add returns ErrFull. It also returns errors of
 // Hold and of the disk, and the cause of ctx if ctx ends before the push is written.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {

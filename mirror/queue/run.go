@@ -117,7 +117,9 @@ func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
 	if r.Op == opDone && q.index.overtake(r.ID) {
-		_ = q.writer.rewrite() // r does not say that older pushes are overtaken; after an error, write tries again
+		// r does not say that older pushes are overtaken, but a rewritten journal does. After an error,
+		// q.writer.write tries again to rewrite the journal.
+		_ = q.writer.rewrite()
 	}
 	err := q.writer.write(r)
 	if err != nil {

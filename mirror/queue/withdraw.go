@@ -17,10 +17,10 @@ type Withdrawal struct {
 // Withdraw takes out the pushes to a repository, failed pushes included, for which the function
 // "which" returns true. Once Withdraw has succeeded, the journal does not list these pushes,
 // look-ups by reference do not find them, and they are not forwarded. Until Done or Restore, the
-// queue forwards no later pushes to the repository either, so a restored push moves no tag back.
-// Withdraw waits for an attempt under way, but interrupts it after 300 ms ([grace]). It returns
-// ErrBusy if ctx ends during an attempt, the cause of ctx if ctx ends at another time, or an error
-// of the disk.
+// queue forwards no later pushes to the repository either: after a later push, a restored push
+// would move its tag back to an older image. Withdraw waits for an attempt under way, but
+// interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause
+// of ctx if ctx ends at another time, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }

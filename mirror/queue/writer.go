@@ -12,8 +12,9 @@ import (
 const repairEvery = 5 * time.Second
 
 // writer lets one goroutine at a time write to the journal. It also records whether the journal is
-// behind: the journal must then be rewritten from the queue's index before the next record. The
-// caller of a method must hold the lock, except for lock, failure, repair and close.
+// behind: the journal must then be rewritten from the queue's index before the next record. Callers
+// of the methods lock, failure, repair and close need not hold the lock. Callers of all other
+// methods must hold it.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
@@ -71,7 +72,7 @@ func (w *writer) setBehind(err error) {
 // clears the reason.
 func (w *writer) note(err error) {
 	if !w.journal.broken {
-		err = nil // err may be set although the journal is in order: append has then rewritten it without the record that failed
+		err = nil // the journal is in order: if a write failed, append has rewritten the journal without the failed record
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -54,10 +54,10 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. expiry is the time after which a blob expires. It counts from
-// the last time at which a manifest needed the blob, or its client sent something to the
-// repository. The function refund is called when a blob no longer counts against the quota of its
-// owner.
+// NewStaging returns an empty table. expiry is the time after which a blob expires. This time
+// begins again when a manifest that needs the blob arrives, or when the blob's client sends
+// something to the repository. The function refund is called when a blob no longer counts against
+// the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }

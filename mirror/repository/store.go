@@ -35,9 +35,9 @@ type Options struct {
 	Presence   *meta.Presence
 	// Transit is nil unless other mirrors use the same store of facts.
 	Transit *meta.Transit
-	// OneWriter says that one mirror at a time works on all pushes to a repository. A fact that
-	// another mirror has a blob in transit then comes from a mirror that has failed, so dray ignores
-	// the fact.
+	// OneWriter says that one mirror at a time works on all pushes to a repository. If a fact then
+	// says that another mirror has a blob in transit, that mirror has failed, so dray ignores the
+	// fact.
 	OneWriter bool
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
 	// such pushes, Queue is an empty queue, not nil.
@@ -112,7 +112,7 @@ func (s *Store) Replace(upstreams []*Upstream) error {
 			u.first = first // no other code uses the Upstream yet
 		}
 		if len(u.Fallbacks) > 0 && u.alone == nil {
-			u.alone = u.withoutFallbacks() // one for all requests, so that clients share its answers
+			u.alone = u.withoutFallbacks() // one Upstream for all requests without fallbacks, so that clients share its answers
 		}
 	}
 	s.upstreams.Store(&byName)

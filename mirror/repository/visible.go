@@ -22,11 +22,11 @@ const octetStream = "application/octet-stream"
 const anywhere = ""
 
 // visible reports whether dray may serve a digest from the repository without asking the upstream.
-// It also returns the link of the digest, if any. A manifest of the repository must name the
-// digest, or the upstream must have confirmed that the repository has it. The digest must also have
-// come through the same upstream. A manifest alone proves nothing, because a client can push a
-// manifest that names any digest. The upstream checks for the content only when it accepts the
-// manifest.
+// It also returns the link of the digest, if any (see [meta.Visibility]). A manifest of the
+// repository must name the digest, or the upstream must have confirmed that the repository has it.
+// The digest must also have come through the same upstream. A manifest alone proves nothing,
+// because a client can push a manifest that names any digest. Until the upstream accepts this
+// manifest, nobody has checked that the upstream has the content.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
 	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {
@@ -40,7 +40,8 @@ func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool
 	return link, visible, err
 }
 
-// lookUp is visible without linkCache. The error is [meta.ErrNotFound] if there is no link.
+// lookUp does what the method visible does, but without linkCache. The error is [meta.ErrNotFound]
+// if there is no link.
 func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest) (meta.LinkFact, bool, error) {
 	both, err := links.In(ctx, r.Up.Name, d, r.Name, anywhere)
 	switch {

@@ -72,7 +72,7 @@ func (b *Waiting) unlock() {
 	b.gone = nil
 	b.mu.Unlock()
 	for _, kept := range gone {
-		_ = kept.Close() // the next process drops the copy when its time is over
+		_ = kept.Close() // if this fails, the next process drops the copy once it has expired
 	}
 }
 

@@ -44,8 +44,7 @@ func (x *Request) Pushes() {
 	x.W.CountReceived(x.Live.Received())
 }
 
-// CountSent counts the bytes of the answer towards the pull, by their source. It is called before
-// content is sent.
+// CountSent makes x.W count towards the pull the bytes that it sends from now on, by their source.
 func (x *Request) CountSent() {
 	source := x.Source
 	if x.Ahead {

@@ -68,8 +68,8 @@ type Request struct {
 	ID string
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
-	// Instead is the repository that the client asked for, if a fallback answers from Repo. Otherwise
-	// Instead has no upstream.
+	// Instead is the repository that the client asked for, if a fallback answers from Repo. If no
+	// fallback answers, Instead.Up is nil.
 	Instead repository.Repo
 	// Ahead says that dray had begun to fetch the bytes of the answer before the client asked for
 	// them.
@@ -187,8 +187,8 @@ func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
 }
 
-// HeadNeed is Need for a HEAD or a mount, by which a client finds out which content it may leave
-// out of a push.
+// HeadNeed returns the purpose of a HEAD or a mount. With these requests, a client finds out which
+// content it may leave out of a push.
 func (x *Request) HeadNeed() repository.Need {
 	switch {
 	case x.Repo.Up.Sink == nil || !x.Listener.TakesPushes():

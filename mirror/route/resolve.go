@@ -19,7 +19,7 @@ func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	return m.Target, m.Reference, err
 }
 
-// Rule is the part of a table that selects the route of a name.
+// Rule is a rule by which a [Table] selects the route of a name.
 type Rule string
 
 // The rules, in the order in which they are tried.
@@ -82,8 +82,8 @@ func splitName(name string) (repo string, ref oci.Reference, err error) {
 	return repo, ref, err
 }
 
-// found is the route of a name, and the rule and the word of the name that select it. rest is the
-// rest of the name: the repository at the route.
+// found is the route of a name, the rule that selected it, and the word that the rule found in the
+// name. rest is the rest of the name: the repository at the route.
 type found struct {
 	route      *Route
 	rest, word string

@@ -15,8 +15,8 @@ type Route struct {
 	// Upstream is the upstream's name.
 	Upstream string
 	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=
-	// or in the Host header. A registry name with a dot also selects the upstream in place of a
-	// prefix.
+	// or in the Host header. A registry name with a dot also selects the upstream where a prefix
+	// can stand.
 	Hosts []string
 	// Prefixes are the paths, without outer slashes, that select the upstream, before or after /v2/.
 	Prefixes []string
@@ -48,18 +48,18 @@ type Target struct {
 	// Repo is the repository's name at the upstream; empty for the base of the API.
 	Repo string
 	// Name is the only name that rights refer to, whatever form the client used. For the listener's
-	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo. If
-	// Repo at the first route begins with the label of any route and a slash, the label of the first
-	// route and a slash are put before it. Without this, Name would look like the name of a repository
-	// at the route with that label.
+	// first route, Name is Repo. For each other route, it is the route's label, a slash and Repo.
+	// There is one exception: if Repo at the first route begins with the label of any route and a
+	// slash, Name has the same form as for the other routes. Without this, Name would look like the
+	// name of a repository at the route with that label.
 	Name string
 }
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/; a prefix
 // after /v2/; a registry name after /v2/, unless ?ns= names another registry; ?ns=; the Host
-// header; the first route. If the request has a path before /v2/ or a namespace that no route has,
-// the client means another registry, so Match returns ErrNameUnknown instead of a target at the
-// first route. It also returns ErrNameUnknown if there are no routes, or if the name cannot be at
+// header; the first route. If no route has the path before /v2/ or the registry name in ?ns=, the
+// client means another registry, so Match returns ErrNameUnknown instead of a target at the first
+// route. It also returns ErrNameUnknown if there are no routes, or if the name cannot be at
 // the route. It returns ErrDenied for a repository that clients may not name at the route.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	route, repo, err := r.find(host, q)

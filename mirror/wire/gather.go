@@ -116,8 +116,8 @@ func (g *gatheringConn) Release() error {
 	return g.flush()
 }
 
-// flush writes the held bytes. The caller holds mu. flush ends when the deadline passes, or when
-// another goroutine calls Close.
+// flush writes the held bytes. The caller holds mu. If the client does not read, flush ends when
+// the deadline passes, or when another goroutine calls Close.
 func (g *gatheringConn) flush() error {
 	if g.held == nil {
 		return g.err

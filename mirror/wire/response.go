@@ -16,7 +16,8 @@ type Options struct {
 }
 
 // Response is the answer to one request. It records the status and the bytes sent. It implements
-// io.ReaderFrom, so that net/http can still use sendfile, and Unwrap for http.ResponseController.
+// io.ReaderFrom, so that net/http can still use sendfile. It implements Unwrap for
+// http.ResponseController.
 type Response struct {
 	http.ResponseWriter
 	r       *http.Request
@@ -50,8 +51,8 @@ func (w *Response) Sent() int64 { return w.sent }
 // Received returns the number of bytes of the request's body that were read.
 func (w *Response) Received() int64 { return w.received }
 
-// CountSent makes the Response also add the bytes that it sends from now on to a counter, which
-// other goroutines may read. A nil counter ends that.
+// CountSent sets a second counter for the bytes that the Response sends from now on. Other
+// goroutines may read this counter. If the parameter to is nil, there is no second counter.
 func (w *Response) CountSent(to *atomic.Int64) { w.sentTo = to }
 
 // CountReceived does the same as CountSent, for the bytes of the request's body that are read.

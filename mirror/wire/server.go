@@ -21,7 +21,7 @@ import (
 // ServerOptions configure a Server.
 type ServerOptions struct {
 	// Name is the server's name in the log and in errors. Setting is the configuration key that sets
-	// Address, for errors.
+	// Address; errors mention this key.
 	Name, Setting string
 	Address       string
 	// Certificate and PrivateKey are paths of files. Without them, the server speaks plain HTTP.
@@ -120,8 +120,8 @@ func (s *Server) Collectors() []prometheus.Collector {
 }
 
 // serverLog logs the messages of net/http about connections at level debug, because most of them
-// say that a client disconnected. Messages about failed TLS handshakes go to handshakes instead,
-// and an unrecovered panic is logged as an error.
+// say that a client disconnected. Messages about failed TLS handshakes go to the field handshakes
+// instead, and an unrecovered panic is logged as an error.
 type serverLog struct {
 	slog.Handler
 	handshakes *handshakes
@@ -164,7 +164,7 @@ func remedy(err error) string {
 	return ""
 }
 
-// wrap adds the bound of connections to the listener that transported returns.
+// wrap adds the bound of connections to the listener that the method transported returns.
 func (s *Server) wrap(ln net.Listener) net.Listener {
 	if ln = s.transported(ln); s.Connections != nil {
 		ln = s.Connections.listen(ln)

@@ -87,8 +87,8 @@ func (h *handshakes) message(text string) bool {
 	return true
 }
 
-// failureOf returns the reason for the error of a handshake. The texts of alerts are those of
-// crypto/tls.
+// failureOf returns the reason for the error of a handshake. If the client sent a TLS alert, the
+// error has the text of crypto/tls for this alert.
 func failureOf(why string) string {
 	has := func(parts ...string) bool {
 		for _, p := range parts {
@@ -114,7 +114,7 @@ func failureOf(why string) string {
 var errPlainHTTP = errors.New("the client sent a request of plain HTTP")
 
 // plainListener accepts connections that answer a request of plain HTTP before TLS sees it. Some
-// clients speak plain HTTP to a registry on localhost, or fall back to it.
+// clients speak plain HTTP to a registry on localhost, or fall back to plain HTTP.
 type plainListener struct{ net.Listener }
 
 // Accept implements net.Listener.

@@ -8,10 +8,11 @@
 // the client may do.
 //
 // Invariants:
-//   - A request that was passed on is never passed on again. A member that is not the writer says
-//     this in its answer, before it reads a byte of the body. The member that sent the request then
-//     passes it on to the writer.
+//   - A member never passes on a request that it got from another member. If it is not the writer,
+//     its answer says so, before it reads a byte of the body. The other member then passes the
+//     request on to the writer.
 //   - A pull whose content is here succeeds without other members.
 //   - While the store of leases does not answer, the writer is the last known writer. If none is
-//     known, all members that know the same members choose the same writer.
+//     known, each member computes the writer from its list of the members. Members with equal lists
+//     get the same result.
 package writer

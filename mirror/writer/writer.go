@@ -75,7 +75,7 @@ type Writers struct {
 	storeAt time.Time // the store is not asked before this time; zero while it answers
 }
 
-// key names a repository of a registry, which all members call by the same identity.
+// key names a repository of a registry. All members use the same identity for the registry.
 type key struct{ identity, name string }
 
 func (w *Writers) keyOf(r repository.Repo) key { return key{w.o.Identity(r.Up.Name), r.Name} }
@@ -129,8 +129,8 @@ func (w *Writers) Shares(r repository.Repo) bool {
 	return w != nil && r.Up != nil && r.Up.Sink != nil && w.o.Identity(r.Up.Name) != ""
 }
 
-// Confirm returns an error if another member has taken over the repository. This member must then
-// not acknowledge a push that it has yet to publish. If the store does not answer, Confirm returns
+// Confirm returns an error if another member has taken over the repository. If so, this member must
+// not acknowledge a push that it has not published. If the store does not answer, Confirm returns
 // nil. w may be nil.
 func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 	if !w.Shares(r) {
@@ -156,7 +156,7 @@ func Overtaken(w *Writers, r repository.Repo, tag string) error {
 }
 
 // find returns the member that works on a repository. If no member does, this one takes the lease.
-// failed, if not zero, is a lease to replace, because its holder did not answer.
+// The parameter failed is a lease to replace because its holder did not answer, or zero.
 func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
 	if done, ok := w.enter(k); ok {
 		return place{done: done}
@@ -169,7 +169,7 @@ func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
 		w.remember(k, l)
 	}
 	at := w.placeOf(k, l)
-	if at.done != nil && l.Generation > 0 && w.leaving.Load() { // this member began to stop meanwhile, so Run may not release the lease
+	if at.done != nil && l.Generation > 0 && w.leaving.Load() { // this member began to stop meanwhile: Run might no longer release the lease
 		w.leave(context.WithoutCancel(ctx))
 	}
 	return at

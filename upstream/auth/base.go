@@ -63,8 +63,8 @@ func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 
 // doubt finds out whether a 401 for content refuses the credential c itself, by a request to /v2/.
 // It returns nil if /v2/ wants credentials and accepts c. The error matches ErrRefused if /v2/
-// refuses c. It also matches ErrRefused if /v2/ accepts anonymous requests, because its answer then
-// says nothing about c.
+// refuses c. If /v2/ accepts anonymous requests, its answer says nothing about c. So the 401 for
+// content then counts as a refusal of c, and the error matches ErrRefused, too.
 func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	if err := t.askChallenge(ctx); err != nil {
 		return err

@@ -19,11 +19,12 @@ func reads(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead
 }
 
-// maxOthers bounds the other registries that a Transport has tokens for, because the redirects of
-// the registry choose their names.
+// maxOthers bounds the number of other registries that a Transport has tokens for. Without a bound,
+// the registry could fill the memory by redirects to ever more names.
 const maxOthers = 64
 
-// others has a Transport for each registry that the registry redirects to, by the URL up to /v2/.
+// others has a Transport for each other registry that the registry redirects to. The key of known
+// is the part of that registry's URLs before /v2/.
 type others struct {
 	mu    sync.Mutex // guards known
 	known map[string]*Transport

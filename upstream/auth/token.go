@@ -75,14 +75,14 @@ type flight struct {
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
 // cached token is due for renewal. It also requests a new token if the registry has just refused
 // the cached token (the parameter refused; empty for none). While that request is in flight, other
-// callers get the cached token. A caller waits only if the cache has no valid token, or if the
-// registry has refused the cached token in that caller's own request. The new token is for the
-// scopes in demanded, which a challenge has named. If demanded is nil, the new token is for the
-// scopes of the last token request for key. The first token request for key is for the scopes in
-// the parameter scopes.
+// callers get the cached token. They wait only if the cache has no valid token, or if their
+// parameter refused is the cached token. The new token is for the scopes in demanded, which a
+// challenge has named. If demanded is nil, the new token is for the scopes of the last token
+// request for key. The first token request for key is for the scopes in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, demanded, refused)
-	if joined && errors.Is(err, ErrRefused) { // a request that begins now has a credential that is as new as the caller's
+	// The joined request may have had an old credential. A request that begins now has the newest.
+	if joined && errors.Is(err, ErrRefused) {
 		tok, _, err = c.getOnce(ctx, key, scopes, demanded, refused)
 	}
 	return tok, err

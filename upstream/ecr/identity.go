@@ -11,7 +11,7 @@ import (
 
 // Identity returns the ARN of the principal to which the credentials of cfg belong. The call needs
 // no right (STS API reference, GetCallerIdentity). answered is false if cfg has credentials but AWS
-// STS has not answered. A network that reaches ECR may not reach STS.
+// STS has not answered. Some networks can reach ECR but not STS.
 func Identity(ctx context.Context, cfg aws.Config) (arn string, answered bool, err error) {
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		return "", true, err

@@ -21,7 +21,7 @@ import (
 const (
 	// callTimeout bounds one GetAuthorizationToken, including the SDK's own attempts.
 	callTimeout = 20 * time.Second
-	// minSuspectAge is the age from which a refusal makes a token due for renewal.
+	// minSuspectAge is how old a token must be for a refusal to make it due for renewal.
 	minSuspectAge = 30 * time.Second
 	// firstWait and lastWait bound the wait after a failed call. Each wait is then shortened by a
 	// random part, up to half of it.
@@ -45,8 +45,8 @@ type TokenOptions struct {
 	// address, or empty.
 	Via string
 	// Challenged makes dray send the credential only after the registry has asked for it. ECR Public
-	// does not accept the credential as Basic. Its token endpoint exchanges the credential for a
-	// token, as for docker login (ECR Public guide, registry-auth).
+	// needs this: it does not accept the credential as Basic, but its token endpoint exchanges the
+	// credential for a token, as for docker login (ECR Public guide, registry-auth).
 	Challenged bool
 	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger

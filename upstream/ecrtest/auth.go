@@ -23,8 +23,8 @@ type token struct {
 	scopes    []string // scopes of a Bearer token
 }
 
-// issue stores a new token and returns its password. ECR's passwords are base64 of JSON, and
-// their size varies.
+// issue stores a new token and returns its password, which is base64 of JSON, as at ECR (where its
+// size varies).
 func (s *Server) issue(t *token) string {
 	body, _ := json.Marshal(map[string]any{
 		"payload": base64.StdEncoding.EncodeToString(randomBytes(700)), "datakey": base64.StdEncoding.EncodeToString(randomBytes(184)),
@@ -105,8 +105,8 @@ func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, err
 	return t, nil
 }
 
-// challengeBasic returns the 401 as captured at ECR: a text body, an empty Sizes header, and the
-// registry's ECR-shaped name as realm.
+// challengeBasic returns the 401 of ECR, which is known from a capture: a text body, an empty Sizes
+// header, and the registry's host name at ECR as the realm.
 func (s *Server) challengeBasic(g *registry) *wireError {
 	h := http.Header{}
 	h.Set("Www-Authenticate", fmt.Sprintf(`Basic realm="https://%s/",service="ecr.amazonaws.com"`, s.withPort(hostName(g.account, g.region))))

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// findLayer returns a copy of the repository's layer for the blob.
+// findLayer returns a copy of the layer whose digest the request names, and the layer's repository.
 func (s *Server) findLayer(x *exchange) (layer, *repository, error) {
 	repo, err := s.repository(x)
 	if err != nil {

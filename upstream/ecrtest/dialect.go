@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// Dialect has the switches of a registry with the quirks that [Other] returns. Each switch is a way
-// in which some registries depart from the specification or from other registries. Its comment says
-// which registry does so, and where and when that was reported. If the date of a report is not
-// known, the comment gives the date on which the report was read, after "read". The zero value is a
-// registry that does none of this.
+// Dialect has the switches of a registry that is neither ECR nor Docker Hub. [Other] returns the
+// quirks of such a registry. Each switch is a way in which some registries depart from the
+// specification or from other registries. Its comment says which registry does so, and where and
+// when that was reported. If the date of a report is not known, the comment gives the date on which
+// the report was read, after "read". The zero value is a registry that does none of this.
 type Dialect struct {
 	Pages
 	Redirects
@@ -81,7 +81,7 @@ type Redirects struct {
 	RedirectStatus int
 	// Absolute writes locations and links as URLs (distribution#2927, read 2026-11).
 	Absolute bool
-	// ObjectsHere puts the object store below /storage/ of the registry's own name. The store refuses
+	// ObjectsHere puts the object store below /storage/ on the registry's own host. The store refuses
 	// requests with an Authorization header (MinIO behind the same load balancer: moby#50065, read
 	// 2026-11).
 	ObjectsHere bool
@@ -107,7 +107,7 @@ type Tokens struct {
 	// TokenRedirect, if not 0, is the status with which the realm redirects to another path (Gitea and
 	// Harbor behind a proxy that terminates TLS: dockhand#1428 and moby#38662, read 2026-11).
 	TokenRedirect int
-	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
+	// LooseTokens sends tokens with status 201, and expires_in as a string (no registry is known to do
 	// both; clients accept any 2xx).
 	LooseTokens bool
 	// BareTokens sends a token under the name access_token, without its life (as ECR Public, whose

@@ -12,10 +12,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select the requests. Of
-// the selected requests, the first Skip pass without the fault, and Count bounds how many it
-// affects. The other fields say what happens to the requests. Several faults can apply to one
-// request.
+// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select the requests.
+// Skip is how many selected requests pass first without the fault, and Count bounds how many the
+// fault then affects. The other fields say what happens to the requests. Several faults can apply
+// to one request.
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
 
@@ -40,7 +40,7 @@ type Fault struct {
 	// Positions count bytes of a body from 0; nil means never.
 	CutAt        *int64 `json:"cutAt,omitempty"`        // the connection ends at this byte of the answer's body
 	Reset        bool   `json:"reset,omitempty"`        // CutAt resets the connection (RST) instead of closing it
-	CorruptAt    *int64 `json:"corruptAt,omitempty"`    // bytes of the answer's body from here on are inverted
+	CorruptAt    *int64 `json:"corruptAt,omitempty"`    // first byte of the answer's body that is inverted
 	CorruptBytes int64  `json:"corruptBytes,omitempty"` // how many bytes CorruptAt inverts; 0 means one
 	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops here until the client or the fault is gone, and then the connection is closed
 	HoldAt       *int64 `json:"holdAt,omitempty"`       // the answer's body waits here until the fault is removed, and then continues

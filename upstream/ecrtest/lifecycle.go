@@ -130,7 +130,7 @@ func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// applyLifecycle applies the lifecycle rules of all repositories at once. ECR may take up to 24
+// applyLifecycle applies the lifecycle rules of all repositories immediately. ECR may take up to 24
 // hours for this.
 func (s *Server) applyLifecycle() {
 	s.mu.Lock()
@@ -146,8 +146,8 @@ func (s *Server) applyLifecycle() {
 }
 
 // applyLocked applies the rules of one repository. No rule acts on an image that a rule of higher
-// priority has selected, that an index names, or that refers to another image of the repository. An
-// image that refers to another image is removed together with that image.
+// priority has selected, that an index names, or that refers to another image of the repository.
+// expireLocked removes a referrer together with the image that it refers to.
 func (s *Server) applyLocked(r *repository, rules []lifecycleRule, now time.Time) {
 	taken := map[digest.Digest]bool{}
 	for d, img := range r.images {

@@ -16,7 +16,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// cursor is the content of an opaque "last": the start and size of the next page.
+// cursor is the content of the query parameter "last" if it is opaque: the start and size of the
+// next page.
 type cursor struct {
 	After string `json:"after"`
 	N     int    `json:"n"`
@@ -65,7 +66,7 @@ func (s *Server) page(x *exchange, names []string, path string) ([]string, error
 	return names, nil
 }
 
-// pageStart parses n and last. At ECR, n is bounded, and last is opaque.
+// pageStart parses the query parameters "n" and "last". At ECR, n is bounded, and last is opaque.
 func (s *Server) pageStart(x *exchange) (after string, n int, err error) {
 	q := x.r.URL.Query()
 	quirks := s.opts.Quirks

@@ -20,7 +20,7 @@ type surface struct {
 	busy, broken string
 }
 
-// complete adds the code and text of this API to the answer of a fault.
+// complete fills in the code and message that this API uses, if a fault's answer has none.
 func (sf surface) complete(e *wireError) *wireError {
 	if e.Status == http.StatusTooManyRequests {
 		e.Code = orDefault(e.Code, sf.busy)

@@ -15,7 +15,7 @@ type Options struct {
 	Switches *Switches
 	// Account and Region name the default registry; empty means "123456789012" and "eu-west-1".
 	Account, Region string
-	// More are further registries, found by their ECR-shaped names.
+	// More are further registries. A request selects one by its ECR-shaped name in the Host header.
 	More []RegistryID
 	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm. 0 means no
 	// port, as with AWS.
@@ -26,8 +26,8 @@ type Options struct {
 	AcceptHosts []string
 	// StrictHost keeps Listen from adding its addresses to AcceptHosts.
 	StrictHost bool
-	// TLS is the configuration of the registry's listener; nil means the certificate of SelfSigned, or
-	// no TLS without SelfSigned.
+	// TLS is the configuration of the registry's listener. If TLS is nil, the listener uses the
+	// certificate of SelfSigned, or plain HTTP if SelfSigned is false.
 	TLS *tls.Config
 	// SelfSigned serves the registry and the object store with a certificate made in memory, for
 	// their names at AWS, localhost and 127.0.0.1.
@@ -40,7 +40,7 @@ type Options struct {
 	// signed URLs. Clients that refuse redirects from a public name to a loopback address need this.
 	// DialContext resolves the name.
 	ObjectsByName bool
-	// Clock returns the time, to which Advance adds; nil means time.Now.
+	// Clock returns the time; nil means time.Now. The server adds the durations given to Advance.
 	Clock func() time.Time
 	// Logger receives one line per request; nil discards.
 	Logger *slog.Logger
@@ -76,7 +76,8 @@ type Options struct {
 
 // HubOptions configure a registry with Bearer tokens.
 type HubOptions struct {
-	// PushNeedsUser refuses pushes without credentials of Users. Without it, anybody may push.
+	// PushNeedsUser limits pushes to clients that send a name and password of the map Users. Without
+	// PushNeedsUser, anybody may push.
 	PushNeedsUser bool
 	// Users maps names to passwords.
 	Users map[string]string

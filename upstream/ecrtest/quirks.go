@@ -5,14 +5,15 @@ import "net/http"
 // AuthScheme is the way in which a registry authenticates clients.
 type AuthScheme string
 
-// The schemes: AuthBasic of ECR, and AuthBearer of Public, Hub and Other.
+// The schemes. The function ECR returns quirks with AuthBasic. The functions Public, Hub and Other
+// return quirks with AuthBearer.
 const (
 	AuthBasic  AuthScheme = "basic"  // Basic with tokens of GetAuthorizationToken; no token endpoint
 	AuthBearer AuthScheme = "bearer" // Bearer with a token endpoint that also serves anonymous clients
 )
 
-// Quirks are the behaviour of one kind of registry. ECR, Public, Hub and Other return the quirks of
-// the known kinds; a test may change a copy.
+// Quirks are the behaviour of one kind of registry. The functions ECR, Public, Hub and Other
+// return the quirks of the known kinds; a test may change a copy.
 type Quirks struct {
 	Name string
 	Auth AuthScheme

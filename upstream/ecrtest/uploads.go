@@ -302,10 +302,10 @@ func (s *Server) cancelUpload(x *exchange) error {
 	return nil
 }
 
-// mount links a blob of another repository of the same registry, if ECR would do so or MountAlways
-// is set. ECR mounts a blob if the account setting is on, both repositories have the same
-// encryption, neither is a pull-through repository, the caller may read the source, and a manifest
-// of the source names the blob (ECR guide, blob mounting; roadmap#2860).
+// mount links a blob from another repository of the same registry into a repository, if ECR would
+// do so or Quirks.MountAlways is set. ECR mounts a blob if the account setting is on, both
+// repositories have the same encryption, neither is a pull-through repository, the caller may read
+// the source, and a manifest of the source names the blob (ECR guide, blob mounting; roadmap#2860).
 func (s *Server) mount(x *exchange, to *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))

@@ -28,9 +28,9 @@ func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	return m, err
 }
 
-// typeOf returns the media type of bytes that ParseManifest refuses. It prefers a type of manifests
-// to any other type, and the type in the bytes to the declared type, because the digest covers the
-// bytes.
+// typeOf returns the media type of bytes that ParseManifest refuses. Of the type in
+// the bytes and the declared type, typeOf prefers one that is a type of manifests. If both are, or
+// neither is, it prefers the type in the bytes, because the digest covers the bytes.
 func typeOf(declared string, raw []byte) string {
 	own := membersOf(raw).MediaType
 	switch {

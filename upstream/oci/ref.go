@@ -51,9 +51,9 @@ func ParseReference(s string) (Reference, error) {
 // digest, so the specification uses the first 64.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
-// DerivedTag reports whether a tag is derived from a digest, by a tool that attaches content to
-// an image: the fallback tag of the specification ("Referrers Tag Schema"), or a tag of cosign,
-// which ends in .sig, .att or .sbom.
+// DerivedTag reports whether a tag has a form that tools derive from a digest when they attach
+// content to an image. Such a tag is either the fallback tag of the specification ("Referrers Tag
+// Schema"), or a tag of cosign, which ends in .sig, .att or .sbom.
 func DerivedTag(tag string) bool { return derivedPattern.MatchString(tag) }
 
 // FallbackTag returns the tag under which the referrers of d are listed in a registry without

@@ -1,4 +1,4 @@
-// Package turns queues requests so that repositories take turns.
+// Package turns has a queue of requests in which repositories take turns.
 package turns
 
 import "slices"
@@ -104,8 +104,8 @@ func (q *Queue) Length(flowName string) int {
 	return 0
 }
 
-// RemoveNewest removes and returns the newest request of the longest flow. If that flow has at most
-// moreThan requests, RemoveNewest removes nothing and returns nil.
+// RemoveNewest removes and returns the newest request of the longest flow. If no flow has more
+// requests than the parameter moreThan, RemoveNewest removes nothing and returns nil.
 func (q *Queue) RemoveNewest(moreThan int) *Waiter {
 	var longest *flow
 	for _, f := range q.ring {

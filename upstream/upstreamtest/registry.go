@@ -38,7 +38,8 @@ func NewRegistry(tb testing.TB) *Registry {
 	return Serve(tb, serveRanges(registry.New(quiet, registry.WithReferrersSupport(true))))
 }
 
-// serveRanges serves all forms of Range on blobs. The handler next serves only ranges with an end.
+// serveRanges serves all forms of Range on blobs, because the handler in the parameter next serves
+// only ranges with an end.
 func serveRanges(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {

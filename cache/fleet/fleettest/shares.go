@@ -13,7 +13,7 @@ import (
 	"dray/cache/fleet"
 )
 
-// share has the parts of a rate that a member wants and has, per second.
+// share says how much of a rate a member wants, and how much it has, per second.
 type share struct {
 	wants, has float64
 	until      time.Time
@@ -64,7 +64,7 @@ func (m *Memory) shareOf(want fleet.Need, by string, ttl time.Duration) float64 
 	return has
 }
 
-// ShareStore is a store of shares, with a way to change its time.
+// ShareStore is a store whose shares a test can make expire.
 type ShareStore struct {
 	fleet.Shares
 	// Expire makes all shares of a rate expire.
@@ -91,7 +91,8 @@ type asking struct {
 	store ShareStore
 }
 
-// get requests a part of a rate of 100 per second for a member, and checks the share that it gets.
+// The method get requests a part of a rate of 100 per second for a member, and checks the share
+// that it gets.
 func (a asking) get(member string, wants, gets float64) {
 	a.Helper()
 	if got := a.of("rate", member, wants); math.Abs(got-gets) > 0.001 {
@@ -114,8 +115,8 @@ func shareAlone(_ *testing.T, a asking) {
 	a.get("a", 0.25, 0.25)
 }
 
-// shareTurns checks that a member gets nothing from the share of another member before the other
-// member has called again.
+// shareTurns checks that a member keeps its whole share until it calls again, even if other members
+// want parts of it.
 func shareTurns(_ *testing.T, a asking) {
 	a.get("a", 1000, 100)
 	a.get("b", 1000, 0)

@@ -271,7 +271,7 @@ func swap(t *testing.T, s meta.Store) {
 	Want(t, s, "s/c", "four")
 }
 
-// swapConcurrent has several goroutines count in one entry, and checks that no step is lost.
+// swapConcurrent lets several goroutines count in one entry, and checks that no step is lost.
 func swapConcurrent(t *testing.T, s meta.Store) {
 	const workers, rounds = 4, 10
 	var wg sync.WaitGroup
@@ -339,7 +339,7 @@ func scanBreak(t *testing.T, s meta.Store) {
 	Put(t, s, "after", "v", 0) // no lock is held any more
 }
 
-// scanWrites checks that the loop body may use the store.
+// scanWrites checks that the body of a loop over Scan may use the store.
 func scanWrites(t *testing.T, s meta.Store) {
 	for i := range 600 {
 		Put(t, s, fmt.Sprintf("k/%04d", i), strings.Repeat("v", 200), 0)
@@ -434,7 +434,7 @@ func closed(t *testing.T, s meta.Store) {
 	check(t, s, t.Context(), meta.ErrClosed)
 }
 
-// check checks that every operation returns the error want.
+// check checks that every operation returns the error in the parameter want.
 func check(t *testing.T, s meta.Store, ctx context.Context, want error) {
 	t.Helper()
 	_, get := s.Get(ctx, "k")

@@ -14,7 +14,7 @@ type Claims struct{ leases Leases }
 
 var _ fleet.Claims = (*Claims)(nil)
 
-// Claims returns the claims in the same Redis. Close of the store also ends their use.
+// Claims returns the claims in the Redis of the store. After Store.Close, they cannot be used.
 func (s *Store) Claims() *Claims { return &Claims{Leases{s.client, s.prefix + "{fleet}:claim:"}} }
 
 // Take implements [fleet.Claims].

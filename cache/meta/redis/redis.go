@@ -77,7 +77,7 @@ func translate(err error) error {
 }
 
 // expiry rounds up to milliseconds, the unit of Redis. If it rounded down, a short ttl would become
-// 0, which means never.
+// 0, and a ttl of 0 means that the entry never expires.
 func expiry(ttl time.Duration) time.Duration {
 	return (ttl + time.Millisecond - 1).Truncate(time.Millisecond)
 }
@@ -157,7 +157,8 @@ func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen)
 	return done == 1, translate(err)
 }
 
-// Clock implements [meta.Clocked] by TIME. The servers of a cluster must agree about the time.
+// Clock implements [meta.Clocked] by the command TIME. The servers of a cluster must agree about
+// the time.
 func (s *Store) Clock(ctx context.Context) (store, local time.Time, err error) {
 	if err := ctx.Err(); err != nil {
 		return store, local, err

@@ -17,7 +17,7 @@ import (
 type Options struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// Directories returns the directories that serve would use.
+	// Directories returns the directories that `dray serve` would use.
 	Directories func() (directories.Directories, error)
 }
 

@@ -18,13 +18,13 @@ import (
 
 const (
 	redacted = "[redacted]"
-	// shortest is the length in bytes of the shortest secret that the scrubber looks for. Ordinary
-	// words may contain a shorter secret.
+	// shortest is the length in bytes of the shortest secret that the scrubber looks for. A shorter
+	// secret may be a part of ordinary words, which the scrubber would redact.
 	shortest = 6
 )
 
-// scrubber removes secrets from texts: the secrets of the configuration, of the files that it
-// names, and of the environment, and texts that look like secrets.
+// scrubber removes from texts the secrets of the configuration, of the files that the configuration
+// names, and of the environment. It also removes what looks like a secret.
 type scrubber struct {
 	known *strings.Replacer
 	found map[string]bool
@@ -108,7 +108,7 @@ func (s *scrubber) value(v reflect.Value) {
 				s.add(value)
 				s.url(value)
 				s.url(secret[i])
-				s.add(strings.TrimPrefix(secret[i], strings.TrimSuffix(shown, "[redacted]"))) // if the argument is -psecret, adds secret
+				s.add(strings.TrimPrefix(secret[i], strings.TrimSuffix(shown, "[redacted]"))) // for the argument -pPASSWORD, adds PASSWORD
 			}
 		}
 		return
@@ -153,7 +153,7 @@ func (s *scrubber) file(path string) {
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		return // if the archive has this text, it comes from a running dray, which has redacted it
+		return // the archive can get this text only from a running dray, which redacts it
 	}
 	s.text(text)
 }

@@ -10,7 +10,8 @@ import (
 
 // MemoryLimit returns the memory in bytes that the control group of the process may use, or 0 if
 // there is no bound. For nested groups, the result is the least bound among them (Linux,
-// Documentation/admin-guide/cgroup-v2.rst, "memory.max"). system is the root of the file system.
+// Documentation/admin-guide/cgroup-v2.rst, "memory.max"). The parameter system is the root of the
+// file system.
 func MemoryLimit(system fs.FS) (least int64) {
 	bound := func(file string) {
 		text, err := fs.ReadFile(system, file)

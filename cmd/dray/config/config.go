@@ -67,11 +67,11 @@ type Listener struct {
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL by which clients reach this listener. dray sends this URL wherever the protocol allows
-	// or needs an absolute URL, such as in the location of an upload. Some clients, such as Ollama, do
-	// not resolve paths. Set it only if all clients of the listener can reach dray by this URL. On a
-	// listener that needs no credentials, a browser on dray's own machine can only use host names that
-	// dray knows, such as the host name in this URL. Default: locations are paths, and other URLs are
-	// derived from each request.
+	// or needs an absolute URL, such as in the location of an upload. Some clients, such as Ollama,
+	// cannot use a location that is only a path. Set it only if all clients of the listener can reach
+	// dray by this URL. On a listener that needs no credentials, a browser on dray's own machine can
+	// only use host names that dray knows, such as the host name in this URL. Default: locations are
+	// paths, and other URLs are derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
@@ -122,10 +122,10 @@ type ServerTLS struct {
 // State says where dray stores the data that no registry has.
 type State struct {
 	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), of
-	// pins, of the savings by day, and of the history. dray creates it if it is missing. If it is not
-	// the cache's directory, dray moves the state from the cache's directory to it, except for the
-	// savings and the history. The layers that queued pushes and hosted repositories need are in the
-	// cache; `dray backup` also copies these layers. Default: the directory of the cache.
+	// pins, of the savings by day, and of the history. dray creates it if it is missing. If the state
+	// has a directory of its own, dray moves the state there from the cache's directory, except for
+	// the savings and the history. The layers that queued pushes and hosted repositories need are in
+	// the cache; `dray backup` also copies these layers. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 
@@ -200,7 +200,8 @@ type Queue struct {
 type Metadata struct {
 	// The address of a Redis, if several processes share their facts: `redis://host:6379/0`,
 	// `rediss://` for TLS, `redis+sentinel://` for Redis Sentinel, or `redis+cluster://` for Redis
-	// Cluster. dray never prints a password in it. Default: a bbolt file in the cache directory.
+	// Cluster. dray never prints a password that the address contains. Default: a bbolt file in the
+	// cache directory.
 	URL SecretURL `yaml:"url"`
 	// The file that holds the Redis password; dray ignores white space around the password. When the
 	// file changes, dray reads it again for the next connection.
@@ -343,9 +344,8 @@ type CloudWatch struct {
 	// The dimensions of the metric: `none`, `repository`, or `image` (repository and tag). Amazon
 	// bills every combination of values as a metric of its own. Default: `none`.
 	Dimensions Dimensions `yaml:"dimensions"`
-	// The most combinations of dimension values that dray counts at a time; it adds up the rest
-	// under the name `other`. dray also always publishes the number without dimensions. Default:
-	// `100`.
+	// The most combinations of dimension values that dray counts at a time; it adds up the rest under
+	// the name `other`. dray always publishes the total without dimensions, too. Default: `100`.
 	MaxSeries int `yaml:"max_series"`
 }
 
@@ -380,7 +380,7 @@ type Limits struct {
 	// The most connections that clients may have together, without those to the admin listener. If all
 	// are in use when another client connects, dray closes the connection that has been idle longest.
 	// If no connection is idle, the client waits. Default: a quarter of the files that the process may
-	// have open, after dray has set aside some for other uses.
+	// have open, not counting the files that dray needs for other uses.
 	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
 	// came. dray keeps the layer while its client sends more layers to the same repository. Default:

@@ -122,7 +122,7 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 	set(&l.AllowAnonymousPush, e.AllowAnonymousPush, origins, at("allow_anonymous_push"), "DRAY_ALLOW_ANONYMOUS_PUSH")
 	set(&l.Address, e.Address, origins, at("address"), "DRAY_ADDRESS")
 	if l.Address == "" && e.TLSCertificate != nil {
-		l.Address = ":" + defaultPort // a certificate is for clients on other machines
+		l.Address = ":" + defaultPort // all addresses, because a certificate is for clients on other machines
 	}
 	if e.Port != nil {
 		host, _, _ := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:"))
@@ -312,8 +312,9 @@ func (u *Upstream) hosts() []string {
 	}
 }
 
-// DockerHub reports whether clients know the upstream as Docker Hub, whose namespaces have only
-// lower case letters and digits (https://docs.docker.com/accounts/create-account).
+// DockerHub reports whether clients know the upstream as Docker Hub. Docker Hub's namespaces have
+// only lower case letters and digits, so none of them looks like the host of another registry
+// (https://docs.docker.com/accounts/create-account).
 func (u *Upstream) DockerHub() bool { return slices.Contains(u.Hosts, dockerHub) }
 
 // dockerHubNames returns the host names of Docker Hub. Clients use all of them.

@@ -2,10 +2,10 @@ package config
 
 import "slices"
 
-// Fallback names an upstream that dray asks for a pull if the upstream with this section does not
-// answer. An upstream counts as not answering if it cannot be reached, answers 429 or a status of
-// 500 or above, refuses dray's credentials, or failed in one of these ways a moment ago. An entry
-// can be just the name. dray asks for the repository of the same name, below the
+// Fallback names an upstream that dray asks during a pull if the upstream with this section does
+// not answer. An upstream counts as not answering if it cannot be reached, answers 429 or a status
+// of 500 or above, refuses dray's credentials, or failed in one of these ways a moment ago. An
+// entry can be just the name. dray asks for the repository of the same name, below the
 // `repository_prefix` of the fallback, with the fallback's credentials. The rights of a client
 // depend on the upstream that the client names, even if a fallback answers. dray gets nothing from
 // a fallback whose `repositories` exclude the repository. dray asks an upstream with fallbacks
@@ -16,12 +16,12 @@ type Fallback struct {
 	// The name of the other upstream. It must not have fallbacks, and its kind must not be `local`.
 	Name string `yaml:"upstream"`
 	// With `failure`, dray asks the fallback if an upstream that it asked before does not answer. With
-	// `not_found`, dray also asks the fallback for content that the upstreams asked before do not
-	// have. Default: `failure`.
+	// `not_found`, dray also asks the fallback if no upstream that it asked before has the content.
+	// Default: `failure`.
 	On FallbackOn `yaml:"on,omitempty"`
 }
 
-// setText sets the name. It is called for an entry that the file gives as a text alone.
+// setText sets the name. The decoder calls it for an entry that is just a text, without keys.
 func (f *Fallback) setText(text string) { f.Name = text }
 
 // FallbackOn says when dray asks a fallback.

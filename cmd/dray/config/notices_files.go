@@ -75,7 +75,7 @@ func (c Config) DiskNotices() []string {
 		if size, err := fileSystemSize(dir); err == nil {
 			return c.Cache.sizeNotices(size)
 		}
-		above := filepath.Dir(dir) // dray creates the directory later
+		above := filepath.Dir(dir) // dray has not created the directory yet
 		if above == dir {
 			return nil
 		}

@@ -78,11 +78,11 @@ var assignment = regexp.MustCompile(`(?i)^[a-z0-9_-]*(pass|pwd|token|secret|key|
 // header matches the beginning of an argument such as Authorization: Bearer x.
 var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(pass|pwd|token|secret|key|credential|auth)[a-z0-9-]*: *`)
 
-// shortSecrets are the short flags of common programs for users, passwords and headers.
+// shortSecrets are the short flags by which common programs take users, passwords and headers.
 const shortSecrets = "upH"
 
-// takesSecret matches flags whose value is the next argument, and is secret. The last of several
-// short flags, as in -sSu, can have a value.
+// takesSecret matches flags whose value is the next argument, and is secret. If short flags
+// are joined, as in -sSu, the last one takes the value.
 var takesSecret = regexp.MustCompile(`^-[[:alnum:]]*[` + shortSecrets + `]$|^--(user|header)$`)
 
 // Command is a program and its arguments. When it is printed, the values of flags, variables and

@@ -15,7 +15,7 @@ import (
 // lineReader returns at most one line for each Read. Its field read says how far a caller has come.
 type lineReader struct {
 	rest []byte
-	read int // number of lines that were returned to their end
+	read int // number of lines that Read has returned completely
 }
 
 // Read implements io.Reader.
@@ -95,7 +95,8 @@ var unexplained = []struct{ text, say string }{
 	{"UTF-8", "the file is not UTF-8; save it in that encoding"},
 }
 
-// explain says what is wrong with a line, and what to do. library is the text of the YAML library.
+// explain says what is wrong with a line, and what to do. The parameter library is the text of the
+// library's error.
 func explain(library, line string) string {
 	if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent, "\t") {
 		return "the line begins with a tab; indent it with spaces"

@@ -35,7 +35,7 @@ type Upstream struct {
 	// cache rule of ECR, or the project of Harbor: with `docker-hub`, dray asks for
 	// `library/alpine` as `docker-hub/library/alpine`.
 	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
-	// The repositories that clients may pull from this upstream, push to it and delete at it.
+	// The repositories of this upstream in which clients may pull, push and delete.
 	Repositories Repositories `yaml:"repositories,omitempty"`
 	// Other upstreams that dray asks for pulls, in this order, when this upstream does not answer.
 	Fallbacks []Fallback `yaml:"fallbacks,omitempty"`
@@ -83,8 +83,8 @@ type Upstream struct {
 	Local Local `yaml:"local,omitempty"`
 	// The place for build caches of BuildKit that clients push to this upstream.
 	BuildCache BuildCache `yaml:"build_cache,omitempty"`
-	// The names of the checks that pushed images have to pass. dray uses the first of them whose
-	// `repositories` match the repository. Default: none.
+	// The names of checks for pushed images. An image has to pass only the first of them whose
+	// `repositories` match the repository of the image. Default: none.
 	Checks []string `yaml:"checks,omitempty"`
 	// The template for repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
@@ -201,8 +201,8 @@ type Local struct {
 	// it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
 	// The time without a push or a pull after which dray removes an untagged manifest. But dray keeps
-	// the manifest while it stores an index that lists it, or the image that it describes (its
-	// subject). With `0s`, dray never removes it. Default: `24h`.
+	// the manifest while it stores an index that lists the manifest, or the image that the manifest
+	// describes (its subject). With `0s`, dray never removes it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.
 	Prune []PruneRule `yaml:"prune,omitempty"`

@@ -32,7 +32,7 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	// Environ has the environment, in the form of os.Environ.
 	Environ []string
-	// Load returns the configuration that serve would use.
+	// Load returns the configuration that the command "dray serve" would use.
 	Load func() (config.Config, error)
 }
 
@@ -60,8 +60,7 @@ func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *op
 	return cmd
 }
 
-// connect does the work of operate for subcommands without the flag --json. It returns the
-// operator.
+// connect is [Options.operate] without the flag --json. It returns the operator.
 func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *operator {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address, tokenFile, loginFile string
@@ -82,8 +81,8 @@ func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *op
 }
 
 // find sets the address and the token of an operator. address and tokenFile are the values of the
-// flags. If address is empty, the function takes the address from the configuration, and also the
-// token unless tokenFile is set.
+// flags. If address is empty, find takes the address from the configuration. It then also takes the
+// token from there, if tokenFile is empty.
 func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()
@@ -198,7 +197,8 @@ func work[A any](ctx context.Context, o *operator, path string, q any, each func
 	return nil
 }
 
-// eachItem passes the items of a list to the function each as they arrive. It closes the response.
+// eachItem calls the function each for every item of a list when the item arrives. It closes the
+// response.
 func eachItem[A any](resp *http.Response, each func(A)) error {
 	defer resp.Body.Close()
 	in := json.NewDecoder(resp.Body)
@@ -243,7 +243,7 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	return o.ask(ctx, method, api.Prefix+path, body)
 }
 
-// ask does the work of send for any path of the admin listener.
+// ask is [operator.send] for any path of the admin listener.
 func (o *operator) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, o.base+path, bytes.NewReader(body))
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// reloadCommand returns the subcommand that reloads the configuration. It sends the request even if
-// the configuration is invalid, because dray then also reports the failure by a metric.
+// reloadCommand returns the subcommand that reloads the configuration. The subcommand sends its
+// request even if it finds the configuration invalid: the running dray reads the configuration
+// itself, and reports a failure by a metric, too.
 func reloadCommand(in Options) *cobra.Command {
 	load := in.Load
 	in.Load = func() (config.Config, error) {

@@ -104,8 +104,8 @@ func (o *operator) display() (show func(api.Live) error, leave func()) {
 // maxEvent bounds an event in bytes. An event of some 2000 pulls and pushes fits.
 const maxEvent = 16 << 20
 
-// eachEvent passes the items of an [admin.Watch] to the function each as they arrive. It returns
-// the error of that function, the error that dray has sent, or the error of the stream.
+// eachEvent passes each item of an [admin.Watch], when it arrives, to the parameter each. It
+// returns the error of that function, the error that dray has sent, or the error of the stream.
 func eachEvent[A any](stream io.Reader, each func(A) error) error {
 	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEvent)

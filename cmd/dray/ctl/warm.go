@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// warmAtOnce bounds the images that dray warm requests at a time.
+	// warmAtOnce bounds how many images the command requests at a time.
 	warmAtOnce = 4
 	// maxListBytes bounds the size of a file that names images.
 	maxListBytes = 8 << 20
@@ -134,7 +134,7 @@ func (f warmFlags) read(in Options, stdin io.Reader, args []string) (images []to
 	return plan.images, plan.problems, nil
 }
 
-// targets returns the platforms of the flag, in their usual form. No platforms means all.
+// targets returns the platforms of --platform, in their usual form. An empty result means all.
 func (f warmFlags) targets() (all []string, err error) {
 	if slices.Contains(f.platforms, allPlatforms) {
 		return nil, nil

@@ -26,7 +26,7 @@ func (d Directories) Content() string { return filepath.Join(d.Cache, "content")
 func (d Directories) Queue() string { return filepath.Join(d.State, queueName) }
 
 // Hosted returns the directory in which a hosted upstream lists the manifests and tags of its
-// repositories. If upstream is "", it returns the parent of these directories.
+// repositories. If upstream is "", Hosted returns the parent of all these directories.
 func (d Directories) Hosted(upstream string) string {
 	return filepath.Join(d.State, hostedName, upstream)
 }
@@ -81,8 +81,8 @@ func (d Directories) Prepare(log *slog.Logger) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
-	// The format of the cache is written last, because from then on, the function belong refuses a
-	// state directory without a format.
+	// The loop writes the format of the state first. If only the format of the cache were written, the
+	// function belong would refuse the state directory at the next start.
 	for _, f := range []struct {
 		format
 		kind
@@ -150,8 +150,8 @@ func (h Held) String() string {
 	return fmt.Sprintf("%d queued pushes and %d hosted repositories", h.Pushes, h.Repositories)
 }
 
-// Holds counts the queued pushes and the hosted repositories in the state directory. A process may
-// be using the directory.
+// Holds counts the queued pushes and the hosted repositories in the state directory. It also works
+// while another process uses the directory.
 func (d Directories) Holds() (h Held, err error) {
 	pushes, err := queue.Read(d.Queue())
 	if err != nil {

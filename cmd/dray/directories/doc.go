@@ -1,16 +1,16 @@
-// Package directories prepares the two directories of dray when it starts. The content of the cache
-// comes from registries. The state exists nowhere else.
+// Package directories prepares the two directories of dray when it starts: the cache, whose content
+// comes from registries, and the state, which exists nowhere else.
 //
 // Each directory has a file with the number of its format. A program that can read only lower
 // numbers leaves the directory unchanged, and says what to do. A new version of dray has a higher
 // number if an older program would lose or misread something.
 //
 // The file of the cache also names the directory of the state. If the configuration names another
-// directory, and the one in the file has queued pushes or hosted repositories, dray does not start:
-// it would not forward these pushes or serve these repositories. dray also does not start if one of
-// the two directories was used before and the other directory is empty: probably, the empty
-// directory is not mounted.
+// directory for the state, and the former one has queued pushes or hosted repositories, dray does
+// not start: it would not forward these pushes or serve these repositories. dray also does not
+// start if one of the two directories was used before and the other directory is empty: probably,
+// the empty directory is not mounted.
 //
-// If no directory is set for the state, the queue, the lists of hosted repositories and the pins
-// are in the cache's directory. Once another directory is set, dray moves them there.
+// If no directory is set for the state, the cache's directory has the queue, the lists of hosted
+// repositories and the pins. Once another directory is set, dray moves them there.
 package directories

@@ -90,8 +90,8 @@ func (c *client) setupHint() string {
 	return fmt.Sprintf("run dray setup %s --url %s --registry %s --write", c.Name, c.URL, c.Registry)
 }
 
-// file says whether a file makes the client use the mirror. main says that without this file, the
-// client does not use the mirror at all.
+// file says whether a file makes the client use the mirror. The parameter main is true if the
+// client does not use the mirror at all without this file.
 func (c *client) file(f setup.File, main bool) Finding {
 	switch {
 	case f.Right:
@@ -213,9 +213,9 @@ func (c *client) manifest(ctx context.Context) Finding {
 	return ok("a pull of %s gets %s from the mirror (X-Cache: %s)", c.image, resp.Header.Get("Docker-Content-Digest"), resp.Header.Get("X-Cache"))
 }
 
-// manifestURL returns the URL at which the client requests the manifest from the mirror. For images
-// of Docker Hub, Docker does not name the registry. containerd names it in the parameter ns, and
-// other clients in the path.
+// manifestURL returns the URL at which the client requests the manifest from the mirror. Podman and
+// BuildKit name the registry in the path, and other clients in the parameter ns. For images
+// of Docker Hub, Docker does not name the registry at all.
 func (c *client) manifestURL() string {
 	path, tag := reference.Path(c.image), "latest"
 	switch n := c.image.(type) {

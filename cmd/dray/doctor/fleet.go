@@ -12,12 +12,12 @@ import (
 	"dray/cache/fleet"
 )
 
-// dialPatience bounds the time for a connection to one member.
+// dialPatience bounds the time that it takes to connect to one member.
 const dialPatience = 2 * time.Second
 
 // members returns a check of whether this machine can connect to all members of its fleet. own is
-// the address of this member for other members. The function ask returns the members that are
-// alive.
+// the address at which other members reach this member. The function ask returns the members that
+// are alive.
 func members(own string, ask func(context.Context) ([]fleet.Member, error)) Check {
 	return Check{"fleet", "fleet.members", func(ctx context.Context) Finding {
 		all, err := ask(ctx)

@@ -49,7 +49,7 @@ func edit(text []byte, user, hash string) (changed []byte, found bool) {
 
 // change replaces the content of a file by the result of the function edited, in one step. If the
 // file does not exist, the function creates it, readable only for its owner. If name is a symbolic
-// link, it replaces the file that the link names.
+// link, change replaces the file that the link names.
 func change(name string, edited func([]byte) ([]byte, error)) error {
 	if at, err := filepath.EvalSymlinks(name); err == nil {
 		name = at

@@ -13,8 +13,8 @@ import (
 
 // Image is an image that a file names.
 type Image struct {
-	// Name is the reference. A name from a list is unchanged. A name from another file is the full
-	// name, such as docker.io/library/alpine:latest for alpine, as Docker and Kubernetes complete it.
+	// Name is the reference. A name from a list is unchanged. Names from other files are completed as
+	// Docker and Kubernetes do it: alpine becomes docker.io/library/alpine:latest.
 	Name string
 	// Platform is the platform that the file asks for, such as linux/arm64; empty if the file names
 	// none.

@@ -66,7 +66,8 @@ func (r *yamlReader) walk(n *yaml.Node) {
 	if n.Kind == yaml.MappingNode {
 		if image := member(n, "image"); image != nil {
 			r.any = true
-			if build := member(n, "build"); empty(build) { // with this key, Compose builds the image
+			// If build has a value, Compose builds the image.
+			if build := member(n, "build"); empty(build) {
 				r.image(image, r.text(member(n, "platform")))
 			}
 		}

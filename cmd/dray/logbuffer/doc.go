@@ -1,3 +1,3 @@
-// Package logbuffer buffers lines of the access log for a short time, and keeps all lines of the
-// log in order.
+// Package logbuffer writes dray's log. It buffers the lines of the access log for a short time, and
+// keeps them in order with all other lines of the log.
 package logbuffer

@@ -12,7 +12,7 @@ import (
 )
 
 // Command returns the hidden subcommand that writes the pages of all commands to a directory. The
-// build of the packages uses it.
+// build of a release runs it (deploy/release).
 func Command() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIRECTORY",
@@ -88,8 +88,8 @@ func page(cmd *cobra.Command) string {
 	return b.String()
 }
 
-// paragraphs writes a text whose paragraphs are separated by empty lines. The lines of a paragraph
-// are filled, except those that begin with a space.
+// paragraphs writes a text whose paragraphs are separated by empty lines. man(1) joins and wraps
+// the lines of a paragraph, except those that begin with a space.
 func paragraphs(b *strings.Builder, text string) {
 	for i, paragraph := range strings.Split(strings.TrimSpace(text), "\n\n") {
 		if i > 0 {

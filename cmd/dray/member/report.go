@@ -57,7 +57,7 @@ func (m *Member) report(ctx context.Context) (all api.Fleet) {
 		all.Failure = err.Error()
 		members = m.Live()
 	}
-	if own := func(to fleet.Member) bool { return to.ID == m.id }; !slices.ContainsFunc(members, own) { // Redis may have lost the lease of this member
+	if own := func(to fleet.Member) bool { return to.ID == m.id }; !slices.ContainsFunc(members, own) { // Redis may have lost the record that this member is alive
 		known := m.Live()
 		members = append(members, known[slices.IndexFunc(known, own)])
 		slices.SortFunc(members, func(a, b fleet.Member) int { return cmp.Compare(a.ID, b.ID) })

@@ -10,7 +10,7 @@ import (
 )
 
 // File replaces a file, or creates it, so that readers see either the old content or the new one.
-// The new file has the mode and the owner that old describes. If old is nil, the new file has the
+// The new file has the mode and the owner in the parameter old. If old is nil, the new file has the
 // given mode, and belongs to the user of this process. If path is a symbolic link, the link is
 // replaced.
 func File(path string, text []byte, old fs.FileInfo, mode fs.FileMode) error {

@@ -75,7 +75,7 @@ func (s setting) hostsFile(dir string, r registry, certificate string, referrers
 }
 
 // mergeHosts puts the section of a mirror before the sections of other hosts, because containerd
-// asks the hosts in this order.
+// asks the hosts in the order of the file.
 func mergeHosts(old []byte, host, section, origin string) ([]byte, error) {
 	f, err := edit.ParseTOML(old)
 	if err != nil {

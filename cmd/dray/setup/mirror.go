@@ -38,8 +38,8 @@ type registry struct {
 	name string // the registry's name in names of images
 	// prefix is the path prefix that selects the registry, or "" if there is none.
 	prefix string
-	// byPath says that clients have to send the prefix, because ?ns= may select another registry or
-	// none.
+	// byPath says that clients have to send the prefix, because the query parameter ns that they send
+	// may select another registry or none.
 	byPath bool
 }
 

@@ -69,7 +69,7 @@ func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err e
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushWithin)
 		defer cancel()
-		_ = provider.Shutdown(ctx) // reported has logged the error
+		_ = provider.Shutdown(ctx) // the type reported logs failed exports
 		return nil
 	}, nil
 }

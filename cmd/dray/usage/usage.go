@@ -19,7 +19,8 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// Between returns a check of the number of arguments, from least to most. Its errors wrap [Err].
+// Between returns a check of the number of arguments, with the bounds least and most. Its errors
+// wrap [Err].
 func Between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {

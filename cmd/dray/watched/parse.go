@@ -12,8 +12,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// The texts of these parsers' errors continue the name of the file, as in "FILE is empty". The
-// parsers return an error for an empty file, because another program is often still writing it.
+// The texts of these parsers' errors continue the name of the file, as in "FILE is empty". For the
+// parsers, an empty file is an error: often, another program is still writing that file.
 
 // ParseSecret returns the content of a file without white space around it.
 func ParseSecret(text []byte) (auth.Secret, error) {
@@ -27,7 +27,8 @@ func ParseSecret(text []byte) (auth.Secret, error) {
 var (
 	// headerName matches the names of fields (RFC 9110, "Tokens").
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	// variableName matches names of visible ASCII characters, except for "=", which ends the name.
+	// variableName matches a name that consists of visible ASCII characters other than "=", which ends
+	// the name.
 	variableName = regexp.MustCompile(`^[!-<>-~]+$`)
 	// control matches the control characters except tab. Headers and variables must not have one.
 	control = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)

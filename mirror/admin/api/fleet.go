@@ -26,8 +26,8 @@ type FleetMember struct {
 	Protocol int    `json:"protocol"`
 	// Asked marks the member that sends this answer.
 	Asked bool `json:"asked,omitempty"`
-	// Drift names the upstreams that have a different registry, or different rights, at the member
-	// that gives the answer. dray refuses pushes to these upstreams.
+	// Drift names the upstreams whose registry or rights at this member differ from those at the
+	// member that sends the answer. dray refuses pushes to these upstreams.
 	Drift []string `json:"drift,omitempty"`
 	// Failure says why the member did not report its state. The other values then come from Redis.
 	Failure string      `json:"failure,omitempty"`

@@ -14,7 +14,7 @@ const (
 	MissNew         MissCause = "new"         // nothing was known of it in this repository
 	MissExpired     MissCause = "expired"     // the last answer about the tag, which dray got at Since, was too old
 	MissEvicted     MissCause = "evicted"     // it was here until Since, when it was evicted
-	MissRemoved     MissCause = "removed"     // it was here until Since, when an operator removed it, or nothing needed it
+	MissRemoved     MissCause = "removed"     // it was here until Since, when it was removed: by an operator, or because nothing needed it
 	MissDamaged     MissCause = "damaged"     // it was here until Since, when its bytes were found to be wrong
 	MissLost        MissCause = "lost"        // it was here once, or at a mirror on the same Redis; dray does not know why it is not here
 	MissArriving    MissCause = "arriving"    // dray was fetching it for another request

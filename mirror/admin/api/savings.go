@@ -39,7 +39,7 @@ type UpstreamSavings struct {
 	// PriceUSD is the price of a GiB on this network path; absent if it is unknown.
 	PriceUSD   *float64 `json:"price_usd_per_gib,omitempty"`
 	AvoidedUSD float64  `json:"avoided_usd"`
-	// Samples counts the layers, in the last 30 days, that clients got as they came from the upstream.
+	// Samples counts the layers that the upstream sent in the last 30 days while a client waited.
 	// BytesPerSecond is the rate of these transfers; 0 if there are fewer than 20 samples.
 	Samples        int     `json:"samples"`
 	BytesPerSecond float64 `json:"bytes_per_second,omitempty"`

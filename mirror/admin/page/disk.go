@@ -14,7 +14,7 @@ type diskView struct {
 	// known.
 	Growth   float64
 	Measured time.Duration
-	// Short is the used space, and Of the quota, as text.
+	// Short is the used space as text. The field Of is the quota as text, or empty without a quota.
 	Short, Of string
 	Shares    []share
 	Forecast  []string

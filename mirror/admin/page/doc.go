@@ -7,7 +7,8 @@
 //     registries. Pages have no inline scripts or styles, and load nothing from other sites. The
 //     content security policy forbids both.
 //   - Pages are complete without the script. The script only updates data that has changed.
-//   - The package imports none of the parts of dray that it shows. The program passes in functions.
+//   - The package imports none of the parts of dray that it shows. The program passes it
+//     the functions that return the data ([Sources]).
 package page
 
 // The version must be the version of templ in go.mod and in .ci/env.

@@ -12,7 +12,7 @@ import (
 
 type imageView struct {
 	api.Explanation
-	// Told is the text that dray explain prints.
+	// Told is the text that the command "dray explain" prints.
 	Told string
 }
 

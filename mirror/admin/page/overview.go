@@ -96,7 +96,7 @@ func (h *Handler) figures(f frame, v overviewView) (all []figure) {
 	return all
 }
 
-// counted returns the figures of the counts since dray started.
+// counted returns the figures for what dray has counted since it started.
 func (h *Handler) counted(f frame) []figure {
 	s, err := h.s.Stats()
 	if err != nil {

@@ -33,7 +33,7 @@ type Sources struct {
 	Disk func(ctx context.Context) (Disk, error)
 	// Images yields the images in the cache, sorted by name.
 	Images func(ctx context.Context) iter.Seq2[api.Image, error]
-	// Explain returns the known facts about an image. Tell writes them in the form of dray explain.
+	// Explain returns the known facts about an image. Tell writes them as `dray explain` does.
 	Explain func(ctx context.Context, name string) (api.Explanation, error)
 	Tell    func(w io.Writer, e api.Explanation) error
 	// Queue returns the pushes that are not forwarded yet.
@@ -44,7 +44,7 @@ type Sources struct {
 	Savings func() (api.Savings, error)
 	// Fleet returns the members of the fleet. It is nil if dray is not a member of a fleet.
 	Fleet func(ctx context.Context) (api.Fleet, error)
-	// History returns the history between two times, as points of equal length.
+	// History returns the history between two times, as points that cover equal spans of time.
 	History func(from, to time.Time, points int) api.History
 	// Configuration returns the effective configuration as YAML, without secrets.
 	Configuration func() (string, error)

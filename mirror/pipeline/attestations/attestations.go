@@ -3,8 +3,8 @@
 // --sbom).
 //
 // A declaration is no proof, because any client that pushes can write it. So findings say
-// "declares". The stage cannot require signatures, because signers sign images that are already in
-// a registry.
+// "declares". The stage cannot require signatures: it checks an image before the registry has it,
+// and signers sign images that are already in a registry.
 package attestations
 
 import (

@@ -1,8 +1,8 @@
 // Package clamd scans the files of a layer with a ClamAV daemon.
 //
-// Files are sent one by one, as the walk reaches them. If dray sent a layer as one stream, clamd
-// would scan it only up to StreamMaxLength, and report nothing useful about the rest. There is one
-// connection for each layer.
+// dray sends the files one by one, as it reads them from the layer. If dray sent a layer as one
+// stream, clamd would scan it only up to StreamMaxLength, and report nothing useful about the rest.
+// There is one connection for each layer.
 //
 // The package uses these parts of the protocol in clamd(8): z-commands, IDSESSION and INSTREAM.
 package clamd
@@ -70,7 +70,8 @@ func (s *session) close() error {
 }
 
 // extend sets the connection's deadline to d from now. After the end of ctx, it returns the cause
-// of that end and keeps the deadline, which interrupts the connection.
+// of that end. It then does not change the deadline, which dial has set to a past time to interrupt
+// the connection.
 func (s *session) extend(d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +121,7 @@ func (s *session) end() (string, error) {
 }
 
 // hungUp returns the error for a write that failed with err. If ctx has ended, it returns the cause
-// of that end. If clamd closed the connection because the file is too large, it returns
+// of that end. If clamd closed the connection because the file is too large, hungUp returns
 // ErrTooLarge. In all other cases, it wraps err.
 func (s *session) hungUp(err error) error {
 	if ended := s.extend(time.Second); ended != nil {

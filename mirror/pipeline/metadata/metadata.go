@@ -1,4 +1,4 @@
-// Package metadata requires labels and annotations of images.
+// Package metadata checks that images have the labels and annotations that an operator requires.
 package metadata
 
 import (
@@ -19,7 +19,7 @@ const Name = "metadata"
 // version is increased with every change of the code that affects which images pass.
 const version = 2
 
-// Values of Requirement.In: where the value may be.
+// Values of Requirement.In, which says where an image may have the required key.
 const (
 	// Label is a label in the configuration of the image.
 	Label = "label"

@@ -22,8 +22,8 @@ import (
 // Name of the stage.
 const Name = "runtime"
 
-// version is increased with every change of the code that affects which images pass, or the facts
-// about layers.
+// version must increase when a change of the code affects which images pass, or what the facts
+// about layers say.
 const version = 2
 
 // Config holds the rules.

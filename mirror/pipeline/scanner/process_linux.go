@@ -99,7 +99,7 @@ func Supervise(args []string) (code int, was bool) {
 	}
 	outcome := os.NewFile(outcomeFD, "outcome")
 	unix.CloseOnExec(outcomeFD)
-	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // closes descriptors that dray inherited, too; needs Linux 5.11
+	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // the program does not get descriptors that dray inherited; needs Linux 5.11
 	exit, err := supervise(args[1], args[2], args[3:])
 	text := strconv.Itoa(exit)
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// run runs the program and returns its exit code. The error says why there is no exit code. Only on
-// Linux does run end processes that left the process group of the program.
+// run runs the program and returns its exit code. The error says why there is no exit code. This
+// version, unlike that for Linux, does not end processes that left the process group of the
+// program.
 func (p program) run(ctx context.Context) (code int, err error) {
 	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, p.stdout, p.stderr

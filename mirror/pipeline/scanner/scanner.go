@@ -1,4 +1,4 @@
-// Package scanner runs a program of the operator on an image, such as a vulnerability scanner.
+// Package scanner runs a program of the operator, such as a vulnerability scanner, on an image.
 //
 // The program gets the image as an OCI layout in a temporary directory. It runs under limits and
 // with an environment of its own. If this process runs as root, the program runs as another user.
@@ -35,8 +35,8 @@ const Name = "exec"
 // version is increased with every change of the program's input.
 const version = 1
 
-// RuleRefused is the rule of the finding if the program rejects an image, but prints no findings in
-// JSON.
+// RuleRefused is the rule of the finding that dray itself makes when the program rejects an image
+// but prints no findings in JSON.
 const RuleRefused = "refused"
 
 // maxOutput bounds how many bytes of each output stream of a program are kept.
@@ -46,16 +46,17 @@ const maxOutput = 1 << 20
 type Config struct {
 	// Name distinguishes several scanners. It may be empty.
 	Name string
-	// Command is the program and its arguments. {layout}, {repository}, {tag} and {digest} in them are
-	// replaced by the directory of the OCI layout and by the names of the push. No shell expands them.
+	// Command is the program and its arguments. In the arguments, dray replaces {layout} by the
+	// directory of the OCI layout, and {repository}, {tag} and {digest} by those of the push. No shell
+	// expands the arguments.
 	Command []string
 	// Environment returns variables, as NAME=value, for the next run of the program, in addition to
 	// PATH, HOME and TMPDIR. It may be nil.
 	Environment func() []string
-	// Refuses is the exit code that means findings. 0 means 1.
+	// Refuses is the exit code that means findings. If the field is 0, the code is 1.
 	Refuses int
-	// Timeout bounds one run, including the time to write the layout. After that time, the program and
-	// the processes that it started are killed. 0 means 20 s.
+	// Timeout bounds one run, including the time to write the layout. When the timeout ends, dray
+	// kills the program and the processes that it started. 0 means 20 s.
 	Timeout time.Duration
 	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
@@ -138,8 +139,8 @@ func (c *Config) setUser() error {
 	return fmt.Errorf("exec: the user %d cannot enter %s, which is on the way to the images; set directory to another one, or uid to another user", c.UID, closed)
 }
 
-// closed returns a directory on the way to path that the user of the program may not enter. It
-// returns "" if there is none.
+// closed returns a directory that the user of the program may not enter: the parameter path or one
+// of its parents. It returns "" if there is none.
 func (c *Config) closed(path string) string {
 	at, err := filepath.Abs(path)
 	if err != nil {

@@ -5,8 +5,8 @@
 // Invariants:
 //   - A finding never contains the secret. It contains a fingerprint, by which operators recognise
 //     and waive the finding.
-//   - The cost is one table look-up for each byte, whatever the number of rules. A literal is
-//     compared only where three consecutive bytes may be part of the literal. Where the literal is
+//   - The cost is one table look-up for each byte, whatever the number of rules. A scanner compares
+//     a literal only where the file has three certain bytes of the literal. Where the literal is
 //     found, its rule checks the bytes around it, at most [maxSecret] on each side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
@@ -185,7 +185,7 @@ func (s *Scanner) countLines(to int) {
 	}
 }
 
-// scan searches for anchors whose three bytes begin before end.
+// scan searches for anchors whose three bytes begin before the index end.
 func (s *Scanner) scan(end int) {
 	filter, buf := &s.engine.filter, s.buf[:s.n]
 	i := s.next

@@ -57,7 +57,8 @@ func named(names ...string) func(string) bool {
 	}
 }
 
-// ending matches whole elements at the end of a path.
+// ending returns a function that reports whether one of tails is the end of a path, in whole
+// elements.
 func ending(tails ...string) func(string) bool {
 	return func(p string) bool {
 		for _, t := range tails {

@@ -15,8 +15,9 @@ type Rule struct {
 	// Fold ignores case in the literals.
 	Fold bool
 	// Secret checks the literal window[start:stop]. It returns the bytes that identify the credential,
-	// or false if there is none. The bytes must be too random to be guessed from their hash, or not
-	// secret. The window extends at most maxSecret bytes beyond the literal on both sides.
+	// or false if there is none. Either these bytes contain no secret, or they are too random for
+	// anyone to guess them from their hash. The window extends at most maxSecret bytes beyond the
+	// literal on both sides.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 
@@ -113,8 +114,8 @@ func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	}
 }
 
-// parts matches a literal that is followed by sections of a class, joined by a separator. lengths
-// are the lengths of the sections in bytes; 0 means one byte or more.
+// parts matches a literal that is followed by sections of a class, joined by a separator. The
+// parameter lengths has the number of bytes of each section; 0 means one byte or more.
 func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -216,8 +217,8 @@ func tokenAround(c *class, prefix string, least int) func([]byte, int, int) ([]b
 	}
 }
 
-// Rules returns the built-in rules. The services document these formats for secret scanners and
-// users.
+// Rules returns the built-in rules. The services that issue these credentials document the formats
+// for secret scanners and users.
 func Rules() []*Rule {
 	return []*Rule{
 		{ID: "private-key", What: "a private key", Literals: []string{"-----BEGIN "}, Secret: privateKey},

@@ -116,7 +116,7 @@ func (s *Stage) checkLayer(img *pipeline.Image, m *pipeline.Manifest, i int) (fo
 }
 
 // checkRequired finds missing platforms. An image that is pushed without an index has only one
-// platform, and is judged in the same way.
+// platform, so any other required platform is missing.
 func (s *Stage) checkRequired(img *pipeline.Image) (found []pipeline.Finding) {
 	images := img.Images()
 	if img.Part || len(images) == 0 {

@@ -15,8 +15,8 @@ import (
 )
 
 // Service is an HTTP service of the operator, to which JSON documents are posted. Its functions are
-// called for each request, because the files with the values can change. The values may be secret,
-// so no error contains them.
+// called for each request, because they may read files that change. The values that they return may
+// be secret, so no error contains them.
 type Service struct {
 	// URL returns the URL to which documents are posted. [CheckURL] must return nil for it.
 	URL func() string

@@ -12,10 +12,10 @@ import (
 	"dray/upstream/auth"
 )
 
-// atOnce says for each key whether a reload applies a new value. A value in the table also applies
-// to all keys below its key, except to those that are in the table themselves. Keys to which no
-// value in the table applies need a restart. For a list of sections, the table also says whether a
-// reload can add and remove entries.
+// atOnce says for each key whether a reload applies a new value. A line of the table also decides
+// for all keys below its key, except for those that have a line of their own. A key for which no
+// line decides needs a restart. For a list of sections, the table also says whether a reload can
+// add and remove entries.
 var atOnce = map[string]bool{
 	"listeners[].role":                 true,
 	"listeners[].upstreams":            true,
@@ -43,7 +43,7 @@ var atOnce = map[string]bool{
 // Keys returns the keys of the table by which AtOnce decides, in any order.
 func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 
-// atOnceFixed are the keys that a reload changes even in an entry that it cannot change otherwise
+// atOnceFixed are the keys that a reload changes even in an entry whose other keys it cannot change
 // (see [Fixed]).
 var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
 
@@ -52,8 +52,8 @@ var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstrea
 // address.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
-// Fixed is implemented by types of list entries. A reload cannot add, remove or change some of the
-// entries.
+// Fixed is implemented by a type of list entries if a reload cannot add, remove or change some
+// entries of this type.
 type Fixed interface {
 	// Fixed returns two results: added says that a reload cannot add or remove the entry, and changed
 	// says that a reload cannot change most keys of the entry.

@@ -9,9 +9,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML calls the function change with the mapping in text, and returns the new text. The text may
-// be empty. Comments stay, but empty lines may vanish. If change returns false, YAML returns text
-// as it is.
+// YAML calls the function change with the mapping in the parameter text, and returns the new text.
+// The text may be empty. Comments stay, but empty lines may vanish. If change returns false, YAML
+// returns text as it is.
 func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {

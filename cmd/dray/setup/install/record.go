@@ -17,8 +17,8 @@ import (
 	"dray/cmd/dray/replace"
 )
 
-// Records is the directory of the records below Place.Root. Records hold whole configuration files,
-// so only root can read them.
+// Records is the directory of the records below Place.Root. A record holds whole configuration
+// files, so only root can read it.
 const Records = "/var/lib/dray-setup"
 
 // record lists the files and directories that Write has made for one client.
@@ -87,8 +87,8 @@ func (r *record) find(path string) *entry {
 	return nil
 }
 
-// forget removes a file from the record, and the directories of the record that are now empty. It
-// deletes these directories, unless somebody has deleted them already.
+// forget removes the entry of a file from the record. It also deletes the directories of the record
+// that are empty on disk. From the record, it removes all directories that no longer exist.
 func (r *record) forget(p Place, path string) {
 	r.Files = slices.DeleteFunc(r.Files, func(e *entry) bool { return e.Path == path })
 	for _, dir := range slices.Backward(slices.Clone(r.Directories)) {

@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// errRefused is wrapped by the error of a request that would also fail if it were repeated.
+// errRefused marks the error of a request as final: if it wraps errRefused, the same request would
+// fail again.
 var errRefused = errors.New("the API refuses the request")
 
 // cluster is the API of the Kubernetes cluster that this process runs in.
