@@ -217,8 +217,10 @@ func (r *Table) byPrefix(p string) *Route {
 			return &r.Order[i]
 		}
 	}
-	route, _ := r.afterHost(p + "/")
-	return route
+	if route, rest := r.afterHost(p + "/"); rest == "" {
+		return route
+	}
+	return nil
 }
 
 // afterHost returns the route with a host name that the repository name begins with, and the rest

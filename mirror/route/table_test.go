@@ -41,6 +41,7 @@ func TestMatch(t *testing.T) {
 		{name: "?ns= naming dray itself", repo: "a", ns: "dray.example.com:5000", want: Target{"ecr", "a", "a"}},
 		{name: "unknown ?ns= is not the default", repo: "a", ns: "ghcr.io", err: oci.ErrNameUnknown},
 		{name: "unknown prefix is not the default", prefix: "nope", repo: "a", err: oci.ErrNameUnknown},
+		{name: "a registry name before /v2/ has no path", prefix: "quay.io/org", repo: "app", err: oci.ErrNameUnknown},
 		{name: "Host header", host: "hub.dray.example.com", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
 		{name: "Host header with any port and case", host: "Hub.Dray.example.com:8443", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
 		{name: "Host header of dray", host: "dray.example.com:5000", repo: "a", want: Target{"ecr", "a", "a"}},

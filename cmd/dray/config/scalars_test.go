@@ -155,6 +155,8 @@ func TestSecretURLOfService(t *testing.T) {
 		"events.example:443/a?token=S3CR":         redacted,
 		"HTTPS://events.example/a%zzS3CR":         redacted,
 		"redis://:S3CR@h:6379/1?db=2":             "redis://:redacted@h:6379/1?db=2",
+		"redis://h:6379/1?token=S3CR;b":           "redis://h:6379/1?redacted",
+		"redis://h:6379/1#S3CR":                   "redis://h:6379/1#redacted",
 	} {
 		if got := SecretURL(text).String(); got != want {
 			t.Errorf("%q is shown as %q, want %q", text, got, want)
@@ -176,6 +178,7 @@ func TestSecretsOfPrograms(t *testing.T) {
 		{[]string{"scan", "--extra", "X-Api-Key: S3CR", "--header=Cookie: S3CR"}, []string{"scan", "--extra", "X-Api-Key: " + redacted, "--header=" + redacted}},
 		{[]string{"scan", "sha256:abc", "{layout}:latest"}, nil},
 		{[]string{"scan", "-pS3CR", "-ume:S3CR", "-HCookie: S3CR", "-v"}, []string{"scan", "-p" + redacted, "-u" + redacted, "-H" + redacted, "-v"}},
+		{[]string{"scan", "-sSume:S3CR", "-sS", "-vHCookie: S3CR"}, []string{"scan", "-sSu" + redacted, "-sS", "-vH" + redacted}},
 		{[]string{"scan", "-p=S3CR", "-sSfu", "me:S3CR", "-k"}, []string{"scan", "-p" + redacted, "-sSfu", redacted, "-k"}},
 		{[]string{"scan", "--token", "-S3CR", "-u", "-me:S3CR", "-v"}, []string{"scan", "--token", redacted, "-u", redacted, "-v"}},
 		{[]string{"run", "--env=API_TOKEN=S3CR", "--label=a=b"}, []string{"run", "--env=" + redacted, "--label=a=b"}},

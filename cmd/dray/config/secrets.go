@@ -44,7 +44,13 @@ func (s SecretURL) String() string {
 	if _, ok := u.User.Password(); ok {
 		u.User = url.UserPassword(u.User.Username(), "redacted")
 	}
-	query := u.Query()
+	if u.Fragment != "" {
+		u.Fragment, u.RawFragment = "redacted", ""
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil { // query lacks the parameters that cannot be parsed
+		u.RawQuery = "redacted"
+	}
 	for key := range query {
 		if secretName.MatchString(key) {
 			query.Set(key, "redacted")
@@ -85,6 +91,10 @@ const shortSecrets = "upH"
 // are joined, as in -sSu, the last one takes the value.
 var takesSecret = regexp.MustCompile(`^-[[:alnum:]]*[` + shortSecrets + `]$|^--(user|header)$`)
 
+// joined matches a flag that the same argument continues with a secret, as in -psecret or
+// -sSuuser:secret. It also matches longer flags with one hyphen, so their rest is hidden, too.
+var joined = regexp.MustCompile(`^-[[:alnum:]]*?[` + shortSecrets + `]`)
+
 // Command is a program and its arguments. When it is printed, the values of flags, variables and
 // headers are redacted if their names look like --token, -u or -H. Every URL is shown like a
 // [SecretURL].
@@ -100,8 +110,8 @@ func (c Command) Redacted() []string {
 		switch {
 		case i > 0 && hide: // a secret may begin with a hyphen
 			shown[i] = redacted
-		case i > 0 && len(arg) > 2 && arg[0] == '-' && strings.IndexByte(shortSecrets, arg[1]) >= 0:
-			shown[i] = arg[:2] + redacted // as in -psecret
+		case i > 0 && len(joined.FindString(arg)) < len(arg) && joined.MatchString(arg):
+			shown[i] = joined.FindString(arg) + redacted
 		case err == nil && u.Host != "":
 			shown[i] = SecretURL(arg).String()
 		case i > 0 && assigned && (secretName.MatchString(name) || takesSecret.MatchString(name) || assignment.MatchString(value)):
