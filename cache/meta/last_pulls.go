@@ -74,7 +74,11 @@ func (t *LastPulls) Get(ctx context.Context, upstream, repo string, d digest.Dig
 // Set records the fact about an image.
 func (t *LastPulls) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
 	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
-	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), r)); err != nil {
+	err := checkDigest(d)
+	if err == nil {
+		err = t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), r)
+	}
+	if err != nil {
 		return fmt.Errorf("last pull of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil

@@ -78,7 +78,11 @@ func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Diges
 
 // Set records the fact about a blob for TransitTTL.
 func (t *Transit) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TransitFact) error {
-	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(transitSpace), transitRecord{t.self, f.Size, f.Held})); err != nil {
+	err := checkDigest(d)
+	if err == nil {
+		err = t.write(ctx, digestKey{upstream, repo, d}.in(transitSpace), transitRecord{t.self, f.Size, f.Held})
+	}
+	if err != nil {
 		return fmt.Errorf("transit of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil

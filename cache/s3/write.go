@@ -209,7 +209,7 @@ func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int6
 		b.m.requests.WithLabelValues(op, resultOK).Inc()
 		b.m.written.Add(float64(n))
 		return nil
-	case status == http.StatusPreconditionFailed:
+	case status == http.StatusPreconditionFailed && (op == opPut || op == opComplete): // they have If-None-Match
 		b.m.requests.WithLabelValues(op, resultExists).Inc()
 		return nil
 	case status == http.StatusConflict:

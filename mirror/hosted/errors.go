@@ -42,5 +42,5 @@ func cacheError(ctx context.Context, d digest.Digest, err error) error {
 	case errors.Is(err, cache.ErrNotFound):
 		return oci.ErrBlobUnknown.With("the mirror does not have blob %s", d).Because(err)
 	}
-	return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
+	return oci.ErrUnavailable.With("the mirror cannot read content at the moment; try again later").Because(err)
 }

@@ -206,7 +206,7 @@ func (s *Store) change(ctx context.Context, name string, f func(next *state) err
 		return err
 	}
 	if err := s.files.write(name, next); err != nil {
-		return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
+		return storeError(err)
 	}
 	releaseAll(s.contents.swap(r, next, time.Now()))
 	return nil

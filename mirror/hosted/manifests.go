@@ -2,6 +2,7 @@ package hosted
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -67,11 +68,15 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 	if err := s.cache.Put(ctx, cache.Blob{Digest: m.Digest, Size: entry.size}, m.Raw); err != nil {
 		return upstream.Pushed{}, cacheError(ctx, m.Digest, err)
 	}
-	if err := s.take(ctx, m.Digest); err != nil {
+	err := s.take(ctx, m.Digest)
+	if errors.Is(err, oci.ErrBlobUnknown) { // because Put returns nil if the disk fails
+		return upstream.Pushed{}, storeError(err)
+	}
+	if err != nil {
 		return upstream.Pushed{}, err
 	}
 	defer s.contents.drop(m.Digest)
-	err := s.change(ctx, at.Name, func(next *state) error {
+	err = s.change(ctx, at.Name, func(next *state) error {
 		now := time.Now()
 		entry.pushed = now
 		next.manifests[m.Digest] = entry

@@ -68,8 +68,8 @@ func TestBrokenDisk(t *testing.T) {
 	}
 	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate} {
 		h.broken.Store(step)
-		if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v1"}, third.Manifest); err == nil {
-			t.Errorf("PutManifest without %s was acknowledged", step)
+		if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v1"}, third.Manifest); err == nil || oci.AsError(err).Status != 503 {
+			t.Errorf("PutManifest without %s: %v", step, err)
 		}
 		h.broken.Store(disk.Op(""))
 		if err := h.cache.Delete(t.Context(), third.Manifest.Digest); err != nil {

@@ -53,14 +53,14 @@ func (q *Quotas) fits(owner string, received, n int64) error {
 // the error is a 413, because after a 429 clients would repeat the request in vain. The caller
 // holds mu.
 func (q *Quotas) check(owner string, received, n int64) error {
-	if q.maxBytes > 0 && received+n > q.maxBytes {
-		return oci.ErrSizeInvalid.With("the upload has at least %d bytes, and this mirror takes %d bytes at most (limits.max_upload_bytes_per_client)", received+n, q.maxBytes).WithStatus(http.StatusRequestEntityTooLarge)
+	if q.maxBytes > 0 && n > q.maxBytes-received { // received+n can be more than an int64 holds
+		return oci.ErrSizeInvalid.With("an upload may have %d bytes at most at this mirror (limits.max_upload_bytes_per_client)", q.maxBytes).WithStatus(http.StatusRequestEntityTooLarge)
 	}
 	var held int64
 	if h := q.byOwner[owner]; h != nil {
 		held = h.bytes
 	}
-	if q.maxBytes > 0 && held+n > q.maxBytes {
+	if q.maxBytes > 0 && n > q.maxBytes-held {
 		return oci.ErrTooManyRequests.With("this client has pushed %d bytes that no manifest refers to yet, and the limit is %d; push the manifests first", held, q.maxBytes)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -58,19 +59,19 @@ func toFile(name string, stdout io.Writer, write func(io.Writer) (Summary, error
 	if name == "-" {
 		return write(stdout)
 	}
-	temp := name + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(name), ".dray-*") // with mode 0600
 	if err != nil {
 		return Summary{}, err
 	}
+	defer os.Remove(f.Name()) // fails after the file was renamed
 	sum, err := write(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(temp, name)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return sum, err
 	}
-	if err != nil {
-		return sum, errors.Join(err, os.Remove(temp))
+	if err := os.Rename(f.Name(), name); err != nil {
+		return sum, err
 	}
-	return sum, nil
+	return sum, directories.Sync(filepath.Dir(name))
 }
 
 func restore(o Options) *cobra.Command {
