@@ -39,10 +39,15 @@ func connect(rawURL string, password func() string, timeout time.Duration) (gore
 	return nil, fmt.Errorf("%w: scheme %q", ErrURL, scheme)
 }
 
-// conceal removes the URL from the error of a parser, because net/url quotes all of the URL.
-func conceal(err error) error {
-	if parse, ok := errors.AsType[*url.Error](err); ok {
-		err = parse.Err
+// errSpecial replaces errors that may quote a part of the password.
+var errSpecial = errors.New("the parts of the URL cannot be told apart; write %2F for /, %3F for ?, %23 for # and %40 for @ in its user and password")
+
+// conceal removes the secrets of the URL plain from the error of a parser. net/url quotes parts of
+// a URL that it cannot parse. If a password has one of the characters /?#, a part of it is the path,
+// the query or the fragment for the parser, and so is the @ behind it.
+func conceal(plain string, err error) error {
+	if u, failed := url.Parse(plain); failed != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		err = errSpecial
 	}
 	return fmt.Errorf("%w: %w", ErrURL, err)
 }
@@ -50,7 +55,7 @@ func conceal(err error) error {
 func single(plain string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	o, err := goredis.ParseURL(plain)
 	if err != nil {
-		return nil, conceal(err)
+		return nil, conceal(plain, err)
 	}
 	// A store does not retry, and the context bounds each request.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
@@ -64,7 +69,7 @@ func single(plain string, password func() string, timeout time.Duration) (goredi
 func sentinel(plain string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	o, err := goredis.ParseFailoverURL(plain)
 	if err != nil {
-		return nil, conceal(err)
+		return nil, conceal(plain, err)
 	}
 	if o.MasterName == "" {
 		return nil, fmt.Errorf("%w: master_name is missing", ErrURL)
@@ -79,7 +84,7 @@ func sentinel(plain string, password func() string, timeout time.Duration) (gore
 func cluster(plain string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	o, err := goredis.ParseClusterURL(plain)
 	if err != nil {
-		return nil, conceal(err)
+		return nil, conceal(plain, err)
 	}
 	// The client still follows redirects. They are not retries: a healthy cluster answers with them.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true

@@ -151,6 +151,7 @@ func TestURLs(t *testing.T) {
 		"", "localhost:6379", "http://localhost", "redis+http://localhost", "unix+cluster:///s",
 		"redis://hunter2@localhost/notanumber", "redis://u:hunter2@local host/", "redis://u:hunter2@h?nonsense=1",
 		"redis+sentinel://u:hunter2@h/0", "redis+cluster://u:hunter2@h?db=x", "redis://u:hunter2@h:port",
+		"redis://u:hunter2/x@h", "redis://u:hunter2", "redis://u:6379/hunter2@h/0", "redis://u:6379?hunter2@h", "redis+sentinel://u:6379#hunter2@h",
 	} {
 		s, err := redis.Open(redis.Options{URL: url})
 		if !errors.Is(err, redis.ErrURL) {
