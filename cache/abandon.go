@@ -12,9 +12,9 @@ var ErrAbandoned = errors.New("fetch abandoned by its readers")
 // Abandon says what happens to a fetch that all readers have left. After Grace, the cache stops the
 // fetch if both StopAbove and FinishPercent allow that. Otherwise the fetch goes on to its end.
 type Abandon struct {
-	// StopAbove is a length in bytes. The fetch of a blob up to this length is never stopped. Zero
-	// means that no fetch is stopped. If the length of a blob is not known, the bytes that have
-	// arrived count instead.
+	// StopAbove is a length in bytes. If a blob is not longer than this, its fetch is never
+	// stopped. Zero means that no fetch is stopped. If the length of a blob is not known, the bytes
+	// that have arrived count instead.
 	StopAbove int64
 	// FinishPercent is a share of the blob in percent. A fetch that has received at least this share
 	// goes on to its end. Zero means 50.

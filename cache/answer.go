@@ -48,7 +48,8 @@ func (a *answer) skipBytes(buf []byte, patience time.Duration) error {
 	return nil
 }
 
-// read reads from the body. If no bytes come within patience, read returns ErrStalled.
+// read reads from the body. The parameter patience bounds the wait for bytes: when it has passed,
+// read returns ErrStalled.
 func (a *answer) read(p []byte, patience time.Duration) (int, error) {
 	stop := a.stop
 	timer := time.AfterFunc(patience, func() { stop(ErrStalled) })

@@ -14,12 +14,12 @@ const (
 	SourceMemory Source = "memory"
 	SourceDisk   Source = "disk"
 	SourceFlight Source = "flight" // a fetch that another reader has started
-	SourceOrigin Source = "origin" // a fetch that this reader has started, or a prefetch whose first reader this is
+	SourceOrigin Source = "origin" // a fetch that this reader has started, or a prefetch of which it is the first reader
 	SourceDirect Source = "direct" // passed through, because the cache could not store or read the blob
 )
 
-// bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader replaces it
-// (see failOver).
+// bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader goes on
+// with another bytesAt (see failOver).
 type bytesAt interface {
 	readAt(ctx context.Context, p []byte, off int64) (int, error)
 	total() int64                           // length of the blob in bytes, or -1 if unknown

@@ -35,10 +35,10 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 		return nil, ErrNotFound
 	}
 	m.follows = true
-	b.Via = m.via // so that wait returns the error of the flight's origin
+	b.Via = m.via // with the same Via, wait returns the error of the flight's origin
 	r, err := s.wait(ctx, b, notHere, m)
 	if r != nil {
-		r.blob.Via = "" // so that no other caller gets the error of notHere
+		r.blob.Via = "" // if r starts a flight later, callers with a Via do not get the error of notHere
 	}
 	return r, err
 }

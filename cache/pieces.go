@@ -29,12 +29,12 @@ func (f pieces) find(off int64) int {
 	return i
 }
 
-// firstIn returns the index in spans of the first span that begins in a piece, or -1.
+// firstIn returns the index of the first of the given spans that begins in a piece, or -1.
 func (f pieces) firstIn(spans []span) int {
 	return slices.IndexFunc(spans, func(d span) bool { return f.find(d.from) >= 0 })
 }
 
-// The method without removes p, which is a part of piece i, from the pieces.
+// The method pieces.without removes p, which is a part of piece i, from the pieces.
 func (f pieces) without(i int, p span) pieces {
 	var rest pieces
 	if from := f[i].from; from < p.from {
@@ -46,7 +46,7 @@ func (f pieces) without(i int, p span) pieces {
 	return slices.Replace(f, i, i+1, rest...)
 }
 
-// The method with adds p to the pieces, unless p is empty.
+// The method pieces.with adds p to the pieces, unless p is empty.
 func (f pieces) with(p span) pieces {
 	if p.from >= p.to {
 		return f

@@ -13,7 +13,7 @@ const (
 	// not change the order of eviction: it distinguishes rare from frequent use, but not frequent from
 	// constant use.
 	togetherEvery = time.Minute
-	// togetherHeads bounds the number of heads whose last counted use is remembered.
+	// togetherHeads bounds the number of heads in the field seen of the type together.
 	togetherHeads = 8192
 )
 

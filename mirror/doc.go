@@ -9,7 +9,7 @@
 // has its own policy. A Mirror sends no requests to upstreams itself.
 //
 // The program (cmd/dray) passes in the cache, the facts, the queue, and a function that receives
-// events (package notify). A Mirror also returns the newest reports on checked pushes.
+// events (package notify). From [Mirror.Reports], it gets the newest reports on checked pushes.
 //
 // Invariants:
 //   - The rights are checked before a handler is called and before an answer is repeated from

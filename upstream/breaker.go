@@ -19,10 +19,10 @@ type BreakerOptions struct {
 	// Name names the upstream in messages and metrics.
 	Name string
 	// Threshold is how many questions in a row must get no answer before the Breaker refuses callers
-	// without an older answer. [Breaker] defines what a question is. 0 means 5.
+	// that have no older answer. [Breaker] defines what a question is. 0 means 5.
 	Threshold int
 	// Lasting is the least time for which failures must have continued before the Breaker refuses
-	// callers without an older answer. During a shorter burst of failures, the Breaker lets these
+	// callers that have no older answer. During a shorter burst of failures, the Breaker lets these
 	// callers through. 0 means that only the number of failures decides.
 	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt, while the Breaker refuses callers. 0 means
@@ -51,7 +51,7 @@ type BreakerOptions struct {
 // Lister, Deleter) while it considers the host to be down. Callers that have an older answer (Held)
 // would lose time by a request and gain little. So the Breaker refuses them after one question
 // without an answer, or after one failure of their own repository. Once Probe has passed since the
-// last failure, the Breaker lets one attempt of either kind through.
+// last failure, the Breaker lets one attempt through, from a caller of either kind.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter
@@ -229,7 +229,7 @@ func (p *attempt) enter(ctx context.Context) error {
 	defer b.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrCredentials):
-		c.silent = false // callers get this reason from their own requests
+		c.silent = false // the registry answers, and callers get ErrCredentials from their own requests
 	case saysNothing(err):
 	case failing(err) && errors.Is(ctx.Err(), context.DeadlineExceeded): // the caller left too little time
 	case failing(err):
@@ -311,7 +311,7 @@ func (b *Breaker) judge(repo, host string, held bool, now time.Time) (j judgemen
 	return j
 }
 
-// probe makes the question the one attempt that a circuit lets through; b.mu is held.
+// probe records that the question is the one attempt that a circuit lets through; b.mu is held.
 func (p *attempt) probe(c *circuit, now time.Time) {
 	c.next = now.Add(p.b.o.Probe)
 	p.probes = append(p.probes, c)
@@ -333,9 +333,9 @@ func (b *Breaker) down(host string, c *circuit) bool {
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
 // This is so if the failures of at least severalRepos repositories, including this one, have
-// continued for Lasting. A repository counts until its next attempt is overdue by Probe. If only
-// one repository fails, the reason may be one bad object, and callers must still get the other
-// objects. b.mu is held.
+// continued for Lasting. A repository no longer counts once Probe has passed since its next
+// attempt was due. If only one repository fails, the reason may be one bad object, and callers must
+// still get the other objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {
 		return false

@@ -16,14 +16,14 @@ const (
 	minRate = 1
 	// recovery is the time in which the rate rises by at least refusedRate (the rate at the last
 	// refusal), if the registry refuses nothing meanwhile. So a halved rate is back at refusedRate
-	// after half of this time. A bucket without a ceiling loses its limit after four times this time
-	// without a refusal.
+	// after half of this time. If a bucket has no ceiling, its limit ends when the registry has
+	// refused nothing for 4*recovery.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
-	// fewRequests is how many requests a bucket must have sent between two refusals for the second
-	// refusal to halve its rate. If the bucket has sent fewer, other clients are using up the
-	// registry's limit, and only waiting helps.
+	// fewRequests is a number of requests. If a bucket has sent fewer since the last refusal, a
+	// new refusal does not halve its rate: other clients are using up the registry's limit, and only
+	// waiting helps.
 	fewRequests = 3
 	// maxPause bounds the pause after a refusal, even if Retry-After asks for a longer pause.
 	maxPause = time.Minute
@@ -38,8 +38,8 @@ type bucket struct {
 	// requests per second. Both are 0 if no ceiling is known.
 	full, ceiling float64
 	// allowed is the rate, in requests per second, to which refusals have lowered the bucket. It
-	// equals full if no refusal has lowered it. The bucket sends at the rate allowed or, if ceiling is
-	// known and lower, at ceiling. allowed and ceiling change independently.
+	// equals full if no refusal has lowered it. The bucket sends at min(allowed, ceiling), or at
+	// allowed if no ceiling is known. allowed and ceiling change independently.
 	allowed float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter

@@ -15,8 +15,8 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// createdWindow is how long, after the creation of a repository, a Creating repeats writes that do
-	// not find the repository. AWS support advises to wait about a second.
+	// createdWindow starts when a repository is created. While it lasts, the type Creating repeats
+	// writes that do not find the repository. AWS support advises to wait about a second.
 	createdWindow = 30 * time.Second
 	// createdPatience bounds how long one write waits for the registry to find the repository. It is
 	// short, because a client waits for the write. The pauses between the attempts grow from firstLook
@@ -30,11 +30,11 @@ const (
 	missingFor = time.Minute
 )
 
-// Creating is a Sink that creates the repository and repeats the write when the registry refuses a
-// write because the repository is missing. A registry may need a moment until it finds a new
-// repository: ECR creates asynchronously (hashicorp/terraform-provider-aws#3849). For createdWindow
-// after a creation, Creating therefore repeats a write that does not find the repository, and does
-// not create the repository again.
+// Creating is a Sink that creates missing repositories. When the registry refuses a write because
+// the repository is missing, Creating creates the repository and repeats the write. A registry may
+// need a moment until it finds a new repository: ECR creates asynchronously
+// (hashicorp/terraform-provider-aws#3849). For createdWindow after a creation, Creating therefore
+// repeats a write that does not find the repository, and does not create the repository again.
 //
 // Until the registry has accepted a write to a repository, Creating sends only one write at a time
 // to this repository. So all layers of a first push cost one creation, and only one layer is sent
@@ -62,7 +62,7 @@ type repoState struct {
 	inVain       bool      // since the creation, a write has waited in vain for the registry to find the repository
 }
 
-// turn is the result of enter for one write.
+// turn is the result of Creating.enter for one write.
 type turn struct {
 	creations int     // creations so far
 	lead      *leader // set if this write leads; nil if the registry has accepted a write to the repository
@@ -200,8 +200,8 @@ func (c *Creating) giveUp(repo string) {
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
 // the caller the leader, or waits for the current leader. The parameter seen is -1 before the
 // caller's first write. After a refused write, seen is the number of creations before that write.
-// If the repository has not been created since, enter disregards that an earlier write was
-// accepted. The error is the error of the leader's creation, or the cause of ctx.
+// If the number is still the same, enter disregards that the registry accepted an earlier write.
+// The error is the error of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()

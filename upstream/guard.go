@@ -78,9 +78,9 @@ func (b *Breaker) Source(next Source) Source {
 const heldWait = time.Second
 
 // Held returns next behind the breaker, for callers with an older answer. After one question
-// without an answer, or one failure of their repository, the breaker refuses such callers until
-// BreakerOptions.Probe has passed. Their requests wait in a queue for at most heldWait. Background
-// work waits for at most backgroundWait. Do not wrap the result in a Retry.
+// without an answer, or one failed question about their repository, the breaker refuses such
+// callers until BreakerOptions.Probe has passed. Their requests wait in a queue for at most
+// heldWait. Background work waits for at most backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {

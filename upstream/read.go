@@ -108,9 +108,9 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// uselessHeads is the number of manifests after which the client stops sending HEAD. It counts
-	// manifests in a row that HEAD did not find but GET did. One such manifest is not enough: a
-	// manifest may be pushed between HEAD and GET.
+	// uselessHeads is a number of manifests. If HEAD fails and GET works for so many manifests in a
+	// row, the client stops sending HEAD. One such manifest is not enough: a manifest may be pushed
+	// between HEAD and GET.
 	uselessHeads = 3
 	// headAgain is the time after which the client tries HEAD once more.
 	headAgain = time.Hour
@@ -173,8 +173,9 @@ func statedDigest(resp *http.Response) digest.Digest {
 	return d
 }
 
-// Blob implements Source. If the storage that the registry redirects to refuses the request, Blob
-// asks the registry once more. For example, S3 refuses a URL whose signature has expired.
+// Blob implements Source. If the registry redirects to storage, and this storage refuses the
+// request, Blob asks the registry once more. For example, S3 refuses a URL whose signature has
+// expired.
 func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	resp, err := c.blob(ctx, http.MethodGet, r)
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {

@@ -32,7 +32,8 @@ func (b *Breaker) Foresee(repo string, held bool) Admission {
 	return Admission{Hello: j.doubtful != nil}
 }
 
-// OperationState describes the requests of one operation to the registry itself.
+// OperationState describes the requests of one operation. Requests to the hosts that the registry
+// redirects to are not included.
 type OperationState struct {
 	// Name is the name of the operation, as in metrics.
 	Name string

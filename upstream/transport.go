@@ -23,8 +23,9 @@ type TransportOptions struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
 	Proxy func(*http.Request) (*url.URL, error)
-	// Timeout bounds each of dialling, the TLS handshake, and the wait for the headers of an
-	// answer once the request is sent. Bodies have no time limit here. 0 means 20 s.
+	// Timeout is the limit for each of three steps: to dial (unless the function Dial does so), to
+	// finish the TLS handshake, and to get the headers of the answer once the request is sent. Bodies
+	// have no time limit here. 0 means 20 s.
 	Timeout time.Duration
 	// IdlePerHost is the number of idle connections kept for each host. 0 means 64. Requests go over
 	// HTTP/1.1, so each concurrent request needs a connection.

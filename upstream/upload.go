@@ -24,8 +24,8 @@ const cancelTimeout = 5 * time.Second
 
 // PutBlob implements Sink. It sends a POST, one PATCH with all bytes, and a PUT with the digest.
 // All registries accept one PATCH. With several PATCHes, PutBlob would have to rely on the Range of
-// the answers, which ECR may state wrongly. PutBlob does not send the bytes with the PUT, because
-// the PUT completes the upload before PutBlob knows that they have the right digest.
+// the answers, which ECR may state wrongly. If PutBlob sent the bytes with the PUT, the PUT would
+// complete the upload before PutBlob knows whether the bytes have the right digest.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)

@@ -40,16 +40,16 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 	case http.StatusAccepted:
 		return false, nil
 	}
-	// A 404 to a mount may concern the source repository, so Mount does not call writeError, which
-	// takes any 404 to a POST for a missing target repository.
+	// Mount does not call writeError, which reports any 404 to a POST as a missing target repository.
+	// A 404 to a mount may concern the source repository instead.
 	return false, repositoryMissing(c.answerError(resp), repo.Name)
 }
 
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	// The PUT waits in the Limiter's queue only as long as a read would. The bound that the method
-	// attempts sets would let the PUT wait for the whole budget.
+	// The PUT waits in the Limiter's queue only as long as a read would. The maxWait that c.attempts
+	// passes would let the PUT wait for the whole budget.
 	wait := repo.maxWait
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(repo Repo) (err error) {
 		repo.maxWait = wait
@@ -206,8 +206,8 @@ type localError struct{ error }
 func (l localError) Unwrap() error { return l.error }
 
 // attempts calls the function try until it succeeds or fails for good, or until
-// WriteAttempts or WriteBudget is used up. With the Repo that it passes to try, a request may wait
-// in a queue until the end of the budget.
+// WriteAttempts or WriteBudget is used up. The Repo in the argument of try lets a request wait in
+// the Limiter's queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

@@ -71,8 +71,8 @@ func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byt
 	return io.ReadAll(r)
 }
 
-// wantFailure checks that err is the wanted error, and that the bytes read before it are a prefix
-// of p.
+// wantFailure checks that err is the wanted error, and that the bytes in the parameter got are a
+// prefix of p. These bytes were read before the error.
 func wantFailure(t *testing.T, got, p []byte, err, wanted error) {
 	t.Helper()
 	if !errors.Is(err, wanted) {

@@ -23,8 +23,8 @@ type account struct {
 	dropped     []*entry                   // entries that have left the index and whose files are not yet unlinked
 	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed
 	reserved    int64                      // bytes promised to ingests, in whole blocks
-	pending     int64                      // the part of reserved that the file system has not yet allocated
-	quarantined int64                      // the part of used in quarantine/
+	pending     int64                      // the part of the reserved bytes that the file system has not yet allocated
+	quarantined int64                      // the part of the used bytes that is in quarantine/
 	departed    departed
 }
 
@@ -36,8 +36,8 @@ func newAccount(maxBytes, minFree int64) *account {
 	}
 }
 
-// held returns the entry of a digest with one more reference, or nil if the index has no such
-// entry. A suspect entry must be verified before it is used.
+// held adds a reference to the entry of a digest and returns the entry, or returns nil if the index
+// has no such entry. A suspect entry must be verified before it is used.
 func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -111,8 +111,8 @@ func (a *account) suspect(e *entry) {
 	a.suspects[e] = struct{}{}
 }
 
-// drop takes an entry out of the index and leaves its file to [evictor.unlinkDropped], which also
-// frees the name. The caller has taken the entry's name (takeName). It needs mu.
+// drop takes an entry out of the index and leaves its file to [evictor.unlinkDropped]. The caller
+// has taken the entry's name (takeName), and unlinkDropped frees the name. drop needs mu.
 func (a *account) drop(e *entry, why GoneBy) {
 	a.unindex(e)
 	a.departed.add(e.prefix(), why)
@@ -185,7 +185,7 @@ func (a *account) inUse(e *entry) bool {
 // claims counts the reasons to keep a blob, whether or not the blob is held.
 type claims struct {
 	pinned   int // pins of operators that name the blob
-	received int // uploads that were committed as this blob, from Keep until Forget
+	received int // uploads that were committed as this blob; each counts from Keep until Forget
 }
 
 // claim adds the numbers in the parameter more, which may be negative, to the claims of each blob.

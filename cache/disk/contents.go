@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// touchEvery is the least time between two writes of a blob's last use to its file.
+// touchEvery is the least time between two uses of a blob that the method touch records.
 const touchEvery = time.Hour
 
 // contents has the methods by which callers read and remove held blobs.
@@ -160,10 +160,11 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	return err
 }
 
-// DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error in why,
-// and counts it as corrupt. A blob that a push needs is moved only if the error says that its file
-// is too short. After any other error such a blob stays, because it may be the only copy and may
-// become readable again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
+// DiscardUnreadable moves a blob to quarantine/ because reading it failed, and counts it as
+// corrupt. The parameter why is the error of the read. A blob that a push needs is moved only if
+// the error says that its file is too short. After any other error such a blob stays, because it
+// may be the only copy and may become readable again. DiscardUnreadable returns ErrNotFound for a
+// blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {
 		c.mu.RLock()
@@ -197,8 +198,8 @@ func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work
 	return nil
 }
 
-// reference returns the entry of a blob with one more reference. It returns false if the blob is
-// not held or not yet verified.
+// reference adds a reference to the entry of a blob and returns the entry. It returns false if the
+// blob is not held or not yet verified.
 func (c *contents) reference(dg digest.Digest) (*entry, bool) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -215,7 +216,8 @@ func (c *contents) reference(dg digest.Digest) (*entry, bool) {
 	return e, true
 }
 
-// find returns the entry of a blob with one more reference. It verifies a suspect entry first.
+// find adds a reference to the entry of a blob and returns the entry. It verifies a suspect entry
+// first.
 func (c *contents) find(ctx context.Context, dg digest.Digest, name string) (*entry, error) {
 	e, suspect, err := c.scan.lookup(ctx, dg, name)
 	if err != nil || !suspect {
@@ -253,8 +255,8 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	return nil, ErrNotFound
 }
 
-// openFile returns a file of an entry, idle or newly opened, and its length in bytes. It closes an
-// idle file that another program has removed.
+// openFile returns an open file of an entry, and the file's length in bytes. It takes an idle file
+// ([idleFiles]) or opens the file. It closes an idle file that another program has removed.
 func (c *contents) openFile(e *entry, name string) (*os.File, int64, error) {
 	var info syscall.Stat_t
 	if f := c.files.take(e); f != nil {

@@ -47,8 +47,8 @@ type Dir struct {
 }
 
 // Open locks the directory and removes unfinished files, except the files of ingests that can be
-// resumed. It returns ErrLocked when the directory is in use. It does not list the blobs: Run lists
-// them, or an earlier call that needs all blobs, such as a reservation.
+// resumed. It returns ErrLocked when the directory is in use. It does not list the blobs: the first
+// call that needs all blobs does that, such as Run or a reservation.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// blockSize is the unit, in bytes, to which the length of a file is rounded up wherever it is
-// counted.
+// blockSize is the length of a block in bytes. dray counts the space that a file takes in whole
+// blocks.
 const blockSize = 4096
 
 // maxHits is the greatest count of hits: it fits in two bits.
 const maxHits = 3
 
-// entry is one blob of the index. A function that takes or returns a "referenced" entry relies on a
-// reference in refs, which the caller drops with account.unref.
+// entry is one blob of the index. If a function takes or returns a "referenced" entry, its caller
+// has a reference to the entry, which refs counts. The caller drops it with account.unref.
 type entry struct {
 	key
 	size  int64
 	refs  atomic.Int32  // readers, pushes (retainWeight each) and internal references; the blob is evicted only at zero
 	hits  atomic.Uint32 // requests for the blob, up to maxHits; see policy
-	touch atomic.Int64  // last use that the file records, in Unix nanoseconds
+	touch atomic.Int64  // last use as recorded in the file's modification time, in Unix nanoseconds
 
 	unlinked atomic.Bool // the file is no longer in blobs/; only readers that have it open still use it
 

@@ -18,9 +18,9 @@ type evictor struct {
 	unlinking chan struct{} // closed when the running unlinkDropped ends; nil if none runs; guarded by account.mu
 }
 
-// reserve promises n bytes, a multiple of blockSize, to an ingest whose blob is at least length
-// bytes long. It evicts other blobs if it must. It returns ErrTooLarge or ErrFull if there is no
-// room.
+// reserve promises n bytes, a multiple of blockSize, to an ingest. The parameter length is the
+// least length that the blob of the ingest can have. reserve evicts other blobs if it must. It
+// returns ErrTooLarge or ErrFull if there is no room.
 func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	if err := v.scan.wait(ctx); err != nil {
 		return err
@@ -81,8 +81,8 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that together have at least the number of bytes in the parameter short. If all
-// blobs that may be evicted have fewer bytes, evict changes nothing and returns false. The
+// evict drops blobs that together have at least the number of bytes in the parameter short. If the
+// blobs that may be evicted have fewer bytes in total, evict changes nothing and returns false. The
 // parameter coming is the length of the blob that needs the space. evict needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.smallMax, short, coming)
@@ -119,7 +119,7 @@ func (v *evictor) enough(plan *clock, short, coming int64) bool {
 	return true
 }
 
-// evictOne takes the name of a victim, and drops the victim. It needs mu.
+// evictOne takes the name of a victim, as takeName does, and drops the victim. It needs mu.
 func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
 	v.drop(e, GoneEvicted)
@@ -232,8 +232,9 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself is full. The blob that needs the bytes is
-// at least length bytes long. makeRoom returns false if it could not evict so many bytes.
+// makeRoom evicts n bytes because the file system itself is full. The parameter length is the least
+// length that the blob that needs the bytes can have. makeRoom returns false if it could not evict
+// n bytes.
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)

@@ -42,8 +42,8 @@ type pins struct {
 	byName   map[string]Pin // guarded by account.mu
 }
 
-// unfinishedPin is the prefix of the names of files that a process left unfinished in a separate
-// directory of pins.
+// unfinishedPin is the prefix of the names of unfinished files in a directory that has only pins.
+// The method load removes the files that a process left unfinished.
 const unfinishedPin = "pins/.new-"
 
 // keptTree returns the tree of a directory for pins. If dir is empty, keptTree returns the tree of

@@ -17,9 +17,10 @@ import (
 
 // A resumable ingest outlives the process. Its bytes are in ingest/<key>.part. The first line of
 // ingest/<key>.note has the digest once the ingest is being committed, and is empty until then. The
-// note of the owner follows. Neither file is synced. Both survive a killed process, because the
-// kernel has their bytes. After a power cut, either file may be missing, or the bytes of the ingest
-// may be wrong. Commit detects wrong bytes by the digest.
+// rest of that file is the note that the caller of CreateResumable passed. Neither file is synced.
+// Both survive a killed process, because the kernel has their bytes. After a power cut, either file
+// may be missing, or the bytes of the ingest may be wrong. Commit detects wrong bytes by the
+// digest.
 
 // ErrKey says that the key of an ingest is malformed, or that its note is too long.
 var ErrKey = errors.New("invalid ingest key")

@@ -139,9 +139,9 @@ func (s *scanner) listShard(shard string) []*entry {
 	return part
 }
 
-// lookup returns the entry of a digest with one more reference, and whether the entry is suspect.
-// It returns ErrNotFound if the blob is not held. Until the directory has been read, lookup asks
-// the file system about blobs that are not in the index.
+// lookup returns the entry of a digest, and whether the entry is suspect. It adds a reference to
+// the entry. It returns ErrNotFound if the blob is not held. Until the directory has been read,
+// lookup asks the file system about blobs that are not in the index.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
 	complete := false
 	select { // before the lookup in the index, because a scan that ends after that may add the blob

@@ -152,8 +152,8 @@ func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	return s.sleep(share - time.Since(began))
 }
 
-// verify hashes the file of a referenced entry, at the configured rate or slower. It returns
-// ErrCorrupt for wrong bytes.
+// verify hashes the file of an entry, at the configured rate or slower. It returns ErrCorrupt for
+// wrong bytes. The caller holds a reference to the entry.
 func (s *scrubber) verify(e *entry) error {
 	f, err := s.open(e.path())
 	if err != nil {

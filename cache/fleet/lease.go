@@ -39,7 +39,7 @@ type Lease struct {
 	// Address is the address of the holder.
 	Address string
 	// Generation grows each time a member takes the lease, even if the same member takes it again. It
-	// also grows if the store has lost its data in between.
+	// is higher than before even if the store has lost its data in between.
 	Generation int64
 }
 
@@ -48,12 +48,12 @@ type Lease struct {
 // attempt.
 type Leases interface {
 	// Take takes the lease of a blob for a member if the lease is free, if the member already has it,
-	// or if its generation equals the parameter failed: the generation that the caller has seen fail,
-	// or 0 for none. Take returns the lease as it is after the call. This lease may belong to another
-	// member.
+	// or if the lease has the generation in the parameter failed. The parameter is the generation whose
+	// holder the caller has seen fail, or 0. Take returns the lease as it is after the call. This lease
+	// may belong to another member.
 	Take(ctx context.Context, d digest.Digest, m Member, failed int64) (Lease, error)
-	// Renew extends the leases that a member holds by LeaseTTL, and restores the leases that the store
-	// has lost. It returns the digests of the leases that another member has taken. Renew also records
+	// Renew makes the leases that a member holds last for LeaseTTL from now, and restores the leases
+	// that the store has lost. It returns the digests of the leases that another member has taken. Renew also records
 	// that the member is alive, even if it holds no lease.
 	Renew(ctx context.Context, m Member, held []Lease) (lost []digest.Digest, err error)
 	// Release releases leases. It ignores leases that have another generation by now.

@@ -65,12 +65,12 @@ const (
 	headerReady      = "Dray-Ready"      // how many bytes can be read at the offset without waiting
 	headerParts      = "Dray-Parts"      // the parts of the blob that can be read without waiting
 	headerFollowers  = "Dray-Followers"  // addresses of members that read the blob from this one
-	headerTried      = "Dray-Tried"      // addresses of members that have not sent the blob
+	headerTried      = "Dray-Tried"      // addresses of members that did not send the blob to the sender, or too slowly
 )
 
 // blobPath is the prefix of the path of a blob. The digest follows. HEAD returns at once which
 // parts this member holds. GET sends bytes as they arrive. The parameters of the query are:
-//   - from and to are offsets. Without to, an answer reaches to the end.
+//   - from and to are offsets. If the parameter to is missing, the answer reaches to the end.
 //   - held=1 requests the bytes only if this member can send all of them without waiting.
 //   - unfinished=1 requests the blob only if this member does not have all of it yet.
 const blobPath = "/blobs/"

@@ -57,7 +57,7 @@ func Sender(r *http.Request) string { return r.Header.Get(headerMember) }
 // Send does not retry. Only ctx and the timeouts of a connection bound the time of a request. Send
 // returns an error if the member does not answer, if another member answers at the address, if the
 // member has no handler for the path, or if its protocol is too far from the protocol of this
-// member. An answer of a handler is an error only if its status is 501.
+// member. Send returns the answer of a handler without an error, except for a status 426 or 501.
 func (p *peers) Send(ctx context.Context, to Member, r *http.Request) (*http.Response, error) {
 	resp, err := p.sendTo(ctx, to, r)
 	if err != nil {

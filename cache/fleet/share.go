@@ -15,15 +15,17 @@ import (
 )
 
 // maxBreaks is the number of broken streams of other members after which a fetch asks the registry.
-// So a fleet in trouble does not use up the attempts of the cache.
+// So failing members do not use up the resumptions that the cache allows each fetch.
 const maxBreaks = 3
 
-// breakGain is the number of bytes after which the breaks of streams are counted from zero again.
+// breakGain is a number of bytes. If a stream has sent so many before it breaks off, the fetch
+// counts broken streams from zero again.
 const breakGain = 32 << 20
 
 // farPause is the pause between two requests to a member that has the lease but answers that it is
-// not nearer to the registry. A member that has just taken the lease may still give the answer of
-// the follower that it was before. The fetch repeats the request until Patience.Far is over.
+// not nearer to the registry than this member. A member that has just taken the lease may still
+// give the answer of the follower that it was before. The fetch repeats the request until
+// Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
 var (
@@ -37,7 +39,8 @@ var (
 type Want struct {
 	// From and To are the offsets of the part. A To of 0 means the end of the blob.
 	From, To int64
-	// On says that a stream may go on beyond To if another fetch brings the bytes after To.
+	// On allows the stream of another member to go on beyond To, with the bytes that the other member
+	// has or gets.
 	On bool
 	// Most is the length of the blob in bytes, or negative if it is not known. The fetch rejects a
 	// stream of a member that announces a greater length.
@@ -70,18 +73,18 @@ type Share struct {
 	lease     Lease  // the lease of this member for this fetch, or of the holder that the fetch follows
 	source    string // the address of the member from which a follower reads; "" after a stream from it broke off
 	open      int    // the number of open streams from source
-	failed    int64  // the generation that this fetch has seen fail, or 0
+	failed    int64  // the generation of the last lease whose holder did not send the blob, or 0
 	at        position
 	breaks    int
 	strikes   map[string]int // how many streams broke off, by address
-	congested string         // the address of a member that has more bytes than it sends
+	congested string         // the address of a member whose last stream ended with errBehind
 	others    []string       // addresses of other followers that members have named
 	holdings  []holding      // the parts that other members hold
 	given     map[string]bool
 }
 
-// Share returns this member's part in a fetch that is about to begin. bucket says that there is a
-// bucket that may have the blob.
+// Share returns this member's part in a fetch that is about to begin. The parameter bucket says
+// that there is a bucket that may have the blob.
 func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 	if f == nil {
 		return nil
@@ -93,8 +96,8 @@ func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 // lease or fetches alone. The fetch must then ask the registry for the part up to the offset in the
 // result until; 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the
 // bucket. If the bucket does not have the blob, the fetch must call NoBucket and then Open again.
-// Open returns another error if a follower cannot read this part now. After a stream has ended with
-// an error, the fetch calls Open for the missing bytes.
+// If the fetch is a follower and cannot read this part now, Open returns another error. After a
+// stream has ended with an error, the fetch calls Open for the missing bytes.
 func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until int64, err error) {
 	if s == nil {
 		return cache.Stream{}, w.To, ErrRegistry
@@ -128,7 +131,7 @@ func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until in
 func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 	if s.source != "" {
 		q := s.request(s.lease, s.source, w)
-		q.unfinished = false // the fetch goes on with this member, even if it has the whole blob by now
+		q.unfinished = false // the fetch goes on with this member, even if the member has the whole blob by now
 		stream, err := s.f.open(ctx, q)
 		if err == nil {
 			return s.attach(stream, s.lease, w), nil
@@ -179,7 +182,7 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			continue
 		}
 		s.f.log.Debug("fleet: another member does not send a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
-		if !errors.Is(err, errDead) { // streamEnded has counted a stream that broke off
+		if !errors.Is(err, errDead) { // for errDead, streamEnded has already counted the broken streams
 			s.breaks++
 		}
 		s.failed, s.lease = l.Generation, l
@@ -198,7 +201,7 @@ func (s *Share) goAlone(reason string) (cache.Stream, error) {
 
 // The method hold makes this fetch the holder. If this fetch replaces a failed holder, hold asks
 // all members which parts of the blob they hold. Otherwise, if there is no bucket, hold asks the
-// members of its zone whether they still have the blob from an earlier fetch. It needs mu.
+// members of this zone whether they still have the blob from an earlier fetch. It needs mu.
 func (s *Share) hold(ctx context.Context, l Lease) error {
 	s.f.m.fetches.WithLabelValues("holder").Inc()
 	lost := s.lease.Address
@@ -256,7 +259,7 @@ func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
 	return cache.Stream{Body: stream, Size: stream.size, Follows: stream.q.want.To == 0}
 }
 
-// The method name records the addresses of members that read the blob. It needs mu.
+// name adds the addresses of members that read the blob to the field others. It needs mu.
 func (s *Share) name(others []string) {
 	if len(s.others) < maxAsked {
 		s.others = append(s.others, others...)
@@ -320,7 +323,7 @@ func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 		return nil, errBanned
 	}
 	if s.congested != "" && s.f.followersOf(s.digest) == 0 {
-		s.at = position{0, math.MaxInt} // no member follows this fetch, so it may move further from the registry
+		s.at = position{0, math.MaxInt} // no member follows this fetch, so this fetch may move further from the registry
 	} else {
 		s.congested = ""
 	}
@@ -382,7 +385,7 @@ func (s *Share) neighbour(ctx context.Context, l Lease) []string {
 	return nil
 }
 
-// The method gave records that a member has sent bytes.
+// gave adds a member to the field given, which has the members that have sent bytes.
 func (s *Share) gave(member string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -390,8 +393,8 @@ func (s *Share) gave(member string) {
 }
 
 // Ended records how the fetch has ended; reason is nil if it succeeded. Ended returns true if the
-// bytes were wrong and other members sent some of them. Another fetch may then succeed, because it
-// asks only the registry.
+// bytes were wrong and other members sent some of them. In that case, another fetch of the
+// blob may succeed, because it asks only the registry.
 func (s *Share) Ended(reason error) (again bool) {
 	if s == nil {
 		return false

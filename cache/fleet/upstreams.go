@@ -25,7 +25,8 @@ type Quota struct {
 	Age int64 `json:"age"`
 }
 
-// Upstreams is a list of upstreams as one text. So two values of [Member] can be compared.
+// Upstreams is a list of upstreams as one text. It is not a slice, so that the operator == can
+// compare two values of [Member].
 type Upstreams string
 
 // NewUpstreams returns the text for a list.
@@ -57,7 +58,7 @@ type Drift struct {
 // the order in which self lists its upstreams. An upstream that one of the two members does not
 // have is no drift.
 func DriftOf(self string, members []Member) (all []Drift) {
-	at := map[string]int{} // in own, by name
+	at := map[string]int{} // indexes in own, by name
 	var own []Upstream
 	for _, m := range members {
 		if m.ID == self {

@@ -32,8 +32,8 @@ type GuardOptions struct {
 
 // Guarded is a [Store] that keeps callers from waiting for a failing store. A request waits for the
 // store only briefly. After a few consecutive failures, requests get [ErrUnavailable] at once until
-// a probe finds that the store answers again. Meanwhile, the results of requests that were sent
-// before these failures do not count.
+// a probe finds that the store answers again. If a request that was sent before these failures ends
+// meanwhile, its result changes nothing.
 type Guarded struct {
 	store Store
 	o     GuardOptions

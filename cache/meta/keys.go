@@ -9,8 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Every key begins with layout, the version of keys and values. A change that an older binary would
-// misread gets a new version. The two binaries then do not find each other's facts.
+// Every key begins with the constant layout, which is the version of keys and values. A change that
+// an older binary would misread gets a new version. The older and the newer binary then do not find
+// each other's facts.
 const (
 	layout = "v1/"
 
@@ -65,7 +66,7 @@ func split(space, key string, n int) ([]string, bool) {
 }
 
 // upstreamPrefix returns the prefix of all keys of a space that are about an upstream. If upstream
-// is empty, it is the prefix of all keys of the space.
+// is empty, upstreamPrefix returns the prefix of all keys of the space.
 func upstreamPrefix(space, upstream string) string {
 	if upstream == "" {
 		return space
@@ -97,7 +98,7 @@ func (k TagKey) key() string {
 	return path(tagSpace, k.Upstream, k.Repo, k.Tag, acceptSum(k.Accept))
 }
 
-// forgetKey is the key of the epoch of a tag. It is the same for every Accept.
+// forgetKey is the key of the [epoch] of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
 // parseTagKey is the inverse of key. It restores Accept only if Accept is [Referrers], because the
@@ -155,7 +156,8 @@ func verdictKey(d digest.Digest, check, revision string) string {
 	return path(verdictSpace, d.String(), check, revision)
 }
 
-// baseKey is the key of an image: a hash of its layers, because there may be many layers.
+// baseKey is the key of an image with these layers. The key has only a hash of the layers, because
+// an image can have many layers.
 func baseKey(layers []digest.Digest) string {
 	var all strings.Builder
 	for _, d := range layers {

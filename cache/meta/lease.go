@@ -9,8 +9,9 @@ import (
 // It is valid while a [Cached] would answer each of these reads from memory. It ends when this
 // process writes anything that could change one of the answers. A nil Lease and a Lease without
 // reads are not valid. A Lease is never valid if the store failed during a read, or if a read was
-// about an upstream whose facts an [Except] does not keep. A Lease is also never valid if the store
-// has refused the last write of this process under a key that was read.
+// about an upstream whose facts an [Except] does not keep. A Lease is also never valid if a read
+// could not use the value under its key, in memory or in the store, because the store had refused
+// the last write of this process under this key.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any

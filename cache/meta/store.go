@@ -162,8 +162,8 @@ func SwapInSteps(ctx context.Context, s Store, writes []Write, seen []Seen) (boo
 	return true, nil
 }
 
-// Clock reads the clock that dates the facts in s and the clock of this process at the same moment.
-// The two times are equal if s is not [Clocked], or does not answer.
+// Clock reads two clocks at the same moment: the clock that dates the facts in s, and the clock of
+// this process. The two times are equal if s is not [Clocked], or does not answer.
 func Clock(ctx context.Context, s Store) (store, local time.Time) {
 	store, local, err := askClock(ctx, s)
 	if err != nil {

@@ -63,8 +63,8 @@ func (r uploadRecord) check() error {
 
 func (t *Transit) uploads() ledger[uploadRecord] { return sibling[uploadRecord](t.ledger) }
 
-// Get returns the fact that another mirror has recorded about a blob for repo of upstream. It
-// returns ErrNotFound if there is no such fact, or the failure of the store.
+// Get returns the fact that another mirror has recorded about a blob of a repository. If there is
+// no such fact, it returns ErrNotFound. If the store fails, it returns the error of the store.
 func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TransitFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(transitSpace))
 	if err == nil && r.Mirror == t.self {

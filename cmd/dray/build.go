@@ -181,7 +181,7 @@ func (g *graph) buildCache(context.Context) (err error) {
 }
 
 // buildMetadata opens the store of facts: bbolt, or Redis if several processes share them. It does
-// not connect to Redis yet: dray also works without facts.
+// not connect to Redis yet, because dray can start without facts.
 func (g *graph) buildMetadata(context.Context) error {
 	var store meta.Store
 	if u := g.cfg.Metadata.URL; u != "" {

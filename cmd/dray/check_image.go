@@ -190,9 +190,9 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 }
 
 // fileForm returns the form in which a user has to name the archive or layout at a path, or "" if
-// the path has no archive and no layout. A directory is a layout only if it has the file oci-layout
-// (image-spec, "OCI Image Layout Specification"), because a directory often has the same name as an
-// image in a registry.
+// the path has no archive and no layout. A directory often has the same name as an image in a
+// registry. So fileForm takes a directory for a layout only if it has the file oci-layout
+// (image-spec, "OCI Image Layout Specification").
 func fileForm(path string) string {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return "docker-archive"

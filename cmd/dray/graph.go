@@ -48,7 +48,7 @@ type graph struct {
 	baseImages *meta.BaseImages // nil if no check has a base stage
 	queue      *queue.Queue     // always empty if no upstream acknowledges locally and no earlier run left a queue
 	sources
-	gates      map[string]*gate.Gate // by the name of the entry of checks
+	gates      map[string]*gate.Gate // one for each entry of checks, by its name
 	mirror     *mirror.Mirror
 	transports []interface{ CloseIdleConnections() } // transports that belong to no registry
 	inventory  *inventory.Inventory
@@ -71,7 +71,8 @@ type front struct {
 	account     *stats.Account
 	history     *history.History
 	live        *live.Table // the pulls and pushes under way
-	// watching is the context of the answers that are streams. It ends when the admin listener stops.
+	// watching is the context of the streams that the admin listener sends. It ends when that
+	// listener stops.
 	watching    context.Context
 	endWatching func()
 	// endStreams ends the streams of the admin listener's present handler. A reload can take the right

@@ -55,7 +55,7 @@ type fleetSetup struct {
 	inOrder bool   // a member fetches each layer by one request
 }
 
-// fleetOf starts n members with empty caches in front of an origin, and a Redis. The caller stops
+// fleetOf starts a Redis, and n members with empty caches in front of an origin. The caller stops
 // them.
 func (b fleets) fleetOf(ctx context.Context, n int, o *origin, setup fleetSetup) (*members, error) {
 	dir, err := os.MkdirTemp(b.dir, "fleet")
@@ -114,7 +114,7 @@ func (f *members) stop() {
 
 // fleet measures fleets of dray. It compares a herd of clients of five members with one client of
 // one member. It measures the delay between the holder, which is the member that fetches a layer,
-// and a follower. It also measures a member that has lost its cache, in front of a bucket.
+// and a follower. It also measures a member that has lost its cache and reads from a bucket.
 func (b *bench) fleet(ctx context.Context) error {
 	if _, ok := b.dray(); !ok || b.redis == "" {
 		return nil
@@ -230,7 +230,8 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 		return err
 	}
 	defer f.stop()
-	for _, r := range f.running { // the members then know the layer, and request all of it at once
+	// With the manifest, a member knows the size of the layer, and can request parts from the start.
+	for _, r := range f.running {
 		c := b.loader.client(r.plain, false)
 		if _, err := c.get(ctx, img.byTag(), ""); err != nil {
 			return err

@@ -24,7 +24,7 @@ const (
 	bucketSecret = "benchbench"
 )
 
-// bucketPiece is the length, in bytes, of the ranges that the compared client fetches.
+// bucketPiece is the length, in bytes, of the ranges that the client rangedGETs fetches.
 // bucketStreams is how many ranges this client fetches at a time. A member fetches the same number
 // at a time.
 const (

@@ -11,11 +11,11 @@ import (
 	"slices"
 )
 
-// distributionVersion is the release of distribution to compare with.
+// distributionVersion is the release of the registry distribution that dray is compared with.
 const distributionVersion = "v3.1.2"
 
 // tools has the paths of dray and of the other programs that a run needs. The path of a missing
-// program is "". Missing has a sentence about each missing program.
+// program is "". The field Missing has a sentence about each missing program.
 type tools struct {
 	Dray, Distribution, Nginx string
 	FakeECR                   string // the stand-in for Amazon ECR, built from this tree

@@ -31,7 +31,7 @@ type options struct {
 	quick, install bool
 	only, servers  string
 	out            string
-	inside         string // the file with the tools, if this process is the child inside the namespace
+	inside         string // the path of tools.json, if this process is the child inside the namespace
 	bare           string // the address to listen on, if this process is the bare server of net/http
 	bareSource     string // the server whose answers the bare server repeats
 }

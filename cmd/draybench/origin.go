@@ -70,7 +70,7 @@ func openOrigin(s shape, images ...*image) (*origin, error) {
 	return o, nil
 }
 
-// connection counts a connection and gives it a limiter.
+// The method connection counts a new connection and gives it a limiter.
 func (o *origin) connection(ctx context.Context) context.Context {
 	o.connections.Add(1)
 	return context.WithValue(ctx, connectionKey{}, &limiter{rate: o.shape.PerConnection})
@@ -128,7 +128,7 @@ func (o *origin) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
-		_, _ = (&shaped{w, o, r}).Write(body) // Write counts the bytes that a disconnected client got
+		_, _ = (&shaped{w, o, r}).Write(body) // if the client disconnects, Write has counted the bytes that the client got
 	}
 }
 

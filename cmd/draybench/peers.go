@@ -93,7 +93,7 @@ func (r *running) stop() {
 		p.stop()
 	}
 	if r.dir != "" {
-		_ = os.RemoveAll(r.dir) // if this fails, measure still removes the parent directory
+		_ = os.RemoveAll(r.dir) // if this fails, the function measure still removes the parent directory
 	}
 }
 
@@ -146,7 +146,7 @@ func (s site) write(name, text string) (string, error) {
 func drayPeer(path string) peer { return drayWith(path, drayConfig) }
 
 // drayWith returns the peer dray with the given configuration. The configuration may refer to the
-// password file {dir}/users. Its only user is "bench", with the password "bench".
+// password file {dir}/users. The only user in this file is "bench", with the password "bench".
 func drayWith(path, config string) peer {
 	return peer{name: dray, path: path, launch: func(s site) ([][]string, error) {
 		_, err1 := s.write("users", "bench:$2a$04$0Rkoa1kaD3YQSYc34mcMOeJ4EKc/J9ir44qbe1qbxlv3s4ZskCvGq\n")

@@ -13,7 +13,7 @@ type policy interface {
 	request(at int) (hit bool)
 }
 
-// contender is a policy in the tables.
+// contender is a policy with its name in the tables of results.
 type contender struct {
 	name string
 	make func(t *trace, capacity int64) policy
@@ -163,8 +163,8 @@ type use struct {
 	next   int
 }
 
-// uses is a heap with the latest next request on top. An entry is outdated if belady.held has
-// another next request for its object, or lacks the object.
+// uses is a heap with the latest next request on top. An entry is outdated if belady.held has a
+// different index for the entry's object, or lacks the object.
 type uses []use
 
 func (u uses) Len() int           { return len(u) }

@@ -3,8 +3,8 @@
 // of Docker Hub instead. With --public, it is a registry like ECR Public.
 //
 // When it is ready, it prints one line of JSON with its addresses on stdout. With --env, it prints
-// instead the variables by which dray uses the stand-in. fakeecr ends on SIGINT and SIGTERM, and
-// its content is then lost.
+// instead the environment variables that make dray use fakeecr in place of ECR. fakeecr ends on
+// SIGINT and SIGTERM, and its content is then lost.
 //
 // The arguments after the flags are a command, such as "bin/dray serve". fakeecr then prints
 // nothing, runs the command with the variables of --env in its environment, and ends when the

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stopGrace is the time that a process has to end after SIGTERM.
+// stopGrace bounds the wait for the end of a process after SIGTERM.
 const stopGrace = 10 * time.Second
 
 // process is a running binary. Its standard error goes to a file.
@@ -100,8 +100,8 @@ func (p *process) tail() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// build builds a binary of this module without cgo, so that it runs in an otherwise empty
-// image. It does not replace the binary of `make build`, which has a version.
+// build builds a binary of this module without cgo, so that it runs in an otherwise empty image. It
+// writes to bin/playtest, and so keeps the binary of `make build`, which has a version.
 func build(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

@@ -24,8 +24,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// lineRate bounds the speed of each answer of the stand-in, in bytes per second. Without this
-// limit, the registry would be as fast as dray, and the table would show no difference.
+// lineRate bounds the speed of each answer of the stand-in for ECR, in bytes per second. Without
+// this limit, the stand-in would be as fast as dray, and printTable would show no difference.
 const lineRate = 25_000_000
 
 // readyTimeout bounds how long dray takes to answer its first request.
@@ -214,9 +214,9 @@ func (s *testbed) startDray(ctx context.Context) error {
 
 // listenAt returns the host on which dray listens; "" means all interfaces. If DRAY_ADDRESS is set,
 // listenAt returns its host. Without DRAY_ADDRESS, dray listens on all interfaces if the name that
-// clients use resolves to an interface other than loopback. If the name does not resolve to such an
-// interface, dray listens on the loopback interface, because it asks for no password and may use
-// someone's AWS credentials.
+// clients use resolves to an interface other than loopback. If the name resolves to no address, or
+// only to loopback, dray listens on the loopback interface, because dray asks clients for no
+// password and may use someone's AWS credentials.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)
@@ -225,8 +225,8 @@ func (s *testbed) listenAt(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	host, _, _ := net.SplitHostPort(s.registry)
-	// After an error, dray listens on the loopback interface: the user can add the name to the hosts
-	// file of this machine.
+	// If the lookup fails, dray listens on the loopback interface. Clients on this machine find dray
+	// there if the user adds the name to the hosts file.
 	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry))
 	if slices.ContainsFunc(addresses, func(a net.IPAddr) bool { return !a.IP.IsLoopback() }) {
 		return ""

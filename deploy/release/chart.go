@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// semantic matches the semantic versions without a plus sign that Helm accepts for charts
-// (semver.org).
+// semantic matches a semantic version (semver.org) without a plus sign. Helm accepts such a version
+// for a chart.
 var semantic = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-((0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*))?$`)
 
 // chartVersion returns the version of the chart for a version of dray. For a version that is not

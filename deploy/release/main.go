@@ -38,8 +38,8 @@ var targets = []target{
 	{platform{"windows", "amd64"}, remote}, {platform{"windows", "arm64"}, remote},
 }
 
-// environment returns the environment of the go command for a target. The go command uses only
-// modules in the module cache.
+// environment returns the environment of the go command for a target. With GOPROXY=off, the go
+// command uses only modules in the module cache.
 func (t target) environment() []string {
 	return append(os.Environ(), "CGO_ENABLED=0", "GOOS="+t.os, "GOARCH="+t.arch, "GOAMD64=v1", "GOARM64=v8.0",
 		"GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local", "GOEXPERIMENT=")
@@ -59,7 +59,7 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
-	documented            string // the address in the documents, which the release replaces by the field published
+	documented            string // the address in the documents; the release puts published there
 	summary               string // a description of dray in one line
 	at                    time.Time
 	root, out             string
@@ -69,7 +69,7 @@ type release struct {
 	manual                map[string][]byte // pages by name
 	completions           map[string][]byte // by shell
 	documents             map[string][]byte // by name
-	err                   error             // the errors of source
+	err                   error             // the errors of the method source
 }
 
 func main() {
@@ -278,7 +278,7 @@ func (r *release) archives() error {
 	return r.err
 }
 
-// extras adds the files with which a machine can run a mirror from an archive.
+// extras adds the manual, the completions and the files of systemd, for machines that run a mirror.
 func (r *release) extras(files tree) {
 	for name, body := range r.manual {
 		files.add("man/"+name, body)

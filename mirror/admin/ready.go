@@ -12,7 +12,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Check is a check of one thing that dray needs to work, or to work well.
+// Check is a check of one thing without which dray does not work, or does not work well.
 type Check struct {
 	// Name identifies the check for operators and alarms.
 	Name string

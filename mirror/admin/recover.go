@@ -9,9 +9,10 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// recovering handles a panic of the handler next. It logs the panic once as an error, and answers
-// with 500. If part of an answer has been sent, it cuts the connection. The server of net/http
-// would recover the panic too late for an answer, and log it without a level.
+// recovering returns a handler that calls next and handles a panic of next. It logs the panic once
+// as an error, and answers with 500. If part of an answer has been sent, it cuts the connection.
+// The server of net/http would recover the panic too late for an answer, and log it without a
+// level.
 func recovering(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}
@@ -29,7 +30,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			}
 			failed := api.Errorf(api.CodeInternal, "panic: %v; this is a bug in dray, and its log has the stack trace", v)
 			if strings.HasPrefix(r.URL.Path, api.Prefix) {
-				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // cannot fail for two strings
+				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // cannot fail, because failed has only two strings
 				return
 			}
 			http.Error(w, failed.Message, failed.Code.Status())

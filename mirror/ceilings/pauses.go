@@ -67,8 +67,8 @@ func (c *Ceilings) pending() (all []pause) {
 	return all
 }
 
-// tellOthers tells other members of pauses until ctx ends. A member that misses the message learns
-// of the pause when the registry refuses its request.
+// tellOthers runs until ctx ends, and sends new pauses to the other members. A member that
+// misses the message learns of the pause when the registry refuses its request.
 func (c *Ceilings) tellOthers(ctx context.Context) {
 	for {
 		select {

@@ -147,7 +147,8 @@ func (r *reader) read() ([]increase, error) {
 	return r.add(families, grown), err
 }
 
-// add sums increases by the dimensions of each series.
+// add returns, for each series and each combination of values of its dimensions, the sum of the
+// increases.
 func (r *reader) add(families []*dto.MetricFamily, grown map[string]float64) []increase {
 	var all []increase
 	for n := range r.series {

@@ -191,7 +191,7 @@ func (d *Delegate) send(ctx context.Context, to fleet.Member, q Question) (a Ans
 		err = json.NewDecoder(&alive{io.LimitReader(resp.Body, maxAnswer), func() { silent.Reset(d.patience.Silence) }}).Decode(&a)
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // even if there is an answer: the member may have given it because ctx ended
+		err = cause // even if there is an answer: ctx may have ended before the member finished its work
 	}
 	if err == nil && len(a.Data) > 0 && !is(a.Digest, a.Data) {
 		err = errWrong

@@ -42,9 +42,9 @@ func (r *reports) get(key Key) *pipeline.Report {
 	return report
 }
 
-// late returns the report of a late verdict. A verdict is late if it took at least as long as its
-// client waits: the parameter within. late returns each report only once. It returns nil if there
-// is no such report, or if the report is too old.
+// late returns the report of a late verdict. The parameter within is how long the client waits. A
+// verdict that took at least that long is late. late returns each report only once. It returns nil
+// if there is no such report, or if the report is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {

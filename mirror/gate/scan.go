@@ -34,10 +34,10 @@ type Scan struct {
 	reported atomic.Bool
 }
 
-// Follow starts to scan an upload while the client sends it. It returns nil if it starts no scan,
-// because the gate scans no layers, maxWalks such scans are under way, or dray is stopping. The
-// function open returns a reader of the bytes as they arrive. The function identify waits for the
-// verified digest, and returns it.
+// Follow starts to scan an upload while the client sends it. It starts no scan and returns nil if
+// the gate scans no layers, if as many such scans are under way as maxWalks allows, or if dray is
+// stopping. The function open returns a reader of the bytes as they arrive. The function identify
+// waits for the verified digest, and returns it.
 func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser, identify func(context.Context) (digest.Digest, error)) *Scan {
 	if g == nil || !g.Pipeline.Scans() {
 		return nil
@@ -63,8 +63,8 @@ func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser
 	return w
 }
 
-// Wait waits for the result of the scan. It returns nil, nil if s is nil or the scan failed. The
-// error is the cause of ctx's end.
+// Wait waits for the result of the scan. It returns nil, nil if s is nil or the scan failed. If
+// ctx ends first, the error is the cause.
 func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	if s == nil {
 		return nil, nil
@@ -80,8 +80,8 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	}
 }
 
-// Cleared waits for the scan. It returns nil if the checks do not reject the layer or s is nil: the
-// layer may then be completed at the upstream. It returns ErrHeldBack if the scan failed,
+// Cleared waits for the scan. It returns nil if s is nil, or if the checks do not reject the layer:
+// the layer may then be completed at the upstream. It returns ErrHeldBack if the scan failed,
 // [oci.ErrDenied] if the checks reject the layer, and the cause of ctx if ctx ends first.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {

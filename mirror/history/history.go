@@ -96,7 +96,9 @@ func (h *History) sample() {
 // measure returns a sample of the time since the last sample. If the parameter last is set, the new
 // sample counts as the last sample.
 func (h *History) measure(last bool) (sample, error) {
-	h.mu.Lock() // before Gather: values that are older than those of another call would look like restarted counters
+	// Lock before Gather. Without the lock, another call could gather and store newer values first. The
+	// older values of this call would then look like restarted counters.
+	h.mu.Lock()
 	defer h.mu.Unlock()
 	families, err := h.o.Gatherer.Gather() // after an error, families has the families without errors
 	s, grown := sample{at: time.Now()}, h.seen.grown
@@ -111,10 +113,10 @@ func (h *History) measure(last bool) (sample, error) {
 }
 
 // Series returns the history between from and to, including the time since the last sample, as
-// points of equal length. The first point contains from, and the last one contains to. The
-// parameter points is the wanted number of points, at most [MaxPoints]. Series may return one point
-// more. It returns fewer points if that many points would be shorter than the interval of the
-// samples.
+// points of equal length. The first point contains the time from, and the last one contains the
+// time to. The parameter points is the wanted number of points, at most [MaxPoints]. Series may
+// return one point more. It returns fewer points if that many points would be shorter than the
+// interval of the samples.
 func (h *History) Series(from, to time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
 	step := (to.Sub(from) / time.Duration(points)).Truncate(h.o.Interval)
@@ -125,8 +127,8 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	n := int(to.Sub(first)/step) + 1
 	sums := make([]values, n)
 	h.read(first, to, func(s sample) {
-		// A sample covers the time before it. The nanosecond puts a sample at the end of a point into
-		// that point.
+		// A sample covers the time before it. So a sample taken exactly at the end of a point belongs to
+		// that point: subtract a nanosecond.
 		at := s.at.Add(-time.Nanosecond).Sub(first)
 		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(to) {
 			sums[at/step].join(s.values)
@@ -156,7 +158,8 @@ func (h *History) read(from, to time.Time, add func(sample)) {
 			continue // it has been removed, or cannot be read
 		}
 		read(text, of, func(s sample) {
-			if !s.at.After(stored) { // a sample that was stored meanwhile is part of now
+			// The variable now covers the time of samples that were stored meanwhile.
+			if !s.at.After(stored) {
 				add(s)
 			}
 		})

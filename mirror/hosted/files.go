@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// The file of a repository is in directories named like the parts of the repository's name. The
-// name of the file begins with a character that no part of a repository's name begins with.
+// The file of a repository is in directories named like the parts of the repository's name. No part
+// of a repository's name begins with "_", so no such directory has the name of a file.
 const (
 	fileName = "_repository.json"
 	tempName = "_repository.new"
@@ -42,7 +42,7 @@ func repoOf(file string) (string, bool) {
 	return name, err == nil && back == file
 }
 
-// files are the files of the repositories, one for each.
+// files reads and writes the files of the repositories. Each repository has one file.
 type files struct{ root *os.Root }
 
 // write replaces the file of a repository by a file with the state st. It returns when the new file
@@ -59,7 +59,7 @@ func (w files) write(name string, st *state) error {
 	dir := path.Dir(file)
 	temp := path.Join(dir, tempName)
 	f, err := w.create(dir, temp)
-	if errors.Is(err, fs.ErrNotExist) { // erase removed an empty directory meanwhile
+	if errors.Is(err, fs.ErrNotExist) { // meanwhile, the method erase removed an empty directory
 		f, err = w.create(dir, temp)
 	}
 	if err != nil {

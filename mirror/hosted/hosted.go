@@ -95,10 +95,11 @@ func (s *Store) Close() error { return s.files.root.Close() }
 // Collectors returns the metrics of the Store.
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
-// take retains the bytes of a digest in the cache, on stable storage, and makes room under the
-// quota. If take returns no error, it has counted a use of the digest. The caller must end this use
-// (contents.drop) after it has tried to add the digest to a repository. take returns
-// oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if the quota leaves no room.
+// take retains the bytes of a digest in the cache, which puts them on stable storage. If the quota
+// has no room for them, take makes room. If take returns no error, it has counted a use of the
+// digest. The caller must end this use (contents.drop) after it has tried to add the digest to a
+// repository. take returns oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if
+// the quota leaves no room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
@@ -178,8 +179,8 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	}
 }
 
-// restore counts a use of a digest that a file names, even if its bytes are gone or the quota is
-// exceeded.
+// restore counts a use of a digest that the file of a repository names, even if the bytes of the
+// digest are gone or the quota is exceeded.
 func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {

@@ -53,9 +53,9 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns the earlier of the times noted and now. noted is the time at which content was
-// pushed or used. If noted is in the future, a clock was ahead, and the content must not be kept
-// longer because of that.
+// notAfter returns the earlier of its two parameters. The parameter noted is the time at which
+// content was pushed or used. If noted is in the future, a clock was ahead, and the content must
+// not be kept longer because of that.
 func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
@@ -75,8 +75,9 @@ func (st *state) clone() *state {
 }
 
 // has reports whether the state has the manifest d, with the media type and the foreign layers of
-// m. Both must agree, because both decide which blobs the same bytes need: under another media type
-// they name other blobs, and a foreign layer is needed only after a client has pushed it.
+// m. The digest is not enough, because both decide which blobs a manifest needs: under another
+// media type, the same bytes name other blobs. A foreign layer is needed only after a client has
+// pushed it.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -117,8 +118,8 @@ func (st *state) encode(name string) ([]byte, error) {
 	return json.MarshalIndent(r, "", "\t")
 }
 
-// decode parses the file of the repository name. It returns an error if the file is invalid or
-// belongs to another repository.
+// decode parses the file of the repository with the given name. It returns an error if the file is
+// invalid or belongs to another repository.
 func decode(name string, text []byte) (*state, error) {
 	var r record
 	if err := json.Unmarshal(text, &r); err != nil {
@@ -175,7 +176,7 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 }
 
 // with returns the references of m. The parameter parsed is m in parsed form. Of the foreign
-// layers, it includes only those that were pushed.
+// layers, the result includes only those that clients have pushed.
 func (m *manifest) with(parsed *oci.Manifest) refs {
 	foreign := m.foreign
 	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })

@@ -5,16 +5,16 @@ type Grant struct {
 	Allowed bool
 	// OnlyHere says that only requests from this machine have the right.
 	OnlyHere bool
-	// Rule is the index of the rule of the Access that grants the right; -1 if no rule decided.
+	// Rule is the index in Access.Rules of the rule that grants the right; -1 if no rule decided.
 	Rule int
 	// Why is a clause that gives the reason for the decision.
 	Why string
 }
 
 // Explain returns the decision that Authorise makes about an authenticated caller (the parameter
-// who). The zero value is a caller without credentials. Explain sees no password and no request. So
-// it does not know whether the caller exists, or whether a browser or another machine sends the
-// request.
+// who). The zero value of who stands for a caller without credentials. Explain sees no password and
+// no request. So it does not know whether the caller exists, or whether a browser or another
+// machine sends the request.
 func (p *Policy) Explain(who Principal, n Need) Grant {
 	no := func(why string) Grant { return Grant{Rule: -1, Why: why} }
 	yes := func(why string) Grant { return Grant{Allowed: true, Rule: -1, Why: why} }

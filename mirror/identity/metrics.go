@@ -16,8 +16,8 @@ const (
 	notChecked    = "not checked"
 )
 
-// Failures counts requests whose callers were refused, by entry of `auth` in the configuration and
-// by reason.
+// Failures counts requests whose callers were refused, for each entry of `auth` in the
+// configuration and for each reason.
 type Failures struct{ counted *prometheus.CounterVec }
 
 // NewFailures returns a Failures without entries.

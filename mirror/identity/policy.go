@@ -49,8 +49,8 @@ func (p *Policy) Login(r *http.Request) (Principal, error) {
 }
 
 // Authorise returns the caller of a request, or an error if the caller lacks one of the rights. The
-// error is [oci.ErrDenied] or the error of the [Authenticator]. An authenticated caller is returned
-// together with [oci.ErrDenied].
+// error is [oci.ErrDenied] or the error of the [Authenticator]. If the caller was authenticated but
+// lacks a right, Authorise returns both the caller and [oci.ErrDenied].
 func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	if err := p.mayWriteAll(r, needs); err != nil {
 		return Principal{}, err
@@ -106,8 +106,8 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 // refusePage returns [oci.ErrDenied] if a browser on this machine sent the request to a host name
 // that is not a name of the listener. A page can make the host name that it came from resolve to a
 // loopback address. It could then read dray's answers with the rights that everybody on this
-// machine has (DNS rebinding). A page can also write the headers that proxies add. So refusePage
-// refuses every such request whose connection comes from this machine, whichever client the headers
+// machine has (DNS rebinding). A page can also write the headers that proxies add. So a request
+// whose connection comes from this machine counts as sent from it, whichever client the headers
 // name.
 func (p *Policy) refusePage(r *http.Request) error {
 	if !fromBrowser(r) || KnownHost(p.Hosts, r.Host) {

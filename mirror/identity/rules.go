@@ -94,7 +94,7 @@ func (a *Access) refuse(r *http.Request, err error) error {
 	return err
 }
 
-// authenticated is authorise without the call of Failed.
+// authenticated does what authorise does, but does not call Failed.
 func (a *Access) authenticated(r *http.Request, needs []Need) (Principal, error) {
 	who, err := a.Authenticator.Authenticate(r, needs)
 	if err != nil {

@@ -72,7 +72,8 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 	return out, ctx.Err()
 }
 
-// remove purges one blob, unless the selection or the blob's use forbids it.
+// remove purges one blob and returns its fate. A dry run changes nothing, and a blob that is needed,
+// pinned or in use can stay.
 func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) api.Gone {
 	info, held := v.Disk.Lookup(c.digest)
 	g := api.Gone{Digest: c.digest, Size: info.Size}
@@ -316,8 +317,8 @@ func (p *plan) blobs(s *snapshot) []child {
 // forget removes the facts about purged content: the meanings of the purged tags, the visibility
 // and the referrers of the purged manifests, and the presence of the content at the registry. The
 // visibility of layers stays, because it is still true, and has no effect without a manifest. The
-// presence is removed because a client that pushes again must not leave out content that dray could
-// no longer send to the registry.
+// presence must go: clients do not push content whose presence is recorded, and dray no longer has
+// the purged content to send in their place.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
@@ -340,8 +341,8 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held returns, for each image, the purged digests for which there can be a recorded presence. A
-// blob that the selection names by itself is returned for all images that need it.
+// held returns, for each image, the purged digests for which there can be a recorded presence. If
+// the selection is the digest of a blob, held returns this blob for all images that need it.
 func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
 	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {

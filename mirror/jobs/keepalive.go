@@ -25,8 +25,8 @@ import (
 // image.
 
 const (
-	// maxWaiting bounds the images that wait for their request. In a day, KeepAlive can send more than
-	// maxWaiting requests.
+	// maxWaiting bounds the number of images that wait for their request. It is less than the number
+	// of requests that KeepAlive can send in a day.
 	maxWaiting = 64 << 10
 	// requestTimeout bounds one request.
 	requestTimeout = time.Minute
@@ -173,7 +173,7 @@ func (k *KeepAlive) runAt(ctx context.Context, interval time.Duration) {
 			return
 		default:
 		}
-		failing := map[*repository.Upstream]bool{} // until the next round
+		failing := map[*repository.Upstream]bool{} // true: no more requests in this round
 		for _, image := range k.dueImages(ctx) {
 			if failing[image.Repo.Up] {
 				continue
@@ -253,7 +253,7 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	return due
 }
 
-// schedule sets when the interval of a new image began, and records that it was pulled.
+// schedule sets the start of the interval of a new image, and records that the image was pulled.
 func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {

@@ -34,7 +34,7 @@ const (
 
 // Options configure [Open].
 type Options struct {
-	// Directory has the files. It is created when the first file is written.
+	// Directory has one file for each day. It is created when the first file is written.
 	Directory string
 	// Gatherer has the counters. The ledger assumes that each counter was 0 when the process started.
 	Gatherer prometheus.Gatherer
@@ -109,7 +109,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 		timer := time.NewTimer(end.Sub(now))
 		select {
 		case <-timer.C:
-			l.countAndSave(end.Add(-time.Nanosecond)) // at midnight, this is the day that ends
+			l.countAndSave(end.Add(-time.Nanosecond)) // minus 1 ns, so that a count at midnight belongs to the day that ends
 		case <-ctx.Done():
 			timer.Stop()
 			l.countAndSave(time.Now())

@@ -8,9 +8,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// push has the uploads of a client to a repository until the client has pushed a manifest under a
-// tag. Only the manifest says which image the blobs belong to. So concurrent uploads of one client
-// to one repository are one push.
+// push describes the uploads of a client to a repository, up to the manifest that the client pushes
+// under a tag. Only the manifest says which image the blobs belong to. So concurrent uploads of one
+// client to one repository are one push.
 type push struct {
 	entry
 	digest digest.Digest
@@ -24,8 +24,8 @@ type push struct {
 	received, forwarded atomic.Int64
 }
 
-// push counts a request that writes, and returns its push. reference names the manifest, and is
-// empty if the request writes no manifest.
+// push returns the push that a writing request belongs to, and counts the request there. The
+// parameter reference names the manifest. It is empty if the request writes no manifest.
 func (t *Table) push(o Owner, agent, reference string) *push {
 	key, s := t.shardOf(&o)
 	s.mu.Lock()

@@ -36,8 +36,8 @@ func (s *shard) collect(out *api.Live) {
 	}
 }
 
-// maxWatchers bounds the calls of Watch under way. Each call occupies one of the 32 connections of
-// the admin listener, which also serves health and metrics.
+// maxWatchers bounds how many calls of Watch can be under way at a time. Each call occupies one of
+// the 32 connections of the admin listener, which also serves health and metrics.
 const maxWatchers = 16
 
 // Watch yields a snapshot at once and then each second, until ctx ends. It yields an error if

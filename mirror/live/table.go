@@ -2,8 +2,8 @@
 // pull is all requests of one client for one image, until the client has sent none for a while.
 //
 // When a request begins, it costs one look-up under a lock that few other requests share. After
-// that, the table counts its bytes without locks. Memory is bounded, whatever clients do: see
-// [Table].
+// that, the table counts the bytes of the request without locks. Memory is bounded, whatever
+// clients do: see [Table].
 package live
 
 import (
@@ -31,10 +31,10 @@ const (
 	perShard = 64
 	// maxText bounds a text in bytes. Tags, names of repositories, and digests are shorter.
 	maxText = 256
-	// maxManifests bounds the manifests of one pull. Few indexes name more, and a client pulls one or
-	// two of their manifests.
+	// maxManifests bounds the manifests of one pull. A pull rarely reaches this bound: few indexes
+	// name more manifests, and a client pulls only one or two of them.
 	maxManifests = 16
-	// maxLayers bounds the layers of a manifest, and the manifests of an index, that the table
+	// maxLayers bounds how many layers of a manifest, and how many manifests of an index, the table
 	// recognises.
 	maxLayers = 512
 	// maxParts bounds the layers and manifests that all images in the table name, 16 bytes each.
@@ -62,7 +62,7 @@ type Options struct {
 // Ended is a pull that has ended.
 type Ended struct {
 	api.LivePull
-	// ManifestSize is the size in bytes of the manifest with the Digest.
+	// ManifestSize is the size in bytes of the manifest that LivePull.Digest names.
 	ManifestSize int64
 }
 
@@ -255,7 +255,7 @@ func (t *Table) shardOf(o *Owner) (uint64, *shard) {
 // they cannot find two texts with the same number.
 func (t *Table) id(text string) uint64 { return maphash.String(t.seed, text) }
 
-// of returns the entries of an owner, or nil. The caller holds mu.
+// of(key, o) returns the entries of the owner o, or nil. The caller holds mu.
 func (s *shard) of(key uint64, o *Owner) *owned {
 	if all := s.owners[key]; all != nil && all.Owner == *o {
 		return all

@@ -18,8 +18,8 @@ type Cause struct {
 	Query oci.Request
 }
 
-// ManifestURL returns the address of a manifest by digest; "" if the request was not for a
-// manifest.
+// ManifestURL returns the address of the manifest with the digest d, or "" if d is empty or the
+// request was not for a manifest.
 func (c Cause) ManifestURL(d digest.Digest) string {
 	if d == "" || c.Query.Kind != oci.KindManifest {
 		return ""
@@ -29,5 +29,5 @@ func (c Cause) ManifestURL(d digest.Digest) string {
 	return c.Base + q.Path()
 }
 
-// ReportURL returns the address of a report for the client of the request.
+// ReportURL returns the address at which the client of the request can read a report.
 func (c Cause) ReportURL(id string) string { return c.Base + ReportPath + id }

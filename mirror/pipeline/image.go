@@ -80,7 +80,7 @@ type LayerView struct {
 	Annotations map[string]string `json:"annotations"`
 	URLs        []string          `json:"urls"`
 	Foreign     bool              `json:"foreign"`
-	// Seen reports whether the layer was walked. If Seen is false, the embedded Archive is zero.
+	// Seen reports whether dray has scanned the layer. If Seen is false, the embedded Archive is zero.
 	Seen bool `json:"seen"`
 	Archive
 	facts map[string]json.RawMessage
@@ -433,8 +433,8 @@ func (m *Manifest) unpacks() bool {
 	return !slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return !l.unpacks() })
 }
 
-// unpacks reports whether a runtime may unpack the layer. It returns true for a layer that was not
-// walked.
+// unpacks reports whether a runtime may unpack the layer. It returns true for a layer that dray has
+// not scanned.
 func (l *LayerView) unpacks() bool {
 	return !l.Seen || l.Format != FormatOther || l.encrypted()
 }

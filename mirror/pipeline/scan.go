@@ -89,9 +89,9 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	return s, nil
 }
 
-// recallVerified returns the remembered results for the announced digest, if they are complete and
-// the verified digest, for which it waits, is the same. Otherwise it returns nil, and the layer
-// must be walked.
+// recallVerified returns the remembered results for the announced digest. If they are complete, it
+// first waits for the verified digest. If they are not complete, or if the verified digest differs
+// from the announced one, it returns nil, and the layer must be walked.
 func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, name func() (digest.Digest, error)) (*Scanned, error) {
 	if announced == "" {
 		return nil, nil

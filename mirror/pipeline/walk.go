@@ -191,7 +191,7 @@ func walk(ctx context.Context, r io.Reader, limits Limits, workers *Workers, vis
 type walker struct {
 	ctx      context.Context
 	limits   Limits
-	workers  *Workers // nil: no window larger than smallWindow is accepted
+	workers  *Workers // if nil, the walk rejects windows larger than smallWindow
 	visitors fanOut
 	// at is the path of the entry that is read; faults name it.
 	at      string
@@ -254,7 +254,7 @@ func (w *walker) open() (plain io.ReadCloser, err error) {
 	return nil, err
 }
 
-// single reports whether the visitors got the blob as one file, because the walk does not read it
+// single reports whether the walk passed the blob to the visitors as one file instead of reading it
 // as an archive.
 func (a Archive) single() bool {
 	return a.Format == FormatOther || unreadFormats[a.Format] != ""
@@ -372,8 +372,8 @@ func sparse(h *tar.Header) bool {
 	return h.Typeflag == tar.TypeGNUSparse
 }
 
-// capabilities is the name of the PAX record from which runtimes set the extended attribute with a
-// file's capabilities (moby, pkg/archive).
+// capabilities is the name of a PAX record with the capabilities of a file. Runtimes copy the
+// record to an extended attribute of the file (moby, pkg/archive).
 const capabilities = "SCHILY.xattr.security.capability"
 
 func (w *walker) entry(h *tar.Header) (*Entry, error) {

@@ -102,8 +102,8 @@ func (t *Trust) refused(peer net.Addr, err error) {
 	}
 }
 
-// ConnContext makes [Peer] recognise the requests of a connection from a trusted proxy. If another
-// type wraps the connection, that type needs the method NetConn, as tls.Conn has it.
+// ConnContext makes [Peer] return the address of the trusted proxy for requests on its connection.
+// If another type wraps the connection, that type needs the method NetConn, as tls.Conn has it.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	for {
 		if from, ok := c.(*conn); ok {

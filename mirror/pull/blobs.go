@@ -74,7 +74,7 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 // since.
 var ErrNotKept = errors.New("the cache did not keep all of the image")
 
-// maxBrought bounds the blobs that all calls of Bring together fetch at a time.
+// maxBrought is how many blobs the calls of Bring, counted together, may fetch at a time.
 const maxBrought = 8
 
 // Bring brings a blob into the cache before a client asks for it, and makes it visible to the
@@ -128,9 +128,10 @@ func (s stored) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// confirmShared asks the upstream whether the repository has a blob, if no place was known to have
-// the blob and the upstream has not answered the fetch f. The bytes then came from elsewhere, such
-// as a fetch for another repository.
+// confirmShared checks that the repository has a blob whose bytes came from elsewhere, such as from
+// a fetch for another repository. The bytes came from elsewhere if the parameter at names no place
+// and the upstream has not answered the fetch f. confirmShared first looks for a place again. It
+// asks the upstream only if it finds none.
 func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
 	if at.Place != repository.Nowhere || f.Answered() {
 		return nil

@@ -81,8 +81,8 @@ type tag struct {
 	// subject, if not empty, says that the client asks for the manifests that refer to this digest. In
 	// that case, the field name is the fallback tag of the digest.
 	subject digest.Digest
-	// after is set if a fallback is asked. It is when the upstream that the client named last
-	// answered. Older facts of the fallback do not count.
+	// after is set if a fallback is asked. It is the time of the last answer from the upstream that
+	// the client named. Older facts of the fallback do not count.
 	after time.Time
 	// here says that this member asks the upstream itself, because this is the chosen member, or
 	// because another member has passed the question on.
@@ -99,8 +99,8 @@ func (t tag) key() meta.TagKey {
 	return k
 }
 
-// tagAtHand answers without waiting for the upstream: from a queued push, or from a fact. See
-// remembered.
+// tagAtHand answers without waiting for the upstream: from a queued push, or from a fact (see
+// the method remembered).
 func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, *meta.TagFact, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil, nil
@@ -215,8 +215,8 @@ func (t tag) keys() []meta.TagKey {
 	return []meta.TagKey{key, pushed}
 }
 
-// newest returns the newest of the facts under keys that is valid for the client's Accept lines, or
-// nil.
+// newest returns the newest fact that is valid for the client's Accept lines, or nil. The parameter
+// facts has the facts under the keys that t.keys returns.
 func (t tag) newest(facts []*meta.TagFact) *meta.TagFact {
 	fact := facts[0]
 	if len(facts) == 1 {
@@ -347,9 +347,9 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 
 // toOthers returns the newest answer that clients with other Accept lines got about a tag, and the
 // fact behind that answer. The manifest must be held, and this client must accept it. toOthers
-// returns nil, nil if there is no such answer. An image does not count if this client accepts a
-// type of index that the other client does not accept: some registries send the other client one
-// image instead of the index.
+// returns nil, nil if there is no such answer. Some registries send one image instead of an index
+// to a client that does not accept the index. So an image does not count if this client accepts a
+// type of index that the other client does not accept.
 func (f *finder) toOthers(ctx context.Context, t tag) (best *answer, fact *meta.TagFact) {
 	var keys []meta.TagKey
 	for _, accept := range f.accepts.others(t.key().Accept) {
@@ -488,9 +488,9 @@ type Outlook struct {
 	Fact *meta.TagFact
 	// Place is where a manifest by digest is.
 	Place repository.Place
-	// InTier says that dray would serve the manifest from the tier of the upstream, so that the
-	// content of the manifest is not known yet. The field Then has the requests that follow Question
-	// if the tier does not have the manifest.
+	// InTier says that dray would serve the manifest from the tier of the upstream. dray has not read
+	// it from there yet, so its content is not known. The field Then has the requests that follow the
+	// request Question if the tier does not have the manifest.
 	InTier bool
 	Then   []upstream.Question
 	// Asks says that dray would ask the upstream, and Question is the first request. Held says that
@@ -510,8 +510,7 @@ type Outlook struct {
 
 // Foresee returns the Outlook of a GET of a tag or digest. It asks no upstream and changes no fact,
 // and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. The
-// parameter named says that a manifest of the repository will name the digest by the time of the
-// GET.
+// parameter named says that, before the GET, a manifest of the repository will name the digest.
 func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, named bool, need repository.Need) Outlook {
 	if ref.ByDigest() {
 		return foreseeDigest(ctx, r, ref, accept, named, need)
@@ -545,7 +544,7 @@ func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Referen
 		o.Source, o.Background = fromUpdating, true
 		o.HeldUp = f.refreshes.heldUp(t.key(), now)
 	default:
-		o.Source = fromCache // a HEAD that finds the tag unchanged
+		o.Source = fromCache // if a HEAD finds the tag unchanged
 		o.MayServeOld = meta.Age(now, o.Fact.CheckedAt) <= r.Up.Tags.Stale
 	}
 	o.Held = true

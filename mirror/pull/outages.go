@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// pushPatience bounds how long dray asks a registry whether it has content, for clients whose
-	// pushes are acknowledged locally. It leaves time to answer the client within 2 s.
+	// pushPatience bounds how long dray waits for a registry's answer on behalf of a client whose
+	// pushes dray acknowledges locally. It leaves time to answer the client within 2 s.
 	pushPatience = 1900 * time.Millisecond
 	// probePause is the time between two questions to a silent upstream.
 	probePause = 5 * time.Second
@@ -20,10 +20,10 @@ const (
 	outageMemory = 10 * time.Minute
 )
 
-// outages bounds how long clients wait for a registry whose answer their pushes do not need.
-// If a question gets no answer within pushPatience, its upstream is silent. From then on no client
-// waits: dray tells each client at once that there is no answer. Meanwhile a task asks the upstream
-// every probePause, with the newest question of a client, until there is an answer.
+// outages bounds how long a client waits for a registry's answer when its push does not need the
+// answer. If a question gets no answer within pushPatience, its upstream is silent. From then on no
+// client waits: [AskQuickly] returns an error at once. Meanwhile a task asks the upstream every
+// probePause, with the newest question of a client, until there is an answer.
 type outages struct {
 	tasks  *flight.Tasks
 	mu     sync.Mutex         // guards silent and its values; locked before the lock of tasks
@@ -66,8 +66,8 @@ func Probe[T any](ask func(context.Context) (T, error)) func(context.Context) er
 	}
 }
 
-// reason returns why an upstream is silent, and makes probe the next question to that upstream. It
-// returns nil if the upstream is not silent.
+// reason returns why an upstream is silent, and stores the function probe as the next question to
+// that upstream. It returns nil if the upstream is not silent.
 func (o *outages) reason(name string, probe func(context.Context) error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

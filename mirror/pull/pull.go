@@ -75,8 +75,8 @@ func New(o Options) *Puller {
 	return p
 }
 
-// Replace replaces the settings of prefetching, by the name of the upstream. Callers also call it
-// after replacing the upstreams. Fetches under way go on.
+// Replace replaces the settings of prefetching, whose keys are the names of upstreams. Callers also
+// call it after replacing the upstreams. Fetches under way go on.
 func (p *Puller) Replace(settings map[string]Prefetch) {
 	prefetchers := map[string]*prefetcher{}
 	for name := range p.o.Repositories.Upstreams() {
@@ -221,8 +221,9 @@ func (p *Puller) tagOf(x *request.Request, accept []string) tag {
 	return t
 }
 
-// lastAnswer returns the time of the newest fact about a tag at the upstream that the client has
-// asked for. It returns zero if there is no such fact, or if no fallback is asked now.
+// lastAnswer is for requests that dray passes to a fallback. It returns the time of the newest fact
+// about the tag at the upstream that the client named. It returns zero if there is no such fact,
+// if the fact is "not found", or if x does not go to a fallback.
 func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time.Time {
 	if x.Instead.Up == nil {
 		return time.Time{}
@@ -260,9 +261,9 @@ func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*r
 	return a.Manifest, nil
 }
 
-// ByDigest returns a manifest that is not known to be in the repository. If the cache has the
-// bytes, ByDigest asks the upstream only whether the repository has the manifest. Otherwise the
-// upstream sends the manifest.
+// ByDigest returns a manifest, for callers that do not know whether the repository has it. If the
+// cache has the bytes, ByDigest asks the upstream only whether the repository has the manifest.
+// Otherwise the upstream sends the manifest.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
 	a, err := p.byDigest(ctx, upstream.Call{}, r, d, oci.AnyManifest())
 	if err != nil {

@@ -26,8 +26,9 @@ import (
 // list in the middle of a pull, and the pull stands still until Docker has the answer.
 const listPatience = 5 * time.Second
 
-// impatience bounds how long clients wait for lists of referrers, by upstream. For a few seconds
-// after a question without an answer, it sends no further question to that upstream.
+// impatience bounds how long clients wait for lists of referrers. It has a breaker for each upstream:
+// for a few seconds after a question without an answer, it sends no further question to that
+// upstream.
 type impatience struct {
 	mu       sync.Mutex // guards breakers
 	breakers map[string]*upstream.Breaker
@@ -295,8 +296,8 @@ func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]
 	case err != nil:
 		return nil, err
 	case a.stale != nil:
-		// The upstream did not answer now: a is an earlier answer to the question for the tag. The error
-		// lets the caller use its earlier list, if it has one.
+		// The upstream did not answer now, so the variable a is an earlier answer to the question for the
+		// tag. The error lets the caller use its earlier list, if it has one.
 		return nil, a.stale
 	case a.MediaType != oci.MediaTypeOCIIndex:
 		return nil, badListing(t.repo, fmt.Errorf("tag %s is a %s", t.name, a.MediaType))

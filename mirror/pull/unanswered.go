@@ -16,10 +16,10 @@ import (
 // askBeforePush asks the upstream whether it has content that a client may be about to push. The
 // upstream may give no answer, because it is down, throttles or refuses dray's credentials. Then
 // askBeforePush calls the function held, which looks for a copy that is here and visible to the
-// repository. If there is no such copy, the result depends on the client. A client whose push is
-// acknowledged locally does not depend on the registry: its error is the parameter missing, after
-// which it sends the content. [AskQuickly] bounds how long such a client waits. Other clients get
-// the error of the question.
+// repository. If there is no such copy, the result depends on the client. If dray acknowledges the
+// client's pushes locally, the client does not depend on the registry: it gets the error in the
+// parameter missing, and then sends the content. [AskQuickly] bounds how long such a client waits.
+// Other clients get the error that the function ask returned.
 func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, missing *oci.Error, ask func(context.Context) (T, error), held func(cause error) (T, bool)) (v T, err error) {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	if quickly {

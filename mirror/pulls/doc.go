@@ -6,5 +6,5 @@
 //     and requests that dray itself sends, do not count. The pull of one platform of an index
 //     counts twice, as at a registry: the client gets the index and the platform's manifest.
 //   - The number of series is bounded, whatever clients ask for. Unless more detail is configured,
-//     pulls are counted by upstream only.
+//     the package counts pulls per upstream only.
 package pulls

@@ -25,8 +25,8 @@ import (
 type gatedPush struct {
 	gate.Push
 	owner string // the client whose quota the push uses
-	// since identifies the state of the facts about the tag when the client pushed it. It is zero if
-	// no other mirror works on pushes to the repository.
+	// since identifies the state that the facts about the tag had before this push. It is zero if no
+	// other mirror works on pushes to the repository.
 	since meta.Question
 }
 
@@ -39,8 +39,8 @@ func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
 // repository, acknowledgeOrPublish publishes the push while the client waits, as without a queue. A
 // push must not overtake a queued push to the same repository: otherwise a tag could finally point
-// to the older image, or an index could arrive before its children. This is also true for a failed
-// push, which an operator may retry, and for a withdrawn push, which may be restored.
+// to the older image, or an index could arrive before its children. Failed and withdrawn pushes
+// count as queued here: an operator may retry a failed push, and a withdrawn push may be restored.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || a.o.Queue.Has(p.Repo.Up.Name, p.Repo.Name) {
@@ -98,8 +98,8 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	case err != nil:
 		return oci.ErrUnavailable.With("the mirror cannot queue the push at the moment; try again later").Because(err)
 	}
-	// The upstream's earlier answers about the tag are now out of date, even answers that have yet to
-	// arrive. From now on, the queue decides what the tag means.
+	// From now on, the queue decides what the tag means. The upstream's answers about the tag are out
+	// of date: the recorded answers, and those that are still on their way.
 	after := context.WithoutCancel(ctx)
 	r.ForgetReference(after, p.Ref)
 	r.ForgetReference(after, oci.Reference{Digest: p.Manifest.Digest})

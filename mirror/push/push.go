@@ -19,7 +19,8 @@ type Pusher struct {
 	sessions  *sessions
 	recovered []recovered
 	unjudged  []unjudged
-	// pushing checks and forwards a manifest once for all clients that push it at the same time.
+	// pushing has the flights of pushed manifests. A flight checks and forwards a manifest once for
+	// all clients that push it at the same time.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
 	// tagLocks serialises the pushes of a tag that have passed a gate.
 	tagLocks flight.Mutex[tagKey]

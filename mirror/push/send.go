@@ -16,7 +16,7 @@ import (
 )
 
 // sender brings blobs to their upstream. It sends a blob while a client uploads it, sends the local
-// copy, or has the upstream mount the blob.
+// copy, or asks the upstream to mount the blob.
 type sender struct {
 	o      Options
 	mounts *mounts
@@ -25,8 +25,9 @@ type sender struct {
 }
 
 // start begins to scan a session's bytes. It also begins to send them, unless the gate holds them
-// back. size and announced are the size and the digest that the client gave beforehand, or -1 and
-// "" if it gave none. sentTo, if not nil, counts the bytes that are sent.
+// back. The client may give the size and the digest beforehand, as the parameters size and
+// announced. If it gave none, these are -1 and "". sentTo, if not nil, counts the bytes that are
+// sent.
 func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *atomic.Int64) {
 	f := newForward()
 	f.sentTo = sentTo
@@ -35,7 +36,7 @@ func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *
 	g := s.o.Checks.For(r)
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
 	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
-	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // without a scan, checks read the blob only after its manifest has arrived
+	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // if no scan runs, checks read the blob later, when its manifest has arrived
 		f.end(gate.ErrHeldBack)
 		return
 	}
@@ -112,8 +113,8 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 	return s.upload(ctx, how, r, d, b.Size)
 }
 
-// mountSource is [repository.Repo.MountSource], but returns false if a mount from that source was
-// refused within mountPause.
+// mountSource is [repository.Repo.MountSource], but returns false if the upstream refused a mount
+// from that source less than mountPause ago.
 func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
 	from, ok := r.MountSource(ctx, d)
 	return from, ok && !s.mounts.paused(pair{from, r})
@@ -153,10 +154,11 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 	return mounted
 }
 
-// awaitsMount reports whether an upload with an announced digest waits until the client has sent
-// all bytes, so that a mount can be tried first. The bytes prove that the client has the blob. A
-// blob of more than mountFirstBytes or of unknown size waits only if the upstream has mounted a
-// blob within mountPause. A blob that does not wait is forwarded while the client sends it.
+// awaitsMount reports whether dray tries to mount a blob with an announced digest before it sends
+// any byte to the upstream. The blob then waits until the client has sent all bytes, because they
+// prove that the client has it. A blob of more than mountFirstBytes or of unknown size waits only
+// if the newest successful mount at the upstream is less than mountPause ago. A blob that does not
+// wait is forwarded while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

@@ -16,6 +16,6 @@
 //     bounded, too.
 //   - After a failed write, the journal is rewritten from memory before any further record. So no
 //     record follows a torn record. The journal's records of done pushes are in the order in which
-//     the pushes were done: if it has this record for one push, it has the record for every push
-//     that was done before.
+//     the pushes were done: if the journal has the record that one push is done, it also has the
+//     records of all pushes that were done earlier.
 package queue

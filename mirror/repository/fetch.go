@@ -115,7 +115,8 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 		return s, err
 	}
 	if f.answered.Load() {
-		return f.get(ctx, f.repo.Up.Source, from, until) // only this upstream can continue its answer, so this uses the source with the most retries
+		// No other upstream can continue the answer, so the fetch uses the source with the most retries.
+		return f.get(ctx, f.repo.Up.Source, from, until)
 	}
 	return f.get(ctx, f.repo.Up.ForPulls(), from, until)
 }
@@ -151,8 +152,8 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 }
 
 // fromOthers opens a part of the blob at another mirror of the fleet that has the blob or fetches
-// it, or else in the tier. It returns [fleet.ErrRegistry] if the caller has to ask the upstream for
-// the bytes up to the offset until.
+// it, or else in the tier. If the caller has to ask the upstream, fromOthers returns
+// [fleet.ErrRegistry], and the result until is the offset up to which the caller asks.
 func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
 	w.Most = f.tier.size
 	s, until, err = f.fromMember(ctx, w)

@@ -31,7 +31,8 @@ const (
 	LeaveToQueue
 	// Wait decides whether a push waits for a foreign layer, which clients need not send.
 	Wait
-	// Publish ensures that the upstream has the content before the manifest that names the content.
+	// Publish ensures that the upstream has the content before it gets the manifest that names the
+	// content.
 	Publish
 	// Acknowledge ensures that the content is on stable storage here, or that the upstream confirms it
 	// now.
@@ -86,9 +87,9 @@ const (
 	// Arriving: another mirror on the same store of facts has received it from a client, and is
 	// sending it to the upstream.
 	Arriving
-	// Elsewhere: another mirror has received it from a client, and has sent it to the upstream
-	// meanwhile. The result is an error if the upstream lacks it and the other mirror does not send
-	// it.
+	// Elsewhere: another mirror has received it from a client. If that mirror is sending it to the
+	// upstream, dray waits for the end of the transfer. Then dray asks the upstream. The result is an
+	// error if the upstream lacks it and the other mirror holds it back.
 	Elsewhere
 	// Absent: the upstream recently answered "not found". The result is that answer, as an error.
 	Absent
@@ -97,8 +98,8 @@ const (
 // Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is the size of a blob in bytes, -1 if it is not known. Even if Place is Nowhere, a manifest
-	// may state the size.
+	// Size is the size of a blob in bytes, -1 if it is not known. Size can be known even if Place is
+	// Nowhere, because a manifest may state it.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered, Shared or Elsewhere. It is zero if an older version
@@ -416,7 +417,7 @@ func (r Foresight) Manifest(ctx context.Context, d digest.Digest, accept []strin
 	return Location{Size: -1}, nil
 }
 
-// Peek returns the manifest that Held would return, or nil.
+// Peek returns the manifest that [Repo.Held] would return without asking the tier, or nil.
 func (r Foresight) Peek(ctx context.Context, d digest.Digest) *Manifest {
 	link, visible := r.link(ctx, d)
 	if !visible || link.Kind != meta.KindManifest {
@@ -425,8 +426,8 @@ func (r Foresight) Peek(ctx context.Context, d digest.Digest) *Manifest {
 	return r.PeekAt(ctx, d, link.MediaType)
 }
 
-// InTier reports whether the tier of the upstream has content that is visible to the repository, as
-// far as the tier can tell.
+// InTier reports whether content is visible to the repository and, as far as the tier of the
+// upstream can tell, is in this tier.
 func (r Foresight) InTier(ctx context.Context, d digest.Digest) bool {
 	if r.Up.Tier == nil {
 		return false
@@ -469,10 +470,11 @@ type Turn struct {
 // has the content. It also does so after a "not found", for each [Turn] with NotFound. d is the
 // requested digest; it is empty for a tag or a list. If the function may is not nil, InTurn leaves
 // out the fallbacks for which it returns false. If the upstream of r was the only one that did not
-// answer, and no fallback has the content, InTurn calls ask once more, for r without fallbacks: the
-// source then retries. InTurn returns nil if a call of ask returned nil. Otherwise it returns the
-// first error for which [NotAnswered] is true, because the upstream that did not answer may have
-// the content. If there is no such error, InTurn returns the error for r.
+// answer, and no fallback has the content, InTurn calls ask once more, for r without fallbacks.
+// This call uses Upstream.Source, which gives up later than Upstream.Yielding. InTurn returns nil
+// if a call of ask returned nil. Otherwise it returns the first error for which [NotAnswered] is
+// true, because the upstream that did not answer may have the content. If there is no such error,
+// InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return ask(r)

@@ -47,8 +47,8 @@ type Upstream struct {
 	Fallbacks []Fallback
 	// Tags sets how long answers about tags are believed.
 	Tags TagPolicy
-	// Split has the settings for fetching large blobs in parts. [Fetch.Open] sets First and Part in a
-	// copy. With the zero value, every blob is fetched by one request.
+	// Split has the settings for fetching large blobs in parts. [Fetch.Open] copies Split, and sets
+	// First and Part in the copy. With the zero value, every blob is fetched by one request.
 	Split cache.Split
 	// Tier is a store, such as a bucket, in which dray looks for content before it asks the upstream.
 	// Nil means that there is none.
@@ -63,14 +63,16 @@ type Upstream struct {
 	alone *Upstream
 }
 
-// TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
+// TagPolicy sets how long dray believes answers about tags, lists of referrers, and the answer
+// "not found".
 type TagPolicy struct {
 	// Fresh is how long a tag is served without asking the upstream.
 	Fresh time.Duration
 	// Revalidate is a time that begins at the end of Fresh. During this time, dray serves the old
 	// answer at once, and asks the upstream in the background. It has no effect if Fresh is 0.
 	Revalidate time.Duration
-	// Stale bounds the age of an answer about a tag that dray still serves while the upstream fails.
+	// Stale bounds the age of an answer about a tag. While the upstream fails, dray still serves
+	// answers up to this age.
 	Stale time.Duration
 	// NotFound is how long a "not found" is believed.
 	NotFound time.Duration
@@ -81,8 +83,9 @@ type TagPolicy struct {
 // names to which they pushed them.
 type BuildCaches struct {
 	// To is the upstream that stores the build caches. Its content has to be on this machine, because
-	// dray first looks in To for all content that clients request from the upstream with this setting.
-	// The repositories of To are named UPSTREAM/REPOSITORY, after that upstream.
+	// dray first looks in To for all content that clients request from the upstream that has this
+	// setting. The repositories of To are named UPSTREAM/REPOSITORY. UPSTREAM is the name of the
+	// upstream that has this setting.
 	To *Upstream
 	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in
 	// the background.
@@ -97,11 +100,12 @@ func (u *Upstream) TakesBuildCache(man *oci.Manifest) bool {
 // Fallback is an upstream that dray asks in place of the upstream that a client named. The client
 // needs only the rights for the name that it used.
 type Fallback struct {
-	// To is the result of [Upstream.Reading] for the upstream to ask. It has the name of that
-	// upstream, so both share facts and bytes.
+	// To is a copy, made by [Upstream.Reading], of the upstream that dray asks. The copy and the
+	// original have the same name, so they share facts and bytes.
 	To *Upstream
 	// NotFound says that dray also asks this fallback for content that the upstreams before it do not
-	// have. Otherwise dray asks this fallback only if one of these upstreams does not answer.
+	// have. If NotFound is false, dray asks this fallback only if one of those upstreams does not
+	// answer.
 	NotFound bool
 }
 
@@ -125,7 +129,8 @@ func (u *Upstream) OneTry() upstream.Source {
 	return u.Once
 }
 
-// keep offers a blob to the tier. The upstream has the blob, and it is held here.
+// keep offers a blob to the tier. Callers pass only a blob that the upstream has and that is held
+// here.
 func (u *Upstream) keep(d digest.Digest, size int64) {
 	if u.Tier != nil {
 		u.Tier.Keep(d, size)

@@ -11,9 +11,9 @@ import (
 
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
-// wait is the context of [Request.WithTimeout]. Most answers come from the cache, without a wait.
-// So the inner context, which ends when the time is over, and its timer are made when they are
-// first needed.
+// wait is the context of [Request.WithTimeout]. Its inner context ctx ends when the time is over.
+// Most answers come from the cache, without a wait. So ctx and its timer are made only when they
+// are first needed.
 type wait struct {
 	context.Context // of the http.Request
 	until           time.Time
@@ -40,7 +40,8 @@ func (w *wait) Err() error { return w.current().Err() }
 // Value implements context.Context.
 func (w *wait) Value(key any) any { return w.current().Value(key) }
 
-// current returns a context that has ended if w has ended.
+// current returns ctx, or the context of the http.Request while there is no ctx. If the request has
+// ended, or the time is over, current first makes ctx, which then has ended, too.
 func (w *wait) current() context.Context {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -39,7 +39,7 @@ type goneError struct{ err error }
 func (e *goneError) Error() string { return e.err.Error() }
 func (e *goneError) Unwrap() error { return e.err }
 
-// again reports whether the same member may answer a second attempt.
+// again reports whether it makes sense to ask the same member a second time.
 func (e *goneError) again() bool { return !errors.Is(e.err, errSilent) }
 
 var (
@@ -55,17 +55,18 @@ type passing struct {
 	repository string
 	// bounded says that the answer has to begin within Patience.Begin.
 	bounded bool
-	// takes reports whether to send an answer with a status to the client. nil accepts every status.
+	// takes reports, by the status of an answer, whether pass sends the answer to the client. If takes
+	// is nil, pass sends every answer.
 	takes func(status int) bool
 }
 
-// maxErrorBody bounds the bytes of an answer that relay reads as a whole, because it is an error.
+// maxErrorBody bounds, in bytes, the body of a member's error, which relay reads as a whole.
 const maxErrorBody = 1 << 20
 
-// pass passes a request on to a member, and sends the member's answer to the client. If the answer
-// has not begun, the error is a *movedError, a *goneError, errNotTaken, errLate, or an error for
-// the client. If the member has answered with an error, pass sends the answer and also returns the
-// error, for the log.
+// pass passes a request on to a member, and sends the member's answer to the client. If pass has
+// sent the client nothing, the error is a *movedError, a *goneError, errNotTaken, errLate, or an
+// error for the client. If pass has sent the client an error, it also returns this error, for the
+// log.
 func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 	ctx, stop := context.WithCancelCause(x.R.Context())
 	defer stop(nil)
@@ -117,7 +118,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 // progress records how far a request to another member has got.
 type progress struct{ sent, answered atomic.Bool }
 
-// of returns the context for the request.
+// of returns ctx with a trace that records the progress of a request in p.
 func (p *progress) of(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaders:         func() { p.sent.Store(true) },
@@ -125,10 +126,10 @@ func (p *progress) of(ctx context.Context) context.Context {
 	})
 }
 
-// done reports whether the member may have carried out the request, although it has read nothing of
-// a body. A repetition of such a request could then fail, because nothing is left to do. Requests
-// that read, and requests that begin an upload, can always be repeated. If another process has
-// answered in place of the member, the member has done nothing.
+// done reports whether the member may already have carried out a write that has no body. If such a
+// write is sent again, it can fail, because nothing is left to do. Reads, and requests that begin
+// an upload, can always be sent again. If p.answered is set, another process has answered in place
+// of the member, and the member has done nothing.
 func (p *progress) done(x *request.Request) bool {
 	once := x.Q.Write() && x.R.Method != http.MethodPost && x.R.ContentLength == 0
 	return once && p.sent.Load() && !p.answered.Load()
@@ -266,8 +267,8 @@ func (w *Writers) member(l fleet.Lease) fleet.Member {
 	return fleet.Member{ID: l.Holder, Address: l.Address, Protocol: w.o.Self.Protocol}
 }
 
-// silentFor times Patience.Stall bounds the time without a sign of life from a member that works on
-// a request. With the default Stall, this is the time for which a lease lasts.
+// silentFor bounds the time without a sign of life from a member that works on a request, as a
+// multiple of Patience.Stall. With the default Stall, this time is as long as a lease lasts.
 const silentFor = 5
 
 // watch asks a member after each Patience.Stall whether it is alive, while the member works on a

@@ -19,7 +19,7 @@ import (
 const Path = "/push/"
 
 const (
-	requestPath = Path + "request" // a request of a client, by its method
+	requestPath = Path + "request" // a request of a client, with the client's method
 	alivePath   = Path + "alive"   // HEAD is answered by 204
 )
 
@@ -27,7 +27,7 @@ const (
 const (
 	headerRequest = "Dray-Request" // an envelope
 	headerWorker  = "Dray-Worker"  // the ID of the member that has worked on the request
-	headerMoved   = "Dray-Moved"   // the lease of the writer, if the member is not the writer
+	headerMoved   = "Dray-Moved"   // set by a member that is not the writer: the lease of the writer
 	// headerRepository is the Repository of the envelope. ServeHTTP sets it for the listener, and
 	// members do not send it.
 	headerRepository = "Dray-Repository"
@@ -162,8 +162,8 @@ func (o *observed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drain reads the rest of a body if the answer was sent before the body had been read to its end.
-// It stops when the other member has the answer and closes the connection. After "Expect:
+// drain reads the rest of a body of which the listener read only a part before it answered. It
+// stops when the other member has the answer and closes the connection. After "Expect:
 // 100-continue", net/http does not read the rest: without drain, it would reset the connection at
 // once, and the answer could be lost.
 func (o *observed) drain(rw http.ResponseWriter) {

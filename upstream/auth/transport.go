@@ -237,8 +237,9 @@ func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret)
 	return authorization{header: "Bearer " + tok.value, key: key, token: tok}, err
 }
 
-// scope returns the cache key of the request's token, and the scopes to request for a new key. If a
-// challenge has named other scopes for the key, tokens.get uses the scopes of the challenge.
+// scope returns the cache key of the request's token, and the scopes for the first token request
+// with this key. If a challenge has named other scopes for the key, tokens.get uses the scopes of
+// the challenge.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 	if s := t.sharedScope.Load(); s != nil && !t.perRepository.Load() {
 		return *s, strings.Fields(*s)
@@ -323,7 +324,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 
 // youngToken is the age up to which dray assumes that a token has not expired. If the registry
 // refuses a younger token without a challenge, the refusal concerns the content, and dray requests
-// no new token. So such refusals cost at most one new token per youngToken.
+// no new token. So such refusals cost at most one new token in 10 s.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough
@@ -335,8 +336,8 @@ func insufficient(resp *http.Response) bool {
 }
 
 // renewed returns a new token for a request that was refused without a challenge. The old token may
-// have expired early (ECR Public: 400, oras-go#1227; others 403, kpm#698). If there is no new
-// token, renewed returns nil, and the refusal is final.
+// have expired early: ECR Public then answers 400 (oras-go#1227), others answer 403 (kpm#698). If
+// there is no new token, renewed returns nil, and the refusal is final.
 func (t *Transport) renewed(req *http.Request, s authorization) *authorization {
 	next, err := t.bearer(req, nil, s.token.value)
 	if err != nil || next.header == s.header {

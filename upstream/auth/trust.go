@@ -19,8 +19,8 @@ const (
 	// forever replaces trustedFor at registries to which dray sends the credential as Basic
 	// authentication.
 	forever = time.Duration(1<<63 - 1)
-	// confirmedFor is how long dray ignores doubts about a credential that the registry has accepted
-	// after an earlier doubt or refusal.
+	// confirmedFor is how long dray ignores further doubts after the registry has accepted a
+	// credential that was in doubt or refused.
 	confirmedFor = 5 * time.Second
 )
 
@@ -41,8 +41,8 @@ type trust struct {
 // prove returns nil if the registry has accepted c, and this acceptance is younger than the
 // parameter within. If c was refused and the pause after the refusal is not over, prove returns the
 // error of that refusal. Otherwise one caller calls the function ask, which sends c to the
-// registry, while the other callers wait. Then a waiting caller with another credential calls ask,
-// too.
+// registry, while the other callers wait. After this call of ask, a waiting caller with
+// another credential calls ask, too.
 //
 // The parameter doubt says that the caller has received a refusal that may concern c. prove calls
 // ask with suspect set if doubt is set, or if the registry's last answer about c was a refusal. If
@@ -115,7 +115,7 @@ type crowd struct {
 	call *call
 }
 
-// call is a call in flight that shows the header. err is set before done closes.
+// call is a call in flight that shows the header to the registry. err is set before done closes.
 type call struct {
 	header Secret
 	done   chan struct{}

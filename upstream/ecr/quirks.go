@@ -104,6 +104,6 @@ func Expired(r auth.Refusal) bool {
 	return r.Status == http.StatusBadRequest || r.Status == http.StatusForbidden && time.Since(r.Credential.Issued) > maybeExpiredAge
 }
 
-// permissionTexts returns the texts that AWS sends, in lower case, if a policy does not allow an
+// permissionTexts returns, in lower case, the texts that AWS sends if a policy does not allow an
 // action (IAM User Guide, "Troubleshoot access denied error messages").
 func permissionTexts() []string { return []string{"is not authorized to perform"} }

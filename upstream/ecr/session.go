@@ -203,8 +203,8 @@ func (p Principal) kind(custom *string, fips *aws.FIPSEndpointState, dual *aws.D
 	}
 }
 
-// Tokens returns the tokens of the principals of all registries that were opened so far, in the
-// order of the first Open of each principal.
+// Tokens returns the Tokens of each principal that Open has used and Retain has not removed, in the
+// order in which Open first used them.
 func (s *Session) Tokens() []*Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()

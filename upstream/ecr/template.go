@@ -135,8 +135,8 @@ const (
 	maxRepositoryPolicy = 10_240
 	// maxPolicyRules is an adjustable quota of ECR (service quotas, "Rules per lifecycle policy").
 	maxPolicyRules = 50
-	// maxExceptTags and maxWildcards bound exclusion filters (ECR API,
-	// ImageTagMutabilityExclusionFilter).
+	// maxExceptTags bounds the number of exclusion filters, and maxWildcards the number of * in each
+	// (ECR API, ImageTagMutabilityExclusionFilter).
 	maxExceptTags, maxWildcards = 5, 2
 )
 

@@ -53,7 +53,7 @@ func durationText(d time.Duration) string {
 //	PUT    /switches              change the named switches
 //	PUT    /denials               list of Denial
 //	PUT    /quotas                operation → Quota; null as the body removes all quotas
-//	POST   /clock                 {"advance":"13h"}; lifecycle policies act
+//	POST   /clock                 {"advance":"13h"}; also applies lifecycle policies
 //	POST   /expire/tokens, /expire/urls, /expire/signer
 //	POST   /forget/tokens         make all tokens invalid
 //	POST   /archive               {"repository":…,"digest":…,"archived":true}

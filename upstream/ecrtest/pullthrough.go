@@ -63,8 +63,8 @@ func (s *Server) needsLookup(x *exchange) bool {
 	return looked || x.Tag != "" || !x.sw.PullThroughDigestMissing
 }
 
-// importer copies images of one upstream repository. It supports Bearer tokens for anonymous
-// clients.
+// importer copies images of one upstream repository. If the upstream demands a Bearer token, the
+// importer gets one without credentials.
 type importer struct {
 	server *Server
 	reg    *registry

@@ -33,7 +33,8 @@ func (r *recorder) WriteHeader(code int) {
 	r.ResponseWriter.WriteHeader(code)
 }
 
-// Write counts p before it is sent, or calls shape.
+// Write counts the bytes of p, and then sends them. If the plan changes or paces the body, the
+// method shape does both.
 func (r *recorder) Write(p []byte) (int, error) {
 	if !r.wrote {
 		r.WriteHeader(http.StatusOK)
@@ -107,7 +108,7 @@ func (r *recorder) shape(p []byte) (int, error) {
 // append sends n more bytes after the body of an answer.
 func (r *recorder) append(n int64) {
 	if n > 0 {
-		r.Flush() // net/http would announce the length of a body that fits into one buffer
+		r.Flush() // without Flush, net/http announces a length if the body fits into one buffer
 	}
 	for ; n > 0 && r.entry.Method != http.MethodHead; n-- {
 		if _, err := r.Write([]byte{'+'}); err != nil {

@@ -19,8 +19,9 @@ type call struct {
 	Session string
 }
 
-// parseCall parses the method and path. Handlers parse the query, except for mount. The name of a
-// repository may contain the words of routes, so the path is parsed from its end.
+// parseCall parses the method, the path, and the parameter mount of the query. Handlers parse the
+// rest of the query. The name of a repository may contain the words of routes, so the path is
+// parsed from its end.
 func parseCall(r *http.Request) call {
 	if r.URL.Path == "/token" || r.URL.Path == "/token/" {
 		return call{Kind: KindToken}
@@ -79,8 +80,8 @@ func refCall(k Kind, repo, ref string) call {
 	return c
 }
 
-// The grammar of references, anchored, and the ECR-shaped host names that AWS's credential
-// helper accepts.
+// These patterns match a whole tag, a whole name of a repository, and the ECR-shaped host names
+// that AWS's credential helper accepts.
 var (
 	anchoredTag  = regexp.MustCompile(`^` + reference.TagRegexp.String() + `$`)
 	anchoredName = regexp.MustCompile(`^` + repositoryName + `$`)

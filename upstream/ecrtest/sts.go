@@ -41,7 +41,7 @@ type stsCredentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expirati
 
 type stsRole struct{ Arn, AssumedRoleId string }
 
-// stsKind returns the action of a Query request. The handler can still read the form.
+// stsKind returns the action of a Query request. It keeps the parsed form in r for the handler.
 func stsKind(r *http.Request) Kind {
 	if r.ParseForm() != nil || r.PostForm.Get("Action") == "" {
 		return KindUnknown

@@ -65,8 +65,8 @@ var (
 	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
 	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
 	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
-	// distribution answers 404 for an upload that exists but is invalid, and clients then start again.
-	// dray answers 400 instead.
+	// The registry distribution answers 404 for an upload that exists but is invalid, and clients then
+	// start again. dray answers 400 instead.
 	ErrBlobUploadInvalid = sentinel(errcode.ErrorCodeBlobUploadInvalid).WithStatus(http.StatusBadRequest)
 	ErrPaginationInvalid = sentinel(errcode.ErrorCodePaginationNumberInvalid)
 )
@@ -128,7 +128,7 @@ func NotFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound
 }
 
-// NotPushed returns the error for a manifest that names d, if d has not been pushed to the
+// NotPushed returns the error for this case: a manifest names d, but no client has pushed d to the
 // repository. The kind of d is KindBlob or KindManifest.
 func NotPushed(kind Kind, d digest.Digest, repo string) *Error {
 	by := "manifest"
@@ -184,12 +184,12 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 		status = http.StatusBadGateway
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // this fails only if the client is gone; the access log has the error already
+	_, _ = w.Write(body) // this fails only if the client is gone; the caller can log e
 	return e
 }
 
-// maxErrorBody bounds the bytes read of an upstream's error answer. The spec sets no limit;
-// registries send well under a kilobyte.
+// maxErrorBody bounds how many bytes DecodeError reads from an upstream's answer. The spec sets no
+// limit; registries send well under a kilobyte.
 const maxErrorBody = 8 << 10
 
 // DecodeError converts an upstream's error answer to an Error. It reads at most 8 KiB of the body

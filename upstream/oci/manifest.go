@@ -93,9 +93,10 @@ func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
 	return json.Unmarshal(p, &d.Descriptor)
 }
 
-// onlyMembers returns a JSON object with only the members whose names are listed, in the same case.
-// encoding/json would also read the member "Layers" as "layers". A registry that reads only
-// "layers" would then accept a manifest without checking the layers that dray reads in "Layers".
+// onlyMembers returns the JSON object p with only the listed members. It distinguishes upper and
+// lower case in their names. encoding/json would also read the member "Layers" as "layers". A
+// registry that reads only "layers" would then accept a manifest without checking the layers that
+// dray reads in "Layers".
 func onlyMembers(p []byte, names ...string) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(p, &members); err != nil || members == nil {
@@ -148,7 +149,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if err := m.resolveType(w); err != nil {
 		return nil, err
 	}
-	if m.MediaType == MediaTypeOCIArtifact { // only in this type do registries check the member blobs
+	if m.MediaType == MediaTypeOCIArtifact { // registries check "blobs" in this type only
 		m.Layers = append(m.Layers, descriptors(w.Blobs)...)
 	}
 	return m, m.check(w)
@@ -292,8 +293,8 @@ func (m *Manifest) Referrer() Descriptor {
 }
 
 // Children returns the configuration and layers of an image, foreign layers included, or the
-// manifests of an index. It does not return the subject, which may be absent (spec, "Pushing
-// Manifests with Subject").
+// manifests of an index. It does not return the subject, because the registry need not have it
+// (spec, "Pushing Manifests with Subject").
 func (m *Manifest) Children() []Child {
 	var out []Child
 	for _, d := range m.Manifests {

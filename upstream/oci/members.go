@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// members has the names of the known members of a JSON object in a manifest. If the value of a
-// member is itself checked, the name maps to the known members of that value, and otherwise to nil.
+// members has the names of the known members of a JSON object in a manifest. A name maps to the
+// known members of its value. It maps to nil if dray does not check the value.
 type members map[string]members
 
 var descriptorMembers = members{
@@ -59,8 +59,8 @@ func (m members) check(d *json.Decoder) error {
 	return err
 }
 
-// member returns the known members of the value of key, or nil for an unknown key. The error says
-// that key is ambiguous.
+// member returns the known members of the value under key. It returns nil if the key is unknown, or
+// if dray does not check its value. The error says that the key is ambiguous.
 func (m members) member(key string, seen map[string]bool) (members, error) {
 	for name, inner := range m {
 		switch {

@@ -16,10 +16,9 @@ func (r Range) ContentRange(size int64) string {
 }
 
 // ParseRange parses a Range header (RFC 9110, 14.2) for a body of size bytes. It returns false if
-// the whole body should be sent. This is so without a header, with a unit other than bytes, with
-// several ranges (which a server need not serve), or for an empty body (containerd asks for a range
-// of an empty blob). The error is ErrRangeInvalid if the range is malformed or outside the
-// body.
+// the whole body should be sent: if there is no header, if its unit is not bytes, if it has several
+// ranges (which a server need not serve), or if the body is empty (containerd asks for a range of
+// an empty blob). The error is ErrRangeInvalid if the range is malformed or outside the body.
 func ParseRange(header string, size int64) (Range, bool, error) {
 	unit, set, ok := strings.Cut(header, "=")
 	if header == "" || size == 0 || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {

@@ -20,7 +20,7 @@ import (
 // query with its names sorted. Ids of upload sessions become "*". It may be used by a server, a
 // client, or both.
 type Recorder struct {
-	// Home, when set, is the host:port whose requests Transport records by path. Transport records
+	// Home, when set, is the host:port of a server. Transport records requests to Home by path, and
 	// requests to other hosts as "METHOD elsewhere", because signed URLs differ from run to run.
 	Home string
 

@@ -1,4 +1,5 @@
-// Package fleettest has what tests of fleets need: leases in memory, and the suite of leases.
+// Package fleettest has what tests of fleets need: leases in memory, and the tests that each store
+// of leases must pass.
 package fleettest
 
 import (
@@ -13,8 +14,8 @@ import (
 	"dray/cache/fleet"
 )
 
-// Memory has the leases and shares, or the claims, of members in one process. The zero value is
-// ready.
+// Memory is a [fleet.Leases] and [fleet.Shares], or a [fleet.Claims], for members in one process.
+// The zero value is ready.
 type Memory struct {
 	// TTL is how long a lease lasts without renewal. Zero means [fleet.LeaseTTL]. Tests whose members
 	// do not renew their leases by themselves set a long TTL, because machines may be slow.
@@ -23,7 +24,7 @@ type Memory struct {
 	mu      sync.Mutex // guards the fields below
 	leases  map[digest.Digest]held
 	members map[string]alive
-	shares  map[string]map[string]share // by rate, and by member and component
+	shares  map[string]map[string]share // by rate; within a rate, by member and component
 	err     error
 	calls   int
 }
@@ -83,7 +84,7 @@ func (m *Memory) begin(ctx context.Context) error {
 	return cmp.Or(ctx.Err(), m.err)
 }
 
-// lease returns the lease of a blob, if it has not expired.
+// lease returns the last lease of a blob, and reports whether it has not expired yet.
 func (m *Memory) lease(d digest.Digest) (held, bool) {
 	l, ok := m.leases[d]
 	return l, ok && time.Now().Before(l.until)

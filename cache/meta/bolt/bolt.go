@@ -50,7 +50,7 @@ type Options struct {
 // expired entries.
 type Store struct {
 	o Options
-	// file is nil until the file has been opened, and is set only while opening is locked.
+	// file is nil until the file has been opened, and is set only while the mutex opening is locked.
 	file    atomic.Pointer[file]
 	opening chan struct{} // mutex for opening the file: a channel of capacity 1 that is full while it is locked
 	closed  bool          // guarded by opening

@@ -11,7 +11,7 @@ import (
 	"dray/cache/fleet"
 )
 
-// Shares are the shares of a fleet in Redis. All keys have the hash tag of [Leases].
+// Shares implements [fleet.Shares] in Redis. All keys have the hash tag of [Leases].
 type Shares struct {
 	client goredis.UniversalClient
 	prefix string
@@ -19,7 +19,7 @@ type Shares struct {
 
 var _ fleet.Shares = (*Shares)(nil)
 
-// Shares returns the shares in the same Redis. Close of the store also ends their use.
+// Shares returns the shares in the Redis of the store. They stop working when the store is closed.
 func (s *Store) Shares() *Shares { return &Shares{s.client, s.prefix + "{fleet}:share:"} }
 
 var shareScript = script("share")

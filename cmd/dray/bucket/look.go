@@ -9,10 +9,10 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// Look reads the settings of the bucket of a configuration. It changes nothing. missing names the
-// settings that the bucket should have and does not have. unsupported names the settings that the
-// store does not support. unreached says why the bucket cannot be used, and unread says why its
-// settings cannot be read.
+// Look reads the settings of the bucket of a configuration. It changes nothing. The result missing
+// lists the settings that the bucket should have and does not have. The result unsupported lists
+// the settings that the store does not support. unreached says why the bucket cannot be used, and
+// unread says why its settings cannot be read.
 func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missing, unsupported []string, unreached, unread error) {
 	settings := s3.NewSettings(address(c), cfg, c.MaxAge.Std())
 	defer settings.Close()

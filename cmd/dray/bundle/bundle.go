@@ -36,12 +36,13 @@ type Options struct {
 	// Doctor runs the checks of dray doctor, each for at most the duration bound. address is the
 	// address of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running makes cmd call the function do with a function that reads pages of a running dray.
+	// Running makes cmd call the function do, and pass to it a function that reads pages of a running
+	// dray.
 	Running func(cmd *cobra.Command, do func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
 const (
-	maxFile = 1 << 20 // the largest file, in bytes, in which the scrubber looks for secrets
+	maxFile = 1 << 20 // the largest file, in bytes, from which the scrubber learns secrets to remove
 	// bound is the longest time for one check of dray doctor.
 	bound = 10 * time.Second
 	// patience bounds the time for one page, and for the sizes of one directory.

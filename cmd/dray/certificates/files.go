@@ -105,7 +105,7 @@ func (c *Files) Check(context.Context) error {
 }
 
 // Warn logs the problems of certificates once a day until ctx ends, and returns nil. It logs
-// nothing at the start of dray, because the notices then report the same problems.
+// nothing at the start of dray, because the notices at the start report the same problems.
 func (c *Files) Warn(ctx context.Context, log *slog.Logger) error {
 	day := time.NewTicker(24 * time.Hour)
 	defer day.Stop()

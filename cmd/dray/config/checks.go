@@ -78,16 +78,16 @@ type ArchiveCheck struct {
 	// `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs them.
 	// Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`
-	// The most uncompressed bytes for each compressed byte; dray compares the two once it has read
-	// more than 64 MiB of uncompressed bytes from a layer. Default: `200`.
+	// The highest number of uncompressed bytes for each compressed byte; dray compares the two once it
+	// has read more than 64 MiB of uncompressed bytes from a layer. Default: `200`.
 	MaxRatio int `yaml:"max_ratio"`
 	// The most entries of a layer. Default: `1000000`.
 	MaxEntries int `yaml:"max_entries"`
-	// The most nested directories. Default: `128`.
+	// The greatest depth of nested directories. Default: `128`.
 	MaxDepth int `yaml:"max_depth"`
-	// The length of the longest path, in bytes. Default: `4096`.
+	// The greatest allowed length of a path, in bytes. Default: `4096`.
 	MaxPath int `yaml:"max_path"`
-	// The most uncompressed bytes of a layer. Default: `100GiB`.
+	// The greatest uncompressed size of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
 	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory.
 	// dray decompresses only a few layers with windows above 32 MiB at a time, one for each processor

@@ -16,7 +16,7 @@ import (
 	"dray/upstream/auth"
 )
 
-// decoder fills a configuration from YAML nodes. It walks the struct itself, because the YAML
+// decoder fills a configuration from YAML nodes. It sets each field on its own, because the YAML
 // package would stop at the first bad value of some types. That package also does not report the
 // path of a problem or the line of each value.
 type decoder struct {

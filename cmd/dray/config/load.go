@@ -25,7 +25,8 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 }
 
 // LoadAgain does the work of Load for a running dray. It returns an error for an empty file: an
-// editor may be about to write the file, and the defaults of an empty file require no passwords.
+// editor may be about to write the file, and with the defaults alone, dray would require no
+// passwords.
 func LoadAgain(path string, environ []string, validators ...Validator) (Config, error) {
 	return load(path, environ, func(path string) ([]byte, error) {
 		text, err := reread.ReadFile(path)
@@ -113,7 +114,7 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 	}
 	switch m := &c.Metadata; {
 	case m.Password != "":
-		m.PasswordFile = "" // the variable overrides the file, which is not read again
+		m.PasswordFile = "" // the variable overrides the file, so a running dray must not read the file
 	case m.PasswordFile != "":
 		fromFile("metadata.password_file", m.PasswordFile, &m.Password)
 	}

@@ -77,7 +77,7 @@ func (c Config) Notices() []string {
 	return notices
 }
 
-// regionNotice adds a notice if dray does not know an AWS region. Empty means no region.
+// regionNotice adds a notice if dray does not know an AWS region. If region is empty, it adds none.
 func regionNotice(where, region string, add func(format string, args ...any)) {
 	known := map[string]bool{}
 	for _, r := range host.Regions() {

@@ -7,7 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Print writes the configuration as YAML. The types of secrets redact their values.
+// Print writes the configuration as YAML. Each secret has a type that redacts its value.
 func (c Config) Print(w io.Writer) error {
 	out := yaml.NewEncoder(w)
 	out.SetIndent(2)

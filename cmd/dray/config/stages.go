@@ -1,7 +1,7 @@
 package config
 
 // StageSettings are the keys that most stages have. If a key has another meaning in a stage, the
-// comment of the embedded field says so, as "key: prose".
+// comment of the embedded field describes it in the form "key: prose".
 type StageSettings struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.
@@ -25,8 +25,8 @@ type SecretsCheck struct {
 	MaxFile Bytes `yaml:"max_file,omitempty"`
 }
 
-// AttestationsCheck reads the declarations of BuildKit about an image in the image's index. Nothing
-// proves a declaration: anybody who may push can write one.
+// AttestationsCheck reads BuildKit's declarations about an image, which are in the image's index.
+// Nothing proves a declaration: anybody who may push can write one.
 type AttestationsCheck struct {
 	StageSettings `yaml:",inline"`
 	// If `true`, every image must declare its provenance.
@@ -104,8 +104,7 @@ type ExecCheck struct {
 	// Default: `20s`.
 	StageSettings `yaml:",inline"`
 	// The program and its arguments; dray uses no shell. dray replaces `{layout}`, `{repository}`,
-	// `{tag}` and `{digest}` in each of them. `dray check` shows arguments that look like secrets
-	// redacted.
+	// `{tag}` and `{digest}` in each of them. `dray check` redacts arguments that look like secrets.
 	Command Command `yaml:"command"`
 	// Variables for the program, as `NAME=value`. `dray check` shows the values redacted. Of dray's
 	// own environment, the program sees only `PATH`.

@@ -16,7 +16,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// savingsQuery has the flags of dray stats about savings.
+// savingsQuery has those flags of the command "dray stats" that are about savings.
 type savingsQuery struct {
 	savings, csv bool
 	days         int
@@ -105,7 +105,7 @@ func savingsCSV(w io.Writer, s api.Savings) {
 		if price != nil {
 			unitPrice = number(*price)
 		}
-		_ = out.Write([]string{ // print reports the errors of w
+		_ = out.Write([]string{ // operator.print reports the errors of w
 			s.From.Format(time.RFC3339), s.To.Format(time.RFC3339), description, name, s.Region,
 			number(quantity), unit, unitPrice, strconv.FormatFloat(cost, 'f', 6, 64), "USD", estimate,
 		})

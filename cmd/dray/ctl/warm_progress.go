@@ -22,7 +22,7 @@ const (
 	drawEvery = 100 * time.Millisecond
 )
 
-// warmProgress shows how far dray has come with the images of dray warm.
+// warmProgress shows how far dray has come with the images of the command dray warm.
 type warmProgress struct {
 	stdout, stderr io.Writer
 	bar, json      bool
@@ -49,7 +49,7 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// problem prints a problem with a name in a file.
+// problem prints a problem with the name of an image in a file.
 func (p *warmProgress) problem(text string) {
 	if !p.json {
 		fmt.Fprintf(p.stderr, "dray: %s\n", text)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Status is the result of a check.
+// Status says how a check ended.
 type Status string
 
 // The states.
@@ -70,7 +70,8 @@ func Run(ctx context.Context, checks []Check, bound time.Duration) Report {
 	return r
 }
 
-// within runs a check, and does not wait for it longer than the bound.
+// within runs a check. When the bound is over, within ends the context, and waits for the check at
+// most one second more.
 func (c Check) within(ctx context.Context, bound time.Duration) Finding {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()

@@ -36,7 +36,7 @@ type Registry struct {
 		http.RoundTripper
 		CloseIdleConnections()
 	}
-	// AWS says that dray uses the credentials that the AWS SDK finds.
+	// AWS is true if dray uses the credentials that the AWS SDK finds.
 	AWS bool
 	// Layers is the URL of the host that sends the registry's layers; empty if it is not known.
 	Layers string
@@ -50,8 +50,8 @@ type Registry struct {
 	// PushTo is nil if the operator named no repository.
 	Pushes bool
 	PushTo func(ctx context.Context) error
-	// Hello sends the request by which clients find out whether they may use the registry, with dray's
-	// credentials.
+	// Hello sends, with dray's credentials, the request by which clients find out whether they may use
+	// the registry.
 	Hello func(ctx context.Context) error
 }
 
@@ -309,8 +309,8 @@ func bucket(ask func(context.Context) Bucket) []Check {
 	}
 }
 
-// ErrNoAnswer is wrapped by the error for a service that did not answer, if dray does not need the
-// answer.
+// ErrNoAnswer says that a service did not answer, and that dray does not need the answer. Other
+// errors wrap it.
 var ErrNoAnswer = errors.New("no answer")
 
 // identity reports the ARN under which AWS knows dray.

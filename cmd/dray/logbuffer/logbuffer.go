@@ -15,9 +15,9 @@ const (
 )
 
 // logBuffer writes the log. A hit in the cache can cost less than the system call that writes its
-// line in the access log. So a [bufferedLog] only adds its lines to the buffer. The method Write of
-// logBuffer itself writes a line at once, after the lines in the buffer. If the process is killed,
-// the lines in the buffer are lost.
+// line in the access log. So a [bufferedLog] only adds its lines to the buffer. In contrast,
+// [logBuffer.Write] writes at once: first the lines in the buffer, and then its own line. If the
+// process is killed, the lines in the buffer are lost.
 type logBuffer struct {
 	to io.Writer
 

@@ -128,8 +128,8 @@ func (m *Member) Collectors() []prometheus.Collector {
 	return all
 }
 
-// Run calls [fleet.Fleet.Run]. Meanwhile, it finds the zone of this member, shares ceilings with
-// other members, and looks for drift.
+// Run calls [fleet.Fleet.Run]. Meanwhile, it finds the zone of this member, helps to divide the
+// ceilings of registries among the members (package ceilings), and looks for [drift].
 func (m *Member) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	defer others.Wait()
@@ -187,7 +187,7 @@ func (m *Member) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, err
 }
 
-// identity returns the ID in a file, which it creates if it is missing or empty.
+// identity returns the ID in a file. It first writes a new ID if the file is missing or empty.
 func identity(file string) (string, error) {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if id := strings.TrimSpace(string(text)); id != "" {

@@ -44,8 +44,8 @@ func upstreamsOf(c config.Config) *upstreams {
 // identityOf returns a hash of the registry's kind, URL and prefix, and of the user or role whose
 // rights dray has there. The hash contains no secret. It does not depend on the password, because
 // members may replace the password one after the other. It does not depend on the fleet's secret
-// either: while members replace that secret one after the other, they still have to hide each
-// other's old tags.
+// either: even while members replace that secret one after the other, a member that forgets the
+// facts about a tag must hide them from all members ([meta.Tags]).
 func identityOf(u config.Upstream) string {
 	whose := []string{"anonymous"}
 	switch {
@@ -89,8 +89,8 @@ func (m *Member) shown() fleet.Upstreams {
 	return fleet.NewUpstreams(all)
 }
 
-// Facts returns a store of the facts that the fleet shares in the store s. Without a fleet, it
-// returns s itself. m may be nil.
+// Facts returns a store through which the members of the fleet share facts in the store s. Without
+// a fleet, it returns s itself. m may be nil.
 func (m *Member) Facts(s meta.Store) meta.Store {
 	if m == nil {
 		return s

@@ -41,8 +41,8 @@ func exitCodes() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Root returns the command that prints the help. The caller adds subcommands to it. short describes
-// the program in a line.
+// Root returns the command that prints the help. The caller adds subcommands to it. The parameter
+// short describes the program in a line.
 func Root(short string, stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "dray",

@@ -237,7 +237,7 @@ func (r *Registry) Healthy(context.Context) error {
 		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
 	}
 	if r.Tokens != nil {
-		// dray fetches the token for the first request. Before that, a missing token is no error.
+		// dray fetches no token before its first request. Until then, a missing token is no error.
 		if h := r.Tokens.Health(); !h.Healthy && h.LastError != nil {
 			return fmt.Errorf("no valid token: %w", h.LastError)
 		}

@@ -69,8 +69,8 @@ func FallbackNotices(c config.Config) (notices []string) {
 	return notices
 }
 
-// ConnectFallbacks sets the fallbacks of the upstreams in the parameter from, whose settings are
-// valid. The parameter upstreams has these upstreams and all their fallbacks.
+// ConnectFallbacks sets the fallbacks of the upstreams whose settings are in the parameter from.
+// The settings must be valid. The parameter upstreams has these upstreams and all their fallbacks.
 func ConnectFallbacks(from []config.Upstream, upstreams []*repository.Upstream) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range upstreams {

@@ -1,6 +1,6 @@
 // Package setup writes the configuration of clients that use dray as a mirror: Docker, containerd,
-// k3s, BuildKit and Podman. A plan has the changes of a client's files. Subpackages edit and write
-// the files.
+// k3s, BuildKit and Podman. A plan lists the changes to a client's files. Subpackages edit and
+// write the files.
 package setup
 
 import (
@@ -23,12 +23,12 @@ import (
 // Options configure the subcommand.
 type Options struct {
 	Stdout, Stderr io.Writer
-	// Load returns the configuration that serve would use.
+	// Load returns the configuration that the subcommand serve would use.
 	Load func() (config.Config, error)
 }
 
 // defaultDialTimeout is the time within which a client has to connect to the mirror. While the
-// mirror is down, each pull takes longer by this time.
+// mirror is down, this time is added to each pull.
 const defaultDialTimeout = 200 * time.Millisecond
 
 // flags are the flags of the subcommands.
@@ -123,7 +123,7 @@ type report struct {
 	Apply []string `json:"apply,omitempty"`
 }
 
-// printed is a file with the content that it gets if it does not exist yet.
+// printed is a file with the content that --write gives it if it does not exist yet.
 type printed struct {
 	Path    string `json:"path"`
 	Content string `json:"content"`

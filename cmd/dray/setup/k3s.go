@@ -15,8 +15,9 @@ const (
 	k3sCertificate = "/etc/rancher/k3s/dray.pem"
 )
 
-// k3s plans registries.yaml. When k3s starts, it makes the hosts.toml files of its containerd from
-// this file. The documentation of k3s, "Private Registry Configuration", describes the format.
+// k3s returns the plan for registries.yaml. When the program k3s starts, it makes the hosts.toml
+// files of its containerd from this file. The documentation of k3s, "Private Registry
+// Configuration", describes the format.
 func k3s(s setting) (plan, error) {
 	p := plan{apply: map[string]string{k3sRegistries: "systemctl restart k3s (k3s-agent on agents)"}, notes: s.mirror.plainHTTP()}
 	p.changes = append(s.mirror.certificate(k3sCertificate), install.Change{Path: k3sRegistries, Merge: s.k3sMerge})

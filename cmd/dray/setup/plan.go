@@ -84,7 +84,8 @@ func (m mirror) byPrefix(client string) (found []registry, notes []string) {
 }
 
 // login returns a note about how a client gets its credentials, if the mirror demands credentials.
-// Clients send credentials only in answer to a challenge.
+// Clients send credentials only in answer to a challenge. If the mirror sends none, the note says
+// how to change that.
 func (m mirror) login(how string) []string {
 	switch {
 	case !m.auth:

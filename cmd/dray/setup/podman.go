@@ -57,7 +57,8 @@ func (s setting) podmanMerge(old []byte, registries []registry) ([]byte, error) 
 }
 
 // podmanElsewhere returns an error if another file has an entry for a registry. It also returns an
-// error if another file has the form of version 1, because Podman then refuses files of version 2.
+// error if another file has version 1 of the format: beside such a file, Podman refuses files of
+// version 2, which setup writes.
 func (s setting) podmanElsewhere(r registry, section string) error {
 	for _, path := range append([]string{"/etc/containers/registries.conf"}, s.glob("/etc/containers/registries.conf.d/*.conf")...) {
 		if path == podmanConfig {

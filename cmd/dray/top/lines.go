@@ -29,8 +29,8 @@ type shown struct {
 	word string
 }
 
-// Show prints the changes since the last call. While a pull or push goes on, it prints at most one
-// line in 5 seconds about it.
+// Show prints the changes since the last call. While a pull or push goes on, Show prints at
+// most one line about it in 5 seconds.
 func (l *Lines) Show(now api.Live) error {
 	if l.shown == nil {
 		l.shown = map[uint64]shown{}

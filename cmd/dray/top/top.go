@@ -54,7 +54,7 @@ func rowOf(e api.LiveEntry) row {
 	return r
 }
 
-// name returns the name of the image, in the form of other subcommands, but with a short digest.
+// name returns the name of the image as other subcommands print it, but with a short digest.
 func name(e api.LiveEntry) string {
 	n := e.Upstream + "/" + e.Repository
 	switch {

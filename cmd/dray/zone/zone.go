@@ -33,9 +33,9 @@ const (
 
 // Find returns the name of the zone. In a container of Amazon ECS, it is the name of the task's
 // Availability Zone, such as "us-east-1a". Elsewhere, it is the ID of the zone of the Amazon EC2
-// instance, such as "use1-az1". If no zone is found, the error says why. On most machines, such an
-// error is expected: they are no instances and run no tasks. Find asks an instance only by IMDSv2.
-// If AWS_EC2_METADATA_DISABLED is true, it does not ask.
+// instance, such as "use1-az1". If no zone is found, the error says why. Outside Amazon ECS and
+// Amazon EC2, such an error is expected. Find asks an instance only by IMDSv2. It does not ask the
+// instance if AWS_EC2_METADATA_DISABLED is true.
 func Find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

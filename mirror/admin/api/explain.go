@@ -22,9 +22,9 @@ type Explanation struct {
 	Pull   ExplainedPull   `json:"pull"`
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
-	// LastPull is the last pull of the image by a client, and Misses are the newest requests for its
-	// parts that failed or needed more than the cache. Verdict is the verdict on the last push that
-	// was checked. A nil field is not known.
+	// LastPull is the last pull of the image by a client. Misses are requests for its parts: the
+	// newest of the requests that failed or needed more than the cache. Verdict is the verdict on the
+	// last push that was checked. A nil field is not known.
 	LastPull *LastPull `json:"last_pull,omitempty"`
 	Misses   Misses    `json:"misses"`
 	Verdict  *Verdict  `json:"verdict,omitempty"`
@@ -114,8 +114,8 @@ type ExplainedPart struct {
 	// Size is in bytes, and -1 if it is not known.
 	Size int64 `json:"size"`
 	// Where lists the places that have the bytes: memory, disk, queue, staging, arriving (a fetch of
-	// them is under way), bucket (dray looks there only for content that is not here). It is empty if
-	// no place has the bytes.
+	// the bytes is under way), bucket (listed only if the bytes are not here, because dray does not
+	// look there if they are). It is empty if no place has the bytes.
 	Where []string `json:"where"`
 	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
 	// repository.
@@ -192,7 +192,7 @@ type ExplainedUpstream struct {
 	// Until is when dray asks it again.
 	Down  string    `json:"down,omitempty"`
 	Until time.Time `json:"until,omitzero"`
-	// Failures counts the requests in a row that failed, and Last is the last error.
+	// Failures counts the requests that failed one after another, and Last is the last error.
 	Failures int    `json:"failures"`
 	Last     string `json:"last,omitempty"`
 	// Operations has the rate of each kind of request that pulls send. Quota is nil if the registry

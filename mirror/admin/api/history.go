@@ -18,8 +18,8 @@ type HistoryPoint struct {
 	Seconds float64 `json:"seconds"`
 	// Requests counts the GET requests of clients for manifests and blobs.
 	Requests int64 `json:"requests"`
-	// Hits counts the readers of blobs whose bytes were held, in memory or on disk, and Misses the
-	// other readers.
+	// Hits counts the readers of blobs whose bytes were held, in memory or on disk. Misses counts the
+	// other readers of blobs.
 	Hits   int64 `json:"hits"`
 	Misses int64 `json:"misses"`
 	// Sent counts the bytes of manifests, blobs and lists that were sent to clients, by their source
@@ -31,7 +31,8 @@ type HistoryPoint struct {
 	Uploaded int64 `json:"uploaded"`
 	// Stored is the number of bytes in the disk cache at the end of the Step.
 	Stored int64 `json:"stored"`
-	// Fetches, Pulls and Pushes are each the largest number that a sample found under way.
+	// Fetches, Pulls and Pushes are the largest numbers of fetches, pulls and pushes that were under
+	// way at any sample.
 	Fetches int64 `json:"fetches"`
 	Pulls   int64 `json:"pulls"`
 	Pushes  int64 `json:"pushes"`

@@ -23,7 +23,7 @@ const (
 
 // LiveEntry has the fields that pulls and pushes share.
 type LiveEntry struct {
-	// ID is the same in all answers of a process.
+	// ID identifies the pull or push in all answers of the same process.
 	ID uint64 `json:"id"`
 	// Client is the client's address. User is its user name, which is empty for an anonymous client.
 	// Agent is the User-Agent of the first request.
@@ -41,8 +41,8 @@ type LiveEntry struct {
 	Last time.Time `json:"last"`
 	// Rate is in bytes per second, over the last 5 seconds.
 	Rate int64 `json:"rate"`
-	// Failures counts the requests that failed. Error is the last error, and RequestID the ID that the
-	// request with this error has in the log.
+	// Failures counts the requests that failed. Error is the last error. RequestID is the ID of the
+	// request with this error, as in the log.
 	Failures  int    `json:"failures,omitempty"`
 	Error     string `json:"error,omitempty"`
 	RequestID string `json:"request_id,omitempty"`

@@ -17,7 +17,7 @@ type Warmth struct {
 	Name string `json:"name"`
 	// Digest is the digest of the manifest that the name refers to. It is empty until dray knows it.
 	Digest digest.Digest `json:"digest,omitempty"`
-	// Parts counts the manifests and blobs that the platforms need, as far as they are known.
+	// Parts counts the manifests and blobs that the platforms need, and that dray has found so far.
 	// HeldParts counts the held parts.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
@@ -25,6 +25,6 @@ type Warmth struct {
 	// parts that have arrived so far.
 	Bytes     int64 `json:"bytes"`
 	HeldBytes int64 `json:"held_bytes"`
-	// FetchedBytes is the part of HeldBytes that was not held before.
+	// FetchedBytes counts the bytes that have arrived so far for blobs that were not held before.
 	FetchedBytes int64 `json:"fetched_bytes"`
 }

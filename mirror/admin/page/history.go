@@ -40,11 +40,11 @@ var groups = []struct {
 type chart struct {
 	Span  span
 	Bars  []column
-	Lines []string // the hit ratio: the points of one polyline for each stretch without a gap
+	Lines []string // the hit ratio: each string has the points of one polyline, which has no gap
 	Rows  []chartRow
 	Most  int64 // bytes of the highest bar
 	Sum   []share
-	Ratio float64 // share of the readers that were hits; -1 if there were no readers
+	Ratio float64 // hits as a share of all readers of blobs; -1 if there were no readers
 	From  time.Time
 	To    time.Time
 	Known bool

@@ -56,7 +56,7 @@ func busier(a, b api.LiveEntry) int {
 	return cmp.Or(cmp.Compare(active(a), active(b)), cmp.Compare(b.Rate, a.Rate), b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID))
 }
 
-// most bounds the pulls, and also the pushes, that the overview shows.
+// The constant most bounds the pulls, and also the pushes, that the overview shows.
 const most = 8
 
 // live serves all pulls and pushes under way. The parameter most bounds the number of each.

@@ -26,7 +26,7 @@ func (h *Handler) pushes(_ context.Context, f frame, _ *http.Request) (templ.Com
 	return pushesPage(f, v), nil
 }
 
-// queueKind returns the kind of a queued push's state, which selects its sign.
+// queueKind returns the kind of the sign that the page shows for the state of a queued push.
 func queueKind(state string) string {
 	switch state {
 	case "failed":

@@ -96,8 +96,8 @@ func client(e api.LiveEntry) string {
 	return e.User + "@" + e.Client
 }
 
-// address returns a path with parameters. pairs alternates names and values. Empty values are left
-// out.
+// address returns a path with parameters. In the slice pairs, a value follows each name. address
+// leaves out parameters with empty values.
 func address(path string, pairs ...string) string {
 	params := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {

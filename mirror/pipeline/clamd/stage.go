@@ -101,8 +101,9 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	return true, v.session.begin()
 }
 
-// Data implements pipeline.Visitor. Begin has skipped files that are too long. Data cuts a layer
-// that is no archive, because Begin does not know the length of such a layer.
+// Data implements pipeline.Visitor. Begin has skipped files that are too long. Begin does not know
+// the length of a layer that is no archive, so Data sends only the first MaxFileBytes of such a
+// layer.
 func (v *visitor) Data(p []byte) error {
 	switch {
 	case v.left < 0:

@@ -92,7 +92,7 @@ func separated(head []byte, section string, tail []byte) string {
 }
 
 // Set sets a key of a table to a value, which is a string or a bool. It adds the key and the table
-// if they do not exist. An empty path means the table at the top of the file.
+// if they do not exist. If the parameter table is empty, the key is one at the top of the file.
 func (f *TOML) Set(table []string, key string, value any) error {
 	literal := fmt.Sprintf("%#v", value)
 	want, err := f.with(table, key, value)
