@@ -302,9 +302,23 @@ func (r *release) packages() error {
 
 // tell writes the release notes, which say how to install the release.
 func (r *release) tell() error {
-	notes := strings.ReplaceAll(string(r.documents["docs/install.md"]), " Replace `VERSION` below by the version, such as `1.2.0`.", "")
-	notes = strings.ReplaceAll(strings.ReplaceAll(notes, "VERSION", r.version), "](../", "](")
+	notes, err := notesOf(string(r.documents["docs/install.md"]), r.version)
+	if err != nil {
+		return err
+	}
 	return r.write("INSTALL.md", []byte(notes))
+}
+
+// aboutVersion is the sentence of docs/install.md that release notes leave out.
+const aboutVersion = " Replace `VERSION` below with the version, such as `1.2.0`."
+
+// notesOf returns the page docs/install.md as the release notes of a version.
+func notesOf(page, version string) (string, error) {
+	before, after, found := strings.Cut(page, aboutVersion)
+	if !found {
+		return "", fmt.Errorf("docs/install.md lacks the sentence %q on one line", aboutVersion)
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(before+after, "VERSION", version), "](../", "]("), nil
 }
 
 // seal writes the checksums and, if there is a key, signs them.

@@ -273,3 +273,18 @@ func TestTree(t *testing.T) {
 		t.Error("two archives of the same files differ")
 	}
 }
+
+// TestNotes: the release notes name the version, and nothing says that the reader must do that.
+func TestNotes(t *testing.T) {
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes, err := notesOf(string(page), "7.8.9")
+	if err != nil || strings.Contains(notes, "VERSION") || strings.Contains(notes, "Replace `7.8.9`") || !strings.Contains(notes, "dray_7.8.9_amd64.deb") {
+		t.Errorf("%v\n%.500s", err, notes)
+	}
+	if _, err := notesOf("another page", "7.8.9"); err == nil {
+		t.Error("a page without the sentence about the version was accepted")
+	}
+}
