@@ -154,6 +154,31 @@ func TestReferrersQueued(t *testing.T) {
 	}
 }
 
+// A referrer that waits in the queue is also on a list that is too long to be put together.
+func TestReferrersQueuedOnALongList(t *testing.T) {
+	sw := ecrtest.DefaultSwitches()
+	sw.ReferrersPageSize = 1
+	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), acknowledging...)
+	img := seed(t, s.ecr, "team/app", "v1", 100)
+	const n = 23
+	for i := range n {
+		s.sign(img.manifest, fmt.Sprintf("application/x.type%d", i))
+	}
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Count: -1, Status: 503})
+	a := referrer(t, img.manifest, "application/x.signature")
+	s.want(201, "PUT", "/v2/team/app/manifests/"+a.Digest.String(), a.Raw, "Content-Type", a.MediaType)
+	listed, queued := 0, 0
+	for path := "/v2/team/app/referrers/" + img.manifest.Digest.String(); path != ""; {
+		r := s.want(200, "GET", path, nil)
+		listed += strings.Count(string(r.body), `"digest"`)
+		queued += strings.Count(string(r.body), a.Digest.String())
+		path = next(t, r)
+	}
+	if listed != n+1 || queued != 1 {
+		t.Errorf("%d referrers, want %d; the queued one %d times", listed, n+1, queued)
+	}
+}
+
 // A long list is passed on in pages, whole.
 func TestReferrersOfManyPages(t *testing.T) {
 	sw := ecrtest.DefaultSwitches()

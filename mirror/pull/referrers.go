@@ -90,7 +90,7 @@ func (p *Puller) Referrers(x *request.Request) error {
 	bounded := x.WithTimeout(repository.LookupTimeout)
 	return p.lender.InTurn(bounded, x, func() error {
 		if len(page) > 0 {
-			return p.referrersPage(bounded, x, page)
+			return p.referrersPage(bounded, x, page, nil)
 		}
 		return p.referrers(bounded, x)
 	})
@@ -108,7 +108,7 @@ func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	}
 	switch {
 	case errors.Is(err, errLongList):
-		return p.referrersPage(bounded, x, nil)
+		return p.referrersPage(bounded, x, nil, queued)
 	case err != nil && len(queued) > 0:
 		a = &answer{Manifest: &repository.Manifest{Raw: emptyList}, source: fromCache} // answer with only the queued referrers
 	case err != nil:
@@ -125,9 +125,9 @@ func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	return sendReferrers(x, list, queued, nil)
 }
 
-// referrersPage passes on one page of a list, and remembers nothing. page is the query of the page,
-// nil for the first one.
-func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url.Values) error {
+// referrersPage passes on one page of a list with the queued descriptors, and remembers nothing.
+// page is the query of the page, nil for the first one.
+func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url.Values, queued []oci.Descriptor) error {
 	ctx, cancel := fallback.Patience(ctx, x.Repo)
 	defer cancel()
 	x.Source = fromOrigin
@@ -141,7 +141,7 @@ func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url
 	}
 	p.warn(x)
 	p.lender.LendListed(x, digest.FromBytes(got.Body), list)
-	return sendReferrers(x, list, nil, got.Next)
+	return sendReferrers(x, list, queued, got.Next)
 }
 
 // sendReferrers sends the descriptors of a list, and the descriptors of queued referrers that are

@@ -160,7 +160,7 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress
 
 // tooFar returns the error for a request to a writer whose protocol this member does not speak.
 func tooFar(x *request.Request, body *wire.Passed, err error) error {
-	err = oci.ErrUnavailable.With("%v; it works on the pushes to %s: bring the members of the fleet to versions of dray next to each other, and push again", err, x.Repo.Name)
+	err = oci.ErrUnavailable.With("%v; it works on the pushes to %s: give all members of the fleet the same version of dray, or two successive versions, and push again", err, x.Repo.Name)
 	if body.Abandon() {
 		body.Early()
 		return x.Fail(err)

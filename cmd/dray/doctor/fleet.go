@@ -45,7 +45,7 @@ func members(own string, ask func(context.Context) ([]fleet.Member, error)) Chec
 		case len(closed) > 0:
 			return failed("let the members reach each other's fleet.advertise", "members of the fleet cannot be reached: %s", strings.Join(closed, "; "))
 		case len(far) > 0:
-			return warning("bring the members to versions of dray next to each other", "members of the fleet speak another protocol than this version's %d, and share nothing with it: %s", fleet.Protocol(), strings.Join(far, ", "))
+			return warning("give all members the same version of dray, or two successive versions", "members of the fleet speak another protocol than this version's %d, and share nothing with it: %s", fleet.Protocol(), strings.Join(far, ", "))
 		case !slices.ContainsFunc(all, func(m fleet.Member) bool { return m.Address == own }):
 			return warning("start dray, or look at its log if it runs", "no member of the fleet has the address %s, and %d others can be reached", own, len(all))
 		}

@@ -23,6 +23,8 @@ func TestPrependJSON(t *testing.T) {
 		"another form":   {`{"k": "y"}`, "", `"k" is not a list of strings`},
 		"numbers":        {`{"k": [1]}`, "", `"k" is not a list of strings`},
 		"no object":      {`[]`, "", "not a JSON object"},
+		"null":           {`null`, "", "without touching the rest"},
+		"null as a list": {`{"k": null}`, "", "without touching the rest"},
 		"cut":            {`{"k": [`, "", "not a JSON object"},
 		"a comment":      {"{ // why\n}", "", "not a JSON object"},
 		"twice":          {`{"k": ["y"], "k": ["z"]}`, "", "without touching the rest"},

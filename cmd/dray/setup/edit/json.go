@@ -30,6 +30,9 @@ func PrependJSON(text []byte, key, element string, same func(a, b string) bool) 
 	if err := json.Unmarshal(text, &before); err != nil {
 		return nil, fmt.Errorf("it is not a JSON object: %w", err)
 	}
+	if before == nil { // the text is null
+		return nil, errTouched
+	}
 	old, ok := stringsOf(before[key])
 	if !ok {
 		return nil, fmt.Errorf("%q is not a list of strings", key)
