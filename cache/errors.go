@@ -65,7 +65,7 @@ func local(reason string, err error) *localError {
 	return &localError{reason, err}
 }
 
-// noEOF turns io.EOF into io.ErrUnexpectedEOF. It is for reads after which more bytes must follow.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF. It is for reads before the end of the content.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -42,13 +42,13 @@ type fetch struct {
 	whole      bool  // the origin's newest answer ignored the range
 	resumes    int
 	sinceBreak int64   // bytes since the origin last broke off
-	broken     error   // an error of the body that came with bytes; the next Read handles it
+	broken     error   // an error that the body returned together with bytes; the next Read handles it
 	answer     *answer // nil before the first answer and between two answers
 	done       bool
 }
 
-// fetch prepares a fetch of the bytes from off on. The parameter hint is the length of the whole
-// blob, or negative if unknown. The fetch uses hint if the origin does not give the length.
+// fetch prepares a fetch that begins at the offset off. The parameter hint is the length of the
+// whole blob, or negative if unknown. The fetch uses hint if the origin does not give the length.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)

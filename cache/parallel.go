@@ -9,9 +9,9 @@ import (
 	"dray/cache/disk"
 )
 
-// windowPieces bounds how far the fetch in order runs ahead of the first gap in the file, in pieces
-// per stream. Because of the bound, pieces are still in the page cache when they are hashed. When
-// the hash lags (see growing.lags), there is no such bound.
+// windowPieces bounds how far the workers that fetch in order may be ahead of the first gap in the
+// file: by this many pieces for each stream. Because of the bound, pieces are still in the page
+// cache when they are hashed. When the hash lags (see growing.lags), there is no such bound.
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
@@ -21,8 +21,8 @@ const windowPieces = 2
 // and no more helpers start. When no helper is left, the leader fetches all missing bytes by one
 // request.
 //
-// While the leader's stream follows another fetch, the leader reads one piece after another from
-// it, and all helpers are extra helpers.
+// The leader's stream may follow another fetch (see Stream.Follows). While it does, the leader
+// reads one piece after another from this stream, and all helpers are extra helpers.
 type workers struct {
 	*Split
 	*fetcher
@@ -40,7 +40,7 @@ type workers struct {
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched
-	turn     bool   // changes with each claim of an extra helper; if true and the hash lags, the helper takes a piece in order
+	turn     bool   // flips at each claim of an extra helper; if now true while the hash lags, this helper takes the next piece in order
 	refusal  refusal
 	followed int64 // the end of the leader's piece while the leader's stream follows another fetch; 0 if it follows none
 	err      error

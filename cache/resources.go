@@ -31,8 +31,8 @@ func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
 }
 
-// unreadable drops a blob if the error in why means that its file is damaged. The next caller then
-// fetches the blob again. A blob that a push needs may stay; see [disk.Dir.DiscardUnreadable].
+// unreadable drops a blob if the error why means that the blob's file is damaged. The next caller
+// then fetches the blob again. A blob that a push needs may stay; see [disk.Dir.DiscardUnreadable].
 func (r *resources) unreadable(ctx context.Context, d digest.Digest, why error) {
 	if !disk.Damaged(why) {
 		return

@@ -13,9 +13,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// answerTimeout bounds the time to read a manifest, a list, the text of an error, or the start of a
-// blob for noDocument. Reading a whole blob has no limit here, because only the reader of the blob
-// knows how long to wait.
+// answerTimeout bounds the time to read a manifest, a list, the text of an error, or (in
+// noDocument) the start of a blob. Reading a whole blob has no limit here, because only the reader
+// of the blob knows how long to wait.
 const answerTimeout = 20 * time.Second
 
 var errStalled = errors.New("the answer stalled")
@@ -32,8 +32,8 @@ type answer struct {
 	ended    func(bytes int64) // called once, by Close; may be nil
 }
 
-// roundTrip makes one round trip. The body of the answer is an *answer, which adds the bytes read
-// to the counter received.
+// roundTrip makes one round trip. The body of the answer is an *answer: each Read adds its
+// number of bytes to the parameter received.
 func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Counter) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))

@@ -29,7 +29,8 @@ type RetryOptions struct {
 // read once the body of the answer has begun. It does not repeat a read if another attempt would
 // not change the result. Such results are answers about the content, corrupt answers, refused
 // credentials, certificates that cannot be verified, ErrBusy, and refusals of a Breaker that the
-// Retry wraps. Callers that have an older answer use the Source without a Retry.
+// Retry wraps. A caller that can fall back on an older answer uses the Source without a Retry,
+// because a failure then does no harm.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions
@@ -52,7 +53,7 @@ func NewRetry(next Source, o RetryOptions) *Retry {
 	return r
 }
 
-// Collectors returns the wrapper's metrics.
+// Collectors returns the metrics of the Retry.
 func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collector{r.repeats} }
 
 // retried calls the function ask until a repetition would not change the result, or until the

@@ -40,10 +40,10 @@ func (p *policy) clock() *clock {
 }
 
 // pool is S3-FIFO (https://s3fifo.com), with queues that are measured in bytes. A new blob waits in
-// the short queue. When a victim is needed and the short queue has at least its share of the pool's
-// bytes, the oldest blob of this queue moves to the main queue if it has been hit, and is evicted
-// otherwise. A blob that has a ghost when it is stored goes to the main queue at once. In the main
-// queue, each hit spares a blob once.
+// the short queue. A blob that has a ghost when it is stored goes to the main queue at once. While
+// the short queue has at least its share of the pool's bytes, dray looks for victims there: if the
+// oldest blob has been hit, it moves to the main queue, and if not, dray evicts it. While the short
+// queue has less, dray looks for victims in the main queue, where each hit spares a blob once.
 type pool struct {
 	fresh, main *fifo // the short queue and the main queue
 	ghosts      *ghosts
@@ -116,8 +116,8 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys.
-// Together these blobs had at most as many bytes as the pool holds.
+// ghosts remembers the key prefixes of blobs that were evicted without a hit. Together these blobs
+// had at most as many bytes as the pool holds.
 type ghosts struct {
 	known map[uint64]*ghost
 	head  ghost // head.next is the oldest, head.prev the newest

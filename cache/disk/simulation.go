@@ -3,8 +3,8 @@ package disk
 import "github.com/opencontainers/go-digest"
 
 // Simulation computes which requests a directory with a given quota would answer from its blobs. It
-// evicts in the same order as a [Dir], but uses no files, no clients and no time. Tools that
-// compare quotas replay a log of requests against it. It is not safe for concurrent use.
+// evicts in the same order as a [Dir], but needs no files and no clients, and ignores time. Tools
+// that compare quotas replay a log of requests against it. It is not safe for concurrent use.
 type Simulation struct {
 	policy    policy
 	index     map[digest.Digest]*entry
@@ -20,8 +20,8 @@ const (
 	OnePool               // small and large blobs share one pool, to measure the difference
 )
 
-// NewSimulation returns an empty Simulation with a quota of maxBytes, counted in blocks like
-// Options.MaxBytes.
+// NewSimulation returns an empty Simulation with a quota of maxBytes. It rounds the size of each
+// blob up to whole blocks, as for Options.MaxBytes.
 func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	s := &Simulation{policy: newPolicy(maxBytes), index: map[digest.Digest]*entry{}, max: maxBytes}
 	if pools == OnePool {
@@ -30,8 +30,8 @@ func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	return s
 }
 
-// Request asks for a blob of size bytes and reports whether it was held. The blob is held from
-// then on, unless it is larger than the quota.
+// Request asks for the blob dg, which has size bytes, and reports whether it was held. The blob is
+// held from then on until it is evicted, unless it is larger than the quota.
 func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
 	if e := s.index[dg]; e != nil {
 		e.hit()

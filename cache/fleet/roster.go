@@ -34,10 +34,10 @@ func newRoster(me Member, upstreams func() Upstreams) *roster {
 }
 
 // Live returns the members that were alive when this member last renewed its leases, sorted by ID.
-// It renews its leases every RenewEvery. The result always includes this member. It also includes
-// members whose protocol is too far from the protocol of this member. While the store of leases
-// does not answer, Live returns the members of its last answer. Before the first answer, it returns
-// only this member. Live never blocks. The caller must not change the result.
+// Members renew their leases every RenewEvery. The result always includes this member. It also
+// includes members whose protocol is too far from the protocol of this member. While the store of
+// leases does not answer, Live returns the members of its last answer. Before the first answer, it
+// returns only this member. Live never blocks. The caller must not change the result.
 func (r *roster) Live() []Member { return *r.live.Load() }
 
 // zoneOf returns the zone of a member. If the member is not known, zoneOf returns the zone of this
@@ -57,7 +57,7 @@ func (r *roster) zone() string { return *r.here.Load() }
 // its leases.
 func (r *roster) SetZone(zone string) { r.here.Store(&zone) }
 
-// self returns this member as other members see it now.
+// self returns this member with its present zone and upstreams.
 func (r *roster) self() Member {
 	m := r.me
 	m.Zone = r.zone()
@@ -131,7 +131,8 @@ func Rendezvous(key string, members []Member) (first Member) {
 	return first
 }
 
-// weight returns the first 8 bytes of the SHA-256 of the ID, a zero byte and the key.
+// weight hashes the ID, a zero byte and the key by SHA-256, and returns the first 8 bytes of the
+// hash.
 func weight(key, id string) uint64 {
 	h := sha256.New()
 	_, _ = io.WriteString(h, id+"\x00"+key)

@@ -183,8 +183,8 @@ func (u *underWay) wait(ctx context.Context) {
 // panics if these paths overlap with the paths of another handler. Handle must be called before
 // Serve, so that no request arrives before its handler is registered. The handler gets only
 // requests of senders that have proved that they know the secret, and whose protocol this member
-// understands. The handler gets the whole path. The handler must bound the size of the body, and
-// the time.
+// understands. The handler gets the whole path. The handler must bound the size of the body that it
+// reads, and the time that it takes.
 func (f *Fleet) Handle(prefix string, h http.Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

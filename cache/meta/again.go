@@ -12,12 +12,12 @@ const (
 	// againEvery is how often a [Cached] repeats the writes that its store has refused.
 	againEvery = time.Second
 	// maxAgain bounds the keys that are sent again. Beyond it, some keys are dropped. Other processes
-	// then notice the change only when their facts are too old.
+	// do not notice the write under a dropped key, and use their old facts until these are too old.
 	maxAgain = 8192
 )
 
-// The type again has the keys of the deletions and epochs that the store has refused. Other
-// processes must not miss these writes.
+// The type again has the keys of the deletions and epochs (see epoch.go) that the store has
+// refused. Other processes must not miss these writes.
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}

@@ -28,8 +28,8 @@ type CachedOptions struct {
 	// second. Within this time, reads may still get an entry that has expired or that another process
 	// has replaced.
 	Staleness time.Duration
-	// OnError bounds how long, after an entry was read from the store, reads get it from memory while
-	// the store fails. 0 means 1 hour.
+	// OnError is the age up to which reads get an entry from memory while the store fails. The age
+	// counts from the moment when the entry was read from the store. 0 means 1 hour.
 	OnError time.Duration
 	// Logger gets a line when the store has refused more deletions and epochs (see epoch.go) than Run
 	// can send again; nil discards it.
@@ -48,10 +48,10 @@ const heldValueMax = 16 << 10
 //
 // If a write failed, reads get the written value from memory while the store fails. When the store
 // answers again, Cached drops the value and never sends it, because other processes may have
-// written a newer value. For keys of which the newer value matters (see ordered), reads of this
-// process then find nothing until a write of this process succeeds, for OnError at most. Run
-// repeats failed deletions and epochs: they cannot restore an old value, and other processes must
-// not miss them.
+// written a newer value. Under some keys it matters which value is newer (see the function
+// ordered). Reads of this process then find nothing under such a key until a write of this process
+// succeeds, for OnError at most. Run repeats failed deletions and epochs: they cannot restore an
+// old value, and other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -85,9 +85,9 @@ type held struct {
 }
 
 // stripe counts the writes to some of the keys. The answer of a read is remembered only if the
-// count has not changed since the read began. Otherwise an answer from before a write could replace
-// the written value. The count changes only under mu, and only after the written value is in
-// Cached.held.
+// count has not changed since the read began. Without this rule, an answer from before a write
+// could replace the written value. The count changes only under mu, and only after the written
+// value is in Cached.held.
 type stripe struct {
 	mu     sync.Mutex
 	writes atomic.Uint64
@@ -247,8 +247,9 @@ func (m recalled) seen() Seen {
 }
 
 // ask asks the store for keys, and remembers its answers. If the store fails, ask returns the
-// answers in memory together with the error. If the store fails, each key whose last write was
-// refused is marked in the result.
+// answers in memory together with the error. In the result, ask sets Refused for keys whose last
+// write was refused: for all of them if the store fails, but only for deletions and for ordered
+// keys if it answers.
 func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen, error) {
 	keys := make([]string, len(all))
 	for i := range all {
@@ -396,7 +397,9 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 		return false, err
 	}
 	now := time.Now()
-	if _, _, err = c.Clock(ctx); err == nil { // without the time of the store, the entries may have dates by the clock of this process
+	// Swap sends nothing to a store that does not tell its time: the clock of this process may have
+	// dated the entries.
+	if _, _, err = c.Clock(ctx); err == nil {
 		ok, err = Swap(ctx, c.store, writes, seen)
 	}
 	switch {

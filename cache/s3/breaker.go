@@ -33,8 +33,8 @@ type breaker struct {
 	trying   bool          // the request after the pause is under way
 }
 
-// allow reports whether a request may be sent. If so, the caller must pass the time sent and the
-// result of the request to the method done.
+// allow reports whether a request may be sent. If so, the caller must pass the returned time and
+// the result of the request to the method done.
 func (b *breaker) allow() (sent time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -68,8 +68,8 @@ func (b *breaker) wait(ctx context.Context) {
 	}
 }
 
-// done records the result of a request that was allowed at the time sent. context.Canceled means
-// that the caller gave up, which says nothing about the bucket.
+// done records the result of a request. The parameter sent is the time that the method allow
+// returned. context.Canceled means that the caller gave up, which says nothing about the bucket.
 func (b *breaker) done(sent time.Time, err error) {
 	b.mu.Lock()
 	was := b.pause

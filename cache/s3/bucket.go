@@ -44,7 +44,7 @@ func transport() *http.Transport {
 
 const idleConnections = 64
 
-// client returns a client of S3 that does not retry. It sends no request.
+// client makes a client of S3 that does not retry. Making it sends no request.
 func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	cfg = cfg.Copy()
 	cfg.Region = cmp.Or(a.Region, cfg.Region)
@@ -71,7 +71,7 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	})
 }
 
-// The constant below follows Address.Prefix in every key.
+// The constant below has the text that follows Address.Prefix in every key.
 const below = "cache/"
 
 // key returns the key of a blob. The digest comes early in the key, because S3 spreads the load by
@@ -127,7 +127,7 @@ type Bucket struct {
 
 var _ cache.Tier = (*Bucket)(nil)
 
-// New returns a Bucket. It sends no request.
+// New returns a Bucket. Making it sends no request.
 func New(o Options) *Bucket {
 	o.Writers, o.Queue, o.Patience = cmp.Or(o.Writers, 4), cmp.Or(o.Queue, 4096), cmp.Or(o.Patience, 2*time.Second)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))

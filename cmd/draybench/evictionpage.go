@@ -6,8 +6,8 @@ const evictionPage = "# Which blobs leave the cache\n" + `
 When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
 page describes the order of eviction, compares it with other policies, and shows how to find the
 right quota from your own log. ` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the
-numbers on this page. For the row for dray, the simulation runs dray's own eviction code, but stores
-no files.
+numbers on this page. To compute dray's row of the table, the simulation runs dray's own eviction
+code, but stores no files.
 
 ## The order
 
@@ -18,12 +18,14 @@ they get most of the requests, but are a small part of the bytes.
 
 Each pool has two queues, as in [S3-FIFO](https://s3fifo.com):
 
-- A new blob waits in a first queue, which may take a tenth of the pool. When the blob is the oldest
-  of this queue, dray moves it to the main queue if a client has requested it there, and otherwise
-  evicts it.
-- A blob that comes back soon after its eviction goes to the main queue at once.
-- In the main queue, a blob gets another round for each request for it there, but at most three
-  rounds.
+- A new blob waits in a first queue, which may take a tenth of the pool. If dray needs room and this
+  queue is full, dray takes its oldest blob. If a client requested this blob while it waited, dray
+  moves it to the main queue. Otherwise dray evicts it.
+- A blob that comes back soon after its eviction from the first queue goes to the main queue at
+  once.
+- If the first queue is not full, dray takes the oldest blob of the main queue. If clients requested
+  this blob in the main queue, it gets another round: it becomes the newest blob of the queue. It
+  gets one round for each request, but at most three. A blob without rounds is evicted.
 
 A hit only increases a counter, up to three, and changes no list. At most once an hour for each
 blob, it also writes the time of the last use to the file.
@@ -31,12 +33,12 @@ blob, it also writes the time of the last use to the file.
 dray never evicts a blob that is open, that a push needs, or that an operator has pinned
 (` + "`dray pin`" + `).
 
-` + "`dray evict --dry-run`" + ` lists the blobs that dray would evict next, with the reason: 20 blobs, or as
-many blobs as it takes to free the bytes that you set with ` + "`--bytes`" + `. The list assumes that no
+` + "`dray evict --dry-run`" + ` lists the blobs that dray would evict next, and the reason for each. It lists
+20 blobs, or enough blobs to free the bytes that you set with ` + "`--bytes`" + `. The list assumes that no
 client requests a blob in the meantime. If the list covers a large part of the cache, it also has
 blobs that ` + "`dray ls --blobs`" + ` shows with hits and a recent use. These blobs come last, because
-eviction first gives each of them a round for each hit. The list then says "requested before, but
-its rounds of eviction are used up". When dray has just started, all blobs count as new: they have
+eviction first gives each of them a round for each hit. Their reason is "requested before, but its
+rounds of eviction are used up". When dray has just started, all blobs count as new: they have
 no hits, and dray evicts them in the order of their last use.
 
 ## How it compares
@@ -44,8 +46,8 @@ no hits, and dray evicts them in the order of their last use.
 The table shows the mean of synthetic traces, %[2]d of each kind with %[1]d requests each. The first
 fifth of a trace fills the cache and does not count. The size of the cache is a share of the bytes
 of all objects in the trace. Each cell has three numbers, in percent: the share of requests that are
-hits / the share of bytes that are hits / the share of the time waiting for the upstream that the
-cache saves. A miss costs 50 ms, and its bytes arrive at 100 MB/s.
+hits / the share of bytes that are hits / how much the cache shortens the time of waiting for the
+upstream. A miss costs 50 ms, and its bytes arrive at 100 MB/s.
 
 %[3]s
 %[4]s
@@ -75,7 +77,8 @@ $ go run ./cmd/draybench simulate -log monday.log -log tuesday.log
 
 The simulation prints the same table for your log, with the sizes in GB, and the number of lines
 that it could not use. The log should be long enough to fill the largest cache several times.
-Requests for ranges of a blob by one client within a minute of each other count as one request.
+If a client requests several ranges of a blob, each within a minute of the previous one, they count
+as one request.
 
 To use a log of another program, convert it to CSV, with one request in each line and in the order
 of time. The size is in bytes:

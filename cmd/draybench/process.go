@@ -125,8 +125,8 @@ func cpuOf(pids []int) (time.Duration, error) {
 }
 
 // peak returns the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). If the
-// process has descendants, peak returns a sum, which counts shared pages several times. The sum has
-// no descendants that have ended.
+// process has descendants, peak returns a sum, which counts shared pages several times. The sum
+// leaves out descendants that have ended.
 func (p *process) peak() (int64, error) {
 	pids, err := p.tree()
 	if err != nil {

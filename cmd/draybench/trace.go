@@ -51,8 +51,8 @@ type reader struct {
 	skipped, unknown int
 }
 
-// rangedFetch identifies the fetch of an object by ranges: a client such as containerd makes
-// several requests for one object.
+// rangedFetch identifies the fetch of one object in several requests for ranges. Clients such as
+// containerd fetch in this way.
 type rangedFetch struct {
 	client string
 	object int32

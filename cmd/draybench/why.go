@@ -63,8 +63,8 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the CPU time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time, in microseconds, that the bare server needs for a request
-// on the machine for which the goal for a hit was set.
+// bareMicroseconds is the processor time of the bare server for a request, in microseconds, on one
+// particular machine. The goal for a hit is meant for this machine.
 const bareMicroseconds = 17
 
 // timeHash measures the time to hash a layer in memory. Every server that verifies digests has this

@@ -49,7 +49,7 @@ type Options struct {
 	Registries map[string]Registry
 	// Hosted yields the manifests of hosted repositories.
 	Hosted iter.Seq[inventory.Hosted]
-	// Live has the pulls under way. Past has ended pulls and misses. Both may be nil.
+	// Live has the pulls under way. Past has the ended pulls and the misses. Both may be nil.
 	Live *live.Table
 	Past *past.Past
 	// Reports lists the newest reports on pushes, newest first.
@@ -66,15 +66,16 @@ func New(o Options) *Explainer { return &Explainer{o} }
 type Query struct {
 	// Name is the name of an image, as clients write it.
 	Name string
-	// Listener is the name of the listener. If it is empty, Explain chooses a listener whose routes
-	// have the name.
+	// Listener is the name of the listener. If Listener is empty, Explain prefers a listener with a
+	// route that Name selects.
 	Listener string
 	// User is the name of the client's user. Empty means a client without credentials.
 	User string
 	// Platforms are the platforms of the client, by which the client chooses manifests of an index. If
 	// Platforms is empty, Explain follows all manifests of the index.
 	Platforms []string
-	// Accept has the media types that the client accepts. Empty means all, as for containerd.
+	// Accept has the media types that the client accepts. Empty means all types: containerd accepts
+	// all.
 	Accept []string
 }
 

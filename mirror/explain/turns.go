@@ -55,7 +55,7 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 }
 
 // first returns the walk for the repository that answers, as [repository.InTurn] chooses it. The
-// results of answers say whether a repository has the content, and whether the repository is
+// function answers reports whether a repository has the content, and whether the repository is
 // silent: dray would have to ask its upstream, but does not, because that upstream fails. If no
 // repository answers, first returns the walk for w.named.
 func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *walk {
@@ -89,7 +89,7 @@ func (w *walk) whoseManifest(ref oci.Reference, named bool) (*walk, pull.Outlook
 }
 
 // whoseBlob returns the walk for the repository that would answer with a blob, and the location of
-// the blob there. The error is a recorded "not found" of the upstream that dray still relies on.
+// the blob there. The error is the upstream's last "not found", if dray still relies on it.
 func (w *walk) whoseBlob(d digest.Digest, named bool) (*walk, repository.Location, error) {
 	find := func(at *walk) (repository.Location, error) {
 		return repository.Foresight{Repo: at.repo, Named: named}.Blob(w.ctx, d, w.need)

@@ -108,7 +108,8 @@ func (l *Lender) LendListed(x *request.Request, list digest.Digest, all []json.R
 	repository.Lend(x.R.Context(), x.Repo, x.Instead, list, names)
 }
 
-// listPatience bounds the wait for a list of an upstream if a fallback can be asked afterwards.
+// listPatience bounds how long dray waits for a list from an upstream, if it can ask a fallback
+// afterwards.
 const listPatience = 5 * time.Second
 
 // Patience returns the context of a request for a list of a repository. If a fallback can be asked

@@ -96,8 +96,8 @@ func (h *History) sample() {
 // measure returns a sample of the time since the last sample. If the parameter last is set, the new
 // sample counts as the last sample.
 func (h *History) measure(last bool) (sample, error) {
-	// Lock before Gather. Without the lock, another call could gather and store newer values first. The
-	// older values of this call would then look like restarted counters.
+	// Lock before Gather. Without the lock, another call could gather and store newer values first.
+	// The older values of this call would then look like restarted counters.
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	families, err := h.o.Gatherer.Gather() // after an error, families has the families without errors

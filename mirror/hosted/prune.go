@@ -20,8 +20,9 @@ type Rule struct {
 	// Keep is the number of tags that each repository keeps, among the tags to which the rule applies.
 	// These are the tags that were pushed most recently. 0 means all.
 	Keep int
-	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
-	// last occurrence of the text Group. If Group is empty, all tags of the rule are one group.
+	// Group makes Keep count each group of tags by itself. Two tags are in the same group if they are
+	// equal before the last place where they contain the value of Group, such as "-". If Group is
+	// empty, all tags of the rule are one group.
 	Group string
 }
 
@@ -200,11 +201,12 @@ func (s *Store) retire(r *repo) {
 	s.contents.forget(r)
 }
 
-// usesEvery is the shortest time between two writes of a repository's file that only record uses.
+// usesEvery is the shortest time from any write of a repository's file to a write that changes only
+// the times of last use in it.
 const usesEvery = time.Hour
 
-// writeUses writes the file of each repository that was used after its file was last written, if
-// that write was at least the duration age ago.
+// writeUses writes the file of each repository that was used after the last write of its file. It
+// skips a file if less than the duration age has passed since that write.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 	for _, r := range s.contents.all() {
 		if !s.contents.unwritten(r, age) {

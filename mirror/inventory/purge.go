@@ -72,8 +72,8 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 	return out, ctx.Err()
 }
 
-// remove purges one blob and returns its fate. A dry run changes nothing, and a blob that is needed,
-// pinned or in use can stay.
+// remove purges one blob and returns its fate. A dry run changes nothing, and a blob that is
+// needed, pinned or in use can stay.
 func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) api.Gone {
 	info, held := v.Disk.Lookup(c.digest)
 	g := api.Gone{Digest: c.digest, Size: info.Size}

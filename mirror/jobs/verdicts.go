@@ -34,7 +34,7 @@ var emptyJSON = []byte("{}")
 const (
 	// maxAttachments bounds the verdicts that wait to be attached.
 	maxAttachments = 1024
-	// attachWithin bounds the requests for one verdict.
+	// attachWithin bounds the time of one try to attach a verdict.
 	attachWithin = 2 * time.Minute
 )
 
@@ -231,9 +231,9 @@ func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// listByTag adds a manifest to the index that replaces the list of referrers at a registry without
-// a referrers API (spec, "Pushing Manifests with Subject"). If the registry says that it has the
-// API, listByTag does nothing.
+// listByTag adds a manifest to the index under the fallback tag. Clients read this index if the
+// registry has no referrers API (spec, "Pushing Manifests with Subject"). If the registry says that
+// it has the API, listByTag does nothing.
 func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	_, err := a.repo.Up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {

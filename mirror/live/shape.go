@@ -30,7 +30,8 @@ type shapes struct {
 }
 
 // acquire returns the shape of a manifest. The caller releases it. acquire calls the function parse
-// only if no pull has the shape yet. A new shape that would exceed maxParts is empty.
+// only if no pull has the shape yet. If the parts of all shapes would exceed maxParts with the
+// new shape, acquire returns an empty shape.
 func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
 	s.mu.Lock()
 	if known := s.byDigest[id]; known != nil {
@@ -92,7 +93,7 @@ func (t *Table) shapeOf(id uint64, man *oci.Manifest) *shape {
 	return s
 }
 
-// index returns the index of a layer, or -1.
+// index returns the position of a layer in the field layers, or -1.
 func (s *shape) index(id uint64) int {
 	for i := range s.layers {
 		if s.layers[i].id == id {
@@ -102,7 +103,7 @@ func (s *shape) index(id uint64) int {
 	return -1
 }
 
-// names reports whether the shape is that of an index that names the given manifest.
+// names reports whether the shape belongs to an index that names the given manifest.
 func (s *shape) names(manifest uint64) bool {
 	return slices.Contains(s.manifests, manifest)
 }

@@ -112,7 +112,7 @@ func (f Finding) complete(stage string, mode Mode) Finding {
 }
 
 // MoreFindings returns a finding which says that the report lacks n other findings. Without it, an
-// image would pass if all findings in the report were waived.
+// image would pass if all findings in the report were waived, although nobody waived the others.
 func MoreFindings(n int, where Place) Finding {
 	return Finding{Rule: "more", What: fmt.Sprintf("there are %d more findings", n), Where: where, Fix: "fix the listed findings, including the waived ones, and push again"}
 }
@@ -160,9 +160,9 @@ func (f Finding) key() string {
 	return strings.Join([]string{f.Stage, f.Rule, f.Fingerprint, cmp.Or(f.Where.Layer.String(), f.Where.Manifest.String()), f.Where.Path, f.What}, "\x00")
 }
 
-// RuleName makes a metric label of the name that a webhook or a scanner gives to a rule. It returns
-// a name of at most 40 lower-case letters, digits, - and _ as it is. It returns "refused" for an
-// empty name, and "other" for any other name.
+// RuleName makes a metric label of the name that a webhook or a scanner gives to a rule. It does
+// not change a name that consists of 1 to 40 lower-case letters, digits, - and _. It returns
+// "refused" for an empty name, and "other" for any other name.
 func RuleName(s string) string {
 	switch {
 	case s == "":

@@ -30,8 +30,8 @@ func newHot() hot {
 	return hot{answers}
 }
 
-// hotKey has the parts of a request that select its content, as the client sent them. Requests with
-// equal keys have the same Meaning.
+// hotKey has the parts of a request that select the content of the answer, as the client sent them.
+// Requests with equal keys have the same Meaning.
 type hotKey struct {
 	listener                  *request.Listener
 	method, host, uri, accept string
@@ -50,7 +50,9 @@ func hotKeyOf(x *request.Request) hotKey {
 		k.accept = strings.Join(lines, ",")
 	}
 	if len(k.host)+len(k.uri)+len(k.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead || x.Vouched != nil {
-		k.uri = "" // no hot answer: each request that another member passes on has a listener of its own
+		// No hot answer. Each request that another member passes on has a Listener of its own, so its
+		// key would match no later request.
+		k.uri = ""
 	}
 	return k
 }

@@ -11,13 +11,14 @@ import (
 	"dray/upstream/oci"
 )
 
-// trust is a tolerance: if another member has just answered from a fact, this member uses the fact
-// although its age exceeds Fresh by less than trust. Without this tolerance, several members would
-// ask the upstream when a fact ceases to be fresh.
+// trust is a tolerance for a fact from which another member has just answered: this member uses the
+// fact while it is younger than Fresh plus trust. Without this tolerance, several members would ask
+// the upstream when a fact ceases to be fresh.
 const trust = time.Second
 
-// asksHere reports whether this member asks the upstream about a tag itself. The chosen member does
-// so. For lists of referrers, and for questions to a fallback, every member does so.
+// asksHere reports whether this member asks the upstream about a tag itself. The package delegate
+// chooses one member of the fleet that asks for all members. For lists of referrers, and for
+// questions to a fallback, there is no such choice: every member asks.
 func (f *finder) asksHere(t tag) bool {
 	return t.subject != "" || !t.after.IsZero() || f.members.Here(t.question())
 }

@@ -45,11 +45,11 @@ type prefetcher struct {
 	images int
 }
 
-// early is a blob that is being fetched before a client asks for it, or that clients ask for.
-// Several fetches of a blob share their urgency, as they share the fetch in the cache.
+// early is a blob that is being prefetched, that clients are asking for, or both. All prefetches of
+// a blob have the same urgency, because they share one fetch in the cache.
 type early struct {
 	fetches, clients int
-	urgency          *upstream.Urgency // nil until the first fetch
+	urgency          *upstream.Urgency // nil until the first prefetch
 }
 
 func newPrefetcher(p Prefetch) *prefetcher {
@@ -84,10 +84,8 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records, until end is called, that a blob is being fetched before a client asks. The
-// urgency is already raised if a client is asking for the blob now. If not, the method want raises
-// it when a client asks. Two fetches of a blob share their urgency, as they share the fetch in the
-// cache.
+// begin records that a blob is being prefetched, until end is called. The urgency is already raised
+// if a client is asking for the blob now. If not, the method want raises it when a client asks.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +135,8 @@ func (p *prefetcher) change(d digest.Digest, fetches, clients int) *early {
 
 // prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not
 // prefetched, because the client has not chosen a platform yet. In a trace, the requests to the
-// upstream belong to span, the span of the client's request for the manifest.
+// upstream belong to the parameter span, which is the span of the client's request for the
+// manifest.
 func (p *Puller) prefetchImage(span trace.Span, r repository.Repo, m *repository.Manifest) {
 	ahead := p.prefetcher(r.Up.Name)
 	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {

@@ -26,9 +26,9 @@ import (
 // list in the middle of a pull, and the pull stands still until Docker has the answer.
 const listPatience = 5 * time.Second
 
-// impatience bounds how long clients wait for lists of referrers. It has a breaker for each upstream:
-// for a few seconds after a question without an answer, it sends no further question to that
-// upstream.
+// impatience bounds how long clients wait for lists of referrers. It has a breaker for each
+// upstream: for a few seconds after a question without an answer, it sends no further question to
+// that upstream.
 type impatience struct {
 	mu       sync.Mutex // guards breakers
 	breakers map[string]*upstream.Breaker

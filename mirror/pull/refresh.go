@@ -19,7 +19,7 @@ const (
 	refreshTimeout = time.Minute
 )
 
-// refreshes has the tags and lists that dray refreshes in the background.
+// refreshes has the tags and the lists of referrers that dray refreshes in the background.
 type refreshes struct {
 	mu      sync.Mutex // guards the fields below; no other lock is taken while it is locked
 	running map[meta.TagKey]bool
@@ -117,11 +117,12 @@ func (r *refreshes) putOff(k meta.TagKey) {
 	}
 }
 
-// staleWhileRevalidate answers from a fact that ceased to be fresh less than Revalidate ago, and
-// starts to refresh the tag in the background (RFC 5861). However many clients ask, one refresh of
-// a tag runs at a time. It returns nil if the client must wait for the upstream. The client also
-// waits if the tag did not exist or the list was empty. Amazon ECR signs an image some time after
-// its push, so the list may have an entry by now.
+// staleWhileRevalidate answers from a fact that is no longer fresh, and starts to refresh the tag
+// in the background (RFC 5861). It does so until the fact is older than Fresh plus Revalidate of
+// the TagPolicy. However many clients ask, one refresh of a tag runs at a time.
+// staleWhileRevalidate returns nil if the client must wait for the upstream. The client also waits
+// if the tag did not exist or the list of referrers was empty. Amazon ECR signs an image some time
+// after its push, so the list may have an entry by now.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	if !f.mayUpdate(t, fact) {
 		return nil
@@ -164,9 +165,9 @@ func (f *finder) startRefresh(t tag) {
 	}
 }
 
-// refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If the
-// upstream refuses to answer, dray no longer serves the old answer. The next client then waits for
-// the upstream, and gets the upstream's error.
+// refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. A
+// refusal is an answer, too. After a refusal, dray no longer serves the old answer. The next client
+// then waits for the upstream, and gets the upstream's error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {

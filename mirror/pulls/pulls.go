@@ -24,7 +24,7 @@ const (
 	Other = "other"
 )
 
-// Detail selects the labels by which pulls are counted in addition to their upstream.
+// Detail selects the labels, besides the upstream, by which pulls are counted.
 type Detail string
 
 // The details.
@@ -42,7 +42,8 @@ type Options struct {
 	// and money if it is published to CloudWatch.
 	MaxSeries int
 	// Idle is how long a series must be unchanged before another series may replace it; 0 means 15
-	// minutes. A program that reads the counters less often than once in this time misses pulls.
+	// minutes. A program that reads the counters must do so at least once in this time, or it can
+	// miss pulls.
 	Idle time.Duration
 }
 
@@ -84,7 +85,7 @@ func New(o Options) *Pulls {
 }
 
 // Inc counts one pull. repo is the repository at the upstream, and reference is a tag or digest.
-// host is the registry's name; if it is empty, the label is repo alone.
+// host is the registry's name. If host is empty, the value of LabelRepository has no registry name.
 func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.total.WithLabelValues(upstream).Inc()
 	if p.o.Detail == None {

@@ -24,7 +24,7 @@ const (
 	mountPause = 10 * time.Minute
 	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
-	// mountFirstBytes is a size in bytes. If an upstream has not mounted a blob within mountPause,
+	// mountFirstBytes is a size in bytes. If an upstream has mounted no blob in the last mountPause,
 	// only blobs of at most this size wait for an attempt to mount. Larger blobs are sent at once.
 	mountFirstBytes = 8 << 20
 )
@@ -50,7 +50,7 @@ func (s *mounts) paused(p pair) bool {
 	return ok && time.Since(at) < mountPause
 }
 
-// reliable reports whether the upstream has mounted a blob within mountPause.
+// reliable reports whether the upstream has mounted a blob less than mountPause ago.
 func (s *mounts) reliable(up *repository.Upstream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -57,11 +57,11 @@ func (a Answers) add(b Answers) Answers {
 type Terms struct {
 	// Region is the region of the mirror and its clients.
 	Region string
-	// Prices replace the list prices, except where they are 0.
+	// Prices has the operator's prices. Each price that is not 0 replaces the list price.
 	Prices Prices
 	// OwnCost is the cost of the mirror in a month, in US dollars; 0 means that it is unknown.
 	OwnCost float64
-	// OtherZones is the share, from 0 to 1, of the bytes to clients that go to another zone.
+	// OtherZones says which share of the bytes to clients, from 0 to 1, goes to another zone.
 	OtherZones float64
 	Upstreams  []Upstream
 }

@@ -119,7 +119,7 @@ func (s *pipes) put(p *pipe, sent int64) {
 	}
 }
 
-// close closes the idle pipes. put closes the pipes that are in use.
+// close closes the idle pipes. After that, put closes each pipe that comes back from use.
 func (s *pipes) close() {
 	s.mu.Lock()
 	idle := s.idle

@@ -12,20 +12,23 @@ import (
 )
 
 // The constant attempts bounds how often a request is passed on before the client has to send it
-// again. It allows for two rounds of three attempts: two at a member that fails, and one at a
-// member that names another writer.
+// again. It allows for two rounds. Each round has three attempts: two at a member that fails, and
+// one at a member that names another writer.
 const attempts = 6
 
 // Work answers a request by calling the function here, or passes the request on to the member that
 // has the state of pushes to its repository. Requests that write, and questions of clients whether
 // a push may leave a blob out, go to the writer of the repository. This member works on other
 // requests itself. If it does not find the content, it asks the writer. If pushes are acknowledged
-// locally, it asks the writer first for manifests and lists. w may be nil.
+// locally, it asks the writer for manifests and lists before it looks for them itself. w may be
+// nil.
 func (w *Writers) Work(x *request.Request, here func() error) error {
 	if !x.Listener.TakesPushes() || !w.Shares(x.Repo) {
 		return here()
 	}
-	k := w.keyOf(x.Repo) // the function here may work on another repository, such as the repository of a fallback
+	// Work reads x.Repo now, because the function here may change it, for example to the repository of
+	// a fallback.
+	k := w.keyOf(x.Repo)
 	switch {
 	case x.Vouched != nil && x.R.Header.Get(headerRepository) != k.String():
 		return oci.ErrUnavailable.With("members of the fleet differ in what they call %s; configure their upstreams alike", x.Repo.Name)
@@ -122,7 +125,7 @@ func (w *Writers) received(x *request.Request, at place, here func() error) erro
 }
 
 // askWriter asks the writer whether a push may leave a blob out. If the writer does not answer,
-// this member answers: it does no harm if the client sends a blob needlessly.
+// this member answers. At worst, the client then sends a blob needlessly, which does no harm.
 func (w *Writers) askWriter(x *request.Request, k key, here func() error) error {
 	ctx := x.R.Context()
 	at := w.find(ctx, k, fleet.Lease{})

@@ -65,9 +65,9 @@ func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Coll
 
 // Create creates a repository. If the repository exists already, Create succeeds without changing
 // it. The errors are *oci.Error. ErrDenied means that the template does not allow the name, or that
-// this is a dry run. ErrDenied with a text of AWS means that the principal lacks the right or has
-// reached a quota. Other failures are ErrNameInvalid, ErrTooManyRequests or ErrUnavailable. If ctx
-// is cancelled, the error is the cause of ctx.
+// this is a dry run. An ErrDenied whose text quotes AWS means instead that the principal lacks the
+// right or has reached a quota. Other failures are ErrNameInvalid, ErrTooManyRequests or
+// ErrUnavailable. If ctx is cancelled, the error is the cause of ctx.
 func (c *Creator) Create(ctx context.Context, repo string) error {
 	result, err := c.create(ctx, repo)
 	c.outcomes.WithLabelValues(result).Inc()
@@ -94,8 +94,8 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		return "failed", createError(repo, err)
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
-	// The push continues even if a policy cannot be set. A failed push would not lead to a policy: the
-	// next push finds the repository, and sets no policy either.
+	// The push continues even if a policy cannot be set. It would not help to fail the push: the next
+	// push would find the repository, and would set no policy either.
 	result = "created"
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)
@@ -157,7 +157,8 @@ func createError(repo string, err error) error {
 	return e
 }
 
-// protocolError returns the error of the protocol that is closest to an API error in err.
+// protocolError translates the API error api, which err wraps, to the closest error of the protocol
+// of registries.
 func protocolError(err error, api smithy.APIError) *oci.Error {
 	if failing(err) {
 		return oci.ErrUnavailable
@@ -171,8 +172,8 @@ func protocolError(err error, api smithy.APIError) *oci.Error {
 	return oci.ErrDenied
 }
 
-// failing reports whether the status of an API error is 500 or above. It does not look at the code,
-// because a failing proxy or VPC endpoint sends no code.
+// failing reports whether the HTTP status of an API error is 500 or above. It does not look at the
+// error code, because a failing proxy or VPC endpoint sends none.
 func failing(err error) bool {
 	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	return ok && answer.HTTPStatusCode() >= http.StatusInternalServerError

@@ -29,12 +29,13 @@ type Deleter struct {
 
 var _ upstream.Deleter = (*Deleter)(nil)
 
-// NewDeleter returns a Deleter. account is the registry id; empty for the registry of the
-// principal.
+// NewDeleter returns a Deleter. account is the ID of the registry. If it is empty, ECR uses the
+// registry of the account whose credentials sign the requests.
 func NewDeleter(api DeleteAPI, account string) *Deleter { return &Deleter{api: api, account: account} }
 
-// DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag
-// (API reference, BatchDeleteImage), and refuses to delete an image that an index names.
+// DeleteManifest implements upstream.Deleter. When ECR deletes the last tag of an image, it also
+// deletes the image (API reference, BatchDeleteImage). It refuses to delete an image that an index
+// names.
 func (d *Deleter) DeleteManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference) error {
 	id := types.ImageIdentifier{}
 	if ref.ByDigest() {

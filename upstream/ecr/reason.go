@@ -29,7 +29,7 @@ func (o *TokenOptions) noToken(err error) error {
 	name, unknown := errors.AsType[*net.DNSError](err)
 	_, network := errors.AsType[net.Error](err)
 	_, request := errors.AsType[*url.Error](err)
-	// The SDK begins the error of getting credentials with these words (aws-sdk-go-v2,
+	// If the SDK cannot get credentials, its error begins with "get identity:" (aws-sdk-go-v2,
 	// service/ecr/auth.go, getIdentity).
 	identity := strings.Contains(err.Error(), "get identity:")
 	switch {

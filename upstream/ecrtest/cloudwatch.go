@@ -16,7 +16,7 @@ import (
 const (
 	metricPath     = "/service/GraniteServiceVersion20100801/operation/PutMetricData"
 	maxMetricBytes = 1 << 20
-	maxDatums      = 100000 // the most metrics that are stored; the server drops the oldest first
+	maxDatums      = 100000 // the server stores at most this many metrics, and drops the oldest first
 	cborType       = "application/cbor"
 )
 

@@ -33,9 +33,10 @@ const (
 	KindUnknown        Kind = "unknown" // no route
 )
 
-// operation maps a kind of request to the API operation that has the same meaning. IAM actions and
-// quotas have the names of API operations. The pairs are not documented, but inferred from the IAM
-// actions that pull and push need.
+// operation maps a kind of request to the API operation that has the same meaning. The server uses
+// it to find the IAM action and the quota of a request, because IAM actions and quotas have the
+// names of API operations. The pairs are not documented, but inferred from the IAM actions that
+// pull and push need.
 var operation = map[Kind]string{
 	KindManifestGet:    "BatchGetImage",
 	KindManifestHead:   "BatchGetImage",

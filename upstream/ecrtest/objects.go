@@ -23,7 +23,8 @@ const (
 
 // signURL returns a signed URL for GET, in the form that AWS documents for
 // get-download-url-for-layer. Each call returns another URL. The access key in the URL contains the
-// epoch, which shows whether ExpireURLs or ExpireSigner was called later.
+// current epoch. ExpireURLs and ExpireSigner begin a new epoch, and make the URLs of all earlier
+// epochs invalid.
 func (s *Server) signURL(base string, g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch

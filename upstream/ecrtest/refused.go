@@ -20,8 +20,9 @@ type RefusedManifest struct {
 //go:embed refused.json
 var refusedJSON []byte
 
-// RefusedManifests returns one example of each reported kind, and the blobs that the examples name.
-// If a repository has these blobs, a registry can refuse the examples only because of their form.
+// RefusedManifests returns one example of each kind of manifest whose refusal was reported, and the
+// blobs that the examples name. If a repository has these blobs, a registry can refuse the examples
+// only because of their form.
 func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
 	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
 		panic("ecrtest: refused.json: " + err.Error()) // cannot happen, because a test reads the file

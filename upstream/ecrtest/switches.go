@@ -11,9 +11,9 @@ import (
 // while the switch is off.
 type Switches struct {
 	// InvalidTokenStatus is the answer to a token that was never issued, or was issued for another
-	// region. It is 400 according to the staff of AWS and two reports (aws-cli#5317,
-	// eks-anywhere#3919; aws-cli#9864, 2025-11). The other value is 403, the answer to an expired
-	// token.
+	// region. It is 400 according to three sources, one of them the staff of AWS (aws-cli#5317,
+	// eks-anywhere#3919, and aws-cli#9864 of 2025-11). The other value is 403, the answer to an
+	// expired token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
 	// HostUnknownStatus is the answer to a Host that names no registry: 400 or 404
 	// (docker-registry-ui#255 shows only the text; read 2026-11).
@@ -73,10 +73,10 @@ type Switches struct {
 	// (int128/docker-manifest-create-action#63, 2023). The report does not show whether the status is
 	// 404 or 400.
 	MissingImages Refusal `json:"missingImages"`
-	// MissingLayers is the answer to an image that names missing layers: BLOB_UPLOAD_UNKNOWN with
-	// "Layers with digests …" (the JSON is in oras-project/oras-py#54, 2022-12; docker's "blob upload
-	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the specification.
-	// The reports do not show whether the status is 404 or 400.
+	// MissingLayers is the answer to an image that names missing layers: MANIFEST_BLOB_UNKNOWN, the
+	// code of the specification, or BLOB_UPLOAD_UNKNOWN with "Layers with digests …"
+	// (oras-project/oras-py#54, 2022-12, shows the JSON; mapbox/ecs-conex#50, 2016, shows docker's
+	// "blob upload unknown"). The reports do not show whether the status is 404 or 400.
 	MissingLayers Refusal `json:"missingLayers"`
 	// TooManyTags is the answer to a push of one more tag for an image that has 1,000 tags. The quota
 	// and the API's LimitExceededException are documented (service quotas, ECR model, 2026-08). The
@@ -104,8 +104,9 @@ type Switches struct {
 	// sends all referrers at once. The maximum of the API is 50 (ECR model, 2026-08); the registry's
 	// answer has no source.
 	ReferrersPageSize int `json:"referrersPageSize"`
-	// ManifestDeleteStatus is the answer to DELETE of a manifest: 202, or 404 with ECR's old text
-	// (roadmap#1229, shipped 2023-05).
+	// ManifestDeleteStatus is the answer to DELETE of a manifest: 202, or 404 with the text
+	// "404 page not found", which ECR sent until it supported this DELETE (roadmap#1229, shipped
+	// 2023-05).
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
 	// DeleteTagOnly makes DELETE by tag delete the tag, and also the image if it has no other tag;
 	// off: DELETE by tag deletes the image with all its tags (no source, 2026-11; BatchDeleteImage
@@ -122,8 +123,9 @@ type Switches struct {
 	ManifestGetSilent bool `json:"manifestGetSilent"`
 	HeadRecordsPull   bool `json:"headRecordsPull"`
 	BlobRecordsPull   bool `json:"blobRecordsPull"`
-	// ConvertIndexes also converts indexes and manifest lists by tag; off: only images (the table of
-	// the ECR guide, image-manifest-formats, has only images; 2026-11).
+	// ConvertIndexes makes a request by tag also convert indexes and manifest lists to the format that
+	// the client accepts; off: it converts only images (the table of the ECR guide,
+	// image-manifest-formats, has only images; 2026-11).
 	ConvertIndexes bool `json:"convertIndexes"`
 	// ConvertedByDigest also serves a converted manifest under the digest that it has after the
 	// conversion; off: 404, because ECR never converts by digest (ECR guide, image-manifest-formats,

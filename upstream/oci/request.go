@@ -47,8 +47,8 @@ type Request struct {
 	// Ref is the reference of the manifest, the digest of the blob or subject, or the digest that
 	// closes an upload (?digest=).
 	Ref Reference
-	// Tags are the tags for a manifest that is pushed by digest (?tag=, which may be repeated;
-	// specification after 1.1, "Pushing Manifests").
+	// Tags are the tags for a manifest that is pushed by digest (?tag=, which may be repeated; see
+	// "Pushing Manifests" in a specification later than 1.1).
 	Tags []string
 	// Upload is the id of an upload session, as dray issued it.
 	Upload string

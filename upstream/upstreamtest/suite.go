@@ -18,8 +18,8 @@ import (
 
 const layerSize = 300_001
 
-// TestSource tests a Source (from) with an image in the repository repo/source, which a Sink (to)
-// pushes first.
+// TestSource tests a Source (from). Before the test, a Sink (to) pushes an image to the repository
+// repo/source.
 func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo string) {
 	repo += "/source"
 	img := NewImage(t, t.Name(), layerSize)

@@ -54,7 +54,8 @@ func Claims(t *testing.T, s fleet.Claims) {
 		t.Error(err)
 	}
 	find(fleet.Lease{Digest: name})
-	if lost, err := s.Renew(ctx, two, []fleet.Lease{by}); err != nil || len(lost) > 0 { // restores a lease that the store lost
+	// Renew restores a lease that the store has lost.
+	if lost, err := s.Renew(ctx, two, []fleet.Lease{by}); err != nil || len(lost) > 0 {
 		t.Errorf("lost %v, %v", lost, err)
 	}
 	find(by)

@@ -1,4 +1,5 @@
-// Package bucket makes the client of the bucket, and has the subcommand that prepares the bucket.
+// Package bucket makes the client for the S3 bucket in the configuration, and has the subcommand
+// that prepares this bucket.
 package bucket
 
 import (
@@ -37,7 +38,7 @@ func Open(c config.Bucket, cfg aws.Config, dir *disk.Dir, log *slog.Logger) *s3.
 // Options configure the subcommand.
 type Options struct {
 	Stdout io.Writer
-	// Load returns the configuration that serve would use.
+	// Load returns the configuration that the subcommand serve would use.
 	Load func() (config.Config, error)
 	// AWS returns the configuration of the AWS SDK.
 	AWS func(context.Context) (aws.Config, error)

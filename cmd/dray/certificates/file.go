@@ -12,11 +12,11 @@ import (
 // dray warns.
 const NearEnd = 30 * 24 * time.Hour
 
-// File is a file with certificates that the configuration names.
+// File is a certificate file that the configuration names.
 type File struct {
 	// Listener, Upstream and Auth name the entry that uses the file. Two of them are empty.
 	Listener, Upstream, Auth string
-	// Path is the file, and Key is its key in the entry.
+	// Path is the path of the file, which the entry has under the key Key.
 	Path, Key string
 }
 
@@ -60,9 +60,9 @@ func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate 
 	return best
 }
 
-// better reports whether [File.current] prefers the authority in a to the authority in b. It
-// prefers an authority whose validity has begun. If this is the same for both, it prefers the
-// authority that ends later.
+// better reports whether [File.current] prefers the authority a to the authority b. It prefers an
+// authority whose validity has begun. If this is the same for both, it prefers the authority that
+// ends later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
 		return begun

@@ -119,7 +119,8 @@ const (
 	KindLocal     Kind = "local"
 )
 
-// SavingsPath is the network route from a registry to clients that content would take without dray.
+// SavingsPath is the network route that content would take from a registry to clients if there were
+// no dray.
 type SavingsPath string
 
 // The paths.
@@ -130,7 +131,8 @@ const (
 	PathRegion   SavingsPath = "region"
 )
 
-// WriteBack says whether dray also forwards the build caches in a hosted repository.
+// WriteBack says whether dray, after it has stored a build cache in a hosted repository, also
+// forwards it to the upstream.
 type WriteBack string
 
 // The ways to write back.

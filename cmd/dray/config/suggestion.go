@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// suggestion returns a hint at the known key that is most similar to the unknown one, or "" if every
-// known key differs by more than two letters. It ignores case, dashes and underscores.
+// suggestion returns a hint at the known key that is most similar to the unknown one, or "" if
+// every known key differs by more than two letters. It ignores case, dashes and underscores.
 func suggestion[V any](key string, known map[string]V) string {
 	separators := strings.NewReplacer("-", "", "_", "")
 	plain := strings.ToLower(separators.Replace(key))

@@ -15,8 +15,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// healthCommand returns the subcommand for the health checks of dray's containers, because these
-// have no shell and no HTTP client. A degraded dray counts as healthy, because a restart of its
+// healthCommand returns the subcommand that dray's containers run as their health check: they have
+// no shell and no HTTP client. A degraded dray counts as healthy, because a restart of its
 // container would not help against a registry that is down.
 func healthCommand(in Options) *cobra.Command {
 	load, invalid := in.Load, error(nil)

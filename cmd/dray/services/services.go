@@ -19,7 +19,7 @@ func Of(c config.Service, files watched.Source) (webhook.Service, error) {
 	if err != nil {
 		return webhook.Service{}, fmt.Errorf("url_file: %w", err)
 	}
-	fixed, _ := watched.Headers(c.Headers) // Check reports an error
+	fixed, _ := watched.Headers(c.Headers) // the function Check reports this error
 	changing, err := watched.Value(files, c.HeadersFile, watched.ParseHeaders, nil)
 	if err != nil {
 		return webhook.Service{}, fmt.Errorf("headers_file: %w", err)

@@ -13,8 +13,8 @@ const (
 	dockerCerts  = "/etc/docker/certs.d/"
 )
 
-// docker plans the files of both image stores of Docker, so that the user can change the store
-// later. The classic store reads daemon.json and the certificate. The containerd store reads
+// docker plans the files of both image stores of Docker, so that the user can switch to the other
+// store later. The classic store reads daemon.json and the certificate. The containerd store reads
 // hosts.toml.
 func docker(s setting) (plan, error) {
 	p := plan{apply: map[string]string{dockerConfig: "systemctl reload docker"}, notes: s.mirror.plainHTTP()}

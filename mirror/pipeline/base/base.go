@@ -64,9 +64,9 @@ type Config struct {
 	Allowed []string
 	// Unknown lets images pass although their base is not known.
 	Unknown bool
-	// Scratch is the number of layers up to which an image without a known base passes. It is for
-	// images FROM scratch: only their number of layers distinguishes them from images with an unknown
-	// base. 0 means that none of these images passes.
+	// Scratch is the largest number of layers with which an image without a known base passes. It is
+	// for images FROM scratch: only their number of layers distinguishes them from images with an
+	// unknown base. 0 means that none of these images passes.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must match
 	// one of them. Allowed does not apply to materials, because builds also use images that are no

@@ -33,9 +33,9 @@ type node struct {
 // tree is the known part of a file system.
 type tree struct {
 	root node
-	// loose are the special files, by path, that were written below a link of another layer. Runtimes
-	// do not agree on where these files are. So a file stays in loose until a layer deletes its path,
-	// or writes the path again without a link on the way.
+	// loose has, by path, the files with a value in the field special that were written below a link
+	// of another layer. Runtimes do not agree on where these files are. So a file stays in loose until
+	// a layer deletes its path, or writes the path again without a link on the way.
 	loose map[string]*node
 }
 
@@ -103,8 +103,8 @@ func (n *node) put(name string, entry *node) {
 	n.set(name, entry)
 }
 
-// remove deletes the node at a path or, if content is set, only the nodes below it. If the path
-// leads through a link, remove deletes only loose files.
+// remove deletes the node at a path. If the parameter content is set, it deletes only the nodes
+// below the path. If the path leads through a link, remove deletes only loose files.
 func (t *tree) remove(p string, content bool) {
 	gone := func(name string) bool {
 		return strings.HasPrefix(name, p+"/") || p == "" || name == p && !content

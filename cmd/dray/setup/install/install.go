@@ -167,7 +167,8 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 		}
 	}()
 	e := entry{Path: path}
-	// The backup of a file that somebody has removed stays, because the file will not come back.
+	// If somebody has removed the file, undo will not bring it back. So the new entry does not name
+	// the backup, and undo keeps the backup.
 	if known := r.find(path); known != nil && current != nil {
 		e.Backup = known.Backup
 	}
@@ -219,7 +220,8 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" && current != nil {
-		_ = os.Remove(p.real(e.Backup)) // the file has the content of the backup again, except for later edits
+		// The file has the content of the backup again, with the edits that somebody made later.
+		_ = os.Remove(p.real(e.Backup))
 	}
 	r.forget(p, path)
 	return result
@@ -292,7 +294,7 @@ func (p Place) Glob(pattern string) []string {
 	return found
 }
 
-// advise adds the advice to run dray setup as root to an error about permissions.
+// advise extends an error about permissions by the advice to run dray setup as root.
 func advise(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; run dray setup as root", err)
