@@ -87,11 +87,12 @@ func (q *Queue) Remove(w *Waiter) {
 // Ahead returns how many requests would be sent before a request that joins the flow now.
 func (q *Queue) Ahead(flowName string) int {
 	mine := q.Length(flowName)
-	n := mine
+	n, turns := 0, mine+1
 	for _, f := range q.ring {
-		if len(f.waiting) > 0 && f.waiting[0].Flow != flowName {
-			n += min(len(f.waiting), mine+1)
+		if f.waiting[0].Flow == flowName {
+			turns = mine // flows after this one have one turn fewer before the new request
 		}
+		n += min(len(f.waiting), turns)
 	}
 	return n
 }
