@@ -3,6 +3,7 @@ package hosted
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -42,19 +43,44 @@ type candidate struct {
 	repo   string
 	digest digest.Digest
 	used   time.Time
-	graph  graph // the graph of its repository
+	rest   *rest
+}
+
+// rest is what remains of a repository without some candidates.
+type rest struct {
+	graph
+	tagged map[digest.Digest]bool            // manifests with a tag
+	above  map[digest.Digest][]digest.Digest // the manifests that lead to each manifest, also those in gone
+	gone   map[digest.Digest]bool
 }
 
 // victims returns the manifests to drop next: the manifests that have not been used for the longest
 // time and whose removal frees bytes. It returns several manifests if they share bytes, such as one
 // image in two repositories. A manifest stays if each of its blobs is needed by a manifest that was
 // used later, or by a push under way.
-func (c *contents) victims(now time.Time) []candidate {
-	sim := simulation{uses: map[digest.Digest]int{}, needs: map[repoDigest]int{}, by: map[digest.Digest][]candidate{}, seen: map[repoDigest]bool{}}
-	for _, one := range c.candidates(now) {
-		if freed := c.removeCandidate(one, sim, now); freed != "" {
-			return sim.by[freed]
+func (c *contents) victims(now time.Time) (least []*candidate) {
+	sim := simulation{uses: map[digest.Digest]int{}, needs: map[repoDigest]int{}}
+	all := c.candidates(now)
+	for i, one := range all {
+		freed := c.removeCandidate(one, sim, now)
+		if len(freed) == 0 {
+			continue
 		}
+		for _, by := range all[:i+1] {
+			for d := range by.below() {
+				for _, b := range by.rest.st.manifests[d].blobs {
+					if of, ok := freed[b.Digest]; ok && (len(of) == 0 || of[len(of)-1] != by) {
+						freed[b.Digest] = append(of, by)
+					}
+				}
+			}
+		}
+		for _, of := range freed {
+			if least == nil || len(of) < len(least) {
+				least = of
+			}
+		}
+		return least
 	}
 	return nil
 }
@@ -63,66 +89,77 @@ func (c *contents) victims(now time.Time) []candidate {
 // lists every tagged manifest, and each untagged manifest that no index names and whose subject the
 // repository does not have. It leaves out untagged manifests pushed less than Options.Grace ago,
 // because they may still wait for their index.
-func (c *contents) candidates(now time.Time) (all []candidate) {
+func (c *contents) candidates(now time.Time) (all []*candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)
-		g := st.graph()
-		named, tagged := map[digest.Digest]bool{}, map[digest.Digest]bool{}
-		for _, m := range st.manifests {
-			for _, d := range m.manifests {
-				named[d] = true
+		rest := &rest{st.graph(), map[digest.Digest]bool{}, map[digest.Digest][]digest.Digest{}, map[digest.Digest]bool{}}
+		for d, m := range st.manifests {
+			for _, named := range m.manifests {
+				rest.above[named] = append(rest.above[named], d)
+			}
+			if st.manifests[m.subject] != nil {
+				rest.above[d] = append(rest.above[d], m.subject)
 			}
 		}
 		for _, t := range st.tags {
-			tagged[t.Digest] = true
+			rest.tagged[t.Digest] = true
 		}
 		for d, m := range st.manifests {
-			if !tagged[d] && (named[d] || st.manifests[m.subject] != nil || now.Sub(m.pushed) < c.grace) {
+			if !rest.tagged[d] && (len(rest.above[d]) > 0 || now.Sub(m.pushed) < c.grace) {
 				continue
 			}
-			all = append(all, candidate{r.name, d, m.lastUse(), g})
+			all = append(all, &candidate{r.name, d, m.lastUse(), rest})
 		}
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return a.used.Compare(b.used) })
+	slices.SortFunc(all, func(a, b *candidate) int { return a.used.Compare(b.used) })
 	return all
 }
 
-// repoDigest is a manifest or blob of one repository.
+// repoDigest is a blob of one repository.
 type repoDigest struct {
 	repo   string
 	digest digest.Digest
 }
 
 // simulation is the content that would remain without some candidates. The fields uses and needs
-// are the remaining counts of hold.uses and member.needs. The field by maps each blob to the
-// removed candidates that needed it.
+// are the remaining counts of hold.uses and member.needs.
 type simulation struct {
 	uses  map[digest.Digest]int
 	needs map[repoDigest]int
-	by    map[digest.Digest][]candidate
-	seen  map[repoDigest]bool // manifests that are counted already
 }
 
-// removeCandidate removes a candidate, and all manifests reachable from it, from the simulation. It
-// returns a blob that nothing uses any more after that, or "". If there are several such blobs, it
-// returns the one that the fewest removed candidates needed.
-func (c *contents) removeCandidate(one candidate, sim simulation, now time.Time) (freed digest.Digest) {
-	below := one.graph.reachable(map[digest.Digest]bool{one.digest: true})
+// below returns the candidate and all manifests reachable from it.
+func (one *candidate) below() map[digest.Digest]bool {
+	return one.rest.reachable(map[digest.Digest]bool{one.digest: true})
+}
+
+// removeCandidate removes a candidate from the simulation, as evict would. It returns, as keys, the
+// blobs that nothing uses any more after that.
+func (c *contents) removeCandidate(one *candidate, sim simulation, now time.Time) map[digest.Digest][]*candidate {
+	rest, below, stay := one.rest, one.below(), map[digest.Digest]bool{}
+	delete(rest.tagged, one.digest)
+	for d := range below {
+		if rest.tagged[d] || slices.ContainsFunc(rest.above[d], func(a digest.Digest) bool { return !below[a] && !rest.gone[a] }) {
+			stay[d] = true
+		}
+	}
+	live := rest.reachable(stay)
+	freed := map[digest.Digest][]*candidate{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.repos[one.repo]
 	if r == nil {
-		return ""
+		return nil
 	}
 	for d := range below {
 		m := r.state.manifests[d]
-		if m == nil || sim.seen[repoDigest{one.repo, d}] {
+		if m == nil || live[d] || rest.gone[d] {
 			continue
 		}
-		sim.seen[repoDigest{one.repo, d}] = true
+		rest.gone[d] = true
 		for _, b := range m.blobs {
-			if c.removeNeed(r, b.Digest, one, sim, now) && (freed == "" || len(sim.by[b.Digest]) < len(sim.by[freed])) {
-				freed = b.Digest
+			if c.removeNeed(r, b.Digest, sim, now) {
+				freed[b.Digest] = nil
 			}
 		}
 	}
@@ -131,7 +168,7 @@ func (c *contents) removeCandidate(one candidate, sim simulation, now time.Time)
 
 // removeNeed removes one need of a blob from the simulation, and reports whether nothing uses the
 // blob any more after that. The caller holds mu.
-func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simulation, now time.Time) bool {
+func (c *contents) removeNeed(r *repo, d digest.Digest, sim simulation, now time.Time) bool {
 	member, held := r.members[d], c.holds[d]
 	if member == nil || held == nil {
 		return false
@@ -143,9 +180,6 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	if _, begun := sim.uses[d]; !begun {
 		sim.uses[d] = held.uses
 	}
-	if by := sim.by[d]; len(by) == 0 || by[len(by)-1].digest != one.digest || by[len(by)-1].repo != one.repo {
-		sim.by[d] = append(by, one)
-	}
 	if sim.needs[at]--; sim.needs[at] > 0 || now.Before(member.until) {
 		return false
 	}
@@ -153,15 +187,16 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags. It also drops the manifests below the dropped one, unless a
-// tag or another manifest still leads to them.
-func (s *Store) evict(ctx context.Context, victim candidate) error {
+// evict drops the tags of a manifest. It also drops this manifest, and each manifest below it, if
+// no tag and no other manifest leads to it any more.
+func (s *Store) evict(ctx context.Context, victim *candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})
-		next.remove(victim.digest)
 		others := map[digest.Digest]bool{}
 		for _, t := range next.tags {
-			others[t.Digest] = true
+			if t.Digest != victim.digest {
+				others[t.Digest] = true
+			}
 		}
 		for d := range next.manifests {
 			if !below[d] {
@@ -169,6 +204,7 @@ func (s *Store) evict(ctx context.Context, victim candidate) error {
 			}
 		}
 		live := next.reachable(others)
+		maps.DeleteFunc(next.tags, func(_ string, t tag) bool { return t.Digest == victim.digest })
 		for d := range below {
 			if !live[d] {
 				next.remove(d)

@@ -100,6 +100,49 @@ func TestQuotaOfShared(t *testing.T) {
 	})
 }
 
+// A manifest that two indexes name gives room only when both go. An index whose removal gives no
+// room stays, and so does a manifest that an index needs and whose own tag is old.
+func TestQuotaOfIndexes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 100_000
+		h := begin(t, t.TempDir(), Options{MaxBytes: 2*size + 50_000})
+		shared := h.push("r", "part", size)
+		time.Sleep(2 * time.Hour)
+		h.index("r", "old", shared)
+		time.Sleep(2 * time.Hour)
+		h.push("r", "alone", size)
+		time.Sleep(2 * time.Hour)
+		h.manifest("r", "new", map[string]any{"schemaVersion": 2, "mediaType": oci.MediaTypeOCIIndex, "manifests": []oci.Descriptor{shared.Manifest.Descriptor()}, "annotations": map[string]string{"x": "y"}})
+		time.Sleep(2 * time.Hour)
+		h.push("r", "next", size)
+		if got := h.tagged("r"); !slices.Equal(got, []string{"new", "next", "old", "part"}) {
+			t.Errorf("beside an image that gives room: %v", got)
+		}
+		h.sound()
+		time.Sleep(2 * time.Hour)
+		h.push("r", "last", size)
+		if got := h.tagged("r"); !slices.Equal(got, []string{"last", "next"}) || h.has("r", shared.Manifest.Digest.String()) {
+			t.Errorf("beside indexes that give room together: %v", got)
+		}
+		h.sound()
+		h.stop(true)
+	})
+}
+
+// An index keeps the manifests that it names when their own tags go.
+func TestQuotaKeepsIndexesWhole(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	part := h.push("r", "part", 100)
+	h.index("r", "whole", part)
+	if err := h.evict(t.Context(), &candidate{repo: "r", digest: part.Manifest.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.tagged("r"); !slices.Equal(got, []string{"whole"}) || !h.has("r", part.Manifest.Digest.String()) {
+		t.Errorf("the index names a manifest that is gone: %v", got)
+	}
+	h.sound()
+}
+
 // A quota full of what gives no room is told as fast for many images as for few: every one is
 // looked at once.
 func TestQuotaOfManyUseless(t *testing.T) {
