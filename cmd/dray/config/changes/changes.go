@@ -123,7 +123,11 @@ func (m *merger) section(path, key string, into, next reflect.Value) {
 		case options == "inline":
 			m.section(path, key, into.Field(i), next.Field(i))
 		case f.Type == reflect.TypeFor[auth.Secret]() && file.IsValid() && file.String() != "":
-			into.Field(i).Set(next.Field(i)) // a secret from a file, which dray reads again when it changes
+			// A secret from a file, which dray reads again when it changes. The field of the file comes
+			// first, so it differs here only if the new file waits for a restart.
+			if into.FieldByName(f.Name + "File").Equal(file) {
+				into.Field(i).Set(next.Field(i))
+			}
 		default:
 			m.value(join(path, name), join(key, name), into.Field(i), next.Field(i))
 		}

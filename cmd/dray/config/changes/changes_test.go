@@ -46,4 +46,28 @@ func TestMerge(t *testing.T) {
 	if got = Merge(running, next); got.Config.More.Key != "2" || fmt.Sprint(got.Pending) != "[log.format]" {
 		t.Errorf("the content of a file: %+v, %q", got.Config.More, got.Pending)
 	}
+	for _, was := range []string{"", "g"} { // the secret stays that of its file while the new file waits for a restart
+		running.More.KeyFile = was
+		if got = Merge(running, next); got.Config.More != running.More || fmt.Sprint(got.Pending) != "[log.format key_file]" {
+			t.Errorf("instead of the file %q: %+v, %q", was, got.Config.More, got.Pending)
+		}
+	}
+}
+
+type withCredentials struct {
+	Upstreams []upstream `yaml:"upstreams"`
+}
+
+type upstream struct {
+	Name    string      `yaml:"name"`
+	KeyFile string      `yaml:"key_file"`
+	Key     auth.Secret `yaml:"key"`
+}
+
+// TestSecretWithItsFile: a secret changes with the file that it comes from.
+func TestSecretWithItsFile(t *testing.T) {
+	running, next := withCredentials{[]upstream{{"a", "f", "1"}}}, withCredentials{[]upstream{{"a", "g", "2"}}}
+	if got := Merge(running, next); got.Config.Upstreams[0] != next.Upstreams[0] || fmt.Sprint(got.Changed, got.Pending) != "[upstreams[a].key_file] []" {
+		t.Errorf("%+v", got)
+	}
 }
