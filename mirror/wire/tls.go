@@ -101,7 +101,7 @@ func failureOf(why string) string {
 	switch {
 	case has(errPlainHTTP.Error()):
 		return failedPlain
-	case has("certificate"): // bad, unknown, expired, unknown authority
+	case strings.HasPrefix(why, "remote error: ") && has("certificate"): // an alert of the client: bad, unknown, expired, unknown authority
 		return failedCertificate
 	case has("unsupported version", "unsupported versions", "protocol version", "no cipher suite", "handshake failure", "inappropriate fallback", "insufficient security"):
 		return failedVersion

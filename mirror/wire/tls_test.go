@@ -85,6 +85,36 @@ func TestFailedHandshakes(t *testing.T) {
 	}
 }
 
+// An error of the server's own TLS is never taken for the alert of a client that refuses the
+// certificate, although its text names certificates.
+func TestCertificateRefusedByWhom(t *testing.T) {
+	file, key := writeCertificate(t, t.TempDir(), 1, time.Now())
+	certificate, err := tls.LoadX509KeyPair(file, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handshake := func(client *tls.Config) string {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		go func() {
+			_ = tls.Client(theirs, client).HandshakeContext(t.Context())
+			theirs.Close()
+		}()
+		err := tls.Server(ours, &tls.Config{Certificates: []tls.Certificate{certificate}}).HandshakeContext(t.Context())
+		if err == nil {
+			t.Fatal("a handshake succeeds that must not")
+		}
+		return err.Error()
+	}
+	if why := handshake(&tls.Config{ServerName: "localhost"}); failureOf(why) != failedCertificate {
+		t.Errorf("%s: %s", why, failureOf(why))
+	}
+	certificate.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PKCS1WithSHA1} // of which no client with TLS 1.3 has one
+	if why := handshake(&tls.Config{InsecureSkipVerify: true}); !strings.Contains(why, "certificate") || failureOf(why) != failedOther {
+		t.Errorf("%s: %s", why, failureOf(why))
+	}
+}
+
 // FuzzPlainConn: bytes before a handshake never make it fail otherwise than by an error, and only
 // those of a request are answered.
 func FuzzPlainConn(f *testing.F) {
