@@ -24,8 +24,9 @@ type sample struct {
 }
 
 const (
-	extension = ".samples"
-	maxSample = (width + 1) * binary.MaxVarintLen64
+	extension  = ".samples"
+	unfinished = extension + ".new" // extension of a file that repair has not finished
+	maxSample  = (width + 1) * binary.MaxVarintLen64
 )
 
 // header is the first line of a file.
@@ -120,11 +121,15 @@ func repair(name string, of time.Time) error {
 	if read(text, of, func(s sample) { whole = s.append(whole) }) {
 		return nil
 	}
-	next := name + ".new"
-	if err := os.WriteFile(next, whole, 0o600); err != nil {
-		return errors.Join(err, os.Remove(next))
+	f, err := os.OpenFile(strings.TrimSuffix(name, extension)+unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
 	}
-	return os.Rename(next, name)
+	_, err = f.Write(whole)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
 }
 
 // extend appends a sample to the file of its day. If that fails, the file stays as it was.
@@ -151,7 +156,8 @@ func extend(directory string, s sample) (err error) {
 	return nil
 }
 
-// trim removes the oldest files until the rest have at most the given number of bytes.
+// trim removes the oldest files until the rest have at most the given number of bytes. It also
+// removes what a repair that failed has left.
 func trim(directory string, most int64) error {
 	entries, err := os.ReadDir(directory) // sorted by name, and so by day
 	if err != nil {
@@ -159,6 +165,9 @@ func trim(directory string, most int64) error {
 	}
 	var errs []error
 	for _, e := range slices.Backward(entries) {
+		if strings.HasSuffix(e.Name(), unfinished) {
+			errs = append(errs, os.Remove(filepath.Join(directory, e.Name())))
+		}
 		if _, ok := dayOf(e.Name()); !ok {
 			continue
 		}

@@ -248,6 +248,21 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestUnfinishedRepair: what a repair that was killed has left goes, and no other file.
+func TestUnfinishedRepair(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"1999-12-31.samples.new", "notes.new"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { running(t, Options{Directory: dir, Gatherer: newMetrics()}, func(*History) {}) })
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "2000-01-01.samples" || filepath.Base(left[1]) != "notes.new" {
+		t.Errorf("%v %v", left, err)
+	}
+}
+
 // TestBound: all files together never have more bytes than the bound, and the newest stay.
 func TestBound(t *testing.T) {
 	dir := t.TempDir()
