@@ -50,8 +50,10 @@ func runCommand(ctx context.Context, srv *ecrtest.Running, environ []variable, c
 	go func() { served <- srv.Run(serving) }()
 	err := cmd.Run()
 	stop()
-	if errors.Is(err, context.Canceled) {
-		err = nil // the command has ended because of SIGTERM
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	killed := ok && ctx.Err() != nil && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM
+	if killed || errors.Is(err, context.Canceled) {
+		err = nil // the command has ended because of SIGTERM, by itself or without a handler
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", command[0], err)

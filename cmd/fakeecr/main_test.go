@@ -231,6 +231,23 @@ func TestCommandIsTold(t *testing.T) {
 	}
 }
 
+// TestCommandIsEnded: a command that SIGTERM ends is no failure if the process got a signal. Any
+// other failure of the command is one.
+func TestCommandIsEnded(t *testing.T) {
+	for script, want := range map[string]string{"echo; exec sleep 1000": "", "trap 'exit 3' TERM; echo; while :; do sleep 0.1; done": "/bin/sh: exit status 3"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		out, in := io.Pipe()
+		go func() {
+			_, _ = bufio.NewReader(out).ReadString('\n') // it runs
+			cancel()
+		}()
+		if err := run(ctx, []string{"/bin/sh", "-c", script}, in, t.Output()); want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %v, want %q", script, err, want)
+		}
+		cancel()
+	}
+}
+
 // TestEnvironment prints what dray needs to use the stand-in, and --tls covers the object store.
 func TestEnvironment(t *testing.T) {
 	ca, pair := filepath.Join(t.TempDir(), "it's ca.pem"), writePair(t)
