@@ -34,7 +34,9 @@ type class int
 
 const (
 	_ class = iota
-	// Records of classMark name the special files (see node.special) and the users.
+	// Records of classSpecial name the special files (see node.special).
+	classSpecial
+	// Records of classMark name the users, and what may replace /etc or /etc/passwd.
 	classMark
 	// Without records of classDeletion, deleted files of lower layers seem to stay.
 	classDeletion
@@ -204,7 +206,9 @@ func (v *visitor) write(p string, n *node) {
 func (n *node) class(p string) class {
 	base := path.Base(p)
 	switch {
-	case n.special != "" || n.users != nil || base == "passwd" || base == "etc":
+	case n.special != "":
+		return classSpecial
+	case n.users != nil || base == "passwd" || base == "etc":
 		return classMark
 	case n.kind == kindLink:
 		return classLink
@@ -280,11 +284,11 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 		switch {
 		case n.kind == kindDir && n.layer < 0: // no entry names this directory
 		case n.users != nil && n.special != "":
-			records = append(records, record{classMark, kindSpecial, p, n.special}, record{classMark, kindUsers, p, *n.users})
+			records = append(records, record{classSpecial, kindSpecial, p, n.special}, record{classMark, kindUsers, p, *n.users})
 		case n.users != nil:
 			records = append(records, record{classMark, kindUsers, p, *n.users})
 		case n.special != "":
-			records = append(records, record{classMark, kindSpecial, p, n.special})
+			records = append(records, record{classSpecial, kindSpecial, p, n.special})
 		default:
 			records = append(records, record{n.class(p), n.kind, p, n.target})
 		}

@@ -266,6 +266,10 @@ func TestLayersWithTooMuch(t *testing.T) {
 		special = append(special, file{path: "s/" + unlike(), mode: 0o4755})
 		plain = append(plain, file{path: "p/" + unlike(), mode: 0o755})
 	}
+	var named []file
+	for range 4000 {
+		named = append(named, file{path: "n/" + unlike() + "/passwd", mode: 0o644})
+	}
 	users := layer(t, file{path: "etc/passwd", text: "app:x:1000:0::/:\n"})
 	su := layer(t, file{path: "bin/su", mode: 0o4755})
 	for name, tc := range map[string]struct {
@@ -274,6 +278,9 @@ func TestLayersWithTooMuch(t *testing.T) {
 		want   string
 	}{
 		"special files":                  {Config{SetUID: true, SetUIDAllowed: []string{"s/*"}}, [][]byte{layer(t, special...)}, "setuid"},
+		"files named passwd":             {Config{SetUID: true}, [][]byte{layer(t, named...)}, ""},
+		"them, and users":                {Config{NonRoot: true}, [][]byte{users, layer(t, named...)}, "user"},
+		"them, and special files":        {Config{SetUID: true}, [][]byte{layer(t, append(named, file{path: "bin/su", mode: 0o4755})...)}, "setuid@layer 1 of 1, /bin/su"},
 		"plain files":                    {Config{SetUID: true}, [][]byte{su, layer(t, plain...)}, "setuid@layer 1 of 2, /bin/su"},
 		"links":                          {Config{NonRoot: true}, [][]byte{users, layer(t, links...)}, ""},
 		"links, and a file through one":  {Config{NonRoot: true}, [][]byte{users, layer(t, links...), layer(t, file{path: "l/x/passwd", text: "x"})}, "user"},
