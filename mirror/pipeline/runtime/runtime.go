@@ -174,9 +174,9 @@ func (c *check) exposed() {
 	}
 }
 
-// addFromURL matches ADD of a URL or of a Git repository, in the form that builders write into the
-// history.
-var addFromURL = regexp.MustCompile(`(?:^|[\s)])ADD\s+(?:--\S+\s+)*(?:https?://|git@|git://|ssh://)`)
+// addFromURL matches ADD with a URL or a Git repository among its sources, in the forms that
+// builders write into the history.
+var addFromURL = regexp.MustCompile(`(?:^|\(nop\))\s*ADD\s(?:.*[\s"])?(?:https?://|git@|git://|ssh://)`)
 
 func (c *check) history() {
 	if !c.stage.config.AddFromURL {

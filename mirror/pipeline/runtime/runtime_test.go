@@ -351,6 +351,10 @@ func TestConfiguration(t *testing.T) {
 		`"config":{"ExposedPorts":{"22/tcp":{},"53/udp":{}}}`:                                      "port port",
 		`"history":[{"created_by":"ADD https://example.com/x / # buildkit"}]`:                      "add-url",
 		`"history":[{"created_by":"/bin/sh -c #(nop) ADD --chown=1:1 http://example.com/x in /"}]`: "add-url",
+		`"history":[{"created_by":"ADD --link a b http://example.com/x /to/ # buildkit"}]`:         "add-url",
+		`"history":[{"created_by":"ADD [\"a b\",\"git@example.com:x/y.git\",\"/to/\"]"}]`:          "add-url",
+		`"history":[{"created_by":"ADD a /http:// # buildkit"}]`:                                   "",
+		`"history":[{"created_by":"RUN /bin/sh -c echo ADD a; curl https://example.com/x"}]`:       "",
 		`"history":[{"created_by":"ADD file:0123 in / "},{"created_by":"RUN echo https://a"}]`:     "",
 	} {
 		c := Config{Environment: true, Harmless: []string{"HARMLESS_*"}, Ports: []string{"8080", "9000-9999/udp"}, AddFromURL: true}
