@@ -8,8 +8,10 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a string that no formatter, logger or encoder shows. Only Reveal returns its value,
-// so a search for Reveal finds every place where a secret leaves the process.
+// Secret is a string that no formatter, logger or encoder shows, except in an unexported field:
+// package fmt calls no methods there, so a struct with such a field must not be printed. Only
+// Reveal returns the value, so a search for Reveal finds every place where a secret leaves the
+// process.
 type Secret string
 
 // Reveal returns the secret itself.
