@@ -59,10 +59,20 @@ func (c Config) ContainerNotices(environ []string) (notices []string) {
 	if variables(environ)["container"] == "" {
 		return nil
 	}
-	for _, l := range c.Listeners {
-		if _, port, err := net.SplitHostPort(l.Address); err == nil && l.LocalOnly() {
-			notices = append(notices, fmt.Sprintf("listener %s: dray listens on the loopback interface of the container, and ports that are published with -p do not lead there. Set DRAY_ADDRESS=:%s. Anyone who can connect to the published port may then pull, so publish it as -p 127.0.0.1:%[2]s:%[2]s, or configure auth.", l.Name, port))
+	for i, l := range c.Listeners {
+		_, port, err := net.SplitHostPort(l.Address)
+		if err != nil || !l.LocalOnly() {
+			continue
 		}
+		key := "DRAY_ADDRESS" // sets the address of the first listener
+		if i > 0 {
+			key = fmt.Sprintf("listeners[%d].address", i)
+		}
+		advice := ""
+		if l.Auth == "" || l.Auth == noAuth {
+			advice = fmt.Sprintf(" Anyone who can connect to the published port may then pull, so publish it as -p 127.0.0.1:%s:%[1]s, or configure auth.", port)
+		}
+		notices = append(notices, fmt.Sprintf("listener %s: dray listens on the loopback interface of the container, and ports that are published with -p do not lead there. Set %s to :%s.%s", l.Name, key, port, advice))
 	}
 	return notices
 }

@@ -104,9 +104,14 @@ func TestContainerNotices(t *testing.T) {
 		want    int
 	}{{local, inside, 1}, {local, []string{"container="}, 0}, {local, nil, 0}, {public, inside, 0}} {
 		got := c.cfg.ContainerNotices(c.environ)
-		if len(got) != c.want || c.want > 0 && !strings.Contains(got[0], "Set DRAY_ADDRESS=:5000.") {
+		if len(got) != c.want || c.want > 0 && !strings.Contains(got[0], "Set DRAY_ADDRESS to :5000. Anyone") {
 			t.Errorf("%v with %q: %q", c.cfg.Listeners[0].Address, c.environ, got)
 		}
+	}
+	second := public
+	second.Listeners = append(public.Listeners[:1:1], Listener{Name: "two", Address: "127.0.0.1:5001", Auth: "people"})
+	if got := second.ContainerNotices(inside); len(got) != 1 || !strings.HasSuffix(got[0], "Set listeners[1].address to :5001.") {
+		t.Errorf("a second listener with auth: %q", got)
 	}
 }
 

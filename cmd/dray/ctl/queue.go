@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dray/cmd/dray/top"
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 )
@@ -90,6 +91,6 @@ func queueTable(w io.Writer, q api.Queued) {
 	fmt.Fprintln(w, "ID\tSTATE\tAGE\tATTEMPTS\tSIZE\tUPSTREAM\tIMAGE\tERROR")
 	for _, p := range q.Pushes {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
-			p.ID, p.State, time.Since(p.Accepted).Round(time.Second), p.Attempts, size(p.Bytes), p.Upstream, pushName(p), cmp.Or(p.Error, "-"))
+			p.ID, p.State, time.Since(p.Accepted).Round(time.Second), p.Attempts, size(p.Bytes), p.Upstream, pushName(p), cmp.Or(top.Printable(p.Error), "-"))
 	}
 }

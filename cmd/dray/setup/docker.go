@@ -2,6 +2,7 @@ package setup
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"dray/cmd/dray/setup/edit"
@@ -35,9 +36,10 @@ func docker(s setting) (plan, error) {
 			p.changes = append(p.changes, s.hostsFile(dockerCerts, r, certificate, true))
 		}
 	}
-	if s.version.before(29, 0) && len(s.mirror.registries) > 1 {
+	others := slices.ContainsFunc(s.mirror.registries, func(r registry) bool { return r.name != dockerHub })
+	if others && s.version.before(29, 0) {
 		p.notes = append(p.notes, "this version of Docker uses a mirror for Docker Hub alone; for other registries put the name of the mirror before that of the image: docker pull "+s.mirror.host+"/PREFIX/IMAGE")
-	} else if len(s.mirror.registries) > 1 {
+	} else if others {
 		p.notes = append(p.notes, "with the classic image store, Docker uses a mirror for Docker Hub alone; only the containerd image store, the default of new installations of Docker 29, reads hosts.toml for other registries")
 	}
 	if s.mirror.auth {

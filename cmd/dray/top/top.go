@@ -41,7 +41,7 @@ func pushRow(p api.LivePush, at time.Time) row {
 	r := rowOf(p.LiveEntry)
 	r.columns = []string{
 		name(p.LiveEntry), client(p.LiveEntry), strconv.Itoa(p.Blobs), api.Size(p.Received), api.Size(p.Forwarded), perSecond(p.Rate),
-		cmp.Or(printable(string(p.Checks)), "-"), state(p.LiveEntry, at),
+		cmp.Or(Printable(string(p.Checks)), "-"), state(p.LiveEntry, at),
 	}
 	return r
 }
@@ -49,7 +49,7 @@ func pushRow(p api.LivePush, at time.Time) row {
 func rowOf(e api.LiveEntry) row {
 	r := row{rate: e.Rate, active: e.State == api.LiveActive, id: e.ID}
 	if e.Failures > 0 {
-		r.failed = fmt.Sprintf("%d failed, last %s: %s", e.Failures, printable(e.RequestID), printable(e.Error))
+		r.failed = fmt.Sprintf("%d failed, last %s: %s", e.Failures, Printable(e.RequestID), Printable(e.Error))
 	}
 	return r
 }
@@ -64,7 +64,7 @@ func name(e api.LiveEntry) string {
 	case e.Reference != "":
 		n += ":" + e.Reference
 	}
-	return printable(n)
+	return Printable(n)
 }
 
 func client(e api.LiveEntry) string {
@@ -72,7 +72,7 @@ func client(e api.LiveEntry) string {
 	if e.User != "" {
 		c = e.User + "@" + c
 	}
-	return printable(c)
+	return Printable(c)
 }
 
 // layers says how many layers of an image a client has asked for, and how many the image has, if
@@ -98,7 +98,7 @@ func from(p api.LivePull) string {
 		case "direct":
 			word = "uncached"
 		}
-		parts = append(parts, fmt.Sprintf("%s %d %%", printable(word), 100*p.Sources[n]/max(p.Bytes, 1)))
+		parts = append(parts, fmt.Sprintf("%s %d %%", Printable(word), 100*p.Sources[n]/max(p.Bytes, 1)))
 	}
 	return cmp.Or(strings.Join(parts, ", "), "-")
 }
@@ -107,7 +107,7 @@ func state(e api.LiveEntry, at time.Time) string {
 	if e.State == api.LiveIdle {
 		return fmt.Sprintf("idle %s", max(at.Sub(e.Last), 0).Round(time.Second))
 	}
-	return printable(string(e.State))
+	return Printable(string(e.State))
 }
 
 func perSecond(n int64) string {
@@ -117,9 +117,9 @@ func perSecond(n int64) string {
 	return api.Size(n) + "/s"
 }
 
-// printable replaces control characters. Clients choose some of the texts, and could otherwise
+// Printable replaces control characters. Clients choose some of the texts, and could otherwise
 // control the operator's terminal.
-func printable(s string) string {
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {
 			return '?'
