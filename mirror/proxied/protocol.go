@@ -48,6 +48,7 @@ type conn struct {
 	in    *bufio.Reader
 	once  sync.Once
 	addr  net.Addr // of the client
+	err   error    // why there is no valid header
 }
 
 // RemoteAddr implements net.Conn. It returns the client's address. If the header is not valid or
@@ -57,9 +58,13 @@ func (c *conn) RemoteAddr() net.Addr {
 	return c.addr
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn. Without a valid header, it returns an error and none of the bytes that
+// were read: they may be a request, which the server would handle as a request of the proxy.
 func (c *conn) Read(p []byte) (int, error) {
 	c.once.Do(c.readHeader)
+	if c.err != nil {
+		return 0, c.err
+	}
 	if c.in.Buffered() > 0 {
 		return c.in.Read(p)
 	}
@@ -70,13 +75,13 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) readHeader() {
 	c.addr = c.TCPConn.RemoteAddr()
 	_ = c.SetReadDeadline(time.Now().Add(c.trust.o.HeaderTimeout)) // if the deadline cannot be set, the read fails
-	if _, err := c.in.Peek(1); err != nil {
+	if _, c.err = c.in.Peek(1); c.err != nil {
 		_ = c.Close() // a health check that only connects, or a client that left
 		return
 	}
-	header, err := proxyproto.Read(c.in)
-	if err != nil {
-		c.trust.refused(c.addr, err)
+	var header *proxyproto.Header
+	if header, c.err = proxyproto.Read(c.in); c.err != nil {
+		c.trust.refused(c.addr, c.err)
 		_ = c.Close()
 		return
 	}

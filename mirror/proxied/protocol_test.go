@@ -126,6 +126,36 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
+// After a refusal, the bytes that were read with the header do not reach the server, which would
+// handle them as a request of the proxy.
+func TestProtocolRefusedUnread(t *testing.T) {
+	trust := New(Options{Protocol: true, Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	for _, sent := range []string{request, "PROXY TCP4 192.0.2.1 here 1 2\r\n" + request} {
+		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		handled := false
+		closed := make(chan struct{})
+		server := &http.Server{
+			ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
+			Handler:  http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled = true }),
+			ConnState: func(_ net.Conn, s http.ConnState) {
+				if s == http.StateClosed {
+					close(closed)
+				}
+			},
+		}
+		go func() { _ = server.Serve(Listen(ln, func() *Trust { return trust })) }()
+		defer server.Close()
+		answer := send(t, "127.0.0.1", ln.Addr().String(), []byte(sent))
+		if <-closed; handled || answer != "" {
+			t.Errorf("%q is handled: %v, and answered with %q", sent, handled, answer)
+		}
+	}
+}
+
 // A proxy that sends nothing keeps neither the others nor its connection.
 func TestProtocolTimeout(t *testing.T) {
 	trust := New(Options{Protocol: true, Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, HeaderTimeout: time.Millisecond})
