@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,11 +47,12 @@ const (
 	loopback
 )
 
-// Networks that the standard library does not classify. privateNets are from RFC 6598 and RFC 2544,
-// hostNets from RFC 1122, and nat64 from RFC 6052. cloudNets are the addresses of the metadata
-// services of EC2 (IPv6), Azure and Oracle.
+// Networks that the standard library does not classify. privateNets are from RFC 6598, RFC 2544,
+// RFC 1112, RFC 8215 and RFC 3879, hostNets from RFC 1122, and nat64 from RFC 6052. cloudNets are
+// the addresses of the metadata services of EC2 (IPv6), Azure and Oracle. An address of RFC 8215
+// also contains an IPv4 address, but only the operator of its network knows where.
 var (
-	privateNets = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15")}
+	privateNets = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("fec0::/10")}
 	hostNets    = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8")}
 	cloudNets   = []netip.Prefix{netip.MustParsePrefix("fd00:ec2::/32"), netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("192.0.0.0/24")}
 	nat64       = netip.MustParsePrefix("64:ff9b::/96")
@@ -85,17 +87,12 @@ func scopeOf(ip netip.Addr) scope {
 // localhost. Any other name counts as public: if its address decided, the owner of the name could
 // point it to this machine, and Reach would then allow addresses of this machine.
 func (r *Reach) registryScope() scope {
-	for _, address := range []string{r.Address, r.Registry} {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			continue
-		}
-		if ip, err := netip.ParseAddr(host); err == nil {
-			return scopeOf(ip)
-		}
-		if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-			return loopback
-		}
+	host, _, _ := net.SplitHostPort(cmp.Or(r.Address, r.Registry)) // the one that is dialled; "" is public
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return scopeOf(ip)
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return loopback
 	}
 	return public
 }

@@ -13,25 +13,27 @@ import (
 )
 
 func TestReach(t *testing.T) {
-	public, private, loopback, link := []string{"203.0.113.7", "2001:db8::7"}, []string{"10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "198.18.0.1", "fd12::1", "::ffff:10.1.2.3", "64:ff9b::a01:203"},
+	public, private, loopback, link := []string{"203.0.113.7", "2001:db8::7"}, []string{"10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "198.18.0.1", "fd12::1", "::ffff:10.1.2.3", "64:ff9b::a01:203", "64:ff9b:1::a01:203", "64:ff9b:1:ffff::1", "240.0.0.1", "fec0::1"},
 		[]string{"127.0.0.1", "127.8.9.10", "::1", "0.0.0.0", "::", "0.1.2.3", "::ffff:127.0.0.1", "64:ff9b::7f00:1"},
 		[]string{"169.254.169.254", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "168.63.129.16", "192.0.0.192", "224.0.0.1", "ff02::1", "::ffff:169.254.169.254"}
 	for name, c := range map[string]struct {
 		reach                   *Reach
 		private, loopback, link bool
 	}{
-		"a name":                     {&Reach{Registry: "registry.example:443"}, false, false, false},
-		"a name with a private one":  {&Reach{Registry: "registry.example:443", Private: true}, true, false, false},
-		"a private address":          {&Reach{Registry: "10.0.0.1:5000"}, true, false, false},
-		"behind a private address":   {&Reach{Registry: "registry.example:443", Address: "10.0.0.1:443"}, true, false, false},
-		"this machine":               {&Reach{Registry: "127.0.0.1:5000"}, true, true, false},
-		"this machine by its name":   {&Reach{Registry: "localhost:5000"}, true, true, false},
-		"this machine in IPv6":       {&Reach{Registry: "[::1]:5000"}, true, true, false},
-		"behind this machine":        {&Reach{Registry: "registry.example:443", Address: "127.0.0.1:443"}, true, true, false},
-		"the link":                   {&Reach{Registry: "169.254.1.1:5000"}, false, false, true},
-		"a name that only looks so":  {&Reach{Registry: "localhost.example:443"}, false, false, false},
-		"an address that is public":  {&Reach{Registry: "203.0.113.7:443"}, false, false, false},
-		"public, private configured": {&Reach{Registry: "203.0.113.7:443", Private: true}, true, false, false},
+		"a name":                      {&Reach{Registry: "registry.example:443"}, false, false, false},
+		"a name with a private one":   {&Reach{Registry: "registry.example:443", Private: true}, true, false, false},
+		"a private address":           {&Reach{Registry: "10.0.0.1:5000"}, true, false, false},
+		"behind a private address":    {&Reach{Registry: "registry.example:443", Address: "10.0.0.1:443"}, true, false, false},
+		"this machine":                {&Reach{Registry: "127.0.0.1:5000"}, true, true, false},
+		"this machine by its name":    {&Reach{Registry: "localhost:5000"}, true, true, false},
+		"this machine in IPv6":        {&Reach{Registry: "[::1]:5000"}, true, true, false},
+		"a literal one behind a name": {&Reach{Registry: "10.0.0.1:443", Address: "registry.example:443"}, false, false, false},
+		"this machine behind a name":  {&Reach{Registry: "localhost:443", Address: "registry.example:443"}, false, false, false},
+		"behind this machine":         {&Reach{Registry: "registry.example:443", Address: "127.0.0.1:443"}, true, true, false},
+		"the link":                    {&Reach{Registry: "169.254.1.1:5000"}, false, false, true},
+		"a name that only looks so":   {&Reach{Registry: "localhost.example:443"}, false, false, false},
+		"an address that is public":   {&Reach{Registry: "203.0.113.7:443"}, false, false, false},
+		"public, private configured":  {&Reach{Registry: "203.0.113.7:443", Private: true}, true, false, false},
 	} {
 		for _, group := range []struct {
 			ips []string

@@ -51,8 +51,8 @@ type Upstream struct {
 	// If `true`, dray follows redirects of the registry to private addresses, such as storage in your
 	// own network behind a public registry. Amazon ECR, and a registry that has a private address
 	// itself, may always redirect to private addresses. dray follows a redirect to a loopback or
-	// link-local address only if `address`, or the host of `url`, is an address of the same sort, such
-	// as `localhost`. Default: `false`.
+	// link-local address only if `address` (without it, the host of `url`) is an address of the same
+	// sort, such as `localhost`. Default: `false`.
 	PrivateRedirects bool `yaml:"private_redirects,omitempty"`
 	// The AWS role that dray assumes before it asks for credentials of the registry; kinds `ecr`
 	// and `ecr-public` only.
