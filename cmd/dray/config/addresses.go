@@ -33,7 +33,7 @@ func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
 	return errA == nil && errB == nil && portA == portB && portA != "0" &&
-		(hostA == hostB || hostA == "" || hostB == "" || isLoopback(a) && isLoopback(b))
+		(hostA == hostB || !NamesHost(hostA) || !NamesHost(hostB) || isLoopback(a) && isLoopback(b))
 }
 
 // checkAddress adds a problem if the value is not an address to listen on.

@@ -329,6 +329,8 @@ log: {format: xml}
 		{name: "operators that are not there", file: "admin: {auth: a, health_address: here, allow_anonymous: true}\n", want: []string{
 			`dray.yaml:1: admin.health_address: "here" is not host:port`, `dray.yaml:1: admin.allow_anonymous: contradicts admin.auth and admin.token_file; remove it or them`, `dray.yaml:1: admin.auth: there is no auth entry named "a"`}},
 		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
+		{name: "addresses of all interfaces", file: "listeners: [{address: '0.0.0.0:6060'}, {address: '[::]:6061'}]\nadmin: {health_address: '127.0.0.1:6061'}\n", want: []string{
+			"dray.yaml:2: admin.address: localhost:6060 is already used by listener 0.0.0.0:6060", "dray.yaml:2: admin.health_address: 127.0.0.1:6061 is already used by listener [::]:6061"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",
 			"dray.yaml:1: upstreams[0].tls.ca_file: /dev/null contains no PEM certificate"}},
