@@ -278,7 +278,7 @@ func testPins(t *testing.T, dir string) {
 
 func TestPinsAreChecked(t *testing.T) {
 	d := opened(t, Options{})
-	for _, name := range []string{"", "a\nb", string(make([]byte, 2000))} {
+	for _, name := range []string{"", "a\nb", "a\x7fb", "a\u0085b", string(make([]byte, 2000))} {
 		if err := d.SetPin(t.Context(), name, nil); !errors.Is(err, ErrPinName) {
 			t.Errorf("name %.10q: %v", name, err)
 		}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -71,7 +72,7 @@ func (ps *pins) close() error {
 // SetPin returns nil. SetPin returns ErrPinName for a malformed name and ErrDigest for a malformed
 // digest. ctx bounds the wait for other changes of pins.
 func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
-	if name == "" || len(name) > maxPinName || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
+	if name == "" || len(name) > maxPinName || strings.ContainsFunc(name, unicode.IsControl) {
 		return fmt.Errorf("pin %.100q: %w", name, ErrPinName)
 	}
 	blobs = slices.Compact(slices.Sorted(slices.Values(blobs)))
