@@ -93,7 +93,7 @@ const (
 
 func (s *Settings) lifecycle(ctx context.Context, write Mode) (Setting, error) {
 	prefix := s.at.Prefix + below
-	set := Setting{Name: fmt.Sprintf("the lifecycle deletes parts of uploads below %s that were given up", prefix)}
+	set := Setting{Name: fmt.Sprintf("the lifecycle deletes parts of uploads below %s that were given up, and dray's rule in it deletes no objects", prefix)}
 	if s.days > 0 {
 		set.Name = fmt.Sprintf("the lifecycle deletes objects below %s after %d days, and parts of uploads that were given up", prefix, s.days)
 	}
@@ -107,27 +107,30 @@ func (s *Settings) lifecycle(ctx context.Context, write Mode) (Setting, error) {
 	case err != nil:
 		return set, err
 	}
-	covers := func(r types.LifecycleRule) bool {
-		return r.Status == types.ExpirationStatusEnabled && r.Filter != nil && r.Filter.And == nil && r.Filter.Tag == nil &&
+	id := "dray " + prefix
+	expires, aborts, stale := s.days == 0, false, false
+	for _, r := range now.Rules {
+		covers := r.Status == types.ExpirationStatusEnabled && r.Filter != nil && r.Filter.And == nil && r.Filter.Tag == nil &&
 			r.Filter.ObjectSizeGreaterThan == nil && r.Filter.ObjectSizeLessThan == nil && strings.HasPrefix(prefix, aws.ToString(r.Filter.Prefix))
+		var days int32
+		if r.Expiration != nil {
+			days = aws.ToInt32(r.Expiration.Days)
+		}
+		expires = expires || covers && days == s.days
+		aborts = aborts || covers && r.AbortIncompleteMultipartUpload != nil
+		stale = stale || aws.ToString(r.ID) == id && days > 0 && days != s.days // written for another age
 	}
-	expires := s.days == 0 || slices.ContainsFunc(now.Rules, func(r types.LifecycleRule) bool {
-		return covers(r) && r.Expiration != nil && aws.ToInt32(r.Expiration.Days) == s.days
-	})
-	aborts := slices.ContainsFunc(now.Rules, func(r types.LifecycleRule) bool {
-		return covers(r) && r.AbortIncompleteMultipartUpload != nil
-	})
-	if set.Missing = !expires || !aborts; !set.Missing || write == Check {
+	if set.Missing = !expires || !aborts || stale; !set.Missing || write == Check {
 		return set, nil
 	}
 	own := types.LifecycleRule{
-		ID: aws.String("dray " + prefix), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: &prefix},
+		ID: &id, Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: &prefix},
 		AbortIncompleteMultipartUpload: &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: aws.Int32(abandonedDays)},
 	}
 	if s.days > 0 {
 		own.Expiration = &types.LifecycleExpiration{Days: &s.days}
 	}
-	rules := slices.DeleteFunc(slices.Clone(now.Rules), func(r types.LifecycleRule) bool { return aws.ToString(r.ID) == *own.ID })
+	rules := slices.DeleteFunc(slices.Clone(now.Rules), func(r types.LifecycleRule) bool { return aws.ToString(r.ID) == id })
 	_, err = s.api.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{
 		Bucket: &s.at.Bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: append(rules, own)},
 		TransitionDefaultMinimumObjectSize: now.TransitionDefaultMinimumObjectSize,
