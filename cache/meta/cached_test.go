@@ -394,6 +394,38 @@ func TestGuardedIgnoresLateResults(t *testing.T) {
 	})
 }
 
+// TestGuardedScanIsNoProbe: a scan after an outage, which no timeout bounds, keeps no other request
+// from the store.
+func TestGuardedScanIsNoProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewFaulty(metatest.NewMemory())
+		guard := meta.NewGuarded(store, meta.GuardOptions{Failures: 1})
+		metatest.Put(t, guard, "k", "v", 0)
+		store.Fail(errors.New("broken"), 0)
+		if err := guard.Check(t.Context()); err == nil || isAsked(guard) {
+			t.Errorf("broken store: %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		for _, err := range guard.Scan(t.Context(), "") {
+			if err == nil || store.Calls("scan") != 0 {
+				t.Errorf("scan of a broken store: %v", err)
+			}
+		}
+		store.Fail(nil, 0)
+		time.Sleep(5 * time.Second)
+		entries := 0
+		for _, err := range guard.Scan(t.Context(), "") {
+			if entries++; err != nil {
+				t.Errorf("scan after the outage: %v", err)
+			}
+			metatest.Want(t, guard, "k", "v")
+		}
+		if entries != 1 || !isAsked(guard) {
+			t.Errorf("%d entries after the outage", entries)
+		}
+	})
+}
+
 // TestGuardedIgnoresCallers checks that neither callers that leave nor answers of "not found" count
 // as failures of the store.
 func TestGuardedIgnoresCallers(t *testing.T) {

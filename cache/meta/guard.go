@@ -147,6 +147,16 @@ func (g *Guarded) Delete(ctx context.Context, key string) error {
 // Scan implements [Store].
 func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
+		g.mu.Lock()
+		open := g.open
+		g.mu.Unlock()
+		if open {
+			// A probe needs a timeout, because all other requests are refused until it ends.
+			if err := g.Check(ctx); err != nil {
+				yield(Entry{}, err)
+				return
+			}
+		}
 		sent, err := g.allow("scan")
 		if err != nil {
 			yield(Entry{}, err)
