@@ -406,6 +406,10 @@ func TestTransit(t *testing.T) {
 		_, err = b.Get(t.Context(), "ecr", "team/app", one)
 		wantNotFound(t, err)
 		_ = a.Set(t.Context(), "ecr", "team/app", one, want)
+		_ = b.Forget(t.Context(), "ecr", "team/app", one) // a has the blob, too
+		if got, err := b.Get(t.Context(), "ecr", "team/app", one); err != nil || got != want {
+			t.Errorf("after the end of another transit: %+v, %v", got, err)
+		}
 		time.Sleep(meta.TransitTTL) // its mirror has died
 		_, err = b.Get(t.Context(), "ecr", "team/app", one)
 		wantNotFound(t, err)

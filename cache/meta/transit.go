@@ -88,9 +88,13 @@ func (t *Transit) Set(ctx context.Context, upstream, repo string, d digest.Diges
 	return nil
 }
 
-// Forget removes the fact about a blob.
+// Forget removes the fact about a blob, unless another mirror has recorded it.
 func (t *Transit) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
-	if err := t.store.Delete(ctx, digestKey{upstream, repo, d}.in(transitSpace)); err != nil {
+	key := digestKey{upstream, repo, d}.in(transitSpace)
+	if r, err := t.read(ctx, key); err == nil && r.Mirror != t.self {
+		return nil
+	}
+	if err := t.store.Delete(ctx, key); err != nil {
 		return fmt.Errorf("transit of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
