@@ -119,17 +119,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		_ = resp.Body.Close()
 		return nil, err
 	}
-	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
-		if next != nil && s.token.value != "" {
-			resp.StatusCode = http.StatusUnauthorized // some registries refuse expired tokens with 400 or 403
-		}
+	if next == nil {
 		return t.judged(req, resp, s)
 	}
-	retry := next.apply(req)
-	if req.GetBody != nil {
-		if retry.Body, err = req.GetBody(); err != nil {
-			return resp, nil
+	retry, ok := next.repeat(req)
+	if !ok {
+		if s.token.value != "" { // some registries refuse expired tokens with 400 or 403
+			resp.StatusCode, resp.Status = http.StatusUnauthorized, "401 Unauthorized"
 		}
+		return t.judged(req, resp, s)
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be reused
 	_ = resp.Body.Close()
@@ -167,6 +165,20 @@ func (s authorization) apply(req *http.Request) *http.Request {
 		c.Header.Set("Authorization", s.header.Reveal())
 	}
 	return c
+}
+
+// repeat is apply for a second attempt. ok is false if the body cannot be read again.
+func (s authorization) repeat(req *http.Request) (c *http.Request, ok bool) {
+	c = s.apply(req)
+	if req.Body == nil || req.Body == http.NoBody {
+		return c, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	var err error
+	c.Body, err = req.GetBody()
+	return c, err == nil
 }
 
 func closeBody(req *http.Request) {

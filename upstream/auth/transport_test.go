@@ -2,12 +2,15 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -133,6 +136,63 @@ func TestBodyDecidesOnReplay(t *testing.T) {
 	is.n.Add(1)
 	if status, _, err := do(t, rt, "PUT", upload, strings.NewReader("manifest")); status != 200 || err != nil {
 		t.Errorf("a body that can be read again was answered %d, %v", status, err)
+	}
+}
+
+// If the body cannot be read again, the refusal is judged as any other one is, for each reason why
+// the body cannot be read.
+func TestRefusalWithoutReplay(t *testing.T) {
+	const upload = "https://registry.example/v2/a/blobs/uploads/1"
+	for name, getBody := range map[string]func() (io.ReadCloser, error){
+		"a stream": nil,
+		"a file":   func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") },
+	} {
+		send := func(t *testing.T, rt http.RoundTripper) (*http.Response, error) {
+			req, err := http.NewRequestWithContext(t.Context(), "PATCH", upload, io.MultiReader(strings.NewReader("layer")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.GetBody = getBody
+			return rt.RoundTrip(req)
+		}
+		w := &world{registry: func(*http.Request) *http.Response {
+			return answer(401, "", "WWW-Authenticate", `Basic realm="x"`)
+		}}
+		expired := false
+		rt := newTransport(t, w, func(o *Options) {
+			o.Credentials = func(context.Context, string) (Credential, error) {
+				if expired {
+					return Credential{Username: "ann", Password: "new", Preemptive: true}, nil
+				}
+				return Credential{Username: "ann", Password: "old", Preemptive: true, Invalidate: func() { expired = true }}, nil
+			}
+		})
+		if _, err := send(t, rt); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: a refused credential: %v, want ErrRefused", name, err)
+		}
+
+		synctest.Test(t, func(t *testing.T) {
+			is := &issuer{life: 300}
+			w := &world{tokens: is.issue, registry: is.newest("")}
+			rt := newTransport(t, w, nil)
+			if status, _, err := do(t, rt, "PUT", upload, strings.NewReader("layer")); status != 200 || err != nil {
+				t.Fatalf("%s: %d, %v", name, status, err)
+			}
+			time.Sleep(11 * time.Second) // the token is old enough to have ended
+			w.registry = func(*http.Request) *http.Response {
+				resp := answer(403, "")
+				resp.Status = "403 Forbidden"
+				return resp
+			}
+			resp, err := send(t, rt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != 401 || resp.Status != "401 Unauthorized" {
+				t.Errorf("%s: an expired token: %d, %s", name, resp.StatusCode, resp.Status)
+			}
+		})
 	}
 }
 
