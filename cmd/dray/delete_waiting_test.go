@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/mirror/notify"
 	"dray/mirror/queue"
 	"dray/upstream/ecrtest"
 )
@@ -39,7 +41,7 @@ func TestDeleteQueued(t *testing.T) {
 			dir := t.TempDir()
 			s := startStack(t, dir, acknowledging...)
 			s.ecr.CreateRepository("team/app")
-			s.push("team/app", "v1", layerOf(1, 1000))
+			older := s.push("team/app", "v1", layerOf(1, 1000))
 			s.forwarded()
 			s.refuseManifests()
 			m := s.push("team/app", "v1", layerOf(2, 1000))
@@ -52,6 +54,9 @@ func TestDeleteQueued(t *testing.T) {
 			s.want(202, "DELETE", "/v2/team/app/manifests/"+ref, nil)
 			for _, other := range []string{ref, m.Digest.String()} {
 				s.want(404, "GET", "/v2/team/app/manifests/"+other, nil)
+			}
+			if by == "tag" { // ECR drops an image with its last tag
+				s.want(404, "GET", "/v2/team/app/manifests/"+older.Digest.String(), nil)
 			}
 			s.want(404, "DELETE", "/v2/team/app/manifests/"+ref, nil)
 			if restarts {
@@ -69,6 +74,28 @@ func TestDeleteQueued(t *testing.T) {
 				t.Error("another image was lost")
 			}
 			s.stop()
+		}
+	}
+}
+
+// The event of a deletion names the image that ECR had under the tag. If ECR had none, it names the
+// image whose push was withdrawn.
+func TestDeleteQueuedEvent(t *testing.T) {
+	told := &listener{}
+	service := httptest.NewServer(told)
+	defer service.Close()
+	s := startStack(t, t.TempDir(), append([]string{"upstreams:\n", "notifications: [{url: '" + service.URL + "'}]\nupstreams:\n"}, acknowledging...)...)
+	s.ecr.CreateRepository("team/app")
+	older := s.push("team/app", "v1", layerOf(1, 1000))
+	s.forwarded()
+	s.refuseManifests()
+	s.push("team/app", "v1", layerOf(2, 1000))
+	newer := s.push("team/app", "v2", layerOf(3, 1000))
+	told.next(t, 3)
+	for tag, want := range map[string]digest.Digest{"v1": older.Digest, "v2": newer.Digest} {
+		s.want(202, "DELETE", "/v2/team/app/manifests/"+tag, nil)
+		if e := told.next(t, 1)[0]; e.Action != notify.Delete || e.Target.Digest != want {
+			t.Errorf("%s: %+v, want %s", tag, e, want)
 		}
 	}
 }

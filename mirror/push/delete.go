@@ -65,17 +65,21 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	if ref.Tag != "" {
 		r.ForgetReference(after, ref)
 	}
-	for _, push := range withdrawal.Pushes() {
-		dropped, gone = true, push.Digest
-		r.ForgetManifest(after, push.Digest)
-	}
 	if gone != "" {
 		r.ForgetManifest(after, gone)
+	}
+	target := gone
+	for _, push := range withdrawal.Pushes() {
+		dropped = true
+		if gone == "" {
+			target = push.Digest
+		}
+		r.ForgetManifest(after, push.Digest)
 	}
 	if err != nil && !dropped {
 		return err
 	}
-	p.o.Checks.Emit(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: gone, Repository: r.Name, Tag: ref.Tag})
+	p.o.Checks.Emit(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: target, Repository: r.Name, Tag: ref.Tag})
 	return x.Deleted()
 }
 
