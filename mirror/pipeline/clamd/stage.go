@@ -148,7 +148,7 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) { return v.result, v
 func (v *visitor) tooLarge(what string) {
 	v.add(pipeline.Finding{
 		Rule: RuleUnscanned, What: what, Where: pipeline.Place{Path: v.path},
-		Fix: "raise StreamMaxLength of clamd and max_file of the check, or waive the finding by its path",
+		Fix: "raise StreamMaxLength of clamd and max_file of the check, or waive the finding by its fingerprint",
 	})
 }
 
