@@ -243,7 +243,7 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:3: upstreams[1].name: "a/b" is not a valid name for kind local, where it is also the name of a directory; use at most 64 lower case letters and digits, with single dots, dashes or underscores between them`,
 			"dray.yaml:3: upstreams[1]: address, repository_prefix and credentials have no effect for kind local, which has no registry; remove them",
 			"dray.yaml:5: upstreams[1].url: has no effect for kind local, which has no registry; remove it",
-			"dray.yaml:7: upstreams[1].local.max_bytes: the upstreams of kind local use 70GiB together, which leaves no room for other content in cache.max_bytes, 50GiB",
+			"dray.yaml:7: upstreams[1].local.max_bytes: the upstreams of kind local use 70GiB together, which leaves no room for other content in cache.max_bytes, 50GiB; lower their quotas, or raise cache.max_bytes",
 			"dray.yaml:7: upstreams[1].local.prune[0].keep: -1 is negative",
 			`dray.yaml:7: upstreams[1].local.prune[0].repositories[0]: "A" matches no repository: names are lower case and do not begin with a slash`,
 			`dray.yaml:7: upstreams[1].local.prune[0].tags[0]: "a:b" matches no tag`,
@@ -329,6 +329,8 @@ log: {format: xml}
 		{name: "operators that are not there", file: "admin: {auth: a, health_address: here, allow_anonymous: true}\n", want: []string{
 			`dray.yaml:1: admin.health_address: "here" is not host:port`, `dray.yaml:1: admin.allow_anonymous: contradicts admin.auth and admin.token_file; remove it or them`, `dray.yaml:1: admin.auth: there is no auth entry named "a"`}},
 		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
+		{name: "quotas of hosted repositories", file: "cache: {max_bytes: 50GiB}\nupstreams:\n- {name: a, kind: local, local: {max_bytes: 30GiB}}\n- {name: b, kind: local, local: {max_bytes: 30GiB}}\n- {name: c, kind: local, local: {max_bytes: 5GiB}}\n", want: []string{
+			"dray.yaml:4: upstreams[1].local.max_bytes: the upstreams of kind local use 65GiB together, which leaves no room for other content in cache.max_bytes, 50GiB; lower their quotas, or raise cache.max_bytes"}},
 		{name: "addresses of all interfaces", file: "listeners: [{address: '0.0.0.0:6060'}, {address: '[::]:6061'}]\nadmin: {health_address: '127.0.0.1:6061'}\n", want: []string{
 			"dray.yaml:2: admin.address: localhost:6060 is already used by listener 0.0.0.0:6060", "dray.yaml:2: admin.health_address: 127.0.0.1:6061 is already used by listener [::]:6061"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{

@@ -57,13 +57,17 @@ func (r PruneRule) validate(k *Report, path string) {
 // other content.
 func (c Config) validateQuotas(k *Report) {
 	var sum Bytes
+	over := -1 // the first upstream that does not fit
 	for i, u := range c.Upstreams {
 		if u.Kind != KindLocal {
 			continue
 		}
-		if sum += u.Local.MaxBytes; c.Cache.MaxBytes > 0 && sum >= c.Cache.MaxBytes {
-			k.Add(At("upstreams", i)+".local.max_bytes", "the upstreams of kind local use %v together, which leaves no room for other content in cache.max_bytes, %v", sum, c.Cache.MaxBytes)
+		if sum += u.Local.MaxBytes; over < 0 && c.Cache.MaxBytes > 0 && sum >= c.Cache.MaxBytes {
+			over = i
 		}
+	}
+	if over >= 0 {
+		k.Add(At("upstreams", over)+".local.max_bytes", "the upstreams of kind local use %v together, which leaves no room for other content in cache.max_bytes, %v; lower their quotas, or raise cache.max_bytes", sum, c.Cache.MaxBytes)
 	}
 }
 
