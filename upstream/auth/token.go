@@ -304,7 +304,7 @@ func (t *Transport) fetchToken(ctx context.Context, b *bearer, cred Credential, 
 	}
 	if resp.StatusCode/100 != 2 {
 		e := b.failed(resp.StatusCode, statusCause(resp.StatusCode))
-		e.RetryAfter = seconds(resp.Header.Get("Retry-After"))
+		e.RetryAfter = oci.RetryAfter(resp.Header)
 		return token{}, e
 	}
 	tok, err := parseToken(body, sent)
@@ -398,12 +398,4 @@ func (t *Transport) usable(u *url.URL) bool {
 		u.Scheme, u.Host = t.o.Origin.Scheme, t.o.Origin.Host
 	}
 	return true
-}
-
-func seconds(s string) time.Duration {
-	n, err := strconv.ParseUint(s, 10, 31)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(n) * time.Second
 }

@@ -397,3 +397,17 @@ func FuzzParseToken(f *testing.F) {
 		}
 	})
 }
+
+// A token endpoint may name a date, or a time that is too long to wait.
+func TestRetryAfterOfTokenEndpoint(t *testing.T) {
+	for _, value := range []string{"86400", "99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"} {
+		w := &world{
+			tokens:   func(*http.Request) *http.Response { return answer(503, "", "Retry-After", value) },
+			registry: func(*http.Request) *http.Response { return answer(401, "", "WWW-Authenticate", hubChallenge) },
+		}
+		_, _, err := do(t, newTransport(t, w, nil), "GET", alpine, nil)
+		if te, ok := errors.AsType[*TokenError](err); !ok || te.RetryAfter != time.Hour {
+			t.Errorf("%s: %+v, want one hour", value, te)
+		}
+	}
+}

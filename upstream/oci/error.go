@@ -263,7 +263,7 @@ func RetryAfter(h http.Header) time.Duration {
 	if v == "" {
 		return 0
 	}
-	if s, err := strconv.Atoi(v); err == nil && s > 0 {
+	if s, err := strconv.Atoi(v); s > 0 && (err == nil || errors.Is(err, strconv.ErrRange)) {
 		return time.Duration(min(s, 3600)) * time.Second
 	}
 	if t, err := http.ParseTime(v); err == nil {

@@ -99,3 +99,14 @@ func FuzzDecodeError(f *testing.F) {
 		}
 	})
 }
+
+func TestRetryAfter(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "3601": time.Hour, "99999999999999999999": time.Hour, "-1": 0, "-99999999999999999999": 0,
+		"soon": 0, "1.5": 0, "Fri, 31 Dec 9999 23:59:59 GMT": time.Hour, "Thu, 01 Jan 1970 00:00:00 GMT": 0,
+	} {
+		if got := oci.RetryAfter(http.Header{"Retry-After": {value}}); got != want {
+			t.Errorf("%q: %v, want %v", value, got, want)
+		}
+	}
+}
