@@ -103,14 +103,15 @@ func (r *roster) everybody(addresses []string, failed string) (all []Member) {
 			all = append(all, m)
 		}
 	}
+	live := r.Live()
 	for _, a := range addresses { // these members have parts of the blob
 		zone := ""
-		if i := slices.IndexFunc(r.Live(), func(m Member) bool { return m.Address == a }); i >= 0 {
-			zone = r.Live()[i].Zone
+		if i := slices.IndexFunc(live, func(m Member) bool { return m.Address == a }); i >= 0 {
+			zone = live[i].Zone
 		}
 		add(Member{Address: a, Zone: zone})
 	}
-	for _, m := range r.Live() {
+	for _, m := range live {
 		add(m)
 	}
 	return all
