@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -54,6 +55,10 @@ func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, e
 		s, err = a.next.Blob(ctx, r)
 		return err
 	})
+	if err != nil && s.Body != nil { // the answer came too late: see [Breaker.Yielding]
+		_ = s.Body.Close()
+		s = BlobStream{}
+	}
 	return s, err
 }
 
@@ -108,7 +113,7 @@ const (
 func (b *Breaker) Yielding(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {
-			if repo.Background != nil {
+			if repo.inBackground() {
 				return ask(ctx, repo)
 			}
 			repo.maxWait = yieldingWait
@@ -116,12 +121,12 @@ func (b *Breaker) Yielding(next Source) Source {
 			late := time.AfterFunc(yieldAfter, cancel)
 			err := ask(asked, repo)
 			inTime := late.Stop()
-			if err == nil {
+			if inTime && err == nil {
 				return nil
 			}
 			cancel()
 			if inTime || ctx.Err() != nil {
-				return err
+				return cmp.Or(err, ctx.Err())
 			}
 			e := oci.ErrUnavailable.With("the upstream registry %s did not answer within %v", b.o.Name, yieldAfter)
 			return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded))

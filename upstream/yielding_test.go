@@ -91,10 +91,48 @@ func TestYielding(t *testing.T) {
 			t.Errorf("%q, %v", body, err)
 		}
 
+		urgent := upstream.InBackground()
+		urgent.Background.Raise()
+		if err := ask(urgent, 8*time.Second, 5); !errors.Is(err, upstream.ErrUnreachable) {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		if _, err := source.Manifest(ctx, upstream.Repo{Name: "r"}, oci.Reference{Tag: "v1"}, nil); !errors.Is(err, context.Canceled) || upstream.Transient(err) {
 			t.Errorf("the client left: %v", err)
+		}
+	})
+}
+
+// late is a registry whose blobs come only after the caller has given up.
+type late struct {
+	upstream.Source
+	closed bool
+}
+
+func (l *late) Blob(ctx context.Context, _ upstream.BlobRequest) (upstream.BlobStream, error) {
+	<-ctx.Done()
+	return upstream.BlobStream{Body: l}, nil
+}
+
+func (l *late) Read([]byte) (int, error) { return 0, context.Canceled }
+
+func (l *late) Close() error {
+	l.closed = true
+	return nil
+}
+
+// TestYieldingTooLate has an answer arrive just as the time for it ends. Nobody gets its body,
+// which could no longer be read.
+func TestYieldingTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var registry late
+		source := upstream.NewBreaker(upstream.BreakerOptions{Name: "x"}).Yielding(&registry)
+		s, err := source.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "r"}})
+		if !errors.Is(err, upstream.ErrUnreachable) || s.Body != nil || !registry.closed {
+			t.Errorf("%v, a body: %v, closed: %v", err, s.Body != nil, registry.closed)
 		}
 	})
 }
