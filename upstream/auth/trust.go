@@ -41,8 +41,8 @@ type trust struct {
 // prove returns nil if the registry has accepted c, and this acceptance is younger than the
 // parameter within. If c was refused and the pause after the refusal is not over, prove returns the
 // error of that refusal. Otherwise one caller calls the function ask, which sends c to the
-// registry, while the other callers wait. After this call of ask, a waiting caller with
-// another credential calls ask, too.
+// registry, while the other callers wait. After this call of ask, a waiting caller with another
+// credential calls ask, too.
 //
 // The parameter doubt says that the caller has received a refusal that may concern c. prove calls
 // ask with suspect set if doubt is set, or if the registry's last answer about c was a refusal. If
@@ -122,6 +122,9 @@ type call struct {
 	err    error
 }
 
+// errNoResult is the error of a call whose function panics.
+var errNoResult = errors.New("the request about the credentials ended without a result; try again")
+
 // do calls f, which shows the header to the registry, or waits for a call that is under way. led
 // reports whether do called f. After waiting for a call that showed the same header, do returns the
 // error of that call. After waiting for a call with another header, do returns nil. f is not
@@ -131,18 +134,20 @@ func (c *crowd) do(ctx context.Context, header Secret, f func(context.Context) e
 	current := c.call
 	led = current == nil
 	if led {
-		current = &call{header: header, done: make(chan struct{})}
+		current = &call{header: header, done: make(chan struct{}), err: errNoResult}
 		c.call = current
 	}
 	c.mu.Unlock()
 	if led {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 		defer cancel()
+		defer func() { // also if f panics
+			c.mu.Lock()
+			c.call = nil
+			c.mu.Unlock()
+			close(current.done)
+		}()
 		current.err = f(ctx)
-		c.mu.Lock()
-		c.call = nil
-		c.mu.Unlock()
-		close(current.done)
 		return true, current.err
 	}
 	select {

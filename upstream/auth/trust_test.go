@@ -352,3 +352,41 @@ func TestNewPasswordDuringTheCallForTheOldOne(t *testing.T) {
 		})
 	}
 }
+
+// TestPanicOfACall has the call of a crowd panic. Callers that wait for it get an error, and the
+// next caller makes a call of its own.
+func TestPanicOfACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c crowd
+		begin := make(chan struct{})
+		go func() {
+			defer func() { _ = recover() }()
+			_, _ = c.do(t.Context(), "x", func(context.Context) error {
+				<-begin
+				panic("a fault")
+			})
+		}()
+		synctest.Wait()
+		waited := make(chan error, 1)
+		go func() {
+			_, err := c.do(t.Context(), "x", nil)
+			waited <- err
+		}()
+		synctest.Wait()
+		close(begin)
+		synctest.Wait()
+		select {
+		case err := <-waited:
+			if err == nil {
+				t.Error("the caller that waited takes the call for a success")
+			}
+		default:
+			t.Error("a caller waits for a call that has ended")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if led, err := c.do(ctx, "x", func(context.Context) error { return nil }); !led || err != nil {
+			t.Errorf("the next caller: %v, %v", led, err)
+		}
+	})
+}
