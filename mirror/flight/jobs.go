@@ -31,7 +31,8 @@ type running[T any] struct {
 	value   T
 	cancel  context.CancelFunc
 	done    chan struct{}
-	dropped bool
+	dropped bool // a caller of Drop has it
+	retried bool // it is also in Jobs.later
 }
 
 // NewJobs returns a queue with space for limit new jobs and limit retries.
@@ -126,6 +127,9 @@ func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	job.due = time.Now().Add(pauses[job.tries])
 	job.tries++
 	j.later = append(j.later, job)
+	if j.current != nil {
+		j.current.retried = true
+	}
 	return true
 }
 
@@ -143,8 +147,10 @@ func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	j.fresh, j.later = slices.DeleteFunc(j.fresh, picked), slices.DeleteFunc(j.later, picked)
 	now := j.current
 	if now != nil && which(now.value) {
+		if !now.dropped && !now.retried {
+			dropped = append(dropped, now.value)
+		}
 		now.dropped = true
-		dropped = append(dropped, now.value)
 	} else {
 		now = nil
 	}

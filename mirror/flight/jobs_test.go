@@ -73,3 +73,37 @@ func TestJobsDrop(t *testing.T) {
 		}
 	})
 }
+
+// TestJobsDropOnce: a job that is to be retried and has not returned yet is dropped once, and only
+// by one caller.
+func TestJobsDropOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewJobs[string](10)
+		ctx, stop := context.WithCancel(t.Context())
+		end := make(chan struct{})
+		did := 0
+		go c.Run(ctx, func(_ context.Context, one Job[string]) {
+			if did++; one.Value == "retried" {
+				c.Retry(one, []time.Duration{time.Minute})
+			}
+			<-end
+		})
+		all := func(string) bool { return true }
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, name := range []string{"retried", "plain"} {
+			c.Add(name)
+			synctest.Wait()
+			if first, second := c.Drop(ended, all), c.Drop(ended, all); !slices.Equal(first, []string{name}) || len(second) > 0 {
+				t.Errorf("dropped were %q, and then %q", first, second)
+			}
+			end <- struct{}{}
+		}
+		time.Sleep(time.Hour)
+		stop()
+		synctest.Wait()
+		if did != 2 {
+			t.Errorf("%d jobs were done, want 2", did)
+		}
+	})
+}
