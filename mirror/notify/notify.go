@@ -201,15 +201,17 @@ func (n *Notifier) Run(ctx context.Context) error {
 	defer wg.Wait()
 	for _, to := range n.endpoints {
 		wg.Go(func() {
-			for {
+			var unsent []Event
+			for ctx.Err() == nil {
 				select {
 				case e := <-to.waiting:
-					n.deliver(ctx, to, e)
+					if !n.deliver(ctx, to, e) {
+						unsent = append(unsent, e)
+					}
 				case <-ctx.Done():
-					n.flush(context.WithoutCancel(ctx), to)
-					return
 				}
 			}
+			n.flush(context.WithoutCancel(ctx), to, unsent)
 		})
 	}
 	return nil
@@ -223,18 +225,20 @@ const (
 )
 
 // deliver sends an event repeatedly until the endpoint accepts it or refuses it for good. If ctx
-// ends first, deliver sends the event once more.
-func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+// ends first, deliver returns false.
+func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) bool {
+	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
 		again, err := to.post(ctx, e)
 		switch {
 		case err == nil:
 			n.count(to, "sent")
-			return
+			return true
 		case !again:
 			n.count(to, "refused")
 			n.log.Warn("event refused by the endpoint", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
-			return
+			return true
+		case ctx.Err() != nil: // the stop has ended the request
+			return false
 		}
 		n.count(to, "failed")
 		if pause == firstPause {
@@ -245,16 +249,18 @@ func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			n.last(context.WithoutCancel(ctx), to, e)
-			return
 		}
 	}
+	return false
 }
 
-// flush tries each waiting event once.
-func (n *Notifier) flush(ctx context.Context, to *endpoint) {
+// flush tries each unsent event and each waiting event once.
+func (n *Notifier) flush(ctx context.Context, to *endpoint, unsent []Event) {
 	ctx, cancel := context.WithTimeout(ctx, flushWithin)
 	defer cancel()
+	for _, e := range unsent {
+		n.last(ctx, to, e)
+	}
 	for {
 		select {
 		case e := <-to.waiting:

@@ -148,3 +148,38 @@ func TestRefusesConfigurations(t *testing.T) {
 		}
 	}
 }
+
+// silent is an endpoint that never answers.
+type silent struct{}
+
+func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// TestStop: a stop lasts for at most flushWithin, whatever dray does at that moment, and says
+// nothing about the endpoint.
+func TestStop(t *testing.T) {
+	for range 20 { // the order in which Run sees the end and the events is random
+		synctest.Test(t, func(t *testing.T) {
+			n, err := New([]Endpoint{{Timeout: time.Minute, Service: webhook.Service{URL: func() string { return "https://events.example.com/dray" }}}}, silent{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			n.Emit(about("a"))
+			time.AfterFunc(time.Second, func() {
+				n.Emit(about("b"))
+				n.Emit(about("c"))
+				cancel()
+			})
+			began := time.Now()
+			if err := n.Run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took != time.Second+flushWithin || n.counted("dropped") != 3 || n.counted("failed") != 0 {
+				t.Errorf("the stop took %v; %d events dropped, %d failed", took-time.Second, n.counted("dropped"), n.counted("failed"))
+			}
+		})
+	}
+}
