@@ -197,11 +197,11 @@ type journal struct {
 	size   int64    // bytes of the file
 	floor  int64    // bytes of the file after the last rewrite
 	broken bool     // a write has failed, so the file must be rewritten before the next record
-	// damaged says that the file has unreadable lines. When rewrite replaces the file, it keeps the
-	// damaged file under another name.
-	damaged bool
-	closed  bool // no record can be appended; a withdrawal under way may still rewrite the file
-	sync    func(*os.File) error
+	// aside is empty unless the file has unreadable lines. When rewrite replaces the file, it keeps
+	// the damaged file under this name.
+	aside  string
+	closed bool // no record can be appended; a withdrawal under way may still rewrite the file
+	sync   func(*os.File) error
 }
 
 // openJournal reads the journal and rewrites it. A damaged journal is kept under another name. If
@@ -215,8 +215,9 @@ func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err
 	if p, err = j.read(); err != nil {
 		return nil, p, nil, err
 	}
-	if j.damaged = p.damaged > 0; j.damaged {
-		log.Error("journal of pushes is damaged; some acknowledged pushes may be lost", "records", p.damaged, "moved_to", j.damagedPath())
+	if p.damaged > 0 {
+		j.aside = j.damagedPath()
+		log.Error("journal of pushes is damaged; some acknowledged pushes may be lost", "records", p.damaged, "moved_to", j.aside)
 	}
 	err = j.rewrite(p)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -227,8 +228,17 @@ func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err
 
 func (j *journal) path() string { return filepath.Join(j.dir, journalName) }
 
-// damagedPath is the name under which a damaged journal is kept.
-func (j *journal) damagedPath() string { return j.path() + ".damaged" }
+// damagedPath returns a free name for a damaged journal. An earlier damaged journal keeps its name,
+// because it may be the only trace of lost pushes.
+func (j *journal) damagedPath() string {
+	name := j.path() + ".damaged"
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(name); err != nil {
+			return name
+		}
+		name = j.path() + ".damaged." + strconv.Itoa(i)
+	}
+}
 
 func (j *journal) read() (contents, error) {
 	f, err := os.Open(j.path())
@@ -288,7 +298,7 @@ func (j *journal) rewrite(p contents) error {
 	if err == nil {
 		err = j.sync(f)
 	}
-	if err == nil && j.damaged {
+	if err == nil && j.aside != "" {
 		err = j.keepDamaged()
 	}
 	if err == nil {
@@ -311,13 +321,10 @@ func (j *journal) rewrite(p contents) error {
 // keepDamaged gives the damaged file a second name. The first name stays until the new file is
 // renamed to it, so a crash in between loses nothing.
 func (j *journal) keepDamaged() error {
-	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Link(j.path(), j.aside); err != nil {
 		return err
 	}
-	if err := os.Link(j.path(), j.damagedPath()); err != nil {
-		return err
-	}
-	j.damaged = false
+	j.aside = ""
 	return nil
 }
 

@@ -72,6 +72,18 @@ func TestDamaged(t *testing.T) {
 	if len(names(q)) != 2 {
 		t.Errorf("the queue has %q", names(q))
 	}
+	whole, _ = os.ReadFile(path)
+	worse := append(whole, "torn again\n"...)
+	if err := os.WriteFile(path, worse, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reopened(t, q)
+	if aside, err := os.ReadFile(path + ".damaged"); err != nil || !bytes.HasPrefix(aside, bad) {
+		t.Errorf("a second damage removes the first damaged journal: %v", err)
+	}
+	if aside, err := os.ReadFile(path + ".damaged.2"); err != nil || !bytes.Equal(aside, worse) {
+		t.Errorf("the second damaged journal is not kept: %v", err)
+	}
 }
 
 // A journal of a later version stops the start, untouched.
