@@ -131,16 +131,19 @@ func (c *tokens) getOnce(ctx context.Context, key string, scopes, demanded []str
 func (c *tokens) lead(ctx context.Context, e *entry, f *flight, scopes []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	defer cancel()
+	f.err = errNoResult
+	defer func() { // also if fetch panics
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		e.flight = nil
+		if f.err == nil {
+			e.token = f.token
+		} else {
+			e.token.renew = time.Now().Add(renewPause)
+		}
+		close(f.done)
+	}()
 	f.token, f.err = c.fetch(ctx, scopes)
-	c.mu.Lock()
-	e.flight = nil
-	if f.err == nil {
-		e.token = f.token
-	} else {
-		e.token.renew = time.Now().Add(renewPause)
-	}
-	c.mu.Unlock()
-	close(f.done)
 }
 
 // covers reports whether the token of key was requested with all of these scopes.

@@ -390,3 +390,32 @@ func TestPanicOfACall(t *testing.T) {
 		}
 	})
 }
+
+// TestPanicOfATokenRequest has a token request panic. The next request gets a token.
+func TestPanicOfATokenRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := &issuer{life: 3600}
+		fault := true
+		rt := newTransport(t, &world{registry: is.newest(""), tokens: func(r *http.Request) *http.Response {
+			if fault {
+				panic("a fault")
+			}
+			return is.issue(r)
+		}}, nil)
+		func() {
+			defer func() { _ = recover() }()
+			_, _, _ = do(t, rt, "GET", alpine, nil)
+		}()
+		fault = false
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			want(t, rt, "GET", alpine, 200)
+		}()
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatal("the next request waits for the token request that has ended")
+		}
+	})
+}

@@ -177,7 +177,14 @@ func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, err
 func (t *Tokens) lead(ctx context.Context, f *flight) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	cred, err := t.call(ctx)
+	var cred auth.Credential
+	err := errors.New("the call to AWS ended without a result") // if call panics
+	defer func() { t.land(ctx, f, cred, err) }()
+	cred, err = t.call(ctx)
+}
+
+// land records the result of a flight.
+func (t *Tokens) land(ctx context.Context, f *flight, cred auth.Credential, err error) {
 	result := "ok"
 	if err != nil {
 		result = "error"

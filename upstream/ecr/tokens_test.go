@@ -299,3 +299,22 @@ func TestMetrics(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// faulty is an API whose calls panic.
+type faulty struct{ TokenAPI }
+
+// TestPanicOfACall has a call to AWS panic. Later callers get an error.
+func TestPanicOfACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := NewTokens(TokenOptions{API: faulty{}, Region: "eu-west-1"})
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = tokens.Credential(t.Context(), "")
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := tokens.Credential(ctx, ""); err == nil || ctx.Err() != nil {
+			t.Errorf("%v, %v", err, ctx.Err())
+		}
+	})
+}
