@@ -123,8 +123,12 @@ func TestYAML(t *testing.T) {
 		"comments only": {"# top\n", "# top\n\na:\n  b:\n    - x\n", ""},
 		"no value":      {"a:\n", "a:\n  b:\n    - x\n", ""},
 		"there already": {"a:   {b: [x]}\n\n\n", "a:   {b: [x]}\n\n\n", ""},
-		"another form":  {"c: 1\na: 5\n", "", "line 2: a has another form"},
-		"no mapping":    {"- 1\n", "", "not a mapping"},
+		"one document":  {"---\nc: 1\n", "c: 1\na:\n  b:\n    - x\n", ""},
+		"two documents": {"c: 1\n---\nd: 2\n", "", "line 2: it has a second YAML document; leave only one"},
+		"bad document":  {"c: 1\n---\nd: [\n", "", "not YAML"},
+		"no mapping":    {"c: 1\na: 5\n", "", "line 2: the value of a must be a mapping"},
+		"no list":       {"a:\n  b: {c: 1}\n", "", "line 2: the value of b must be a list"},
+		"a list":        {"- 1\n", "", "not a mapping"},
 		"cut":           {"a: [", "", "not YAML"},
 	} {
 		got, err := YAML([]byte(tc.old), add)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -13,8 +14,16 @@ import (
 // The text may be empty. Comments stay, but empty lines may vanish. If change returns false, YAML
 // returns text as it is.
 func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	var doc, second yaml.Node
+	in := yaml.NewDecoder(bytes.NewReader(text))
+	err := in.Decode(&doc)
+	if err == nil {
+		err = in.Decode(&second)
+	}
+	switch {
+	case err == nil:
+		return nil, fmt.Errorf("line %d: it has a second YAML document; leave only one", second.Line)
+	case !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("it is not YAML: %w", err)
 	}
 	comments := ""
@@ -53,7 +62,14 @@ func Child(mapping *yaml.Node, key string, kind yaml.Kind) (*yaml.Node, error) {
 			*value = yaml.Node{Kind: kind}
 		}
 		if value.Kind != kind {
-			return nil, fmt.Errorf("line %d: %s has another form than this key has", value.Line, key)
+			form := "mapping"
+			switch kind {
+			case yaml.SequenceNode:
+				form = "list"
+			case yaml.ScalarNode:
+				form = "string"
+			}
+			return nil, fmt.Errorf("line %d: the value of %s must be a %s", value.Line, key, form)
 		}
 		return value, nil
 	}
