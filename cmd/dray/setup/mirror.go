@@ -137,7 +137,7 @@ func (f mirrorFlags) fromConfiguration(load func() (config.Config, error)) (mirr
 			}
 		}
 	}
-	if len(m.registries) == 0 {
+	if len(m.registries)+len(f.registries) == 0 {
 		return mirror{}, nil, fmt.Errorf("listener %s: no upstream has a host name by which clients know it; set --registry", l.Name)
 	}
 	if l.TLS.Certificate == "" || f.authority != "" {
