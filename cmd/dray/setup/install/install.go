@@ -142,8 +142,8 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 		return result, true
 	case content == nil && current == nil:
 		return result, false
-	case content == nil:
-		content = before
+	case content == nil: // an earlier change of this file is no longer needed
+		return p.undo(r, c.Path), true
 	}
 	if bytes.Equal(content, current) {
 		result.State = Unchanged
@@ -161,8 +161,13 @@ func (p Place) write(r *record, c Change) (Result, bool) {
 // replace writes a file. It first makes the backup and the entry in the record.
 func (p Place) replace(r *record, path string, before, current, content []byte, info fs.FileInfo) (err error) {
 	former := slices.Clone(r.Files)
+	made := "" // the backup
 	defer func() {
 		if err != nil {
+			if made != "" {
+				_ = os.Remove(p.real(made))
+			}
+			r.forget(p, path)
 			r.Files = former
 		}
 	}()
@@ -175,15 +180,13 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 	r.Files = append(slices.DeleteFunc(slices.Clone(former), func(f *entry) bool { return f.Path == path }), &e)
 	e.Existed, e.Before, e.Content = before != nil, string(before), string(content)
 	if e.Existed && e.Backup == "" {
-		backup, err := p.backup(path, current, info)
-		if err != nil {
+		if made, err = p.backup(path, before, info); err != nil {
 			return err
 		}
-		e.Backup = backup
+		e.Backup = made
 	}
-	var made []string
-	made, err = p.mkdir(filepath.Dir(path))
-	r.Directories = append(r.Directories, made...)
+	directories, err := p.mkdir(filepath.Dir(path))
+	r.Directories = append(r.Directories, directories...)
 	if err != nil {
 		return err
 	}

@@ -316,3 +316,69 @@ func TestNewRoot(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// TestNoLongerNeeded: a file that dray made goes away if its change is no longer needed.
+func TestNoLongerNeeded(t *testing.T) {
+	for before, want := range map[string]string{"": "/etc/x/f removed", "a\n": "/etc/x/f restored"} {
+		root := t.TempDir()
+		if before != "" {
+			put1(t, root, "/etc/x/f", before)
+		}
+		first := tree(t, root)
+		p := Place{root, "c"}
+		if got := states(p.Write([]Change{line("/etc/x/f", "new")})); got != "/etc/x/f written" {
+			t.Fatalf("write: %s", got)
+		}
+		none := Change{"/etc/x/f", func(old []byte) ([]byte, error) {
+			if bytes.HasPrefix(old, []byte("new")) {
+				return []byte("newer\n"), nil
+			}
+			return nil, nil
+		}}
+		if got := states(p.Write([]Change{none})); got != want {
+			t.Errorf("write: %s, want %s", got, want)
+		}
+		left := tree(t, root)
+		delete(left, "/var/lib/")
+		if before == "" {
+			if _, err := os.Stat(filepath.Join(root, "/etc")); err == nil {
+				t.Errorf("left: %v", left)
+			}
+		} else if diff := cmp.Diff(first, left); diff != "" {
+			t.Errorf("left (-want):\n%s", diff)
+		}
+	}
+}
+
+// TestBackup: the backup of a file that dray made and somebody edited has nothing of dray.
+func TestBackup(t *testing.T) {
+	root := t.TempDir()
+	p := Place{root, "c"}
+	for _, text := range []string{"one", "two"} {
+		if got := states(p.Write([]Change{line("/etc/f", text)})); got != "/etc/f written" {
+			t.Fatalf("write: %s", got)
+		}
+		if text == "one" {
+			put1(t, root, "/etc/f", "one\nmine\n")
+		}
+	}
+	if left := tree(t, root); left["/etc/f"] != "two\nmine\n" || left["/etc/f.before-dray"] != "mine\n" {
+		t.Errorf("files: %v", left)
+	}
+}
+
+// TestWriteThatFails: a write that fails late leaves neither a backup nor a directory.
+func TestWriteThatFails(t *testing.T) {
+	root := t.TempDir()
+	put1(t, root, "/etc/f", "a\n")
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "var"), 0o755), os.Symlink("nowhere", filepath.Join(root, "var/lib"))); err != nil {
+		t.Fatal(err) // a record cannot be written
+	}
+	before := tree(t, root)
+	if got, want := states(Place{root, "c"}.Write([]Change{line("/etc/f", "new"), line("/etc/x/g", "new")})), "/etc/f left alone, /etc/x/g left alone"; got != want {
+		t.Errorf("write: %s, want %s", got, want)
+	}
+	if diff := cmp.Diff(before, tree(t, root)); diff != "" {
+		t.Errorf("after it (-want):\n%s", diff)
+	}
+}
