@@ -256,9 +256,12 @@ func warn(x *request.Request, r *pipeline.Report) {
 	}
 	size := 0
 	for _, f := range r.Findings {
-		text := fmt.Sprintf("299 - %q", strings.ReplaceAll(fmt.Sprintf("[%s/%s] %s", f.Stage, f.Rule, f.What), `"`, "'"))
-		if size += len(text); f.Waived != "" || size > maxWarnings {
+		if f.Waived != "" {
 			continue
+		}
+		text := fmt.Sprintf("299 - %q", strings.ReplaceAll(fmt.Sprintf("[%s/%s] %s", f.Stage, f.Rule, f.What), `"`, "'"))
+		if size += len(text); size > maxWarnings {
+			return
 		}
 		x.W.Header().Add("Warning", text)
 	}
