@@ -143,9 +143,9 @@ func TestNoSecrets(t *testing.T) {
 	files, _ := bundled(t, path, environ, said, func(_ context.Context, path string) ([]byte, error) {
 		switch path {
 		case "/api/v1/live":
-			return fmt.Appendf(nil, `{"pulls":[{"client":"192.0.2.7","user":"annabel","agent":"docker/29","repository":"a","error":%q}],"pushes":[{"client":"192.0.2.7"},{"client":"192.0.2.8"}]}`, said), nil
+			return fmt.Appendf(nil, `{"pulls":[{"client":"192.0.2.7","user":"annabel","agent":"docker/29 annabel","repository":"a","error":%q},{"client":"2001:db8::7","error":"read tcp [2001:db8::1]:443->[2001:db8::7]:9: reset"}],"pushes":[{"client":"192.0.2.7","error":"read tcp 127.0.0.1:5000->192.0.2.8:9999: reset"},{"client":"192.0.2.8"}]}`, said+"annabel at 192.0.2.7:4711"), nil
 		case "/api/v1/queue":
-			return fmt.Appendf(nil, `{"pushes":[{"id":1,"user":"annabel","error":%q}]}`, said), nil
+			return fmt.Appendf(nil, `{"pushes":[{"id":1,"user":"annabel","error":%q}]}`, said+"annabel at 192.0.2.8"), nil
 		case "/debug/pprof/heap":
 			return []byte("compressed"), nil
 		case "/api/v1/fleet":
@@ -158,7 +158,7 @@ func TestNoSecrets(t *testing.T) {
 		if len(body) < 10 {
 			t.Errorf("%s is missing: %q", name, body)
 		}
-		for _, s := range append(secrets, mark, "abcdefgh.ijklmnop", "someone", "unknown@", "AKIAIOSFODNN7EXAMPLE", "annabel", "192.0.2.") {
+		for _, s := range append(secrets, mark, "abcdefgh.ijklmnop", "someone", "unknown@", "AKIAIOSFODNN7EXAMPLE", "annabel", "192.0.2.", "db8::7") {
 			for _, form := range []string{s, base64.StdEncoding.EncodeToString([]byte(s)), strings.ReplaceAll(s, "/", "%2F")} {
 				if at := strings.Index(body, form); at >= 0 {
 					t.Errorf("%s has %s: %.120q", name, s, body[max(0, at-40):])
@@ -177,7 +177,7 @@ func TestNoSecrets(t *testing.T) {
 			t.Errorf("%s does not have %q: %.600s", name, want, files[name])
 		}
 	}
-	if !strings.Contains(files["configuration.yaml"], "user-1") || strings.Count(files["live.json"], "client-1") != 2 {
+	if !strings.Contains(files["configuration.yaml"], "user-1") || strings.Count(files["live.json"], `"client": "client-1"`) != 2 {
 		t.Errorf("one client has several numbers: %s%s", files["configuration.yaml"], files["live.json"])
 	}
 }

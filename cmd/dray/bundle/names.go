@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -59,20 +63,54 @@ func (n *names) users(text []byte) ([]byte, error) {
 	return out.Bytes(), to.Close()
 }
 
+// texts returns a function that replaces the known addresses and names in a text, such as an error.
+func (n *names) texts() func(string) string {
+	numbers := maps.Clone(n.people)
+	maps.Copy(numbers, n.addresses)
+	var known []string
+	for name := range numbers {
+		known = append(known, name)
+	}
+	slices.SortFunc(known, func(a, b string) int { return len(b) - len(a) }) // the longest first
+	for i, name := range known {
+		known[i] = regexp.QuoteMeta(name)
+		if word(name[0]) { // a part of another word is no name
+			known[i] = `\b` + known[i]
+		}
+		if word(name[len(name)-1]) {
+			known[i] += `\b`
+		}
+	}
+	pattern := regexp.MustCompile(strings.Join(known, "|"))
+	return func(text string) string {
+		return pattern.ReplaceAllStringFunc(text, func(name string) string { return numbers[name] })
+	}
+}
+
+// word reports whether a regular expression takes c for a part of a word.
+func word(c byte) bool {
+	return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
 // live replaces the clients of pulls and pushes.
 func (n *names) live(text []byte) ([]byte, error) {
 	var all api.Live
 	if err := json.Unmarshal(text, &all); err != nil {
 		return nil, err
 	}
-	hide := func(e *api.LiveEntry) {
-		e.Client, e.User = number(n.addresses, "client", e.Client), number(n.people, "user", e.User)
-	}
+	var entries []*api.LiveEntry
 	for i := range all.Pulls {
-		hide(&all.Pulls[i].LiveEntry)
+		entries = append(entries, &all.Pulls[i].LiveEntry)
 	}
 	for i := range all.Pushes {
-		hide(&all.Pushes[i].LiveEntry)
+		entries = append(entries, &all.Pushes[i].LiveEntry)
+	}
+	for _, e := range entries {
+		e.Client, e.User = number(n.addresses, "client", e.Client), number(n.people, "user", e.User)
+	}
+	hide := n.texts()
+	for _, e := range entries {
+		e.Agent, e.Error = hide(e.Agent), hide(e.Error)
 	}
 	return json.MarshalIndent(all, "", "  ")
 }
@@ -85,6 +123,10 @@ func (n *names) queue(text []byte) ([]byte, error) {
 	}
 	for i := range all.Pushes {
 		all.Pushes[i].User = number(n.people, "user", all.Pushes[i].User)
+	}
+	hide := n.texts()
+	for i := range all.Pushes {
+		all.Pushes[i].Error = hide(all.Pushes[i].Error)
 	}
 	return json.MarshalIndent(all, "", "  ")
 }
