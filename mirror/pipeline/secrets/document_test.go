@@ -94,3 +94,13 @@ func FuzzDocument(f *testing.F) {
 		}
 	})
 }
+
+// A rule may be named twice among the disabled ones, and must exist.
+func TestWithout(t *testing.T) {
+	if _, err := New(Config{Without: []string{"path-netrc", "url-password", "path-netrc", "url-password"}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := New(Config{Without: []string{"path-netrc", "nothing"}}); err == nil || !strings.Contains(err.Error(), `no rule named "nothing"`) {
+		t.Error(err)
+	}
+}

@@ -209,6 +209,8 @@ func TestPaths(t *testing.T) {
 		"app/.env": "path-dotenv", "app/.env.production": "path-dotenv", "src/.git/config": "path-git-directory", "app/terraform.tfstate": "path-terraform-state",
 		"etc/ssl/server.pfx": "path-key-store", "root/.bash_history": "path-shell-history", "root/.kube/config": "path-kube-config",
 		"app/.env.example": "", "app/environment": "", "usr/share/aws/credentials": "", "etc/ssh/id_rsa.pub": "", "app/.environment": "",
+		"app/.env.latest": "path-dotenv", "app/.env.distribution": "path-dotenv", "app/.env.test": "path-dotenv", "app/.env.test.local": "path-dotenv", "app/.env.local.example": "", "app/.env.dist": "",
+		"app/.env.production-sample": "", "app/.env.defaults": "",
 		"my.docker/config.json": "", "usr/lib/config.json": "",
 	}
 	for p, id := range want {

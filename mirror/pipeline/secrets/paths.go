@@ -76,8 +76,9 @@ func dotenv(p string) bool {
 	if base != ".env" && !strings.HasPrefix(base, ".env.") {
 		return false
 	}
-	for _, sample := range []string{"example", "sample", "template", "dist", "defaults", "test"} {
-		if strings.Contains(base, sample) {
+	for part := range strings.FieldsFuncSeq(base, func(r rune) bool { return strings.ContainsRune(".-_", r) }) {
+		switch part {
+		case "example", "sample", "template", "dist", "defaults":
 			return false
 		}
 	}

@@ -12,7 +12,7 @@ import (
 const Name = "secrets"
 
 // version is increased with every change of the built-in rules.
-const version = 4
+const version = 5
 
 // Config configures the search.
 type Config struct {
@@ -41,11 +41,9 @@ func New(c Config) (*Stage, error) {
 	s := &Stage{config: c}
 	left := slices.Clone(c.Without)
 	drop := func(id string) bool {
-		i := slices.Index(left, id)
-		if i >= 0 {
-			left = slices.Delete(left, i, i+1)
-		}
-		return i >= 0
+		before := len(left)
+		left = slices.DeleteFunc(left, func(other string) bool { return other == id })
+		return len(left) < before
 	}
 	s.engine = NewEngine(slices.DeleteFunc(Rules(), func(r *Rule) bool { return drop(r.ID) }))
 	s.paths = slices.DeleteFunc(PathRules(), func(r PathRule) bool { return drop(r.ID) })
