@@ -124,13 +124,18 @@ func unpacked(file *os.File) (*os.File, error) {
 // extent is the offset and length in bytes of a file's content in an archive.
 type extent struct{ at, size int64 }
 
-// maxEntries bounds the number of entries of an archive, including links.
-const maxEntries = 100_000
+const (
+	// maxEntries bounds the number of entries of an archive, including links and directories.
+	maxEntries = 100_000
+	// maxLinks bounds the number of links from a name to a file. It is the bound of Linux.
+	maxLinks = 40
+)
 
 // list finds the entries of an archive without reading their contents.
 func list(file *os.File) (map[string]extent, error) {
 	entries, links := map[string]extent{}, map[string]string{}
-	for r := tar.NewReader(file); ; {
+	r := tar.NewReader(file)
+	for n := 0; ; n++ {
 		h, err := r.Next()
 		if err == io.EOF {
 			break
@@ -138,14 +143,17 @@ func list(file *os.File) (map[string]extent, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(entries)+len(links) > maxEntries {
+		if n >= maxEntries {
 			return nil, fmt.Errorf("more than %d entries", maxEntries)
 		}
 		at, err := file.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
 		}
-		switch name := path.Clean(h.Name); h.Typeflag {
+		name := path.Clean(h.Name)
+		delete(entries, name) // the last entry with a name counts
+		delete(links, name)
+		switch h.Typeflag {
 		case tar.TypeReg:
 			entries[name] = extent{at, h.Size}
 		case tar.TypeLink:
@@ -155,8 +163,12 @@ func list(file *os.File) (map[string]extent, error) {
 		}
 	}
 	for name, to := range links {
-		if e, ok := entries[to]; ok {
-			entries[name] = e
+		for range maxLinks {
+			if e, ok := entries[to]; ok {
+				entries[name] = e
+				break
+			}
+			to = links[to]
 		}
 	}
 	return entries, nil

@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -211,4 +213,38 @@ func FuzzArchive(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A link may lead to a link. Links that lead to each other lead nowhere.
+func TestLinksToLinks(t *testing.T) {
+	for range 10 { // a map gives the links in random order
+		f, err := archive(t, entries(t, "c.json", config, "a", "->b", "b", "->c", "c", "->d", "d", "text", "x", "->y", "y", "->x", "l", "->d", "l", "later", "m", "former", "m", "->l", "n", "->m",
+			"manifest.json", `[{"Config":"c.json","RepoTags":["app:1"]}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"a": "text", "b": "text", "c": "text", "l": "later", "m": "later", "n": "later"} {
+			if raw, err := f.document(name); err != nil || string(raw) != want {
+				t.Errorf("%s: %q, %v; want %q", name, raw, err, want)
+			}
+		}
+		if _, err := f.document("x"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a loop of links: %v", err)
+		}
+		f.Close()
+	}
+}
+
+// All entries of an archive count, whatever their names and types are.
+func TestEntriesAreBounded(t *testing.T) {
+	var one bytes.Buffer
+	w := tar.NewWriter(&one)
+	for _, typ := range []byte{tar.TypeReg, tar.TypeDir} {
+		if err := w.WriteHeader(&tar.Header{Name: "x", Typeflag: typ, Mode: 0o755}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := archive(t, bytes.Repeat(one.Bytes(), maxEntries/2+1)); err == nil || !strings.Contains(err.Error(), "more than 100000 entries") {
+		t.Error(err)
+	}
 }
