@@ -35,11 +35,11 @@ func (a *answer) close() {
 	a.closeBody()
 }
 
-// skipBytes reads and discards the bytes that the caller does not want. The parameter patience
-// bounds each single read.
-func (a *answer) skipBytes(buf []byte, patience time.Duration) error {
+// skipBytes reads and discards the bytes that the caller does not want. timeout bounds each single
+// read.
+func (a *answer) skipBytes(buf []byte, timeout time.Duration) error {
 	for a.unwanted > 0 {
-		n, err := a.read(buf[:min(int64(len(buf)), a.unwanted)], patience)
+		n, err := a.read(buf[:min(int64(len(buf)), a.unwanted)], timeout)
 		a.unwanted -= int64(n)
 		if err != nil {
 			return noEOF(err)
@@ -48,11 +48,11 @@ func (a *answer) skipBytes(buf []byte, patience time.Duration) error {
 	return nil
 }
 
-// read reads from the body. The parameter patience bounds the wait for bytes: when it has passed,
-// read returns ErrStalled.
-func (a *answer) read(p []byte, patience time.Duration) (int, error) {
+// read reads from the body. timeout bounds the wait for bytes: when it has passed, read returns
+// ErrStalled.
+func (a *answer) read(p []byte, timeout time.Duration) (int, error) {
 	stop := a.stop
-	timer := time.AfterFunc(patience, func() { stop(ErrStalled) })
+	timer := time.AfterFunc(timeout, func() { stop(ErrStalled) })
 	defer timer.Stop()
 	for range maxEmptyReads {
 		n, err := a.body.Read(p)

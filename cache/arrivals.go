@@ -31,8 +31,8 @@ func (a *arrivals) add(from, to int64) {
 	}
 }
 
-// end returns the end of the part that has the byte at off, if this part lies after the first gap.
-// In all other cases it returns the offset of the first gap.
+// [arrivals.end] returns the end of the part that has the byte at off, if this part lies after the
+// first gap. In all other cases it returns the offset of the first gap.
 func (a *arrivals) end(off int64) int64 {
 	if i := sort.Search(len(a.beyond), func(i int) bool { return a.beyond[i].from > off }); i > 0 && off < a.beyond[i-1].to {
 		return a.beyond[i-1].to
@@ -40,10 +40,10 @@ func (a *arrivals) end(off int64) int64 {
 	return a.written
 }
 
-// The method before returns the parts up to the offset in the parameter most.
-func (a *arrivals) before(most int64) (all []span) {
+// [arrivals.before] returns the parts up to the offset limit.
+func (a *arrivals) before(limit int64) (all []span) {
 	for _, p := range append([]span{{0, a.written}}, a.beyond...) {
-		if p.to = min(p.to, most); p.from < p.to {
+		if p.to = min(p.to, limit); p.from < p.to {
 			all = append(all, p)
 		}
 	}

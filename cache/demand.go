@@ -9,7 +9,7 @@ import "slices"
 // grains is the number of grains in a piece. A grain that a reader waits for can be fetched alone.
 const grains = 8
 
-// The method demanded is called when a reader has a new demand.
+// [workers.demanded] is called when a reader has a new demand.
 func (w *workers) demanded() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -48,8 +48,8 @@ func (w *workers) waitedFor() (demands []span, mark int64) {
 	return demands, mark
 }
 
-// The method keep returns how many slots must stay free for other fetches when the next helper
-// takes a slot. It needs mu.
+// [workers.keep] returns how many slots must stay free for other fetches when the next helper takes
+// a slot. It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
 		return 0 // even with this helper, the fetch has at most Streams streams, as each fetch may

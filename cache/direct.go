@@ -32,8 +32,8 @@ type directBytes struct {
 	closed bool
 }
 
-// passThrough returns a reader with a fetch of its own. If the parameter x is nil, it starts a new
-// fetch. Otherwise it uses x, a fetch from byte 0 that the origin has already answered.
+// passThrough returns a reader with a fetch of its own. If x is nil, it starts a new fetch.
+// Otherwise it uses x, a fetch from byte 0 that the origin has already answered.
 func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fetch) (*Reader, error) {
 	if x == nil {
 		x = f.fetch(ctx, origin, 0, b.Size)
@@ -61,7 +61,7 @@ func (d *directBytes) start(ctx context.Context) error {
 	return nil
 }
 
-// The method use continues with a fetch that the origin has answered.
+// [directBytes.use] continues with a fetch that the origin has answered.
 func (d *directBytes) use(x *fetch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -72,19 +72,19 @@ func (d *directBytes) use(x *fetch) {
 }
 
 // replay hashes the bytes before d.off, so that the whole blob can be verified in the end. It reads
-// these bytes from old, which has handed them out. If old cannot be read, the bytes are fetched
-// again. Their hash then says nothing about the bytes that old handed out. So [directBytes.finish]
-// also waits until old has verified its bytes.
-func (d *directBytes) replay(old bytesAt) {
+// these bytes from prev, which has handed them out. If prev cannot be read, the bytes are fetched
+// again. Their hash then says nothing about the bytes that prev handed out. So [directBytes.finish]
+// also waits until prev has verified its bytes.
+func (d *directBytes) replay(prev bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
 		return
 	}
-	if n, err := io.Copy(d.check, io.NewSectionReader(old.raw(), 0, d.off)); err == nil && n == d.off {
+	if n, err := io.Copy(d.check, io.NewSectionReader(prev.raw(), 0, d.off)); err == nil && n == d.off {
 		return
 	}
 	d.check = d.blob.Digest.Verifier()
-	d.at, d.verifyEarlier = 0, old.waitVerified
+	d.at, d.verifyEarlier = 0, prev.waitVerified
 }
 
 // readAt implements bytesAt.
@@ -140,7 +140,8 @@ func (d *directBytes) skip() error {
 	return noEOF(err)
 }
 
-// next puts the withheld byte into p, reads more bytes behind it, and withholds the newest byte.
+// [directBytes.next] puts the withheld byte into p, reads more bytes behind it, and withholds the
+// newest byte.
 func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 1 {
 		var two [2]byte

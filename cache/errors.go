@@ -53,8 +53,8 @@ const reasonRead = "read"
 // so no failure is counted.
 const reasonAgain = "again"
 
-// The function local turns an error of the disk into a localError. The parameter reason names the
-// step that failed. ErrFull and ErrTooLarge have their own reasons.
+// [local] turns an error of the disk into a localError with the given reason, which names the step
+// that failed. ErrFull and ErrTooLarge have their own reasons.
 func local(reason string, err error) *localError {
 	switch {
 	case errors.Is(err, ErrFull):
@@ -73,7 +73,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// The function stalled adds ErrStalled to an error that the stall timeout caused.
+// [stalled] adds ErrStalled to an error that the stall timeout caused.
 func stalled(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), ErrStalled) && !errors.Is(err, ErrStalled) {
 		return fmt.Errorf("%w: %w", ErrStalled, err)

@@ -47,16 +47,16 @@ type fetch struct {
 	done       bool
 }
 
-// fetch prepares a fetch that begins at the offset off. The parameter hint is the length of the
-// whole blob, or negative if unknown. The fetch uses hint if the origin does not give the length.
-func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
-	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
+// fetch prepares a fetch that begins at the offset off. sizeHint is the length of the whole blob,
+// or negative if unknown. The fetch uses it if the origin does not give the length.
+func (f *fetcher) fetch(ctx context.Context, origin Origin, off, sizeHint int64) *fetch {
+	x := &fetch{fetcher: f, origin: origin, off: off, size: max(sizeHint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
 	return x
 }
 
-// begin sends the first request. A size in the answer replaces the hint. If the size is larger than
-// a known hint, begin returns ErrSize, because an origin could otherwise make a blob endless.
+// begin sends the first request. A size in the answer replaces the size hint. If the size is larger
+// than a known hint, begin returns ErrSize, because an origin could otherwise make a blob endless.
 func (f *fetch) begin() error {
 	size, err := f.request()
 	switch {

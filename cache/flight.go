@@ -27,7 +27,7 @@ type flight struct {
 	// observer is the observer of the caller that started the flight; it may be nil.
 	observer Observer
 
-	// Set before ready is closed. The field file is also guarded by flights.mu.
+	// Set before ready is closed. [flight.file] is also guarded by flights.mu.
 	err   error       // the origin's error
 	file  *growing    // has the bytes; nil if err or local is set, or if the blob is on disk already
 	local *localError // a failure of the disk, after which every caller fetches for itself
@@ -48,7 +48,7 @@ type member struct {
 	follows    bool // has no origin of its own; see Cache.Follow
 }
 
-// flights are the fetches under way, one per digest. Each flight has a goroutine in the method run,
+// flights are the fetches under way, one per digest. Each flight has a goroutine in [flights.run],
 // which does not depend on any caller:
 //   - join counts a caller as waiting for the flight of its digest. The first caller starts run.
 //   - run first looks on disk. If the blob is on disk by now, run closes ready without a result.
@@ -64,8 +64,8 @@ type member struct {
 //   - run ends its use of the file and removes the flight. The next caller finds the blob on disk.
 //     The last user of the file, run or a reader, closes it.
 //
-// A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or the
-// method close ends a flight early.
+// A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or
+// [flights.close] ends a flight early.
 type flights struct {
 	*fetcher
 	abandoned Abandon

@@ -130,12 +130,12 @@ func (g *growing) wakeLocked() {
 	}
 }
 
-// complete lets readers have the last byte. The caller has verified the digest. The parameter free
-// replaces the function that newGrowing got.
-func (g *growing) complete(free func() error) {
+// complete lets readers have the last byte. The caller has verified the digest. From now on,
+// freeFile replaces the function that newGrowing got.
+func (g *growing) complete(freeFile func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.free = free
+	g.free = freeFile
 	g.length = g.written
 	g.endLocked()
 }
@@ -151,14 +151,14 @@ func (g *growing) fail(err error) {
 	g.endLocked()
 }
 
-// suspend is fail with ErrClosed. The parameter free replaces the function that newGrowing got.
-func (g *growing) suspend(free func() error) {
+// suspend is fail with ErrClosed. From now on, freeFile replaces the function that newGrowing got.
+func (g *growing) suspend(freeFile func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ended {
 		return
 	}
-	g.err, g.free = ErrClosed, free
+	g.err, g.free = ErrClosed, freeFile
 	g.endLocked()
 }
 
@@ -217,9 +217,9 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 	return slices.Clone(g.demands), g.written
 }
 
-// lags reports whether the hash is behind the streams. The hash needs the bytes in order, so it
-// cannot take the bytes that have arrived after the first gap. The hash is behind if these bytes
-// are more than the bytes that are still missing.
+// [growing.lags] reports whether the hash is behind the streams. The hash needs the bytes in order,
+// so it cannot take the bytes that have arrived after the first gap. The hash is behind if these
+// bytes are more than the bytes that are still missing.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -252,10 +252,10 @@ func (g *growing) waitVerified(ctx context.Context) error {
 	}
 }
 
-// readAt reads bytes at off. If there are none yet, it waits for them until ctx ends. For the
-// parameter until, see await.
-func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, error) {
-	limit, err := g.await(ctx, off, until)
+// readAt reads bytes at off. If there are none yet, it waits for them until ctx ends. For
+// demandEnd, see await.
+func (g *growing) readAt(ctx context.Context, p []byte, off, demandEnd int64) (int, error) {
+	limit, err := g.await(ctx, off, demandEnd)
 	if err != nil {
 		return 0, err
 	}
@@ -268,9 +268,9 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, 
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
 // end. It returns io.EOF if there will never be any bytes at off. While off is past the first
-// missing byte, await has a demand for the bytes [off, until). If until <= off, the demand reaches
-// to the end of the file.
-func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
+// missing byte, await has a demand for the bytes [off, demandEnd). If demandEnd <= off, the demand
+// reaches to the end of the file.
+func (g *growing) await(ctx context.Context, off, demandEnd int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for demands := false; ; {
@@ -286,11 +286,11 @@ func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err
 		changed, begins := g.wait(), !demands && g.demanded != nil && off > g.written
 		if begins {
 			demands = true
-			if until <= off {
-				until = g.length
+			if demandEnd <= off {
+				demandEnd = g.length
 			}
-			g.demands = append(g.demands, span{off, until})
-			defer g.withdraw(span{off, until})
+			g.demands = append(g.demands, span{off, demandEnd})
+			defer g.withdraw(span{off, demandEnd})
 		}
 		g.mu.Unlock()
 		if begins {

@@ -27,7 +27,7 @@ func (t *trouble) note(err error) {
 	t.at, t.err = time.Now(), err
 }
 
-// The method recent returns the newest failure if it is not older than troubleLasts.
+// [trouble.recent] returns the newest failure if it is not older than troubleLasts.
 func (t *trouble) recent() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -99,7 +99,7 @@ func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]
 	return o.read(ctx, blob, maxBytes)
 }
 
-// read does the same as the method load, for a blob that is open already. It closes the blob.
+// read does the same as [objects.load], for a blob that is open already. It closes the blob.
 func (o *objects) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]byte, error) {
 	defer blob.Close()
 	d := blob.Digest()

@@ -59,8 +59,7 @@ type Stream struct {
 	Skip int64
 }
 
-// Origin fetches a blob, beginning at the offset in the parameter from. If it cannot begin there,
-// it returns an error. It returns soon after ctx ends. If ctx ends after the function has returned,
-// the cache closes Body, even during a Read. The function may be called several times, also
-// concurrently.
-type Origin func(ctx context.Context, from int64) (Stream, error)
+// Origin fetches a blob, beginning at the offset off. If it cannot begin there, it returns an
+// error. It returns soon after ctx ends. If ctx ends after the function has returned, the cache
+// closes Body, even during a Read. The function may be called several times, also concurrently.
+type Origin func(ctx context.Context, off int64) (Stream, error)

@@ -242,10 +242,10 @@ const (
 	roleWaiting // the leader after a refused piece: it waits for the helpers
 )
 
-// next waits for a piece to fetch and returns it, or an empty piece if no more are left. An extra
-// helper gets an empty piece when nobody waits. The leader gets an empty piece only when no helper
-// can return a piece any more. If alone is true, the leader must fetch all missing bytes by one
-// request.
+// [workers.next] waits for a piece to fetch and returns it, or an empty piece if no more are left.
+// An extra helper gets an empty piece when nobody waits. The leader gets an empty piece only when
+// no helper can return a piece any more. If alone is true, the leader must fetch all missing bytes
+// by one request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
 	leader := r == roleLeader || r == roleWaiting
 	w.mu.Lock()
@@ -299,8 +299,8 @@ func (w *workers) pieceDone() {
 	w.wakeLocked()
 }
 
-// The method refused gives the missing part of a piece back for other workers. If the origin
-// ignores ranges, all helpers stop.
+// [workers.refused] gives the missing part of a piece back for other workers. If the origin ignores
+// ranges, all helpers stop.
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()

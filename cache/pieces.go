@@ -34,7 +34,7 @@ func (f pieces) firstIn(spans []span) int {
 	return slices.IndexFunc(spans, func(d span) bool { return f.find(d.from) >= 0 })
 }
 
-// The method pieces.without removes p, which is a part of piece i, from the pieces.
+// [pieces.without] removes p, which is a part of piece i, from the pieces.
 func (f pieces) without(i int, p span) pieces {
 	var rest pieces
 	if from := f[i].from; from < p.from {
@@ -46,7 +46,7 @@ func (f pieces) without(i int, p span) pieces {
 	return slices.Replace(f, i, i+1, rest...)
 }
 
-// The method pieces.with adds p to the pieces, unless p is empty.
+// [pieces.with] adds p to the pieces, unless p is empty.
 func (f pieces) with(p span) pieces {
 	if p.from >= p.to {
 		return f

@@ -48,12 +48,12 @@ var (
 	_ bytesAt = (*directBytes)(nil)
 )
 
-// reader returns a Reader that gets its bytes from the parameter at.
-func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
+// reader returns a Reader that gets its bytes from src.
+func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, src bytesAt, source Source) *Reader {
 	if !b.Ahead {
 		f.m.opens.WithLabelValues(string(source)).Inc()
 	}
-	r := &Reader{fetcher: f, blob: b, origin: origin, ctx: ctx, at: at, source: source}
+	r := &Reader{fetcher: f, blob: b, origin: origin, ctx: ctx, at: src, source: source}
 	if source != SourceMemory && source != SourceDisk {
 		r.ctx, r.cancel = context.WithCancel(ctx)
 	}
@@ -148,8 +148,8 @@ func (r *Reader) Passed(n int64, err error) error {
 	return err
 }
 
-// reopened returns the file of a fetch under way, with an offset of the reader's own. Close closes
-// the file.
+// [Reader.reopened] returns the file of a fetch under way, with an offset of the reader's own.
+// Close closes the file.
 func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	r.mu.Lock()
 	f := r.stretchFile
@@ -212,7 +212,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ended returns the reason why the reader ended, or nil.
+// [Reader.ended] returns the reason why the reader ended, or nil.
 func (r *Reader) ended() error {
 	r.mu.Lock()
 	closed := r.closed
@@ -227,15 +227,15 @@ func (r *Reader) ended() error {
 }
 
 // rejoin makes the reader go on with a new fetch of the blob, which it starts or joins like any
-// other caller. failOver calls it when the fetch behind the parameter old has turned out to have
-// wrong bytes (reasonAgain). rejoin returns ErrCorrupt if the bytes that the reader has handed out
-// differ from the bytes of the new fetch. It cannot check that for a reader of a range.
-func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
+// other caller. failOver calls it when the fetch behind prev has turned out to have wrong bytes
+// (reasonAgain). rejoin returns ErrCorrupt if the bytes that the reader has handed out differ from
+// the bytes of the new fetch. It cannot check that for a reader of a range.
+func (r *Reader) rejoin(prev bytesAt) (bytesAt, error) {
 	again, err := r.open(r.ctx, r.blob, r.origin)
 	if err != nil {
 		return nil, err
 	}
-	if err := again.follow(r, old); err != nil {
+	if err := again.follow(r, prev); err != nil {
 		return nil, errors.Join(err, again.Close())
 	}
 	at, source := again.current()
@@ -251,29 +251,28 @@ func (r *Reader) rejoin(old bytesAt) (bytesAt, error) {
 	if file != nil {
 		err = file.Close()
 	}
-	if err := errors.Join(err, old.close()); err != nil {
+	if err := errors.Join(err, prev.close()); err != nil {
 		r.log.Warn("cannot close blob", "digest", r.blob.Digest, "error", err)
 	}
 	return at, nil
 }
 
-// The method follow moves r, the reader of a new fetch, to the position of an older reader, the
-// parameter other. The parameter old has the bytes that other has read. If other has read from byte
-// 0 without a gap, follow compares the bytes up to that position, and returns ErrCorrupt if they
-// differ.
-func (r *Reader) follow(other *Reader, old bytesAt) error {
-	if was, now := old.total(), r.Size(); was >= 0 && now >= 0 && was != now {
+// [Reader.follow] moves r, the reader of a new fetch, to the position of orig, an older reader that
+// has read its bytes from prev. If orig has read from byte 0 without a gap, follow compares the
+// bytes up to that position, and returns ErrCorrupt if they differ.
+func (r *Reader) follow(orig *Reader, prev bytesAt) error {
+	if was, now := prev.total(), r.Size(); was >= 0 && now >= 0 && was != now {
 		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)
 	}
-	if other.pos != other.sequential {
-		_, err := r.Seek(other.pos, io.SeekStart)
+	if orig.pos != orig.sequential {
+		_, err := r.Seek(orig.pos, io.SeekStart)
 		return err
 	}
 	sum, want := sha256.New(), sha256.New()
-	if _, err := io.CopyN(sum, r, other.pos); err != nil {
+	if _, err := io.CopyN(sum, r, orig.pos); err != nil {
 		return noEOF(err)
 	}
-	if _, err := io.Copy(want, io.NewSectionReader(old.raw(), 0, other.pos)); err != nil {
+	if _, err := io.Copy(want, io.NewSectionReader(prev.raw(), 0, orig.pos)); err != nil {
 		return err
 	}
 	if !bytes.Equal(sum.Sum(nil), want.Sum(nil)) {
@@ -282,23 +281,22 @@ func (r *Reader) follow(other *Reader, old bytesAt) error {
 	return nil
 }
 
-// failOver replaces the bytes in the parameter old, which failed with the error why. For
-// reasonAgain, the reader rejoins a fetch. For other reasons, it gets the blob directly from the
-// origin, from its position on. If the reader has read from byte 0 without a gap, the whole blob is
-// still verified.
-func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
-	if why.reason == reasonAgain {
-		return r.rejoin(old)
+// failOver replaces prev, which failed with the error cause. For reasonAgain, the reader rejoins a
+// fetch. For other reasons, it gets the blob directly from the origin, from its position on. If the
+// reader has read from byte 0 without a gap, the whole blob is still verified.
+func (r *Reader) failOver(prev bytesAt, cause *localError) (bytesAt, error) {
+	if cause.reason == reasonAgain {
+		return r.rejoin(prev)
 	}
-	if why.reason == reasonRead { // the flight has counted failures of other reasons
-		r.degraded(why, r.blob.Digest)
+	if cause.reason == reasonRead { // the flight has counted failures of other reasons
+		r.degraded(cause, r.blob.Digest)
 	}
 	r.m.opens.WithLabelValues(string(SourceDirect)).Inc()
-	d := &directBytes{fetcher: r.fetcher, blob: Blob{Digest: r.blob.Digest, Size: old.total(), Observer: r.blob.Observer}, origin: r.origin, off: r.pos, at: r.pos}
+	d := &directBytes{fetcher: r.fetcher, blob: Blob{Digest: r.blob.Digest, Size: prev.total(), Observer: r.blob.Observer}, origin: r.origin, off: r.pos, at: r.pos}
 	if r.pos == r.sequential {
-		d.replay(old)
+		d.replay(prev)
 	}
-	if _, wasDisk := old.(diskBytes); wasDisk && errors.Is(why, io.ErrUnexpectedEOF) {
+	if _, wasDisk := prev.(diskBytes); wasDisk && errors.Is(cause, io.ErrUnexpectedEOF) {
 		if err := r.disk.Discard(r.ctx, r.blob.Digest); err != nil {
 			r.log.Warn("cannot discard blob", "digest", r.blob.Digest, "error", err)
 		}
@@ -315,7 +313,7 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if closed {
 		return nil, ErrClosed
 	}
-	if err := old.close(); err != nil {
+	if err := prev.close(); err != nil {
 		r.log.Warn("cannot close blob", "digest", r.blob.Digest, "error", err)
 	}
 	return d, nil

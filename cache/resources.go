@@ -24,20 +24,21 @@ type resources struct {
 	buffers sync.Pool // of *[]byte with bufferSize bytes
 }
 
-// degraded counts and logs a failure that a pull survives.
+// [resources.degraded] counts and logs a failure that a pull survives.
 func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.trouble.note(e)
 	r.m.degraded.WithLabelValues(e.reason).Inc()
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
 }
 
-// unreadable drops a blob if the error why means that the blob's file is damaged. The next caller
-// then fetches the blob again. A blob that a push needs may stay; see [disk.Dir.DiscardUnreadable].
-func (r *resources) unreadable(ctx context.Context, d digest.Digest, why error) {
-	if !disk.Damaged(why) {
+// [resources.unreadable] drops a blob if readErr, the error of a read, means that the blob's file
+// is damaged. The next caller then fetches the blob again. A blob that a push needs may stay; see
+// [disk.Dir.DiscardUnreadable].
+func (r *resources) unreadable(ctx context.Context, d digest.Digest, readErr error) {
+	if !disk.Damaged(readErr) {
 		return
 	}
-	if err := r.disk.DiscardUnreadable(ctx, d, why); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := r.disk.DiscardUnreadable(ctx, d, readErr); err != nil && !errors.Is(err, ErrNotFound) {
 		r.log.Warn("cannot drop blob", "digest", d, "error", err)
 	}
 }

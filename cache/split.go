@@ -20,12 +20,12 @@ type Split struct {
 	// Part is an [Origin] for the bytes between two offsets. Any bytes after the second offset are
 	// ignored. A call should fail fast. After each refusal the fetch goes on with fewer streams. When
 	// no additional stream is left, the fetch gets the missing bytes from its Origin.
-	Part func(ctx context.Context, from, to int64) (Stream, error)
+	Part func(ctx context.Context, start, end int64) (Stream, error)
 	// First is a Part for the first stream of a fetch. It may wait as long as an Origin may wait. If
 	// its Stream follows another fetch (see [Stream.Follows]), the Stream may reach to the end of the
 	// blob. The fetch then reads on from this Stream, and starts additional streams only for waiting
 	// readers.
-	First func(ctx context.Context, from, to int64) (Stream, error)
+	First func(ctx context.Context, start, end int64) (Stream, error)
 }
 
 // Requests returns how many requests the fetch of a blob of this size takes. It assumes that the
@@ -37,7 +37,7 @@ func (s *Split) Requests(size int64) int {
 	return int((size + s.Piece - 1) / s.Piece)
 }
 
-// worthwhile reports whether a blob of this size is fetched in parts.
+// [Split.worthwhile] reports whether a blob of this size is fetched in parts.
 func (s *Split) worthwhile(size int64) bool {
 	return s != nil && s.Streams > 1 && size >= s.Threshold && size > s.Piece
 }
@@ -65,8 +65,8 @@ func (s *Slots) take(n int) (got int) {
 	return got
 }
 
-// takeAbove takes a slot if the number of free slots is above keep.
-func (s *Slots) takeAbove(keep int) bool { return len(s.free) > keep && s.take(1) == 1 }
+// takeAbove takes a slot if more than minFree slots are free.
+func (s *Slots) takeAbove(minFree int) bool { return len(s.free) > minFree && s.take(1) == 1 }
 
 // Free returns the number of free slots.
 func (s *Slots) Free() int { return len(s.free) }

@@ -12,10 +12,10 @@ import (
 //
 // A Tier may fail at any time. It must then fail quickly, because its callers ask an origin next.
 type Tier interface {
-	// Open is an [Origin] for the bytes [from, to) of a blob. If the parameter to is 0, the bytes
-	// reach to the end of the blob. Open returns an error that wraps ErrNotFound if the Tier does not
-	// have the blob.
-	Open(ctx context.Context, d digest.Digest, from, to int64) (Stream, error)
+	// Open is an [Origin] for the bytes [start, end) of a blob. If end is 0, the bytes reach to the
+	// end of the blob. Open returns an error that wraps ErrNotFound if the Tier does not have the
+	// blob.
+	Open(ctx context.Context, d digest.Digest, start, end int64) (Stream, error)
 	// Has reports whether the Tier has a blob, as far as it can tell within a short time.
 	Has(ctx context.Context, d digest.Digest) bool
 	// Keep says that the disk holds a blob of size bytes that the Tier should have, too. It returns at

@@ -13,7 +13,7 @@ const (
 	// not change the order of eviction: it distinguishes rare from frequent use, but not frequent from
 	// constant use.
 	togetherEvery = time.Minute
-	// togetherHeads bounds the number of heads in the field seen of the type together.
+	// togetherHeads bounds the number of heads in [together.seen].
 	togetherHeads = 8192
 )
 
@@ -30,7 +30,7 @@ func newTogether(r *resources) *together {
 	return &together{resources: r, seen: seen}
 }
 
-// due reports whether a use of the head must be counted now. If so, it records the time.
+// [together.due] reports whether a use of the head must be counted now. If so, it records the time.
 func (t *together) due(head digest.Digest, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -43,8 +43,8 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 
 // Used says that a client got the head and is going to need the members. All of these blobs that
 // are on disk then count as used. Without these counts, two kinds of blobs would be evicted too
-// early: members that clients already have, and a head that is always sent from memory. The
-// function members is called at most once a minute for each head.
+// early: members that clients already have, and a head that is always sent from memory. Used calls
+// members at most once a minute for each head.
 func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
 	if t.due(head, time.Now()) {
 		t.disk.Use(append(members(), head)...)

@@ -132,7 +132,7 @@ func (u *Upload) Abort(err error) {
 	u.end(err)
 }
 
-// end gives err to the followers and drops the bytes.
+// [Upload.end] gives err to the followers and drops the bytes.
 func (u *Upload) end(err error) {
 	u.file.mu.Lock()
 	over := u.file.ended

@@ -32,16 +32,16 @@ type answer struct {
 	ended    func(bytes int64) // called once, by Close; may be nil
 }
 
-// roundTrip makes one round trip. The body of the answer is an *answer: each Read adds its
-// number of bytes to the parameter received.
-func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Counter) (*http.Response, error) {
+// roundTrip makes one round trip. The body of the answer is an *answer: each Read adds its number
+// of bytes to counter.
+func roundTrip(via http.RoundTripper, req *http.Request, counter prometheus.Counter) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	resp.Body = &answer{ReadCloser: resp.Body, cancel: cancel, received: received}
+	resp.Body = &answer{ReadCloser: resp.Body, cancel: cancel, received: counter}
 	return resp, nil
 }
 

@@ -64,9 +64,9 @@ func (a *Asked) Requests() (sent []Sent, more int) {
 	return append(sent, a.sent...), a.more
 }
 
-// add records a request and its answer. The answer is nil if err is not nil. If ended is not nil,
+// add records a request and its answer. The answer is nil if err is not nil. If onEnd is not nil,
 // the caller calls it at the end of the answer, with the number of bytes read.
-func (a *Asked) add(req *http.Request, resp *http.Response, began time.Time, err error) (ended func(bytes int64)) {
+func (a *Asked) add(req *http.Request, resp *http.Response, began time.Time, err error) (onEnd func(bytes int64)) {
 	if a == nil {
 		return nil
 	}

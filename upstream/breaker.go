@@ -163,7 +163,7 @@ func (b *Breaker) Greeted(err error) {
 	b.saw(err)
 }
 
-// saw records whether a result shows that the registry can be used; b.mu is held.
+// [Breaker.saw] records whether a result shows that the registry can be used; b.mu is held.
 func (b *Breaker) saw(err error) {
 	refused := errors.Is(err, ErrCredentials)
 	if !refused && saysNothing(err) {
@@ -175,7 +175,7 @@ func (b *Breaker) saw(err error) {
 	}
 }
 
-// Do calls f, which sends a request to the registry, and records the result of f. While the Breaker
+// Do calls f, which sends a request to the registry, and records its result. While the Breaker
 // considers the registry to be down, Do returns an *OpenError without calling f.
 func (b *Breaker) Do(f func() error) error {
 	return b.do(context.Background(), Repo{}, false, func(Repo) error { return f() })
@@ -190,9 +190,9 @@ type attempt struct {
 	probes []*circuit // circuits that let only this question through
 }
 
-// do calls f and records the result, unless the breaker refuses the question.
-func (b *Breaker) do(ctx context.Context, repo Repo, held bool, f func(Repo) error) error {
-	p := &attempt{b: b, repo: repo, held: held}
+// [Breaker.do] calls f and records the result, unless the breaker refuses the question.
+func (b *Breaker) do(ctx context.Context, repo Repo, hasOlder bool, f func(Repo) error) error {
+	p := &attempt{b: b, repo: repo, held: hasOlder}
 	if err := p.enter(ctx); err != nil {
 		return err
 	}
@@ -242,14 +242,15 @@ func (p *attempt) enter(ctx context.Context) error {
 	return nil
 }
 
-// onward admits the question to a host that the registry redirects to, or returns an *OpenError.
+// [attempt.onward] admits the question to a host that the registry redirects to, or returns an
+// *OpenError.
 func (p *attempt) onward(host string) error {
 	_, err := p.admit(host)
 	return err
 }
 
-// admit returns an *OpenError if the host must not be asked now. The result doubtful is the circuit
-// of the registry if Hello has to be called first, and otherwise nil.
+// admit returns an *OpenError if the host must not be asked now. If Hello has to be called first,
+// admit returns the circuit of the registry, and otherwise nil.
 func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
@@ -277,11 +278,11 @@ type judgement struct {
 	doubtful *circuit   // the circuit of the registry, if Hello has to be called first
 }
 
-// judge decides about a question without changing anything; b.mu is held. The parameter held says
-// that the caller has an older answer.
-func (b *Breaker) judge(repo, host string, held bool, now time.Time) (j judgement) {
+// judge decides about a question without changing anything; b.mu is held. hasOlder says that the
+// caller has an older answer.
+func (b *Breaker) judge(repo, host string, hasOlder bool, now time.Time) (j judgement) {
 	own := b.repos[repo]
-	if own != nil && (host != registryHost || !held && !b.spreads(own)) {
+	if own != nil && (host != registryHost || !hasOlder && !b.spreads(own)) {
 		own = nil
 	}
 	if own != nil && now.Before(own.next) {
@@ -289,7 +290,7 @@ func (b *Breaker) judge(repo, host string, held bool, now time.Time) (j judgemen
 	}
 	if c := b.hosts[host]; c != nil {
 		down := b.down(host, c)
-		if refused := down || held && c.unanswered > 0; refused {
+		if refused := down || hasOlder && c.unanswered > 0; refused {
 			if now.Before(c.next) || c.asking {
 				j.refusing, j.text, j.args = c, "the upstream registry %s does not answer", []any{b.o.Name}
 				if host != registryHost {
@@ -320,7 +321,8 @@ func (p *attempt) probe(c *circuit, now time.Time) {
 // lasts reports whether the failures of c have continued for Lasting; b.mu is held.
 func (b *Breaker) lasts(c *circuit) bool { return time.Since(c.first) >= b.o.Lasting }
 
-// down reports whether the failures of a host are a reason to refuse all callers; b.mu is held.
+// [Breaker.down] reports whether the failures of a host are a reason to refuse all callers; b.mu is
+// held.
 func (b *Breaker) down(host string, c *circuit) bool {
 	if c.silent {
 		return true
@@ -336,8 +338,8 @@ func (b *Breaker) down(host string, c *circuit) bool {
 // continued for Lasting. A repository no longer counts once Probe has passed since its next
 // attempt was due. If only one repository fails, the reason may be one bad object, and callers must
 // still get the other objects. b.mu is held.
-func (b *Breaker) spreads(of *circuit) bool {
-	if !b.lasts(of) {
+func (b *Breaker) spreads(own *circuit) bool {
+	if !b.lasts(own) {
 		return false
 	}
 	n, now := 0, time.Now()
@@ -388,7 +390,7 @@ func (p *attempt) record(err error) {
 	b.failed(at, p.repo, err)
 }
 
-// failed records a failed question; b.mu is held.
+// [Breaker.failed] records a failed question; b.mu is held.
 func (b *Breaker) failed(host string, repo Repo, err error) {
 	c, unanswered := rowOf(b.hosts, host), errors.Is(err, ErrUnreachable)
 	if repo.before == 0 || c.failures == 0 {
@@ -406,7 +408,7 @@ func (b *Breaker) failed(host string, repo Repo, err error) {
 	}
 }
 
-// failed records err as the newest failure, and sets the time of the next attempt.
+// [circuit.failed] records err as the newest failure, and sets the time of the next attempt.
 func (c *circuit) failed(err error, probe time.Duration) {
 	c.last, c.next = err, time.Now().Add(probe)
 }

@@ -34,8 +34,8 @@ const (
 type bucket struct {
 	name string
 	pool *pool
-	// full is the registry's ceiling, and ceiling is the part of it that this process may use, both in
-	// requests per second. Both are 0 if no ceiling is known.
+	// The registry's ceiling, and the part of it that this process may use, both in requests per
+	// second. Both are 0 if no ceiling is known.
 	full, ceiling float64
 	// allowed is the rate, in requests per second, to which refusals have lowered the bucket. It
 	// equals full if no refusal has lowered it. The bucket sends at min(allowed, ceiling), or at
@@ -61,8 +61,8 @@ type bucket struct {
 	refusedRate float64
 	sentSince   int
 
-	// sent counts the requests sent since secondStart. lastSent counts the requests sent in the second
-	// before secondStart.
+	// The second that began at secondStart, the number of requests sent since then, and the number of
+	// requests sent in the second before it.
 	secondStart    time.Time
 	sent, lastSent int
 }
@@ -164,8 +164,8 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	return max(b.pausedUntil.Sub(now), wait)
 }
 
-// recent returns how many requests were sent in this second or in the second before, whichever is
-// more.
+// [bucket.recent] returns how many requests were sent in this second or in the second before,
+// whichever is more.
 func (b *bucket) recent(now time.Time) int {
 	switch since := now.Sub(b.secondStart); {
 	case since < time.Second:
@@ -176,22 +176,21 @@ func (b *bucket) recent(now time.Time) int {
 	return 0
 }
 
-// refused pauses the bucket after the registry has refused a request. The parameter began is when
-// the request was sent. If began is before the last refusal, refused does nothing. If throttled is
-// true, and at least fewRequests were sent since the last refusal, refused also halves the rate.
-// The parameter after is the Retry-After of the answer. If after is 0, the pause grows with each
-// refusal in a row.
-func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
-	if began.Before(b.refusedAt) {
+// [bucket.refused] pauses the bucket after the registry has refused a request that was sent at
+// sentAt. It does nothing if the request was sent before the last refusal. If throttled is true,
+// and at least fewRequests were sent since the last refusal, it also halves the rate. retryAfter is
+// the Retry-After of the answer; if it is 0, the pause grows with each refusal in a row.
+func (b *bucket) refused(sentAt, now time.Time, throttled bool, retryAfter time.Duration) {
+	if sentAt.Before(b.refusedAt) {
 		return
 	}
-	if after <= 0 {
-		after = min(backoff(b.refusals), probePause)
+	if retryAfter <= 0 {
+		retryAfter = min(backoff(b.refusals), probePause)
 	}
 	few := b.sentSince < fewRequests
 	b.refusals++
 	b.sentSince, b.refusedAt = 0, now
-	b.pausedUntil = now.Add(min(after, maxPause))
+	b.pausedUntil = now.Add(min(retryAfter, maxPause))
 	if !throttled || few {
 		return
 	}
@@ -210,10 +209,10 @@ func (b *bucket) refused(began, now time.Time, throttled bool, after time.Durati
 	b.tokens.AllowN(now, b.tokens.Burst()) // starts empty
 }
 
-// accepted records an answer that is no refusal, and raises the rate until it has recovered. It
-// ignores a request that was sent before the last refusal.
-func (b *bucket) accepted(began, now time.Time) {
-	if began.Before(b.refusedAt) {
+// [bucket.accepted] records an answer that is no refusal, and raises the rate until it has
+// recovered. It ignores a request that was sent before the last refusal.
+func (b *bucket) accepted(sentAt, now time.Time) {
+	if sentAt.Before(b.refusedAt) {
 		return
 	}
 	b.refusals, b.lastError = 0, ""

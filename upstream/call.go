@@ -36,10 +36,10 @@ type Call struct {
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the default (see
 	// waitLimit).
 	maxWait time.Duration
-	// before counts the earlier, failed attempts at the same question. A Breaker counts all attempts
-	// as one question.
+	// The number of earlier, failed attempts at the same question. A Breaker counts all attempts as
+	// one question.
 	before int
-	// onward, when not nil, is called before the request goes to a host that the registry has
+	// This function, if not nil, is called before the request goes to a host that the registry has
 	// redirected to. If it returns an error, the request is not sent.
 	onward func(host string) error
 }
@@ -88,9 +88,8 @@ func (c Call) inBackground() bool {
 	}
 }
 
-// waitLimit returns the longest time that the request may wait in a queue. The parameter
-// defaultWait is the default for requests that clients wait for. The default for background work is
-// backgroundWait.
+// waitLimit returns the longest time that the request may wait in a queue. defaultWait is the
+// default for requests that clients wait for. The default for background work is backgroundWait.
 func (c Call) waitLimit(defaultWait time.Duration) time.Duration {
 	if c.Background != nil {
 		defaultWait = backgroundWait

@@ -144,7 +144,7 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 	return req, nil
 }
 
-// own reports whether u is an address of the registry.
+// [Client.own] reports whether u is an address of the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
 // send makes one round trip about a repository, as soon as the Limiter allows the request. If the
@@ -167,8 +167,8 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	return resp, err
 }
 
-// limited makes one round trip, as soon as the Limiter allows the request. An empty host means the
-// registry.
+// [Client.limited] makes one round trip, as soon as the Limiter allows the request. An empty host
+// means the registry.
 func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host string) (*http.Response, error) {
 	if c.o.Limiter == nil {
 		return c.roundTrip(req, repo, kind)

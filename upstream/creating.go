@@ -54,8 +54,8 @@ type repoState struct {
 	accepted  bool    // a write was accepted
 	creations int     // creations so far; a refused write compares it with the number when the write began
 	leader    *leader // the write that is under way alone, nil if there is none
-	// missing is the error of the last leader, if that leader found no repository and was not allowed
-	// to create it. Otherwise missing is nil. missingSince is when that leader ended.
+	// The error of the last leader, if that leader found no repository and was not allowed to create
+	// it; otherwise nil. missingSince is when that leader ended.
 	missing      error
 	missingSince time.Time
 	created      time.Time // time of the last creation
@@ -82,9 +82,9 @@ type outcome struct {
 	missing  error // error of a write that found no repository and was not allowed to create it
 }
 
-// NewCreating returns a Sink that writes to next, and creates repositories with c.
-func NewCreating(next Sink, c Creator) *Creating {
-	return &Creating{next: next, creator: c, repos: map[string]*repoState{}}
+// NewCreating returns a Sink that writes to sink, and creates repositories with c.
+func NewCreating(sink Sink, c Creator) *Creating {
+	return &Creating{next: sink, creator: c, repos: map[string]*repoState{}}
 }
 
 // PutBlob implements Sink.
@@ -163,15 +163,14 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	return err
 }
 
-// AwaitCreated calls the function try until it succeeds, or fails with an error for which the
-// function missing returns false. After 10 s it gives up, because a registry should by then have
-// found a new repository. The pauses between the calls grow. If ctx is cancelled, AwaitCreated
-// returns the cause of ctx.
-func AwaitCreated(ctx context.Context, missing func(error) bool, try func() error) error {
+// AwaitCreated calls write until it succeeds, or fails with an error for which isMissing returns
+// false. After 10 s it gives up, because a registry should by then have found a new repository. The
+// pauses between the calls grow. If ctx is cancelled, AwaitCreated returns the cause of ctx.
+func AwaitCreated(ctx context.Context, isMissing func(error) bool, write func() error) error {
 	end := time.Now().Add(createdPatience)
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		err := try()
-		if err == nil || !missing(err) || time.Now().Add(pause).After(end) {
+		err := write()
+		if err == nil || !isMissing(err) || time.Now().Add(pause).After(end) {
 			return err
 		}
 		if err := sleep(ctx, pause); err != nil {
@@ -198,15 +197,15 @@ func (c *Creating) giveUp(repo string) {
 }
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
-// the caller the leader, or waits for the current leader. The parameter seen is -1 before the
-// caller's first write. After a refused write, seen is the number of creations before that write.
-// If the number is still the same, enter disregards that the registry accepted an earlier write.
-// The error is the error of the leader's creation, or the cause of ctx.
-func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
+// the caller the leader, or waits for the current leader. Before the caller's first write,
+// creations is -1. After a refused write, it is the number of creations before that write. If the
+// number is still the same, enter disregards that the registry accepted an earlier write. The error
+// is the error of the leader's creation, or the cause of ctx.
+func (c *Creating) enter(ctx context.Context, repo string, creations int) (turn, error) {
 	for {
 		c.mu.Lock()
 		s := c.state(repo)
-		if seen >= 0 && s.creations == seen {
+		if creations >= 0 && s.creations == creations {
 			s.accepted = false
 		}
 		t, wait, accepted := turn{creations: s.creations}, s.leader, s.accepted

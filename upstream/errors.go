@@ -129,7 +129,8 @@ func credentialError(registry string, cause error) error {
 	return oci.ErrUnavailable.With(text, registry).Because(cause)
 }
 
-// denied returns the error for content to which the identity of this mirror has no access.
+// The function denied returns the error for content to which the identity of this mirror has no
+// access.
 func denied(registry, why string, cause error) error {
 	return oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", registry, why).Because(cause)
 }
@@ -139,8 +140,8 @@ func (c *Client) corrupt(format string, args ...any) error {
 	return mismatch(c.o.Name, fmt.Errorf(format, args...))
 }
 
-// mismatch returns the error for content that a registry sent and that dray must not use. The
-// parameter cause is the reason.
+// mismatch returns the error for content that a registry sent and that dray must not use, because
+// of cause.
 func mismatch(registry string, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }

@@ -20,11 +20,11 @@ var (
 	_ Deleter = guardedDeleter{}
 )
 
-// wrappedSource is a Source that calls next through the function do. That function may repeat the
-// call, and may change the context and the Repo of each call.
+// wrappedSource is a Source that passes each call of src to run. The function run may repeat the
+// call, and may change its context and its Repo.
 type wrappedSource struct {
-	next Source
-	do   func(ctx context.Context, repo Repo, ask question) error
+	src Source
+	run func(ctx context.Context, repo Repo, q question) error
 }
 
 // question is one call of a Source.
@@ -32,8 +32,8 @@ type question func(context.Context, Repo) error
 
 // Manifest implements Source.
 func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (m *oci.Manifest, err error) {
-	err = a.do(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
-		m, err = a.next.Manifest(ctx, repo, ref, accept)
+	err = a.run(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
+		m, err = a.src.Manifest(ctx, repo, ref, accept)
 		return err
 	})
 	return m, err
@@ -41,8 +41,8 @@ func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Referenc
 
 // StatManifest implements Source.
 func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (d oci.Descriptor, err error) {
-	err = a.do(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
-		d, err = a.next.StatManifest(ctx, repo, ref, accept)
+	err = a.run(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
+		d, err = a.src.StatManifest(ctx, repo, ref, accept)
 		return err
 	})
 	return d, err
@@ -50,9 +50,9 @@ func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Refe
 
 // Blob implements Source.
 func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err error) {
-	err = a.do(ctx, r.Repo, func(ctx context.Context, repo Repo) (err error) {
+	err = a.run(ctx, r.Repo, func(ctx context.Context, repo Repo) (err error) {
 		r.Repo = repo
-		s, err = a.next.Blob(ctx, r)
+		s, err = a.src.Blob(ctx, r)
 		return err
 	})
 	if err != nil && s.Body != nil { // the answer came too late: see [Breaker.Yielding]
@@ -64,17 +64,17 @@ func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, e
 
 // StatBlob implements Source.
 func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size int64, err error) {
-	err = a.do(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
-		size, err = a.next.StatBlob(ctx, repo, d)
+	err = a.run(ctx, repo, func(ctx context.Context, repo Repo) (err error) {
+		size, err = a.src.StatBlob(ctx, repo, d)
 		return err
 	})
 	return size, err
 }
 
-// Source returns next behind the breaker, for callers without an older answer. The breaker refuses
+// Source returns src behind the breaker, for callers without an older answer. The breaker refuses
 // such callers while it considers the host of their question to be down.
-func (b *Breaker) Source(next Source) Source {
-	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
+func (b *Breaker) Source(src Source) Source {
+	return wrappedSource{src, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, false, func(repo Repo) error { return ask(ctx, repo) })
 	}}
 }
@@ -82,12 +82,12 @@ func (b *Breaker) Source(next Source) Source {
 // heldWait bounds how long a request waits in a queue if its caller has an older answer.
 const heldWait = time.Second
 
-// Held returns next behind the breaker, for callers with an older answer. After one question
-// without an answer, or one failed question about their repository, the breaker refuses such
-// callers until BreakerOptions.Probe has passed. Their requests wait in a queue for at most
-// heldWait. Background work waits for at most backgroundWait. Do not wrap the result in a Retry.
-func (b *Breaker) Held(next Source) Source {
-	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
+// Held returns src behind the breaker, for callers with an older answer. After one question without
+// an answer, or one failed question about their repository, the breaker refuses such callers until
+// BreakerOptions.Probe has passed. Their requests wait in a queue for at most heldWait. Background
+// work waits for at most backgroundWait. Do not wrap the result in a Retry.
+func (b *Breaker) Held(src Source) Source {
+	return wrappedSource{src, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {
 			if !repo.inBackground() {
 				repo.maxWait = heldWait
@@ -105,13 +105,13 @@ const (
 	yieldAfter = 8 * time.Second
 )
 
-// Yielding returns next behind the breaker, for callers that can ask another registry. The breaker
+// Yielding returns src behind the breaker, for callers that can ask another registry. The breaker
 // refuses them in the same cases as callers with an older answer (see [Breaker.Held]). Their
 // requests wait in a queue for at most yieldingWait. A question that has no answer after yieldAfter
 // ends with ErrUnreachable. These two bounds do not apply to background work. Do not wrap the
 // result in a Retry.
-func (b *Breaker) Yielding(next Source) Source {
-	return wrappedSource{next, func(ctx context.Context, repo Repo, ask question) error {
+func (b *Breaker) Yielding(src Source) Source {
+	return wrappedSource{src, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {
 			if repo.inBackground() {
 				return ask(ctx, repo)
@@ -134,14 +134,14 @@ func (b *Breaker) Yielding(next Source) Source {
 	}}
 }
 
-// Sink returns next behind the breaker.
-func (b *Breaker) Sink(next Sink) Sink { return guardedSink{b, next} }
+// Sink returns sink behind the breaker.
+func (b *Breaker) Sink(sink Sink) Sink { return guardedSink{b, sink} }
 
-// Lister returns next behind the breaker.
-func (b *Breaker) Lister(next Lister) Lister { return guardedLister{b, next} }
+// Lister returns lister behind the breaker.
+func (b *Breaker) Lister(lister Lister) Lister { return guardedLister{b, lister} }
 
-// Deleter returns next behind the breaker.
-func (b *Breaker) Deleter(next Deleter) Deleter { return guardedDeleter{b, next} }
+// Deleter returns deleter behind the breaker.
+func (b *Breaker) Deleter(deleter Deleter) Deleter { return guardedDeleter{b, deleter} }
 
 func guarded[T any](ctx context.Context, b *Breaker, repo Repo, f func(Repo) (T, error)) (v T, err error) {
 	err = b.do(ctx, repo, false, func(repo Repo) (err error) {

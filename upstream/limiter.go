@@ -332,9 +332,9 @@ func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, bucket.name, l.name))
 }
 
-// answered reports the status of the answer and its Retry-After (0 if there is none) to the bucket.
-// A 429, 502, 503 or 504 makes the bucket pause. A 429, or a 503 with Retry-After, also slows the
-// bucket down.
+// [permit.answered] reports the status of the answer and its Retry-After (0 if there is none) to
+// the bucket. A 429, 502, 503 or 504 makes the bucket pause. A 429, or a 503 with Retry-After, also
+// slows the bucket down.
 func (p *permit) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()

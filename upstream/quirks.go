@@ -49,7 +49,7 @@ type ManifestHints struct {
 	BuildCache, Embedded string
 }
 
-// of returns the hint for a manifest.
+// [ManifestHints.of] returns the hint for a manifest.
 func (h ManifestHints) of(m *oci.Manifest) string {
 	switch {
 	case h.Any == "":

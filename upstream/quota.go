@@ -33,8 +33,8 @@ type statement struct {
 	at               time.Time
 }
 
-// past reports whether the window of a statement has passed. For the zero statement, it returns
-// true.
+// [statement.past] reports whether the window of a statement has passed. For the zero statement, it
+// returns true.
 func (s statement) past(now time.Time) bool {
 	return s.at.IsZero() || s.window > 0 && now.Sub(s.at) >= s.window
 }

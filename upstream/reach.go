@@ -142,16 +142,16 @@ func (r *Reach) dialer(timeout time.Duration) func(context.Context, string, stri
 	}
 }
 
-// proxied returns the function choose with three additions. The returned function records each
-// proxy. It returns an error for a request through a proxy to a literal address that is out of
-// reach. If Address is set, the registry gets no proxy, because a proxy would connect to the
-// registry's name instead.
-func (r *Reach) proxied(choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+// proxied returns a function that chooses a proxy with proxyOf, and does three things more. It
+// records each proxy. It returns an error for a request through a proxy to a literal address that
+// is out of reach. If Address is set, it chooses no proxy for the registry, because a proxy would
+// connect to the registry's name instead.
+func (r *Reach) proxied(proxyOf func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		if r.Address != "" && HostPort(req.URL) == r.Registry {
 			return nil, nil
 		}
-		u, err := choose(req)
+		u, err := proxyOf(req)
 		if u == nil || err != nil {
 			return u, err
 		}

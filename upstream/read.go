@@ -136,7 +136,7 @@ func (h *heads) succeeded() {
 	h.useless = 0
 }
 
-// failed records that GET found a manifest that HEAD did not find.
+// [heads.failed] records that GET found a manifest that HEAD did not find.
 func (h *heads) failed(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -39,8 +39,8 @@ type Retry struct {
 
 var _ Source = (*Retry)(nil)
 
-// NewRetry returns a Retry that reads from next.
-func NewRetry(next Source, o RetryOptions) *Retry {
+// NewRetry returns a Retry that reads from src.
+func NewRetry(src Source, o RetryOptions) *Retry {
 	o.Budget, o.Logger = cmp.Or(o.Budget, 20*time.Second), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	r := &Retry{
 		o: o,
@@ -49,23 +49,23 @@ func NewRetry(next Source, o RetryOptions) *Retry {
 			Help: "Reads that dray sent again because the upstream throttled, failed or did not answer.",
 		}),
 	}
-	r.wrappedSource = wrappedSource{next, r.retried}
+	r.wrappedSource = wrappedSource{src, r.retried}
 	return r
 }
 
 // Collectors returns the metrics of the Retry.
 func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collector{r.repeats} }
 
-// retried calls the function ask until a repetition would not change the result, or until the
-// budget is spent.
-func (r *Retry) retried(ctx context.Context, repo Repo, ask question) error {
+// [Retry.retried] calls query until a repetition would not change the result, or until the budget
+// is spent.
+func (r *Retry) retried(ctx context.Context, repo Repo, query question) error {
 	end := time.Now().Add(r.o.Budget)
 	var last error // error of the previous attempt
 	for n := 0; ; n++ {
 		if n > 0 {
 			repo.maxWait, repo.before = time.Until(end), n
 		}
-		err := ask(ctx, repo)
+		err := query(ctx, repo)
 		if last != nil && errors.Is(err, ErrBusy) {
 			return last
 		}

@@ -16,8 +16,8 @@ import (
 // context is cancelled, the error matches context.Canceled.
 type Source interface {
 	// Manifest gets a manifest with 1 GET. It computes the digest of the bytes, and compares it with
-	// the digest in ref and with the digest that the registry states. The parameter accept has the
-	// client's Accept lines, which Manifest sends unchanged.
+	// the digest in ref and with the digest that the registry states. It sends the client's Accept
+	// lines unchanged.
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
 	// StatManifest describes a manifest with 1 HEAD. If the answer does not describe the manifest,
 	// StatManifest also sends 1 GET. After a GET, the field Data of the descriptor has the manifest,
@@ -100,12 +100,13 @@ type Pushed struct {
 // Lister lists the content of one registry. It passes pages on unchanged, because the registry
 // decides the order of the list and how to request the next page.
 type Lister interface {
-	// Tags gets one page of a repository's tags. The parameter query is the client's query (n, last,
-	// or parameters of the registry), or nil.
+	// Tags gets one page of a repository's tags. It sends the client's query (n, last, or parameters
+	// of the registry), which may be nil.
 	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
-	// Referrers gets one page of the manifests that refer to d. The parameter query is the client's
-	// query (artifactType), or nil. ErrReferrersUnsupported means that the registry does not have the
-	// call. In that case, the list is the manifest with the tag oci.FallbackTag(d), if there is one.
+	// Referrers gets one page of the manifests that refer to d. It sends the client's query
+	// (artifactType), which may be nil. ErrReferrersUnsupported means that the registry does not have
+	// the call. In that case, the list is the manifest with the tag oci.FallbackTag(d), if there is
+	// one.
 	Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error)
 }
 

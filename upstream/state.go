@@ -20,12 +20,12 @@ type Admission struct {
 	Hello bool
 }
 
-// Foresee returns how the Breaker would treat a question about a repository now. The parameter held
-// says that the caller has an older answer ([Breaker.Held]). Foresee changes nothing.
-func (b *Breaker) Foresee(repo string, held bool) Admission {
+// Foresee returns how the Breaker would treat a question about a repository now. hasOlder says that
+// the caller has an older answer ([Breaker.Held]). Foresee changes nothing.
+func (b *Breaker) Foresee(repo string, hasOlder bool) Admission {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	j := b.judge(repo, registryHost, held, time.Now())
+	j := b.judge(repo, registryHost, hasOlder, time.Now())
 	if j.refusing != nil {
 		return Admission{Refusal: fmt.Sprintf(j.text, j.args...), Until: j.refusing.next, Last: j.refusing.last}
 	}

@@ -205,15 +205,15 @@ type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
 
-// attempts calls the function try until it succeeds or fails for good, or until
-// WriteAttempts or WriteBudget is used up. The Repo in the argument of try lets a request wait in
-// the Limiter's queue until the end of the budget.
-func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
+// attempts calls write until it succeeds or fails for good, or until WriteAttempts or WriteBudget
+// is used up. The Repo in the argument of write lets a request wait in the Limiter's queue until
+// the end of the budget.
+func (c *Client) attempts(ctx context.Context, repo Repo, what string, write func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false
 	for n := 0; ; n++ {
 		repo.maxWait, repo.before = time.Until(end), n
-		err := try(repo)
+		err := write(repo)
 		_, again := errors.AsType[restartError](err)
 		if !repeatable(err) && (!again || restarted) {
 			return err

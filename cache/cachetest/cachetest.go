@@ -52,8 +52,7 @@ func Open(t testing.TB, opts disk.Options) *disk.Dir {
 	return d
 }
 
-// Start opens a directory and runs a cache on it until the test ends, or until the returned
-// function is called.
+// Start opens a directory and runs a cache on it until the test ends, or until stop is called.
 func Start(t testing.TB, opts cache.Options, dir disk.Options) (c *cache.Cache, stop func()) {
 	t.Helper()
 	opts.Disk = Open(t, dir)
@@ -78,10 +77,9 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Further calls have no faults.
 	Plan [][]Fault
-	// At returns further faults of a request. The parameters from and to are the From and To of its
-	// [Call]. The parameter n counts the earlier requests that began at the same offset. At may be
-	// nil.
-	At func(from, to int64, n int) []Fault
+	// At returns further faults of a request. start and end are the From and To of its [Call]. n
+	// counts the earlier requests that began at the same offset. At may be nil.
+	At func(start, end int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64
 
@@ -148,9 +146,8 @@ func Extend(more []byte) Fault {
 	return Fault{edit: func(p []byte) []byte { return slices.Concat(p, more) }}
 }
 
-// The function at makes a body stop at byte n and call the function do, which decides how the body
-// continues.
-func at(n int64, do func(b *body) error) func(*body) (bool, error) {
+// [at] makes a body stop at byte n and call resume, which decides how the body continues.
+func at(n int64, resume func(b *body) error) func(*body) (bool, error) {
 	return func(b *body) (bool, error) {
 		if b.off < n {
 			b.limit = min(b.limit, n)
@@ -159,7 +156,7 @@ func at(n int64, do func(b *body) error) func(*body) (bool, error) {
 		if b.off > n {
 			return false, nil
 		}
-		return true, do(b)
+		return true, resume(b)
 	}
 }
 
@@ -169,8 +166,8 @@ func (o *Origin) Fetch(ctx context.Context, from int64) (cache.Stream, error) {
 }
 
 // Part is the Part of a [cache.Split].
-func (o *Origin) Part(ctx context.Context, from, to int64) (cache.Stream, error) {
-	return o.answer(ctx, from, to)
+func (o *Origin) Part(ctx context.Context, start, end int64) (cache.Stream, error) {
+	return o.answer(ctx, start, end)
 }
 
 // record notes a call and returns its faults.

@@ -18,9 +18,9 @@ import (
 
 var errOrigin = errors.New("origin says no")
 
-// TestReads checks what a cache guarantees to every reader. The function start returns a cache that
-// runs until the test ends. It is called inside a bubble of testing/synctest.
-func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
+// TestReads checks what a cache guarantees to every reader. newCache returns a cache that runs
+// until the test ends. It is called inside a bubble of testing/synctest.
+func TestReads(t *testing.T, newCache func(t *testing.T) *cache.Cache) {
 	for name, test := range map[string]func(*testing.T, *cache.Cache){
 		"ColdThenWarm": testColdThenWarm, "Herd": testHerd, "HerdOfSmall": testHerdOfSmall, "Ranges": testRanges,
 		"LeaveEarly": testLeaveEarly, "JoinLate": testJoinLate, "SlowReader": testSlowReader,
@@ -28,14 +28,14 @@ func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 		"UnknownSize": testUnknownSize, "Empty": testEmpty, "Sha512": testSha512,
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { test(t, start(t)) })
+			synctest.Test(t, func(t *testing.T) { test(t, newCache(t)) })
 		})
 	}
 	for kind, origins := range map[string]map[string]bad{"Bad/": badOrigins(), "BadResumed/": brokenBadOrigins()} {
 		for name, faults := range origins {
 			for readers, label := range map[int]string{1: "one", 16: "many"} {
 				t.Run(kind+name+"/"+label, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { testBad(t, start(t), faults, readers) })
+					synctest.Test(t, func(t *testing.T) { testBad(t, newCache(t), faults, readers) })
 				})
 			}
 		}
@@ -59,8 +59,8 @@ func open(t *testing.T, c *cache.Cache, p []byte, o *Origin) *cache.Reader {
 	return r
 }
 
-// The function attempt reads a blob from an origin that fails. The error comes from Open if the
-// flight fails before Open returns, and otherwise from a Read.
+// [attempt] reads a blob from an origin that fails. The error comes from Open if the flight fails
+// before Open returns, and otherwise from a Read.
 func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byte, error) {
 	t.Helper()
 	r, err := c.Open(t.Context(), Blob(p), origin)
@@ -71,19 +71,19 @@ func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byt
 	return io.ReadAll(r)
 }
 
-// wantFailure checks that err is the wanted error, and that the bytes in the parameter got are a
-// prefix of p. These bytes were read before the error.
-func wantFailure(t *testing.T, got, p []byte, err, wanted error) {
+// wantFailure checks that err is wantErr, and that data, which was read before the error, is a
+// prefix of p.
+func wantFailure(t *testing.T, data, p []byte, err, wantErr error) {
 	t.Helper()
-	if !errors.Is(err, wanted) {
-		t.Errorf("error %v, want %v", err, wanted)
+	if !errors.Is(err, wantErr) {
+		t.Errorf("error %v, want %v", err, wantErr)
 	}
-	if len(got) > len(p) || !bytes.Equal(got, p[:len(got)]) {
-		t.Errorf("saw %d bytes, want at most %d, and these as the origin gave them", len(got), len(p))
+	if len(data) > len(p) || !bytes.Equal(data, p[:len(data)]) {
+		t.Errorf("saw %d bytes, want at most %d, and these as the origin gave them", len(data), len(p))
 	}
 }
 
-// The function want reads r to its end and compares the bytes with p.
+// [want] reads r to its end and compares the bytes with p.
 func want(t *testing.T, r io.Reader, p []byte) {
 	t.Helper()
 	got, err := io.ReadAll(r)

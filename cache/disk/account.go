@@ -36,8 +36,8 @@ func newAccount(maxBytes, minFree int64) *account {
 	}
 }
 
-// held adds a reference to the entry of a digest and returns the entry, or returns nil if the index
-// has no such entry. A suspect entry must be verified before it is used.
+// [account.held] adds a reference to the entry of a digest and returns the entry, or returns nil if
+// the index has no such entry. A suspect entry must be verified before it is used.
 func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -58,13 +58,13 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// addEntry inserts a new entry. The entry takes the place of a reservation. The parameter reserved
-// is the size of the reservation, and occupied is the part that the file system has allocated.
-func (a *account) addEntry(e *entry, reserved, occupied int64) {
+// addEntry inserts a new entry. The entry takes the place of a reservation of reservedBytes, of
+// which the file system has allocated allocatedBytes.
+func (a *account) addEntry(e *entry, reservedBytes, allocatedBytes int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.reserved -= reserved
-	a.pending -= reserved - occupied
+	a.reserved -= reservedBytes
+	a.pending -= reservedBytes - allocatedBytes
 	if a.removed != nil {
 		delete(a.removed, e.digest())
 	}
@@ -104,7 +104,7 @@ func (a *account) isGone(e *entry) bool {
 	return e.gone
 }
 
-// The method suspect marks an entry so that it is never served again without verification. It needs
+// [account.suspect] marks an entry so that it is never served again without verification. It needs
 // mu.
 func (a *account) suspect(e *entry) {
 	e.suspect = true
@@ -125,7 +125,7 @@ func (a *account) drop(e *entry, why GoneBy) {
 const retainWeight = 1 << 16
 
 // retain turns the caller's reference to an entry into the reference of a push that needs the blob.
-// The function release drops that reference. Further calls of release do nothing.
+// Calling release drops that reference. Further calls do nothing.
 func (a *account) retain(e *entry) (release func()) {
 	e.refs.Add(retainWeight - 1)
 	return sync.OnceFunc(func() {
@@ -156,7 +156,7 @@ func (a *account) refInternal(e *entry) {
 func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e.internalRefs-- // changes under mu together with refs, so the method users never counts this reference
+	e.internalRefs-- // changes under mu together with refs, so account.users never counts this reference
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
 		a.uncount(e)
 	}
@@ -188,11 +188,10 @@ type claims struct {
 	received int // uploads that were committed as this blob; each counts from Keep until Forget
 }
 
-// claim adds the numbers in the parameter more, which may be negative, to the claims of each blob.
-// It needs mu.
-func (a *account) claim(blobs []digest.Digest, more claims) {
+// claim adds the numbers in delta, which may be negative, to the claims of each blob. It needs mu.
+func (a *account) claim(blobs []digest.Digest, delta claims) {
 	for _, dg := range blobs {
-		n := claims{a.claimed[dg].pinned + more.pinned, a.claimed[dg].received + more.received}
+		n := claims{a.claimed[dg].pinned + delta.pinned, a.claimed[dg].received + delta.received}
 		if a.claimed[dg] = n; n == (claims{}) {
 			delete(a.claimed, dg)
 		}
@@ -211,10 +210,10 @@ func (a *account) pinnedBytes() int64 {
 	return sum
 }
 
-// shortfall returns how many bytes must be evicted before n more bytes fit. The parameter free is
-// the free space of the file system. It needs mu.
-func (a *account) shortfall(n, free int64) int64 {
-	short := a.minFree + a.pending + n - free - a.droppedBytes()
+// shortfall returns how many bytes must be evicted before n more bytes fit. freeSpace is the free
+// space of the file system in bytes. It needs mu.
+func (a *account) shortfall(n, freeSpace int64) int64 {
+	short := a.minFree + a.pending + n - freeSpace - a.droppedBytes()
 	if a.maxBytes > 0 {
 		short = max(short, a.used-a.droppedBytes()+a.reserved+n-a.maxBytes)
 	}
@@ -233,16 +232,16 @@ func (a *account) droppedBytes() int64 {
 	return n
 }
 
-// release gives back n reserved bytes. The parameter pending is how many of these bytes the file
-// system has not allocated.
-func (a *account) release(n, pending int64) {
+// release gives back n reserved bytes. pendingBytes is how many of these bytes the file system has
+// not allocated.
+func (a *account) release(n, pendingBytes int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reserved -= n
-	a.pending -= pending
+	a.pending -= pendingBytes
 }
 
-// The method occupied records that the file system has allocated n more of the reserved bytes.
+// [account.occupied] records that the file system has allocated n more of the reserved bytes.
 func (a *account) occupied(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// touchEvery is the least time between two uses of a blob that the method touch records.
+// touchEvery is the least time between two uses of a blob that [contents.touch] records.
 const touchEvery = time.Hour
 
 // contents has the methods by which callers read and remove held blobs.
@@ -161,28 +161,26 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 }
 
 // DiscardUnreadable moves a blob to quarantine/ because reading it failed, and counts it as
-// corrupt. The parameter why is the error of the read. A blob that a push needs is moved only if
-// the error says that its file is too short. After any other error such a blob stays, because it
-// may be the only copy and may become readable again. DiscardUnreadable returns ErrNotFound for a
-// blob that is not held.
-func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
+// corrupt. A blob that a push needs is moved only if readErr, the error of the read, says that its
+// file is too short. After any other error such a blob stays, because it may be the only copy and
+// may become readable again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
+func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, readErr error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {
 		c.mu.RLock()
 		needed := c.users(e) >= retainWeight || c.claimed[dg].received > 0
 		c.mu.RUnlock()
-		if needed && !errors.Is(why, io.ErrUnexpectedEOF) {
+		if needed && !errors.Is(readErr, io.ErrUnexpectedEOF) {
 			return nil
 		}
 		c.m.corrupt.Inc()
-		c.log.Error("removed unreadable blob from the cache", "digest", dg, "error", why)
+		c.log.Error("removed unreadable blob from the cache", "digest", dg, "error", readErr)
 		return c.quarantine.put(ctx, e)
 	})
 }
 
-// The method with calls the function work on the entry of a blob, and holds a reference to the
-// entry during the call. The entry may be suspect. Errors begin with the string what, such as
-// "delete".
-func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
+// [contents.with] calls visit for the entry of a blob, and holds a reference to the entry during
+// the call. The entry may be suspect. Errors begin with op, such as "delete".
+func (c *contents) with(ctx context.Context, op string, dg digest.Digest, visit func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {
 		return err
@@ -190,10 +188,10 @@ func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work
 	e, _, err := c.scan.lookup(ctx, dg, name)
 	if err == nil {
 		defer c.unref(e)
-		err = work(e)
+		err = visit(e)
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", what, dg, err)
+		return fmt.Errorf("%s %s: %w", op, dg, err)
 	}
 	return nil
 }

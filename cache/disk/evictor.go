@@ -18,10 +18,10 @@ type evictor struct {
 	unlinking chan struct{} // closed when the running unlinkDropped ends; nil if none runs; guarded by account.mu
 }
 
-// reserve promises n bytes, a multiple of blockSize, to an ingest. The parameter length is the
-// least length that the blob of the ingest can have. reserve evicts other blobs if it must. It
-// returns ErrTooLarge or ErrFull if there is no room.
-func (v *evictor) reserve(ctx context.Context, n, length int64) error {
+// reserve promises n bytes, a multiple of blockSize, to an ingest. The blob of the ingest has at
+// least minLength bytes. reserve evicts other blobs if it must. It returns ErrTooLarge or ErrFull
+// if there is no room.
+func (v *evictor) reserve(ctx context.Context, n, minLength int64) error {
 	if err := v.scan.wait(ctx); err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
 		}
-		evicted, err := v.tryReserve(n, length, free, total)
+		evicted, err := v.tryReserve(n, minLength, free, total)
 		v.unlinkDropped()
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
@@ -53,20 +53,20 @@ func (v *evictor) Free() (int64, error) {
 	return max(free-v.minFree, 0), err
 }
 
-// tryReserve counts n bytes as reserved and drops blobs to make room for them. The parameters free
-// and total are bytes of the file system. The result evicted says whether tryReserve dropped blobs.
-func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
+// tryReserve counts n bytes as reserved and drops blobs to make room for them. freeSpace and
+// totalSpace are bytes of the file system. evicted says whether tryReserve dropped blobs.
+func (v *evictor) tryReserve(n, minLength, freeSpace, totalSpace int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	whole, most := blocks(length), total-v.minFree
+	whole, most := blocks(minLength), totalSpace-v.minFree
 	if v.maxBytes > 0 && whole > v.maxBytes || most > 0 && whole > most {
 		v.m.refused.WithLabelValues("too large").Inc()
 		return false, ErrTooLarge
 	}
-	short := v.shortfall(n, free)
-	if !v.evict(short, length) {
+	short := v.shortfall(n, freeSpace)
+	if !v.evict(short, minLength) {
 		v.m.refused.WithLabelValues("full").Inc()
-		return false, v.noRoom(n, free)
+		return false, v.noRoom(n, freeSpace)
 	}
 	v.reserved += n
 	v.pending += n
@@ -81,40 +81,40 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that together have at least the number of bytes in the parameter short. If the
-// blobs that may be evicted have fewer bytes in total, evict changes nothing and returns false. The
-// parameter coming is the length of the blob that needs the space. evict needs mu.
-func (v *evictor) evict(short, coming int64) bool {
-	return v.evictBy(v.policy.smallMax, short, coming)
+// evict drops blobs that together have at least shortage bytes. If the blobs that may be evicted
+// have fewer bytes in total, evict changes nothing and returns false. newLength is the length of
+// the blob that needs the space. evict needs mu.
+func (v *evictor) evict(shortage, newLength int64) bool {
+	return v.evictBy(v.policy.smallMax, shortage, newLength)
 }
 
 // evictBy is evict with another value for clock.smallMax. It needs mu.
-func (v *evictor) evictBy(smallMax, short, coming int64) bool {
+func (v *evictor) evictBy(smallMax, shortage, newLength int64) bool {
 	plan, clock := v.policy.plan(), v.policy.clock()
 	plan.smallMax, clock.smallMax = smallMax, smallMax
-	if !v.enough(plan, short, coming) {
+	if !v.enough(plan, shortage, newLength) {
 		return false
 	}
-	for short > 0 {
-		e, _ := clock.victim(coming, v.inUse)
+	for shortage > 0 {
+		e, _ := clock.victim(newLength, v.inUse)
 		if e == nil {
 			return false
 		}
 		v.evictOne(e)
-		short -= e.blocks()
+		shortage -= e.blocks()
 	}
 	return true
 }
 
-// The method enough reports whether the victims that a plan chooses have at least the number of
-// bytes in the parameter short. It needs mu.
-func (v *evictor) enough(plan *clock, short, coming int64) bool {
-	for short > 0 {
-		e, _ := plan.victim(coming, v.inUse)
+// [evictor.enough] reports whether the victims that a plan chooses have at least shortage bytes. It
+// needs mu.
+func (v *evictor) enough(plan *clock, shortage, newLength int64) bool {
+	for shortage > 0 {
+		e, _ := plan.victim(newLength, v.inUse)
 		if e == nil {
 			return false
 		}
-		short -= e.blocks()
+		shortage -= e.blocks()
 	}
 	return true
 }
@@ -135,9 +135,9 @@ func (v *evictor) remove(ctx context.Context, e *entry) error {
 	return v.removeIf(ctx, e, func() bool { return true })
 }
 
-// removeIf is remove on a condition. It calls the function allowed while it holds mu. If allowed
-// returns false, the entry stays and removeIf returns ErrInUse.
-func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) error {
+// removeIf is remove on a condition. It calls condition while it holds mu. If condition returns
+// false, the entry stays and removeIf returns ErrInUse.
+func (v *evictor) removeIf(ctx context.Context, e *entry, condition func() bool) error {
 	if err := v.takeName(ctx, e.digest()); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 	switch {
 	case e.gone:
 		v.freeNameLocked(e.digest())
-	case !allowed():
+	case !condition():
 		v.freeNameLocked(e.digest())
 		v.mu.Unlock()
 		return ErrInUse
@@ -232,23 +232,22 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself is full. The parameter length is the least
-// length that the blob that needs the bytes can have. makeRoom returns false if it could not evict
-// n bytes.
-func (v *evictor) makeRoom(n, length int64) bool {
+// makeRoom evicts n bytes because the file system itself is full. The blob that needs the bytes has
+// at least minLength bytes. makeRoom returns false if it could not evict n bytes.
+func (v *evictor) makeRoom(n, minLength int64) bool {
 	v.mu.Lock()
-	ok := v.evict(n, length)
+	ok := v.evict(n, minLength)
 	v.mu.Unlock()
 	v.unlinkDropped()
 	return ok
 }
 
-// withRoom calls the function step, which creates a file. If the file system has no inode or no
-// block for the file, withRoom evicts a blob and calls step once more.
-func (v *evictor) withRoom(step func() error) error {
-	err := step()
+// withRoom calls createFile. If the file system has no inode or no block for the file, withRoom
+// evicts a blob and calls createFile once more.
+func (v *evictor) withRoom(createFile func() error) error {
+	err := createFile()
 	if isFull(err) && v.evictFile() {
-		err = step()
+		err = createFile()
 	}
 	return err
 }

@@ -274,7 +274,8 @@ func (in *Ingest) commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	return in.addEntry(dg), nil
 }
 
-// end marks the ingest as ended by the caller. It returns false if another caller has ended it.
+// [Ingest.end] marks the ingest as ended by the caller. It returns false if another caller has
+// ended it.
 func (in *Ingest) end() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -367,8 +368,9 @@ func (in *Ingest) addEntry(dg digest.Digest) *Blob {
 	return &Blob{home: in.home.resources, entry: e, file: in.file}
 }
 
-// duplicate ends the ingest of a blob that is already held. It unlinks the file of the ingest. The
-// returned Blob reads from that file, and the blocks stay reserved until the Blob is closed.
+// [Ingest.duplicate] ends the ingest of a blob that is already held. It unlinks the file of the
+// ingest. The returned Blob reads from that file, and the blocks stay reserved until the Blob is
+// closed.
 func (in *Ingest) duplicate(e *entry) *Blob {
 	extra := in.reserved
 	if err := in.unlink(); err != nil {

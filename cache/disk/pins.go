@@ -44,7 +44,7 @@ type pins struct {
 }
 
 // unfinishedPin is the prefix of the names of unfinished files in a directory that has only pins.
-// The method load removes the files that a process left unfinished.
+// [pins.load] removes the files that a process left unfinished.
 const unfinishedPin = "pins/.new-"
 
 // keptTree returns the tree of a directory for pins. If dir is empty, keptTree returns the tree of

@@ -5,18 +5,17 @@ import (
 	"fmt"
 )
 
-// Plan returns the blobs that would be evicted to free n bytes for a blob of n bytes, in the order
-// of their eviction. It changes nothing. The parameter most bounds the number of victims. The
-// victims have fewer than n bytes together if this bound is too low, or if all other blobs are in
-// use or pinned.
-func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
+// Plan returns at most limit of the blobs that would be evicted to free n bytes for a blob of n
+// bytes, in the order of their eviction. It changes nothing. The victims have fewer than n bytes
+// together if limit is too low, or if all other blobs are in use or pinned.
+func (v *evictor) Plan(ctx context.Context, n int64, limit int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
 	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	var all []Victim
-	for clock, short := v.policy.plan(), n; short > 0 && len(all) < most; {
+	for clock, short := v.policy.plan(), n; short > 0 && len(all) < limit; {
 		e, why := clock.victim(n, v.inUse)
 		if e == nil {
 			break
@@ -29,16 +28,16 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 
 // Evict evicts the blobs that [Dir.Plan] would return, and returns these blobs. When Evict returns,
 // their files are unlinked. After an error, Evict may have evicted fewer blobs.
-func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
+func (v *evictor) Evict(ctx context.Context, n int64, limit int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
 	}
 	var all []Victim
-	for short := n; short > 0 && len(all) < most; {
+	for short := n; short > 0 && len(all) < limit; {
 		if ctx.Err() != nil {
 			return all, context.Cause(ctx)
 		}
-		part, entries := v.evictSome(short, n, min(most-len(all), listBatch))
+		part, entries := v.evictSome(short, n, min(limit-len(all), listBatch))
 		if len(part) == 0 {
 			break
 		}
@@ -54,20 +53,19 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims that together have at least the number of bytes in the parameter short.
-// The parameter most bounds the number of victims. The victims have fewer bytes if this bound is
-// too low, or if no victims are left.
-func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
+// evictSome drops at most limit victims, which together have at least shortage bytes. The victims
+// have fewer bytes if limit is too low, or if no victims are left.
+func (v *evictor) evictSome(shortage, newLength int64, limit int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for clock := v.policy.clock(); short > 0 && len(part) < most; {
-		e, why := clock.victim(coming, v.inUse)
+	for clock := v.policy.clock(); shortage > 0 && len(part) < limit; {
+		e, why := clock.victim(newLength, v.inUse)
 		if e == nil {
 			break
 		}
 		part, entries = append(part, v.victim(e, why)), append(entries, e)
 		v.evictOne(e)
-		short -= e.blocks()
+		shortage -= e.blocks()
 	}
 	return part, entries
 }

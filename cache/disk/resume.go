@@ -253,8 +253,8 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	return s.reopened(l, file)
 }
 
-// reopened adds to l the ingest whose bytes are in the given file, and counts these bytes as
-// reserved.
+// [ingests.reopened] adds to l the ingest whose bytes are in the given file, and counts these bytes
+// as reserved.
 func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

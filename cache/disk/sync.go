@@ -47,7 +47,7 @@ func (s *syncer) syncDirty() {
 			}
 		})
 	}
-	go func() { // ends before this function, because finish reads until the channel marked is closed
+	go func() { // ends before this function, because finish reads until close(marked)
 		for _, e := range batch {
 			work <- e
 		}

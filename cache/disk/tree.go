@@ -17,8 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree has the files and subdirectories on disk. It uses neither the type entry nor the type
-// account.
+// tree has the files and subdirectories on disk. It uses neither [entry] nor [account].
 type tree struct {
 	root   *os.Root
 	lock   *os.File

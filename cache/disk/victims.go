@@ -44,17 +44,16 @@ var (
 )
 
 // victim chooses the next entry to evict, removes it from the queues of its pool, and returns it.
-// It returns nil if all entries are busy. The parameter coming is the length of the blob that needs
-// the space.
-func (c *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
+// It returns nil if all entries are busy. newLength is the length of the blob that needs the space.
+func (c *clock) victim(newLength int64, busy func(*entry) bool) (*entry, Reason) {
 	_, small := c.small.size()
 	_, large := c.large.size()
 	limit := c.smallMax
 	if limit == 0 {
 		limit = (small + large) / 100 * smallPercent
 	}
-	if coming < smallBlob {
-		small += blocks(coming)
+	if newLength < smallBlob {
+		small += blocks(newLength)
 	}
 	first, second := &c.large, &c.small
 	if small > limit {

@@ -30,15 +30,15 @@ func (b *bans) isAlone(d digest.Digest) bool {
 	return time.Now().Before(b.alone[d])
 }
 
-// The method wrong records that the bytes of a blob did not have its digest. The parameter members
-// has the members that sent bytes. The parameter all says that these members sent every byte. If a
-// single member sent every byte, the method bans that member.
-func (b *bans) wrong(d digest.Digest, members []string, all bool) {
+// [bans.wrong] records that the bytes of a blob did not have its digest. members has the members
+// that sent bytes. complete says that these members sent every byte. If a single member sent every
+// byte, [bans.wrong] bans that member.
+func (b *bans) wrong(d digest.Digest, members []string, complete bool) {
 	until := time.Now().Add(banFor)
 	b.mu.Lock()
 	forget(b.alone)
 	b.alone[d] = until
-	ban := all && len(members) == 1
+	ban := complete && len(members) == 1
 	if ban {
 		forget(b.banned)
 		b.banned[members[0]] = until

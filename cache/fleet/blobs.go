@@ -65,7 +65,7 @@ func (b *blobServer) serveProgress(w http.ResponseWriter, a asked) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// The function ready returns how many bytes can be read at an offset without waiting.
+// [ready] returns how many bytes can be read at an offset without waiting.
 func ready(parts []cache.Extent, off int64) int64 {
 	return max(holding{parts: parts}.end(off)-off, 0)
 }

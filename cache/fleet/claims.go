@@ -12,7 +12,7 @@ import (
 // concurrently. Each method reports a failure at once, without a second attempt.
 type Claims interface {
 	// Take works like Take of [Leases].
-	Take(ctx context.Context, name digest.Digest, m Member, failed int64) (Lease, error)
+	Take(ctx context.Context, name digest.Digest, m Member, failedGen int64) (Lease, error)
 	// Find returns the lease without taking it. If nobody has it, the Lease has no Holder.
 	Find(ctx context.Context, name digest.Digest) (Lease, error)
 	// Renew makes each lease of a member expire LeaseTTL from now, and restores the leases that the

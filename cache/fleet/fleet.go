@@ -164,8 +164,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 }
 
-// The method leave makes this member take no more leases, and releases all of its leases. Members
-// that read from this member can read on.
+// [Fleet.leave] makes this member take no more leases, and releases all of its leases. Members that
+// read from this member can read on.
 func (f *Fleet) leave(ctx context.Context) {
 	f.mu.Lock()
 	f.leaving = true
@@ -247,7 +247,7 @@ var errStore = errors.New("the store of leases did not answer a moment ago")
 
 // take takes the lease of a blob, or returns the lease of another member. If the store failed less
 // than storePause ago, take does not ask it, and returns errStore.
-func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease, error) {
+func (f *Fleet) take(ctx context.Context, d digest.Digest, failedGen int64) (Lease, error) {
 	f.mu.Lock()
 	wait := time.Now().Before(f.storeAt)
 	f.mu.Unlock()
@@ -256,7 +256,7 @@ func (f *Fleet) take(ctx context.Context, d digest.Digest, failed int64) (Lease,
 	}
 	bounded, cancel := context.WithTimeout(ctx, f.o.Patience.Store)
 	defer cancel()
-	l, err := f.o.Leases.Take(bounded, d, f.self(), failed)
+	l, err := f.o.Leases.Take(bounded, d, f.self(), failedGen)
 	f.storeAnswered(ctx, err)
 	if err != nil {
 		return Lease{}, err
@@ -369,8 +369,8 @@ func (f *Fleet) look(ctx context.Context) error {
 // member to member. A member that has the lease is at hop 0 of the lease's generation. A member
 // that reads the blob from another member is at the position of its flight. Any other member has
 // the whole blob, or fetches it without other members: it is at hop 0 of the generation that the
-// request names (the parameter asked).
-func (f *Fleet) positionOf(d digest.Digest, whole bool, asked int64) position {
+// request names (requestGen).
+func (f *Fleet) positionOf(d digest.Digest, whole bool, requestGen int64) position {
 	f.mu.Lock()
 	l := f.held[d]
 	f.mu.Unlock()
@@ -380,5 +380,5 @@ func (f *Fleet) positionOf(d digest.Digest, whole bool, asked int64) position {
 	if at, follows := f.positions.of(d); follows && !whole {
 		return at
 	}
-	return position{asked, 0}
+	return position{requestGen, 0}
 }

@@ -29,10 +29,10 @@ func (h holding) whole() bool {
 	return h.size > 0 && len(h.parts) == 1 && h.parts[0] == cache.Extent{From: 0, To: h.size}
 }
 
-// end returns the end of the part that has the byte at off, or 0 if no part has it.
-func (h holding) end(off int64) int64 {
+// [holding.end] returns the end of the part that has the byte at offset, or 0 if no part has it.
+func (h holding) end(offset int64) int64 {
 	for _, p := range h.parts {
-		if p.From <= off && off < p.To {
+		if p.From <= offset && offset < p.To {
 			return p.To
 		}
 	}
@@ -40,12 +40,12 @@ func (h holding) end(off int64) int64 {
 }
 
 // survey asks all members at the same time which parts of a blob they hold. It waits until all have
-// answered, or a member of this zone has reported the whole blob. The parameter within bounds the
-// wait. The result has the members of this zone first.
-func (p *peers) survey(ctx context.Context, q request, members []Member, within time.Duration) (all []holding) {
-	ctx, cancel := context.WithTimeout(ctx, within)
+// answered, or a member of this zone has reported the whole blob, but not longer than timeout. The
+// result has the members of this zone first.
+func (p *peers) survey(ctx context.Context, q request, members []Member, timeout time.Duration) (holdings []holding) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var mu sync.Mutex // guards all
+	var mu sync.Mutex // guards holdings
 	var asking sync.WaitGroup
 	for _, m := range members {
 		asking.Go(func() {
@@ -60,11 +60,11 @@ func (p *peers) survey(ctx context.Context, q request, members []Member, within 
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, h)
+			holdings = append(holdings, h)
 		})
 	}
 	asking.Wait()
-	slices.SortStableFunc(all, func(a, b holding) int {
+	slices.SortStableFunc(holdings, func(a, b holding) int {
 		switch {
 		case a.near == b.near:
 			return 0
@@ -73,7 +73,7 @@ func (p *peers) survey(ctx context.Context, q request, members []Member, within 
 		}
 		return 1
 	})
-	return all
+	return holdings
 }
 
 // holds asks a member which parts of a blob it holds.

@@ -48,10 +48,10 @@ type Lease struct {
 // attempt.
 type Leases interface {
 	// Take takes the lease of a blob for a member if the lease is free, if the member already has it,
-	// or if the lease has the generation in the parameter failed. This parameter is the generation
-	// whose holder the caller has seen fail, or 0. Take returns the lease as it is after the call.
-	// This lease may belong to another member.
-	Take(ctx context.Context, d digest.Digest, m Member, failed int64) (Lease, error)
+	// or if failedGen is the generation of the lease. failedGen is the generation whose holder the
+	// caller has seen fail, or 0. Take returns the lease as it is after the call. This lease may
+	// belong to another member.
+	Take(ctx context.Context, d digest.Digest, m Member, failedGen int64) (Lease, error)
 	// Renew sets the expiry of the leases that a member holds to LeaseTTL from now, and restores the
 	// leases that the store has lost. It returns the digests of the leases that another member has
 	// taken. Renew also records that the member is alive, even if it holds no lease.

@@ -24,7 +24,7 @@ type positions struct {
 	all map[digest.Digest]position
 }
 
-// The method follow records the position of a flight.
+// [positions.follow] records the position of a flight.
 func (p *positions) follow(d digest.Digest, at position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -38,7 +38,8 @@ func (p *positions) unfollow(d digest.Digest) {
 	delete(p.all, d)
 }
 
-// The method of returns the position of a flight, and whether the flight reads from another member.
+// [positions.of] returns the position of a flight, and whether the flight reads from another
+// member.
 func (p *positions) of(d digest.Digest) (at position, follows bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -33,7 +33,7 @@ var ErrProtocol = errors.New("the member speaks another protocol")
 const sayFarAgain = 10 * time.Minute
 
 // strangers are the members whose protocol is too far from the protocol of this member, and which
-// dray has logged. The field all has, for each of them, the time from which dray may log the member
+// dray has logged. The map has, for each of them, the time from which dray may log the member
 // again.
 type strangers struct {
 	mu  sync.Mutex
@@ -69,10 +69,10 @@ const (
 )
 
 // blobPath is the prefix of the path of a blob. The digest follows. HEAD returns at once which
-// parts this member holds. GET sends bytes as they arrive. The parameters of the query are:
-//   - from and to are offsets. If the parameter to is missing, the answer reaches to the end.
-//   - held=1 requests the bytes only if this member can send all of them without waiting.
-//   - unfinished=1 requests the blob only if this member does not have all of it yet.
+// parts this member holds. GET sends bytes as they arrive. The query may have:
+//   - "from" and "to", which are offsets. Without "to", the answer reaches to the end.
+//   - held=1, which requests the bytes only if this member can send all of them without waiting.
+//   - unfinished=1, which requests the blob only if this member does not have all of it yet.
 const blobPath = "/blobs/"
 
 // addresses returns the addresses in a header.

@@ -31,15 +31,15 @@ type reader struct {
 // admit counts a stream to a follower of a blob, and returns the addresses of other followers. If
 // ok is false, admit counts nothing, and the follower should read the blob from these addresses.
 // This happens in three cases:
-//   - The follower has found this member too slow (the parameter tried has the address of this
-//     member), and the follower's zone has other followers.
+//   - The follower has found this member too slow (badSources has the address of this member), and
+//     the follower's zone has other followers.
 //   - The follower is in another zone, and another member of that zone reads the blob from here.
 //   - This member has maxFollowers followers in its own zone, or maxStreams streams to the
 //     follower.
 //
-// tried has the addresses of members that did not send the blob to the follower. If admit refuses
-// the follower, it does not return these addresses.
-func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []string, ok bool) {
+// badSources has the addresses of members that did not send the blob to the follower. If admit
+// refuses the follower, it does not return these addresses.
+func (r *readers) admit(d digest.Digest, who reader, badSources []string) (others []string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, here := r.all[d], r.here()
@@ -50,7 +50,7 @@ func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []s
 			continue
 		}
 		others = append(others, other.address)
-		if slices.Contains(tried, other.address) {
+		if slices.Contains(badSources, other.address) {
 			continue
 		}
 		if other.zone == who.zone {
@@ -61,7 +61,7 @@ func (r *readers) admit(d digest.Digest, who reader, tried []string) (others []s
 		}
 	}
 	outside := who.zone != here
-	switch slow := slices.Contains(tried, r.own); {
+	switch slow := slices.Contains(badSources, r.own); {
 	case slow && len(same) > 0:
 		return same, false
 	case all[who] > 0:

@@ -94,9 +94,9 @@ func (r *roster) neighbours() (all []Member) {
 }
 
 // everybody returns the members at the given addresses and then the other members that are alive,
-// up to maxAsked. It leaves out this member, and the member at the address in the parameter failed.
-func (r *roster) everybody(addresses []string, failed string) (all []Member) {
-	seen := map[string]bool{failed: true, r.me.Address: true, "": true}
+// up to maxAsked. It leaves out this member, and the member at the address failedAddr.
+func (r *roster) everybody(addresses []string, failedAddr string) (all []Member) {
+	seen := map[string]bool{failedAddr: true, r.me.Address: true, "": true}
 	add := func(m Member) {
 		if !seen[m.Address] && len(all) < maxAsked {
 			seen[m.Address] = true

@@ -117,7 +117,7 @@ func (p *peers) understands(h http.Header) bool {
 	return err == nil && p.near(theirs)
 }
 
-// The method near reports whether the number of a protocol differs from this member's number by at
+// [peers.near] reports whether the number of a protocol differs from this member's number by at
 // most one.
 func (p *peers) near(protocol int) bool {
 	return protocol >= p.me.Protocol-1 && protocol <= p.me.Protocol+1

@@ -148,8 +148,8 @@ type underWay struct {
 	none chan struct{} // closed when no request is under way; nil if nobody waits for that
 }
 
-// begin counts a request until the function end is called.
-func (u *underWay) begin() (end func()) {
+// begin counts a request until the caller calls release.
+func (u *underWay) begin() (release func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.n++

@@ -83,8 +83,8 @@ type Share struct {
 	given     map[string]bool
 }
 
-// Share returns this member's part in a fetch that is about to begin. The parameter bucket says
-// that there is a bucket that may have the blob.
+// Share returns this member's part in a fetch that is about to begin. bucket says that there is a
+// bucket that may have the blob.
 func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 	if f == nil {
 		return nil
@@ -93,12 +93,12 @@ func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 }
 
 // Open opens a part of a blob at another member. It returns ErrRegistry if this member has the
-// lease or fetches alone. The fetch must then ask the registry for the part up to the offset in the
-// result until; 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the
+// lease or fetches alone. The fetch must then ask the registry for the part up to the offset that
+// Open returns; 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the
 // bucket. If the bucket does not have the blob, the fetch must call NoBucket and then Open again.
 // If the fetch is a follower and cannot read this part now, Open returns another error. After a
 // stream has ended with an error, the fetch calls Open for the missing bytes.
-func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, until int64, err error) {
+func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, end int64, err error) {
 	if s == nil {
 		return cache.Stream{}, w.To, ErrRegistry
 	}
@@ -199,8 +199,8 @@ func (s *Share) goAlone(reason string) (cache.Stream, error) {
 	return cache.Stream{}, ErrRegistry
 }
 
-// The method hold makes this fetch the holder. If this fetch replaces a failed holder, hold asks
-// all members which parts of the blob they hold. Otherwise, if there is no bucket, hold asks the
+// [Share.hold] makes this fetch the holder. If this fetch replaces a failed holder, hold asks all
+// members which parts of the blob they hold. Otherwise, if there is no bucket, hold asks the
 // members of this zone whether they still have the blob from an earlier fetch. It needs mu.
 func (s *Share) hold(ctx context.Context, l Lease) error {
 	s.f.m.fetches.WithLabelValues("holder").Inc()
@@ -259,7 +259,7 @@ func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
 	return cache.Stream{Body: stream, Size: stream.size, Follows: stream.q.want.To == 0}
 }
 
-// name adds the addresses of members that read the blob to the field others. It needs mu.
+// [Share.name] adds addresses of members that read the blob to s.others. It needs mu.
 func (s *Share) name(others []string) {
 	if len(s.others) < maxAsked {
 		s.others = append(s.others, others...)
@@ -385,7 +385,7 @@ func (s *Share) neighbour(ctx context.Context, l Lease) []string {
 	return nil
 }
 
-// gave adds a member to the field given, which has the members that have sent bytes.
+// [Share.gave] adds a member to s.given, which has the members that have sent bytes.
 func (s *Share) gave(member string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,8 +20,8 @@ type Need struct {
 // called concurrently. Each method reports a failure at once, without a second attempt.
 type Shares interface {
 	// Share records the needs of a member, and returns its share of each rate, in the same order. A
-	// share is valid until the member calls again with the same Rate and By, but at most for the time
-	// in the parameter ttl. A new share replaces the former share for the same Rate and By.
+	// share is valid until the member calls again with the same Rate and By, but at most for ttl. A
+	// new share replaces the former share for the same Rate and By.
 	//
 	// The valid shares of a rate together never exceed its total. The other members keep their shares
 	// until they call again, so a member gets at most the rate that these shares leave free. Within

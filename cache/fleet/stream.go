@@ -27,8 +27,8 @@ var (
 	errBehind  = errors.New("the member has more bytes than it sends")
 )
 
-// The constant congested bounds the bytes that a member has ready while its stream sends nothing.
-// If the member has more, the stream ends with errBehind.
+// [congested] bounds the bytes that a member has ready while its stream sends nothing. If the
+// member has more, the stream ends with errBehind.
 const congested = 4 << 20
 
 // fullError is an errFull with the addresses of the members that read from the full member.
@@ -132,8 +132,8 @@ type stream struct {
 	off      atomic.Int64
 	mu       sync.Mutex // guards the fields below
 	timer    *time.Timer
-	waiting  bool           // true between watch and unwatch; otherwise ask does nothing
-	asking   sync.WaitGroup // waits for a call of ask that is under way
+	waiting  bool           // true between watch and unwatch; otherwise [stream.ask] does nothing
+	asking   sync.WaitGroup // waits for a call of [stream.ask] that is under way
 	reported bool
 }
 
@@ -219,7 +219,7 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// end ends the stream, and waits for a call of ask that is under way.
+// end ends the stream, and waits for a call of [stream.ask] that is under way.
 func (s *stream) end(why error) {
 	s.p.reading.remove(s)
 	s.unwatch()
@@ -251,9 +251,9 @@ func (s *stream) unwatch() {
 	}
 }
 
-// ask asks the member how many bytes are ready there. It ends the stream if the member does not
-// answer, has lost the blob, or has more bytes ready than the constant congested allows. In all
-// other cases the registry is slow, and the stream goes on waiting.
+// [stream.ask] asks the member how many bytes are ready there. It ends the stream if the member
+// does not answer, has lost the blob, or has more than [congested] bytes ready. In all other cases
+// the registry is slow, and the stream goes on waiting.
 func (s *stream) ask() {
 	s.mu.Lock()
 	if !s.waiting {

@@ -54,31 +54,31 @@ type Drift struct {
 	Members []Member
 }
 
-// DriftOf returns the upstreams of the member self that have another identity at another member, in
-// the order in which self lists its upstreams. An upstream that one of the two members does not
-// have is no drift.
-func DriftOf(self string, members []Member) (all []Drift) {
-	at := map[string]int{} // indexes in own, by name
-	var own []Upstream
+// DriftOf returns the upstreams of the member with this ID that have another identity at another
+// member, in the order in which the member lists its upstreams. An upstream that one of the two
+// members does not have is no drift.
+func DriftOf(id string, members []Member) (all []Drift) {
+	at := map[string]int{} // indexes in upstreams, by name
+	var upstreams []Upstream
 	for _, m := range members {
-		if m.ID == self {
-			own = m.Upstreams.All()
+		if m.ID == id {
+			upstreams = m.Upstreams.All()
 		}
 	}
-	for i, u := range own {
+	for i, u := range upstreams {
 		at[u.Name] = i
 	}
-	differ := make([][]Member, len(own))
+	differ := make([][]Member, len(upstreams))
 	for _, m := range members {
 		for _, u := range m.Upstreams.All() {
-			if i, ok := at[u.Name]; ok && own[i].Identity != u.Identity {
+			if i, ok := at[u.Name]; ok && upstreams[i].Identity != u.Identity {
 				differ[i] = append(differ[i], m)
 			}
 		}
 	}
 	for i, members := range differ {
 		if len(members) > 0 {
-			all = append(all, Drift{own[i].Name, members})
+			all = append(all, Drift{upstreams[i].Name, members})
 		}
 	}
 	return all

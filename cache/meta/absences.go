@@ -68,14 +68,14 @@ func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	return q
 }
 
-// Set records f, which is the answer to q. The parameter window is how long the fact is kept. The
-// TTL of facts about tags bounds this time. Set records nothing and returns nil if window is not
-// positive, or if Forget was called for the digest since the question.
-func (a *Absences) Set(ctx context.Context, q Question, f AbsentFact, window time.Duration) error {
-	if window <= 0 {
+// Set records f, which is the answer to q, for the time ttl. The TTL of facts about tags bounds
+// this time. Set records nothing and returns nil if ttl is not positive, or if Forget was called
+// for the digest since the question.
+func (a *Absences) Set(ctx context.Context, q Question, f AbsentFact, ttl time.Duration) error {
+	if ttl <= 0 {
 		return nil
 	}
-	_, err := recordAnswer(ctx, a.ledger, q, f.CheckedAt, min(window, a.ttl), func(d dated) absentRecord { return absentRecord{f.Reason, d} })
+	_, err := recordAnswer(ctx, a.ledger, q, f.CheckedAt, min(ttl, a.ttl), func(d dated) absentRecord { return absentRecord{f.Reason, d} })
 	if err != nil {
 		return fmt.Errorf("set absence of %s: %w", q.fact.Key, err)
 	}

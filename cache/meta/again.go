@@ -16,19 +16,19 @@ const (
 	maxAgain = 8192
 )
 
-// The type again has the keys of the deletions and epochs (see epoch.go) that the store has
-// refused. Other processes must not miss these writes.
+// [again] has the keys of the deletions and epochs (see epoch.go) that the store has refused. Other
+// processes must not miss these writes.
 type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
-	full bool          // a key was dropped since the map keys was last empty
+	full bool          // a key was dropped since again.keys was last empty
 	some chan struct{} // has an entry if there are keys
 }
 
 func newAgain() again { return again{keys: map[string]struct{}{}, some: make(chan struct{}, 1)} }
 
-// add adds a key. Beyond the bound, add drops another key. first reports whether this is the first
-// dropped key since the map keys was last empty.
+// add adds a key. Beyond the bound, add drops another key. The result is true if this is the first
+// dropped key since [again.keys] was last empty.
 func (a *again) add(key string) (first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

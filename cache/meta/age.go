@@ -11,10 +11,11 @@ const maxSkew = 5 * time.Second
 // MaxTTL bounds how long a fact with an expiry lives. All default TTLs are shorter.
 const MaxTTL = 100 * 24 * time.Hour
 
-// Age returns now minus recorded. The result is negative if recorded is after now by at most
-// maxSkew. If recorded is even later, a clock was wrong, and Age returns the longest duration.
-func Age(now, recorded time.Time) time.Duration {
-	age := now.Sub(recorded)
+// Age returns the time from recordedAt to now. The result is negative if recordedAt is later than
+// now by at most maxSkew. If recordedAt is even later, a clock was wrong, and Age returns the
+// longest duration.
+func Age(now, recordedAt time.Time) time.Duration {
+	age := now.Sub(recordedAt)
 	if age < -maxSkew {
 		return math.MaxInt64
 	}

@@ -106,9 +106,9 @@ func (r baseRecord) check() error {
 	return nil
 }
 
-// Named returns the names of images that consist of exactly these layers. The parameter layers has
-// the diffIDs, the lowest layer first. If no name is known, Named returns no names and no error. An
-// error means that the store failed.
+// Named returns the names of images that consist of exactly the layers with these diffIDs, the
+// lowest layer first. If no name is known, Named returns no names and no error. An error means that
+// the store failed.
 func (b *BaseImages) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
 	r, err := b.current(ctx, baseKey(layers))
 	if err != nil {

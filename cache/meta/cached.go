@@ -48,10 +48,10 @@ const heldValueMax = 16 << 10
 //
 // If a write failed, reads get the written value from memory while the store fails. When the store
 // answers again, Cached drops the value and never sends it, because other processes may have
-// written a newer value. Under some keys it matters which value is newer (see the function
-// ordered). Reads of this process then find nothing under such a key until a write of this process
-// succeeds, for OnError at most. Run repeats failed deletions and epochs: they cannot restore an
-// old value, and other processes must not miss them.
+// written a newer value. Under some keys it matters which value is newer (see [ordered]). Reads of
+// this process then find nothing under such a key until a write of this process succeeds, for
+// OnError at most. Run repeats failed deletions and epochs: they cannot restore an old value, and
+// other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -122,7 +122,7 @@ func processOf(s Store) string {
 
 func (c *Cached) processName() string { return c.process }
 
-// The method absent returns the answer "not found", which is fresh for at most a second.
+// [Cached.absent] returns the answer "not found", which is fresh for at most a second.
 func (c *Cached) absent(now time.Time) held {
 	return held{absent: true, freshUntil: now.Add(min(c.o.Staleness, time.Second)), validUntil: now.Add(c.o.OnError)}
 }
@@ -234,8 +234,8 @@ func (c *Cached) recall(key string, now time.Time) recalled {
 	return m
 }
 
-// dropped reports whether the value of a refused write was dropped. That happens when the store
-// answers again.
+// [held.dropped] reports whether the value of a refused write was dropped. That happens when the
+// store answers again.
 func (h held) dropped() bool { return h.refused && h.absent && !h.deletion }
 
 func (m recalled) seen() Seen {
@@ -280,10 +280,9 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 	return seen, nil
 }
 
-// The function ordered reports whether it matters which of two values under a key is newer. It
-// matters for answers about tags and for epochs. In the other spaces, a value is right as long as
-// nobody deletes it. So the value in the store is right even if the store has refused a later
-// write.
+// [ordered] reports whether it matters which of two values under a key is newer. It matters for
+// answers about tags and for epochs. In the other spaces, a value is right as long as nobody
+// deletes it. So the value in the store is right even if the store has refused a later write.
 func ordered(key string) bool {
 	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
 }
@@ -392,7 +391,7 @@ func (c *Cached) PutAll(ctx context.Context, entries []Entry, ttl time.Duration)
 
 // Swap implements [Swapper]. If the store fails, Swap compares with the memory of this process, and
 // keeps the entries only there.
-func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool, err error) {
+func (c *Cached) Swap(ctx context.Context, writes []Write, snapshot []Seen) (ok bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -400,13 +399,13 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 	// Swap sends nothing to a store that does not tell its time: the clock of this process may have
 	// dated the entries.
 	if _, _, err = c.Clock(ctx); err == nil {
-		ok, err = Swap(ctx, c.store, writes, seen)
+		ok, err = Swap(ctx, c.store, writes, snapshot)
 	}
 	switch {
-	case err != nil && !c.recalls(seen, now):
+	case err != nil && !c.recalls(snapshot, now):
 		return false, err
 	case err == nil && !ok:
-		for _, s := range seen {
+		for _, s := range snapshot {
 			c.forget(s.Key)
 		}
 		return false, nil
@@ -417,9 +416,9 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool
 	return true, err
 }
 
-// recalls reports whether all answers in memory agree with the parameter seen.
-func (c *Cached) recalls(seen []Seen, now time.Time) bool {
-	return !slices.ContainsFunc(seen, func(s Seen) bool {
+// recalls reports whether all answers in memory agree with snapshot.
+func (c *Cached) recalls(snapshot []Seen, now time.Time) bool {
+	return !slices.ContainsFunc(snapshot, func(s Seen) bool {
 		m := c.recall(s.Key, now)
 		return m.known && !m.seen().same(s)
 	})

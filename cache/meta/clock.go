@@ -55,14 +55,14 @@ func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 	return k.store, k.local, due
 }
 
-// set takes an answer of the store, and returns the pair of times that is valid from now on. The
-// parameter began is when this process sent the question. The known pair stays valid unless the
-// answer contradicts it.
-func (k *clock) set(store, local, began time.Time) (time.Time, time.Time) {
+// set takes an answer of the store, and returns the pair of times that is valid from now on.
+// askedAt is when this process sent the question. The known pair stays valid unless the answer
+// contradicts it.
+func (k *clock) set(store, local, askedAt time.Time) (time.Time, time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	expected := k.local.Add(store.Sub(k.store)) // the local time of the answer, by the pair that is known so far
-	if k.local.IsZero() || expected.Before(began) || expected.After(time.Now()) {
+	if k.local.IsZero() || expected.Before(askedAt) || expected.After(time.Now()) {
 		k.store, k.local = store, local
 	}
 	return k.store, k.local

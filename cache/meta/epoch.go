@@ -65,7 +65,7 @@ func newEpoch(by string) epoch {
 	return epoch{Name: rand.Text(), By: by, Began: time.Now().UnixNano()}
 }
 
-// The function beginning returns the write that begins a new epoch under a key.
+// [beginning] returns the write that begins a new epoch under a key.
 func beginning[R record](l ledger[R], key string) (Write, epoch, error) {
 	e := newEpoch(processOf(l.store))
 	entry, err := sibling[epoch](l).entry(key, e)
@@ -94,14 +94,14 @@ func epochIn[R record](l ledger[R], s Seen) epoch {
 }
 
 // answers returns for each key the record that is visible in the epoch under epochKey, or nil if
-// there is none. If the parameter now is set, answers reads from the store, and not from memory.
-// The Question is about the first key. It is valid even if the store fails.
-func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey string, keys ...string) ([]*R, Question, error) {
+// there is none. If fromStore is set, answers reads from the store, and not from memory. The
+// Question is about the first key. It is valid even if the store fails.
+func answers[R answer](ctx context.Context, l ledger[R], fromStore bool, epochKey string, keys ...string) ([]*R, Question, error) {
 	q := Question{asked: time.Now(), fact: Seen{Entry: Entry{Key: keys[0]}}, epoch: Seen{Entry: Entry{Key: epochKey}}}
 	all := append(keys[:len(keys):len(keys)], epochKey)
 	var seen []Seen
 	var err error
-	if now {
+	if fromStore {
 		seen, err = Reread(ctx, l.store, all)
 	} else {
 		seen, err = GetAllLeased(ctx, l.store, all, l.lease)
@@ -111,7 +111,7 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 		return found, q, err
 	}
 	q.fact, q.epoch, q.answered = seen[0], seen[len(keys)], err == nil
-	if !now && q.epoch.Refused && !q.epoch.Found { // the records may be older than the epoch that was refused
+	if !fromStore && q.epoch.Refused && !q.epoch.Found { // the records may be older than the epoch that was refused
 		return found, q, err
 	}
 	e := epochIn(l, q.epoch)
@@ -126,18 +126,18 @@ func answers[R answer](ctx context.Context, l ledger[R], now bool, epochKey stri
 	return found, q, err
 }
 
-// The method doubtful reports whether the store has refused the last write of this process to the
+// [Question.doubtful] reports whether the store has refused the last write of this process to the
 // fact or its epoch. The entries in the store may then be older than that write.
 func (q Question) doubtful() bool { return q.fact.Refused || q.epoch.Refused }
 
 // maxSwaps bounds the attempts to record an answer while other processes record their answers.
 const maxSwaps = 3
 
-// recordAnswer records the answer to a question. The function make returns the record of the
-// answer. The parameter asked is when the upstream was asked. ok is false if the answer is out of
-// date: a new epoch has begun since the question, or the answer to a later question is recorded.
-func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked time.Time, ttl time.Duration, make func(dated) R) (ok bool, err error) {
-	date := dateOf(ctx, l.store, asked, epochIn(l, q.epoch))
+// recordAnswer records the answer to a question. newRecord returns the record of the answer.
+// askedAt is when the upstream was asked. ok is false if the answer is out of date: a new epoch has
+// begun since the question, or the answer to a later question is recorded.
+func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, askedAt time.Time, ttl time.Duration, newRecord func(dated) R) (ok bool, err error) {
+	date := dateOf(ctx, l.store, askedAt, epochIn(l, q.epoch))
 	var writes []Write
 	if q.epoch.Refused { // begin the epoch again in the store, to hide the older records
 		w, e, err := beginning(l, q.epoch.Key)
@@ -146,7 +146,7 @@ func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked 
 		}
 		writes, date.Epoch = append(writes, w), e.Name
 	}
-	entry, err := l.entry(q.fact.Key, make(date))
+	entry, err := l.entry(q.fact.Key, newRecord(date))
 	if err != nil {
 		return false, err
 	}
@@ -170,17 +170,17 @@ func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, asked 
 	return false, nil
 }
 
-// dateOf returns the date of an answer. asked is the time of its question by the clock of this
+// dateOf returns the date of an answer. askedAt is the time of its question by the clock of this
 // process.
-func dateOf(ctx context.Context, s Store, asked time.Time, e epoch) dated {
-	d := dated{Checked: asked.UnixNano(), Epoch: e.Name}
+func dateOf(ctx context.Context, s Store, askedAt time.Time, e epoch) dated {
+	d := dated{Checked: askedAt.UnixNano(), Epoch: e.Name}
 	if store, local := Clock(ctx, s); !store.Equal(local) { // equal: the store is of this machine
-		d.Stamp = store.Add(asked.Sub(local)).UnixNano()
+		d.Stamp = store.Add(askedAt.Sub(local)).UnixNano()
 	}
 	return d
 }
 
-// The method before reports whether the question of d was asked before the question of o.
+// [dated.before] reports whether the question of d was asked before the question of o.
 func (d dated) before(o dated) bool {
 	if d.Stamp != 0 && o.Stamp != 0 {
 		return d.Stamp < o.Stamp
@@ -188,7 +188,7 @@ func (d dated) before(o dated) bool {
 	return d.Checked < o.Checked
 }
 
-// The method time returns when the question was asked, by the clock of this process.
+// [dated.time] returns when the question was asked, by the clock of this process.
 func (d dated) time(ctx context.Context, s Store) time.Time {
 	if d.Stamp == 0 {
 		return time.Unix(0, d.Checked)

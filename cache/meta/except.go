@@ -62,7 +62,7 @@ func (e *Except) reread(ctx context.Context, keys []string) ([]Seen, error) {
 
 func (e *Except) processName() string { return processOf(e.Store) }
 
-// The method present reads keys, and finds nothing under the excluded keys.
+// [Except.present] reads keys, and finds nothing under the excluded keys.
 func (e *Except) present(keys []string, l *Lease, read func([]string) ([]Seen, error)) ([]Seen, error) {
 	if !slices.ContainsFunc(keys, e.excludes) {
 		return read(keys)
@@ -84,11 +84,11 @@ func (e *Except) present(keys []string, l *Lease, read func([]string) ([]Seen, e
 }
 
 // Swap implements Swapper.
-func (e *Except) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
+func (e *Except) Swap(ctx context.Context, writes []Write, snapshot []Seen) (bool, error) {
 	if slices.ContainsFunc(writes, func(w Write) bool { return e.excludes(w.Key) }) {
 		return true, nil
 	}
-	return Swap(ctx, e.Store, writes, seen)
+	return Swap(ctx, e.Store, writes, snapshot)
 }
 
 // Clock implements Clocked.

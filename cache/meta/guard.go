@@ -110,9 +110,9 @@ func (g *Guarded) GetAll(ctx context.Context, keys []string) (all []Seen, err er
 }
 
 // Swap implements [Swapper].
-func (g *Guarded) Swap(ctx context.Context, writes []Write, seen []Seen) (ok bool, err error) {
+func (g *Guarded) Swap(ctx context.Context, writes []Write, snapshot []Seen) (ok bool, err error) {
 	err = g.do(ctx, "swap", g.o.Timeout, func(ctx context.Context) error {
-		ok, err = Swap(ctx, g.store, writes, seen)
+		ok, err = Swap(ctx, g.store, writes, snapshot)
 		return err
 	})
 	return ok, err

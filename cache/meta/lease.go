@@ -73,9 +73,9 @@ func (l *Lease) Join(o *Lease) {
 	l.marks = append(l.marks, o.marks...)
 }
 
-// cover adds a read that was answered with h. The stripe of the key is s. The parameter writes is
-// the number of writes that s had seen before the read.
-func (l *Lease) cover(s *stripe, writes uint64, h held) {
+// cover adds a read that was answered with h. The stripe of the key is s. writeCount is the number
+// of writes that s had seen before the read.
+func (l *Lease) cover(s *stripe, writeCount uint64, h held) {
 	if l == nil {
 		return
 	}
@@ -86,7 +86,7 @@ func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	if l == nil || len(l.marks) == 0 || end.Before(l.until) {
 		l.until = end
 	}
-	l.marks = append(l.marks, mark{s, writes})
+	l.marks = append(l.marks, mark{s, writeCount})
 }
 
 // revoke makes the lease invalid, because one of its reads must not be answered from memory again.

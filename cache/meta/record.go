@@ -100,9 +100,9 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 }
 
 // list yields the facts of the records whose keys begin with prefix. Records that cannot be decoded
-// are counted and left out. Records for which the function fact returns ErrNotFound are left out,
-// too. list reads the whole store if the store does not order its keys.
-func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {
+// are counted and left out. Records for which factOf returns ErrNotFound are left out, too. list
+// reads the whole store if the store does not order its keys.
+func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), factOf func(K, R) (F, error)) iter.Seq2[F, error] {
 	return func(yield func(F, error) bool) {
 		for entry, err := range l.store.Scan(ctx, prefix) {
 			key, ok := parse(entry.Key)
@@ -116,7 +116,7 @@ func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, p
 				r, err = l.decode(entry.Value)
 			}
 			if err == nil {
-				f, err = fact(key, r)
+				f, err = factOf(key, r)
 			}
 			if errors.Is(err, ErrNotFound) {
 				continue

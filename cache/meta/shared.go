@@ -72,7 +72,7 @@ func NewShared(s Store, o SharedOptions) *Shared {
 	return &Shared{s, o, bad}
 }
 
-// The method key returns the key in the store for a key of the caller. ok is false if no facts are
+// [Shared.key] returns the key in the store for a key of the caller. ok is false if no facts are
 // shared about the upstream of the key.
 func (s *Shared) key(key string) (shared string, ok bool) {
 	space, upstream, rest, about := splitUpstream(key)
@@ -86,8 +86,8 @@ func (s *Shared) key(key string) (shared string, ok bool) {
 	return sharedSpace + path(space, identity, "") + rest, identity != ""
 }
 
-// The function signed returns the type of the facts under a key in the store. ok is false if the
-// values of these facts are not signed.
+// [signed] returns the type of the facts under a key in the store. ok is false if the values of
+// these facts are not signed.
 func signed(shared string) (facts string, ok bool) {
 	for space, facts := range signedSpaces {
 		if strings.HasPrefix(shared, sharedSpace+space) {
@@ -97,11 +97,11 @@ func signed(shared string) (facts string, ok bool) {
 	return "", false
 }
 
-// message returns the bytes that the proof of a value covers. until is when the value expires, in
+// message returns the bytes that the proof of a value covers. expiry is when the value expires, in
 // Unix seconds; 0 means never.
-func message(shared string, until int64, value []byte) []byte {
+func message(shared string, expiry int64, value []byte) []byte {
 	m := binary.BigEndian.AppendUint64([]byte("dray fact 1\n"), uint64(len(shared)))
-	m = binary.BigEndian.AppendUint64(append(m, shared...), uint64(until))
+	m = binary.BigEndian.AppendUint64(append(m, shared...), uint64(expiry))
 	return append(m, value...)
 }
 
@@ -184,14 +184,15 @@ func (s *Shared) GetAll(ctx context.Context, keys []string) ([]Seen, error) {
 	return all, nil
 }
 
-// Swap implements [Swapper]. If an entry in seen is signed, Swap compares and writes in separate
-// steps: the store cannot compare such entries, because the same value may have different proofs.
-func (s *Shared) Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error) {
-	theirs := make([]Seen, 0, len(seen))
-	for _, was := range seen {
+// Swap implements [Swapper]. If an entry in snapshot is signed, Swap compares and writes in
+// separate steps: the store cannot compare such entries, because the same value may have different
+// proofs.
+func (s *Shared) Swap(ctx context.Context, writes []Write, snapshot []Seen) (bool, error) {
+	theirs := make([]Seen, 0, len(snapshot))
+	for _, was := range snapshot {
 		key, ok := s.key(was.Key)
 		if _, proven := signed(key); proven || !ok && was.Found {
-			return SwapInSteps(ctx, s, writes, seen)
+			return SwapInSteps(ctx, s, writes, snapshot)
 		}
 		if ok {
 			theirs = append(theirs, Seen{Entry: Entry{key, was.Value}, Found: was.Found})
@@ -271,10 +272,9 @@ func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error
 	}
 }
 
-// The method original returns the keys that an entry of the store has for this member. The
-// parameter only is the name of an upstream, or empty. With a name, original leaves out keys about
-// other upstreams.
-func (s *Shared) original(key, only string) (keys []string) {
+// [Shared.original] returns the keys that an entry of the store has for this member. If upstream is
+// not empty, original leaves out keys about other upstreams.
+func (s *Shared) original(key, upstream string) (keys []string) {
 	if sum, ok := strings.CutPrefix(key, path(baseSpace, s.o.All(), "")); ok {
 		return []string{baseSpace + sum}
 	}
@@ -286,7 +286,7 @@ func (s *Shared) original(key, only string) (keys []string) {
 		return []string{key}
 	}
 	for _, name := range s.o.Names(identity) {
-		if only == "" || only == name {
+		if upstream == "" || upstream == name {
 			keys = append(keys, path(space, name, "")+rest)
 		}
 	}

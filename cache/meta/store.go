@@ -61,7 +61,7 @@ type Seen struct {
 	Refused bool
 }
 
-// The method same reports whether s and o have the same key, and either the same value or both no
+// [Seen.same] reports whether s and o have the same key, and either the same value or both no
 // entry.
 func (s Seen) same(o Seen) bool {
 	return s.Key == o.Key && s.Found == o.Found && (!s.Found || bytes.Equal(s.Value, o.Value))
@@ -84,9 +84,9 @@ type Batch interface {
 
 // Swapper is implemented by stores that can compare and put in one step.
 type Swapper interface {
-	// Swap puts the entries if the store still has exactly the entries in seen, and reports whether it
-	// has put them.
-	Swap(ctx context.Context, writes []Write, seen []Seen) (bool, error)
+	// Swap puts the entries if the store still has exactly the entries in snapshot, and reports
+	// whether it has put them.
+	Swap(ctx context.Context, writes []Write, snapshot []Seen) (bool, error)
 }
 
 // Clocked is implemented by stores that several machines share. The clock of the store dates facts,
@@ -129,28 +129,28 @@ func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) er
 	return nil
 }
 
-// Swap puts the entries if s still has exactly the entries in seen, and reports whether it has put
-// them. If s is no [Swapper], another process may write between the comparison and the write.
-func Swap(ctx context.Context, s Store, writes []Write, seen []Seen) (bool, error) {
+// Swap puts the entries if s still has exactly the entries in snapshot, and reports whether it has
+// put them. If s is no [Swapper], another process may write between the comparison and the write.
+func Swap(ctx context.Context, s Store, writes []Write, snapshot []Seen) (bool, error) {
 	if sw, ok := s.(Swapper); ok {
-		return sw.Swap(ctx, writes, seen)
+		return sw.Swap(ctx, writes, snapshot)
 	}
-	return SwapInSteps(ctx, s, writes, seen)
+	return SwapInSteps(ctx, s, writes, snapshot)
 }
 
 // SwapInSteps is Swap for stores that cannot compare and put in one step. It puts the entries in
 // their order.
-func SwapInSteps(ctx context.Context, s Store, writes []Write, seen []Seen) (bool, error) {
-	keys := make([]string, len(seen))
-	for i := range seen {
-		keys[i] = seen[i].Key
+func SwapInSteps(ctx context.Context, s Store, writes []Write, snapshot []Seen) (bool, error) {
+	keys := make([]string, len(snapshot))
+	for i := range snapshot {
+		keys[i] = snapshot[i].Key
 	}
 	now, err := GetAll(ctx, s, keys)
 	if err != nil {
 		return false, err
 	}
-	for i := range seen {
-		if !now[i].same(seen[i]) {
+	for i := range snapshot {
+		if !now[i].same(snapshot[i]) {
 			return false, nil
 		}
 	}

@@ -142,12 +142,12 @@ func (t *Tags) Ask(ctx context.Context, keys ...TagKey) (all []*TagFact, q Quest
 	return all, q, q.doubtful()
 }
 
-func (t *Tags) find(ctx context.Context, now bool, keys []TagKey) ([]*TagFact, Question, error) {
+func (t *Tags) find(ctx context.Context, fromStore bool, keys []TagKey) ([]*TagFact, Question, error) {
 	names := make([]string, len(keys))
 	for i, k := range keys {
 		names[i] = k.key()
 	}
-	records, q, err := answers(ctx, t.ledger, now, keys[0].forgetKey(), names...)
+	records, q, err := answers(ctx, t.ledger, fromStore, keys[0].forgetKey(), names...)
 	all := make([]*TagFact, len(keys))
 	for i, r := range records {
 		if r != nil {
@@ -158,22 +158,21 @@ func (t *Tags) find(ctx context.Context, now bool, keys []TagKey) ([]*TagFact, Q
 	return all, q, err
 }
 
-// Set records f, which is the answer to q. The parameter keep is how long the fact is kept, at most
-// Options.TTL; 0 means Options.TTL. If keep is negative, Set records nothing. A zero CheckedAt
-// means the time of the question. ok is false if the answer is out of date, because the tag was
-// pushed or forgotten since the question, or because a later answer is recorded. The caller then
-// asks again.
-func (t *Tags) Set(ctx context.Context, q Question, f TagFact, keep time.Duration) (ok bool, err error) {
-	if keep < 0 {
+// Set records f, which is the answer to q, for the time ttl, at most Options.TTL; 0 means
+// Options.TTL. If ttl is negative, Set records nothing. A zero CheckedAt means the time of the
+// question. ok is false if the answer is out of date, because the tag was pushed or forgotten since
+// the question, or because a later answer is recorded. The caller then asks again.
+func (t *Tags) Set(ctx context.Context, q Question, f TagFact, ttl time.Duration) (ok bool, err error) {
+	if ttl < 0 {
 		return true, nil
 	}
-	if keep == 0 || keep > t.ttl {
-		keep = t.ttl
+	if ttl == 0 || ttl > t.ttl {
+		ttl = t.ttl
 	}
 	if f.CheckedAt.IsZero() {
 		f.CheckedAt = q.asked
 	}
-	ok, err = recordAnswer(ctx, t.ledger, q, f.CheckedAt, keep, func(d dated) tagRecord { return recordOf(f, d) })
+	ok, err = recordAnswer(ctx, t.ledger, q, f.CheckedAt, ttl, func(d dated) tagRecord { return recordOf(f, d) })
 	if err != nil {
 		return ok, fmt.Errorf("set tag %s: %w", q.fact.Key, err)
 	}

@@ -30,7 +30,7 @@ type Transit struct {
 }
 
 // NewTransit returns the facts in s for the mirror whose name is self. The store s must have no
-// cache in memory, because self reads the facts that other mirrors write.
+// cache in memory, because this mirror reads the facts that other mirrors write.
 func NewTransit(s Store, self string) *Transit {
 	return &Transit{newLedger[transitRecord](s, "transit", TransitTTL), self}
 }

@@ -48,7 +48,7 @@ func (l *Visibility) Under(lease *Lease) *Visibility {
 	return &leased
 }
 
-// Now returns the same links, but the method In of the result reads from the store, and not from
+// Now returns the same links, but [Visibility.In] of the result reads from the store, and not from
 // memory. Now is for callers that know that another mirror has just added links.
 func (l *Visibility) Now() *Visibility {
 	current := *l

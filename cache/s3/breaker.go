@@ -34,19 +34,19 @@ type breaker struct {
 }
 
 // allow reports whether a request may be sent. If so, the caller must pass the returned time and
-// the result of the request to the method done.
-func (b *breaker) allow() (sent time.Time, ok bool) {
+// the result of the request to [breaker.done].
+func (b *breaker) allow() (sentAt time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	sent = time.Now()
+	sentAt = time.Now()
 	if b.pause == 0 {
-		return sent, true
+		return sentAt, true
 	}
-	if b.trying || sent.Before(b.until) {
-		return sent, false
+	if b.trying || sentAt.Before(b.until) {
+		return sentAt, false
 	}
 	b.trying = true
-	return sent, true
+	return sentAt, true
 }
 
 // open reports whether the breaker would refuse a request now. After the pause it returns false, so
@@ -68,12 +68,12 @@ func (b *breaker) wait(ctx context.Context) {
 	}
 }
 
-// done records the result of a request. The parameter sent is the time that the method allow
-// returned. context.Canceled means that the caller gave up, which says nothing about the bucket.
-func (b *breaker) done(sent time.Time, err error) {
+// [breaker.done] records the result of a request. sentAt is the time that [breaker.allow] returned.
+// context.Canceled means that the caller gave up, which says nothing about the bucket.
+func (b *breaker) done(sentAt time.Time, err error) {
 	b.mu.Lock()
 	was := b.pause
-	if was > 0 && sent.Before(b.until) {
+	if was > 0 && sentAt.Before(b.until) {
 		b.mu.Unlock()
 		return
 	}

@@ -71,7 +71,7 @@ func (a Address) client(cfg aws.Config, t *http.Transport) *s3.Client {
 	})
 }
 
-// The constant below has the text that follows Address.Prefix in every key.
+// [below] is the text that follows Address.Prefix in every key.
 const below = "cache/"
 
 // key returns the key of a blob. The digest comes early in the key, because S3 spreads the load by
@@ -152,13 +152,12 @@ func (b *Bucket) Wrong(d digest.Digest) {
 	b.o.Logger.Warn("the bucket sent wrong bytes; dray fetches the blob from its upstream and replaces the object", "digest", d, "bucket", b.o.Bucket)
 }
 
-// The function repeated makes the SDK retry a request. It is for writes, because nobody waits for
-// them.
+// [repeated] makes the SDK retry a request. It is for writes, because nobody waits for them.
 func repeated(o *s3.Options) {
 	o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, 2*time.Second })
 }
 
-// The function within bounds the time of a request.
+// [within] bounds the time of a request.
 func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, limit, errSlow)
 }

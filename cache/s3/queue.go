@@ -35,16 +35,16 @@ func (q *queue) add(i item) bool {
 	return q.put(i)
 }
 
-// The method again puts back a blob that was taken out of the queue. It returns false if the queue
-// is full.
+// [queue.again] puts back a blob that was taken out of the queue. It returns false if the queue is
+// full.
 func (q *queue) again(i item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.put(i)
 }
 
-// put adds a blob. If the queue is full, put instead removes the blob from the map q.in, and
-// returns false. It needs mu.
+// put adds a blob. If the queue is full, put instead removes the blob from q.in, and returns false.
+// It needs mu.
 func (q *queue) put(i item) bool {
 	select {
 	case q.waiting <- i:
@@ -56,7 +56,7 @@ func (q *queue) put(i item) bool {
 	}
 }
 
-// The method finished removes a blob that is no longer being written.
+// [queue.finished] removes a blob that is no longer being written.
 func (q *queue) finished(d digest.Digest) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -32,7 +32,7 @@ var (
 const leastRate = 256 << 10
 
 // Open implements [cache.Tier].
-func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cache.Stream, error) {
+func (b *Bucket) Open(ctx context.Context, d digest.Digest, start, end int64) (cache.Stream, error) {
 	if d.Validate() != nil || !b.seen.worthAsking(d) {
 		return cache.Stream{}, fmt.Errorf("%s in bucket %s: %w", d, b.o.Bucket, cache.ErrNotFound)
 	}
@@ -42,7 +42,7 @@ func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cac
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(b.o.Patience, func() { stop(errSlow) })
-	out, err := b.api.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.o.Bucket, Key: b.o.key(d), Range: rangeOf(from, to)})
+	out, err := b.api.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.o.Bucket, Key: b.o.key(d), Range: rangeOf(start, end)})
 	if !timer.Stop() && err == nil {
 		err = errors.Join(errSlow, out.Body.Close())
 	}
@@ -54,33 +54,33 @@ func (b *Bucket) Open(ctx context.Context, d digest.Digest, from, to int64) (cac
 	}
 	b.found(d, opGet, out.LastModified)
 	s := cache.Stream{Body: &body{b: b, sent: sent, ctx: ctx, stop: stop, r: out.Body}, Size: aws.ToInt64(out.ContentLength)}
-	if from > 0 || to > 0 {
-		if s.Size, err = total(aws.ToString(out.ContentRange), from); err != nil {
+	if start > 0 || end > 0 {
+		if s.Size, err = total(aws.ToString(out.ContentRange), start); err != nil {
 			return cache.Stream{}, errors.Join(err, s.Body.Close())
 		}
 	}
 	return s, nil
 }
 
-// rangeOf returns the header for the bytes [from, to). For the whole object it is nil, because S3
+// rangeOf returns the header for the bytes [start, end). For the whole object it is nil, because S3
 // refuses every range of an empty object.
-func rangeOf(from, to int64) *string {
+func rangeOf(start, end int64) *string {
 	switch {
-	case to > 0:
-		return aws.String(fmt.Sprintf("bytes=%d-%d", from, to-1))
-	case from > 0:
-		return aws.String(fmt.Sprintf("bytes=%d-", from))
+	case end > 0:
+		return aws.String(fmt.Sprintf("bytes=%d-%d", start, end-1))
+	case start > 0:
+		return aws.String(fmt.Sprintf("bytes=%d-", start))
 	}
 	return nil
 }
 
 // total returns the size of the whole object from a header such as "bytes 5-9/10".
-func total(contentRange string, from int64) (int64, error) {
+func total(contentRange string, start int64) (int64, error) {
 	part, whole, _ := strings.Cut(strings.TrimPrefix(contentRange, "bytes "), "/")
 	first, _, _ := strings.Cut(part, "-")
 	size, err := strconv.ParseInt(whole, 10, 64)
-	if at, failed := strconv.ParseInt(first, 10, 64); err != nil || failed != nil || at != from {
-		return 0, fmt.Errorf("the bucket answered the range from %d with %q", from, contentRange)
+	if at, failed := strconv.ParseInt(first, 10, 64); err != nil || failed != nil || at != start {
+		return 0, fmt.Errorf("the bucket answered the range from %d with %q", start, contentRange)
 	}
 	return size, nil
 }
@@ -114,7 +114,7 @@ func (b *Bucket) stat(ctx context.Context, d digest.Digest) (written time.Time, 
 	return b.seen.get(d).written, nil
 }
 
-// The method found records that the bucket has a blob.
+// [Bucket.found] records that the bucket has a blob.
 func (b *Bucket) found(d digest.Digest, op string, written *time.Time) {
 	b.m.requests.WithLabelValues(op, resultOK).Inc()
 	at := aws.ToTime(written)
@@ -136,7 +136,7 @@ func verdict(ctx context.Context, err error) error {
 	return context.Canceled
 }
 
-// The method refused counts a request that failed, and returns its error. The error wraps
+// [Bucket.refused] counts a request that failed, and returns its error. The error wraps
 // cache.ErrNotFound if the bucket does not have the object, and the cause of ctx if ctx has ended.
 func (b *Bucket) refused(ctx context.Context, d digest.Digest, op string, err error) error {
 	if statusOf(err) == http.StatusNotFound {
@@ -175,7 +175,7 @@ type body struct {
 	gave   atomic.Bool // at least one byte was read
 	once   sync.Once   // so that the breaker gets one result
 	waited time.Duration
-	got    int64 // bytes read since the field waited was last 0
+	got    int64 // bytes read since body.waited was last 0
 }
 
 // Read implements io.Reader.

@@ -68,14 +68,14 @@ type Setting struct {
 	Unsupported bool `json:"unsupported"`
 }
 
-// Apply reads the settings of the bucket. If the parameter write is [Write], Apply also writes the
-// missing settings, and leaves other rules of the lifecycle as they are.
-func (s *Settings) Apply(ctx context.Context, write Mode) ([]Setting, error) {
-	lifecycle, err := s.lifecycle(ctx, write)
+// Apply reads the settings of the bucket. If mode is [Write], Apply also writes the missing
+// settings, and leaves other rules of the lifecycle as they are.
+func (s *Settings) Apply(ctx context.Context, mode Mode) ([]Setting, error) {
+	lifecycle, err := s.lifecycle(ctx, mode)
 	if err != nil {
 		return nil, fmt.Errorf("lifecycle of bucket %s: %w", s.at.Bucket, err)
 	}
-	public, err := s.publicAccess(ctx, write)
+	public, err := s.publicAccess(ctx, mode)
 	if err != nil {
 		return []Setting{lifecycle}, fmt.Errorf("block of public access of bucket %s: %w", s.at.Bucket, err)
 	}
@@ -91,7 +91,7 @@ const (
 	Write Mode = true
 )
 
-func (s *Settings) lifecycle(ctx context.Context, write Mode) (Setting, error) {
+func (s *Settings) lifecycle(ctx context.Context, mode Mode) (Setting, error) {
 	prefix := s.at.Prefix + below
 	set := Setting{Name: fmt.Sprintf("the lifecycle deletes parts of uploads below %s that were given up, and dray's rule in it deletes no objects", prefix)}
 	if s.days > 0 {
@@ -120,7 +120,7 @@ func (s *Settings) lifecycle(ctx context.Context, write Mode) (Setting, error) {
 		aborts = aborts || covers && r.AbortIncompleteMultipartUpload != nil
 		stale = stale || aws.ToString(r.ID) == id && days > 0 && days != s.days // written for another age
 	}
-	if set.Missing = !expires || !aborts || stale; !set.Missing || write == Check {
+	if set.Missing = !expires || !aborts || stale; !set.Missing || mode == Check {
 		return set, nil
 	}
 	own := types.LifecycleRule{
@@ -148,7 +148,7 @@ func absentBucket(err error) bool {
 	return ok && coded.ErrorCode() == "NoSuchBucket"
 }
 
-func (s *Settings) publicAccess(ctx context.Context, write Mode) (Setting, error) {
+func (s *Settings) publicAccess(ctx context.Context, mode Mode) (Setting, error) {
 	set := Setting{Name: "all public access is blocked"}
 	now, err := s.api.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &s.at.Bucket})
 	switch status := statusOf(err); {
@@ -162,7 +162,7 @@ func (s *Settings) publicAccess(ctx context.Context, write Mode) (Setting, error
 	}
 	c := now.PublicAccessBlockConfiguration
 	set.Missing = c == nil || !aws.ToBool(c.BlockPublicAcls) || !aws.ToBool(c.BlockPublicPolicy) || !aws.ToBool(c.IgnorePublicAcls) || !aws.ToBool(c.RestrictPublicBuckets)
-	if !set.Missing || write == Check {
+	if !set.Missing || mode == Check {
 		return set, nil
 	}
 	yes := aws.Bool(true)

@@ -49,7 +49,7 @@ func (b *Bucket) Keep(d digest.Digest, size int64) {
 	}
 }
 
-// The method aging reports whether an object is so old that it has to be written again before the
+// [Bucket.aging] reports whether an object is so old that it has to be written again before the
 // bucket's lifecycle deletes it.
 func (b *Bucket) aging(written time.Time) bool {
 	return b.o.MaxAge > 0 && time.Since(written) > b.o.MaxAge/4*3
@@ -84,25 +84,25 @@ func (b *Bucket) write(ctx context.Context) {
 	}
 }
 
-// one writes one blob. The parameter sent is the time at which the breaker allowed the write. If
-// the write fails, the blob goes back into the queue, or is dropped.
-func (b *Bucket) one(ctx context.Context, i item, sent time.Time) {
+// [Bucket.one] writes one blob. sentAt is the time at which the breaker allowed the write. If the
+// write fails, the blob goes back into the queue, or is dropped.
+func (b *Bucket) one(ctx context.Context, i item, sentAt time.Time) {
 	err := b.copy(ctx, i)
 	reason := ""
 	switch {
 	case err == nil, errors.Is(err, errConflict):
-		b.writes.done(sent, nil)
+		b.writes.done(sentAt, nil)
 	case errors.Is(err, cache.ErrNotFound):
-		b.writes.done(sent, context.Canceled) // nothing was sent
+		b.writes.done(sentAt, context.Canceled) // nothing was sent
 		reason = droppedEvicted
 	case errors.Is(err, errRotten):
-		b.writes.done(sent, context.Canceled)
+		b.writes.done(sentAt, context.Canceled)
 		reason = droppedRotten
 	case ctx.Err() != nil:
-		b.writes.done(sent, context.Canceled)
+		b.writes.done(sentAt, context.Canceled)
 		return
 	default:
-		b.writes.done(sent, err)
+		b.writes.done(sentAt, err)
 	}
 	if err != nil {
 		b.seen.add(i.digest, sighting{}) // nothing is known now: the write may have succeeded although its answer was lost
@@ -154,7 +154,7 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 	return err
 }
 
-// The method needed reports whether a blob has to be written, and whether it replaces an object. It
+// [Bucket.needed] reports whether a blob has to be written, and whether it replaces an object. It
 // asks the bucket if b.seen has no answer.
 func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (replace, needed bool, err error) {
 	at := b.seen.get(d)
@@ -201,8 +201,8 @@ func (b *Bucket) put(ctx context.Context, d digest.Digest, content Content, unle
 	return b.written(ctx, d, opPut, content.Size(), err)
 }
 
-// The method written counts a request that writes n bytes, and returns its error. The error is nil
-// if another mirror has already written the object.
+// [Bucket.written] counts a request that writes n bytes, and returns its error. The error is nil if
+// another mirror has already written the object.
 func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int64, err error) error {
 	switch status := statusOf(err); {
 	case err == nil:
@@ -249,7 +249,7 @@ func (b *Bucket) putParts(ctx context.Context, d digest.Digest, content Content,
 // errExists says that another mirror has finished the same object first.
 var errExists = errors.New("the object exists")
 
-// The method parts sends the parts of a large object, and completes it.
+// [Bucket.parts] sends the parts of a large object, and completes it.
 func (b *Bucket) parts(ctx context.Context, d digest.Digest, content Content, unless, upload *string) error {
 	size := content.Size()
 	step := max(int64(partSize), (size+maxParts-1)/maxParts)

@@ -60,10 +60,10 @@ func gatesOf(cfg config.Config, byName map[string]*gate.Gate) map[string][]*gate
 }
 
 // pipelineOf makes the pipeline that c, an entry of `checks` in the configuration, describes. o has
-// the options that all pipelines share. baseImages are the recorded base images. The parameter
-// files reads the secrets of services and programs.
-func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, files watched.Source) (*pipeline.Pipeline, error) {
-	steps, err := stepsOf(c, baseImages, files)
+// the options that all pipelines share. baseImages are the recorded base images. source reads the
+// secrets of services and programs from files.
+func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, source watched.Source) (*pipeline.Pipeline, error) {
+	steps, err := stepsOf(c, baseImages, source)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}

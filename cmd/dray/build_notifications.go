@@ -17,9 +17,9 @@ import (
 )
 
 // endpointOf returns the service that an entry of `notifications` in the configuration describes.
-// The parameter files reads the secrets of the service.
-func endpointOf(n config.Notification, files watched.Source) (notify.Endpoint, error) {
-	service, err := services.Of(n.Service, files)
+// source reads the secrets of the service from files.
+func endpointOf(n config.Notification, source watched.Source) (notify.Endpoint, error) {
+	service, err := services.Of(n.Service, source)
 	return notify.Endpoint{Service: service, Name: n.Name, Timeout: n.Timeout.Std(), Backlog: n.Backlog, Pulls: n.Pulls}, err
 }
 
@@ -48,12 +48,12 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 }
 
 // pullEvents returns the function to call for each pull that has ended. The function records the
-// pull in the parameter remembered. If one of the services receives events about pulls, the
-// function also emits an event.
-func pullEvents(services []config.Notification, emit func(notify.Event), remembered *past.Past) func(live.Ended) {
+// pull in history. If one of the services receives events about pulls, the function also emits an
+// event.
+func pullEvents(services []config.Notification, emit func(notify.Event), history *past.Past) func(live.Ended) {
 	told := slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls })
 	return func(p live.Ended) {
-		remembered.Pulled(p.LivePull)
+		history.Pulled(p.LivePull)
 		if !told {
 			return
 		}

@@ -101,8 +101,8 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 // adminOptions returns the options of the admin listener. Only one check is critical
 // ([admin.Check]): it fails when dray is stopping. The other checks are not critical, because
 // without an upstream, a token or the facts, dray still serves content that it holds. The answers
-// that are streams end when the context streaming ends.
-func (g *graph) adminOptions(streaming context.Context, cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
+// that are streams end when streamCtx ends.
+func (g *graph) adminOptions(streamCtx context.Context, cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
 		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
@@ -118,7 +118,7 @@ func (g *graph) adminOptions(streaming context.Context, cfg config.Config, acces
 	}
 	operators, err := clients.Operators(cfg.Admin, access, g.log)
 	explainer := g.explainer(cfg, access, all)
-	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(streaming, cfg, explainer), Page: g.page(cfg, all, checks, explainer), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
+	return admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(streamCtx, cfg, explainer), Page: g.page(cfg, all, checks, explainer), Hosts: cfg.Admin.Hosts, Operators: operators, Logger: g.log}, err
 }
 
 // page makes the page that operators see in a browser.

@@ -57,11 +57,11 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	return nil
 }
 
-// replaceRegistries replaces the registries in use by the registries of the parameter next. fresh
+// replaceRegistries replaces the registries in use by the registries of newSources. newRegistries
 // lists the new ones among them.
-func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
+func (g *graph) replaceRegistries(newSources sources, newRegistries []*registries.Registry) {
 	for _, r := range g.registries {
-		if slices.Contains(next.registries, r) {
+		if slices.Contains(newSources.registries, r) {
 			continue
 		}
 		r.Gone.Store(true)
@@ -70,11 +70,11 @@ func (g *graph) replaceRegistries(next sources, fresh []*registries.Registry) {
 			g.metrics.Unregister(c)
 		}
 	}
-	g.sources = next
-	for _, r := range fresh {
+	g.sources = newSources
+	for _, r := range newRegistries {
 		g.register(r.Collectors)
 	}
-	g.changing.Start(func(ctx context.Context) { g.greetAll(ctx, fresh) })
+	g.changing.Start(func(ctx context.Context) { g.greetAll(ctx, newRegistries) })
 }
 
 // startedSession does the work of awsSession in a running program. It starts the session if the

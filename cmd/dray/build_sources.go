@@ -25,12 +25,12 @@ type sources struct {
 
 // sourcesOf returns the sources for a configuration. It keeps the present registry of an upstream
 // if the settings of the upstream and of its fallbacks are the same. It also keeps the upstreams of
-// kind local. fresh lists the registries that are new.
-func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (next sources, fresh []*registries.Registry, err error) {
-	next.tier = g.tier
+// kind local. newRegistries lists the registries that are new.
+func (g *graph) sourcesOf(cfg config.Config, awsSession func() (*ecr.Session, error)) (newSources sources, newRegistries []*registries.Registry, err error) {
+	newSources.tier = g.tier
 	for _, u := range g.upstreams {
 		if !slices.ContainsFunc(g.registries, func(r *registries.Registry) bool { return r.Upstream == u }) {
-			next.upstreams = append(next.upstreams, u)
+			newSources.upstreams = append(newSources.upstreams, u)
 		}
 	}
 	for _, u := range cfg.Upstreams {
@@ -39,24 +39,24 @@ func (g *graph) sourcesOf(cfg config.Config, aws func() (*ecr.Session, error)) (
 		}
 		i := slices.IndexFunc(g.registries, func(r *registries.Registry) bool { return same(r.From, u) })
 		if i >= 0 && !slices.ContainsFunc(u.Fallbacks, func(f config.Fallback) bool { return !g.keeps(cfg, f.Name) }) {
-			next.add(g.registries[i])
+			newSources.add(g.registries[i])
 			continue
 		}
-		r, err := registries.Connect(u, aws, g.log)
+		r, err := registries.Connect(u, awsSession, g.log)
 		if err != nil {
 			return sources{}, nil, err
 		}
 		r.Tier = g.tier
-		next.add(r)
-		fresh = append(fresh, r)
+		newSources.add(r)
+		newRegistries = append(newRegistries, r)
 	}
-	next.routeBuildCaches(fresh)
-	connected := make([]config.Upstream, len(fresh))
-	for i, r := range fresh {
+	newSources.routeBuildCaches(newRegistries)
+	connected := make([]config.Upstream, len(newRegistries))
+	for i, r := range newRegistries {
 		connected[i] = r.From
 	}
-	routes.ConnectFallbacks(connected, next.upstreams)
-	return next, fresh, nil
+	routes.ConnectFallbacks(connected, newSources.upstreams)
+	return newSources, newRegistries, nil
 }
 
 // keeps reports whether s has a registry with the settings that cfg has for the named upstream.

@@ -53,8 +53,8 @@ func (s *stages) add(c config.StageSettings, key string, stage func() (pipeline.
 
 // stepsOf returns the stages of the checks, cheapest first. baseImages are the recorded base
 // images; nil means none.
-func stepsOf(c config.Checks, baseImages imagebase.Catalogue, files watched.Source) ([]pipeline.Step, error) {
-	s := &stages{baseImages: baseImages, files: files}
+func stepsOf(c config.Checks, baseImages imagebase.Catalogue, source watched.Source) ([]pipeline.Step, error) {
+	s := &stages{baseImages: baseImages, files: source}
 	s.names(c.Names)
 	s.shape(c.Shape)
 	s.metadata(c.Metadata)

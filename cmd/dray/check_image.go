@@ -126,15 +126,15 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes. The
-// parameter checks is the name of the entry. If it is empty, pipelineFor takes the first entry that
-// n's upstream names and that applies to n's repository. If the upstream names no entry, and the
+// pipelineFor makes the pipeline that one entry of `checks` in the configuration describes.
+// entryName is the name of the entry. If it is empty, pipelineFor takes the first entry that n's
+// upstream names and that applies to n's repository. If the upstream names no entry, and the
 // configuration has a single entry, pipelineFor takes this entry if it applies to n's repository.
-func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
+func pipelineFor(c config.Config, entryName string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
-	case checks != "":
-		candidates = []string{checks}
+	case entryName != "":
+		candidates = []string{entryName}
 	case u >= 0 && len(c.Upstreams[u].Checks) > 0:
 		candidates = c.Upstreams[u].Checks
 	case len(c.Checks) == 1:
@@ -142,18 +142,18 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 	}
 	for _, name := range candidates {
 		for _, one := range c.Checks {
-			if one.Name == name && (checks != "" || n.Repository == "" || pattern.Any(one.Repositories, n.Repository)) {
+			if one.Name == name && (entryName != "" || n.Repository == "" || pattern.Any(one.Repositories, n.Repository)) {
 				return pipelineOf(one, pipeline.Options{}, nil, watched.Watching(nil))
 			}
 		}
 	}
-	if checks != "" {
-		return nil, fmt.Errorf("the configuration has no checks named %q", checks)
+	if entryName != "" {
+		return nil, fmt.Errorf("the configuration has no checks named %q", entryName)
 	}
 	return nil, errors.New("no checks apply to this image; set --checks, or set --as to the name that you want to push it as")
 }
 
-// opened is an image that can be judged. The function close releases the image.
+// opened is an image that can be judged. [opened.close] releases the image.
 type opened struct {
 	root  *oci.Manifest
 	blobs local.Blobs

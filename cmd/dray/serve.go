@@ -53,8 +53,8 @@ and exits.`,
 			}
 			level := new(slog.LevelVar)
 			level.Set(cfg.Log.Level.Level())
-			log, end := newLogger(cfg.Log.Format, level, in.stderr)
-			defer end()
+			log, flush := newLogger(cfg.Log.Format, level, in.stderr)
+			defer flush()
 			logStart(cfg, in.notices(cfg), log)
 			if limit := cgroup.MemoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for memory that the runtime does not count
@@ -64,20 +64,20 @@ and exits.`,
 	}
 }
 
-// newLogger makes the log, which writes to w. The function end writes the buffered lines. newLogger
-// also discards the lines of logrus, the process-wide log to which the authentication code of the
+// newLogger makes the log, which writes to w. flush writes the buffered lines. newLogger also
+// discards the lines of logrus, the process-wide log to which the authentication code of the
 // distribution registry writes. These lines have another format, and repeat errors that this code
 // also returns to dray.
-func newLogger(format config.LogFormat, level slog.Leveler, w io.Writer) (log *slog.Logger, end func()) {
+func newLogger(format config.LogFormat, level slog.Leveler, w io.Writer) (log *slog.Logger, flush func()) {
 	logrus.SetOutput(io.Discard)
-	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
+	handler, flush := logbuffer.New(w, func(w io.Writer) slog.Handler {
 		o := &slog.HandlerOptions{Level: level}
 		if format == config.LogJSON {
 			return slog.NewJSONHandler(w, o)
 		}
 		return slog.NewTextHandler(w, o)
 	})
-	return slog.New(handler), end
+	return slog.New(handler), flush
 }
 
 // logStart logs the version, the cache and the upstreams in one line, and then each notice.
@@ -185,14 +185,14 @@ func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slo
 }
 
 // serveAll serves until ctx ends. Then it waits for the pause, stops the servers for clients, and
-// stops those for operators last. If a server fails, or if inner ends, there is no pause. The
-// context inner belongs to the background parts, and ends when one of them fails.
-func (g *graph) serveAll(ctx, inner context.Context) error {
+// stops those for operators last. If a server fails, or if innerCtx ends, there is no pause.
+// innerCtx belongs to the background parts, and ends when one of them fails.
+func (g *graph) serveAll(ctx, innerCtx context.Context) error {
 	clients := present(g.servers...)
 	if g.member != nil {
 		clients = append(clients, g.member)
 	}
-	err := g.listeners.Serve(ctx, inner, clients, present(g.health, g.admin))
+	err := g.listeners.Serve(ctx, innerCtx, clients, present(g.health, g.admin))
 	g.log.Info("stopped")
 	return err
 }

@@ -90,9 +90,9 @@ admin: {address: "off"}
 log: {level: info, access: true}
 `
 
-// startBare starts this program as a child process, which is a bare server. The bare server
-// repeats the answers of another server. The parameter source is the address of the latter.
-func (b *bench) startBare(ctx context.Context, source string) (*running, error) {
+// startBare starts this program as a child process, which is a bare server. The bare server repeats
+// the answers of the server at sourceAddress.
+func (b *bench) startBare(ctx context.Context, sourceAddress string) (*running, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (b *bench) startBare(ctx context.Context, source string) (*running, error) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(dir, nil, self, "-bare", addresses[0], "-bare-source", source)
+	p, err := startProcess(dir, nil, self, "-bare", addresses[0], "-bare-source", sourceAddress)
 	if err != nil {
 		return nil, err
 	}

@@ -269,9 +269,9 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 }
 
 // arrivals reads a layer, and returns the time at which each step of stepBytes had arrived. It
-// calls the function first after the first step.
-func arrivals(ctx context.Context, address string, img *image, first func()) ([]time.Time, error) {
-	once := sync.OnceFunc(first)
+// calls onFirst after the first step.
+func arrivals(ctx context.Context, address string, img *image, onFirst func()) ([]time.Time, error) {
+	once := sync.OnceFunc(onFirst)
 	defer once()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+img.blob(img.layers[0]), nil)
 	if err != nil {

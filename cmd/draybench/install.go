@@ -33,8 +33,8 @@ func toolDirectory() (string, error) {
 }
 
 // findTools builds dray and fakeecr from this tree, and finds distribution and nginx. If
-// distribution or nginx is missing and the parameter install is set, findTools installs it into the
-// directory of test tools.
+// distribution or nginx is missing and install is true, findTools installs it into the directory of
+// test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-tags", "grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
@@ -97,8 +97,8 @@ func installDistribution(ctx context.Context, install bool, path string) error {
 	return os.Rename(filepath.Join(dir, "registry"), path)
 }
 
-// findNginx finds the nginx of the machine. If there is none and the parameter install is set, it
-// takes the program out of Debian's package. It does not install the package, so no service starts.
+// findNginx finds the nginx of the machine. If there is none and install is true, it takes the
+// program out of Debian's package. It does not install the package, so no service starts.
 func findNginx(ctx context.Context, install bool, own string) (string, error) {
 	for _, path := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx", own} {
 		if found, err := exec.LookPath(path); err == nil {

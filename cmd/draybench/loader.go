@@ -179,10 +179,10 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 // record of 16 KiB, and cipher text of the records after it.
 const tlsSlack = 64 << 10
 
-// body discards the body of an answer. It calls the function first as soon as a byte has arrived.
-func (c *client) body(length int64, first func()) error {
+// body discards the body of an answer. It calls onFirst as soon as a byte has arrived.
+func (c *client) body(length int64, onFirst func()) error {
 	if length == 0 {
-		first()
+		onFirst()
 		return nil
 	}
 	if c.secure || c.reader.Buffered() == 0 && length <= 4<<10 {
@@ -195,7 +195,7 @@ func (c *client) body(length int64, first func()) error {
 		return err
 	}
 	if buffered > 0 {
-		first()
+		onFirst()
 	}
 	c.loader.bytes.Add(int64(buffered))
 	if c.secure {
@@ -212,9 +212,9 @@ func (c *client) body(length int64, first func()) error {
 			return err
 		}
 		if buffered > 0 {
-			first = func() {}
+			onFirst = func() {}
 		}
-		n, err := c.discard(left, first)
+		n, err := c.discard(left, onFirst)
 		if err != nil {
 			return fmt.Errorf("%d of %d bytes: %w", length-left+n, length, err)
 		}

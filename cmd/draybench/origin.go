@@ -70,7 +70,7 @@ func openOrigin(s shape, images ...*image) (*origin, error) {
 	return o, nil
 }
 
-// The method connection counts a new connection and gives it a limiter.
+// [origin.connection] counts a new connection and gives it a limiter.
 func (o *origin) connection(ctx context.Context) context.Context {
 	o.connections.Add(1)
 	return context.WithValue(ctx, connectionKey{}, &limiter{rate: o.shape.PerConnection})

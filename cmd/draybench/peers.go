@@ -93,7 +93,7 @@ func (r *running) stop() {
 		p.stop()
 	}
 	if r.dir != "" {
-		_ = os.RemoveAll(r.dir) // if this fails, the function measure still removes the parent directory
+		_ = os.RemoveAll(r.dir) // if this fails, [options.measure] still removes the parent directory
 	}
 }
 

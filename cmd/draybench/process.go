@@ -42,7 +42,7 @@ func startProcess(dir string, env []string, path string, args ...string) (*proce
 	}
 	go func() { // ends with the process, for which stop waits
 		defer close(p.exited)
-		_ = p.cmd.Wait() // only the method ready needs to know that the process ended early
+		_ = p.cmd.Wait() // only [process.ready] needs to know that the process ended early
 	}()
 	return p, nil
 }

@@ -15,10 +15,9 @@ type pull struct {
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: first the manifest, then its blobs. The parameter parallel
-// bounds the blobs that it fetches at a time. The connection that fetched the manifest also fetches
-// blobs.
-func (l *loader) pull(ctx context.Context, address string, img *image, parallel int) (pull, error) {
+// pull fetches an image as clients do: first the manifest, then its blobs. workers bounds the blobs
+// that it fetches at a time. The connection that fetched the manifest also fetches blobs.
+func (l *loader) pull(ctx context.Context, address string, img *image, workers int) (pull, error) {
 	start := time.Now()
 	first := l.client(address, false)
 	defer first.close()
@@ -35,7 +34,7 @@ func (l *loader) pull(ctx context.Context, address string, img *image, parallel 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var working sync.WaitGroup
-	for i := range parallel {
+	for i := range workers {
 		c := first
 		if i > 0 {
 			c = l.client(address, false)
@@ -61,7 +60,7 @@ func (l *loader) pull(ctx context.Context, address string, img *image, parallel 
 
 // pulls makes several clients pull an image at once. It returns the time until the last of them is
 // done.
-func (l *loader) pulls(ctx context.Context, address string, img *image, clients, parallel int) ([]pull, time.Duration, error) {
+func (l *loader) pulls(ctx context.Context, address string, img *image, clients, workers int) ([]pull, time.Duration, error) {
 	start := time.Now()
 	results := make([]pull, clients)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -70,7 +69,7 @@ func (l *loader) pulls(ctx context.Context, address string, img *image, clients,
 	for i := range clients {
 		pulling.Go(func() {
 			var err error
-			if results[i], err = l.pull(ctx, address, img, parallel); err != nil {
+			if results[i], err = l.pull(ctx, address, img, workers); err != nil {
 				cancel(err)
 			}
 		})
@@ -87,17 +86,17 @@ type load struct {
 }
 
 // saturate makes clients send their next request as soon as they have an answer, until the window
-// is over. The function next returns request number n of a client.
-func (b *bench) saturate(ctx context.Context, r *running, clients int, secure bool, next func(client, n int) (path, byteRange string)) (load, error) {
+// is over. requestAt returns request number n of a client.
+func (b *bench) saturate(ctx context.Context, r *running, clients int, secure bool, requestAt func(client, n int) (path, byteRange string)) (load, error) {
 	address := r.plain
 	if secure {
 		address = r.secure
 	}
-	return b.saturateWith(ctx, r, clients, func() *client { return b.loader.client(address, secure) }, next)
+	return b.saturateWith(ctx, r, clients, func() *client { return b.loader.client(address, secure) }, requestAt)
 }
 
 // saturateWith is saturate with clients made by newClient.
-func (b *bench) saturateWith(ctx context.Context, r *running, clients int, newClient func() *client, next func(client, n int) (path, byteRange string)) (load, error) {
+func (b *bench) saturateWith(ctx context.Context, r *running, clients int, newClient func() *client, requestAt func(client, n int) (path, byteRange string)) (load, error) {
 	asking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var working sync.WaitGroup
@@ -106,7 +105,7 @@ func (b *bench) saturateWith(ctx context.Context, r *running, clients int, newCl
 			c := newClient()
 			defer c.close()
 			for n := 0; asking.Err() == nil; n++ {
-				path, byteRange := next(i, n)
+				path, byteRange := requestAt(i, n)
 				if _, err := c.get(asking, path, byteRange); err != nil {
 					cancel(err)
 				}

@@ -23,7 +23,7 @@ type road struct {
 	closed bool
 }
 
-// openRoad makes a road. Until the method lead is called, the road closes every connection.
+// openRoad makes a road. Until a call of [road.lead], the road closes every connection.
 func openRoad(delay time.Duration, rate *limiter) (*road, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,7 +34,7 @@ func openRoad(delay time.Duration, rate *limiter) (*road, error) {
 	return r, nil
 }
 
-// lead makes new connections go to the server at the given address.
+// [road.lead] makes new connections go to the server at the given address.
 func (r *road) lead(to string) { r.to.Store(&to) }
 
 func (r *road) accept() {
@@ -88,24 +88,23 @@ type parcel struct {
 	at    time.Time
 }
 
-// travel forwards bytes from one connection to the other. It closes both connections when one of
-// them has ended.
-func (r *road) travel(to, from net.Conn, rate *limiter) {
+// travel forwards bytes from src to dst. It closes both connections when one of them has ended.
+func (r *road) travel(dst, src net.Conn, rate *limiter) {
 	parcels := make(chan parcel, 256) // bounds the data under way, as the window of TCP does
 	var arriving sync.WaitGroup
 	arriving.Go(func() {
-		defer to.Close()
-		defer from.Close()
+		defer dst.Close()
+		defer src.Close()
 		for p := range parcels {
 			time.Sleep(time.Until(p.at))
-			if _, err := to.Write(p.bytes); err != nil {
-				_ = from.Close() // ends the reading below
+			if _, err := dst.Write(p.bytes); err != nil {
+				_ = src.Close() // ends the reading below
 			}
 		}
 	})
 	for {
 		buf := make([]byte, shapedPiece)
-		n, err := from.Read(buf)
+		n, err := src.Read(buf)
 		if n > 0 {
 			now := time.Now()
 			at := now.Add(r.delay)

@@ -49,9 +49,10 @@ func (g *generator) object(size int64) int32 {
 	return int32(len(g.objects) - 1)
 }
 
-// between draws a size from least to most. The logarithms of the sizes are distributed evenly.
-func (g *generator) between(least, most float64) int64 {
-	return int64(least * math.Pow(most/least, g.Float64()))
+// between draws a size of at least minSize and at most maxSize. The logarithms of the sizes are
+// distributed evenly.
+func (g *generator) between(minSize, maxSize float64) int64 {
+	return int64(minSize * math.Pow(maxSize/minSize, g.Float64()))
 }
 
 // layer makes a layer with a size as in registries (Anwar et al., FAST '18): 65 % below 1 MB,
@@ -124,9 +125,8 @@ type cluster struct {
 	popular zipf
 }
 
-// clusterTrace simulates a cluster. If the parameter more is set, the cluster also has builds and
-// scans.
-func clusterTrace(requests int, seed uint64, more bool) *trace {
+// clusterTrace simulates a cluster. If withBuilds is true, the cluster also has builds and scans.
+func clusterTrace(requests int, seed uint64, withBuilds bool) *trace {
 	c := &cluster{generator: newGenerator(requests, seed), popular: newZipf(repositories, 0.9)}
 	for range bases {
 		c.bases = append(c.bases, c.layers(1+c.IntN(4)))
@@ -140,10 +140,10 @@ func clusterTrace(requests int, seed uint64, more bool) *trace {
 	}
 	scan := requests / 8
 	for !c.full() {
-		if more && c.Float64() < 0.2 {
+		if withBuilds && c.Float64() < 0.2 {
 			c.build(baseOf)
 		}
-		if more && len(c.requests) >= scan {
+		if withBuilds && len(c.requests) >= scan {
 			c.scan()
 			scan += requests / 8
 		}

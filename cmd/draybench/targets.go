@@ -14,8 +14,7 @@ type target struct {
 	server  string // the server to compare with
 	atLeast bool
 	bound   float64
-	// If the field less is set, the bound is on the metric minus the server's value of the same
-	// metric.
+	// If less is true, the bound is on the metric minus the server's value of the same metric.
 	less bool
 }
 

@@ -130,9 +130,9 @@ func (c *client) push(ctx context.Context, image string, img v1.Image) error {
 	return remote.Write(ref, img, c.remote(ctx)...)
 }
 
-// pull reads the whole image, with all layers at the same time, and verifies every digest. want is
-// the expected digest of the manifest.
-func (c *client) pull(ctx context.Context, image string, want v1.Hash) error {
+// pull reads the whole image, with all layers at the same time, and verifies every digest.
+// wantDigest is the expected digest of the manifest.
+func (c *client) pull(ctx context.Context, image string, wantDigest v1.Hash) error {
 	ref, err := c.reference(image)
 	if err != nil {
 		return err
@@ -146,8 +146,8 @@ func (c *client) pull(ctx context.Context, image string, want v1.Hash) error {
 	if err != nil {
 		return err
 	}
-	if got != want {
-		return fmt.Errorf("%s is %s, want %s", image, got, want)
+	if got != wantDigest {
+		return fmt.Errorf("%s is %s, want %s", image, got, wantDigest)
 	}
 	layers, err := img.Layers()
 	if err != nil {

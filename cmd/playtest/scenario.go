@@ -108,9 +108,9 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 	}
 }
 
-// measure lets n clients call the function do at the same time. It returns the time until all calls
-// have returned, and the number of bytes.
-func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
+// measure lets n clients call job at the same time. It returns the time until all calls have
+// returned, and the number of bytes.
+func (s *testbed) measure(ctx context.Context, n int, job func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {
 		return row{}, err
@@ -124,7 +124,7 @@ func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *
 	g, working := errgroup.WithContext(ctx)
 	began := time.Now()
 	for _, c := range all {
-		g.Go(func() error { return do(working, c) })
+		g.Go(func() error { return job(working, c) })
 	}
 	if err := g.Wait(); err != nil {
 		return r, err

@@ -44,14 +44,14 @@ func (t tree) names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// tar returns the files as a tar archive. The parameter at is the time of all files. Each name
-// begins with prefix.
-func (t tree) tar(prefix string, at time.Time) ([]byte, error) {
+// tar returns the files as a tar archive. modTime is the time of all files. Each name begins
+// with prefix.
+func (t tree) tar(prefix string, modTime time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, name := range t.names() {
 		f, own := t[strings.TrimSuffix(name, "/")]
-		h := &tar.Header{Name: prefix + name, Mode: int64(f.mode.Perm()), Uid: f.uid, Gid: f.uid, Size: int64(len(f.body)), ModTime: at, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg}
+		h := &tar.Header{Name: prefix + name, Mode: int64(f.mode.Perm()), Uid: f.uid, Gid: f.uid, Size: int64(len(f.body)), ModTime: modTime, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg}
 		if strings.HasSuffix(name, "/") {
 			h.Typeflag = tar.TypeDir
 			if !own {
@@ -72,12 +72,12 @@ func (t tree) tar(prefix string, at time.Time) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// zip returns the files as a zip archive, for Windows.
-func (t tree) zip(at time.Time) ([]byte, error) {
+// zip returns the files as a zip archive, for Windows. modTime is the time of all files.
+func (t tree) zip(modTime time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, name := range slices.Sorted(maps.Keys(t)) {
-		h := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: at}
+		h := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: modTime}
 		h.SetMode(t[name].mode)
 		out, err := w.CreateHeader(h)
 		if err == nil {

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// deb returns a Debian package (deb(5)). The parameter control is the control file, without
-// Installed-Size. The parameter scripts has the maintainer scripts by name, and conffiles has the
-// names of the files that belong to the administrator.
-func deb(control string, scripts map[string][]byte, conffiles []string, files tree, at time.Time) ([]byte, error) {
+// deb returns a Debian package (deb(5)). control is the control file, without Installed-Size.
+// scripts has the maintainer scripts by name. conffiles has the names of the files that belong to
+// the administrator.
+func deb(control string, scripts map[string][]byte, conffiles []string, files tree, modTime time.Time) ([]byte, error) {
 	var sums strings.Builder
 	var bytesOf int64
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -39,12 +39,12 @@ func deb(control string, scripts map[string][]byte, conffiles []string, files tr
 	}
 	var b bytes.Buffer
 	b.WriteString("!<arch>\n")
-	arEntry(&b, "debian-binary", []byte("2.0\n"), at)
+	arEntry(&b, "debian-binary", []byte("2.0\n"), modTime)
 	for _, part := range []struct {
 		name string
 		tree
 	}{{"control.tar.gz", about}, {"data.tar.gz", files}} {
-		plain, err := part.tar("./", at)
+		plain, err := part.tar("./", modTime)
 		if err != nil {
 			return nil, err
 		}
@@ -52,14 +52,14 @@ func deb(control string, scripts map[string][]byte, conffiles []string, files tr
 		if err != nil {
 			return nil, err
 		}
-		arEntry(&b, part.name, packed, at)
+		arEntry(&b, part.name, packed, modTime)
 	}
 	return b.Bytes(), nil
 }
 
 // arEntry adds a file to an ar archive.
-func arEntry(b *bytes.Buffer, name string, body []byte, at time.Time) {
-	fmt.Fprintf(b, "%-16s%-12d%-6d%-6d%-8s%-10d`\n", name, at.Unix(), 0, 0, "100644", len(body))
+func arEntry(b *bytes.Buffer, name string, body []byte, modTime time.Time) {
+	fmt.Fprintf(b, "%-16s%-12d%-6d%-6d%-8s%-10d`\n", name, modTime.Unix(), 0, 0, "100644", len(body))
 	b.Write(body)
 	if len(body)%2 == 1 {
 		b.WriteByte('\n')

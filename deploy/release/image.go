@@ -56,14 +56,14 @@ func (l layout) object(mediaType string, object any) (v1.Descriptor, error) {
 	return l.blob(mediaType, body), err
 }
 
-// archive returns the layout as a tar archive. The file index.json lists one descriptor: the
-// parameter top, with the tag.
-func (l layout) archive(top v1.Descriptor, tag string, at time.Time) ([]byte, error) {
-	if top.Annotations == nil {
-		top.Annotations = map[string]string{}
+// archive returns the layout as a tar archive. The file index.json lists one descriptor, which is
+// root with the tag.
+func (l layout) archive(root v1.Descriptor, tag string, at time.Time) ([]byte, error) {
+	if root.Annotations == nil {
+		root.Annotations = map[string]string{}
 	}
-	top.Annotations[v1.AnnotationRefName] = tag
-	index, err := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{top}})
+	root.Annotations[v1.AnnotationRefName] = tag
+	index, err := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{root}})
 	if err != nil {
 		return nil, err
 	}

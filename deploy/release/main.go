@@ -59,7 +59,7 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
-	documented            string // the address in the documents; the release puts published there
+	documented            string // the address in the documents, for which the release puts its own
 	summary               string // a description of dray in one line
 	at                    time.Time
 	root, out             string

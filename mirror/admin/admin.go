@@ -145,7 +145,7 @@ func authorised(operators *identity.Operators, log *slog.Logger, next http.Handl
 	})
 }
 
-// refuse answers a request that the function authorised does not let through.
+// refuse answers a request that [authorised] does not let through.
 func refuse(w http.ResponseWriter, why *oci.Error) {
 	code := api.CodeUnavailable // the credentials cannot be checked now
 	switch why.Status {
@@ -167,16 +167,16 @@ func refuse(w http.ResponseWriter, why *oci.Error) {
 // pages is the path below which all pages are, except the first one.
 const pages = "/ui/"
 
-// forBrowsers passes requests of browsers to the handler page, and all other requests to the
-// handler other. If page is nil, the handler other gets all requests.
-func forBrowsers(page, other http.Handler) http.Handler {
+// forBrowsers passes requests of browsers to page, and all other requests to fallback. If page is
+// nil, fallback gets all requests.
+func forBrowsers(page, fallback http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept")
 		if page != nil && strings.Contains(r.Header.Get("Accept"), "text/html") {
 			page.ServeHTTP(w, r)
 			return
 		}
-		other.ServeHTTP(w, r)
+		fallback.ServeHTTP(w, r)
 	})
 }
 

@@ -37,10 +37,10 @@ type Endpoint struct {
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
 }
 
-// Query answers GET of a path below [api.Prefix]. The function ask must not change anything.
-func Query[A any](path string, ask func(ctx context.Context, params url.Values) (A, error)) Endpoint {
+// Query answers GET of a path below [api.Prefix]. query must not change anything.
+func Query[A any](path string, query func(ctx context.Context, params url.Values) (A, error)) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
-		answer, err := ask(r.Context(), r.URL.Query())
+		answer, err := query(r.Context(), r.URL.Query())
 		if err != nil {
 			return err
 		}
@@ -49,11 +49,11 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 }
 
 // Number returns the value of a parameter, which must be a positive number. If the request does not
-// have the parameter, Number returns its argument missing.
-func Number(params url.Values, name string, missing int64) (int64, error) {
+// have the parameter, Number returns fallback.
+func Number(params url.Values, name string, fallback int64) (int64, error) {
 	text := params.Get(name)
 	if text == "" {
-		return missing, nil
+		return fallback, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n <= 0 {
@@ -62,15 +62,15 @@ func Number(params url.Values, name string, missing int64) (int64, error) {
 	return n, nil
 }
 
-// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as the
-// function ask yields them, because a cache may have a million blobs. The function must not change
-// anything. If the function ask fails before the first item, the answer has the status of the
-// error. A later error follows the items as the member "error". The status, which has been sent by
-// then, says success.
-func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
+// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes the items one by
+// one as it gets them from list, because a cache may have a million blobs. list must not change
+// anything. If list fails before the first item, the answer has the status of the error. A later
+// error follows the items as the member "error". The status, which has been sent by then, says
+// success.
+func List[A any](path string, list func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
-		for item, err := range ask(r.Context(), r.URL.Query()) {
+		for item, err := range list(r.Context(), r.URL.Query()) {
 			if err == nil {
 				err = out.add(item)
 			}
@@ -84,15 +84,15 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 
 // Change answers POST of a path below [api.Prefix]. Every endpoint that changes something is a
 // Change or a [Work]. The body is a JSON object, which may have only the fields of Q as members.
-// The function do is called only for requests that a page of another site cannot have sent: see
+// change is called only for requests that a page of another site cannot have sent: see
 // [checkChange].
-func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
+func Change[Q, A any](path string, change func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		q, line, err := readChange[Q](log, path, r)
 		if err != nil {
 			return err
 		}
-		answer, err := do(r.Context(), q)
+		answer, err := change(r.Context(), q)
 		if err != nil {
 			line.Info("operator", "error", err)
 			return err

@@ -9,11 +9,11 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// recovering returns a handler that calls next and handles a panic of next. It logs the panic once
-// as an error, and answers with 500. If part of an answer has been sent, it cuts the connection.
-// The server of net/http would recover the panic too late for an answer, and log it without a
-// level.
-func recovering(log *slog.Logger, next http.Handler) http.Handler {
+// recovering returns a handler that calls inner and handles a panic of inner. It logs the panic
+// once as an error, and answers with 500. If part of an answer has been sent, it cuts the
+// connection. The server of net/http would recover the panic too late for an answer, and log it
+// without a level.
+func recovering(log *slog.Logger, inner http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}
 		defer func() {
@@ -28,14 +28,14 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			if out.begun {
 				panic(http.ErrAbortHandler)
 			}
-			failed := api.Errorf(api.CodeInternal, "panic: %v; this is a bug in dray, and its log has the stack trace", v)
+			failure := api.Errorf(api.CodeInternal, "panic: %v; this is a bug in dray, and its log has the stack trace", v)
 			if strings.HasPrefix(r.URL.Path, api.Prefix) {
-				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // cannot fail, because failed has only two strings
+				_ = sendJSON(w, failure.Code.Status(), api.Failure{Error: failure}) // cannot fail, because failure has only two strings
 				return
 			}
-			http.Error(w, failed.Message, failed.Code.Status())
+			http.Error(w, failure.Message, failure.Code.Status())
 		}()
-		next.ServeHTTP(out, r)
+		inner.ServeHTTP(out, r)
 	})
 }
 

@@ -15,21 +15,20 @@ import (
 
 // Watch answers GET of a path below [api.Prefix] with events, in the form that browsers read
 // (text/event-stream of the HTML standard, 9.2). Each item is an event, and is sent at once. The
-// answer ends when the client disconnects, when the context in the parameter ending is done, or
-// when the function watch yields no more. The function must not change anything. If it fails before
-// the first item, the answer has the status of the error. A later error is an event of the type
-// "error".
-func Watch[A any](path string, ending context.Context, watch func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
+// answer ends when the client disconnects, when shutdown is done, or when events yields no more
+// items. events must not change anything. If it fails before the first item, the answer has the
+// status of the error. A later error is an event of the type "error".
+func Watch[A any](path string, shutdown context.Context, events func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(ending, cancel)()
+		defer context.AfterFunc(shutdown, cancel)()
 		if r.Method == http.MethodHead { // the answer to a HEAD has no events, and the loop below would not end
 			w.Header().Set("Content-Type", "text/event-stream")
 			return nil
 		}
 		begun := false
-		for item, err := range watch(ctx, r.URL.Query()) {
+		for item, err := range events(ctx, r.URL.Query()) {
 			if err != nil && !begun {
 				return err
 			}
@@ -53,16 +52,16 @@ func Watch[A any](path string, ending context.Context, watch func(ctx context.Co
 // sleeping machine would keep its connection until TCP gives up.
 const watchStall = 30 * time.Second
 
-// sendEvent sends an event: first the lines in the parameter before, and then v as the data. The
-// data is JSON, which has no line breaks.
-func sendEvent(w http.ResponseWriter, before string, v any) error {
+// sendEvent sends an event: first the lines in prefix, and then v as the data. The data is JSON,
+// which has no line breaks.
+func sendEvent(w http.ResponseWriter, prefix string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 	to := http.NewResponseController(w)
 	_ = to.SetWriteDeadline(time.Now().Add(watchStall)) // fails only where there is no connection
-	if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", before, data); err != nil {
+	if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", prefix, data); err != nil {
 		return err
 	}
 	return to.Flush()

@@ -14,11 +14,11 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns the series about pulls. The parameter metric is the name of all series in
-// CloudWatch. The first series has no dimensions: it counts all pulls. With [pulls.PerRepository]
-// there is a second series, with the dimension Repository. With [pulls.PerImage] the second series
-// has the dimensions Repository and Image. The first series is always needed, because CloudWatch
-// does not add up the values of a dimension. If upstreams are given, only their pulls count.
+// PullSeries returns the series about pulls. All these series have the name metric in CloudWatch.
+// The first series has no dimensions: it counts all pulls. With [pulls.PerRepository] there is a
+// second series, with the dimension Repository. With [pulls.PerImage] the second series has the
+// dimensions Repository and Image. The first series is always needed, because CloudWatch does not
+// add up the values of a dimension. If upstreams are given, only their pulls count.
 func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Series {
 	var only map[string][]string
 	if len(upstreams) > 0 {

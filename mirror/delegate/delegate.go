@@ -76,9 +76,9 @@ type Delegate struct {
 }
 
 // New returns the Delegate of a member, or nil if f is nil. New must be called before the fleet
-// serves. New registers the function answer, which answers the questions of other members. In the
-// questions that the function gets, Upstream is this member's name for the upstream.
-func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question) Answer) *Delegate {
+// serves. answerer answers the questions of other members. In the questions that it gets, Upstream
+// is this member's name for the upstream.
+func New(f *fleet.Fleet, log *slog.Logger, answerer func(context.Context, Question) Answer) *Delegate {
 	if f == nil {
 		return nil
 	}
@@ -89,7 +89,7 @@ func New(f *fleet.Fleet, log *slog.Logger, answer func(context.Context, Question
 	for _, result := range []string{"answered", "self"} {
 		d.asked.WithLabelValues(result) // alerts look for an increase from 0
 	}
-	f.Handle(questionPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, answer) }))
+	f.Handle(questionPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, answerer) }))
 	return d
 }
 
@@ -208,7 +208,7 @@ func is(d digest.Digest, raw []byte) bool {
 	return d.Validate() == nil && d.Algorithm().FromBytes(raw) == d
 }
 
-// alive is a body that calls the function sign after each read that returns bytes.
+// alive is a body that calls [alive.sign] after each read that returns bytes.
 type alive struct {
 	io.Reader
 	sign func()
@@ -275,9 +275,9 @@ func (d *Delegate) named(identity string) (name string, ok bool) {
 }
 
 // Bytes asks other members for a manifest of an upstream. It returns nil if none of them sends the
-// manifest in time, or if the manifest has more bytes than the parameter most allows. The bytes
-// have the right digest, but that does not make the manifest visible.
-func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Digest, most int64) []byte {
+// manifest in time, or if the manifest has more than limit bytes. The bytes have the right digest,
+// but that does not make the manifest visible.
+func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Digest, limit int64) []byte {
 	if d == nil {
 		return nil
 	}
@@ -287,7 +287,7 @@ func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Diges
 	defer cancel()
 	found := make(chan []byte, len(others))
 	for _, m := range others {
-		go func() { found <- d.held(ctx, m, want, most) }()
+		go func() { found <- d.held(ctx, m, want, limit) }()
 	}
 	var raw []byte
 	for range others { // waits for all members, so that no goroutine outlives the call

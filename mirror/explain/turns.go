@@ -54,18 +54,18 @@ func (w *walk) order(d digest.Digest) []repository.Turn {
 	return out
 }
 
-// first returns the walk for the repository that answers, as [repository.InTurn] chooses it. The
-// function answers reports whether a repository has the content, and whether the repository is
-// silent: dray would have to ask its upstream, but does not, because that upstream fails. If no
-// repository answers, first returns the walk for w.named.
-func (w *walk) first(d digest.Digest, answers func(*walk) (has, silent bool)) *walk {
+// [walk.first] returns the walk for the repository that answers, as [repository.InTurn] chooses it.
+// probe reports whether a repository has the content, and whether the repository is silent: dray
+// would have to ask its upstream, but does not, because that upstream fails. If no repository
+// answers, [walk.first] returns the walk for w.named.
+func (w *walk) first(d digest.Digest, probe func(*walk) (has, silent bool)) *walk {
 	before := false
 	for i, t := range w.order(d) {
 		if i > 0 && !t.NotFound && !before {
 			continue
 		}
 		at := w.at(t.Repo)
-		has, silent := answers(at)
+		has, silent := probe(at)
 		if has {
 			return at
 		}

@@ -172,13 +172,13 @@ func stateOf(o pull.Outlook) api.Freshness {
 	return api.TagExpired
 }
 
-// admission returns the decision of the upstream's breaker about a question. held says that dray
+// admission returns the decision of the upstream's breaker about a question. stale says that dray
 // has an older answer.
-func (w *walk) admission(held bool) upstream.Admission {
+func (w *walk) admission(stale bool) upstream.Admission {
 	if w.local {
 		return upstream.Admission{}
 	}
-	return w.registry.Breaker.Foresee(w.repo.Remote().Name, held || w.repo.Up.Yields())
+	return w.registry.Breaker.Foresee(w.repo.Remote().Name, stale || w.repo.Up.Yields())
 }
 
 // ask adds the request for a part to the answer, unless the breaker would refuse it.
@@ -269,9 +269,9 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds the manifests and blobs that a manifest names. The parameter named says that during
-// the pull, dray records these children as named by man before the client asks for them.
-func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
+// children adds the manifests and blobs that a manifest names. listed says that during the pull,
+// dray records these children as named by man before the client asks for them.
+func (w *walk) children(man *oci.Manifest, listed bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {
 		var err error
@@ -292,7 +292,7 @@ func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 		}
 		w.seen[c.Digest] = true
 		if !c.Manifest {
-			w.blob(man, c, named)
+			w.blob(man, c, listed)
 			continue
 		}
 		platform := ""
@@ -300,7 +300,7 @@ func (w *walk) children(man *oci.Manifest, named bool, depth int) error {
 			platform = platforms.Format(*c.Platform)
 		}
 		ref := oci.Reference{Digest: c.Digest}
-		at, o := w.whoseManifest(ref, named)
+		at, o := w.whoseManifest(ref, listed)
 		if err := at.manifest(ref, o, platform, depth-1); err != nil {
 			return err
 		}

@@ -38,8 +38,8 @@ func New(upstreams map[string]*repository.Upstream) *Lender {
 // Collectors returns the metrics of fallbacks.
 func (l *Lender) Collectors() []prometheus.Collector { return []prometheus.Collector{l.answers} }
 
-// InTurn calls the function handle, which answers the request from x.Repo. If the upstream of
-// x.Repo does not answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
+// InTurn calls handle, which answers the request from x.Repo. If the upstream of x.Repo does not
+// answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
 // ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. If the client
 // may push, and the request could be a check before a push, InTurn also asks no fallback, because
 // the push goes to the upstream.
@@ -93,7 +93,7 @@ func (l *Lender) Lend(x *request.Request, m *repository.Manifest) {
 	repository.Lend(x.R.Context(), x.Repo, x.Instead, m.Digest, names)
 }
 
-// LendListed is Lend for a list of referrers. The parameter list is the digest of the list.
+// LendListed is Lend for a list of referrers. list is the digest of the list.
 func (l *Lender) LendListed(x *request.Request, list digest.Digest, all []json.RawMessage) {
 	if x.Instead.Up == nil {
 		return

@@ -103,14 +103,14 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait waits until no call with a matching key is under way. A key matches if the function returns
-// true for it. If ctx ends first, Wait returns the cause of ctx.
-func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
+// Wait waits until no call with a matching key is under way. A key matches if match returns true
+// for it. If ctx ends first, Wait returns the cause of ctx.
+func (g *Group[K, T]) Wait(ctx context.Context, match func(K) bool) error {
 	for {
 		g.mu.Lock()
 		calls := maps.Clone(g.calls)
 		g.mu.Unlock()
-		maps.DeleteFunc(calls, func(key K, _ *call[T]) bool { return !which(key) })
+		maps.DeleteFunc(calls, func(key K, _ *call[T]) bool { return !match(key) })
 		if len(calls) == 0 {
 			return nil
 		}

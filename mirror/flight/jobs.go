@@ -55,14 +55,14 @@ func (j *Jobs[T]) Add(value T) bool {
 	return true
 }
 
-// Run is the worker. It calls the function do for each job until ctx ends.
-func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
+// Run is the worker. It calls handle for each job until ctx ends.
+func (j *Jobs[T]) Run(ctx context.Context, handle func(context.Context, Job[T])) {
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
 	for ctx.Err() == nil {
 		job, wait := j.next(time.Now())
 		if job != nil {
-			j.runJob(ctx, *job, do)
+			j.runJob(ctx, *job, handle)
 			continue
 		}
 		t.Reset(wait)
@@ -114,7 +114,7 @@ func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Contex
 
 // Retry queues a job again. Before its nth retry, the job waits for the nth of the pauses. Retry
 // reports false if no pause is left, or if the queue is full. If Drop has taken the job, Retry does
-// nothing and reports true. Only the function do of Run may call Retry.
+// nothing and reports true. Only the handler that Run calls may call Retry.
 func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -133,12 +133,12 @@ func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	return true
 }
 
-// Drop removes and returns the jobs for which the function returns true. If the worker is doing one
-// of them, Drop cancels that job and waits until the job or ctx has ended.
-func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
+// Drop removes and returns the jobs for which match returns true. If the worker is doing one of
+// them, Drop cancels that job and waits until the job or ctx has ended.
+func (j *Jobs[T]) Drop(ctx context.Context, match func(T) bool) (dropped []T) {
 	j.mu.Lock()
 	picked := func(job Job[T]) bool {
-		if !which(job.Value) {
+		if !match(job.Value) {
 			return false
 		}
 		dropped = append(dropped, job.Value)
@@ -146,7 +146,7 @@ func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	}
 	j.fresh, j.later = slices.DeleteFunc(j.fresh, picked), slices.DeleteFunc(j.later, picked)
 	now := j.current
-	if now != nil && which(now.value) {
+	if now != nil && match(now.value) {
 		if !now.dropped && !now.retried {
 			dropped = append(dropped, now.value)
 		}

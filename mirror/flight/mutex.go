@@ -11,7 +11,7 @@ type Mutex[K comparable] struct {
 	locks map[K]*lock
 }
 
-// lock is the mutex of one key. While the lock is unlocked, the channel free has a token.
+// lock is the mutex of one key. While the lock is unlocked, its channel has a token.
 type lock struct {
 	free  chan struct{}
 	users int // callers that hold the lock or wait for it; guarded by Mutex.mu

@@ -58,9 +58,9 @@ func dayOf(name string) (time.Time, bool) {
 	return t, err == nil && strings.HasSuffix(name, extension)
 }
 
-// read calls the function yield for each sample of a file. The result current is true if read could
-// read the whole file, and if the file has the columns of this program.
-func read(text []byte, of time.Time, yield func(sample)) (current bool) {
+// read calls visit for each sample of a file. intact is true if read could read the whole file, and
+// if the file has the columns of this program.
+func read(text []byte, of time.Time, visit func(sample)) (intact bool) {
 	line, rest, found := bytes.Cut(text, []byte("\n"))
 	var names []string
 	if err := json.Unmarshal(line, &names); err != nil || !found {
@@ -82,7 +82,7 @@ func read(text []byte, of time.Time, yield func(sample)) (current bool) {
 		}
 		rest = rest[crc32.Size:]
 		if s, ok := parse(one, of, to); ok {
-			yield(s)
+			visit(s)
 		}
 	}
 	return slices.Equal(names, columns[:])
@@ -158,7 +158,7 @@ func extend(directory string, s sample) (err error) {
 
 // trim removes the oldest files until the rest have at most the given number of bytes. It also
 // removes what a repair that failed has left.
-func trim(directory string, most int64) error {
+func trim(directory string, limit int64) error {
 	entries, err := os.ReadDir(directory) // sorted by name, and so by day
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func trim(directory string, most int64) error {
 		if err != nil {
 			continue // it is gone
 		}
-		if most -= info.Size(); most < 0 {
+		if limit -= info.Size(); limit < 0 {
 			errs = append(errs, os.Remove(filepath.Join(directory, e.Name())))
 		}
 	}

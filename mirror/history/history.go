@@ -93,9 +93,9 @@ func (h *History) sample() {
 	h.failing = err != nil
 }
 
-// measure returns a sample of the time since the last sample. If the parameter last is set, the new
-// sample counts as the last sample.
-func (h *History) measure(last bool) (sample, error) {
+// measure returns a sample of the time since the last sample. If mark is set, the new sample counts
+// as the last sample.
+func (h *History) measure(mark bool) (sample, error) {
 	// Lock before Gather. Without the lock, another call could gather and store newer values first.
 	// The older values of this call would then look like restarted counters.
 	h.mu.Lock()
@@ -103,7 +103,7 @@ func (h *History) measure(last bool) (sample, error) {
 	families, err := h.o.Gatherer.Gather() // after an error, families has the families without errors
 	s, grown := sample{at: time.Now()}, h.seen.grown
 	s.values[milliseconds] = max(0, s.at.Sub(h.last).Milliseconds())
-	if last {
+	if mark {
 		h.last, grown = s.at, h.seen.Grown
 	}
 	for _, f := range families {
@@ -112,25 +112,24 @@ func (h *History) measure(last bool) (sample, error) {
 	return s, err
 }
 
-// Series returns the history between from and to, including the time since the last sample, as
-// points of equal length. The first point contains the time from, and the last one contains the
-// time to. The parameter points is the wanted number of points, at most [MaxPoints]. Series may
-// return one point more. It returns fewer points if that many points would be shorter than the
-// interval of the samples.
-func (h *History) Series(from, to time.Time, points int) api.History {
+// Series returns the history between start and end, including the time since the last sample, as
+// points of equal length. The first point contains the start, and the last one contains the end.
+// points is the wanted number of points, at most [MaxPoints]. Series may return one point more. It
+// returns fewer points if that many points would be shorter than the interval of the samples.
+func (h *History) Series(start, end time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
-	step := (to.Sub(from) / time.Duration(points)).Truncate(h.o.Interval)
-	if step*time.Duration(points) < to.Sub(from) || step == 0 {
+	step := (end.Sub(start) / time.Duration(points)).Truncate(h.o.Interval)
+	if step*time.Duration(points) < end.Sub(start) || step == 0 {
 		step += h.o.Interval
 	}
-	first := from.UTC().Truncate(step)
-	n := int(to.Sub(first)/step) + 1
+	first := start.UTC().Truncate(step)
+	n := int(end.Sub(first)/step) + 1
 	sums := make([]values, n)
-	h.read(first, to, func(s sample) {
+	h.read(first, end, func(s sample) {
 		// A sample covers the time before it. So a sample taken exactly at the end of a point belongs to
 		// that point: subtract a nanosecond.
 		at := s.at.Add(-time.Nanosecond).Sub(first)
-		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(to) {
+		if began := s.at.Add(-time.Duration(s.values[milliseconds]) * time.Millisecond); at >= 0 && int(at/step) < n && began.Before(end) {
 			sums[at/step].join(s.values)
 		}
 	})
@@ -142,15 +141,14 @@ func (h *History) Series(from, to time.Time, points int) api.History {
 	return out
 }
 
-// read calls the function add for the samples between two times, and for the time since the last
-// sample.
-func (h *History) read(from, to time.Time, add func(sample)) {
-	now, err := h.measure(false)
-	stored := now.at.Add(-time.Duration(now.values[milliseconds]) * time.Millisecond)
+// read calls visit for the samples between start and end, and for the time since the last sample.
+func (h *History) read(start, end time.Time, visit func(sample)) {
+	recent, err := h.measure(false)
+	stored := recent.at.Add(-time.Duration(recent.values[milliseconds]) * time.Millisecond)
 	entries, _ := os.ReadDir(h.o.Directory) // without a directory, there are no samples
 	for _, e := range entries {
 		of, ok := dayOf(e.Name())
-		if !ok || of.Add(day).Before(from) || of.After(to) {
+		if !ok || of.Add(day).Before(start) || of.After(end) {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(h.o.Directory, e.Name()))
@@ -158,14 +156,14 @@ func (h *History) read(from, to time.Time, add func(sample)) {
 			continue // it has been removed, or cannot be read
 		}
 		read(text, of, func(s sample) {
-			// The variable now covers the time of samples that were stored meanwhile.
+			// The sample recent covers the time of samples that were stored meanwhile.
 			if !s.at.After(stored) {
-				add(s)
+				visit(s)
 			}
 		})
 	}
 	if err == nil {
-		add(now)
+		visit(recent)
 	}
 }
 
@@ -175,8 +173,8 @@ const (
 	defaultTime   = 24 * time.Hour
 )
 
-// Query answers a question of an operator. Its parameters from, to and points are those of
-// [History.Series], and are optional. from and to are times in the form of RFC 3339.
+// Query answers a question of an operator. In params, "from", "to" and "points" are the arguments
+// of [History.Series], and are optional. The times have the form of RFC 3339.
 func (h *History) Query(_ context.Context, params url.Values) (api.History, error) {
 	to := time.Now()
 	if err := timeOf(params, "to", &to); err != nil {

@@ -88,12 +88,11 @@ var columns = func() (names [width]string) {
 // values are the values of the columns of one sample.
 type values [width]int64
 
-// add adds the metrics of a family to the values. The function grown returns by how much a counter
-// has grown.
-func (v *values) add(f *dto.MetricFamily, grown func(counter, float64) float64) {
+// add adds the metrics of a family to the values. growth returns by how much a counter has grown.
+func (v *values) add(f *dto.MetricFamily, growth func(counter, float64) float64) {
 	count := func(m *dto.Metric) (counter, int64) {
 		c := counterOf(f.GetName(), m)
-		return c, int64(grown(c, m.GetCounter().GetValue()))
+		return c, int64(growth(c, m.GetCounter().GetValue()))
 	}
 	for _, m := range f.GetMetric() {
 		switch f.GetName() {

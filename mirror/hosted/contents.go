@@ -62,22 +62,22 @@ func newRepo(name string) *repo {
 	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest. The parameter release becomes the release function of the
-// digest's hold. If the hold had a release function before, tryTake returns this function as old.
-// The caller has to call it, because it may be for a file that the cache has replaced. If the
-// digest does not fit into the quota, tryTake adds no use and returns how many bytes are missing.
-func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
+// tryTake adds a use of a digest. release becomes the release function of the digest's hold. If the
+// hold had a release function before, tryTake returns it as oldRelease. The caller has to call it,
+// because it may be for a file that the cache has replaced. If the digest does not fit into the
+// quota, tryTake adds no use, and shortage is the number of missing bytes.
+func (c *contents) tryTake(d digest.Digest, size int64, release func()) (oldRelease func(), shortage int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if short = c.used + size - c.maxBytes; c.holds[d] == nil && c.maxBytes > 0 && short > 0 {
-		return nil, short
+	if shortage = c.used + size - c.maxBytes; c.holds[d] == nil && c.maxBytes > 0 && shortage > 0 {
+		return nil, shortage
 	}
 	return c.takeLocked(d, size, release), 0
 }
 
 // takeRestored adds a use of a digest that is in the file of a repository, even if this exceeds the
 // quota. If release is nil, the release function of the hold stays the same.
-func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (old func()) {
+func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (oldRelease func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.takeLocked(d, size, release)
@@ -305,15 +305,15 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap replaces the repository's state by the parameter next, and updates the uses of digests. All
-// content that is new in this state must already have a hold, from tryTake or takeRestored. The
-// caller has to call the returned functions. Except in Open, the caller also holds r.changing.
-func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
+// swap replaces the repository's state by newState, and updates the uses of digests. All content
+// that is new in this state must already have a hold, from tryTake or takeRestored. The caller has
+// to call the returned functions. Except in Open, the caller also holds r.changing.
+func (c *contents) swap(r *repo, newState *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := r.state
-	r.state, r.stale, r.written = next, false, now
-	for d, m := range next.manifests {
+	r.state, r.stale, r.written = newState, false, now
+	for d, m := range newState.manifests {
 		if old.has(d, m) {
 			continue
 		}
@@ -325,7 +325,7 @@ func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 		}
 	}
 	for d, m := range old.manifests {
-		if next.has(d, m) {
+		if newState.has(d, m) {
 			continue
 		}
 		free = append(free, c.dropLocked(d)...)
@@ -383,11 +383,11 @@ func (c *contents) forget(r *repo) {
 }
 
 // unwritten reports whether two conditions hold: the repository was used after its file was last
-// written, and this write is at least as old as the parameter age.
-func (c *contents) unwritten(r *repo, age time.Duration) bool {
+// written, and this write was at least minAge ago.
+func (c *contents) unwritten(r *repo, minAge time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return r.stale && !r.gone && time.Since(r.written) >= age
+	return r.stale && !r.gone && time.Since(r.written) >= minAge
 }
 
 // compareTags compares in the order of the specification: alphanumeric, ignoring case. Tags that

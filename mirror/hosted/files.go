@@ -118,15 +118,15 @@ func (w files) syncDirs(dir string) error {
 	}
 }
 
-// each calls the function read for the file of every repository. It skips files and directories
-// that are erased meanwhile.
-func (w files) each(ctx context.Context, read func(name, file string) error) error {
+// each calls visit for the file of every repository. It skips files and directories that are erased
+// meanwhile.
+func (w files) each(ctx context.Context, visit func(name, file string) error) error {
 	return fs.WalkDir(w.root.FS(), ".", func(file string, e fs.DirEntry, err error) error {
 		if name, ok := repoOf(file); err == nil && ok && e.Type().IsRegular() {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			err = read(name, file)
+			err = visit(name, file)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil

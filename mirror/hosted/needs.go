@@ -19,11 +19,10 @@ func Repositories(directory string) (n int, err error) {
 	return n, err
 }
 
-// Needs calls the function need for each manifest and blob of the repositories below a directory,
-// without opening a Store. It may be called while a process has the Store open. The function raw
-// returns the bytes of a manifest. If raw returns an error, Needs leaves out the blobs that the
-// manifest names.
-func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(digest.Digest)) error {
+// Needs calls visit for each manifest and blob of the repositories below a directory, without
+// opening a Store. It may be called while a process has the Store open. load returns the bytes of a
+// manifest. If it returns an error, Needs leaves out the blobs that the manifest names.
+func Needs(directory string, load func(digest.Digest) ([]byte, error), visit func(digest.Digest)) error {
 	return eachIn(directory, func(w files, name, file string) error {
 		text, err := w.read(file)
 		if err != nil {
@@ -34,8 +33,8 @@ func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(
 			return fmt.Errorf("repository %s: %w", name, err)
 		}
 		for d, m := range st.manifests {
-			need(d)
-			body, err := raw(d)
+			visit(d)
+			body, err := load(d)
 			if err != nil {
 				continue
 			}
@@ -44,16 +43,15 @@ func Needs(directory string, raw func(digest.Digest) ([]byte, error), need func(
 				continue
 			}
 			for _, b := range m.with(parsed).blobs {
-				need(b.Digest)
+				visit(b.Digest)
 			}
 		}
 		return nil
 	})
 }
 
-// eachIn calls the function do for the file of every repository below a directory, which need not
-// exist.
-func eachIn(directory string, do func(w files, name, file string) error) error {
+// eachIn calls visit for the file of every repository below a directory, which need not exist.
+func eachIn(directory string, visit func(w files, name, file string) error) error {
 	root, err := os.OpenRoot(directory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -63,5 +61,5 @@ func eachIn(directory string, do func(w files, name, file string) error) error {
 	}
 	defer root.Close()
 	w := files{root}
-	return w.each(context.Background(), func(name, file string) error { return do(w, name, file) })
+	return w.each(context.Background(), func(name, file string) error { return visit(w, name, file) })
 }

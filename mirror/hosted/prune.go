@@ -136,11 +136,12 @@ type group struct {
 	name string
 }
 
-// unusedTags divides the tags of a repository into three sets. gone has the tags that were not used
-// within the time Unused of their rule. stay has the manifests of the other tags whose rule sets no
-// Keep. counted has the names of the remaining tags by group: Keep decides about these tags.
-func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
-	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
+// unusedTags divides the tags of a repository into three sets. outdated has the tags that were not
+// used within the time Unused of their rule. kept has the manifests of the other tags whose rule
+// sets no Keep. counted has the names of the remaining tags by group: Keep decides about these
+// tags.
+func (p *policy) unusedTags(st *state, repo string, now time.Time) (outdated []outdatedTag, kept map[digest.Digest]bool, counted map[group][]string) {
+	kept, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
 		i, r := p.ruleOf(repo, name)
 		used := st.manifests[t.Digest].lastUse()
@@ -148,11 +149,11 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 			used = t.Pushed
 		}
 		if r.Unused > 0 && now.Sub(used) > r.Unused {
-			gone = append(gone, outdatedTag{name, reasonUnused})
+			outdated = append(outdated, outdatedTag{name, reasonUnused})
 			continue
 		}
 		if r.Keep == 0 {
-			stay[t.Digest] = true
+			kept[t.Digest] = true
 			continue
 		}
 		g := group{rule: i}
@@ -161,19 +162,18 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 		}
 		counted[g] = append(counted[g], name)
 	}
-	return gone, stay, counted
+	return outdated, kept, counted
 }
 
-// untagged returns the manifests to drop. It keeps the manifests in the parameter stay, the
-// manifests that were used within Options.Untagged, and all manifests that can be reached from
-// these.
-func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
+// untagged returns the manifests to drop. It spares the manifests in kept, the manifests that were
+// used within Options.Untagged, and all manifests that can be reached from these.
+func (p *policy) untagged(st *state, kept map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {
-			stay[d] = true
+			kept[d] = true
 		}
 	}
-	live := st.reachable(stay)
+	live := st.reachable(kept)
 	for d := range st.manifests {
 		if !live[d] {
 			gone = append(gone, d)
@@ -206,10 +206,10 @@ func (s *Store) retire(r *repo) {
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used after the last write of its file. It
-// skips a file if less than the duration age has passed since that write.
-func (s *Store) writeUses(ctx context.Context, age time.Duration) {
+// skips a file that was written less than minAge ago.
+func (s *Store) writeUses(ctx context.Context, minAge time.Duration) {
 	for _, r := range s.contents.all() {
-		if !s.contents.unwritten(r, age) {
+		if !s.contents.unwritten(r, minAge) {
 			continue
 		}
 		if err := s.change(ctx, r.name, func(*state) error { return nil }); err != nil {

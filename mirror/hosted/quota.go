@@ -10,14 +10,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// makeRoom frees at least as many bytes as the parameter short says. It drops the images that have
-// not been used for the longest time. It returns ErrFull if it cannot free so many bytes, or if
-// Options.Refuse is set.
-func (s *Store) makeRoom(ctx context.Context, short int64) error {
+// makeRoom frees at least shortage bytes. It drops the images that have not been used for the
+// longest time. It returns ErrFull if it cannot free so many bytes, or if Options.Refuse is set.
+func (s *Store) makeRoom(ctx context.Context, shortage int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
 	}
-	for enough := s.contents.bytes() - short; s.contents.bytes() > enough; {
+	for enough := s.contents.bytes() - shortage; s.contents.bytes() > enough; {
 		now := time.Now()
 		for _, r := range s.contents.all() { // drop expired blobs first, because they belong to no push
 			s.contents.expireMembers(r, now)
@@ -50,7 +49,7 @@ type candidate struct {
 type rest struct {
 	graph
 	tagged map[digest.Digest]bool            // manifests with a tag
-	above  map[digest.Digest][]digest.Digest // the manifests that lead to each manifest, also those in gone
+	above  map[digest.Digest][]digest.Digest // the manifests that lead to each manifest, also those in rest.gone
 	gone   map[digest.Digest]bool
 }
 

@@ -53,14 +53,14 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns the earlier of its two parameters. The parameter noted is the time at which
-// content was pushed or used. If noted is in the future, a clock was ahead, and the content must
-// not be kept longer because of that.
-func notAfter(noted, now time.Time) time.Time {
-	if noted.After(now) {
+// notAfter returns the earlier of lastUse and now. lastUse is the time at which content was pushed
+// or used. If it is in the future, a clock was ahead, and the content must not be kept longer
+// because of that.
+func notAfter(lastUse, now time.Time) time.Time {
+	if lastUse.After(now) {
 		return now
 	}
-	return noted
+	return lastUse
 }
 
 func (st *state) clone() *state {
@@ -151,12 +151,12 @@ func decode(name string, text []byte) (*state, error) {
 }
 
 // refsOf returns the references of a manifest. It includes a foreign layer with the digest d only
-// if here(d) is true.
-func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
+// if hasBlob(d) is true.
+func refsOf(m *oci.Manifest, hasBlob func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {
 		if c.Foreign() {
-			if !here(c.Digest) {
+			if !hasBlob(c.Digest) {
 				continue
 			}
 			r.foreign = append(r.foreign, c.Digest)
@@ -175,8 +175,8 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	return r
 }
 
-// with returns the references of m. The parameter parsed is m in parsed form. Of the foreign
-// layers, the result includes only those that clients have pushed.
+// with returns the references of m, which the caller has parsed. Of the foreign layers, the result
+// includes only those that clients have pushed.
 func (m *manifest) with(parsed *oci.Manifest) refs {
 	foreign := m.foreign
 	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })

@@ -11,11 +11,11 @@ type Grant struct {
 	Why string
 }
 
-// Explain returns the decision that Authorise makes about an authenticated caller (the parameter
-// who). The zero value of who stands for a caller without credentials. Explain sees no password and
-// no request. So it does not know whether the caller exists, or whether a browser or another
-// machine sends the request.
-func (p *Policy) Explain(who Principal, n Need) Grant {
+// Explain returns the decision that Authorise makes about an authenticated caller. The zero
+// Principal stands for a caller without credentials. Explain sees no password and no request. So it
+// does not know whether the caller exists, or whether a browser or another machine sends the
+// request.
+func (p *Policy) Explain(caller Principal, n Need) Grant {
 	no := func(why string) Grant { return Grant{Rule: -1, Why: why} }
 	yes := func(why string) Grant { return Grant{Allowed: true, Rule: -1, Why: why} }
 	a := p.Access
@@ -30,12 +30,12 @@ func (p *Policy) Explain(who Principal, n Need) Grant {
 		g := yes("without auth, only clients on the machine of dray may do that")
 		g.OnlyHere = true
 		return g
-	case len(a.Rules) == 0 && who.Name == "":
+	case len(a.Rules) == 0 && caller.Name == "":
 		return no("the listener wants credentials, and there are no rules for clients without any")
 	case len(a.Rules) == 0:
 		return yes("auth has no rules, so everybody with valid credentials may do everything")
 	}
-	if rule := a.granting(who, n); rule >= 0 {
+	if rule := a.granting(caller, n); rule >= 0 {
 		return Grant{Allowed: true, Rule: rule, Why: "a rule grants it"}
 	}
 	return no("no rule grants it")

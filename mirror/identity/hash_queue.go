@@ -27,8 +27,8 @@ type waiterGroup struct {
 }
 
 // waiter is a request that waits. groups holds the names of its groups, the outermost first. The
-// field ready gets nil when the password of the request may be hashed, or the error with which the
-// wait ends.
+// waiter gets nil from its channel when the password of the request may be hashed, or the error
+// with which the wait ends.
 type waiter struct {
 	groups [2]string
 	ready  chan error
@@ -49,9 +49,9 @@ func crowded() error {
 
 func newHashQueue(n int) *hashQueue { return &hashQueue{free: n} }
 
-// acquire waits until a password may be hashed. The caller calls the function done after hashing
-// it. The error is [errCrowded], or the cause of ctx's end.
-func (t *hashQueue) acquire(ctx context.Context, groups [2]string) (done func(), err error) {
+// acquire waits until a password may be hashed. The caller calls release after hashing it. The
+// error is [errCrowded], or the cause of ctx's end.
+func (t *hashQueue) acquire(ctx context.Context, groups [2]string) (release func(), err error) {
 	w := &waiter{groups: groups, ready: make(chan error, 1)}
 	t.mu.Lock()
 	t.waiting.add(w, 0)

@@ -101,10 +101,10 @@ func readUsers(file string, log *slog.Logger) (*reread.Value[*users], error) {
 	return v, nil
 }
 
-// keep reuses each user of the parameter old whose hash has not changed.
-func (u *users) keep(old *users) {
+// keep reuses each user in oldUsers whose hash has not changed.
+func (u *users) keep(oldUsers *users) {
 	for name, x := range u.byName {
-		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {
+		if was := oldUsers.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {
 			u.byName[name] = was // with its remembered password
 		}
 	}

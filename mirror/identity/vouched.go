@@ -16,23 +16,23 @@ type Vouched struct {
 
 // Confirm is [Policy.Authorise] for a caller whom another member of a fleet has authenticated. It
 // looks at no credentials. It grants only rights that this Policy grants to the caller. If tokens
-// limit the rights of callers, Confirm grants only rights that are also in who.Granted, because
+// limit the rights of callers, Confirm grants only rights that are also in caller.Granted, because
 // only the other member has seen the token.
-func (p *Policy) Confirm(r *http.Request, who Vouched, needs ...Need) (Principal, error) {
+func (p *Policy) Confirm(r *http.Request, caller Vouched, needs ...Need) (Principal, error) {
 	if err := p.mayWriteAll(r, needs); err != nil {
 		return Principal{}, err
 	}
 	a := p.Access
 	if a == nil {
-		return who.Principal, p.refusePage(r)
+		return caller.Principal, p.refusePage(r)
 	}
 	for _, n := range needs {
-		if a.confirms(who, n) {
+		if a.confirms(caller, n) {
 			continue
 		}
-		return who.Principal, a.refuse(r, oci.ErrDenied.With("user %q may not %s %s, according to the member of the fleet that works on it", who.Name, n.Action, n.Repository))
+		return caller.Principal, a.refuse(r, oci.ErrDenied.With("user %q may not %s %s, according to the member of the fleet that works on it", caller.Name, n.Action, n.Repository))
 	}
-	return who.Principal, nil
+	return caller.Principal, nil
 }
 
 // confirms reports whether a caller whom another member has authenticated has a right.

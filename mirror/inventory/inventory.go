@@ -88,9 +88,9 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 }
 
 // Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. Their
-// number is bounded by the parameter most. Eviction changes nothing.
-func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Victim, error) {
-	return victims(v.Disk.Plan(ctx, n, most))
+// number is bounded by limit. Eviction changes nothing.
+func (v *Inventory) Eviction(ctx context.Context, n int64, limit int) ([]api.Victim, error) {
+	return victims(v.Disk.Plan(ctx, n, limit))
 }
 
 // Evict evicts the blobs that Eviction would return, and returns them.

@@ -197,9 +197,9 @@ func (s *snapshot) object(d digest.Digest) bool {
 }
 
 // read adds a node for a manifest and for each manifest that it refers to, as far as they are held.
-// If the parameter named is true, d is known to be a manifest, and read adds a node even if it
-// cannot parse d.
-func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error {
+// If isManifest is true, d is known to be a manifest, and read adds a node even if it cannot parse
+// d.
+func (s *snapshot) read(ctx context.Context, d digest.Digest, isManifest bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error 
 		return ctx.Err() // it is not held, or cannot be read
 	}
 	m, err := oci.ReadManifest("", raw)
-	if err != nil && !named {
+	if err != nil && !isManifest {
 		return nil
 	}
 	return s.addNode(ctx, d, m)

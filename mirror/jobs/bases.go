@@ -71,8 +71,8 @@ type BaseIndex struct {
 	recorded   *prometheus.CounterVec
 }
 
-// NewBaseIndex returns a BaseIndex that writes its records to the parameter images. If that is nil,
-// the BaseIndex records nothing.
+// NewBaseIndex returns a BaseIndex that writes its records to images. If images is nil, the
+// BaseIndex records nothing.
 func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImages) *BaseIndex {
 	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // New fails only for sizes below 1
 	children, _ := lru.New[digest.Digest, []string](maxRemembered)

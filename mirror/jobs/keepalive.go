@@ -45,7 +45,7 @@ type pulledImage struct {
 type KeepAlive struct {
 	o       KeepAliveOptions
 	every   atomic.Pointer[map[string]time.Duration]
-	changed chan struct{} // has an element after a change of the field every
+	changed chan struct{} // has an element after a change of the intervals
 	results *prometheus.CounterVec
 
 	mu     sync.Mutex // guards images; no other lock is taken while it is locked
@@ -74,9 +74,9 @@ func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return k
 }
 
-// Replace replaces the intervals. The keys of the parameter every are the names of upstreams.
-func (k *KeepAlive) Replace(every map[string]time.Duration) {
-	k.every.Store(&every)
+// Replace replaces the intervals. Their keys are the names of upstreams.
+func (k *KeepAlive) Replace(intervals map[string]time.Duration) {
+	k.every.Store(&intervals)
 	select {
 	case k.changed <- struct{}{}:
 	default: // Run has not seen the last change yet

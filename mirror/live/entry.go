@@ -46,9 +46,10 @@ func (e *entry) end(t *Table) {
 	e.underWay.Add(-1)
 }
 
-// idleSince reports whether the entry has had no request since a certain time. The parameter at is
-// this time, in nanoseconds since 1970.
-func (e *entry) idleSince(at int64) bool { return e.underWay.Load() == 0 && e.last.Load() <= at }
+// idleSince reports whether the entry has had no request since cutoff, in nanoseconds since 1970.
+func (e *entry) idleSince(cutoff int64) bool {
+	return e.underWay.Load() == 0 && e.last.Load() <= cutoff
+}
 
 // measure computes the rate from the sum of all bytes so far. The table calls it once a second.
 func (e *entry) measure(sum int64) {

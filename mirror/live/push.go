@@ -24,8 +24,8 @@ type push struct {
 	received, forwarded atomic.Int64
 }
 
-// push returns the push that a writing request belongs to, and counts the request there. The
-// parameter reference names the manifest. It is empty if the request writes no manifest.
+// push returns the push that a writing request belongs to, and counts the request there. reference
+// names the manifest. It is empty if the request writes no manifest.
 func (t *Table) push(o Owner, agent, reference string) *push {
 	key, s := t.shardOf(&o)
 	s.mu.Lock()

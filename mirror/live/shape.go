@@ -7,8 +7,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// shape has the children of a manifest that count for a pull. Only the field refs changes: it is
-// the number of pulls that use the shape.
+// shape has the children of a manifest that count for a pull. Only refs changes. It is the number
+// of pulls that use the shape.
 type shape struct {
 	id        uint64
 	manifests []uint64 // of an index
@@ -29,9 +29,9 @@ type shapes struct {
 	parts    int
 }
 
-// acquire returns the shape of a manifest. The caller releases it. acquire calls the function parse
-// only if no pull has the shape yet. If the parts of all shapes would exceed maxParts with the
-// new shape, acquire returns an empty shape.
+// acquire returns the shape of a manifest. The caller releases it. acquire calls parse only if no
+// pull has the shape yet. If the parts of all shapes would exceed maxParts with the new shape,
+// acquire returns an empty shape.
 func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
 	s.mu.Lock()
 	if known := s.byDigest[id]; known != nil {
@@ -93,7 +93,7 @@ func (t *Table) shapeOf(id uint64, man *oci.Manifest) *shape {
 	return s
 }
 
-// index returns the position of a layer in the field layers, or -1.
+// index returns the position of a layer in s.layers, or -1.
 func (s *shape) index(id uint64) int {
 	for i := range s.layers {
 		if s.layers[i].id == id {

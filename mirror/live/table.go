@@ -169,15 +169,15 @@ func (t *Table) tick(now time.Time) {
 	}
 }
 
-// tick measures the rates of a shard, and removes the entries that were idle since the time in the
-// parameter before, in nanoseconds since 1970. It returns the pulls that it removed.
-func (s *shard) tick(t *Table, before int64) (ended []Ended) {
+// tick measures the rates of a shard, and removes the entries that were idle since cutoff, in
+// nanoseconds since 1970. It returns the pulls that it removed.
+func (s *shard) tick(t *Table, cutoff int64) (ended []Ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, o := range s.owners {
 		o.pulls = s.keep(o.pulls, func(p *pull) bool {
 			p.measure(p.sum())
-			if !p.idleSince(before) {
+			if !p.idleSince(cutoff) {
 				return true
 			}
 			ended = append(ended, o.ended(t, p)...)
@@ -186,7 +186,7 @@ func (s *shard) tick(t *Table, before int64) (ended []Ended) {
 		kept := o.pushes[:0]
 		for _, p := range o.pushes {
 			p.measure(p.received.Load())
-			if p.idleSince(before) {
+			if p.idleSince(cutoff) {
 				s.n--
 				continue
 			}

@@ -34,8 +34,8 @@ func (k *Track) Blob(o Owner, agent string, d digest.Digest) {
 	}
 }
 
-// Push records that a client sends a part of a push. The parameter reference is the tag or digest
-// of the manifest, and is empty if the request sends no manifest.
+// Push records that a client sends a part of a push. reference is the tag or digest of the
+// manifest, and is empty if the request sends no manifest.
 func (k *Track) Push(o Owner, agent, reference string) {
 	if k.table != nil && k.push == nil {
 		k.push = k.table.push(o, agent, reference)
@@ -97,17 +97,17 @@ func (k *Track) change(f func()) {
 	f()
 }
 
-// End records that the request has ended. The parameter failed is the text of its error, or empty
-// if there was none. The parameter id identifies the request in the log.
-func (k *Track) End(failed, id string) {
+// End records that the request has ended. message is the text of its error, or empty if there was
+// none. id identifies the request in the log.
+func (k *Track) End(message, id string) {
 	e := k.entry()
 	if e == nil {
 		return
 	}
-	if failed != "" {
+	if message != "" {
 		e.in.mu.Lock()
 		e.failures++
-		e.failed, e.failedAs = text(failed), text(id)
+		e.failed, e.failedAs = text(message), text(id)
 		e.in.mu.Unlock()
 	}
 	e.end(k.table)

@@ -133,7 +133,7 @@ func (f *Fixture) start() {
 	}
 }
 
-// Run runs a Mirror. The function stop ends the Mirror, and returns when it has ended.
+// Run runs a Mirror until the caller calls stop, which returns when the Mirror has ended.
 func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
 	t.Helper()
 	m, err := mirror.New(o)
@@ -175,12 +175,12 @@ func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64
 	return sum
 }
 
-// Until waits for background work of the mirror, until the function done returns true. After five
-// seconds or more, it fails the test.
-func (f *Fixture) Until(done func() bool) {
+// Until waits for background work of the mirror: until condition returns true. After five seconds
+// or more, it fails the test.
+func (f *Fixture) Until(condition func() bool) {
 	f.Helper()
 	for range 1000 {
-		if done() {
+		if condition() {
 			return
 		}
 		<-time.After(5 * time.Millisecond) // nothing tells the test that the mirror's work is done

@@ -271,7 +271,7 @@ func (n *Notifier) flush(ctx context.Context, to *endpoint, unsent []Event) {
 	}
 }
 
-// last tries to send an event once, and drops the event if that fails.
+// [Notifier.last] tries to send an event once, and drops the event if that fails.
 func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	if _, err := to.post(ctx, e); err != nil {
 		n.count(to, "dropped")
@@ -280,8 +280,8 @@ func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	n.count(to, "sent")
 }
 
-// post sends one event. The boolean result reports whether another try could succeed.
-func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
+// post sends one event. retry reports whether another try could succeed.
+func (to *endpoint) post(ctx context.Context, e Event) (retry bool, err error) {
 	body, err := json.Marshal(map[string][]Event{"events": {e}})
 	if err != nil {
 		return false, err

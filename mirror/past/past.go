@@ -74,14 +74,13 @@ func New() *Past {
 	return &Past{since: time.Now(), pulls: pulls}
 }
 
-// text shortens s if it has more bytes than the parameter most allows. It returns a copy, so that
-// the longer text can be freed.
-func text(s string, most int) string {
-	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), most)], ""))
+// text shortens s to at most limit bytes. It returns a copy, so that the longer text can be freed.
+func text(s string, limit int) string {
+	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), limit)], ""))
 }
 
-// Add records a miss. The parameter why may be nil.
-func (p *Past) Add(m api.Miss, why *Miss) {
+// Add records a miss. reason may be nil.
+func (p *Past) Add(m api.Miss, reason *Miss) {
 	if p == nil {
 		return
 	}
@@ -93,8 +92,8 @@ func (p *Past) Add(m api.Miss, why *Miss) {
 	e.Digest = digest.Digest(text(e.Digest.String(), maxText))
 	e.Error, e.Stale = text(e.Error, maxError), text(e.Stale, maxError)
 	e.size += len(e.Digest) + len(e.Error) + len(e.Stale)
-	if why != nil {
-		e.Cause, e.Since, e.Joined, e.asked = why.Cause, why.Since, why.Joined, why.Asked
+	if reason != nil {
+		e.Cause, e.Since, e.Joined, e.asked = reason.Cause, reason.Since, reason.Joined, reason.Asked
 		e.size += askedBytes
 	}
 	p.mu.Lock()
@@ -116,17 +115,17 @@ func (p *Past) forget() {
 	}
 }
 
-// Misses returns the newest misses for which the function wanted returns true, newest first. The
-// parameter most bounds their number.
-func (p *Past) Misses(most int, wanted func(*api.Miss) bool) api.Misses {
+// Misses returns the newest misses for which match returns true, at most limit of them, newest
+// first.
+func (p *Past) Misses(limit int, match func(*api.Miss) bool) api.Misses {
 	if p == nil {
 		return api.Misses{Items: []api.Miss{}}
 	}
 	out, found := api.Misses{Items: []api.Miss{}}, []entry{}
 	p.mu.Lock()
 	out.Since = p.since.UTC()
-	for i := len(p.misses) - 1; i >= p.first && len(found) < most; i-- {
-		if wanted(&p.misses[i].Miss) {
+	for i := len(p.misses) - 1; i >= p.first && len(found) < limit; i-- {
+		if match(&p.misses[i].Miss) {
 			found = append(found, p.misses[i])
 		}
 	}

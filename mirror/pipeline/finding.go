@@ -186,8 +186,8 @@ type ExternalFinding struct {
 // maxExternal bounds the number of findings that are read from one answer.
 const maxExternal = 100
 
-// FindingsOf converts external findings. If a finding has no message, the parameter fallback is its
-// message.
+// FindingsOf converts external findings. fallback is the message of each finding that has no
+// message of its own.
 func FindingsOf(external []ExternalFinding, fallback string) []Finding {
 	var out []Finding
 	for _, f := range external[:min(len(external), maxExternal)] {

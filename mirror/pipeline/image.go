@@ -242,22 +242,22 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob. It returns a TooLarge if the blob has more bytes than the parameter most
-// allows, or if the document exceeds maxDocument.
-func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
-	if d.Size > most {
-		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
+// read reads a whole blob. It returns a TooLarge if the blob has more than limit bytes, or if the
+// document exceeds maxDocument.
+func (a *assembly) read(ctx context.Context, d oci.Descriptor, limit int64) ([]byte, error) {
+	if d.Size > limit {
+		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, limit)}
 	}
 	r, err := a.from.Open(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	raw, err := io.ReadAll(io.LimitReader(r, most+1))
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if a.size += int64(len(raw)); int64(len(raw)) > most || a.size > maxDocument {
+	if a.size += int64(len(raw)); int64(len(raw)) > limit || a.size > maxDocument {
 		return nil, &TooLarge{fmt.Sprintf("%s %s is larger than the checks support", d.MediaType, oci.Short(d.Digest))}
 	}
 	return raw, nil

@@ -128,11 +128,11 @@ func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *
 				continue
 			}
 			if !reported[l.Digest] {
-				at := img.LayerPlace(m, i)
+				place := img.LayerPlace(m, i)
 				if l.single() {
-					at.Path = l.Title()
+					place.Path = l.Title()
 				}
-				p.addScanned(s, at, r)
+				p.addScanned(s, place, r)
 			}
 			reported[l.Digest] = true
 			p.checkDescriptor(img, m, i, r)
@@ -174,7 +174,7 @@ func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (m
 	return scans, g.Wait()
 }
 
-// see adds the result of a scan to the layer.
+// [LayerView.see] adds the result of a scan to the layer.
 func (l *LayerView) see(s *Scanned) {
 	l.Seen, l.Archive = true, s.Archive
 	for stage, result := range s.results {
@@ -183,17 +183,17 @@ func (l *LayerView) see(s *Scanned) {
 }
 
 // addScanned adds the findings and the unknowns of a layer to a report. If the visitors got the
-// layer as a single file, at.Path is the name of that file.
-func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
-	unread, file := false, at.Path
-	at.Path = ""
+// layer as a single file, place.Path is the name of that file.
+func (p *Pipeline) addScanned(s *Scanned, place Place, r *Report) {
+	unread, file := false, place.Path
+	place.Path = ""
 	for _, step := range append([]Step{p.archive}, p.layerSteps()...) {
 		stage := step.Stage.Name()
 		result, ok := s.results[stage]
 		rejects := false
 		for _, f := range result.Findings {
 			path := cmp.Or(f.Where.Path, clean(file, maxPath))
-			f.Where = at
+			f.Where = place
 			f.Where.Path = path
 			f.Mode = step.Mode
 			r.add(p, f)
@@ -201,10 +201,10 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 			unread = unread || stage == ArchiveStage && f.Mode == Enforce
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
-			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // without this finding, the image would pass if all listed findings were waived
+			r.add(p, MoreFindings(result.More, place).complete(stage, step.Mode)) // without this finding, the image would pass if all listed findings were waived
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
-			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})
+			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: place, OnError: step.OnError})
 		}
 	}
 }

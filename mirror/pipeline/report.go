@@ -36,7 +36,9 @@ type Report struct {
 	// More is the number of findings and unknowns that were left out.
 	More int `json:"more,omitempty"`
 
-	mu       sync.Mutex // guards Findings, Unknowns, More, seen and gathered while stages run concurrently
+	// Stages that run concurrently add to the report. mu guards Findings, Unknowns, More and the
+	// fields below.
+	mu       sync.Mutex
 	seen     map[string]bool
 	gathered [3]int // the number of findings of each weight
 }
@@ -66,11 +68,11 @@ type StageRun struct {
 }
 
 // MaxFindings bounds the number of findings in one report, and also the number of unknowns. If
-// there are more, finish first leaves out findings and unknowns that do not reject the image.
+// there are more, findings and unknowns that do not reject the image are left out first.
 const MaxFindings = 500
 
-// maxGathered bounds the number of findings of each weight that a report collects before finish
-// sorts and cuts them.
+// maxGathered bounds the number of findings of each weight that a report collects before
+// [Report.finish] sorts and cuts them.
 const maxGathered = 10 * MaxFindings
 
 func (r *Report) add(p *Pipeline, f Finding) {
@@ -217,14 +219,14 @@ func (r *Report) Message(url string) string {
 	if url != "" {
 		tail = "\nreport: " + url
 	}
-	m := &message{left: MaxMessage - len(tail)}
+	m := &message{space: MaxMessage - len(tail)}
 	m.add(clean(head, 300))
-	if size := len(strings.Join(full, "\n")); size < m.left && r.More == 0 || size < m.left-forRest {
+	if size := len(strings.Join(full, "\n")); size < m.space && r.More == 0 || size < m.space-forRest {
 		brief, all = full, nil
 	}
 	m.list(brief, r.More)
 	for _, l := range all.lines() {
-		if len(l) < m.left {
+		if len(l) < m.space {
 			m.add(l)
 		}
 	}
@@ -261,10 +263,10 @@ func (a advices) lines() []string {
 	return lines
 }
 
-// message is a text of lines. left is the number of bytes that further lines may have.
+// message is a text of lines. space is the number of bytes that further lines may have.
 type message struct {
 	strings.Builder
-	left int
+	space int
 }
 
 // add appends a line.
@@ -273,29 +275,29 @@ func (m *message) add(line string) {
 		line = "\n" + line
 	}
 	m.WriteString(line)
-	m.left -= len(line)
+	m.space -= len(line)
 }
 
 // forRest is the length in bytes of the line that counts the lines that do not fit.
 const forRest = len("\nand 1234567 more")
 
-// list appends as many lines as fit. It adds the number of lines that do not fit to the parameter
-// more. If the sum is not 0, list appends one last line with the sum. The first line is cut if it
-// is too long.
-func (m *message) list(lines []string, more int) {
+// list appends as many lines as fit. omitted is the number of lines that the caller has left out.
+// If it is not 0, or if lines do not fit, one last line has the number of all missing lines. The
+// first line is cut if it is too long.
+func (m *message) list(lines []string, omitted int) {
 	for i, l := range lines {
-		room := m.left - len("\n")
-		if i+1 < len(lines) || more > 0 {
+		room := m.space - len("\n")
+		if i+1 < len(lines) || omitted > 0 {
 			room -= forRest
 		}
 		if len(l) > room && i > 0 {
-			more += len(lines) - i
+			omitted += len(lines) - i
 			break
 		}
 		m.add(clean(l, max(room, 80)))
 	}
-	if more > 0 {
-		m.add(fmt.Sprintf("and %d more", more))
+	if omitted > 0 {
+		m.add(fmt.Sprintf("and %d more", omitted))
 	}
 }
 

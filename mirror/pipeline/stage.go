@@ -141,13 +141,13 @@ type Step struct {
 	Key string
 }
 
-// slow returns the error for a stage that has taken longer than a time limit. The parameter "of"
-// says what the limit is for, such as " for one layer".
-func (s Step) slow(limit time.Duration, of string) error {
+// slow returns the error for a stage that has taken longer than a time limit. scope says what
+// the limit is for, such as " for one layer".
+func (s Step) slow(limit time.Duration, scope string) error {
 	if s.Key == "" {
-		return fmt.Errorf("%w: %v%s", errSlow, limit, of)
+		return fmt.Errorf("%w: %v%s", errSlow, limit, scope)
 	}
-	return fmt.Errorf("%w: %v%s; ask the operator of dray to raise %s", errSlow, limit, of, s.Key)
+	return fmt.Errorf("%w: %v%s; ask the operator of dray to raise %s", errSlow, limit, scope, s.Key)
 }
 
 func (s Step) imageTime() time.Duration { return cmp.Or(max(s.Within, 0), 10*time.Second) }

@@ -80,7 +80,7 @@ var unreadFormats = map[string]string{
 	FormatXZ: "compressed with xz", FormatLzip: "compressed with lzip", Format7z: "an archive of 7-Zip", FormatEROFS: "a file system of the form EROFS",
 }
 
-// magics are the bytes by which detect recognises formats.
+// magics are the bytes by which [detect] recognises formats.
 var magics = []struct {
 	format string
 	at     int
@@ -143,29 +143,29 @@ type archiveReader struct {
 	r      io.Reader
 	stored *storedReader
 	limits Limits
-	at     *string // the path of the entry that is read
-	n      int64
-	sum    hash.Hash
+	// entryPath is the path of the entry that is read.
+	entryPath *string
+	n         int64
+	sum       hash.Hash
 }
 
 func (g *archiveReader) Read(p []byte) (int, error) {
 	n, err := g.r.Read(p)
 	g.n += int64(n)
 	g.sum.Write(p[:n])
-	if lerr := g.check(g.n, *g.at); lerr != nil {
+	if lerr := g.check(g.n, *g.entryPath); lerr != nil {
 		return n, lerr
 	}
 	return n, err
 }
 
-// check returns an error if n uncompressed bytes exceed a limit. The error names the path in the
-// parameter at.
-func (g *archiveReader) check(n int64, at string) error {
+// check returns an error, which names path, if n uncompressed bytes exceed a limit.
+func (g *archiveReader) check(n int64, path string) error {
 	if n > g.limits.MaxBytes {
-		return exceeds("size", at, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
+		return exceeds("size", path, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
 	}
 	if n > ratioFrom && n/int64(g.limits.MaxRatio) > max(g.stored.n, 1) {
-		return exceeds("ratio", at, "the layer grows to more than %d times its size", g.limits.MaxRatio)
+		return exceeds("ratio", path, "the layer grows to more than %d times its size", g.limits.MaxRatio)
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func walk(ctx context.Context, r io.Reader, limits Limits, workers *Workers, vis
 		return w.archive, context.Cause(ctx)
 	}
 	if _, own := errors.AsType[*layerFault](err); err != nil && !own {
-		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), path: w.at, fix: rebuild}
+		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), path: w.entryPath, fix: rebuild}
 	}
 	return w.archive, err
 }
@@ -193,10 +193,10 @@ type walker struct {
 	limits   Limits
 	workers  *Workers // if nil, the walk rejects windows larger than smallWindow
 	visitors fanOut
-	// at is the path of the entry that is read; faults name it.
-	at      string
-	stored  *storedReader
-	archive Archive
+	// entryPath is the path of the entry that is read; faults name it.
+	entryPath string
+	stored    *storedReader
+	archive   Archive
 	// logical is the sum of the sizes that the entries state. It exceeds the number of bytes read if
 	// files are sparse.
 	logical int64
@@ -208,7 +208,7 @@ func (w *walker) run() error {
 		return err
 	}
 	defer plain.Close()
-	g := &archiveReader{r: plain, stored: w.stored, limits: w.limits, at: &w.at, sum: sha256.New()}
+	g := &archiveReader{r: plain, stored: w.stored, limits: w.limits, entryPath: &w.entryPath, sum: sha256.New()}
 	whole := bufio.NewReaderSize(g, 64<<10)
 	archive, err := isTar(whole)
 	if err != nil {
@@ -234,7 +234,7 @@ func (w *walker) run() error {
 }
 
 // open detects the format of the layer and returns its uncompressed bytes. If the walk does not
-// read the blob as an archive, open passes the blob to the visitors as one entry, and returns nil.
+// read the blob as an archive, it passes the blob to the visitors as one entry, and plain is nil.
 func (w *walker) open() (plain io.ReadCloser, err error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	w.archive.Format = detect(b)
@@ -269,7 +269,7 @@ func (a Archive) Partial() bool {
 	return false
 }
 
-// whole passes a blob to the visitors as one entry, unless it is empty.
+// [walker.whole] passes a blob to the visitors as one entry, unless it is empty.
 func (w *walker) whole(r io.Reader) error {
 	if w.archive.Format == FormatEmpty {
 		return nil
@@ -325,7 +325,7 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
-			w.at = ""
+			w.entryPath = ""
 			return nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
@@ -338,7 +338,7 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 		if err != nil {
 			return err
 		}
-		w.at = e.Path
+		w.entryPath = e.Path
 		if w.logical += max(0, h.Size); w.logical > g.n { // the file is sparse, or was not read yet
 			if err := g.checkLogical(w.logical, e.Path, h); err != nil {
 				return err
@@ -351,14 +351,14 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 }
 
 // checkLogical checks n, the sum of the sizes that the entries state, against MaxBytes. It checks
-// the ratio only for a sparse file, whose holes need no bytes in the archive. For other files, Read
-// checks the ratio.
-func (g *archiveReader) checkLogical(n int64, at string, h *tar.Header) error {
+// the ratio only for a sparse file, whose holes need no bytes in the archive. For other files,
+// [archiveReader.Read] checks the ratio.
+func (g *archiveReader) checkLogical(n int64, path string, h *tar.Header) error {
 	if n > g.limits.MaxBytes {
-		return exceeds("size", at, "the files of the layer have more than %d bytes", g.limits.MaxBytes)
+		return exceeds("size", path, "the files of the layer have more than %d bytes", g.limits.MaxBytes)
 	}
 	if sparse(h) {
-		return g.check(n, at)
+		return g.check(n, path)
 	}
 	return nil
 }
@@ -438,8 +438,8 @@ func (a fanOut) file(e *Entry, content io.Reader) error {
 
 var errSlow = errors.New("time limit exceeded")
 
-// do makes a call to the visitor, unless the visitor's part has ended. It records an error, a
-// panic, or an exceeded time limit.
+// [participant.do] makes a call to the visitor, unless the visitor's part has ended. It records an
+// error, a panic, or an exceeded time limit.
 func (s *participant) do(call func() error) {
 	if s.err != nil {
 		return

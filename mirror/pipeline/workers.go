@@ -13,7 +13,7 @@ import (
 // its client does not count, so slow clients do not delay the layers of other clients.
 type Workers struct {
 	slots chan struct{}
-	// windows bounds the number of decoders with a large window; see wide.
+	// windows bounds the number of decoders with a large window; see [Workers.wide].
 	windows chan struct{}
 }
 
@@ -22,15 +22,15 @@ func NewWorkers(n int) *Workers {
 	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
 }
 
-// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see wide.
-// Tools that make layers use windows of at most 8 MiB by default, and 32 MiB at their highest
-// level.
+// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see
+// [Workers.wide]. Tools that make layers use windows of at most 8 MiB by default, and 32 MiB at
+// their highest level.
 const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
-// because a window stays in memory until the client, which may be slow, has sent its layer. While
-// wide waits, it gives up the slot that the layer has in w.slots, so that other layers are scanned.
-// The caller must call release after it has used the decoder.
+// because a window stays in memory until the client, which may be slow, has sent its layer.
+// Meanwhile, the layer gives up its own slot in w.slots, so that other layers are scanned.
+// The caller must call release() after it has used the decoder.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots
 	defer func() { w.slots <- struct{}{} }()
@@ -44,20 +44,20 @@ func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 
 // unzstd returns a reader of a layer that is compressed with zstd.
 func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
-	most, release := min(w.limits.MaxWindow, smallWindow), func() {}
+	window, release := min(w.limits.MaxWindow, smallWindow), func() {}
 	if w.limits.MaxWindow > smallWindow && windowOf(b) > smallWindow && w.workers != nil {
 		var err error
 		if release, err = w.workers.wide(w.ctx); err != nil {
 			return nil, err
 		}
-		most = w.limits.MaxWindow
+		window = w.limits.MaxWindow
 	}
-	d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(most)))
+	d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(window)))
 	if err != nil {
 		release()
 		return nil, err
 	}
-	return &windowReader{d, most, most < w.limits.MaxWindow, release}, nil
+	return &windowReader{d, window, window < w.limits.MaxWindow, release}, nil
 }
 
 // windowOf returns the size in bytes of the window of the first frame with content. If the header
@@ -86,19 +86,19 @@ func windowOf(b *bufio.Reader) uint64 {
 // advice.
 type windowReader struct {
 	decoder *zstd.Decoder
-	most    int64
-	// later reports whether the window of the first frame is small. If later is true, a window that is
-	// too large belongs to a later frame.
-	later   bool
-	release func()
+	window  int64
+	// firstSmall reports whether the window of the first frame is small. If firstSmall is true, a
+	// window that is too large belongs to a later frame.
+	firstSmall bool
+	release    func()
 }
 
 func (r *windowReader) Read(p []byte) (int, error) {
 	n, err := r.decoder.Read(p)
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		f := exceeds("window", "", "the layer is compressed with zstd in a window of more than %d bytes", r.most).(*layerFault)
+		f := exceeds("window", "", "the layer is compressed with zstd in a window of more than %d bytes", r.window).(*layerFault)
 		f.fix = "compress it without --long and --ultra, or ask the operator of dray to raise archive.max_window"
-		if r.later {
+		if r.firstSmall {
 			f.fix = "compress it as one frame, because only the first frame may have a larger window"
 		}
 		err = f

@@ -108,17 +108,17 @@ func AddrOf(text string) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// Handler returns a handler that calls the handler next with the client's address as the RemoteAddr
-// of the request. The address has no port if it is from a header.
-func (t *Trust) Handler(next http.Handler) http.Handler {
+// Handler returns a handler that calls inner with the client's address as the RemoteAddr of the
+// request. The address has no port if it is from a header.
+func (t *Trust) Handler(inner http.Handler) http.Handler {
 	if len(t.o.Proxies) == 0 {
-		return next
+		return inner
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := AddrOf(r.RemoteAddr)
 		named := t.trusts(from)
 		if !named && Peer(r) == "" {
-			next.ServeHTTP(w, r)
+			inner.ServeHTTP(w, r)
 			return
 		}
 		ctx := r.Context()
@@ -131,7 +131,7 @@ func (t *Trust) Handler(next http.Handler) http.Handler {
 				r.RemoteAddr = client.String()
 			}
 		}
-		next.ServeHTTP(w, r)
+		inner.ServeHTTP(w, r)
 	})
 }
 

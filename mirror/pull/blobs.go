@@ -79,10 +79,10 @@ const maxBrought = 8
 
 // Bring brings a blob into the cache before a client asks for it, and makes it visible to the
 // repository. Its requests to the upstream yield to the requests of clients, until a client asks
-// for the blob. For each part of the blob that arrives, Bring calls the function arrived with the
-// number of bytes. The result held reports whether the cache had the blob already. The error wraps
-// [ErrNotKept] if the cache does not store the blob.
-func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arrived func(n int)) (held bool, err error) {
+// for the blob. For each part of the blob that arrives, Bring calls report with the number of
+// bytes. cached reports whether the cache had the blob already. The error wraps [ErrNotKept] if the
+// cache does not store the blob.
+func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, report func(n int)) (cached bool, err error) {
 	select {
 	case p.brought <- struct{}{}:
 		defer func() { <-p.brought }()
@@ -106,7 +106,7 @@ func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, arri
 		return false, err
 	}
 	defer content.Close()
-	if _, err = io.Copy(stored{content, arrived}, content); err != nil {
+	if _, err = io.Copy(stored{content, report}, content); err != nil {
 		return false, r.Up.Broken(err)
 	}
 	return false, p.confirmShared(ctx, upstream.Call{}, r, b.Digest, repository.Serve, at, f)
@@ -129,9 +129,9 @@ func (s stored) Write(p []byte) (int, error) {
 }
 
 // confirmShared checks that the repository has a blob whose bytes came from elsewhere, such as from
-// a fetch for another repository. The bytes came from elsewhere if the parameter at names no place
-// and the upstream has not answered the fetch f. confirmShared first looks for a place again. It
-// asks the upstream only if it finds none.
+// a fetch for another repository. The bytes came from elsewhere if at.Place is Nowhere and the
+// upstream has not answered the fetch f. confirmShared first looks for a place again. It asks the
+// upstream only if it finds none.
 func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
 	if at.Place != repository.Nowhere || f.Answered() {
 		return nil

@@ -101,18 +101,18 @@ func (t tag) key() meta.TagKey {
 
 // tagAtHand answers without waiting for the upstream: from a queued push, or from a fact (see
 // the method remembered).
-func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, *meta.TagFact, error) {
+func (f *finder) tagAtHand(ctx context.Context, t tag, allowOld bool) (*answer, *meta.TagFact, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil, nil
 	}
-	return f.remembered(ctx, t, updating)
+	return f.remembered(ctx, t, allowOld)
 }
 
-// remembered answers from a fresh fact. If the parameter updating is set, it also uses an old fact
-// that may be served while the tag is refreshed. It returns no answer and no error if the client
-// must wait for the upstream. An error is a recorded "not found" that is still valid. remembered
-// also returns the newest fact, or nil.
-func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer, *meta.TagFact, error) {
+// remembered answers from a fresh fact. If allowOld is set, it also uses an old fact that may be
+// served while the tag is refreshed. It returns no answer and no error if the client must wait for
+// the upstream. An error is a recorded "not found" that is still valid. remembered also returns the
+// newest fact, or nil.
+func (f *finder) remembered(ctx context.Context, t tag, allowOld bool) (*answer, *meta.TagFact, error) {
 	lease := &meta.Lease{}
 	fact := newestFact(ctx, f.o.Tags.Under(lease), t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
@@ -121,7 +121,7 @@ func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer,
 		}
 		return a, fact, err
 	}
-	if !updating {
+	if !allowOld {
 		return nil, fact, nil
 	}
 	return f.staleWhileRevalidate(ctx, t, fact), fact, nil
@@ -184,8 +184,8 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 }
 
 // known is newestFact for a caller that is going to ask the upstream. It reads the facts in the
-// store, and returns the question under which to record the answer. The result usable is false if
-// the store has refused a newer fact of this mirror, so that the returned fact may be out of date.
+// store, and returns the question under which to record the answer. usable is false if the store
+// has refused a newer fact of this mirror, so that the returned fact may be out of date.
 func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Question, usable bool) {
 	facts, q, doubtful := f.o.Tags.Ask(ctx, t.keys()...)
 	if fact = t.newest(facts); fact != nil && fact.CheckedAt.Before(t.after) {
@@ -215,14 +215,14 @@ func (t tag) keys() []meta.TagKey {
 	return []meta.TagKey{key, pushed}
 }
 
-// newest returns the newest fact that is valid for the client's Accept lines, or nil. The parameter
-// facts has the facts under the keys that t.keys returns.
-func (t tag) newest(facts []*meta.TagFact) *meta.TagFact {
-	fact := facts[0]
-	if len(facts) == 1 {
+// newest returns the newest fact that is valid for the client's Accept lines, or nil. The
+// candidates are the facts under the keys that t.keys returns.
+func (t tag) newest(candidates []*meta.TagFact) *meta.TagFact {
+	fact := candidates[0]
+	if len(candidates) == 1 {
 		return fact
 	}
-	now, p := time.Now(), facts[1]
+	now, p := time.Now(), candidates[1]
 	if p != nil && oci.Accepts(t.accept, p.MediaType) && (fact == nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
 		return p
 	}
@@ -257,7 +257,7 @@ func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.M
 
 // askTag asks the upstream for the meaning of a tag, or for a list of referrers. For a tag, it
 // sends a HEAD if the last answer is held, and a GET if there is no such answer or the tag has
-// moved. The result overtaken says that the tag was changed before the answer came.
+// moved. overtaken says that the tag was changed before the answer came.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact, q meta.Question) (a *answer, overtaken bool, err error) {
 	var old *answer
 	if fact != nil && !fact.NotFound {
@@ -301,15 +301,15 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the old answer is still
 // right. source says where the bytes of the manifest came from. If the upstream has a tier, newer
-// always sends a HEAD first, because the tier may have the manifest. The parameter spare says that
-// the caller has another answer, so newer does not retry after a failure.
-func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, spare bool) (man *oci.Manifest, source string, err error) {
+// always sends a HEAD first, because the tier may have the manifest. If oneTry is set, the caller
+// has another answer, so newer does not retry after a failure.
+func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, oneTry bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
 		return man, fromOrigin, err
 	}
 	ref, remote, from := oci.Reference{Tag: t.name}, t.repo.Remote().With(how), t.repo.Up.ForPulls()
-	if spare {
+	if oneTry {
 		from = t.repo.Up.OneTry()
 	}
 	if old != nil || t.repo.Up.Tier != nil {
@@ -382,11 +382,11 @@ func isIndex(mediaType string) bool {
 	return mediaType == oci.MediaTypeOCIIndex || mediaType == oci.MediaTypeDockerList
 }
 
-// coversIndexes compares two keys of Accept lines. It reports whether the parameter key accepts all
-// types of indexes that the parameter other accepts.
-func coversIndexes(key, other string) bool {
+// coversIndexes compares two keys of Accept lines. It reports whether key accepts all types of
+// indexes that otherKey accepts.
+func coversIndexes(key, otherKey string) bool {
 	types := strings.Split(key, ",")
-	return !slices.ContainsFunc(strings.Split(other, ","), func(t string) bool { return isIndex(t) && !slices.Contains(types, t) })
+	return !slices.ContainsFunc(strings.Split(otherKey, ","), func(t string) bool { return isIndex(t) && !slices.Contains(types, t) })
 }
 
 // byDigest returns a manifest that is not known to be in the repository. If the cache has the
@@ -396,12 +396,12 @@ func (f *finder) byDigest(ctx context.Context, how upstream.Call, r repository.R
 	return f.digestBy(ctx, how, r, d, accept, false)
 }
 
-// digestBy is byDigest with the parameter here, which has the meaning of tag.here.
-func (f *finder) digestBy(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string, here bool) (*answer, error) {
+// digestBy is byDigest. If local is set, this member asks the upstream itself: see tag.here.
+func (f *finder) digestBy(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string, local bool) (*answer, error) {
 	// accept is part of the key: some registries answer "not found" if accept lacks the manifest's
 	// media type.
-	here = here || f.members.Here(delegate.Question{Upstream: r.Up.Name, Repository: r.Name, Reference: d.String()})
-	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), here: here}
+	local = local || f.members.Here(delegate.Question{Upstream: r.Up.Name, Repository: r.Name, Reference: d.String()})
+	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), here: local}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		how.Asked.Begin()
 		if m := r.Held(ctx, d); m != nil {
@@ -509,11 +509,11 @@ type Outlook struct {
 }
 
 // Foresee returns the Outlook of a GET of a tag or digest. It asks no upstream and changes no fact,
-// and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. The
-// parameter named says that, before the GET, a manifest of the repository will name the digest.
-func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, named bool, need repository.Need) Outlook {
+// and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. If linked is
+// set, then before the GET a manifest of the repository will name the digest.
+func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, linked bool, need repository.Need) Outlook {
 	if ref.ByDigest() {
-		return foreseeDigest(ctx, r, ref, accept, named, need)
+		return foreseeDigest(ctx, r, ref, accept, linked, need)
 	}
 	t := tag{repo: r, name: ref.Tag, accept: accept}
 	if m := r.Queued(ref, accept); m != nil {
@@ -530,7 +530,7 @@ func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Referen
 		}
 		return o.getting(r)
 	}
-	foresight := repository.Foresight{Repo: r, Named: named}
+	foresight := repository.Foresight{Repo: r, Named: linked}
 	if o.Manifest = foresight.Peek(ctx, o.Fact.Digest); o.Manifest == nil {
 		o.InTier = foresight.InTier(ctx, o.Fact.Digest)
 	}

@@ -71,12 +71,12 @@ func badListing(r repository.Repo, cause error) error {
 }
 
 // withQueued adds queued tags to the final page of the upstream's tags, until the page has n tags.
-// The client asks for the tags that follow a tag (the parameter last), so only tags that sort after
-// that tag are added. A negative n means no bound.
-func withQueued(queued, tags []string, last string, n int) []string {
+// The client asks for the tags that follow lastTag, so only tags that sort after it are added. A
+// negative n means no bound.
+func withQueued(queued, tags []string, lastTag string, n int) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {
-		if t > last && !slices.Contains(tags, t) && (n < 0 || len(tags) < n) {
+		if t > lastTag && !slices.Contains(tags, t) && (n < 0 || len(tags) < n) {
 			tags = append(tags, t)
 		}
 	}

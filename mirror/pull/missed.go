@@ -49,18 +49,17 @@ func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
 	return m
 }
 
-// missedBlob returns why dray cannot serve a blob without the upstream. The parameter at is the
-// place where the blob was found. The parameter source is the source of its bytes, or empty if dray
-// has no bytes to send.
-func (f *finder) missedBlob(a *upstream.Asked, at repository.Location, d digest.Digest, source cache.Source) *past.Miss {
+// missedBlob returns why dray cannot serve a blob without the upstream. loc is the place where the
+// blob was found. source is the source of its bytes, or empty if dray has no bytes to send.
+func (f *finder) missedBlob(a *upstream.Asked, loc repository.Location, d digest.Digest, source cache.Source) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: a}
-	switch at.Place {
+	switch loc.Place {
 	case repository.Visible:
 		m.Cause, m.Since = f.gone(d)
 	case repository.Shared:
 		m.Cause = api.MissUnconfirmed
 	case repository.Absent:
-		m.Cause, m.Since = api.MissAbsent, at.When
+		m.Cause, m.Since = api.MissAbsent, loc.When
 	}
 	switch source {
 	case cache.SourceFlight:

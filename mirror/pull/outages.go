@@ -41,18 +41,18 @@ func newOutages(tasks *flight.Tasks) *outages {
 	return &outages{tasks: tasks, silent: map[string]*outage{}}
 }
 
-// AskQuickly returns the result of the function ask, which sends a question to the upstream of r.
-// If the upstream is silent, AskQuickly does not call ask, and at once returns the error of an
-// earlier question. [NotAnswered] is true for that error. The function probe sends a question to
-// the same upstream and changes nothing there. It can be called at any later time.
-func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, ask func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
+// AskQuickly returns the result of query, which sends a question to the upstream of r. If the
+// upstream is silent, AskQuickly does not call query, and at once returns the error of an earlier
+// question. [NotAnswered] is true for that error. probe sends a question to the same upstream and
+// changes nothing there. It can be called at any later time.
+func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, query func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
 	name := r.Up.Name
 	if why := p.outages.reason(name, probe); why != nil {
 		return v, why
 	}
 	bounded, cancel := context.WithTimeout(ctx, pushPatience)
 	defer cancel()
-	if v, err = ask(bounded); NotAnswered(err) && ctx.Err() == nil {
+	if v, err = query(bounded); NotAnswered(err) && ctx.Err() == nil {
 		p.outages.begin(name, probe, err)
 	}
 	return v, err
@@ -66,8 +66,8 @@ func Probe[T any](ask func(context.Context) (T, error)) func(context.Context) er
 	}
 }
 
-// reason returns why an upstream is silent, and stores the function probe as the next question to
-// that upstream. It returns nil if the upstream is not silent.
+// reason returns why an upstream is silent, and stores probe as the next question to that upstream.
+// It returns nil if the upstream is not silent.
 func (o *outages) reason(name string, probe func(context.Context) error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -98,9 +98,9 @@ func (p *prefetcher) end(d digest.Digest) {
 	p.change(d, -1, 0)
 }
 
-// want records that a client is asking for a blob, until the function done is called. The result
-// ahead reports whether dray began to fetch the blob before the client asked.
-func (p *prefetcher) want(d digest.Digest) (ahead bool, done func()) {
+// want records that a client is asking for a blob, until release is called. prefetched reports
+// whether dray began to fetch the blob before the client asked.
+func (p *prefetcher) want(d digest.Digest) (prefetched bool, release func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.change(d, 0, 1).fetches > 0, func() {
@@ -135,8 +135,7 @@ func (p *prefetcher) change(d digest.Digest, fetches, clients int) *early {
 
 // prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not
 // prefetched, because the client has not chosen a platform yet. In a trace, the requests to the
-// upstream belong to the parameter span, which is the span of the client's request for the
-// manifest.
+// upstream belong to span, which is the span of the client's request for the manifest.
 func (p *Puller) prefetchImage(span trace.Span, r repository.Repo, m *repository.Manifest) {
 	ahead := p.prefetcher(r.Up.Name)
 	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {

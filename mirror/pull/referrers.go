@@ -45,14 +45,14 @@ func (i *impatience) breaker(name string) *upstream.Breaker {
 	return i.breakers[name]
 }
 
-// ask calls the function ask with a context that ends after listPatience. The function sends a
-// question to the upstream with the given name. err is the error of the function. unanswered is not
-// nil if the upstream gave no answer or was not asked.
-func (i *impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
+// ask calls query with a context that ends after listPatience. query sends a question to the
+// upstream with the given name. err is the error of query. unanswered is not nil if the upstream
+// gave no answer or was not asked.
+func (i *impatience) ask(ctx context.Context, name string, query func(context.Context) error) (err, unanswered error) {
 	unanswered = i.breaker(name).Do(func() error {
 		bounded, cancel := context.WithTimeout(ctx, listPatience)
 		defer cancel()
-		err = ask(bounded)
+		err = query(bounded)
 		switch {
 		case ctx.Err() != nil:
 			return context.Canceled
@@ -96,9 +96,9 @@ func (p *Puller) Referrers(x *request.Request) error {
 	})
 }
 
-// referrers answers with a whole list. The parameter bounded is the context of requests to the
-// upstream that no other client shares.
-func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
+// referrers answers with a whole list. listCtx is the context of requests to the upstream that no
+// other client shares.
+func (p *Puller) referrers(listCtx context.Context, x *request.Request) error {
 	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
 	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
 	t.after = p.lastAnswer(ctx, x, t)
@@ -108,7 +108,7 @@ func (p *Puller) referrers(bounded context.Context, x *request.Request) error {
 	}
 	switch {
 	case errors.Is(err, errLongList):
-		return p.referrersPage(bounded, x, nil, queued)
+		return p.referrersPage(listCtx, x, nil, queued)
 	case err != nil && len(queued) > 0:
 		a = &answer{Manifest: &repository.Manifest{Raw: emptyList}, source: fromCache} // answer with only the queued referrers
 	case err != nil:
@@ -145,9 +145,9 @@ func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url
 }
 
 // sendReferrers sends the descriptors of a list, and the descriptors of queued referrers that are
-// not on the list. It leaves out the artifact types that the client does not ask for. The parameter
-// next is the query of the next page, nil if there is none.
-func sendReferrers(x *request.Request, list []json.RawMessage, queued []oci.Descriptor, next url.Values) error {
+// not on the list. It leaves out the artifact types that the client does not ask for. nextPage is
+// the query of the next page, nil if there is none.
+func sendReferrers(x *request.Request, list []json.RawMessage, queued []oci.Descriptor, nextPage url.Values) error {
 	listed := map[digest.Digest]bool{}
 	wanted := []json.RawMessage{}
 	add := func(d oci.Descriptor, raw json.RawMessage) {
@@ -181,7 +181,7 @@ func sendReferrers(x *request.Request, list []json.RawMessage, queued []oci.Desc
 	if len(x.Q.ArtifactTypes) > 0 {
 		x.W.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
-	return x.SendList(body, oci.MediaTypeOCIIndex, next)
+	return x.SendList(body, oci.MediaTypeOCIIndex, nextPage)
 }
 
 // descriptors returns the descriptors of an index, unchanged.
@@ -296,8 +296,8 @@ func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]
 	case err != nil:
 		return nil, err
 	case a.stale != nil:
-		// The upstream did not answer now, so the variable a is an earlier answer to the question for the
-		// tag. The error lets the caller use its earlier list, if it has one.
+		// The upstream did not answer now, so this is an earlier answer to the question for the tag. The
+		// error lets the caller use its earlier list, if it has one.
 		return nil, a.stale
 	case a.MediaType != oci.MediaTypeOCIIndex:
 		return nil, badListing(t.repo, fmt.Errorf("tag %s is a %s", t.name, a.MediaType))

@@ -15,26 +15,26 @@ import (
 
 // askBeforePush asks the upstream whether it has content that a client may be about to push. The
 // upstream may give no answer, because it is down, throttles or refuses dray's credentials. Then
-// askBeforePush calls the function held, which looks for a copy that is here and visible to the
-// repository. If there is no such copy, the result depends on the client. If dray acknowledges the
-// client's pushes locally, the client does not depend on the registry: it gets the error in the
-// parameter missing, and then sends the content. [AskQuickly] bounds how long such a client waits.
-// Other clients get the error that the function ask returned.
-func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, missing *oci.Error, ask func(context.Context) (T, error), held func(cause error) (T, bool)) (v T, err error) {
+// askBeforePush calls lookUp, which looks for a copy that is here and visible to the repository. If
+// there is no such copy, the result depends on the client. If dray acknowledges the client's pushes
+// locally, the client does not depend on the registry: it gets the error notFound, and then sends
+// the content. [AskQuickly] bounds how long such a client waits. Other clients get the error of
+// query.
+func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, notFound *oci.Error, query func(context.Context) (T, error), lookUp func(cause error) (T, bool)) (v T, err error) {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	if quickly {
-		v, err = AskQuickly(ctx, p, x.Repo, ask, Probe(ask))
+		v, err = AskQuickly(ctx, p, x.Repo, query, Probe(query))
 	} else {
-		v, err = ask(ctx)
+		v, err = query(ctx)
 	}
 	if !NotAnswered(err) || ctx.Err() != nil {
 		return v, err
 	}
-	if old, ok := held(err); ok {
+	if old, ok := lookUp(err); ok {
 		return old, nil
 	}
 	if quickly {
-		err = missing.With("%s did not answer whether it has this content; push it", x.Repo.Up.Registry).Because(err)
+		err = notFound.With("%s did not answer whether it has this content; push it", x.Repo.Up.Registry).Because(err)
 	}
 	return v, err
 }

@@ -32,11 +32,11 @@ func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest
 	return m.Parse()
 }
 
-// missing returns its second parameter, with err as the cause, if err is a "not found" of the
-// upstream. It returns any other err unchanged.
-func missing(err error, not *oci.Error) error {
+// missing returns notFound, with err as the cause, if err is a "not found" of the upstream. It
+// returns any other err unchanged.
+func missing(err error, notFound *oci.Error) error {
 	if oci.NotFound(err) {
-		return not.Because(err)
+		return notFound.Because(err)
 	}
 	return err
 }

@@ -124,22 +124,22 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 }
 
 // indexNeeding returns the reference of a queued index that could not be forwarded without the
-// pushes that the function withdrawn selects. It returns "" if there is no such index.
-func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool) string {
+// pushes for which isWithdrawn returns true. It returns "" if there is no such index.
+func (p *Pusher) indexNeeding(r repository.Repo, isWithdrawn func(queue.Push) bool) string {
 	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
 	for _, q := range pushes {
-		if withdrawn(q) {
+		if isWithdrawn(q) {
 			missing[q.Digest] = true
 		}
 	}
 	for _, q := range pushes {
-		if !withdrawn(q) {
+		if !isWithdrawn(q) {
 			delete(missing, q.Digest)
 		}
 	}
 	for _, q := range pushes {
-		if len(missing) == 0 || withdrawn(q) {
+		if len(missing) == 0 || isWithdrawn(q) {
 			continue
 		}
 		man, err := oci.ParseManifest(q.MediaType, q.Manifest)

@@ -117,11 +117,11 @@ func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) 
 	return d, err
 }
 
-// counted wraps the function open, so that its readers count their bytes in f.sent. Each new reader
-// starts at 0.
-func (f *forward) counted(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
+// counted wraps newReader, so that its readers count their bytes in f.sent. Each new reader starts
+// at 0.
+func (f *forward) counted(newReader func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
-		r, err := open()
+		r, err := newReader()
 		if err != nil {
 			return nil, err
 		}

@@ -37,9 +37,9 @@ type Options struct {
 	Shares func(repository.Repo) bool
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
-	// Overtaken returns an error if another mirror has changed a tag between two questions: the
-	// parameters since and now. It returns nil if mirrors do not share the repository.
-	Overtaken func(r repository.Repo, tag string, since, now meta.Question) error
+	// Overtaken returns an error if another mirror has changed a tag between two questions, base and
+	// current. It returns nil if mirrors do not share the repository.
+	Overtaken func(r repository.Repo, tag string, base, current meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
 	Logger       *slog.Logger

@@ -41,15 +41,15 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
 }
 
-// publishSince does the same as publish, for a client that still waits for its answer. If
-// another member of the fleet has changed the tag after the question in the parameter since,
-// publishSince sends nothing under that tag.
-func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, since meta.Question) (upstream.Pushed, error) {
+// publishSince does the same as publish, for a client that still waits for its answer. If another
+// member of the fleet has changed the tag after the question base, publishSince sends nothing under
+// that tag.
+func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, base meta.Question) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	pushed, err := p.land(ctx, how, r, ref, man, there, since)
+	pushed, err := p.land(ctx, how, r, ref, man, there, base)
 	if errors.Is(err, upstream.ErrPartsMissing) {
 		r.ForgetChildren(ctx, man)
 		p.sendStaged(ctx, how, r, man)
@@ -57,7 +57,7 @@ func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repos
 		if err := errors.Join(err, p.republishChildren(ctx, how, r, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
-		pushed, err = p.land(ctx, how, r, ref, man, there, since)
+		pushed, err = p.land(ctx, how, r, ref, man, there, base)
 	}
 	if err != nil {
 		return upstream.Pushed{}, err
@@ -71,9 +71,9 @@ func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repos
 
 // land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
 // children that ensure returned. For each tag, it sends one manifest at a time, because the tag
-// could otherwise mean one manifest at the upstream, and another manifest in dray's facts. For the
-// parameter since, see publishSince.
-func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child, since meta.Question) (upstream.Pushed, error) {
+// could otherwise mean one manifest at the upstream, and another manifest in dray's facts. See
+// publishSince for base.
+func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child, base meta.Question) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKeyOf(r, ref.Tag))
 		if err != nil {
@@ -81,7 +81,7 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 		}
 		defer unlock()
 	}
-	before, err := p.current(ctx, r, ref, since)
+	before, err := p.current(ctx, r, ref, base)
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
@@ -94,14 +94,13 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 
 // current returns the state of the facts about a reference before a manifest is sent or queued
 // under it. If the reference is a tag that another member of the fleet has changed after the
-// question in the parameter since, current returns an error, because the older image would replace
-// the newer one.
-func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, since meta.Question) (meta.Question, error) {
+// question base, current returns an error, because the older image would replace the newer one.
+func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, base meta.Question) (meta.Question, error) {
 	now := repository.BeforePush(ctx, r, ref)
 	if ref.Tag == "" {
 		return now, nil
 	}
-	return now, p.o.Overtaken(r, ref.Tag, since, now)
+	return now, p.o.Overtaken(r, ref.Tag, base, now)
 }
 
 // republishChildren publishes the manifests of an index that are held here. publishSince calls it

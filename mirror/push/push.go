@@ -54,18 +54,18 @@ func (p *Pusher) Expire(now time.Time) {
 	}
 }
 
-// Unfinished calls the function see for each repository in which a push is not finished here: the
-// repository has an open upload, a staged blob, a waiting manifest or a queued push. Unfinished may
-// call the function more than once for one repository.
-func (p *Pusher) Unfinished(see func(repository.Repo)) {
+// Unfinished calls visit for each repository in which a push is not finished here: the repository
+// has an open upload, a staged blob, a waiting manifest or a queued push. Unfinished may call visit
+// more than once for one repository.
+func (p *Pusher) Unfinished(visit func(repository.Repo)) {
 	for _, s := range p.sessions.all() {
-		see(s.repo)
+		visit(s.repo)
 	}
-	p.o.Repositories.Staged().Repositories(see)
-	p.o.Repositories.Waiting().Repositories(see)
+	p.o.Repositories.Staged().Repositories(visit)
+	p.o.Repositories.Waiting().Repositories(visit)
 	p.o.Queue.Repositories(func(name, repo string) {
 		if up := p.o.Repositories.Upstream(name); up != nil {
-			see(p.o.Repositories.Repo(up, repo))
+			visit(p.o.Repositories.Repo(up, repo))
 		}
 	})
 }

@@ -25,9 +25,8 @@ type sender struct {
 }
 
 // start begins to scan a session's bytes. It also begins to send them, unless the gate holds them
-// back. The client may give the size and the digest beforehand, as the parameters size and
-// announced. If it gave none, these are -1 and "". sentTo, if not nil, counts the bytes that are
-// sent.
+// back. The client may give the size and the digest beforehand. If it gave none, size is -1 and
+// announced is "". sentTo, if not nil, counts the bytes that are sent.
 func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *atomic.Int64) {
 	f := newForward()
 	f.sentTo = sentTo

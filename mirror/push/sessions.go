@@ -128,8 +128,7 @@ func (u *sessions) count() int {
 	return len(u.byID)
 }
 
-// add opens a session for the upload in the parameter blob. The quota of the owner already counts
-// this upload.
+// add opens a session for the upload blob. The quota of the owner already counts this upload.
 func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.Upload, lastUsed time.Time) *session {
 	s := &session{id: id, repo: repo, user: r.User, owner: r.Owner, blob: blob, mu: make(chan struct{}, 1), lastUsed: lastUsed}
 	s.mu <- struct{}{}
@@ -184,12 +183,12 @@ func (u *sessions) discard(s *session, cause error) {
 // request.
 const betweenRequests = time.Minute
 
-// withRoom calls the function take, which counts an upload or bytes of a client, or checks whether
-// they fit. While take returns the error that the client has too many uploads or bytes, withRoom
-// drops an upload that the client has abandoned, and calls take again.
-func (u *sessions) withRoom(owner string, take func() error) error {
+// withRoom calls reserve, which counts an upload or bytes of a client, or checks whether they fit.
+// While reserve returns the error that the client has too many uploads or bytes, withRoom drops an
+// upload that the client has abandoned, and calls reserve again.
+func (u *sessions) withRoom(owner string, reserve func() error) error {
 	for {
-		err := take()
+		err := reserve()
 		if !errors.Is(err, oci.ErrTooManyRequests) || !u.giveUp(owner, time.Now()) {
 			return err
 		}

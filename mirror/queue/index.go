@@ -68,10 +68,10 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry, which the caller has counted (see count), to its repository. The
-// parameter holds has release functions of the entry's blobs. If the index already has a release
-// function for a blob, enter returns the new function in extra, and the caller has to call it.
-func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
+// enter appends an entry, which the caller has counted (see count), to its repository. releases has
+// release functions of the entry's blobs. If the index already has a release function for a blob,
+// enter returns the new one in extra, and the caller has to call it.
+func (x *index) enter(e Entry, releases map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	at := repoKey{e.Upstream, e.Repository}
@@ -87,8 +87,8 @@ func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 	x.adding--
 	for _, b := range e.Blobs {
 		h := x.held[b.Digest]
-		release := holds[b.Digest]
-		delete(holds, b.Digest)
+		release := releases[b.Digest]
+		delete(releases, b.Digest)
 		switch {
 		case release == nil:
 		case h.release == nil:
@@ -256,8 +256,8 @@ func (e *entry) due() time.Time {
 	return e.Next
 }
 
-// begin counts an attempt, and stores the function interrupt, which ends the attempt early. It
-// returns a copy of the entry.
+// begin counts an attempt, and stores interrupt, which ends the attempt early. It returns a copy of
+// the entry.
 func (x *index) begin(e *entry, interrupt func()) Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -299,11 +299,11 @@ func (x *index) finish(e *entry) (releases []func()) {
 	return x.leave(e)
 }
 
-// fail ends an attempt, and gives the entry the state Failed. The parameter why is the error.
-func (x *index) fail(e *entry, why string) {
+// fail ends an attempt, and gives the entry the state Failed. reason is the text of the error.
+func (x *index) fail(e *entry, reason string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e.State, e.Error = Failed, why
+	e.State, e.Error = Failed, reason
 	x.endAttempt(e)
 }
 
@@ -341,14 +341,14 @@ func (x *index) releaseAll() {
 	}
 }
 
-// requeue ends an attempt. The next attempt is due at the given time. If the parameter why is
-// empty, the error of the entry stays as it is.
-func (x *index) requeue(e *entry, next time.Time, why string) {
+// requeue ends an attempt. The next attempt is due at the given time. If reason is empty, the error
+// of the entry stays as it is.
+func (x *index) requeue(e *entry, next time.Time, reason string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e.State, e.Next = Waiting, next
-	if why != "" {
-		e.Error = why
+	if reason != "" {
+		e.Error = reason
 	}
 	x.endAttempt(e)
 }
@@ -359,9 +359,8 @@ func (x *index) endAttempt(e *entry) {
 	close(e.attempt.ended)
 }
 
-// repoOf returns the repository of an entry. The result held is false if the entry is missing or
-// withdrawn.
-func (x *index) repoOf(id uint64) (at repoKey, held bool) {
+// repoOf returns the repository of an entry. ok is false if the entry is missing or withdrawn.
+func (x *index) repoOf(id uint64) (at repoKey, ok bool) {
 	if x.empty() {
 		return repoKey{}, false
 	}
@@ -400,7 +399,7 @@ func (x *index) entriesOf(at repoKey) []*entry {
 }
 
 // markWithdrawn marks entries as withdrawn, and returns copies of the entries as they were. If an
-// entry is being forwarded, the function changes nothing, and its result busy is the attempt.
+// entry is being forwarded, markWithdrawn changes nothing and returns the attempt as busy.
 func (x *index) markWithdrawn(entries []*entry) (was []Entry, busy *attempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -505,9 +504,8 @@ func (x *index) Has(upstream, repo string) bool {
 	return r != nil && len(r.entries) > 0
 }
 
-// Repositories calls the function see for each repository that has a push which waits or is being
-// forwarded.
-func (x *index) Repositories(see func(upstream, repo string)) {
+// Repositories calls visit for each repository that has a push which waits or is being forwarded.
+func (x *index) Repositories(visit func(upstream, repo string)) {
 	if x.empty() {
 		return
 	}
@@ -515,7 +513,7 @@ func (x *index) Repositories(see func(upstream, repo string)) {
 	defer x.mu.Unlock()
 	for at, r := range x.repos {
 		if slices.ContainsFunc(r.entries, func(e *entry) bool { return e.State != Failed && e.State != dropping }) {
-			see(at.upstream, at.repo)
+			visit(at.upstream, at.repo)
 		}
 	}
 }

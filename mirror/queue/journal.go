@@ -205,9 +205,9 @@ type journal struct {
 }
 
 // openJournal reads the journal and rewrites it. A damaged journal is kept under another name. If
-// the disk is too full for a rewrite, openJournal returns the error in the result full. The old
-// file then stays, and j.broken is set, as after any failed write.
-func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err error) {
+// the disk is too full for a rewrite, openJournal returns the error as fullErr. The old file then
+// stays, and j.broken is set, as after any failed write.
+func openJournal(o Options, log *slog.Logger) (j *journal, p contents, fullErr, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
 		j.sync = func(*os.File) error { return o.Sync() }
@@ -252,10 +252,10 @@ func (j *journal) read() (contents, error) {
 	return replay(f)
 }
 
-// append writes a record and returns when it is on stable storage. The function snapshot returns
-// the contents for a new file, without the record. After an error, the file may still have the
-// record, and a later process may find it there. Before this process appends another record, it
-// rewrites the file without the failed record.
+// append writes a record and returns when it is on stable storage. snapshot returns the contents
+// for a new file, without the record. After an error, the file may still have the record, and a
+// later process may find it there. Before this process appends another record, it rewrites the file
+// without the failed record.
 func (j *journal) append(r record, snapshot func() contents) error {
 	if j.closed {
 		return os.ErrClosed

@@ -109,11 +109,11 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// conclude writes r, the result of an attempt, to the journal. Then it calls the function do, which
-// changes the index. Until the index changes, the entry counts as being forwarded, so no Retry or
-// Drop can write a record that contradicts r. conclude calls the function even if the write fails.
-// The journal is then behind the index, and is rewritten before any further record.
-func (q *Queue) conclude(r record, do func()) {
+// conclude writes r, the result of an attempt, to the journal. Then it calls apply, which changes
+// the index. Until the index changes, the entry counts as being forwarded, so no Retry or Drop can
+// write a record that contradicts r. conclude calls apply even if the write fails. The journal is
+// then behind the index, and is rewritten before any further record.
+func (q *Queue) conclude(r record, apply func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
 	if r.Op == opDone && q.index.overtake(r.ID) {
@@ -126,5 +126,5 @@ func (q *Queue) conclude(r record, do func()) {
 		q.log.Error("cannot write the journal of pushes", "record", r.Op, "push", r.ID, "error", err)
 	}
 	q.writer.setBehind(err)
-	do()
+	apply()
 }

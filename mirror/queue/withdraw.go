@@ -14,21 +14,21 @@ type Withdrawal struct {
 	was     []Entry // the entries as they were before
 }
 
-// Withdraw takes out the pushes to a repository, failed pushes included, for which the function
-// "which" returns true. Once Withdraw has succeeded, the journal does not list these pushes,
-// look-ups by reference do not find them, and they are not forwarded. Until Done or Restore, the
-// queue forwards no later pushes to the repository either: after a later push, a restored push
-// would move its tag back to an older image. Withdraw waits for an attempt under way, but
-// interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause
-// of ctx if ctx ends at another time, or an error of the disk.
-func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
-	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
+// Withdraw takes out the pushes to a repository, failed pushes included, for which match returns
+// true. Once Withdraw has succeeded, the journal does not list these pushes, look-ups by reference
+// do not find them, and they are not forwarded. Until Done or Restore, the queue forwards no later
+// pushes to the repository either: after a later push, a restored push would move its tag back to
+// an older image. Withdraw waits for an attempt under way, but interrupts it after 300 ms
+// ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause of ctx if ctx ends at
+// another time, or an error of the disk.
+func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, match func(Push) bool) (*Withdrawal, error) {
+	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return match(e.Push) })
 }
 
-// takeOut is Withdraw with a function that selects entries.
-func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool) (*Withdrawal, error) {
+// takeOut is Withdraw for the entries for which match returns true.
+func (q *Queue) takeOut(ctx context.Context, at repoKey, match func(*entry) bool) (*Withdrawal, error) {
 	for {
-		w, busy, err := q.withdraw(ctx, at, which)
+		w, busy, err := q.withdraw(ctx, at, match)
 		if busy == nil {
 			return w, err
 		}
@@ -53,14 +53,14 @@ const grace = 300 * time.Millisecond
 
 // withdraw makes one try of takeOut. If one of the entries is being forwarded, it changes nothing
 // and returns the attempt as busy.
-func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *attempt, err error) {
+func (q *Queue) withdraw(ctx context.Context, at repoKey, match func(*entry) bool) (w *Withdrawal, busy *attempt, err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer q.writer.unlock()
 	w = &Withdrawal{q: q}
 	for _, e := range q.index.entriesOf(at) { // no entry is finished while the lock is held
-		if which(e) {
+		if match(e) {
 			w.entries = append(w.entries, e)
 		}
 	}

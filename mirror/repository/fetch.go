@@ -46,10 +46,10 @@ type Fetch struct {
 	span trace.Span
 }
 
-// Fetch returns the fetch of a blob, and sends no request yet. The parameter ahead is the urgency
-// of a prefetch. It is nil if a client waits for the blob from the beginning.
-func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
-	return &Fetch{repo: r, digest: d, ahead: ahead, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d, r.Up.Tier != nil)}
+// Fetch returns the fetch of a blob, and sends no request yet. urgency is the urgency of a
+// prefetch. It is nil if a client waits for the blob from the beginning.
+func (r Repo) Fetch(d digest.Digest, urgency *upstream.Urgency) *Fetch {
+	return &Fetch{repo: r, digest: d, ahead: urgency, tier: tierUse{size: -1}, share: r.store.o.Fleet.Share(d, r.Up.Tier != nil)}
 }
 
 // Record makes the fetch record its later requests to the upstream.
@@ -142,27 +142,27 @@ func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error)
 
 // part is the Part of a [cache.Split]. It makes a single attempt, so as not to ask a throttled
 // upstream again.
-func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
+func (f *Fetch) part(ctx context.Context, start, end int64) (cache.Stream, error) {
 	ctx = trace.ContextWithSpan(ctx, f.span)
-	s, until, err := f.fromOthers(ctx, fleet.Want{From: from, To: to})
+	s, until, err := f.fromOthers(ctx, fleet.Want{From: start, To: end})
 	if !errors.Is(err, fleet.ErrRegistry) {
 		return s, err
 	}
-	return f.get(ctx, f.repo.Up.OneTry(), from, until)
+	return f.get(ctx, f.repo.Up.OneTry(), start, until)
 }
 
 // fromOthers opens a part of the blob at another mirror of the fleet that has the blob or fetches
 // it, or else in the tier. If the caller has to ask the upstream, fromOthers returns
-// [fleet.ErrRegistry], and the result until is the offset up to which the caller asks.
-func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, until int64, err error) {
+// [fleet.ErrRegistry], and end is the offset up to which the caller asks.
+func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, end int64, err error) {
 	w.Most = f.tier.size
-	s, until, err = f.fromMember(ctx, w)
+	s, end, err = f.fromMember(ctx, w)
 	if !errors.Is(err, fleet.ErrRegistry) && !errors.Is(err, fleet.ErrFinished) {
-		return s, until, err
+		return s, end, err
 	}
-	if s, ok := f.fromTier(ctx, w.From, until); ok {
-		if until < w.To || w.To == 0 {
-			s.End = until
+	if s, ok := f.fromTier(ctx, w.From, end); ok {
+		if end < w.To || w.To == 0 {
+			s.End = end
 		}
 		return s, 0, nil
 	}
@@ -170,7 +170,7 @@ func (f *Fetch) fromOthers(ctx context.Context, w fleet.Want) (s cache.Stream, u
 		f.share.NoBucket()
 		return f.fromMember(ctx, w)
 	}
-	return s, until, err
+	return s, end, err
 }
 
 // fromMember opens a part of the blob at another mirror of the fleet. The bytes of a member do not
@@ -197,13 +197,13 @@ func (f *Fetch) fromMember(ctx context.Context, w fleet.Want) (s cache.Stream, u
 	return cache.Stream{}, w.To, fleet.ErrRegistry
 }
 
-// get opens the bytes [from, to) of the blob. If the parameter to is 0, get opens all bytes up to
-// the end of the blob.
-func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
+// get opens the bytes [start, end) of the blob. If end is 0, get opens all bytes up to the end of
+// the blob.
+func (f *Fetch) get(ctx context.Context, source upstream.Source, start, end int64) (cache.Stream, error) {
 	if !f.answered.Load() {
 		f.asked.Store(&blobQuestion{time.Now(), f.repo.NoBlob(f.digest).Asking(ctx)})
 	}
-	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: f.repo.Remote().With(upstream.Call{Background: f.ahead, Asked: f.record}), Digest: f.digest, From: from, To: to})
+	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: f.repo.Remote().With(upstream.Call{Background: f.ahead, Asked: f.record}), Digest: f.digest, From: start, To: end})
 	if err != nil {
 		return cache.Stream{}, err
 	}
@@ -211,9 +211,9 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 		f.repo.confirmed(ctx, f.digest, -1) // the size is not verified yet
 	}
 	if !s.Ranges {
-		to = 0
+		end = 0
 	}
-	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip, End: to}, nil
+	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip, End: end}, nil
 }
 
 // tierUse is the use of the upstream's [cache.Tier] by one fetch.
@@ -225,11 +225,11 @@ type tierUse struct {
 	other atomic.Pointer[int64] // the size that the tier stated, if it differs from size; otherwise nil
 }
 
-// fromTier opens the bytes [from, to) of the blob in the tier. ok is false if the upstream has to
+// fromTier opens the bytes [start, end) of the blob in the tier. ok is false if the upstream has to
 // be asked instead: the tier fails or lacks the blob, or the blob is not visible to the repository.
 // In the last case, only the upstream can say whether the repository has the blob. After one
 // failure, this fetch does not use the tier again, so that no reader waits for the tier twice.
-func (f *Fetch) fromTier(ctx context.Context, from, to int64) (s cache.Stream, ok bool) {
+func (f *Fetch) fromTier(ctx context.Context, start, end int64) (s cache.Stream, ok bool) {
 	tier := f.repo.Up.Tier
 	if tier == nil {
 		return s, false
@@ -242,7 +242,7 @@ func (f *Fetch) fromTier(ctx context.Context, from, to int64) (s cache.Stream, o
 	if f.tier.left.Load() {
 		return s, false
 	}
-	s, err := tier.Open(ctx, f.digest, from, to)
+	s, err := tier.Open(ctx, f.digest, start, end)
 	if err != nil {
 		f.tier.left.Store(true)
 		return s, false

@@ -465,28 +465,28 @@ type Turn struct {
 	NotFound bool
 }
 
-// InTurn calls the function ask for the repository r. If the upstream of r does not answer, InTurn
-// calls ask for the repository of the same name at each fallback of the upstream, until a fallback
-// has the content. It also does so after a "not found", for each [Turn] with NotFound. d is the
-// requested digest; it is empty for a tag or a list. If the function may is not nil, InTurn leaves
-// out the fallbacks for which it returns false. If the upstream of r was the only one that did not
-// answer, and no fallback has the content, InTurn calls ask once more, for r without fallbacks.
-// This call uses Upstream.Source, which gives up later than Upstream.Yielding. InTurn returns nil
-// if a call of ask returned nil. Otherwise it returns the first error for which [NotAnswered] is
-// true, because the upstream that did not answer may have the content. If there is no such error,
-// InTurn returns the error for r.
-func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool, ask func(Repo) error) error {
+// InTurn calls query for the repository r. If the upstream of r does not answer, InTurn calls query
+// for the repository of the same name at each fallback of the upstream, until a fallback has the
+// content. It also does so after a "not found", for each [Turn] with NotFound. d is the requested
+// digest; it is empty for a tag or a list. If allowed is not nil, InTurn leaves out the fallbacks
+// for which it returns false. If the upstream of r was the only one that did not answer, and no
+// fallback has the content, InTurn calls query once more, for r without fallbacks. This call uses
+// Upstream.Source, which gives up later than Upstream.Yielding. InTurn returns nil if a call of
+// query returned nil. Otherwise it returns the first error for which [NotAnswered] is true, because
+// the upstream that did not answer may have the content. If there is no such error, InTurn returns
+// the error for r.
+func InTurn(ctx context.Context, r Repo, d digest.Digest, allowed func(*Upstream) bool, query func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
-		return ask(r)
+		return query(r)
 	}
 	var own, silent error
 	borrowed, others := false, false // others says that a fallback did not answer
-	for i, e := range Turns(ctx, r, d, may) {
+	for i, e := range Turns(ctx, r, d, allowed) {
 		borrowed = borrowed || e.Repo != r && i == 0
 		if i > 0 && !e.NotFound && silent == nil {
 			continue
 		}
-		err := ask(e.Repo)
+		err := query(e.Repo)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
@@ -505,7 +505,7 @@ func InTurn(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bo
 	}
 	alone := r
 	alone.Up = r.Up.withoutFallbacks()
-	if err := ask(alone); err == nil || !NotAnswered(err) && ctx.Err() == nil {
+	if err := query(alone); err == nil || !NotAnswered(err) && ctx.Err() == nil {
 		return err
 	}
 	return silent
@@ -520,14 +520,14 @@ func NotAnswered(err error) bool {
 // The repository r comes first, unless the digest is not visible to r and a fallback has lent the
 // digest: see [Lend]. The fallback that lent a manifest is asked first for all content that the
 // manifest names, because the other upstreams may lack that content.
-func Turns(ctx context.Context, r Repo, d digest.Digest, may func(*Upstream) bool) []Turn {
+func Turns(ctx context.Context, r Repo, d digest.Digest, allowed func(*Upstream) bool) []Turn {
 	all := []Turn{{Repo: r}}
 	known := d == ""
 	if !known {
 		_, known, _ = r.visible(ctx, d)
 	}
 	for _, f := range r.Up.Fallbacks {
-		if may != nil && !may(f.To) {
+		if allowed != nil && !allowed(f.To) {
 			continue
 		}
 		e := Turn{Repo{Up: f.To, Name: r.Name, store: r.store}, f.NotFound}

@@ -77,13 +77,13 @@ func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int6
 	return size, err
 }
 
-// Send sends a blob to the upstream and records that the upstream has it. After the upload, the
-// function blob returns the digest and the size of the blob.
-func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, blob func() (digest.Digest, int64)) error {
+// Send sends a blob to the upstream and records that the upstream has it. After the upload,
+// identify returns the digest and the size of the blob.
+func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, identify func() (digest.Digest, int64)) error {
 	if err := r.Up.Sink.PutBlob(ctx, r.Remote().With(how), u); err != nil {
 		return err
 	}
-	d, size := blob()
+	d, size := identify()
 	r.RecordAtTarget(ctx, d, size)
 	return nil
 }
@@ -115,11 +115,10 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 const maxRecorded = 1024
 
 // Store caches a manifest that the upstream sent or accepted. It makes the manifest visible, and
-// the children that the parameter confirmed lists. The upstream should have these children, because
-// it has the manifest. If the upstream takes pushes, Store also records the presence of the
-// manifest and of the children that are blobs. It returns no error, because a pull does not fail if
-// the manifest or a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store
-// does nothing.
+// the children in the list confirmed. The upstream should have these children, because it has the
+// manifest. If the upstream takes pushes, Store also records the presence of the manifest and of
+// the children that are blobs. It returns no error, because a pull does not fail if the manifest or
+// a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
@@ -168,13 +167,13 @@ func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question
 }
 
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
-// the manifest and its children. The parameter children has the children that the push waited for,
-// and the parameter before is the result of BeforePush. StorePushed replaces all facts about the
-// tag in one step, so that an answer under way cannot bring back the old meaning. If another mirror
-// has pushed the tag since, StorePushed only forgets the tag, because dray does not know which push
-// the upstream accepted last. If the manifest has a subject, StorePushed also forgets the list of
-// the subject's referrers. It releases the staged blobs of the children.
-func (r Repo) StorePushed(ctx context.Context, before meta.Question, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
+// the manifest and its children. children are those that the push waited for, and base is the
+// result of BeforePush. StorePushed replaces all facts about the tag in one step, so that an answer
+// under way cannot bring back the old meaning. If another mirror has pushed the tag since,
+// StorePushed only forgets the tag, because dray does not know which push the upstream accepted
+// last. If the manifest has a subject, StorePushed also forgets the list of the subject's
+// referrers. It releases the staged blobs of the children.
+func (r Repo) StorePushed(ctx context.Context, base meta.Question, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
 	r.recordSeen(ctx, childLinks(children)...)
@@ -186,7 +185,7 @@ func (r Repo) StorePushed(ctx context.Context, before meta.Question, ref oci.Ref
 	r.ForgetReference(ctx, oci.Reference{Digest: man.Digest})
 	forgetReferrers(ctx, r, man)
 	if ref.Tag != "" {
-		s.Recorded(s.o.Tags.Pushed(ctx, before, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}))
+		s.Recorded(s.o.Tags.Pushed(ctx, base, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}))
 	}
 	s.o.Staged.Drop(Keys(r, children)...)
 }
@@ -334,11 +333,11 @@ func (a Absence) Asking(ctx context.Context) Absence {
 	return a
 }
 
-// Remember records the fact and the text of err, but only if err is "not found". The parameter
-// asked is the time at which the caller asked the upstream, after its call of Asking.
-func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
+// Remember records the fact and the text of err, but only if err is "not found". askedAt is the
+// time at which the caller asked the upstream, after its call of Asking.
+func (a Absence) Remember(ctx context.Context, askedAt time.Time, err error) {
 	if oci.NotFound(err) && a.question != nil {
-		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, *a.question, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
+		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, *a.question, meta.AbsentFact{CheckedAt: askedAt, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
 	}
 }
 
@@ -383,22 +382,22 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
 
 // lent reports whether a fallback has lent a digest to a repository.
-func lent(ctx context.Context, from, to Repo, d digest.Digest) bool {
-	_, err := to.store.o.Visibility.Get(ctx, from.Up.Name, borrower(to), d)
+func lent(ctx context.Context, lender, r Repo, d digest.Digest) bool {
+	_, err := r.store.o.Visibility.Get(ctx, lender.Up.Name, borrower(r), d)
 	return err == nil
 }
 
-// Lend records that a fallback (the parameter from) has answered for a repository (the parameter
-// to). The answer was the manifest m, or a list of manifests that has the digest m. So requests to
-// the repository for content that the answer names go to the fallback, even after the upstream of
-// the repository has recovered. The record makes nothing visible.
-func Lend(ctx context.Context, from, to Repo, m digest.Digest, names []oci.Child) {
+// Lend records that lender, a repository at a fallback, has answered for r. The answer was the
+// manifest m, or a list of manifests that has the digest m. So requests to the repository for
+// content that the answer names go to the fallback, even after the upstream of the repository has
+// recovered. The record makes nothing visible.
+func Lend(ctx context.Context, lender, r Repo, m digest.Digest, names []oci.Child) {
 	links := append(childLinks(names), meta.Link{Digest: m})
-	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, from, to, l.Digest) }) {
+	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, lender, r, l.Digest) }) {
 		return
 	}
 	for i := range links {
 		links[i].LinkFact = meta.LinkFact{Size: -1, Kind: meta.KindBlob} // a blob, so that lists of images leave it out
 	}
-	to.store.Recorded(to.store.o.Visibility.Add(ctx, from.Up.Name, borrower(to), links...))
+	r.store.Recorded(r.store.o.Visibility.Add(ctx, lender.Up.Name, borrower(r), links...))
 }

@@ -56,8 +56,8 @@ type Staging struct {
 
 // NewStaging returns an empty table. expiry is the time after which a blob expires. This time
 // begins again when a manifest that needs the blob arrives, or when the blob's client sends
-// something to the repository. The function refund is called when a blob no longer counts against
-// the quota of its owner.
+// something to the repository. refund is called when a blob no longer counts against the quota of
+// its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }
@@ -69,12 +69,12 @@ func (s *Staging) Get(k Key) *Staged {
 	return s.blobs[k]
 }
 
-// Repositories calls the function see with the repository of each staged blob.
-func (s *Staging) Repositories(see func(Repo)) {
+// Repositories calls visit with the repository of each staged blob.
+func (s *Staging) Repositories(visit func(Repo)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range s.blobs {
-		see(k.Repo)
+		visit(k.Repo)
 	}
 }
 
@@ -147,15 +147,15 @@ func (s *Staging) Renew(keys ...Key) {
 	}
 }
 
-// Progress restarts the expiry of the blobs that a client has pushed to a repository. The parameter
-// at is the last time at which a push of that client to the repository made progress. Without
+// Progress restarts the expiry of the blobs that a client has pushed to a repository. lastProgress
+// is the last time at which a push of that client to the repository made progress. Without
 // Progress, the first layers of a push could expire while its last layer is still being sent.
-func (s *Staging) Progress(r Repo, owner string, at time.Time) {
+func (s *Staging) Progress(r Repo, owner string, lastProgress time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, b := range s.blobs {
-		if Same(k.Repo, r) && b.Owner == owner && b.Since.Before(at) {
-			b.Since = at
+		if Same(k.Repo, r) && b.Owner == owner && b.Since.Before(lastProgress) {
+			b.Since = lastProgress
 		}
 	}
 }

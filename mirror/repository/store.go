@@ -85,10 +85,10 @@ func NewStore(o Options) (*Store, error) {
 	return s, s.Replace(o.Upstreams)
 }
 
-// Replace replaces all upstreams at once. The parameter upstreams also has the upstreams that do
-// not change. An upstream with the name of a former upstream takes the place of that upstream: it
-// has the same repositories, with the same staged blobs and waiting manifests. If Replace returns
-// an error, nothing has changed. Replace must not be called concurrently.
+// Replace replaces all upstreams at once. The upstreams that do not change must be given too. An
+// upstream with the name of a former upstream takes the place of that upstream: it has the same
+// repositories, with the same staged blobs and waiting manifests. If Replace returns an error,
+// nothing has changed. Replace must not be called concurrently.
 func (s *Store) Replace(upstreams []*Upstream) error {
 	byName := map[string]*Upstream{}
 	for _, u := range upstreams {

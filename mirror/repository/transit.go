@@ -87,8 +87,8 @@ func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) 
 	return at, ok, err
 }
 
-// Opened tells other mirrors on the same store of facts that this mirror has opened an upload. The
-// parameter expiry is how long the other mirrors remember the upload.
+// Opened tells other mirrors on the same store of facts that this mirror has opened an upload.
+// expiry is how long the other mirrors remember the upload.
 func (s *Store) Opened(ctx context.Context, id string, expiry time.Duration) {
 	if s.o.Transit != nil {
 		s.Recorded(s.o.Transit.Opened(ctx, id, expiry))

@@ -110,13 +110,13 @@ type Fallback struct {
 }
 
 // Reading returns the upstream as a fallback of another one. The result takes no pushes. Its
-// repositories do not show the content of pushes to u that are still under way. The parameter last
-// says that no other fallback follows, so that a failed request is worth repeating.
-func (u *Upstream) Reading(last bool) *Upstream {
+// repositories do not show the content of pushes to u that are still under way. isLast says that no
+// other fallback follows, so that a failed request is worth repeating.
+func (u *Upstream) Reading(isLast bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
 	r.first, r.alone = nil, nil // the fallback has no part in pushes to the upstream
-	r.followed = !last
+	r.followed = !isLast
 	return &r
 }
 

@@ -86,12 +86,12 @@ func (b *Waiting) Get(k Key) *oci.Manifest {
 	return nil
 }
 
-// Repositories calls the function see with the repository of each manifest.
-func (b *Waiting) Repositories(see func(Repo)) {
+// Repositories calls visit with the repository of each manifest.
+func (b *Waiting) Repositories(visit func(Repo)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for k := range b.byKey {
-		see(k.Repo)
+		visit(k.Repo)
 	}
 }
 
@@ -103,13 +103,13 @@ func (b *Waiting) Len() int {
 }
 
 // Add lets a manifest wait until the given time. It replaces a manifest with the same key, and
-// drops the oldest manifests above the bounds. The parameter kept is the copy of the manifest for
-// the next process, or nil.
-func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time, kept io.Closer) {
+// drops the oldest manifests above the bounds. backup is the copy of the manifest for the next
+// process, or nil.
+func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time, backup io.Closer) {
 	b.mu.Lock()
 	defer b.unlock()
 	b.drop(b.byKey[k])
-	b.add(&waiting{key: k, man: man, owner: owner, until: until, kept: kept})
+	b.add(&waiting{key: k, man: man, owner: owner, until: until, kept: backup})
 }
 
 // add is Add for a manifest whose key is not in the table. The caller holds mu.
@@ -171,9 +171,9 @@ func (b *Waiting) Drop(k Key) bool {
 	return waited
 }
 
-// Withdraw removes a manifest, and reports whether it waited. The caller must call the function
-// end. After end(true), the manifest waits again, unless it has been added again in the meantime.
-func (b *Waiting) Withdraw(k Key) (waited bool, end func(back bool)) {
+// Withdraw removes a manifest, and reports whether it waited. The caller must call settle. After
+// settle(true), the manifest waits again, unless it has been added again in the meantime.
+func (b *Waiting) Withdraw(k Key) (waited bool, settle func(back bool)) {
 	b.mu.Lock()
 	defer b.unlock()
 	w := b.byKey[k]

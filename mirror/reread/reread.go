@@ -35,8 +35,8 @@ type Failure struct {
 	Since time.Time
 }
 
-// New makes a value from files. The function parse gets their contents in the order of paths. Its
-// errors must not show the contents. log may be nil.
+// New makes a value from files. parse gets their contents in the order of paths. Its errors must
+// not show the contents. log may be nil.
 func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths ...string) (*Value[T], error) {
 	v := &Value[T]{parse: parse, log: cmp.Or(log, slog.New(slog.DiscardHandler))}
 	for _, p := range paths {

@@ -67,11 +67,11 @@ func ListPrices(region string) (p Prices, ok bool) {
 	return p, ok
 }
 
-// Or returns p, with prices of the parameter other in place of the prices that are 0 in p.
-func (p Prices) Or(other Prices) Prices {
+// Or returns p, with prices from defaults in place of the prices that are 0 in p.
+func (p Prices) Or(defaults Prices) Prices {
 	for _, each := range []struct{ own, other *float64 }{
-		{&p.NAT, &other.NAT}, {&p.Endpoint, &other.Endpoint}, {&p.Internet, &other.Internet}, {&p.Region, &other.Region},
-		{&p.Zone, &other.Zone}, {&p.BucketReads, &other.BucketReads}, {&p.BucketWrites, &other.BucketWrites},
+		{&p.NAT, &defaults.NAT}, {&p.Endpoint, &defaults.Endpoint}, {&p.Internet, &defaults.Internet}, {&p.Region, &defaults.Region},
+		{&p.Zone, &defaults.Zone}, {&p.BucketReads, &defaults.BucketReads}, {&p.BucketWrites, &defaults.BucketWrites},
 	} {
 		if *each.own == 0 {
 			*each.own = *each.other

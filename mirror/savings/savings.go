@@ -86,16 +86,16 @@ const (
 	million      = 1e6
 )
 
-// Of returns the savings in the period of u. It calculates the rates of upstreams from the
-// parameter recent, which usually has the traffic of a longer period.
-func Of(u Usage, recent map[string]Traffic, t Terms) api.Savings {
+// Of returns the savings in the period of u. It calculates the rates of upstreams from history,
+// which usually has the traffic of a longer period.
+func Of(u Usage, history map[string]Traffic, t Terms) api.Savings {
 	s := api.Savings{From: u.From, To: u.To, Days: u.To.Sub(u.From).Hours() / 24, Region: t.Region, PricesOf: PricesOf, Upstreams: []api.UpstreamSavings{}, Unknown: []string{}}
 	list, known := ListPrices(t.Region)
 	var sent float64
 	for _, up := range t.Upstreams {
 		traffic := u.Upstreams[up.Name]
 		line, unknown := up.savings(traffic, t)
-		line.time(traffic, recent[up.Name])
+		line.time(traffic, history[up.Name])
 		sent += traffic.Sent
 		s.Upstreams = append(s.Upstreams, line.UpstreamSavings)
 		s.AvoidedUSD += line.AvoidedUSD
@@ -152,22 +152,22 @@ func (t Terms) unknown(u Usage, known bool) (all []string) {
 type line struct{ api.UpstreamSavings }
 
 // savings returns the savings at an upstream, without the saved time. If the price of the
-// upstream's bytes is not known, the result unknown is the reason.
-func (up Upstream) savings(traffic Traffic, t Terms) (l line, unknown string) {
+// upstream's bytes is not known, reason says why.
+func (up Upstream) savings(traffic Traffic, t Terms) (l line, reason string) {
 	l.Upstream, l.Path = up.Name, string(up.Path)
 	l.SentBytes, l.FetchedBytes = int64(traffic.Sent), int64(traffic.Fetched)
 	l.AvoidedBytes = l.SentBytes - l.FetchedBytes
-	price, unknown := up.price(t)
-	if unknown == "" {
+	price, reason := up.price(t)
+	if reason == "" {
 		l.PriceUSD = &price
 		l.AvoidedUSD = (traffic.Sent - traffic.Fetched) / gib * price
 	}
-	return l, unknown
+	return l, reason
 }
 
 // price returns the price of a GiB that comes from the upstream itself, or the reason why the price
 // is not known.
-func (up Upstream) price(t Terms) (price float64, unknown string) {
+func (up Upstream) price(t Terms) (price float64, reason string) {
 	if up.Path == "" {
 		return 0, up.Key + ".savings.path: it is not set, so what was not fetched from " + up.Name + " counts as 0; set it to nat, endpoint, internet or region"
 	}

@@ -52,8 +52,8 @@ func (w *Response) Sent() int64 { return w.sent }
 func (w *Response) Received() int64 { return w.received }
 
 // CountSent sets a second counter for the bytes that the Response sends from now on. Other
-// goroutines may read this counter. If the parameter to is nil, there is no second counter.
-func (w *Response) CountSent(to *atomic.Int64) { w.sentTo = to }
+// goroutines may read this counter. If counter is nil, there is no second counter.
+func (w *Response) CountSent(counter *atomic.Int64) { w.sentTo = counter }
 
 // CountReceived does the same as CountSent, for the bytes of the request's body that are read.
 func (w *Response) CountReceived(to *atomic.Int64) { w.receivedTo = to }

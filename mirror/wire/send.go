@@ -165,14 +165,14 @@ func (w *Response) SendWhole(body []byte) error {
 	return err
 }
 
-// short returns an error if err is not nil, or if n, the number of bytes sent, is less than the
-// parameter want. If want is -1, every n is enough.
-func short(n, want int64, err error) error {
-	if err == nil && want >= 0 && n < want {
+// short returns an error if err is not nil, or if n, the number of bytes sent, is less than
+// expected. If expected is -1, every n is enough.
+func short(n, expected int64, err error) error {
+	if err == nil && expected >= 0 && n < expected {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return fmt.Errorf("send body, %d of %d bytes: %w", n, want, err)
+		return fmt.Errorf("send body, %d of %d bytes: %w", n, expected, err)
 	}
 	return nil
 }

@@ -272,10 +272,10 @@ func (w *Writers) member(l fleet.Lease) fleet.Member {
 const silentFor = 5
 
 // watch asks a member after each Patience.Stall whether it is alive, while the member works on a
-// request. It calls the function lost if nothing listens at the member's address, or if the member
-// has been silent for silentFor times Patience.Stall. The function end ends the watch.
-func (w *Writers) watch(ctx context.Context, m fleet.Member, lost func()) (end func()) {
-	v := &vigil{w: w, member: m, ctx: ctx, lost: lost, last: time.Now()}
+// request. It calls giveUp if nothing listens at the member's address, or if the member has been
+// silent for silentFor times Patience.Stall. The caller calls stop to end the watch.
+func (w *Writers) watch(ctx context.Context, m fleet.Member, giveUp func()) (stop func()) {
+	v := &vigil{w: w, member: m, ctx: ctx, lost: giveUp, last: time.Now()}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.timer = time.AfterFunc(w.o.Patience.Stall, v.ask)

@@ -71,9 +71,9 @@ func decode(text string, v any) error {
 type Receiver interface {
 	// TakesPushes reports whether clients may push through the listener, if they have the rights.
 	TakesPushes() bool
-	// ServePassed answers a request of a caller whom another member has authenticated. external is the
-	// external URL by which the client has reached that member.
-	ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, external string)
+	// ServePassed answers a request of a caller whom another member has authenticated. externalURL is
+	// the external URL by which the client has reached that member.
+	ServePassed(w http.ResponseWriter, r *http.Request, by identity.Vouched, externalURL string)
 }
 
 // Receive registers a Receiver under the name of a listener. The Receiver answers the requests that

@@ -11,57 +11,55 @@ import (
 	"dray/upstream/oci"
 )
 
-// The constant attempts bounds how often a request is passed on before the client has to send it
-// again. It allows for two rounds. Each round has three attempts: two at a member that fails, and
-// one at a member that names another writer.
+// [attempts] bounds how often a request is passed on before the client has to send it again. It
+// allows for two rounds. Each round has three attempts: two at a member that fails, and one at a
+// member that names another writer.
 const attempts = 6
 
-// Work answers a request by calling the function here, or passes the request on to the member that
-// has the state of pushes to its repository. Requests that write, and questions of clients whether
-// a push may leave a blob out, go to the writer of the repository. This member works on other
-// requests itself. If it does not find the content, it asks the writer. If pushes are acknowledged
-// locally, it asks the writer for manifests and lists before it looks for them itself. w may be
-// nil.
-func (w *Writers) Work(x *request.Request, here func() error) error {
+// Work answers a request by calling local, or passes the request on to the member that has the
+// state of pushes to its repository. Requests that write, and questions of clients whether a push
+// may leave a blob out, go to the writer of the repository. This member works on other requests
+// itself. If it does not find the content, it asks the writer. If pushes are acknowledged locally,
+// it asks the writer for manifests and lists before it looks for them itself. w may be nil.
+func (w *Writers) Work(x *request.Request, local func() error) error {
 	if !x.Listener.TakesPushes() || !w.Shares(x.Repo) {
-		return here()
+		return local()
 	}
-	// Work reads x.Repo now, because the function here may change it, for example to the repository of
-	// a fallback.
+	// Work reads x.Repo now, because local may change it, for example to the repository of a fallback.
 	k := w.keyOf(x.Repo)
 	switch {
 	case x.Vouched != nil && x.R.Header.Get(headerRepository) != k.String():
 		return oci.ErrUnavailable.With("members of the fleet differ in what they call %s; configure their upstreams alike", x.Repo.Name)
 	case x.Q.Write():
-		return w.write(x, k, here)
+		return w.write(x, k, local)
 	case x.Q.Kind == oci.KindBlob && x.AsksToPush() && x.May(identity.Push):
-		return w.askWriter(x, k, here)
+		return w.askWriter(x, k, local)
 	case x.Vouched != nil:
-		return here()
+		return local()
 	case x.Repo.Up.AcknowledgeLocally && x.Q.Kind != oci.KindBlob:
-		return w.readFirst(x, k, here)
+		return w.readFirst(x, k, local)
 	}
-	err := here()
+	err := local()
 	if oci.NotFound(err) && !x.W.Started() {
 		return w.readAfter(x, k, err)
 	}
 	return err
 }
 
-// write passes a writing request to the writer. If this member is the writer, write calls the
-// function here instead.
-func (w *Writers) write(x *request.Request, k key, here func() error) error {
+// write passes a writing request to the writer. If this member is the writer, write calls local
+// instead.
+func (w *Writers) write(x *request.Request, k key, local func() error) error {
 	ctx := x.R.Context()
 	at := w.find(ctx, k, fleet.Lease{})
 	if x.Vouched != nil {
-		return w.received(x, at, here)
+		return w.received(x, at, local)
 	}
 	var failed error
 	tried := ""
 	for range attempts {
 		if at.done != nil {
 			defer at.done()
-			return here()
+			return local()
 		}
 		err := w.pass(x, at.Lease, passing{repository: k.String()})
 		moved, isMoved := errors.AsType[*movedError](err)
@@ -82,7 +80,7 @@ func (w *Writers) write(x *request.Request, k key, here func() error) error {
 	}
 	if at.done != nil { // this member can still answer, because no attempt has read a byte of the body
 		defer at.done()
-		return here()
+		return local()
 	}
 	w.m.passed.WithLabelValues(passedFailed).Inc()
 	return notReached(x, failed)
@@ -113,11 +111,11 @@ func notReached(x *request.Request, err error) error {
 
 // received works on a request that another member has passed on, if this member is the writer.
 // Otherwise it answers with the lease of the writer.
-func (w *Writers) received(x *request.Request, at place, here func() error) error {
+func (w *Writers) received(x *request.Request, at place, local func() error) error {
 	if at.done != nil {
 		defer at.done()
 		w.m.received.Inc()
-		return here()
+		return local()
 	}
 	x.W.Header().Set(headerMoved, encode(at.Lease))
 	x.W.WriteHeader(http.StatusMisdirectedRequest)
@@ -126,11 +124,11 @@ func (w *Writers) received(x *request.Request, at place, here func() error) erro
 
 // askWriter asks the writer whether a push may leave a blob out. If the writer does not answer,
 // this member answers. At worst, the client then sends a blob needlessly, which does no harm.
-func (w *Writers) askWriter(x *request.Request, k key, here func() error) error {
+func (w *Writers) askWriter(x *request.Request, k key, local func() error) error {
 	ctx := x.R.Context()
 	at := w.find(ctx, k, fleet.Lease{})
 	if x.Vouched != nil {
-		return w.received(x, at, here)
+		return w.received(x, at, local)
 	}
 	answered := func(status int) bool { return status < http.StatusInternalServerError }
 	for range 2 {
@@ -151,19 +149,19 @@ func (w *Writers) askWriter(x *request.Request, k key, here func() error) error 
 	if at.done != nil {
 		defer at.done()
 	}
-	return here()
+	return local()
 }
 
 // readFirst passes a request for a manifest or a list on to the writer, because the writer may have
 // acknowledged pushes that it has yet to forward. If no other member is the writer, or if the
 // writer does not have the content or does not answer, this member answers.
-func (w *Writers) readFirst(x *request.Request, k key, here func() error) error {
+func (w *Writers) readFirst(x *request.Request, k key, local func() error) error {
 	if l, ok := w.other(x.R.Context(), k); ok {
 		if err := w.pass(x, l, passing{repository: k.String(), bounded: true, takes: found}); err == nil || x.W.Started() {
 			return err
 		}
 	}
-	return here()
+	return local()
 }
 
 // readAfter passes a request on to the writer, because its content was not found here. If the
@@ -197,10 +195,10 @@ func (w *Writers) other(ctx context.Context, k key) (fleet.Lease, bool) {
 // maxAsked bounds the members that Anywhere asks.
 const maxAsked = 16
 
-// Anywhere answers a request by calling the function here. If the function finds nothing, Anywhere
-// asks other members. It is for requests that belong to no repository. w may be nil.
-func (w *Writers) Anywhere(x *request.Request, here func() error) error {
-	err := here()
+// Anywhere answers a request by calling local. If local finds nothing, Anywhere asks other members.
+// It is for requests that belong to no repository. w may be nil.
+func (w *Writers) Anywhere(x *request.Request, local func() error) error {
+	err := local()
 	if w == nil || x.Vouched != nil || !x.Listener.TakesPushes() || !oci.NotFound(err) || x.W.Started() {
 		return err
 	}

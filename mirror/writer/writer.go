@@ -54,9 +54,9 @@ type Options struct {
 	Patience fleet.Patience
 	// RenewEvery is how often leases are renewed; 0 means [fleet.RenewEvery].
 	RenewEvery time.Duration
-	// Unfinished calls the function see for each repository in which a push is not finished at this
-	// member (see push.Pusher.Unfinished).
-	Unfinished func(see func(repository.Repo))
+	// Unfinished calls visit for each repository in which a push is not finished at this member (see
+	// push.Pusher.Unfinished).
+	Unfinished func(visit func(repository.Repo))
 	Logger     *slog.Logger
 }
 
@@ -156,15 +156,15 @@ func Overtaken(w *Writers, r repository.Repo, tag string) error {
 }
 
 // find returns the member that works on a repository. If no member does, this one takes the lease.
-// The parameter failed is a lease to replace because its holder did not answer, or zero.
-func (w *Writers) find(ctx context.Context, k key, failed fleet.Lease) place {
+// failedLease is a lease to replace because its holder did not answer, or zero.
+func (w *Writers) find(ctx context.Context, k key, failedLease fleet.Lease) place {
 	if done, ok := w.enter(k); ok {
 		return place{done: done}
 	}
-	l, err := w.take(ctx, k, failed.Generation)
+	l, err := w.take(ctx, k, failedLease.Generation)
 	switch {
 	case err != nil:
-		l = w.guess(k, failed.Holder)
+		l = w.guess(k, failedLease.Holder)
 	case l.Holder != w.o.Self.ID:
 		w.remember(k, l)
 	}
@@ -199,15 +199,15 @@ func (w *Writers) remember(k key, l fleet.Lease) {
 
 // guess returns the writer while the store fails: the writer that the store named last, or else the
 // member that rendezvous hashing chooses. Members that know the same members choose the same one.
-// The result is never the member whose ID is in the parameter failed.
-func (w *Writers) guess(k key, failed string) fleet.Lease {
+// The result is never the member with the ID failedID.
+func (w *Writers) guess(k key, failedID string) fleet.Lease {
 	w.mu.Lock()
 	last := w.seen[k]
 	w.mu.Unlock()
-	if last.Holder != "" && last.Holder != failed && time.Since(last.at) < remembered {
+	if last.Holder != "" && last.Holder != failedID && time.Since(last.at) < remembered {
 		return last.Lease
 	}
-	live := slices.DeleteFunc(slices.Clone(w.o.Members.Live()), func(m fleet.Member) bool { return m.ID == failed })
+	live := slices.DeleteFunc(slices.Clone(w.o.Members.Live()), func(m fleet.Member) bool { return m.ID == failedID })
 	chosen := fleet.Rendezvous(k.String(), live)
 	if chosen.ID == "" {
 		chosen = w.o.Self
@@ -256,18 +256,18 @@ func (w *Writers) begin(h *hold) (done func()) {
 
 var errStore = errors.New("the store of leases did not answer a moment ago")
 
-// take takes the lease of a repository, or returns the lease of another member. failed is the
+// take takes the lease of a repository, or returns the lease of another member. failedGen is the
 // generation of a lease to replace, or 0. A member that is stopping takes no lease.
-func (w *Writers) take(ctx context.Context, k key, failed int64) (fleet.Lease, error) {
+func (w *Writers) take(ctx context.Context, k key, failedGen int64) (fleet.Lease, error) {
 	if w.leaving.Load() {
 		l, err := w.look(ctx, k)
-		if err == nil && (l.Holder == "" || l.Generation == failed) {
+		if err == nil && (l.Holder == "" || l.Generation == failedGen) {
 			err = errStore // another member has to take the lease
 		}
 		return l, err
 	}
 	return w.ask(ctx, func(ctx context.Context) (fleet.Lease, error) {
-		return w.o.Claims.Take(ctx, k.digest(), w.o.Self, failed)
+		return w.o.Claims.Take(ctx, k.digest(), w.o.Self, failedGen)
 	})
 }
 
@@ -363,7 +363,7 @@ func (w *Writers) renew(ctx context.Context) {
 }
 
 // sort returns the leases to renew, the repositories whose lease is missing, and the leases that
-// this member no longer needs. sort removes the unneeded leases from held.
+// this member no longer needs. sort removes the unneeded leases from w.held.
 func (w *Writers) sort(now time.Time) (extend map[key]fleet.Lease, missing []key, over []fleet.Lease) {
 	open := map[key]bool{}
 	if w.o.Unfinished != nil {

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// within reports whether the first attempt at a request gets an authorization. Reads outside of
-// /v2/ get no authorization, because they may be for a storage with the same host name as the
-// registry. Such a storage refuses a signed URL that comes with an Authorization header
+// [Transport.within] reports whether the first attempt at a request gets an authorization. Reads
+// outside of /v2/ get no authorization, because they may be for a storage with the same host name
+// as the registry. Such a storage refuses a signed URL that comes with an Authorization header
 // (moby#50065).
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
@@ -30,10 +30,10 @@ type others struct {
 	known map[string]*Transport
 }
 
-// elsewhere returns the RoundTripper for a request to a host other than the registry. This host may
-// be another registry: some registries only redirect, for example from the host name of a project
-// to ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The credentials
-// of the first registry are never sent there.
+// [Transport.elsewhere] returns the RoundTripper for a request to a host other than the registry.
+// This host may be another registry: some registries only redirect, for example from the host name
+// of a project to ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The
+// credentials of the first registry are never sent there.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
 	path, _, below := strings.Cut(req.URL.Path, "/v2/")
 	if !reads(req) || !below {

@@ -73,33 +73,33 @@ type flight struct {
 }
 
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
-// cached token is due for renewal. It also requests a new token if the registry has just refused
-// the cached token (the parameter refused; empty for none). While that request is in flight, other
+// cached token is due for renewal. It also requests a new token if the cached token is badToken,
+// which the registry has just refused (empty for none). While that request is in flight, other
 // callers get the cached token. They wait only if the cache has no valid token, or if their
-// parameter refused is the cached token. The new token is for the scopes in demanded, which a
-// challenge has named. If demanded is nil, the new token is for the scopes of the last token
-// request for key. The first token request for key is for the scopes in the parameter scopes.
-func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
-	tok, joined, err := c.getOnce(ctx, key, scopes, demanded, refused)
+// badToken is the cached token. The new token is for challengeScopes, which a challenge has named.
+// If challengeScopes is nil, the new token is for the scopes of the last token request for key. The
+// first token request for key is for scopes.
+func (c *tokens) get(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (token, error) {
+	tok, joined, err := c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	// The joined request may have had an old credential. A request that begins now has the newest.
 	if joined && errors.Is(err, ErrRefused) {
-		tok, _, err = c.getOnce(ctx, key, scopes, demanded, refused)
+		tok, _, err = c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	}
 	return tok, err
 }
 
 // getOnce does the work of get, with at most one token request. If joined is true, the caller has
 // waited for a request that was in flight already, and the error may concern an older credential.
-func (c *tokens) getOnce(ctx context.Context, key string, scopes, demanded []string, refused Secret) (tok token, joined bool, err error) {
+func (c *tokens) getOnce(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (tok token, joined bool, err error) {
 	now := time.Now()
 	c.mu.Lock()
 	e := c.entry(key, now)
-	if demanded != nil {
-		e.scopes = demanded
+	if challengeScopes != nil {
+		e.scopes = challengeScopes
 	} else if e.scopes == nil {
 		e.scopes = scopes
 	}
-	held, valid := e.token, e.token.valid(now) && e.token.value != refused
+	held, valid := e.token, e.token.valid(now) && e.token.value != badToken
 	if valid && (now.Before(held.renew) || e.flight != nil) {
 		c.mu.Unlock()
 		return held, false, nil
@@ -154,11 +154,11 @@ func (c *tokens) covers(key string, scopes []string) bool {
 	return e != nil && !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(e.scopes, s) })
 }
 
-// drop removes the token of key, if that token is still the refused one.
-func (c *tokens) drop(key string, refused Secret) {
+// drop removes the token of key, if that token is still badToken.
+func (c *tokens) drop(key string, badToken Secret) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[key]; e != nil && e.token.value == refused {
+	if e := c.entries[key]; e != nil && e.token.value == badToken {
 		e.token = token{}
 	}
 }
@@ -276,7 +276,8 @@ func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Cred
 	return err
 }
 
-// denied returns err. If err matches ErrRefused, the result matches ErrDenied instead.
+// The function denied returns err, but an error that matches ErrRefused becomes one that matches
+// ErrDenied.
 func denied(err error) error {
 	e, ok := errors.AsType[*TokenError](err)
 	if !ok || !errors.Is(err, ErrRefused) {

@@ -240,12 +240,11 @@ func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization
 	return authorization{header: cred.basic(), cred: cred}, err
 }
 
-// bearer gets a token for the request. The parameter demanded has the scopes of the challenge to
-// the request, or nil before a challenge. The parameter refused has the same meaning as in
-// tokens.get.
-func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret) (authorization, error) {
+// bearer gets a token for the request. challengeScopes are the scopes of the challenge to the
+// request, or nil before a challenge. badToken has the same meaning as in tokens.get.
+func (t *Transport) bearer(req *http.Request, challengeScopes []string, badToken Secret) (authorization, error) {
 	key, scopes := t.scope(req)
-	tok, err := t.tokens.get(req.Context(), key, scopes, demanded, refused)
+	tok, err := t.tokens.get(req.Context(), key, scopes, challengeScopes, badToken)
 	return authorization{header: "Bearer " + tok.value, key: key, token: tok}, err
 }
 
@@ -310,12 +309,12 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 		for _, c := range ParseChallenges(resp.Header.Values("Www-Authenticate")) {
 			switch c.Scheme {
 			case "bearer":
-				demanded, ok := t.storeChallenge(req, c)
-				if ok && c.Params["error"] == "insufficient_scope" && s.token.value != "" && t.tokens.covers(s.key, demanded) {
+				scopes, ok := t.storeChallenge(req, c)
+				if ok && c.Params["error"] == "insufficient_scope" && s.token.value != "" && t.tokens.covers(s.key, scopes) {
 					return nil, nil // the endpoint does not grant more (RFC 6750 section 3.1)
 				}
 				if ok {
-					return t.replace(req, s, demanded)
+					return t.replace(req, s, scopes)
 				}
 			case "basic":
 				t.basic.Store(true)
@@ -358,36 +357,36 @@ func (t *Transport) renewed(req *http.Request, s authorization) *authorization {
 	return &next
 }
 
-// storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes. ok is
-// false if dray cannot use the realm.
-func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []string, ok bool) {
+// storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes. It
+// returns false if dray cannot use the realm.
+func (t *Transport) storeChallenge(req *http.Request, c Challenge) (scopes []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
 	if err != nil || c.Params["realm"] == "" || !t.usable(realm) {
 		return nil, false
 	}
 	t.challenge.Store(&bearer{realm: realm, service: c.Params["service"]})
-	demanded = strings.Fields(c.Params["scope"])
-	if len(demanded) == 0 {
+	scopes = strings.Fields(c.Params["scope"])
+	if len(scopes) == 0 {
 		return nil, true
 	}
-	if slices.ContainsFunc(demanded, func(s string) bool { return strings.HasPrefix(s, "repository:") }) {
+	if slices.ContainsFunc(scopes, func(s string) bool { return strings.HasPrefix(s, "repository:") }) {
 		t.perRepository.Store(true)
 	} else {
-		sharedScope := strings.Join(demanded, " ")
+		sharedScope := strings.Join(scopes, " ")
 		t.sharedScope.Store(&sharedScope)
 	}
-	return demanded, true
+	return scopes, true
 }
 
 // replace drops the refused authorization and returns another, or nil if there is none.
-func (t *Transport) replace(req *http.Request, s authorization, demanded []string) (*authorization, error) {
+func (t *Transport) replace(req *http.Request, s authorization, challengeScopes []string) (*authorization, error) {
 	var next authorization
 	var err error
 	if t.challenge.Load() != nil {
 		if s.token.value != "" {
 			t.tokens.drop(s.key, s.token.value)
 		}
-		next, err = t.bearer(req, demanded, "")
+		next, err = t.bearer(req, challengeScopes, "")
 	} else {
 		if s.cred.Invalidate != nil {
 			s.cred.Invalidate()

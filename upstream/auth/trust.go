@@ -38,36 +38,36 @@ type trust struct {
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry has accepted c, and this acceptance is younger than the
-// parameter within. If c was refused and the pause after the refusal is not over, prove returns the
-// error of that refusal. Otherwise one caller calls the function ask, which sends c to the
-// registry, while the other callers wait. After this call of ask, a waiting caller with another
-// credential calls ask, too.
+// prove returns nil if the registry has accepted c, and this acceptance is younger than maxAge. If
+// c was refused and the pause after the refusal is not over, prove returns the error of that
+// refusal. Otherwise one caller calls verify, which sends c to the registry, while the other
+// callers wait. After this call of verify, a waiting caller with another credential calls verify,
+// too.
 //
-// The parameter doubt says that the caller has received a refusal that may concern c. prove calls
-// ask with suspect set if doubt is set, or if the registry's last answer about c was a refusal. If
-// doubt is set, prove relies only on an acceptance that is younger than confirmedFor, and that came
-// from a call of ask with suspect set.
-func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
+// doubted says that the caller has received a refusal that may concern c. prove sets suspect in the
+// call of verify if doubted is set, or if the registry's last answer about c was a refusal. If
+// doubted is set, prove relies only on an acceptance that is younger than confirmedFor, and that
+// came from a call of verify with suspect set.
+func (k *trust) prove(ctx context.Context, c Credential, maxAge time.Duration, doubted bool, verify func(ctx context.Context, suspect bool) error) error {
 	for {
-		suspect, known, err := k.known(c, within, doubt)
+		suspect, known, err := k.known(c, maxAge, doubted)
 		if known {
 			return err
 		}
-		led, err := k.asking.do(ctx, c.basic(), func(ctx context.Context) error {
-			err := ask(ctx, suspect)
+		leader, err := k.asking.do(ctx, c.basic(), func(ctx context.Context) error {
+			err := verify(ctx, suspect)
 			k.record(c, err, suspect)
 			return err
 		})
-		if led || err != nil {
+		if leader || err != nil {
 			return err
 		}
 	}
 }
 
-// known reports whether prove can return err without a request to the registry. If it cannot, prove
-// passes the result suspect to the function ask.
-func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
+// [trust.known] reports whether prove can return err without a request to the registry. If it
+// cannot, prove passes suspect to its function verify.
+func (k *trust) known(c Credential, maxAge time.Duration, doubted bool) (suspect, known bool, err error) {
 	now := time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -75,10 +75,10 @@ func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, 
 	switch {
 	case k.refusal != nil:
 		return true, now.Before(k.until), k.refusal
-	case doubt:
+	case doubted:
 		return true, now.Sub(k.confirmed) < confirmedFor, nil
 	}
-	return false, !k.accepted.IsZero() && now.Sub(k.accepted) < within, nil
+	return false, !k.accepted.IsZero() && now.Sub(k.accepted) < maxAge, nil
 }
 
 // record records the answer to a request with c. An error that does not match ErrRefused changes
@@ -100,7 +100,7 @@ func (k *trust) record(c Credential, err error, suspect bool) {
 	}
 }
 
-// about clears k if its records are about a credential other than c; k.mu is held.
+// [trust.about] clears k if its records are about a credential other than c; k.mu is held.
 func (k *trust) about(c Credential) {
 	if c.Username == k.username && c.Password == k.password {
 		return
@@ -125,29 +125,29 @@ type call struct {
 // errNoResult is the error of a call whose function panics.
 var errNoResult = errors.New("the request about the credentials ended without a result; try again")
 
-// do calls f, which shows the header to the registry, or waits for a call that is under way. led
-// reports whether do called f. After waiting for a call that showed the same header, do returns the
-// error of that call. After waiting for a call with another header, do returns nil. f is not
-// cancelled with ctx, because other callers wait for it.
-func (c *crowd) do(ctx context.Context, header Secret, f func(context.Context) error) (led bool, err error) {
+// [crowd.do] calls show, which shows the header to the registry, or waits for a call that is under
+// way. The result leader is true if this caller called show. After a wait for a call that showed
+// the same header, the error is the error of that call. After a wait for a call with another
+// header, the error is nil. The call is not cancelled with ctx, because other callers wait for it.
+func (c *crowd) do(ctx context.Context, header Secret, show func(context.Context) error) (leader bool, err error) {
 	c.mu.Lock()
 	current := c.call
-	led = current == nil
-	if led {
+	leader = current == nil
+	if leader {
 		current = &call{header: header, done: make(chan struct{}), err: errNoResult}
 		c.call = current
 	}
 	c.mu.Unlock()
-	if led {
+	if leader {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 		defer cancel()
-		defer func() { // also if f panics
+		defer func() { // also if show panics
 			c.mu.Lock()
 			c.call = nil
 			c.mu.Unlock()
 			close(current.done)
 		}()
-		current.err = f(ctx)
+		current.err = show(ctx)
 		return true, current.err
 	}
 	select {

@@ -136,8 +136,8 @@ func (c *Creator) account() *string {
 	return &c.o.Account
 }
 
-// unseen reports whether the API does not find the repository, as in the moments after its
-// creation.
+// The function unseen reports whether the API does not find the repository, as in the moments after
+// its creation.
 func unseen(err error) bool {
 	_, missing := errors.AsType[*types.RepositoryNotFoundException](err)
 	return missing

@@ -131,9 +131,9 @@ func (e ec2) routes(ctx context.Context, filters ...string) (table, error) {
 	return found.Tables[0], nil
 }
 
-// ask calls an action, and decodes the answer into the parameter into. The parameter filters has
-// the name and the value of each filter in turn.
-func (e ec2) ask(ctx context.Context, into any, action string, filters ...string) error {
+// ask calls an action, and decodes the answer into out. filters has the name and the value of each
+// filter in turn.
+func (e ec2) ask(ctx context.Context, out any, action string, filters ...string) error {
 	form := url.Values{"Action": {action}, "Version": {"2016-11-15"}}
 	for i := 0; i < len(filters); i += 2 {
 		form.Set(fmt.Sprintf("Filter.%d.Name", i/2+1), filters[i])
@@ -152,7 +152,7 @@ func (e ec2) ask(ctx context.Context, into any, action string, filters ...string
 		}
 		return fmt.Errorf("%s: %w", action, errors.New(refused.Code))
 	}
-	return xml.Unmarshal(text, into)
+	return xml.Unmarshal(text, out)
 }
 
 // signed posts a request to a service of AWS, with a signature, and returns the answer and its

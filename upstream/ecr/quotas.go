@@ -49,11 +49,11 @@ type quotaPage struct {
 	NextToken string
 }
 
-// quotas asks for one page of the quotas. The parameter next is the NextToken of the page before.
-func (r *Registry) quotas(ctx context.Context, endpoint, next string) (page quotaPage, err error) {
+// quotas asks for one page of the quotas. pageToken is the NextToken of the previous page.
+func (r *Registry) quotas(ctx context.Context, endpoint, pageToken string) (page quotaPage, err error) {
 	ask := map[string]string{"ServiceCode": "ecr"}
-	if next != "" {
-		ask["NextToken"] = next
+	if pageToken != "" {
+		ask["NextToken"] = pageToken
 	}
 	body, err := json.Marshal(ask)
 	if err != nil {

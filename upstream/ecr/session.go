@@ -138,7 +138,7 @@ func (s *Session) account(p Principal) *account {
 	return a
 }
 
-// via describes how the principal reaches AWS, for metrics.
+// [Principal.via] describes how the principal reaches AWS, for metrics.
 func (p Principal) via() string {
 	switch {
 	case p.Endpoint != "":

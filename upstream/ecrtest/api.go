@@ -162,7 +162,7 @@ func decode[T any](c apiCall) (T, error) {
 	return in, nil
 }
 
-// allowed applies the IAM denials to a call.
+// [Server.allowed] applies the IAM denials to a call.
 func (s *Server) allowed(c apiCall, resource string) error {
 	if s.forbids(c.principal, "ecr:"+c.op, resource) {
 		return exception("AccessDeniedException", "%s", deniedText(c.principal, "ecr:"+c.op, resource))

@@ -119,24 +119,24 @@ func (s *Server) reply(w http.ResponseWriter, v any) {
 
 // readControl decodes a body into the given value. Fields that the body does not name stay as they
 // are.
-func readControl[T any](r *http.Request, into *T) error {
+func readControl[T any](r *http.Request, out *T) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	if err := d.Decode(out); err != nil {
 		return fmt.Errorf("read body: %w", err)
 	}
 	return nil
 }
 
-// setting returns a handler that decodes a body into a copy of the parameter start, calls the
-// function set with this copy, and answers with it.
-func setting[T any](start T, set func(T)) func(*http.Request) (any, error) {
+// setting returns a handler that decodes a body into a copy of initial, calls apply with this copy,
+// and answers with it.
+func setting[T any](initial T, apply func(T)) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
-		v := start
+		v := initial
 		if err := readControl(r, &v); err != nil {
 			return nil, err
 		}
-		set(v)
+		apply(v)
 		return v, nil
 	}
 }

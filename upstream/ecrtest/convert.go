@@ -53,18 +53,18 @@ func counterpart(media string) (string, bool) {
 }
 
 // convert converts a manifest between Docker schema 2 and OCI, if the client accepts the other
-// format. It converts container images, and their indexes if the parameter indexes is true. It does
-// not convert artifacts. The result has a digest of its own.
-func convert(doc *document, a accepted, indexes bool) (*document, bool) {
+// format. It converts container images, and their indexes if withIndexes is true. It does not
+// convert artifacts. The result has a digest of its own.
+func convert(doc *document, a accepted, withIndexes bool) (*document, bool) {
 	other, ok := counterpart(doc.media)
 	if !ok || !a[other] {
 		return nil, false
 	}
-	return transcribe(doc, other, indexes)
+	return transcribe(doc, other, withIndexes)
 }
 
 // transcribe returns the manifest with the media types of the other format.
-func transcribe(doc *document, media string, indexes bool) (*document, bool) {
+func transcribe(doc *document, media string, withIndexes bool) (*document, bool) {
 	var m struct {
 		SchemaVersion int               `json:"schemaVersion"`
 		MediaType     string            `json:"mediaType"`
@@ -73,7 +73,7 @@ func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 		Manifests     []v1.Descriptor   `json:"manifests,omitempty"`
 		Annotations   map[string]string `json:"annotations,omitempty"`
 	}
-	if json.Unmarshal(doc.raw, &m) != nil || isIndex(media) && !indexes {
+	if json.Unmarshal(doc.raw, &m) != nil || isIndex(media) && !withIndexes {
 		return nil, false
 	}
 	if m.Config != nil {

@@ -134,7 +134,7 @@ type Heads struct {
 	BlobHeadStatus int
 }
 
-// below returns a handler that serves the registry at Dialect.Path.
+// [Server.below] returns a handler that serves the registry at Dialect.Path.
 func (s *Server) below(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := s.Dialect().Path
@@ -213,11 +213,11 @@ func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	x.w.WriteHeader(orDefault(s.Dialect().RedirectStatus, http.StatusTemporaryRedirect))
 }
 
-// hides reports whether Dialect.Private hides a repository from a user. The parameter who is the
-// name of the user, or empty for anonymous clients.
-func (s *Server) hides(who, repo string) bool {
-	if who != "" {
-		repo = who + ":" + repo
+// hides reports whether Dialect.Private hides a repository from a user. For anonymous clients, user
+// is empty.
+func (s *Server) hides(user, repo string) bool {
+	if user != "" {
+		repo = user + ":" + repo
 	}
 	return slices.Contains(s.Dialect().Private, repo)
 }

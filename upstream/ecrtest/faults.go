@@ -150,17 +150,17 @@ func (s *Server) Advance(d time.Duration) {
 	s.applyLifecycle()
 }
 
-func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool {
-	if a.Blob != "" && a.Blob != blob() {
+func (a *armed) matches(k Kind, r *http.Request, blobOf func() digest.Digest) bool {
+	if a.Blob != "" && a.Blob != blobOf() {
 		return false
 	}
 	return (len(a.Kinds) == 0 || slices.Contains(a.Kinds, k)) && (a.Method == "" || a.Method == r.Method) &&
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take returns the plan of the faults for a request, and counts the request. The function blob
-// returns the blob that the request is about.
-func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
+// take returns the plan of the faults for a request, and counts the request. blobOf returns the
+// blob that the request is about.
+func (f *faults) take(k Kind, r *http.Request, blobOf func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := &plan{cutAt: -1, stallAt: -1, holdAt: -1, corruptAt: -1, cutRequest: -1}
@@ -169,7 +169,7 @@ func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan 
 		p.incoming = p.incoming.with(newPacer(f.bandwidth.PerConnection)).with(f.totalIn)
 	}
 	for _, a := range f.list {
-		if !a.matches(k, r, blob) {
+		if !a.matches(k, r, blobOf) {
 			continue
 		}
 		a.seen++
@@ -260,13 +260,13 @@ func (p *plan) shapes() bool {
 	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }
 
-// maxPiece returns how many of n bytes may be sent in one piece. The parameter at is the position
-// of the first byte.
-func (p *plan) maxPiece(at int64, n int) int {
+// maxPiece returns how many of n bytes may be sent in one piece. offset is the position of the
+// first byte.
+func (p *plan) maxPiece(offset int64, n int) int {
 	piece := int64(n)
 	for _, stop := range []int64{p.cutAt, p.stallAt, p.holdAt} {
-		if stop > at {
-			piece = min(piece, stop-at)
+		if stop > offset {
+			piece = min(piece, stop-offset)
 		}
 	}
 	return p.pacers.maxPiece(int(piece))

@@ -46,7 +46,7 @@ func parseLifecycle(text string) ([]lifecycleRule, bool) {
 	return p.Rules, true
 }
 
-// sound reports whether the parts of a rule fit together.
+// [lifecycleRule.sound] reports whether the parts of a rule fit together.
 func (r lifecycleRule) sound() bool {
 	s := r.Selection
 	named := len(s.Patterns) + len(s.Prefixes)
@@ -109,7 +109,7 @@ func (r lifecycleRule) selects(img *image, tags []string) bool {
 	return true
 }
 
-// due returns the selected images on which the rule acts now.
+// [lifecycleRule.due] returns the selected images on which the rule acts now.
 func (r lifecycleRule) due(selected []*image, now time.Time) []*image {
 	if r.Selection.CountType == "imageCountMoreThan" {
 		slices.SortStableFunc(selected, func(a, b *image) int { return b.pushed.Compare(a.pushed) })

@@ -151,7 +151,8 @@ func isManifest(media string) bool {
 
 func isIndex(media string) bool { return media == v1.MediaTypeImageIndex || media == mediaDockerList }
 
-// odd reports whether the version, the Content-Type or the contents contradict the media type.
+// [wireManifest.odd] reports whether the version, the Content-Type or the contents contradict the
+// media type.
 func (m *wireManifest) odd(media, contentType string) bool {
 	version := 2
 	if isSchema1(media) {

@@ -19,9 +19,9 @@ type call struct {
 	Session string
 }
 
-// parseCall parses the method, the path, and the parameter mount of the query. Handlers parse the
-// rest of the query. The name of a repository may contain the words of routes, so the path is
-// parsed from its end.
+// parseCall parses the method, the path, and "mount" in the query. Handlers parse the rest of the
+// query. The name of a repository may contain the words of routes, so the path is parsed from its
+// end.
 func parseCall(r *http.Request) call {
 	if r.URL.Path == "/token" || r.URL.Path == "/token/" {
 		return call{Kind: KindToken}

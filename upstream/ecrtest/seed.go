@@ -90,21 +90,21 @@ func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest
 	repo.put(&document{raw: raw, media: mediaType, digest: d}, tag, s.nowLocked())
 }
 
-// ingest calls the function write, and stores the written bytes as a blob of the repository. If the
-// parameter want is not empty, ingest refuses bytes that have another digest.
-func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
+// ingest calls writeTo, and stores the written bytes as a blob of the repository. If expected is
+// not empty, ingest refuses bytes that have another digest.
+func (s *Server) ingest(repo *repository, expected digest.Digest, writeTo func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
 	defer s.forget(u)
 	counter := &countingWriter{w: io.MultiWriter(u.file, u.hash)}
-	if err := write(counter); err != nil {
+	if err := writeTo(counter); err != nil {
 		return v1.Descriptor{}, err
 	}
 	d := u.digest()
-	if want != "" && d != want {
-		return v1.Descriptor{}, fmt.Errorf("ingest %s: bytes have digest %s", want, d)
+	if expected != "" && d != expected {
+		return v1.Descriptor{}, fmt.Errorf("ingest %s: bytes have digest %s", expected, d)
 	}
 	if err := s.publish(u, d, counter.n); err != nil {
 		return v1.Descriptor{}, err

@@ -68,10 +68,10 @@ type layer struct {
 	remote   string // URL of the blob at the upstream of a pull-through rule; empty once the bytes are here
 }
 
-// archived reports whether only archived images name the layer.
+// [layer.archived] reports whether only archived images name the layer.
 func (l *layer) archived() bool { return l.named > 0 && l.active == 0 }
 
-// find finds a repository that requests can see at the time now.
+// find finds a repository that requests can see at a given time.
 func (g *registry) find(name string, now time.Time) (*repository, bool) {
 	r, ok := g.repos[name]
 	return r, ok && !now.Before(r.visible)
@@ -130,12 +130,12 @@ func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	return img
 }
 
-// count adds its parameters named and active to the fields of the same names, in each layer of img.
-func (r *repository) count(img *image, named, active int) {
+// count adds namedDelta to layer.named, and activeDelta to layer.active, in each layer of img.
+func (r *repository) count(img *image, namedDelta, activeDelta int) {
 	for _, b := range img.doc.blobs {
 		if l, ok := r.layers[b.Digest]; ok {
-			l.named += named
-			l.active += active
+			l.named += namedDelta
+			l.active += activeDelta
 			l.isConfig = l.isConfig || b.config
 			if l.media == "" {
 				l.media = b.MediaType

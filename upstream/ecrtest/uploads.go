@@ -38,7 +38,7 @@ func (u *upload) discard() {
 	u.end()
 }
 
-// end closes and removes the file of a session that has not ended yet.
+// [upload.end] closes and removes the file of a session that has not ended yet.
 func (u *upload) end() {
 	if !u.ended {
 		u.ended = true
@@ -184,7 +184,7 @@ func (s *Server) receive(x *exchange, u *upload) error {
 	return nil
 }
 
-// small reports whether one of the first n chunks is below the minimum.
+// [upload.small] reports whether one of the first n chunks is below the minimum.
 func (u *upload) small(minimum int64, n int) bool {
 	for _, c := range u.chunks[:max(n, 0)] {
 		if c < minimum {
@@ -306,7 +306,7 @@ func (s *Server) cancelUpload(x *exchange) error {
 // do so or Quirks.MountAlways is set. ECR mounts a blob if the account setting is on, both
 // repositories have the same encryption, neither is a pull-through repository, the caller may read
 // the source, and a manifest of the source names the blob (ECR guide, blob mounting; roadmap#2860).
-func (s *Server) mount(x *exchange, to *repository) bool {
+func (s *Server) mount(x *exchange, dst *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))
 	if err != nil || s.forbids(x.who.principal, "ecr:GetDownloadUrlForLayer", x.reg.arn(q.Get("from"))) {
@@ -320,13 +320,13 @@ func (s *Server) mount(x *exchange, to *repository) bool {
 	}
 	l := *from.layers[d]
 	free := s.opts.Quirks.MountAlways
-	meets := x.reg.settings["BLOB_MOUNTING"] == "ENABLED" && from.encryption == to.encryption &&
-		!from.pullThrough && !to.pullThrough && l.active > 0
+	meets := x.reg.settings["BLOB_MOUNTING"] == "ENABLED" && from.encryption == dst.encryption &&
+		!from.pullThrough && !dst.pullThrough && l.active > 0
 	s.mu.Unlock()
 	if !free && !meets {
 		return false
 	}
-	s.addLayer(to, d, l.size)
+	s.addLayer(dst, d, l.size)
 	h := x.w.Header()
 	h.Set("Location", s.location(x, "/v2/"+x.Repo+"/blobs/"+d.String(), url.Values{}))
 	h.Set("Docker-Content-Digest", d.String())

@@ -10,9 +10,9 @@ type IndexEntry struct {
 	Raw json.RawMessage
 }
 
-// EditIndex returns an index with its descriptors replaced by the result of the function edit. All
-// other members of the index stay as they are, even members that this package does not know.
-func EditIndex(index []byte, edit func([]IndexEntry) []IndexEntry) ([]byte, error) {
+// EditIndex returns an index with its descriptors replaced by the result of editor. All other
+// members of the index stay as they are, even members that this package does not know.
+func EditIndex(index []byte, editor func([]IndexEntry) []IndexEntry) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(index, &members); err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func EditIndex(index []byte, edit func([]IndexEntry) []IndexEntry) ([]byte, erro
 			return nil, err
 		}
 	}
-	entries, raw = edit(entries), []json.RawMessage{}
+	entries, raw = editor(entries), []json.RawMessage{}
 	for _, e := range entries {
 		if e.Raw == nil {
 			var err error

@@ -23,8 +23,7 @@ var manifestMembers = members{
 // member twice, or a member whose name differs from a known name only in case. Clients written in
 // Go read "Config" as "config", and use the last of several members with the same name. If a check
 // of dray read the manifest differently from the client, the check would judge another image than
-// the client runs. The parameter raw must have passed [ParseManifest]. The error is
-// ErrManifestInvalid.
+// the client runs. The manifest must have passed [ParseManifest]. The error is ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }

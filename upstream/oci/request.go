@@ -200,7 +200,7 @@ func (q *Request) parseQuery(v url.Values) (err error) {
 	return err
 }
 
-// rest encodes all parameters except those with the given names.
+// The function rest encodes all parameters except those with the given names.
 func rest(v url.Values, named ...string) string {
 	for _, k := range named {
 		v.Del(k)

@@ -105,12 +105,12 @@ func (q *Queue) Length(flowName string) int {
 	return 0
 }
 
-// RemoveNewest removes and returns the newest request of the longest flow. If no flow has more
-// requests than the parameter moreThan, RemoveNewest removes nothing and returns nil.
-func (q *Queue) RemoveNewest(moreThan int) *Waiter {
+// RemoveNewest removes and returns the newest request of the longest flow. If no flow has more than
+// limit requests, RemoveNewest removes nothing and returns nil.
+func (q *Queue) RemoveNewest(limit int) *Waiter {
 	var longest *flow
 	for _, f := range q.ring {
-		if len(f.waiting) > moreThan && (longest == nil || len(f.waiting) > len(longest.waiting)) {
+		if len(f.waiting) > limit && (longest == nil || len(f.waiting) > len(longest.waiting)) {
 			longest = f
 		}
 	}

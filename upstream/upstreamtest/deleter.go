@@ -19,17 +19,17 @@ type DeleterOptions struct {
 	LastTag bool
 }
 
-// TestDeleter tests a Deleter (del) with an image in the repository repo/delete. A Sink (to) pushes
-// the image, and a Source (from) shows whether the image is there.
-func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upstream.Source, repo string, o DeleterOptions) {
+// TestDeleter tests deleter with an image in the repository repo/delete. It pushes the image
+// through sink, and checks through src whether the image exists.
+func TestDeleter(t *testing.T, deleter upstream.Deleter, sink upstream.Sink, src upstream.Source, repo string, o DeleterOptions) {
 	repo += "/delete"
 	img := NewImage(t, t.Name(), 10_000)
 	layer := digest.FromBytes(img.Layer)
-	img.Push(t, to, repo, "v1")
-	img.Push(t, to, repo, "v2")
+	img.Push(t, sink, repo, "v1")
+	img.Push(t, sink, repo, "v2")
 	there := func(ref oci.Reference) bool {
 		t.Helper()
-		_, err := from.StatManifest(t.Context(), upstream.Repo{Name: repo}, ref, ManifestTypes())
+		_, err := src.StatManifest(t.Context(), upstream.Repo{Name: repo}, ref, ManifestTypes())
 		if err != nil && !oci.NotFound(err) {
 			t.Fatalf("StatManifest(%s): %v", ref, err)
 		}
@@ -38,7 +38,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 	one, two, self := oci.Reference{Tag: "v1"}, oci.Reference{Tag: "v2"}, oci.Reference{Digest: img.Manifest.Digest}
 
 	t.Run("tag", func(t *testing.T) {
-		if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, one); err != nil {
+		if err := deleter.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, one); err != nil {
 			t.Fatal(err)
 		}
 		if there(one) || !there(two) || !there(self) {
@@ -46,7 +46,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 		}
 	})
 	t.Run("last tag", func(t *testing.T) {
-		if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, two); err != nil {
+		if err := deleter.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, two); err != nil {
 			t.Fatal(err)
 		}
 		if there(two) || there(self) == o.LastTag {
@@ -54,9 +54,9 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 		}
 	})
 	t.Run("manifest", func(t *testing.T) {
-		img.Push(t, to, repo, "v1")
-		img.Push(t, to, repo, "v2")
-		if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, self); err != nil {
+		img.Push(t, sink, repo, "v1")
+		img.Push(t, sink, repo, "v2")
+		if err := deleter.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, self); err != nil {
 			t.Fatal(err)
 		}
 		if there(one) || there(two) || there(self) {
@@ -66,19 +66,19 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 	t.Run("missing", func(t *testing.T) {
 		absent := oci.Reference{Digest: digest.FromString("absent " + t.Name())}
 		for _, ref := range []oci.Reference{{Tag: "absent"}, absent} {
-			if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, ref); !oci.NotFound(err) {
+			if err := deleter.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, ref); !oci.NotFound(err) {
 				t.Errorf("DeleteManifest(%s): %v, want not found", ref, err)
 			}
 		}
-		if err := del.DeleteBlob(t.Context(), upstream.Repo{Name: repo}, absent.Digest); o.Blobs && !oci.NotFound(err) {
+		if err := deleter.DeleteBlob(t.Context(), upstream.Repo{Name: repo}, absent.Digest); o.Blobs && !oci.NotFound(err) {
 			t.Errorf("DeleteBlob of what is not there: %v", err)
 		}
 	})
 	t.Run("blob", func(t *testing.T) {
-		if err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, Upload(img.Layer)); err != nil {
+		if err := sink.PutBlob(t.Context(), upstream.Repo{Name: repo}, Upload(img.Layer)); err != nil {
 			t.Fatal(err)
 		}
-		err := del.DeleteBlob(t.Context(), upstream.Repo{Name: repo}, layer)
+		err := deleter.DeleteBlob(t.Context(), upstream.Repo{Name: repo}, layer)
 		if !o.Blobs {
 			if !errors.Is(err, oci.ErrUnsupported) {
 				t.Errorf("DeleteBlob: %v, want unsupported", err)
@@ -88,7 +88,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := from.StatBlob(t.Context(), upstream.Repo{Name: repo}, layer); !oci.NotFound(err) {
+		if _, err := src.StatBlob(t.Context(), upstream.Repo{Name: repo}, layer); !oci.NotFound(err) {
 			t.Errorf("a deleted blob: %v", err)
 		}
 	})

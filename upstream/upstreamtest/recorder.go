@@ -47,23 +47,23 @@ func (r *Recorder) add(line string) {
 	r.lines = append(r.lines, line)
 }
 
-// Handler records the requests to next.
-func (r *Recorder) Handler(next http.Handler) http.Handler {
+// Handler records the requests to handler.
+func (r *Recorder) Handler(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.add(Line(req))
-		next.ServeHTTP(w, req)
+		handler.ServeHTTP(w, req)
 	})
 }
 
-// Transport records the requests that next sends.
-func (r *Recorder) Transport(next http.RoundTripper) http.RoundTripper {
+// Transport records the requests that transport sends.
+func (r *Recorder) Transport(transport http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		if r.Home != "" && req.URL.Host != r.Home {
 			r.add(req.Method + " elsewhere")
 		} else {
 			r.add(Line(req))
 		}
-		return next.RoundTrip(req)
+		return transport.RoundTrip(req)
 	})
 }
 

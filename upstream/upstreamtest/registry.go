@@ -38,18 +38,17 @@ func NewRegistry(tb testing.TB) *Registry {
 	return Serve(tb, serveRanges(registry.New(quiet, registry.WithReferrersSupport(true))))
 }
 
-// serveRanges serves all forms of Range on blobs, because the handler in the parameter next serves
-// only ranges with an end.
-func serveRanges(next http.Handler) http.Handler {
+// serveRanges serves all forms of Range on blobs, because handler serves only ranges with an end.
+func serveRanges(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {
-			next.ServeHTTP(w, r)
+			handler.ServeHTTP(w, r)
 			return
 		}
 		whole := r.Clone(r.Context())
 		whole.Header.Del("Range")
 		answer := httptest.NewRecorder()
-		next.ServeHTTP(answer, whole)
+		handler.ServeHTTP(answer, whole)
 		maps.Copy(w.Header(), answer.Header())
 		w.Header().Del("Content-Length")
 		if answer.Code != http.StatusOK {
@@ -148,14 +147,14 @@ func Stream(p []byte) upstream.Upload {
 }
 
 // Push pushes the whole image under a tag.
-func (i Image) Push(tb testing.TB, to upstream.Sink, repo, tag string) {
+func (i Image) Push(tb testing.TB, sink upstream.Sink, repo, tag string) {
 	tb.Helper()
 	for _, p := range [][]byte{i.Config, i.Layer} {
-		if err := to.PutBlob(tb.Context(), upstream.Repo{Name: repo}, Upload(p)); err != nil {
+		if err := sink.PutBlob(tb.Context(), upstream.Repo{Name: repo}, Upload(p)); err != nil {
 			tb.Fatalf("push blob to %s: %v", repo, err)
 		}
 	}
-	if _, err := to.PutManifest(tb.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: tag}, i.Manifest); err != nil {
+	if _, err := sink.PutManifest(tb.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: tag}, i.Manifest); err != nil {
 		tb.Fatalf("push manifest to %s: %v", repo, err)
 	}
 }

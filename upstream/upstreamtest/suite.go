@@ -18,25 +18,25 @@ import (
 
 const layerSize = 300_001
 
-// TestSource tests a Source (from). Before the test, a Sink (to) pushes an image to the repository
+// TestSource tests src. Before the test, it pushes an image through sink to the repository
 // repo/source.
-func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo string) {
+func TestSource(t *testing.T, src upstream.Source, sink upstream.Sink, repo string) {
 	repo += "/source"
 	img := NewImage(t, t.Name(), layerSize)
-	img.Push(t, to, repo, "v1")
+	img.Push(t, sink, repo, "v1")
 	layer := digest.FromBytes(img.Layer)
 	accept := ManifestTypes()
 
 	t.Run("manifest", func(t *testing.T) {
 		for _, ref := range []oci.Reference{{Tag: "v1"}, {Digest: img.Manifest.Digest}} {
-			m, err := from.Manifest(t.Context(), upstream.Repo{Name: repo}, ref, accept)
+			m, err := src.Manifest(t.Context(), upstream.Repo{Name: repo}, ref, accept)
 			if err != nil {
 				t.Fatalf("Manifest(%s): %v", ref, err)
 			}
 			if !bytes.Equal(m.Raw, img.Manifest.Raw) || m.Digest != img.Manifest.Digest || m.MediaType != img.Manifest.MediaType {
 				t.Errorf("Manifest(%s) = %s %s, pushed %s %s", ref, m.MediaType, m.Digest, img.Manifest.MediaType, img.Manifest.Digest)
 			}
-			d, err := from.StatManifest(t.Context(), upstream.Repo{Name: repo}, ref, accept)
+			d, err := src.StatManifest(t.Context(), upstream.Repo{Name: repo}, ref, accept)
 			if want := img.Manifest.Descriptor(); err != nil || d.Digest != want.Digest || d.Size != want.Size || d.MediaType != want.MediaType {
 				t.Errorf("StatManifest(%s) = %+v, %v; want %+v", ref, d, err, want)
 			}
@@ -44,17 +44,17 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 	})
 	t.Run("blob", func(t *testing.T) {
 		for _, offset := range []int64{0, 1, layerSize / 2, layerSize - 1} {
-			readBlob(t, from, repo, layer, offset, img.Layer)
+			readBlob(t, src, repo, layer, offset, img.Layer)
 		}
-		if size, err := from.StatBlob(t.Context(), upstream.Repo{Name: repo}, layer); err != nil || size != layerSize {
+		if size, err := src.StatBlob(t.Context(), upstream.Repo{Name: repo}, layer); err != nil || size != layerSize {
 			t.Errorf("StatBlob = %d, %v; want %d", size, err, layerSize)
 		}
 	})
-	t.Run("missing", func(t *testing.T) { testMissing(t, from, repo) })
+	t.Run("missing", func(t *testing.T) { testMissing(t, src, repo) })
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := from.Manifest(ctx, upstream.Repo{Name: repo}, oci.Reference{Tag: "v1"}, accept)
+		_, err := src.Manifest(ctx, upstream.Repo{Name: repo}, oci.Reference{Tag: "v1"}, accept)
 		if !errors.Is(err, context.Canceled) || errors.Is(err, upstream.ErrUnreachable) {
 			t.Errorf("Manifest with a cancelled context: %v", err)
 		}
@@ -62,15 +62,15 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 	t.Run("concurrent", func(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 8 {
-			wg.Go(func() { readBlob(t, from, repo, layer, int64(i*1000), img.Layer) })
+			wg.Go(func() { readBlob(t, src, repo, layer, int64(i*1000), img.Layer) })
 		}
 		wg.Wait()
 	})
 }
 
-func readBlob(t *testing.T, from upstream.Source, repo string, d digest.Digest, offset int64, want []byte) {
+func readBlob(t *testing.T, src upstream.Source, repo string, d digest.Digest, offset int64, want []byte) {
 	t.Helper()
-	s, err := from.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: d, From: offset})
+	s, err := src.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: d, From: offset})
 	if err != nil {
 		t.Errorf("Blob from %d: %v", offset, err)
 		return
@@ -85,22 +85,22 @@ func readBlob(t *testing.T, from upstream.Source, repo string, d digest.Digest, 
 	}
 }
 
-func testMissing(t *testing.T, from upstream.Source, repo string) {
+func testMissing(t *testing.T, src upstream.Source, repo string) {
 	absent := digest.FromString("absent " + t.Name())
 	for name, get := range map[string]func(repo string) error{
 		"Manifest by tag": func(repo string) error {
-			return second(from.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "absent"}, nil))
+			return second(src.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "absent"}, nil))
 		},
 		"Manifest by digest": func(repo string) error {
-			return second(from.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Digest: absent}, nil))
+			return second(src.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Digest: absent}, nil))
 		},
 		"StatManifest by tag": func(repo string) error {
-			return second(from.StatManifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "absent"}, nil))
+			return second(src.StatManifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "absent"}, nil))
 		},
 		"Blob": func(repo string) error {
-			return second(from.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: absent}))
+			return second(src.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: absent}))
 		},
-		"StatBlob": func(repo string) error { return second(from.StatBlob(t.Context(), upstream.Repo{Name: repo}, absent)) },
+		"StatBlob": func(repo string) error { return second(src.StatBlob(t.Context(), upstream.Repo{Name: repo}, absent)) },
 	} {
 		for _, repo := range []string{repo, repo + "-absent"} {
 			err := get(repo)
@@ -114,9 +114,9 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestSink tests a Sink (to). A Source (from) reads back what the Sink has written. TestSink writes
-// to the repositories repo/sink and repo/mounted, which must exist or be created by the first push.
-func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string) {
+// TestSink tests sink, and reads back through src what sink has written. It writes to the
+// repositories repo/sink and repo/mounted, which must exist or be created by the first push.
+func TestSink(t *testing.T, sink upstream.Sink, src upstream.Source, repo string) {
 	mounted := repo + "/mounted"
 	repo += "/sink"
 	img := NewImage(t, t.Name(), layerSize)
@@ -124,14 +124,14 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 
 	t.Run("refused bytes stay away", func(t *testing.T) {
 		other := NewImage(t, t.Name(), 100_000).Layer
-		testUnverified(t, to, from, repo, other)
+		testUnverified(t, sink, src, repo, other)
 	})
 	for name, u := range map[string]upstream.Upload{"known": Upload(img.Layer), "stream": Stream(img.Layer), "config": Stream(img.Config)} {
 		t.Run("blob "+name, func(t *testing.T) {
 			accepted := 0
 			u.Accepted = func() { accepted++ }
 			for range 2 { // the second push repeats the first
-				if err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, u); err != nil {
+				if err := sink.PutBlob(t.Context(), upstream.Repo{Name: repo}, u); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -142,40 +142,40 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 	}
 	t.Run("manifest", func(t *testing.T) {
 		for _, ref := range []oci.Reference{{Digest: img.Manifest.Digest}, {Tag: "v1"}} {
-			p, err := to.PutManifest(t.Context(), upstream.Repo{Name: repo}, ref, img.Manifest)
+			p, err := sink.PutManifest(t.Context(), upstream.Repo{Name: repo}, ref, img.Manifest)
 			if err != nil || p.Digest != img.Manifest.Digest {
 				t.Fatalf("PutManifest(%s) = %+v, %v", ref, p, err)
 			}
 		}
-		m, err := from.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "v1"}, ManifestTypes())
+		m, err := src.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "v1"}, ManifestTypes())
 		if err != nil || !bytes.Equal(m.Raw, img.Manifest.Raw) {
 			t.Fatalf("read back: %v", err)
 		}
-		readBlob(t, from, repo, layer, 0, img.Layer)
+		readBlob(t, src, repo, layer, 0, img.Layer)
 	})
 	t.Run("mount", func(t *testing.T) {
-		ok, err := to.Mount(t.Context(), upstream.Repo{Name: mounted}, repo, layer)
+		ok, err := sink.Mount(t.Context(), upstream.Repo{Name: mounted}, repo, layer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !ok {
-			if err := to.PutBlob(t.Context(), upstream.Repo{Name: mounted}, Upload(img.Layer)); err != nil {
+			if err := sink.PutBlob(t.Context(), upstream.Repo{Name: mounted}, Upload(img.Layer)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := to.PutBlob(t.Context(), upstream.Repo{Name: mounted}, Upload(img.Config)); err != nil {
+		if err := sink.PutBlob(t.Context(), upstream.Repo{Name: mounted}, Upload(img.Config)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := to.PutManifest(t.Context(), upstream.Repo{Name: mounted}, oci.Reference{Tag: "v1"}, img.Manifest); err != nil {
+		if _, err := sink.PutManifest(t.Context(), upstream.Repo{Name: mounted}, oci.Reference{Tag: "v1"}, img.Manifest); err != nil {
 			t.Fatal(err)
 		}
-		readBlob(t, from, mounted, layer, 0, img.Layer)
+		readBlob(t, src, mounted, layer, 0, img.Layer)
 	})
 }
 
 // testUnverified checks that a blob whose reading or verification failed is not stored, and
 // that the cause is returned.
-func testUnverified(t *testing.T, to upstream.Sink, from upstream.Source, repo string, p []byte) {
+func testUnverified(t *testing.T, sink upstream.Sink, src upstream.Source, repo string, p []byte) {
 	cause := errors.New("the cause")
 	unverified := Stream(p)
 	unverified.Digest = func() (digest.Digest, error) { return "", cause }
@@ -188,11 +188,11 @@ func testUnverified(t *testing.T, to upstream.Sink, from upstream.Source, repo s
 	unopened := Stream(p)
 	unopened.Open = func() (io.ReadCloser, error) { return nil, cause }
 	for name, u := range map[string]upstream.Upload{"unverified": unverified, "announced": announced, "broken": broken, "unopened": unopened} {
-		err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, u)
+		err := sink.PutBlob(t.Context(), upstream.Repo{Name: repo}, u)
 		if !errors.Is(err, cause) {
 			t.Errorf("PutBlob of %s bytes: %v, want the cause", name, err)
 		}
-		if _, err := from.StatBlob(t.Context(), upstream.Repo{Name: repo}, digest.FromBytes(p)); err == nil {
+		if _, err := src.StatBlob(t.Context(), upstream.Repo{Name: repo}, digest.FromBytes(p)); err == nil {
 			t.Errorf("PutBlob of %s bytes: they are there", name)
 		}
 	}

@@ -71,14 +71,14 @@ type ShareStore struct {
 	Expire func(rate string)
 }
 
-// ShareSuite checks a store of shares. The function open returns an empty store for one test.
-func ShareSuite(t *testing.T, open func(t *testing.T) ShareStore) {
+// ShareSuite checks a store of shares. newStore returns an empty store for one test.
+func ShareSuite(t *testing.T, newStore func(t *testing.T) ShareStore) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, asking){
 		"Alone": shareAlone, "Turns": shareTurns, "Fair": shareFair, "Back": shareBack, "Expiry": shareExpiry,
 		"Apart": shareApart, "Never": shareNever, "Ended": shareEnded,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, asking{t, open(t)}) })
+		t.Run(name, func(t *testing.T) { test(t, asking{t, newStore(t)}) })
 	}
 }
 
@@ -91,8 +91,8 @@ type asking struct {
 	store ShareStore
 }
 
-// The method get requests a part of a rate of 100 per second for a member, and checks the share
-// that it gets.
+// [asking.get] requests a part of a rate of 100 per second for a member, and checks the share that
+// it gets.
 func (a asking) get(member string, wants, gets float64) {
 	a.Helper()
 	if got := a.of("rate", member, wants); math.Abs(got-gets) > 0.001 {

@@ -28,15 +28,15 @@ var (
 	two = fleet.Member{ID: "two", Address: "127.0.0.2:2", Protocol: 2}
 )
 
-// Suite tests a store. The function open returns an empty store.
-func Suite(t *testing.T, open func(t *testing.T) Store) {
+// Suite tests a store. newStore returns an empty store.
+func Suite(t *testing.T, newStore func(t *testing.T) Store) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, Store){
 		"the first takes it": first, "a failed generation is replaced once": replaced, "renewed and lost": renewed,
 		"restored after a flush": restored, "released by its own generation alone": released, "many at once": many,
 		"members": members, "ended contexts": ended, "expiry": expiry, "pages": pages,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+		t.Run(name, func(t *testing.T) { test(t, newStore(t)) })
 	}
 }
 

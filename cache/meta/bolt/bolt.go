@@ -91,7 +91,7 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 	return sealed[expirySize:], true
 }
 
-// expired reports whether an entry has expired. It also returns true for an entry without a whole
+// [expired] reports whether an entry has expired. It also returns true for an entry without a whole
 // expiry, and for an expiry further in the future than [meta.MaxTTL], because the clock that gave
 // this expiry was ahead.
 func expired(sealed []byte, now int64) bool {
@@ -136,7 +136,7 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// opened returns the file. It opens the file if no earlier call has opened it.
+// [Store.opened] returns the file. It opens the file if no earlier call has opened it.
 func (s *Store) opened(ctx context.Context) (*file, error) {
 	if f := s.file.Load(); f != nil {
 		return f, nil
@@ -241,10 +241,10 @@ func (s *Store) GetAll(ctx context.Context, keys []string) (all []meta.Seen, err
 }
 
 // Swap implements [meta.Swapper] in one transaction.
-func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (ok bool, err error) {
+func (s *Store) Swap(ctx context.Context, writes []meta.Write, snapshot []meta.Seen) (ok bool, err error) {
 	err = s.update(ctx, func(b *bbolt.Bucket) error {
 		now := time.Now().UnixNano()
-		for _, was := range seen {
+		for _, was := range snapshot {
 			v, found := unseal(b.Get([]byte(was.Key)), now)
 			if found != was.Found || found && !bytes.Equal(v, was.Value) {
 				return nil
@@ -329,13 +329,13 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// readPage returns the unexpired entries of the page that begins at the key in the parameter from.
-// It also returns the key at which the next page begins, and whether there is a next page.
-func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
+// readPage returns the unexpired entries of the page that begins at startKey. It also returns the
+// key at which the next page begins, and whether there is a next page.
+func readPage(b *bbolt.Bucket, prefix, startKey string) (page []meta.Entry, next string, more bool) {
 	now := time.Now().UnixNano()
 	size, visited := 0, 0
 	c := b.Cursor()
-	for k, v := c.Seek([]byte(from)); k != nil && strings.HasPrefix(string(k), prefix); k, v = c.Next() {
+	for k, v := c.Seek([]byte(startKey)); k != nil && strings.HasPrefix(string(k), prefix); k, v = c.Next() {
 		if visited >= 4*pageEntries || len(page) >= pageEntries || size >= pageBytes {
 			return page, string(k), true
 		}

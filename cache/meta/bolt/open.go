@@ -33,10 +33,10 @@ type file struct {
 	writer chan struct{}
 }
 
-// The method contain calls the function use. When a file is damaged, bbolt panics or reads beyond
-// the end of the mapping. contain turns both into ErrCorrupt. After that it does not use the
-// database again, because the locks of the database are in an unknown state.
-func (f *file) contain(use func(*bbolt.DB) error) (err error) {
+// [file.contain] calls fn. When a file is damaged, bbolt panics or reads beyond the end of the
+// mapping. contain turns both into ErrCorrupt. After that it does not use the database again,
+// because the locks of the database are in an unknown state.
+func (f *file) contain(fn func(*bbolt.DB) error) (err error) {
 	if f.broken.Load() {
 		return fmt.Errorf("%w, found earlier", ErrCorrupt)
 	}
@@ -47,11 +47,11 @@ func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
 		}
 	}()
-	return use(f.db)
+	return fn(f.db)
 }
 
-// close syncs and closes the file. If both succeed, it calls the function sound.
-func (f *file) close(sound func() error) error {
+// close syncs and closes the file. If both succeed, it calls afterClose.
+func (f *file) close(afterClose func() error) error {
 	return f.contain(func(db *bbolt.DB) error {
 		if err := db.Sync(); err != nil {
 			return errors.Join(err, db.Close())
@@ -59,7 +59,7 @@ func (f *file) close(sound func() error) error {
 		if err := db.Close(); err != nil {
 			return err
 		}
-		return sound()
+		return afterClose()
 	})
 }
 
@@ -149,8 +149,8 @@ func ofSystem(err error) bool {
 	return errno || path
 }
 
-// The function passing reports whether the cause of an error may go away by itself. Such causes are
-// a disk that is full or cannot be read, and a lack of descriptors, memory or locks.
+// [passing] reports whether the cause of an error may go away by itself. Such causes are a disk
+// that is full or cannot be read, and a lack of descriptors, memory or locks.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ESTALE,
@@ -179,8 +179,8 @@ func classify(err error) error {
 	return err
 }
 
-// The function fits returns an error for a file that is shorter than its header says, because pages
-// beyond its end cannot even be read.
+// [fits] returns an error for a file that is shorter than its header says, because pages beyond its
+// end cannot even be read.
 func fits(db *bbolt.DB, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -74,13 +74,13 @@ func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-// expiredPage returns the expired keys of the page that begins at the key in the parameter from. It
-// also returns the key at which the next page begins, and whether there is a next page.
-func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more bool) {
+// expiredPage returns the expired keys of the page that begins at startKey. It also returns the key
+// at which the next page begins, and whether there is a next page.
+func expiredPage(b *bbolt.Bucket, startKey string) (keys []string, next string, more bool) {
 	now := time.Now().UnixNano()
 	visited := 0
 	c := b.Cursor()
-	for k, v := c.Seek([]byte(from)); k != nil; k, v = c.Next() {
+	for k, v := c.Seek([]byte(startKey)); k != nil; k, v = c.Next() {
 		if visited >= 16*pageEntries || len(keys) >= pageEntries {
 			return keys, string(k), true
 		}

@@ -33,7 +33,7 @@ var (
 // NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{entries: map[string]entry{}} }
 
-// usable returns an error if the store is closed or ctx has ended. It needs the lock.
+// [Memory.usable] returns an error if the store is closed or ctx has ended. It needs the lock.
 func (m *Memory) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -81,13 +81,13 @@ func (m *Memory) put(key string, value []byte, ttl time.Duration) {
 }
 
 // Swap implements [meta.Swapper].
-func (m *Memory) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (bool, error) {
+func (m *Memory) Swap(ctx context.Context, writes []meta.Write, snapshot []meta.Seen) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.usable(ctx); err != nil {
 		return false, err
 	}
-	for _, s := range seen {
+	for _, s := range snapshot {
 		e, ok := m.entries[s.Key]
 		if found := ok && e.living(); found != s.Found || found && !bytes.Equal(e.value, s.Value) {
 			return false, nil
@@ -166,9 +166,9 @@ type Faulty struct {
 // NewFaulty returns a Faulty on top of s. It works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
-// Fail makes every later call wait for the time in the parameter delay, and then fail with err. If
-// err is nil, the calls work after the wait. A call whose context ends during the wait returns the
-// error of the context.
+// Fail makes every later call wait for the given delay, and then fail with err. If err is nil, the
+// calls work after the wait. A call whose context ends during the wait returns the error of the
+// context.
 func (f *Faulty) Fail(err error, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

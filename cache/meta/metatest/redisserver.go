@@ -113,12 +113,12 @@ func (r *RedisServer) Do(words ...string) string {
 	return string(answer[:n])
 }
 
-// Eventually waits until the function done returns true, and fails the test after 20 seconds. It
-// uses real time, because a test cannot control the clock of a server.
-func (r *RedisServer) Eventually(what string, done func() bool) {
+// Eventually waits until condition returns true, and fails the test after 20 seconds. It uses real
+// time, because a test cannot control the clock of a server.
+func (r *RedisServer) Eventually(what string, condition func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if done() {
+		if condition() {
 			return
 		}
 	}

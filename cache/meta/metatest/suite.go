@@ -434,8 +434,8 @@ func closed(t *testing.T, s meta.Store) {
 	check(t, s, t.Context(), meta.ErrClosed)
 }
 
-// check checks that every operation returns the error in the parameter want.
-func check(t *testing.T, s meta.Store, ctx context.Context, want error) {
+// check checks that every operation returns wantErr.
+func check(t *testing.T, s meta.Store, ctx context.Context, wantErr error) {
 	t.Helper()
 	_, get := s.Get(ctx, "k")
 	errs := map[string]error{
@@ -449,8 +449,8 @@ func check(t *testing.T, s meta.Store, ctx context.Context, want error) {
 		errs["scan"] = err
 	}
 	for op, err := range errs {
-		if !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", op, err, want)
+		if !errors.Is(err, wantErr) {
+			t.Errorf("%s: %v, want %v", op, err, wantErr)
 		}
 	}
 }

@@ -21,8 +21,8 @@ const (
 	maxLine   = 64 << 10 // bytes
 )
 
-// The function bounded returns a dialer like the dialer of the options. Its connections fail when a
-// reply exceeds the bounds.
+// [bounded] returns a dialer like the dialer of the options. Its connections fail when a reply
+// exceeds the bounds.
 func bounded(o *goredis.Options) func(context.Context, string, string) (net.Conn, error) {
 	dial := goredis.NewDialer(o)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -136,11 +136,11 @@ func (r *replies) header(kind byte, rest string) {
 }
 
 // length reads the length of a value. It returns -1 for a null. If the length is not a number, or
-// exceeds the parameter most, it records an error in err and also returns -1.
-func (r *replies) length(text string, most int) int {
+// exceeds limit, it records an error in err and also returns -1.
+func (r *replies) length(text string, limit int) int {
 	n, err := strconv.Atoi(text)
-	if err != nil || n < -1 || n > most {
-		r.err = fmt.Errorf("redis: a reply announces a length of %.20q, which is not one up to %d", text, most)
+	if err != nil || n < -1 || n > limit {
+		r.err = fmt.Errorf("redis: a reply announces a length of %.20q, which is not one up to %d", text, limit)
 		return -1
 	}
 	return n

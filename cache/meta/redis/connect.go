@@ -95,8 +95,8 @@ func cluster(plain string, password func() string, timeout time.Duration) (gored
 	return goredis.NewClusterClient(o), nil
 }
 
-// credentials returns a function that returns the user and password for a new connection. If the
-// function password is nil or returns an empty string, the password in the URL is used.
+// credentials returns a function that returns the user and password for a new connection. If
+// password is nil or returns an empty string, the password in the URL is used.
 func credentials(username, fromURL string, password func() string) func() (string, string) {
 	return func() (string, string) {
 		if password != nil {

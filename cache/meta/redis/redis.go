@@ -131,12 +131,12 @@ var swapScript = script("swap")
 
 // Swap implements [meta.Swapper] by one script. In a cluster the keys may be at several servers, so
 // Swap then compares and puts in several steps.
-func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen) (bool, error) {
+func (s *Store) Swap(ctx context.Context, writes []meta.Write, snapshot []meta.Seen) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	if _, cluster := s.client.(*goredis.ClusterClient); cluster {
-		return meta.SwapInSteps(ctx, s, writes, seen)
+		return meta.SwapInSteps(ctx, s, writes, snapshot)
 	}
 	keys, args := []string{}, []any{len(writes)}
 	for _, w := range writes {
@@ -146,7 +146,7 @@ func (s *Store) Swap(ctx context.Context, writes []meta.Write, seen []meta.Seen)
 		}
 		keys, args = append(keys, s.prefix+w.Key), append(args, w.Value, ttl)
 	}
-	for _, was := range seen {
+	for _, was := range snapshot {
 		value := []byte{}
 		if was.Found {
 			value = append([]byte("="), was.Value...)

@@ -46,12 +46,12 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Fault makes the server pass every request to the function fault first, which returns true if it
-// has answered the request. If fault is nil, the server answers every request itself.
-func (s *Server) Fault(fault func(http.ResponseWriter, *http.Request) bool) {
+// Fault makes the server pass every request to handler first, which returns true if it has answered
+// the request. If handler is nil, the server answers every request itself.
+func (s *Server) Fault(handler func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fault = fault
+	s.fault = handler
 }
 
 // Counts returns the number of requests since the last call, by kind: get, head, put, create, part,
@@ -99,11 +99,11 @@ func (s *Server) SetSetting(bucket, name, document string) {
 	s.documents[bucket+" "+name] = []byte(document)
 }
 
-// Delete removes all objects whose path contains the text in the parameter part.
-func (s *Server) Delete(part string) {
+// Delete removes all objects whose path contains substr.
+func (s *Server) Delete(substr string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.objects, func(path string, _ object) bool { return strings.Contains(path, part) })
+	maps.DeleteFunc(s.objects, func(path string, _ object) bool { return strings.Contains(path, substr) })
 }
 
 // ServeHTTP implements http.Handler.

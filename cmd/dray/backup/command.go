@@ -54,17 +54,17 @@ The file contains images, so only its owner can read it.`,
 	}
 }
 
-// toFile calls the function write with a file. The file gets its name only when it is complete.
-func toFile(name string, stdout io.Writer, write func(io.Writer) (Summary, error)) (Summary, error) {
+// toFile calls writeTo with a file. The file gets its name only when it is complete.
+func toFile(name string, stdout io.Writer, writeTo func(io.Writer) (Summary, error)) (Summary, error) {
 	if name == "-" {
-		return write(stdout)
+		return writeTo(stdout)
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".dray-*") // with mode 0600
 	if err != nil {
 		return Summary{}, err
 	}
 	defer os.Remove(f.Name()) // fails after the file was renamed
-	sum, err := write(f)
+	sum, err := writeTo(f)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return sum, err
 	}

@@ -119,8 +119,7 @@ func (r *reader) blob(ctx context.Context, h *tar.Header, in io.Reader) error {
 	return b.Close()
 }
 
-// file stores a file of the state in the directory temp. Later, the method place moves it from
-// there.
+// file stores a file of the state in the directory temp. [reader.place] moves it from there.
 func (r *reader) file(name string, in io.Reader) error {
 	part, _, _ := strings.Cut(name, "/")
 	if parts(r.d)[part] == "" || !filepath.IsLocal(filepath.FromSlash(name)) {

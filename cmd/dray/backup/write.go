@@ -26,8 +26,7 @@ import (
 const newest = 1
 
 // The names of entries. The name of a state file, such as "queue/journal", begins with a key of the
-// map that the function parts returns. The path of the file follows, relative to the directory of
-// this key.
+// map that [parts] returns. The path of the file follows, relative to the directory of this key.
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"

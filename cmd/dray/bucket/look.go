@@ -9,11 +9,11 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// Look reads the settings of the bucket of a configuration. It changes nothing. The result missing
-// lists the settings that the bucket should have and does not have. The result unsupported lists
-// the settings that the store does not support. unreached says why the bucket cannot be used, and
-// unread says why its settings cannot be read.
-func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missing, unsupported []string, unreached, unread error) {
+// Look reads the settings of the bucket of a configuration. It changes nothing. missingNames lists
+// the settings that the bucket should have and does not have. unsupportedNames lists the settings
+// that the store does not support. accessErr says why the bucket cannot be used, and readErr says
+// why its settings cannot be read.
+func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missingNames, unsupportedNames []string, accessErr, readErr error) {
 	settings := s3.NewSettings(address(c), cfg, c.MaxAge.Std())
 	defer settings.Close()
 	if err := settings.Reach(ctx); err != nil {
@@ -22,11 +22,11 @@ func Look(ctx context.Context, c config.Bucket, cfg aws.Config) (missing, unsupp
 	all, err := settings.Apply(ctx, s3.Check)
 	for _, s := range all {
 		if s.Missing {
-			missing = append(missing, s.Name)
+			missingNames = append(missingNames, s.Name)
 		}
 		if s.Unsupported {
-			unsupported = append(unsupported, s.Name)
+			unsupportedNames = append(unsupportedNames, s.Name)
 		}
 	}
-	return missing, unsupported, nil, err
+	return missingNames, unsupportedNames, nil, err
 }

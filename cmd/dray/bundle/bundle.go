@@ -36,9 +36,8 @@ type Options struct {
 	// Doctor runs the checks of dray doctor, each for at most the duration bound. address is the
 	// address of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running makes cmd call the function do, and pass to it a function that reads pages of a running
-	// dray.
-	Running func(cmd *cobra.Command, do func(context.Context, ctl.Pages) error) *cobra.Command
+	// Running makes cmd call action with a function that reads pages of a running dray.
+	Running func(cmd *cobra.Command, action func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
 const (

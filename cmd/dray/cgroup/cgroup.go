@@ -10,11 +10,10 @@ import (
 
 // MemoryLimit returns the memory in bytes that the control group of the process may use, or 0 if
 // there is no bound. For nested groups, the result is the least bound among them (Linux,
-// Documentation/admin-guide/cgroup-v2.rst, "memory.max"). The parameter system is the root of the
-// file system.
-func MemoryLimit(system fs.FS) (least int64) {
+// Documentation/admin-guide/cgroup-v2.rst, "memory.max"). root is the root of the file system.
+func MemoryLimit(root fs.FS) (least int64) {
 	bound := func(file string) {
-		text, err := fs.ReadFile(system, file)
+		text, err := fs.ReadFile(root, file)
 		if err != nil {
 			return
 		}
@@ -24,7 +23,7 @@ func MemoryLimit(system fs.FS) (least int64) {
 		}
 	}
 	bound("sys/fs/cgroup/memory/memory.limit_in_bytes")
-	groups, err := fs.ReadFile(system, "proc/self/cgroup")
+	groups, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
 		return least
 	}

@@ -31,16 +31,15 @@ type defaulted interface{ setDefaults() }
 // shorthand is implemented by sections that a file can also give as a single text.
 type shorthand interface{ setText(text string) }
 
-// ReadYAML reads the text of a file with one YAML document into a struct. The parameter to is a
-// pointer to the struct. ReadYAML returns all problems. A key that the struct does not have is also
-// a problem.
-func ReadYAML(file string, text []byte, to any) error {
-	return decodeYAML(file, text, to).problems.err()
+// ReadYAML reads the text of a file with one YAML document into a struct. dst is a pointer to the
+// struct. ReadYAML returns all problems. A key that the struct does not have is also a problem.
+func ReadYAML(file string, text []byte, dst any) error {
+	return decodeYAML(file, text, dst).problems.err()
 }
 
 // decodeYAML does the work of ReadYAML. If there are problems, the struct still gets all values
 // that could be read. The returned decoder has the problems, and the origins of the values.
-func decodeYAML(file string, text []byte, to any) *decoder {
+func decodeYAML(file string, text []byte, dst any) *decoder {
 	d := &decoder{file: file, origins: map[string]string{}}
 	lines := &lineReader{rest: text}
 	source := yaml.NewDecoder(lines)
@@ -52,7 +51,7 @@ func decodeYAML(file string, text []byte, to any) *decoder {
 		d.problems = append(d.problems, syntaxProblem(file, text, lines.read, err))
 		return d
 	}
-	d.value("", doc.Content[0], reflect.ValueOf(to).Elem())
+	d.value("", doc.Content[0], reflect.ValueOf(dst).Elem())
 	if err := source.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		d.problems = append(d.problems, Problem{Origin: file, Message: "the file has more than one YAML document"})
 	}

@@ -44,9 +44,9 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	return notices
 }
 
-// nearest returns a hint at the known variable that the user may mean: the same name without DRAY_,
-// a similar name, or a longer name that begins with the parameter name. If there is none, the hint
-// says where dray lists its variables.
+// nearest returns a hint at the known variable that the user may mean by a name: the same name
+// without DRAY_, a similar name, or a longer name that begins with the given one. If there is none,
+// the hint says where dray lists its variables.
 func nearest(name string, known map[string]int) string {
 	plain := strings.TrimPrefix(name, ownPrefix)
 	if _, bare := known[plain]; bare {

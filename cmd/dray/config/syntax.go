@@ -12,7 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// lineReader returns at most one line for each Read. Its field read says how far a caller has come.
+// lineReader returns at most one line for each Read. [lineReader.read] says how far a caller has
+// come.
 type lineReader struct {
 	rest []byte
 	read int // number of lines that Read has returned completely
@@ -41,15 +42,15 @@ var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 const maxShorter = 200
 
-// syntaxProblem describes the error err of the YAML library about a text. The parameter read is the
-// number of lines that the library had read. syntaxProblem parses fewer and fewer of these lines,
-// while the library still returns the same error. The first line whose removal changes the error is
-// the line of the problem. So an unclosed bracket or quote is reported at the line where it opens.
+// syntaxProblem describes the error err of the YAML library about a text. linesRead is the number
+// of lines that the library had read. syntaxProblem parses fewer and fewer of these lines, while
+// the library still returns the same error. The first line whose removal changes the error is the
+// line of the problem. So an unclosed bracket or quote is reported at the line where it opens.
 // syntaxProblem gives up after maxShorter lines. It then reports the line where it stopped, or the
 // line that err names, if that line is earlier.
-func syntaxProblem(file string, text []byte, read int, err error) Problem {
+func syntaxProblem(file string, text []byte, linesRead int, err error) Problem {
 	lines := bytes.SplitAfter(text, []byte("\n"))
-	n := max(min(read, len(lines)), 1)
+	n := max(min(linesRead, len(lines)), 1)
 	for least := n - maxShorter; n > 1; n-- {
 		if n == least {
 			if known := libraryLine.FindStringSubmatch(err.Error()); known != nil {
@@ -95,16 +96,16 @@ var unexplained = []struct{ text, say string }{
 	{"UTF-8", "the file is not UTF-8; save it in that encoding"},
 }
 
-// explain says what is wrong with a line, and what to do. The parameter library is the text of the
-// library's error.
-func explain(library, line string) string {
+// explain says what is wrong with a line, and what to do. message is the text of the library's
+// error.
+func explain(message, line string) string {
 	if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent, "\t") {
 		return "the line begins with a tab; indent it with spaces"
 	}
 	for _, u := range unexplained {
-		if strings.Contains(library, u.text) {
+		if strings.Contains(message, u.text) {
 			return u.say
 		}
 	}
-	return library
+	return message
 }

@@ -110,10 +110,10 @@ type Upstream struct {
 	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
-// Fixed says what a reload cannot do with the upstream. If added is true, a reload cannot add it,
-// because its pushes need the queue or a store of their own. If changed is true, a reload cannot
-// change it, because its pushes need a store of their own.
-func (u Upstream) Fixed() (added, changed bool) {
+// Fixed says what a reload cannot do with the upstream. If addFixed is true, a reload cannot add
+// it, because its pushes need the queue or a store of their own. If keysFixed is true, a reload
+// cannot change it, because its pushes need a store of their own.
+func (u Upstream) Fixed() (addFixed, keysFixed bool) {
 	local := u.Kind == KindLocal
 	return local || u.Acknowledge == AcknowledgeLocal, local
 }

@@ -105,10 +105,9 @@ const maxName = 64
 // entryName matches names that can be labels of metrics and parts of keys and log lines.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. The parameter derived is the default name, which is a host or
-// an address. The method always accepts it.
-func (k *Report) name(path, name, derived string) {
-	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
+// name checks the name of an entry. defaultName is a host or an address; it is always accepted.
+func (k *Report) name(path, name, defaultName string) {
+	if name != defaultName && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q is not a valid name; use at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
 	}
 }

@@ -61,12 +61,12 @@ func (t ServerTLS) remedy(err error) string {
 	return "; put a certificate there, or make one: dray cert --host NAME --out-cert " + t.Certificate + " --out-key " + t.PrivateKey
 }
 
-// File reads a file and, if good is not nil, checks the content with the function good. It reports
-// an error of either step as a problem with the value at path.
-func (k *Report) File(path, name string, good func([]byte) error) {
+// File reads a file and, if checkText is not nil, calls it with the content. It reports an error of
+// either step as a problem with the value at path.
+func (k *Report) File(path, name string, checkText func([]byte) error) {
 	text, err := reread.ReadFile(name)
-	if err == nil && good != nil {
-		if err = good(text); err != nil {
+	if err == nil && checkText != nil {
+		if err = checkText(text); err != nil {
 			err = fmt.Errorf("%s %w", name, err)
 		}
 	}

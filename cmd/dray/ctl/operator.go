@@ -52,16 +52,16 @@ type operator struct {
 	json   bool      // print the answer as JSON
 }
 
-// operate adds to cmd the flags that all subcommands share, and makes cmd call the function do with
-// an operator.
-func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
-	o := in.connect(cmd, do)
+// operate adds to cmd the flags that all subcommands share, and makes cmd call action with an
+// operator.
+func (in Options) operate(cmd *cobra.Command, action func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+	o := in.connect(cmd, action)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
 
 // connect is [Options.operate] without the flag --json. It returns the operator.
-func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *operator {
+func (in Options) connect(cmd *cobra.Command, action func(ctx context.Context, o *operator, args []string) error) *operator {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address, tokenFile, loginFile string
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: admin.address of the configuration)")
@@ -75,7 +75,7 @@ func (in Options) connect(cmd *cobra.Command, do func(ctx context.Context, o *op
 		if err := o.logIn(loginFile); err != nil {
 			return err
 		}
-		return do(cmd.Context(), o, args)
+		return action(cmd.Context(), o, args)
 	}
 	return o
 }
@@ -177,8 +177,8 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 	return items, nil
 }
 
-// work calls an [admin.Work], and passes every answer about its progress to the function each.
-func work[A any](ctx context.Context, o *operator, path string, q any, each func(A)) error {
+// work calls an [admin.Work], and calls handler for every answer about its progress.
+func work[A any](ctx context.Context, o *operator, path string, q any, handler func(A)) error {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func work[A any](ctx context.Context, o *operator, path string, q any, each func
 	if err != nil {
 		return err
 	}
-	err = eachItem(resp, each)
+	err = eachItem(resp, handler)
 	if failed, ok := errors.AsType[*api.Error](err); ok {
 		return failed
 	}
@@ -197,9 +197,8 @@ func work[A any](ctx context.Context, o *operator, path string, q any, each func
 	return nil
 }
 
-// eachItem calls the function each for every item of a list when the item arrives. It closes the
-// response.
-func eachItem[A any](resp *http.Response, each func(A)) error {
+// eachItem calls handler for every item of a list when the item arrives. It closes the response.
+func eachItem[A any](resp *http.Response, handler func(A)) error {
 	defer resp.Body.Close()
 	in := json.NewDecoder(resp.Body)
 	for in.More() { // skips the brace, "items" and the bracket
@@ -212,7 +211,7 @@ func eachItem[A any](resp *http.Response, each func(A)) error {
 		if err := in.Decode(&item); err != nil {
 			return err
 		}
-		each(item)
+		handler(item)
 	}
 	return listEnd(in)
 }
@@ -300,16 +299,16 @@ func query(params url.Values) string {
 	return "?" + params.Encode()
 }
 
-// print writes an answer as JSON if --json is set, otherwise as a table. The function table writes
-// the rows, with tabs between the columns.
-func (o *operator) print(answer any, table func(w io.Writer)) error {
+// print writes an answer as JSON if --json is set, otherwise as a table. writeTable writes the
+// rows, with tabs between the columns.
+func (o *operator) print(answer any, writeTable func(w io.Writer)) error {
 	if o.json {
 		out := json.NewEncoder(o.stdout)
 		out.SetIndent("", "  ")
 		return out.Encode(answer)
 	}
 	w := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
-	table(w)
+	writeTable(w)
 	return w.Flush()
 }
 

@@ -17,10 +17,10 @@ const maxPage = 64 << 20
 // reached, the error wraps [ErrUnreachable].
 type Pages func(ctx context.Context, path string) ([]byte, error)
 
-// Browse adds to cmd the flags by which subcommands find a running dray, and makes cmd call the
-// function do, which can then read pages. If the configuration is invalid, the pages come from the
-// default address: dray may be running with an earlier configuration.
-func (in Options) Browse(cmd *cobra.Command, do func(context.Context, Pages) error) *cobra.Command {
+// Browse adds to cmd the flags by which subcommands find a running dray, and makes cmd call action,
+// which can then read pages. If the configuration is invalid, the pages come from the default
+// address: dray may be running with an earlier configuration.
+func (in Options) Browse(cmd *cobra.Command, action func(context.Context, Pages) error) *cobra.Command {
 	load := in.Load
 	in.Load = func() (config.Config, error) {
 		cfg, err := load()
@@ -28,14 +28,14 @@ func (in Options) Browse(cmd *cobra.Command, do func(context.Context, Pages) err
 			cfg = config.Default(nil)
 		}
 		if cfg.Admin.Address == config.AdminOff {
-			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there, so the function do gets errors in place of pages
+			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there, so action gets errors in place of pages
 			if cfg.Admin.HealthAddress != "" {
 				cfg.Admin.Address = cfg.Admin.HealthAddress
 			}
 		}
 		return cfg, nil
 	}
-	in.connect(cmd, func(ctx context.Context, o *operator, _ []string) error { return do(ctx, o.page) })
+	in.connect(cmd, func(ctx context.Context, o *operator, _ []string) error { return action(ctx, o.page) })
 	return cmd
 }
 

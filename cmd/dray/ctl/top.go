@@ -79,8 +79,8 @@ func (o *operator) top(ctx context.Context) error {
 }
 
 // display returns the function that shows a state, in the form that suits the output. The caller
-// calls leave at the end.
-func (o *operator) display() (show func(api.Live) error, leave func()) {
+// calls restore at the end.
+func (o *operator) display() (show func(api.Live) error, restore func()) {
 	if o.json {
 		out := json.NewEncoder(o.stdout)
 		return func(l api.Live) error { return out.Encode(l) }, func() {}
@@ -104,9 +104,9 @@ func (o *operator) display() (show func(api.Live) error, leave func()) {
 // maxEvent bounds an event in bytes. An event of some 2000 pulls and pushes fits.
 const maxEvent = 16 << 20
 
-// eachEvent passes each item of an [admin.Watch], when it arrives, to the parameter each. It
-// returns the error of that function, the error that dray has sent, or the error of the stream.
-func eachEvent[A any](stream io.Reader, each func(A) error) error {
+// eachEvent calls handler for each item of an [admin.Watch] when it arrives. It returns the error
+// of handler, the error that dray has sent, or the error of the stream.
+func eachEvent[A any](stream io.Reader, handler func(A) error) error {
 	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEvent)
 	failed := false
@@ -127,7 +127,7 @@ func eachEvent[A any](stream io.Reader, each func(A) error) error {
 			if err := json.Unmarshal(data, &item); err != nil {
 				return fmt.Errorf("cannot decode an event: %w", err)
 			}
-			if err := each(item); err != nil {
+			if err := handler(item); err != nil {
 				return err
 			}
 		}

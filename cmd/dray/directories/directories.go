@@ -81,8 +81,8 @@ func (d Directories) Prepare(log *slog.Logger) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
-	// The loop writes the format of the state first. If only the format of the cache were written, the
-	// function belong would refuse the state directory at the next start.
+	// The loop writes the format of the state first. If only the format of the cache were written, a
+	// call of belong at the next start would refuse the state directory.
 	for _, f := range []struct {
 		format
 		kind

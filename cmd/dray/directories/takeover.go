@@ -17,8 +17,7 @@ import (
 // part is a directory of the state that may still be in the cache's directory.
 type part struct {
 	from, to string
-	// The function empty reports whether dir, which is one of the two directories, can be removed
-	// without a loss.
+	// empty reports whether dir, which is one of the two directories, can be removed without a loss.
 	empty func(dir string) (bool, error)
 }
 

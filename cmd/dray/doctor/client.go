@@ -38,8 +38,8 @@ type client struct {
 type clientFlags struct{ name, version, root string }
 
 // checks returns the checks of a client that should pull an image through the mirror at an address.
-// The function end closes the connections that the checks opened.
-func (f clientFlags) checks(ctx context.Context, address, image string) (all []Check, end func(), err error) {
+// closeAll closes the connections that the checks opened.
+func (f clientFlags) checks(ctx context.Context, address, image string) (all []Check, closeAll func(), err error) {
 	named, err := reference.ParseDockerRef(image)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: not the name of an image: %w; %w", image, err, usage.Err)
@@ -90,9 +90,9 @@ func (c *client) setupHint() string {
 	return fmt.Sprintf("run dray setup %s --url %s --registry %s --write", c.Name, c.URL, c.Registry)
 }
 
-// file says whether a file makes the client use the mirror. The parameter main is true if the
-// client does not use the mirror at all without this file.
-func (c *client) file(f setup.File, main bool) Finding {
+// file says whether a file makes the client use the mirror. required is true if the client does not
+// use the mirror at all without this file.
+func (c *client) file(f setup.File, required bool) Finding {
 	switch {
 	case f.Right:
 		return ok("%s sends pulls from %s to the mirror", f.Path, c.Registry)
@@ -100,7 +100,7 @@ func (c *client) file(f setup.File, main bool) Finding {
 		return warning("compare the file with what "+c.setupHint()+" prints without --write", "%s is not as dray setup would write it: %v", f.Path, f.Err)
 	case f.Err != nil:
 		return failed("mend the file, then "+c.setupHint(), "%s does not send pulls to the mirror: %v", f.Path, f.Err)
-	case !main:
+	case !required:
 		return warning(c.setupHint(), "%s does not mention the mirror, so some programs go to %s itself", f.Path, c.Registry)
 	case !f.There:
 		return failed(c.setupHint(), "%s does not exist, so %s goes to %s itself", f.Path, c.Name, c.Registry)

@@ -127,14 +127,14 @@ is 0 if there is no failure, and 4 otherwise.`,
 // Report runs the checks of a dray, each for at most the duration bound. address is the address of
 // the admin listener; empty means the address in the configuration.
 func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
-	checks, end := o.checks(ctx, target{admin: address})
-	defer end()
+	checks, closeAll := o.checks(ctx, target{admin: address})
+	defer closeAll()
 	return Run(ctx, checks, bound)
 }
 
 // checks returns the checks for the configuration. If the configuration is invalid, that is the
-// only finding. The function end closes the connections that the checks opened.
-func (o Options) checks(ctx context.Context, at target) (all []Check, end func()) {
+// only finding. closeAll closes the connections that the checks opened.
+func (o Options) checks(ctx context.Context, at target) (all []Check, closeAll func()) {
 	cfg, err := o.Load()
 	if err != nil {
 		return []Check{{"configuration", "configuration.valid", func(context.Context) Finding {

@@ -15,12 +15,12 @@ import (
 // dialPatience bounds the time that it takes to connect to one member.
 const dialPatience = 2 * time.Second
 
-// members returns a check of whether this machine can connect to all members of its fleet. own is
-// the address at which other members reach this member. The function ask returns the members that
-// are alive.
-func members(own string, ask func(context.Context) ([]fleet.Member, error)) Check {
+// members returns a check of whether this machine can connect to all members of its fleet.
+// ownAddress is the address at which other members reach this member. listLive returns the members
+// that are alive.
+func members(ownAddress string, listLive func(context.Context) ([]fleet.Member, error)) Check {
 	return Check{"fleet", "fleet.members", func(ctx context.Context) Finding {
-		all, err := ask(ctx)
+		all, err := listLive(ctx)
 		if err != nil {
 			return unknown("", "the members of the fleet are not known: %v", err)
 		}
@@ -46,8 +46,8 @@ func members(own string, ask func(context.Context) ([]fleet.Member, error)) Chec
 			return failed("let the members reach each other's fleet.advertise", "members of the fleet cannot be reached: %s", strings.Join(closed, "; "))
 		case len(far) > 0:
 			return warning("give all members the same version of dray, or two successive versions", "members of the fleet speak another protocol than this version's %d, and share nothing with it: %s", fleet.Protocol(), strings.Join(far, ", "))
-		case !slices.ContainsFunc(all, func(m fleet.Member) bool { return m.Address == own }):
-			return warning("start dray, or look at its log if it runs", "no member of the fleet has the address %s, and %d others can be reached", own, len(all))
+		case !slices.ContainsFunc(all, func(m fleet.Member) bool { return m.Address == ownAddress }):
+			return warning("start dray, or look at its log if it runs", "no member of the fleet has the address %s, and %d others can be reached", ownAddress, len(all))
 		}
 		return ok("all %d members of the fleet can be reached", len(all))
 	}}

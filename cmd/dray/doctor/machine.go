@@ -116,9 +116,9 @@ func syncTime(dir string) Finding {
 	return syncFinding(dir, time.Since(began))
 }
 
-// sending says whether the kernel can splice files of the cache. dray uses splice to send them. The
-// function try splices a small file into a pipe, or returns the reason why it cannot.
-func sending(dir string, try func(*os.File) error) Finding {
+// sending says whether the kernel can splice files of the cache. dray uses splice to send them.
+// trySplice splices a small file into a pipe, or returns the reason why it cannot.
+func sending(dir string, trySplice func(*os.File) error) Finding {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return unknown("dray serve creates it", "%s does not exist yet, so splice was not tried", dir)
 	}
@@ -131,7 +131,7 @@ func sending(dir string, try func(*os.File) error) Finding {
 	if _, err := f.Write([]byte("dray")); err != nil {
 		return unknown("", "splice was not tried: %v", err)
 	}
-	if err := try(f); err != nil {
+	if err := trySplice(f); err != nil {
 		return warning("use a local disk for cache.directory, and look at /proc/sys/fs/pipe-user-pages-soft; listeners with TLS do not need splice", "the kernel does not splice files of %s, so dray sends them at a higher cost: %v", dir, err)
 	}
 	return ok("files of %s can be sent by splice, which dray uses over plain HTTP; over TLS it encrypts in its process", dir)

@@ -274,13 +274,13 @@ type Bucket struct {
 	Unread      error    // why the settings cannot be read
 }
 
-// bucket returns the checks of the bucket. They share one call of ask.
-func bucket(ask func(context.Context) Bucket) []Check {
+// bucket returns the checks of the bucket. They share one call of inspect.
+func bucket(inspect func(context.Context) Bucket) []Check {
 	var once sync.Once
 	var b Bucket
 	on := func(look func() Finding) func(context.Context) Finding {
 		return func(ctx context.Context) Finding {
-			once.Do(func() { b = ask(ctx) })
+			once.Do(func() { b = inspect(ctx) })
 			return look()
 		}
 	}

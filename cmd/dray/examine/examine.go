@@ -103,8 +103,8 @@ func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 	return found, err
 }
 
-// registries makes the clients of all registries. Their tokens are not renewed. The parameter
-// pushTo names the repository in which [doctor.Registry.PushTo] starts an upload; empty means none.
+// registries makes the clients of all registries. Their tokens are not renewed. pushTo names the
+// repository in which [doctor.Registry.PushTo] starts an upload; empty means none.
 func (p Parts) registries(ctx context.Context, cfg config.Config, pushTo string) (all []doctor.Registry, err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	session := sync.OnceValues(func() (*ecr.Session, error) {

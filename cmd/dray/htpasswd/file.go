@@ -23,7 +23,7 @@ func hashOf(password string) (string, error) {
 }
 
 // edit replaces all lines of a user by one line with the hash, and reports whether the text had
-// such lines. If the hash is empty, the function removes these lines. All other bytes stay.
+// such lines. If the hash is empty, edit removes these lines. All other bytes stay.
 func edit(text []byte, user, hash string) (changed []byte, found bool) {
 	line := []byte(user + ":" + hash + "\n")
 	put := hash == ""
@@ -47,10 +47,10 @@ func edit(text []byte, user, hash string) (changed []byte, found bool) {
 	return append(changed, line...), found
 }
 
-// change replaces the content of a file by the result of the function edited, in one step. If the
-// file does not exist, the function creates it, readable only for its owner. If name is a symbolic
-// link, change replaces the file that the link names.
-func change(name string, edited func([]byte) ([]byte, error)) error {
+// change replaces the content of a file by the result of newText, in one step. If the file does not
+// exist, change creates it, readable only for its owner. If name is a symbolic link, change
+// replaces the file that the link names.
+func change(name string, newText func([]byte) ([]byte, error)) error {
 	if at, err := filepath.EvalSymlinks(name); err == nil {
 		name = at
 	}
@@ -58,7 +58,7 @@ func change(name string, edited func([]byte) ([]byte, error)) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if text, err = edited(text); err != nil {
+	if text, err = newText(text); err != nil {
 		return err
 	}
 	old, err := os.Stat(name)

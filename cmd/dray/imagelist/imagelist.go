@@ -153,9 +153,9 @@ var errLong = errors.New("a value is too long")
 // plainVariable is a variable without a default.
 var plainVariable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
 
-// expand replaces the variables in a word. The parameter how is the format of the advice about a
-// missing variable.
-func (v variables) expand(lex *shell.Lex, word, how string) (string, error) {
+// expand replaces the variables in a word. adviceFormat is the format of the advice about a missing
+// variable.
+func (v variables) expand(lex *shell.Lex, word, adviceFormat string) (string, error) {
 	if len(word) > maxValue {
 		return "", errLong
 	}
@@ -166,7 +166,7 @@ func (v variables) expand(lex *shell.Lex, word, how string) (string, error) {
 	for _, m := range plainVariable.FindAllStringSubmatch(word, -1) {
 		name := m[1] + m[2]
 		if _, missing := r.Unmatched[name]; missing {
-			return "", fmt.Errorf("%s: the variable %s has no value; %s", word, name, fmt.Sprintf(how, name))
+			return "", fmt.Errorf("%s: the variable %s has no value; %s", word, name, fmt.Sprintf(adviceFormat, name))
 		}
 	}
 	if len(r.Result) > maxValue {

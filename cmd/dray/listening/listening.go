@@ -51,14 +51,14 @@ func (l *Listeners) Ready(context.Context) error {
 }
 
 // Serve opens all listeners before it serves any, so that no client gets an answer if the start
-// fails. When ctx ends, Serve stops the servers after the pause. When a server fails, or when the
-// context inner ends, Serve stops the servers at once. The servers of operators end last.
-func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Server) error {
+// fails. When ctx ends, Serve stops the servers after the pause. When a server fails, or when
+// innerCtx ends, Serve stops the servers at once. The servers of operators end last.
+func (l *Listeners) Serve(ctx, innerCtx context.Context, clients, operators []Server) error {
 	listening, err := listen(ctx, slices.Concat(clients, operators))
 	if err != nil {
 		return err
 	}
-	running, fail := context.WithCancel(inner)
+	running, fail := context.WithCancel(innerCtx)
 	defer fail()
 	base := context.WithoutCancel(ctx)
 	front, closeFront := start(base, fail, clients, listening)
@@ -66,7 +66,7 @@ func (l *Listeners) Serve(ctx, inner context.Context, clients, operators []Serve
 	defer closeBack()
 	defer closeFront()
 	select {
-	case <-running.Done(): // a server has failed, or inner has ended, so there is no pause
+	case <-running.Done(): // a server has failed, or innerCtx has ended, so there is no pause
 		l.stopping.Store(true)
 	case <-ctx.Done():
 		again, forget := l.again()
@@ -101,16 +101,16 @@ func listen(ctx context.Context, servers []Server) (all []net.Listener, err erro
 	return all, nil
 }
 
-// start runs the servers, and calls the function fail if a server fails. The result stop makes the
+// start runs the servers, and calls cancel if a server fails. It returns a function that makes the
 // servers close their listeners.
-func start(ctx context.Context, fail func(), servers []Server, on []net.Listener) (group *errgroup.Group, stop func()) {
+func start(ctx context.Context, cancel func(), servers []Server, on []net.Listener) (group *errgroup.Group, stop func()) {
 	group = &errgroup.Group{}
 	ctx, stop = context.WithCancel(ctx)
 	for i, s := range servers {
 		group.Go(func() error {
 			err := s.Serve(ctx, on[i])
 			if err != nil {
-				fail()
+				cancel()
 			}
 			return err
 		})

@@ -103,12 +103,12 @@ type logHandler struct {
 	buffered slog.Handler
 }
 
-// New returns the handler of a log that is written to w, and the function end, which writes the
-// buffered lines. The function format makes a handler that writes lines to the argument of format.
-// Use [Buffered] for lines that may be buffered.
-func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
+// New returns the handler of a log that is written to w, and a function that writes the buffered
+// lines. newHandler makes a handler that writes lines to its argument. Use [Buffered] for lines
+// that may be buffered.
+func New(w io.Writer, newHandler func(io.Writer) slog.Handler) (h slog.Handler, flush func()) {
 	to := &logBuffer{to: w}
-	return logHandler{format(to), format(bufferedLog{to})}, to.close
+	return logHandler{newHandler(to), newHandler(bufferedLog{to})}, to.close
 }
 
 // Buffered returns the handler for lines of log that may be buffered. If log has no such handler,

@@ -30,11 +30,11 @@ func newDrift(log *slog.Logger) *drift {
 	return d
 }
 
-// compare compares the upstreams of the member self with the upstreams of all other members. It
-// logs each change of the result.
-func (d *drift) compare(self string, live []fleet.Member) {
+// compare compares the upstreams of this member, whose ID is selfID, with the upstreams of all
+// other members. It logs each change of the result.
+func (d *drift) compare(selfID string, live []fleet.Member) {
 	before, now := *d.where.Load(), map[string][]string{}
-	for _, differs := range fleet.DriftOf(self, live) {
+	for _, differs := range fleet.DriftOf(selfID, live) {
 		for _, m := range differs.Members {
 			now[differs.Upstream] = append(now[differs.Upstream], fmt.Sprintf("%s (%s)", m.Address, m.ID))
 		}
@@ -42,7 +42,7 @@ func (d *drift) compare(self string, live []fleet.Member) {
 	d.where.Store(&now)
 	d.gauge.Reset()
 	for _, m := range live {
-		if m.ID != self {
+		if m.ID != selfID {
 			continue
 		}
 		for _, u := range m.Upstreams.All() {

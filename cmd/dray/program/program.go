@@ -41,13 +41,13 @@ func exitCodes() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Root returns the command that prints the help. The caller adds subcommands to it. The parameter
-// short describes the program in a line.
-func Root(short string, stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+// Root returns the command that prints the help. The caller adds subcommands to it. summary
+// describes the program in a line.
+func Root(summary string, stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "dray",
-		Short:         short,
-		Long:          short + ".\n\nExit codes:\n" + exitCodes(),
+		Short:         summary,
+		Long:          summary + ".\n\nExit codes:\n" + exitCodes(),
 		Version:       Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -50,10 +50,9 @@ func userAgent() string { return "dray/" + program.Version() }
 // Connect makes the client of one registry and wraps it. It sends no request. From the network up,
 // the layers are the transport (which adds credentials), the client and the breaker. Above the
 // breaker, one layer retries reads, and another creates repositories that are missing at a write.
-// The function aws returns the session with AWS. Connect calls it only if the credentials come from
-// AWS.
-func Connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
-	r, err := open(u, aws, log)
+// awsSession returns the session with AWS. Connect calls it only if the credentials come from AWS.
+func Connect(u config.Upstream, awsSession func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
+	r, err := open(u, awsSession, log)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
@@ -61,13 +60,13 @@ func Connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 }
 
 // open does the work of Connect. Its errors do not name the upstream.
-func open(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
+func open(u config.Upstream, awsSession func() (*ecr.Session, error), log *slog.Logger) (*Registry, error) {
 	base, err := url.Parse(u.URL)
 	if err != nil {
 		return nil, err
 	}
 	r, quirks := &Registry{From: u}, QuirksOf(u)
-	as, err := r.access(u, aws, watched.Watching(log))
+	as, err := r.access(u, awsSession, watched.Watching(log))
 	if err != nil {
 		return nil, err
 	}

@@ -10,19 +10,18 @@ import (
 )
 
 // File replaces a file, or creates it, so that readers see either the old content or the new one.
-// The new file has the mode and the owner in the parameter old. If old is nil, the new file has the
-// given mode, and belongs to the user of this process. If path is a symbolic link, the link is
-// replaced.
-func File(path string, text []byte, old fs.FileInfo, mode fs.FileMode) error {
+// The new file has the mode and the owner in oldInfo. If oldInfo is nil, the new file has the given
+// mode, and belongs to the user of this process. If path is a symbolic link, the link is replaced.
+func File(path string, text []byte, oldInfo fs.FileInfo, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".dray-*") // with mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // fails after the file was renamed
 	_, err = f.Write(text)
-	if old != nil {
-		mode = old.Mode().Perm()
-		err = errors.Join(err, giveTo(f, old))
+	if oldInfo != nil {
+		mode = oldInfo.Mode().Perm()
+		err = errors.Join(err, giveTo(f, oldInfo))
 	}
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
@@ -31,8 +30,8 @@ func File(path string, text []byte, old fs.FileInfo, mode fs.FileMode) error {
 }
 
 // giveTo sets the owner of f to the owner of the file that f replaces.
-func giveTo(f *os.File, old fs.FileInfo) error {
-	stat, ok := old.Sys().(*syscall.Stat_t)
+func giveTo(f *os.File, oldInfo fs.FileInfo) error {
+	stat, ok := oldInfo.Sys().(*syscall.Stat_t)
 	if !ok {
 		return nil
 	}

@@ -69,14 +69,14 @@ func FallbackNotices(c config.Config) (notices []string) {
 	return notices
 }
 
-// ConnectFallbacks sets the fallbacks of the upstreams whose settings are in the parameter from.
-// The settings must be valid. The parameter upstreams has these upstreams and all their fallbacks.
-func ConnectFallbacks(from []config.Upstream, upstreams []*repository.Upstream) {
+// ConnectFallbacks sets the fallbacks of the upstreams whose settings are in configs. The settings
+// must be valid. upstreams has these upstreams and all their fallbacks.
+func ConnectFallbacks(configs []config.Upstream, upstreams []*repository.Upstream) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range upstreams {
 		byName[u.Name] = u
 	}
-	for _, u := range from {
+	for _, u := range configs {
 		for i, f := range u.Fallbacks {
 			byName[u.Name].Fallbacks = append(byName[u.Name].Fallbacks, repository.Fallback{
 				To: byName[f.Name].Reading(i == len(u.Fallbacks)-1), NotFound: f.On == config.FallbackOnNotFound,

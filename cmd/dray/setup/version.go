@@ -31,10 +31,10 @@ func parseVersion(text string) (version, bool) {
 
 func (v version) known() bool { return v != version{} }
 
-// The method before reports whether the version is known and older than the given version.
+// [version.before] reports whether the version is known and older than the given version.
 func (v version) before(major, minor int) bool { return v.known() && v.less(major, minor) }
 
-// The method from reports whether the version is known and at least the given version.
+// [version.from] reports whether the version is known and at least the given version.
 func (v version) from(major, minor int) bool { return v.known() && !v.less(major, minor) }
 
 func (v version) less(major, minor int) bool {

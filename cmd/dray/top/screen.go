@@ -51,8 +51,8 @@ func (s Screen) Show(l api.Live) {
 	fmt.Fprint(s.Out, page.String()) // in one piece, so that the screen does not flicker
 }
 
-// Frame returns the lines of a screen, without control sequences. The parameter height bounds the
-// number of lines, and width bounds the characters in each line.
+// Frame returns the lines of a screen, without control sequences. height bounds the number of
+// lines, and width bounds the characters in each line.
 func Frame(l api.Live, width, height int) []string {
 	out := []string{title(l), ""}
 	for i, table := range lines(l, width) {

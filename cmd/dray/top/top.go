@@ -211,12 +211,12 @@ func table(head []string, rows []row, width int) []string {
 
 // cutFront shortens a name to a number of characters. It keeps the end, because the end differs
 // more between images.
-func cutFront(name string, most int) string {
+func cutFront(name string, limit int) string {
 	letters := []rune(name)
-	if len(letters) <= most {
+	if len(letters) <= limit {
 		return name
 	}
-	return "…" + string(letters[len(letters)-most+1:])
+	return "…" + string(letters[len(letters)-limit+1:])
 }
 
 // columns returns a line for the head, and one for each row.

@@ -34,9 +34,9 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// New returns a tracer that sends its spans in the background. The function run waits until its
+// New returns a tracer that sends its spans in the background, and a function that waits until its
 // context ends, and then sends the spans that still wait. If the configuration has no collector,
-// tracer and run are nil.
+// both are nil.
 func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err error) {
 	if o.Config.Endpoint == "" {
 		return nil, nil, nil
@@ -69,7 +69,7 @@ func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err e
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushWithin)
 		defer cancel()
-		_ = provider.Shutdown(ctx) // the type reported logs failed exports
+		_ = provider.Shutdown(ctx) // [reported.ExportSpans] logs failed exports
 		return nil
 	}, nil
 }

@@ -19,11 +19,10 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// Between returns a check of the number of arguments, with the bounds least and most. Its errors
-// wrap [Err].
-func Between(least, most int) cobra.PositionalArgs {
+// Between returns a check that there are minCount to maxCount arguments. Its errors wrap [Err].
+func Between(minCount, maxCount int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {
+		if err := cobra.RangeArgs(minCount, maxCount)(cmd, args); err != nil {
 			return fmt.Errorf("%s: %w; %w", cmd.CommandPath(), err, Err)
 		}
 		return nil

@@ -25,10 +25,10 @@ func Watching(log *slog.Logger) Source { return Source{true, log} }
 
 // Value returns a function that returns the result of parse for the present content of a file. The
 // errors of parse must not show the content. If file is empty, or if s is the zero Source, the
-// returned function always returns Value's last argument.
-func Value[T any](s Source, file string, parse func(text []byte) (T, error), otherwise T) (func() T, error) {
+// returned function always returns fallback.
+func Value[T any](s Source, file string, parse func(text []byte) (T, error), fallback T) (func() T, error) {
 	if file == "" || !s.opens {
-		return func() T { return otherwise }, nil
+		return func() T { return fallback }, nil
 	}
 	w, err := reread.New(s.log, func(texts [][]byte) (T, error) { return parse(texts[0]) }, file)
 	if err != nil {
@@ -41,10 +41,9 @@ func Value[T any](s Source, file string, parse func(text []byte) (T, error), oth
 }
 
 // Secret returns a function that returns the secret in a file, without white space around it. If
-// file is empty, or if s is the zero Source, the returned function always returns Secret's last
-// argument.
-func (s Source) Secret(file string, otherwise auth.Secret) (func() auth.Secret, error) {
-	return Value(s, file, ParseSecret, otherwise)
+// file is empty, or if s is the zero Source, the returned function always returns fallback.
+func (s Source) Secret(file string, fallback auth.Secret) (func() auth.Secret, error) {
+	return Value(s, file, ParseSecret, fallback)
 }
 
 // authorities returns the certificates of the system and of a PEM text.

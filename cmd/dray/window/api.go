@@ -12,11 +12,11 @@ import (
 )
 
 // LiveAPI lists the endpoints that show the pulls and pushes under way. The streams of events end
-// when the parameter ending, a context, is done.
-func LiveAPI(ending context.Context, t *live.Table) []admin.Endpoint {
+// when streamCtx ends.
+func LiveAPI(streamCtx context.Context, t *live.Table) []admin.Endpoint {
 	return []admin.Endpoint{
 		admin.Query("live", func(context.Context, url.Values) (api.Live, error) { return t.Snapshot(), nil }),
-		admin.Watch("live/events", ending, func(ctx context.Context, _ url.Values) iter.Seq2[api.Live, error] { return t.Watch(ctx) }),
+		admin.Watch("live/events", streamCtx, func(ctx context.Context, _ url.Values) iter.Seq2[api.Live, error] { return t.Watch(ctx) }),
 	}
 }
 

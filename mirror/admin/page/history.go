@@ -76,7 +76,7 @@ const (
 	chartHeight = 100.0
 )
 
-// spanOf returns the span that the parameter time of a request selects, or the default.
+// spanOf returns the span that "time" in the query of a request selects, or the default.
 func spanOf(r *http.Request) span {
 	for _, s := range spans {
 		if r.URL.Query().Get("time") == s.Key {
@@ -184,10 +184,10 @@ func ratioText(c *chart) string {
 	return fmt.Sprintf("%s of the layers that clients asked for were held", percent(c.Ratio))
 }
 
-// growth computes from the history by how many bytes a day the cache on disk grows. The result over
-// is the time between the first and the last measurement. If that time is less than an hour, growth
+// growth computes from the history by how many bytes a day the cache on disk grows. period is the
+// time between the first and the last measurement. If that time is less than an hour, growth
 // returns zeros.
-func growth(h api.History) (perDay float64, over time.Duration) {
+func growth(h api.History) (perDay float64, period time.Duration) {
 	first, last := -1, -1
 	for i, p := range h.Points {
 		if p.Stored > 0 && p.Seconds > 0 {
@@ -200,9 +200,9 @@ func growth(h api.History) (perDay float64, over time.Duration) {
 	if first < 0 {
 		return 0, 0
 	}
-	over = h.Points[last].At.Sub(h.Points[first].At)
-	if over < time.Hour {
+	period = h.Points[last].At.Sub(h.Points[first].At)
+	if period < time.Hour {
 		return 0, 0
 	}
-	return float64(h.Points[last].Stored-h.Points[first].Stored) / over.Hours() * 24, over
+	return float64(h.Points[last].Stored-h.Points[first].Stored) / period.Hours() * 24, period
 }

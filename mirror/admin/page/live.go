@@ -25,8 +25,8 @@ type liveView struct {
 	From string
 }
 
-// busiest returns the busiest pulls and pushes. The parameter most bounds each; 0 means all.
-func busiest(l api.Live, most int) liveView {
+// busiest returns the busiest pulls and pushes. limit bounds each; 0 means all.
+func busiest(l api.Live, limit int) liveView {
 	v := liveView{Live: l, AllPulls: len(l.Pulls), AllPushes: len(l.Pushes), From: livePath}
 	for _, p := range l.Pulls {
 		v.Down += p.Rate
@@ -37,9 +37,9 @@ func busiest(l api.Live, most int) liveView {
 	v.Pulls, v.Pushes = slices.Clone(l.Pulls), slices.Clone(l.Pushes)
 	slices.SortFunc(v.Pulls, func(a, b api.LivePull) int { return busier(a.LiveEntry, b.LiveEntry) })
 	slices.SortFunc(v.Pushes, func(a, b api.LivePush) int { return busier(a.LiveEntry, b.LiveEntry) })
-	if most > 0 {
-		v.Pulls, v.Pushes = v.Pulls[:min(len(v.Pulls), most)], v.Pushes[:min(len(v.Pushes), most)]
-		v.From = address(livePath, "most", strconv.Itoa(most))
+	if limit > 0 {
+		v.Pulls, v.Pushes = v.Pulls[:min(len(v.Pulls), limit)], v.Pushes[:min(len(v.Pushes), limit)]
+		v.From = address(livePath, "most", strconv.Itoa(limit))
 	}
 	return v
 }
@@ -56,10 +56,10 @@ func busier(a, b api.LiveEntry) int {
 	return cmp.Or(cmp.Compare(active(a), active(b)), cmp.Compare(b.Rate, a.Rate), b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID))
 }
 
-// The constant most bounds the pulls, and also the pushes, that the overview shows.
+// [most] bounds the pulls, and also the pushes, that the overview shows.
 const most = 8
 
-// live serves all pulls and pushes under way. The parameter most bounds the number of each.
+// live serves all pulls and pushes under way. In the query, "most" bounds the number of each.
 func (h *Handler) live(_ context.Context, f frame, r *http.Request) (templ.Component, error) {
 	if h.s.Live == nil {
 		return nil, errNotHere

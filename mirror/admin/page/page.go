@@ -167,10 +167,10 @@ func (h *Handler) frame(title string, r *http.Request) frame {
 	return f
 }
 
-// page registers a page. The function body returns its content.
-func (h *Handler) page(pattern, title string, body func(ctx context.Context, f frame, r *http.Request) (templ.Component, error)) {
+// page registers a page. render returns its content.
+func (h *Handler) page(pattern, title string, render func(ctx context.Context, f frame, r *http.Request) (templ.Component, error)) {
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		c, err := body(r.Context(), h.frame(title, r), r)
+		c, err := render(r.Context(), h.frame(title, r), r)
 		if err != nil {
 			h.fail(w, r, err)
 			return

@@ -13,7 +13,7 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// size is api.Size, with the same minus sign (U+2212) as the function thousands.
+// size is api.Size, with the same minus sign (U+2212) as [thousands].
 func size(n int64) string { return strings.Replace(api.Size(n), "-", "−", 1) }
 
 // sizeOr is like size, but returns "unknown" for a negative number.
@@ -24,12 +24,12 @@ func sizeOr(n int64) string {
 	return size(n)
 }
 
-// ago returns the time from at to now as text, such as 5 min ago.
-func ago(at, now time.Time) string {
-	if at.IsZero() {
+// ago returns the time from t to now as text, such as 5 min ago.
+func ago(t, now time.Time) string {
+	if t.IsZero() {
 		return "never"
 	}
-	return api.About(now.Sub(at)) + " ago"
+	return api.About(now.Sub(t)) + " ago"
 }
 
 // stamp formats a time for programs.
@@ -40,12 +40,12 @@ func clock(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UT
 
 func percent(ratio float64) string { return fmt.Sprintf("%.1f %%", 100*ratio) }
 
-// count returns a number and its noun: the parameter one if n is 1, otherwise the parameter many.
-func count(n int, one, many string) string {
+// count returns a number and its noun: singular if n is 1, otherwise plural.
+func count(n int, singular, plural string) string {
 	if n == 1 {
-		return "1 " + one
+		return "1 " + singular
 	}
-	return thousands(int64(n)) + " " + many
+	return thousands(int64(n)) + " " + plural
 }
 
 // thousands groups the digits of a number by spaces that do not break.

@@ -84,8 +84,8 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. If the parameter known is nil, only c.Images are known.
-func New(c Config, known Catalogue) (*Stage, error) {
+// New makes a stage. If catalogue is nil, only c.Images are known.
+func New(c Config, catalogue Catalogue) (*Stage, error) {
 	var errs []error
 	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
 		errs = append(errs, errors.New("base: no base image is allowed; set images, names or scratch"))
@@ -112,7 +112,7 @@ func New(c Config, known Catalogue) (*Stage, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return &Stage{c, known}, nil
+	return &Stage{c, catalogue}, nil
 }
 
 // Name implements pipeline.Stage.
@@ -187,14 +187,14 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 // longest returns the names of the largest known image whose layers are the first layers in ids. A
 // known image that has all layers in ids, and is at the upstream of the push, is no base: it is
 // this image, from an earlier push.
-func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
+func (s *Stage) longest(ctx context.Context, upstream string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])
 		if err != nil {
 			return nil, err
 		}
 		if n == len(ids) {
-			known = slices.DeleteFunc(known, func(k Known) bool { return k.Upstream != "" && k.Upstream == to })
+			known = slices.DeleteFunc(known, func(k Known) bool { return k.Upstream != "" && k.Upstream == upstream })
 		}
 		if len(known) > 0 {
 			return known, nil

@@ -40,8 +40,8 @@ type session struct {
 	timeout      time.Duration // of one write, and of one reply
 	stopWatching func() bool
 
-	mu    sync.Mutex // guards ended; extend must not replace the deadline that is set when ctx ends
-	ended error      // context.Cause of ctx; nil until ctx ends
+	mu       sync.Mutex // guards endCause; extend must not replace the deadline that is set when ctx ends
+	endCause error      // context.Cause of ctx; nil until ctx ends
 }
 
 // dial opens a session. The end of ctx interrupts the session.
@@ -55,7 +55,7 @@ func dial(ctx context.Context, network, address string, timeout time.Duration) (
 	s.stopWatching = context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.ended = context.Cause(ctx)
+		s.endCause = context.Cause(ctx)
 		_ = conn.SetDeadline(time.Unix(1, 0))
 	})
 	if _, err := s.out.WriteString("zIDSESSION\x00"); err != nil {
@@ -75,8 +75,8 @@ func (s *session) close() error {
 func (s *session) extend(d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended != nil {
-		return wrap("end", s.ended)
+	if s.endCause != nil {
+		return wrap("end", s.endCause)
 	}
 	return s.conn.SetDeadline(time.Now().Add(d))
 }

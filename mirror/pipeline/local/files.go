@@ -29,9 +29,9 @@ const maxDocument = 16 << 20
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// saved and blobs are set only for an archive in the old format of docker save. saved has the
-	// images of the archive. blobs has the file name of each blob of the image that Root has returned,
-	// because these names differ from the names in a layout.
+	// The fields below are set only for an archive in the old format of docker save: the images of the
+	// archive, and the file name of each blob of the image that Root has returned. These names differ
+	// from the names in a layout.
 	saved []savedImage
 	blobs map[digest.Digest]string
 }
@@ -94,7 +94,7 @@ func OpenArchive(name string) (*Files, error) {
 
 // unpacked returns an archive that is not compressed: the given file, at its first byte, or a
 // temporary file with the unpacked content. The temporary file has already been removed from its
-// directory. If unpacked does not return the given file, it closes that file.
+// directory. If the result is a temporary file or an error, the given file is closed.
 func unpacked(file *os.File) (*os.File, error) {
 	packed, err := gzip.NewReader(file)
 	if err != nil { // not compressed
@@ -218,12 +218,12 @@ func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
 // (containerd, images/annotations.go). The annotation of the specification has the tag only.
 const imageName = "io.containerd.image.name"
 
-// selected returns the index of the image with the given name. The parameter all has the names of
-// each image. An empty name selects the only image.
-func selected(name string, all [][]string) (int, error) {
+// selected returns the index of the image with the given name. images has the names of each image.
+// An empty name selects the only image.
+func selected(name string, images [][]string) (int, error) {
 	var found []int
 	var choices []string
-	for i, names := range all {
+	for i, names := range images {
 		names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 		if len(names) > 0 {
 			choices = append(choices, names[0])

@@ -41,9 +41,9 @@ func (f *Files) readSaved() error {
 	return nil
 }
 
-// savedRoot makes a manifest for the image that the parameter name selects, because the old format
-// of docker save stores none. docker push would make a manifest with another digest, because it
-// compresses the layers.
+// savedRoot makes a manifest for the image with the given name (see [selected]), because the old
+// format of docker save stores none. docker push would make a manifest with another digest, because
+// it compresses the layers.
 func (f *Files) savedRoot(name string) (*oci.Manifest, error) {
 	var all [][]string
 	for _, image := range f.saved {

@@ -119,19 +119,19 @@ func (s *Stage) problem(img *pipeline.Image, m *pipeline.Manifest, i int) string
 }
 
 func valuesOf(img *pipeline.Image, m *pipeline.Manifest, r Requirement) (values []string) {
-	from := func(in map[string]string) {
+	add := func(in map[string]string) {
 		if v := in[r.Key]; v != "" {
 			values = append(values, v)
 		}
 	}
 	if r.In != Annotation && m.Config != nil {
-		from(m.Config.Config.Labels)
+		add(m.Config.Config.Labels)
 	}
 	if r.In != Label {
-		from(m.Annotations)
-		from(m.DescriptorAnnotations)
+		add(m.Annotations)
+		add(m.DescriptorAnnotations)
 		if root := img.Root(); root != m {
-			from(root.Annotations)
+			add(root.Annotations)
 		}
 	}
 	return values

@@ -136,7 +136,7 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	views, _ := doc["manifests"].([]any)
 	var found []pipeline.Finding
 	var failed []error
-	ask := func(i int, manifest any, where pipeline.Place) {
+	check := func(i int, manifest any, where pipeline.Place) {
 		r := s.rules[i]
 		ok, err := holds(ctx, s.programs[i], map[string]any{"image": doc, "manifest": manifest})
 		switch {
@@ -150,12 +150,12 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	}
 	for i, r := range s.rules {
 		if r.Each == EachImage {
-			ask(i, nil, pipeline.Place{})
+			check(i, nil, pipeline.Place{})
 			continue
 		}
 		for k, m := range img.Manifests {
 			if m.Kind == pipeline.KindImage {
-				ask(i, views[k], img.Place(m))
+				check(i, views[k], img.Place(m))
 			}
 		}
 	}

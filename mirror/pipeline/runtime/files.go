@@ -79,8 +79,7 @@ type visitor struct {
 	// dropped is the lowest class of records for which there was no room in memory.
 	dropped      class
 	plain, marks int // bytes in memory
-	// reading is the file whose content is being read, and content has the bytes that were read so
-	// far.
+	// The file whose content is being read, and the bytes that were read so far.
 	reading *node
 	content []byte
 }
@@ -123,7 +122,7 @@ func (v *visitor) delete(kind byte, p string) {
 }
 
 // room reserves n bytes of memory for a record of class c. If the record would exceed the bound,
-// room records the class in v.dropped and returns false.
+// it sets v.dropped to the class, unless v.dropped is lower, and returns false.
 func (v *visitor) room(c class, n int) bool {
 	used, most := &v.marks, maxMarks
 	if c == classPlain {
@@ -186,7 +185,7 @@ func special(e *pipeline.Entry) string {
 	return ""
 }
 
-// write puts an entry into the tree. If there is no room for the entry, write only removes the node
+// write puts an entry into the tree. If there is no room for the entry, it only removes the node
 // that the entry replaces.
 func (v *visitor) write(p string, n *node) {
 	dir, name := path.Split(p)
@@ -435,7 +434,7 @@ func (fs *rootFS) apply(f facts, layer int) error {
 }
 
 // strays reports whether an entry may be written to /etc/passwd through a link that is not known.
-// If the layer names all directories above the entry, strays returns false: those directories
+// If the layer names all directories above the entry, the result is false: those directories
 // replace links.
 func strays(p string, named map[string]bool) bool {
 	if base := path.Base(p); p == "etc" || p == passwdPath || base != "etc" && base != "passwd" {
@@ -450,8 +449,8 @@ func strays(p string, named map[string]bool) bool {
 }
 
 // passwd returns the users in /etc/passwd, in the form of parsePasswd; none if there is no such
-// file. known is false if the content of the file is not known.
-func (fs *rootFS) passwd() (users string, known bool) {
+// file. ok is false if the content of the file is not known.
+func (fs *rootFS) passwd() (users string, ok bool) {
 	n, linked := fs.tree.find(passwdPath, false)
 	switch {
 	case fs.unsure || fs.dropped <= classMark:

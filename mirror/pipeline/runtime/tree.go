@@ -33,21 +33,25 @@ type node struct {
 // tree is the known part of a file system.
 type tree struct {
 	root node
-	// loose has, by path, the files with a value in the field special that were written below a link
-	// of another layer. Runtimes do not agree on where these files are. So a file stays in loose until
-	// a layer deletes its path, or writes the path again without a link on the way.
-	loose map[string]*node
+	// looseFiles has, by path, the files for which node.special is not empty and that were written
+	// below a link of another layer. Runtimes do not agree on where these files are. So a file stays
+	// in looseFiles until a layer deletes its path, or writes the path again without a link on the
+	// way.
+	looseFiles map[string]*node
 }
 
-func newTree() *tree { return &tree{root: node{kind: kindDir, layer: -1}, loose: map[string]*node{}} }
+func newTree() *tree {
+	return &tree{root: node{kind: kindDir, layer: -1}, looseFiles: map[string]*node{}}
+}
 
-// maxFollowed bounds the number of links that find follows for one path. Linux has the same limit.
+// maxFollowed bounds the number of links that [tree.find] follows for one path. Linux has the same
+// limit.
 const maxFollowed = 40
 
 // find follows a path as a runtime does in a container whose root directory is the root of the
-// tree. It returns nil if there is nothing at the path, or if too many links are on the way. If the
-// parameter create is set, find makes missing directories, and replaces files on the way by
-// directories. linked reports whether a link was on the way.
+// tree. It returns nil if there is nothing at the path, or if too many links are on the way. If
+// create is true, it makes missing directories, and replaces files on the way by directories.
+// linked reports whether a link was on the way.
 func (t *tree) find(p string, create bool) (n *node, linked bool) {
 	stack := []*node{&t.root}
 	followed := 0
@@ -103,15 +107,15 @@ func (n *node) put(name string, entry *node) {
 	n.set(name, entry)
 }
 
-// remove deletes the node at a path. If the parameter content is set, it deletes only the nodes
-// below the path. If the path leads through a link, remove deletes only loose files.
-func (t *tree) remove(p string, content bool) {
+// remove deletes the node at a path. If contentOnly is true, it deletes only the nodes below the
+// path. If the path leads through a link, it deletes only files in looseFiles.
+func (t *tree) remove(p string, contentOnly bool) {
 	gone := func(name string) bool {
-		return strings.HasPrefix(name, p+"/") || p == "" || name == p && !content
+		return strings.HasPrefix(name, p+"/") || p == "" || name == p && !contentOnly
 	}
-	for name := range t.loose {
+	for name := range t.looseFiles {
 		if gone(name) {
-			delete(t.loose, name)
+			delete(t.looseFiles, name)
 		}
 	}
 	if p == "" {
@@ -122,17 +126,17 @@ func (t *tree) remove(p string, content bool) {
 	parent, linked := t.find(dir, false)
 	switch {
 	case parent == nil || linked:
-	case !content:
+	case !contentOnly:
 		delete(parent.children, name)
 	case parent.children[name] != nil && parent.children[name].kind == kindDir:
 		parent.children[name].children = nil
 	}
 }
 
-// each calls the function visit for all nodes below n, sorted by path.
-func (n *node) each(at string, visit func(p string, n *node)) {
+// [node.each] calls visit(p, child) for each node below n, sorted by path.
+func (n *node) each(dir string, visit func(p string, child *node)) {
 	for _, name := range slices.Sorted(maps.Keys(n.children)) {
-		child, p := n.children[name], path.Join(at, name)
+		child, p := n.children[name], path.Join(dir, name)
 		visit(p, child)
 		child.each(p, visit)
 	}
@@ -147,11 +151,11 @@ func (t *tree) merge(p string, entry *node) (unsure bool) {
 	if !linked {
 		parent, _ = t.find(dir, true)
 		parent.put(name, entry)
-		delete(t.loose, p)
+		delete(t.looseFiles, p)
 		return false
 	}
 	if entry.special != "" {
-		t.loose[p] = entry
+		t.looseFiles[p] = entry
 	}
 	if parent == nil || entry.kind == kindFile && entry.users == nil {
 		return parent == nil && (name == "etc" || name == "passwd")
@@ -169,7 +173,7 @@ func (t *tree) specials() map[string]*node {
 			found[p] = n
 		}
 	})
-	for p, n := range t.loose {
+	for p, n := range t.looseFiles {
 		found[p] = n
 	}
 	return found

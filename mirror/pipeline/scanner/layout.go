@@ -27,8 +27,8 @@ type layoutWriter struct {
 
 // writeLayout writes the pushed manifest to a directory, with all blobs and manifests below it
 // except foreign layers.
-func writeLayout(ctx context.Context, dir string, img *pipeline.Image, most int64) error {
-	l := &layoutWriter{dir: dir, remaining: most, written: map[digest.Digest]bool{}}
+func writeLayout(ctx context.Context, dir string, img *pipeline.Image, limit int64) error {
+	l := &layoutWriter{dir: dir, remaining: limit, written: map[digest.Digest]bool{}}
 	for _, m := range img.Manifests {
 		if err := l.writeManifest(ctx, img, m); err != nil {
 			return err

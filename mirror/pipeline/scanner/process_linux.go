@@ -26,7 +26,7 @@ const supervisorName = "dray-exec-supervisor"
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
 const outcomeFD = 3
 
-// maxSweep is how long sweep tries to end processes, and sweepGap is its pause between two
+// maxSweep is how long [sweep] tries to end processes, and sweepGap is its pause between two
 // attempts.
 const (
 	maxSweep = 2 * time.Second
@@ -149,8 +149,8 @@ func supervise(uid, gid string, command []string) (exit int, err error) {
 	return 0, err
 }
 
-// credential returns the user and group of a program. If this process already has them, credential
-// returns nil, because setting them needs a privilege that this process may lack.
+// credential returns the user and group of a program. If this process already has them, the result
+// is nil, because setting them needs a privilege that this process may lack.
 func credential(uid, gid string) (*syscall.Credential, error) {
 	u, err1 := strconv.ParseUint(uid, 10, 32)
 	g, err2 := strconv.ParseUint(gid, 10, 32)
@@ -164,7 +164,7 @@ func credential(uid, gid string) (*syscall.Credential, error) {
 }
 
 // sweep ends the children of this process, and processes that become its children meanwhile. It
-// gives up after maxSweep, because a process can start processes faster than sweep ends them.
+// gives up after maxSweep, because a process can start processes faster than [sweep] ends them.
 func sweep() {
 	for end := time.Now().Add(maxSweep); time.Now().Before(end); time.Sleep(sweepGap) {
 		for _, pid := range children() {

@@ -139,8 +139,8 @@ func (c *Config) setUser() error {
 	return fmt.Errorf("exec: the user %d cannot enter %s, which is on the way to the images; set directory to another one, or uid to another user", c.UID, closed)
 }
 
-// closed returns a directory that the user of the program may not enter: the parameter path or one
-// of its parents. It returns "" if there is none.
+// closed returns the first directory, from path upwards, that the user of the program may not
+// enter. It returns "" if there is none.
 func (c *Config) closed(path string) string {
 	at, err := filepath.Abs(path)
 	if err != nil {
@@ -286,8 +286,8 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} on standard output. If the output has no findings, the
-// function returns one finding, with the end of the output as its text.
+// findings parses {"findings": [...]} on standard output. If the output has no findings, it
+// returns one finding, with the end of the output as its text.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`

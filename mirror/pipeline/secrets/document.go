@@ -106,8 +106,8 @@ func (d *document) value() {
 // plainName matches names of members that findings may show.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
 
-// at returns the place of the text in the document, such as config.Env[2]. A name that could itself
-// be a credential is replaced by "…".
+// [document.at] returns the place of the text in the document, such as config.Env[2]. A name that
+// could itself be a credential is replaced by "…".
 func (d *document) at(e *Engine) string {
 	var b strings.Builder
 	for _, step := range d.path {

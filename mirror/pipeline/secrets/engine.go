@@ -185,7 +185,7 @@ func (s *Scanner) countLines(to int) {
 	}
 }
 
-// scan searches for anchors whose three bytes begin before the index end.
+// scan searches for anchors whose three bytes begin before buf[end].
 func (s *Scanner) scan(end int) {
 	filter, buf := &s.engine.filter, s.buf[:s.n]
 	i := s.next

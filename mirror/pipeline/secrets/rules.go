@@ -61,15 +61,15 @@ func (c *class) run(p []byte, i, limit int) int {
 }
 
 // token matches a literal and the run of bytes of a class that follows it. The length of the run is
-// between the parameters least and most. The run has an entropy of at least tenths/10 bits for each
-// byte. No letter or digit may come before the literal or after the run.
-func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bool) {
+// between minLen and maxLen. The run has an entropy of at least tenths/10 bits for each byte. No
+// letter or digit may come before the literal or after the run.
+func token(c *class, minLen, maxLen, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
 			return nil, false
 		}
-		n := c.run(p, stop, most+1)
-		if n < least || n > most || stop+n < len(p) && alnum[p[stop+n]] {
+		n := c.run(p, stop, maxLen+1)
+		if n < minLen || n > maxLen || stop+n < len(p) && alnum[p[stop+n]] {
 			return nil, false
 		}
 		body := p[stop : stop+n]
@@ -114,8 +114,8 @@ func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	}
 }
 
-// parts matches a literal that is followed by sections of a class, joined by a separator. The
-// parameter lengths has the number of bytes of each section; 0 means one byte or more.
+// parts matches a literal that is followed by sections of a class, joined by a separator.
+// lengths are the numbers of bytes of the sections; 0 means one byte or more.
 func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -202,18 +202,18 @@ func cutLast(p []byte, sep byte) (before, after []byte, ok bool) {
 }
 
 // tokenAround matches the run of bytes of a class that contains the literal. The run must begin
-// with prefix and have at least as many bytes as the parameter least says.
-func tokenAround(c *class, prefix string, least int) func([]byte, int, int) ([]byte, bool) {
+// with prefix and have at least minLen bytes.
+func tokenAround(c *class, prefix string, minLen int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
-		from := start
-		for from > 0 && c[p[from-1]] {
-			from--
+		begin := start
+		for begin > 0 && c[p[begin-1]] {
+			begin--
 		}
-		to := stop + c.run(p, stop, maxSecret)
-		if to-from < least || !bytes.HasPrefix(p[from:to], []byte(prefix)) || placeholder(p[from:to]) {
+		end := stop + c.run(p, stop, maxSecret)
+		if end-begin < minLen || !bytes.HasPrefix(p[begin:end], []byte(prefix)) || placeholder(p[begin:end]) {
 			return nil, false
 		}
-		return p[from:to], true
+		return p[begin:end], true
 	}
 }
 

@@ -232,8 +232,8 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 // RuleRefused is the rule of a refusal for which the service names no rule.
 const RuleRefused = "refused"
 
-// findings returns at least one finding if the image is not allowed. If it is allowed, findings
-// ignores the service's findings and returns nil.
+// findings returns at least one finding if the image is not allowed. If it is allowed, the result
+// is nil, whatever findings the service sent.
 func (j *judgement) findings() []pipeline.Finding {
 	if *j.Allowed {
 		return nil

@@ -55,9 +55,9 @@ var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 // Fixed is implemented by a type of list entries if a reload cannot add, remove or change some
 // entries of this type.
 type Fixed interface {
-	// Fixed returns two results: added says that a reload cannot add or remove the entry, and changed
-	// says that a reload cannot change most keys of the entry.
-	Fixed() (added, changed bool)
+	// Fixed returns two results: addFixed says that a reload cannot add or remove the entry, and
+	// keysFixed says that a reload cannot change most keys of the entry.
+	Fixed() (addFixed, keysFixed bool)
 }
 
 // namedLists are the lists whose entries have unique names.

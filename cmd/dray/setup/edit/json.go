@@ -10,11 +10,10 @@ import (
 	"strings"
 )
 
-// PrependJSON makes element the first element of the list with the given key. The argument text is
-// the JSON object with the list, or is empty. If there is no such list, PrependJSON adds it. If the
-// list has the element already, PrependJSON returns text unchanged. The function same compares two
-// elements.
-func PrependJSON(text []byte, key, element string, same func(a, b string) bool) ([]byte, error) {
+// PrependJSON makes element the first element of the list with the given key. text is the JSON
+// object with the list, or is empty. If there is no such list, PrependJSON adds it. If the list has
+// the element already, PrependJSON returns text unchanged. isSame compares two elements.
+func PrependJSON(text []byte, key, element string, isSame func(a, b string) bool) ([]byte, error) {
 	quoted, err := json.Marshal(element)
 	if err != nil {
 		return nil, err
@@ -37,7 +36,7 @@ func PrependJSON(text []byte, key, element string, same func(a, b string) bool) 
 	if !ok {
 		return nil, fmt.Errorf("%q is not a list of strings", key)
 	}
-	if slices.ContainsFunc(old, func(s string) bool { return same(s, element) }) {
+	if slices.ContainsFunc(old, func(s string) bool { return isSame(s, element) }) {
 		return text, nil
 	}
 	_, exists := before[key]

@@ -92,7 +92,7 @@ func separated(head []byte, section string, tail []byte) string {
 }
 
 // Set sets a key of a table to a value, which is a string or a bool. It adds the key and the table
-// if they do not exist. If the parameter table is empty, the key is one at the top of the file.
+// if they do not exist. If table is empty, the key is one at the top of the file.
 func (f *TOML) Set(table []string, key string, value any) error {
 	literal := fmt.Sprintf("%#v", value)
 	want, err := f.with(table, key, value)
@@ -140,8 +140,7 @@ func (f *TOML) Prepend(table []string, key, element string) error {
 	return f.add(found, table, key+" = ["+strconv.Quote(element)+"]", want)
 }
 
-// add puts a line with a new key into a table. If there is no such table, the function appends the
-// table.
+// add puts a line with a new key into a table. If there is no such table, add appends it.
 func (f *TOML) add(found []item, table []string, line string, want map[string]any) error {
 	if len(table) == 0 {
 		at := 0
@@ -197,22 +196,22 @@ func (f *TOML) with(table []string, key string, value any) (map[string]any, erro
 	return want, nil
 }
 
-// replace replaces a part of the text. If the new text would not decode to the parameter want, it
-// changes nothing and returns errTouched.
-func (f *TOML) replace(from, to int, by string, want map[string]any) error {
-	text := slices.Concat(f.text[:from], []byte(by), f.text[to:])
+// replace replaces a part of the text. If the new text would not decode to newDoc, it changes
+// nothing and returns errTouched.
+func (f *TOML) replace(start, end int, newPart string, newDoc map[string]any) error {
+	text := slices.Concat(f.text[:start], []byte(newPart), f.text[end:])
 	doc, err := decodeTOML(text)
-	if err != nil || !reflect.DeepEqual(doc, want) {
+	if err != nil || !reflect.DeepEqual(doc, newDoc) {
 		return errTouched
 	}
 	f.text, f.doc = text, doc
 	return nil
 }
 
-// combine adds the content of the parameter more to doc. It merges tables and joins lists. If any
-// other key is in both, it returns an error.
-func combine(doc, more map[string]any) error {
-	for key, value := range more {
+// combine adds the content of src to doc. It merges tables and joins lists. If any other key is in
+// both, it returns an error.
+func combine(doc, src map[string]any) error {
+	for key, value := range src {
 		switch old := doc[key].(type) {
 		case nil:
 			doc[key] = value

@@ -10,10 +10,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML calls the function change with the mapping in the parameter text, and returns the new text.
-// The text may be empty. Comments stay, but empty lines may vanish. If change returns false, YAML
-// returns text as it is.
-func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, error) {
+// YAML calls editRoot with the mapping in text, and returns the new text. text may be empty.
+// Comments stay, but empty lines may vanish. If editRoot returns false, YAML returns text as it is.
+func YAML(text []byte, editRoot func(root *yaml.Node) (bool, error)) ([]byte, error) {
 	var doc, second yaml.Node
 	in := yaml.NewDecoder(bytes.NewReader(text))
 	err := in.Decode(&doc)
@@ -37,7 +36,7 @@ func YAML(text []byte, change func(root *yaml.Node) (bool, error)) ([]byte, erro
 	if root.Kind != yaml.MappingNode {
 		return nil, errors.New("it is not a mapping")
 	}
-	changed, err := change(root)
+	changed, err := editRoot(root)
 	if err != nil || !changed {
 		return text, err
 	}

@@ -29,10 +29,9 @@ type Place struct {
 type Change struct {
 	// Path is the path of the file as if Place.Root were /.
 	Path string
-	// Merge returns the new content of the file. The parameter old is its content, or nil if there is
-	// no file. Merge returns nil if the file needs no change. Its error says why it cannot change the
-	// file.
-	Merge func(old []byte) ([]byte, error)
+	// Merge returns the new content of the file. oldText is its content, or nil if there is no file.
+	// Merge returns nil if the file needs no change. Its error says why it cannot change the file.
+	Merge func(oldText []byte) ([]byte, error)
 }
 
 // State is the result of a change for a file.

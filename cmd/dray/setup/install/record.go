@@ -99,22 +99,22 @@ func (r *record) forget(p Place, path string) {
 }
 
 // before returns the content that a file would have without dray setup, and whether the file would
-// exist. The parameter current is the present content. The returned content includes edits that
-// somebody has made in lines that dray setup did not write. The error is errEdited if somebody has
-// edited lines that dray setup wrote, or if the result is malformed.
-func (r *record) before(path string, current []byte) (content []byte, exists bool, err error) {
+// exist. onDisk is the present content. The returned content includes edits that somebody has made
+// in lines that dray setup did not write. The error is errEdited if somebody has edited lines that
+// dray setup wrote, or if the result is malformed.
+func (r *record) before(path string, onDisk []byte) (content []byte, exists bool, err error) {
 	e := r.find(path)
 	switch {
-	case current == nil:
+	case onDisk == nil:
 		return nil, false, nil
 	case e == nil:
-		return current, true, nil
-	case e.Content == string(current):
+		return onDisk, true, nil
+	case e.Content == string(onDisk):
 		return []byte(e.Before), e.Existed, nil
-	case e.Existed && e.Before == string(current): // somebody has restored the former content
-		return current, true, nil
+	case e.Existed && e.Before == string(onDisk): // somebody has restored the former content
+		return onDisk, true, nil
 	}
-	edits, ok := udiff.Merge(udiff.Lines(e.Content, e.Before), udiff.Lines(e.Content, string(current)))
+	edits, ok := udiff.Merge(udiff.Lines(e.Content, e.Before), udiff.Lines(e.Content, string(onDisk)))
 	if !ok {
 		return nil, false, errEdited
 	}
