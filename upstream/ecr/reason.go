@@ -1,6 +1,7 @@
 package ecr
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/url"
@@ -31,17 +32,27 @@ func (o *TokenOptions) noToken(err error) error {
 	_, request := errors.AsType[*url.Error](err)
 	// If the SDK cannot get credentials, its error begins with "get identity:" (aws-sdk-go-v2,
 	// service/ecr/auth.go, getIdentity).
-	identity := strings.Contains(err.Error(), "get identity:")
+	identity := strings.Count(err.Error(), "get identity:")
+	busy := answered && (failing(err) || strings.HasPrefix(api.ErrorCode(), "Throttling"))
 	switch {
 	case unknown && name.IsNotFound && strings.Contains(name.Name, "."+o.Region+"."):
 		return say("the AWS API of the region %s cannot be reached, because %s has no address; look at the region in the name of the registry", o.Region, name.Name)
 	case unknown && name.IsNotFound:
 		return say("AWS cannot be reached, because %s has no address; look at the AWS configuration of this mirror", name.Name)
-	case identity && answered && o.Role != "":
-		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
-	case identity:
+	// The SDK asks the machine for credentials only if it has found no others.
+	case identity > 0 && strings.Contains(err.Error(), "ec2imds"):
 		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
-	case answered && !failing(err) && api.ErrorCode() != "ThrottlingException":
+	case identity > 0 && busy:
+		return say("AWS gives this mirror no AWS credentials now (%s); dray tries again by itself", api.ErrorCode())
+	case identity == 1 && answered && o.Role != "": // with the identity that assumes the role, there would be two
+		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
+	case identity > 0 && answered:
+		return say("AWS refuses the identity of this mirror (%s); look at the role and the identity in the AWS configuration of this mirror, and at the trust policy of that role", api.ErrorCode())
+	case identity > 0 && (network || request || errors.Is(err, context.DeadlineExceeded)):
+		return say("this mirror cannot reach the service that gives it AWS credentials; look at its network and at its AWS configuration")
+	case identity > 0:
+		return say("this mirror cannot get its AWS credentials; look at its AWS configuration, and at the error in its log")
+	case answered && !busy:
 		return say("AWS refuses the credentials of this mirror in the region %s (%s); they have to be valid there and need the right %s", o.Region, api.ErrorCode(), o.rights())
 	case network || request:
 		return say("the ECR API of the region %s cannot be reached", o.Region)

@@ -1,6 +1,7 @@
 package ecr
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,10 +24,18 @@ func TestNoToken(t *testing.T) {
 		err  error
 		want string
 	}{
-		{err: fmt.Errorf("get identity: get credentials: %w", errors.New("no EC2 IMDS role found")), want: "has no AWS credentials; set AWS_PROFILE"},
+		{err: fmt.Errorf("get identity: get credentials: %w", errors.New("no EC2 IMDS role found, operation error ec2imds: GetMetadata, canceled, context deadline exceeded")), want: "has no AWS credentials; set AWS_PROFILE"},
 		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsNotFound: true}), want: "because sso.example has no address; look at the AWS configuration"},
 		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sts.eu-wst-1.amazonaws.com", IsNotFound: true}), want: "sts.eu-wst-1.amazonaws.com has no address; look at the region"},
-		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsTimeout: true}), want: "has no AWS credentials"},
+		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsTimeout: true}), want: "cannot reach the service that gives it AWS credentials"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: get credentials: operation error STS: AssumeRole, get identity: get credentials: %w", errors.New("no EC2 IMDS role found, operation error ec2imds: GetMetadata")), want: "has no AWS credentials; set AWS_PROFILE"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &net.OpError{Op: "dial", Err: errors.New("i/o timeout")}), want: "cannot reach the service that gives it AWS credentials"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", answered(503, &smithy.GenericAPIError{Code: "ServiceUnavailable"})), want: "gives this mirror no AWS credentials now (ServiceUnavailable)"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &smithy.GenericAPIError{Code: "Throttling"}), want: "gives this mirror no AWS credentials now (Throttling)"},
+		{err: fmt.Errorf("get identity: %w", &smithy.GenericAPIError{Code: "InvalidIdentityToken"}), want: "AWS refuses the identity of this mirror (InvalidIdentityToken)"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: operation error STS: AssumeRole, get identity: %w", &smithy.GenericAPIError{Code: "InvalidIdentityToken"}), want: "AWS refuses the identity of this mirror (InvalidIdentityToken)"},
+		{err: fmt.Errorf("get identity: %w", fmt.Errorf("get identity: %w", context.DeadlineExceeded)), want: "cannot reach the service that gives it AWS credentials"},
+		{err: fmt.Errorf("get identity: %w", errors.New("open /token: no such file")), want: "cannot get its AWS credentials; look at"},
 		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &smithy.GenericAPIError{Code: "AccessDenied"}), want: "assume the role arn:aws:iam::1:role/x (AccessDenied)"},
 		{err: refused, want: "refuses the credentials of this mirror in the region eu-wst-1 (UnrecognizedClientException)"},
 		{err: &net.DNSError{Name: "api.ecr.eu-wst-1.amazonaws.com", IsNotFound: true}, want: "api.ecr.eu-wst-1.amazonaws.com has no address; look at the region"},

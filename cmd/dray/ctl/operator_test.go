@@ -116,3 +116,24 @@ func TestStatsWords(t *testing.T) {
 		t.Error(out.String())
 	}
 }
+
+// TestLongPage: a page is whole, or there is an error.
+func TestLongPage(t *testing.T) {
+	size := maxPage
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for part := make([]byte, 1<<20); size > 0; size -= len(part) {
+			if _, err := w.Write(part[:min(size, len(part))]); err != nil {
+				return
+			}
+		}
+	}))
+	defer s.Close()
+	o := &operator{base: s.URL, client: s.Client()}
+	if page, err := o.page(t.Context(), "/metrics"); err != nil || len(page) != maxPage {
+		t.Errorf("%d bytes, %v", len(page), err)
+	}
+	size = maxPage + 1
+	if page, err := o.page(t.Context(), "/metrics"); err == nil || !strings.Contains(err.Error(), "/metrics has more than") {
+		t.Errorf("%d bytes of a longer page, %v", len(page), err)
+	}
+}

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -45,9 +46,12 @@ func (o *operator) page(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {
 		return nil, o.requestError(err)
+	}
+	if len(body) > maxPage {
+		return nil, fmt.Errorf("%s has more than %d bytes, so it cannot be read", path, maxPage)
 	}
 	return body, nil
 }
