@@ -227,8 +227,8 @@ func TestStreamEndsAtReload(t *testing.T) {
 	}
 }
 
-// TestTop: without a terminal, dray top prints lines, or JSON, until it is stopped. It opens another
-// stream when one ends.
+// TestTop: without a terminal, dray top prints lines, or JSON, until it is stopped. It opens
+// another stream when one ends.
 func TestTop(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.want(200, "GET", "/hub/v2/team/app/manifests/"+s.seedHub("team/app"), nil)

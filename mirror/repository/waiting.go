@@ -171,9 +171,9 @@ func (b *Waiting) Drop(k Key) bool {
 	return waited
 }
 
-// Withdraw removes a manifest, and reports whether it waited. The caller must call settle. After
-// settle(true), the manifest waits again, unless it has been added again in the meantime.
-func (b *Waiting) Withdraw(k Key) (waited bool, settle func(back bool)) {
+// Withdraw removes a manifest, and reports whether it waited. The caller must call finish. After
+// finish(true), the manifest waits again, unless it has been added again in the meantime.
+func (b *Waiting) Withdraw(k Key) (waited bool, finish func(back bool)) {
 	b.mu.Lock()
 	defer b.unlock()
 	w := b.byKey[k]

@@ -43,8 +43,8 @@ func connect(rawURL string, password func() string, timeout time.Duration) (gore
 var errSpecial = errors.New("the parts of the URL cannot be told apart; write %2F for /, %3F for ?, %23 for # and %40 for @ in its user and password")
 
 // conceal removes the secrets of the URL plain from the error of a parser. net/url quotes parts of
-// a URL that it cannot parse. If a password has one of the characters /?#, a part of it is the path,
-// the query or the fragment for the parser, and so is the @ behind it.
+// a URL that it cannot parse. If a password has one of the characters /?#, a part of it is the
+// path, the query or the fragment for the parser, and so is the @ behind it.
 func conceal(plain string, err error) error {
 	if u, failed := url.Parse(plain); failed != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 		err = errSpecial
