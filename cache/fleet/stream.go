@@ -78,8 +78,9 @@ func (p *peers) send(ctx context.Context, method string, q request, from int64) 
 	return p.do(r)
 }
 
-// open sends a request and waits until the answer begins. After each Patience.Stall of this wait,
-// it asks whether the member is alive, because the member may have to wait long for its registry.
+// open sends a request and waits until the answer begins. The member may have to wait long for its
+// registry, so silence does not mean that it is dead. After each Patience.Stall of this wait, open
+// therefore asks the member whether it is alive.
 // open returns errLate if the answer has not begun after Patience.Begin.
 func (p *peers) open(ctx context.Context, q request) (*stream, error) {
 	s := &stream{p: p, q: q}

@@ -78,7 +78,8 @@ const (
 )
 
 // leastConnections is the lowest default for the limit on connections of clients. If dray may open
-// so few files that this default applies, some requests fail while all connections are in use.
+// so few files that this default applies, it can run out of files while all connections are in use,
+// and some of their requests then fail.
 const leastConnections = 8
 
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
@@ -297,8 +298,8 @@ func (g *graph) buildListeners(context.Context) error {
 }
 
 // listenerOf returns the handler of a listener, without the part for trusted proxies. It also
-// registers the handler for requests that another member of the fleet passes on. Clients have sent
-// these requests to the same listener of that member.
+// registers the handler for requests that another member of the fleet passes on. That member got
+// the requests at its listener of the same name.
 func (g *graph) listenerOf(cfg config.Config, l config.Listener, access clients.Entries) *mirror.Listener {
 	var log slog.Handler
 	if cfg.Log.Access {

@@ -156,7 +156,8 @@ func (h *History) read(start, end time.Time, visit func(sample)) {
 			continue // it has been removed, or cannot be read
 		}
 		read(text, of, func(s sample) {
-			// The sample recent covers the time of samples that were stored meanwhile.
+			// Skip samples that were stored after the call of measure, because the sample recent already
+			// covers their time.
 			if !s.at.After(stored) {
 				visit(s)
 			}

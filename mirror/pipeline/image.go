@@ -68,7 +68,7 @@ type Config struct {
 	v1.Image
 	// Raw is the whole content. It is set for every media type.
 	Raw json.RawMessage `json:"-"`
-	// ofImage reports whether a runtime accepts the content as the configuration of an image.
+	// ofImage reports whether the content is the configuration of an image (see describesImage).
 	ofImage bool
 }
 
@@ -405,8 +405,8 @@ const (
 // kindOf returns the kind of a manifest as runtimes treat it. Media types alone do not determine
 // the kind: some runtimes unpack layers of any media type, and some tools give signatures the
 // configuration of an image. A manifest with the configuration of an image can be run if it has no
-// layers, or if runtimes unpack its layers. This is true even if the manifest has a subject, an
-// artifact type, or an annotation in the index.
+// layers, or if runtimes unpack its layers. Such a manifest is an image even if it has a subject or
+// an artifact type, or if the index marks it as an attestation.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && m.Config.ofImage
 	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest"
@@ -450,12 +450,12 @@ func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }
 
-// describesImage reports whether a runtime accepts a configuration as the configuration of an
-// image. containerd 1.6 and Podman accept any media type, if the configuration has settings or a
-// list of layers. Here, a list of layers alone is not enough, because tools that make artifacts
-// with the libraries for images (Flux, Docker Model Runner) also write such a list. In addition to
-// the list, the configuration must have an operating system or one of the media types of
-// impliedConfig.
+// describesImage reports whether dray treats a configuration as the configuration of an image. It
+// is stricter than containerd 1.6 and Podman, which accept any media type if the configuration has
+// settings or a list of layers. For dray, a list of layers alone is not enough, because tools that
+// make artifacts with the libraries for images (Flux, Docker Model Runner) also write such a list.
+// In addition to the list, the configuration must have an operating system or one of the media
+// types of impliedConfig.
 func describesImage(mediaType string, image v1.Image) bool {
 	if oci.ImageConfig(mediaType) || !reflect.DeepEqual(image.Config, v1.ImageConfig{}) {
 		return true

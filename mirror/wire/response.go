@@ -9,7 +9,7 @@ import (
 
 // Options say how the body of an answer is sent.
 type Options struct {
-	// Stall bounds the time in which a client sends and receives no byte.
+	// Stall is the time after which dray disconnects a client that neither sends nor receives a byte.
 	Stall time.Duration
 	// CopyFiles says that files are copied through this process, and not sent by sendfile.
 	CopyFiles bool

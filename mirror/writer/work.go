@@ -12,8 +12,8 @@ import (
 )
 
 // [attempts] bounds how often a request is passed on before the client has to send it again. It
-// allows for two rounds. Each round has three attempts: two at a member that fails, and one at a
-// member that names another writer.
+// allows the following to happen twice: the writer fails at two attempts, and the member that is
+// asked next names yet another writer.
 const attempts = 6
 
 // Work answers a request by calling local, or passes the request on to the member that has the
@@ -86,13 +86,14 @@ func (w *Writers) write(x *request.Request, k key, local func() error) error {
 	return notReached(x, failed)
 }
 
-// moved returns the place of the writer that a member has named instead of answering.
+// moved returns the writer that another member has named instead of answering the request. If the
+// other member has named this one, moved takes the lease first.
 func (w *Writers) moved(ctx context.Context, k key, m *movedError) place {
 	if m.Holder != w.o.Self.ID {
 		return place{Lease: m.Lease}
 	}
 	l, err := w.take(ctx, k, 0)
-	if err != nil { // each of the two members believes that the other one is the writer
+	if err != nil { // the store does not answer, and each of the two members took the other one for the writer
 		l = m.Lease
 	}
 	return w.placeOf(k, l)

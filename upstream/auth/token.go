@@ -75,10 +75,10 @@ type flight struct {
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
 // cached token is due for renewal. It also requests a new token if the cached token is badToken,
 // which the registry has just refused (empty for none). While that request is in flight, other
-// callers get the cached token. They wait only if the cache has no valid token, or if their
-// badToken is the cached token. The new token is for challengeScopes, which a challenge has named.
-// If challengeScopes is nil, the new token is for the scopes of the last token request for key. The
-// first token request for key is for scopes.
+// callers get the cached token. Another caller waits only if the cache has no valid token, or if
+// the cached token is the one that this caller passes as badToken. The new token is for
+// challengeScopes, which a challenge has named. If challengeScopes is nil, the new token is for the
+// scopes of the last token request for key or, if there was none, for those in scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	// The joined request may have had an old credential. A request that begins now has the newest.

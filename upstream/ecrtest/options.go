@@ -11,7 +11,8 @@ import (
 type Options struct {
 	// Quirks are the known behaviour of the registry; the zero value means ECR().
 	Quirks Quirks
-	// Switches are the unverified behaviour; nil means DefaultSwitches().
+	// Switches choose the behaviour for which the evidence is missing or contradictory; nil means
+	// DefaultSwitches().
 	Switches *Switches
 	// Account and Region name the default registry; empty means "123456789012" and "eu-west-1".
 	Account, Region string
@@ -29,12 +30,13 @@ type Options struct {
 	// TLS is the configuration of the registry's listener. If TLS is nil, the listener uses the
 	// certificate of SelfSigned, or plain HTTP if SelfSigned is false.
 	TLS *tls.Config
-	// SelfSigned serves the registry and the object store with a certificate made in memory, for
-	// their names at AWS, localhost and 127.0.0.1.
+	// SelfSigned makes the registry and the object store use a certificate that is made in memory. It
+	// is valid for localhost, for 127.0.0.1, and for the names that both have at AWS.
 	SelfSigned bool
 	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 has been seen at ECR.
 	HTTP2 bool
-	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen sets it.
+	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen sets it if
+	// it is empty.
 	ObjectsURL string
 	// ObjectsByName makes Listen use the name of AWS's bucket, with the port of the listener, in
 	// signed URLs. Clients that refuse redirects from a public name to a loopback address need this.
@@ -70,7 +72,7 @@ type Options struct {
 	Bandwidth Bandwidth
 	// Hub are the settings of a registry with Bearer tokens.
 	Hub HubOptions
-	// Dialect is the dialect at the start, for a registry with the quirks of Other.
+	// Dialect is the dialect at the start. It is for a registry whose Quirks are Other().
 	Dialect Dialect
 }
 

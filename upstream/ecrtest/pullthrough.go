@@ -18,8 +18,9 @@ import (
 // upstream again.
 const pullThroughEvery = 24 * time.Hour
 
-// pullThrough imports the manifest of a request from the upstream of the rule for the repository.
-// If the upstream fails, the server has only the images that it imported before.
+// pullThrough imports the manifest that a request names. It imports the manifest from the upstream
+// of the pull-through rule that matches the repository. If the upstream fails, the server has only
+// the images that it imported before.
 func (s *Server) pullThrough(x *exchange) {
 	rule, ok := s.rule(x.Repo)
 	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.needsLookup(x) {
