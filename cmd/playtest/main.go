@@ -10,8 +10,8 @@
 //
 // If ECR_REGISTRY is set, playtest uses that registry instead of the stand-in, and only the
 // repository dray-playtest in it. Other machines can connect to this dray only if the host in
-// DRAY_ADDRESS is not a loopback address. Without DRAY_ADDRESS, they can connect only if the name
-// in REGISTRY has an address other than loopback.
+// DRAY_ADDRESS is not a loopback address. Without DRAY_ADDRESS, they can connect only if dray's own
+// name for clients (the variable REGISTRY, by default localhost) has an address other than loopback.
 package main
 
 import (

@@ -21,8 +21,8 @@ const (
 type Forward func(ctx context.Context, e Entry) error
 
 // Run forwards pushes until ctx ends. It forwards to at most Options.Parallel repositories at a
-// time, and one push at a time to each repository. Before it returns nil, it waits for the attempts
-// under way.
+// time, and one push at a time to each repository. When ctx has ended, Run waits for the attempts
+// under way. It always returns nil.
 func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -117,8 +117,9 @@ func (q *Queue) conclude(r record, apply func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
 	if r.Op == opDone && q.index.overtake(r.ID) {
-		// r does not say that older pushes are overtaken, but a rewritten journal does. After an error,
-		// q.writer.write tries again to rewrite the journal.
+		// The record r alone does not say that the older pushes of this tag are overtaken. So rewrite the
+		// journal from the index, which says it. If this fails, q.writer.write below rewrites the journal
+		// first.
 		_ = q.writer.rewrite()
 	}
 	err := q.writer.write(r)

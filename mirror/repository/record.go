@@ -114,11 +114,11 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 // fewer. A manifest with thousands may be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent or accepted. It makes the manifest visible, and
-// the children in the list confirmed. The upstream should have these children, because it has the
-// manifest. If the upstream takes pushes, Store also records the presence of the manifest and of
-// the children that are blobs. It returns no error, because a pull does not fail if the manifest or
-// a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
+// Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and the
+// confirmed children. The upstream should have these children, because it has the manifest. If the
+// upstream takes pushes, Store also records the presence of the manifest and of the children that
+// are blobs. It returns no error, because a pull does not fail if the manifest or a fact cannot be
+// stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
@@ -325,8 +325,8 @@ func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{repo: r, key: meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }
 
-// Asking returns the Absence for a caller that is about to ask the upstream. If the content arrives
-// before the upstream's answer, Remember records nothing.
+// Asking returns the Absence for a caller that is about to ask the upstream. If a push or a mount
+// brings the content before the upstream answers, Remember records nothing.
 func (a Absence) Asking(ctx context.Context) Absence {
 	q := a.repo.store.absences.Ask(ctx, a.key)
 	a.question = &q
@@ -376,8 +376,8 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }
 
-// borrower returns a name that takes the place of a repository's name in the facts about a
-// fallback. The facts under this name are the digests that the fallback has lent to r. No
+// borrower returns the name under which the facts about a fallback list the digests that the
+// fallback has lent to r. In other facts, the name of a repository stands in its place. No
 // repository has this name, because it has a space.
 func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
 
@@ -387,10 +387,11 @@ func lent(ctx context.Context, lender, r Repo, d digest.Digest) bool {
 	return err == nil
 }
 
-// Lend records that lender, a repository at a fallback, has answered for r. The answer was the
-// manifest m, or a list of manifests that has the digest m. So requests to the repository for
-// content that the answer names go to the fallback, even after the upstream of the repository has
-// recovered. The record makes nothing visible.
+// Lend records that lender, a repository at a fallback, has answered for r. m is the digest of the
+// answer, which was a manifest or a list of referrers. names are the children of the manifest, or
+// the manifests in the list. So requests to the repository for content that the answer names go to
+// the fallback, even after the upstream of the repository has recovered. The record makes nothing
+// visible.
 func Lend(ctx context.Context, lender, r Repo, m digest.Digest, names []oci.Child) {
 	links := append(childLinks(names), meta.Link{Digest: m})
 	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, lender, r, l.Digest) }) {
