@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -328,4 +330,25 @@ func TestLongChange(t *testing.T) {
 	if e := failure(t, w); e.Code != api.CodeInvalid || !strings.Contains(e.Message, "65536 bytes") || len(done) != 0 {
 		t.Errorf("%+v %v", e, done)
 	}
+}
+
+// TestWatchEnds: a stream ends after a while, so that its client is authorised again.
+func TestWatchEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := admin.NewHandler(admin.Options{API: []admin.Endpoint{admin.Watch("ticks", t.Context(), func(ctx context.Context, _ url.Values) iter.Seq2[int, error] {
+			return func(yield func(int, error) bool) {
+				for n := 0; ctx.Err() == nil && yield(n, nil); n++ {
+					time.Sleep(time.Second)
+				}
+			}
+		})}})
+		start := time.Now()
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/ticks", nil)
+		r.Host = "127.0.0.1"
+		api.ServeHTTP(w, r)
+		if took := time.Since(start); took != 5*time.Minute || strings.Count(w.Body.String(), "data: ") != 300 {
+			t.Errorf("%s after %v: %.200s", w.Result().Status, took, w.Body)
+		}
+	})
 }

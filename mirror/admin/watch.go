@@ -16,11 +16,11 @@ import (
 // Watch answers GET of a path below [api.Prefix] with events, in the form that browsers read
 // (text/event-stream of the HTML standard, 9.2). Each item is an event, and is sent at once. The
 // answer ends when the client disconnects, when shutdown is done, or when events yields no more
-// items. events must not change anything. If it fails before the first item, the answer has the
-// status of the error. A later error is an event of the type "error".
+// items. It also ends after watchFor. events must not change anything. If it fails before the first
+// item, the answer has the status of the error. A later error is an event of the type "error".
 func Watch[A any](path string, shutdown context.Context, events func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
-		ctx, cancel := context.WithCancel(r.Context())
+		ctx, cancel := context.WithTimeout(r.Context(), watchFor)
 		defer cancel()
 		defer context.AfterFunc(shutdown, cancel)()
 		if r.Method == http.MethodHead { // the answer to a HEAD has no events, and the loop below would not end
@@ -47,6 +47,10 @@ func Watch[A any](path string, shutdown context.Context, events func(ctx context
 		return nil
 	}}
 }
+
+// watchFor is how long an answer may last. Only the start of an answer checks the rights of a
+// client, so a client that has lost its rights gets no events after this time.
+const watchFor = 5 * time.Minute
 
 // watchStall bounds the time in which a client must accept an event. Without it, a client on a
 // sleeping machine would keep its connection until TCP gives up.

@@ -52,13 +52,16 @@ on one line, once a second. --once prints the present state and exits.`,
 // reopenAfter is the time between the end of a stream and the request for another one.
 const reopenAfter = time.Second
 
-// top shows each state until ctx ends. It then returns nil. A reload of dray ends the stream, so
+// top shows each state until ctx ends. It then returns nil. dray ends each stream after a while, so
 // top then opens another one.
 func (o *operator) top(ctx context.Context) error {
 	show, leave := o.display()
 	defer leave()
 	for {
 		resp, err := o.send(ctx, http.MethodGet, "live/events", nil)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
