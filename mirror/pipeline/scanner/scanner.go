@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,7 +255,9 @@ type program struct {
 // because os/exec cannot set them. The shell gets the arguments as parameters, and does not parse
 // them.
 func (s *Stage) program(layout, home string, img *pipeline.Image) program {
-	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
+	// The limit of processor time adds up all threads of a process (setrlimit(2), RLIMIT_CPU).
+	seconds := (int(s.config.Timeout/time.Second) + 1) * runtime.NumCPU()
+	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(seconds) + "; "
 	if s.config.MemoryBytes > 0 {
 		limits += "ulimit -v " + strconv.FormatInt(s.config.MemoryBytes>>10, 10) + "; "
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,6 +180,10 @@ func TestSurroundings(t *testing.T) {
 	}
 	if out, err := check(t, Config{Command: script(`ulimit -v; exit 1`), MemoryBytes: 64 << 20}); err != nil || out[0].What != "65536" {
 		t.Errorf("memory: %+v, %v", out, err)
+	}
+	want := strconv.Itoa(21 * runtime.NumCPU()) // all threads of the program may be busy until the timeout
+	if out, err := check(t, Config{Command: script(`ulimit -t; exit 1`), Timeout: 20 * time.Second}); err != nil || out[0].What != want {
+		t.Errorf("processor time: %+v, %v", out, err)
 	}
 }
 
