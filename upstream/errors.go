@@ -74,7 +74,7 @@ func Transient(err error) bool {
 		return true
 	}
 	e, ok := errors.AsType[*oci.Error](err)
-	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests)
+	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout)
 }
 
 // transportError converts the error of a round trip without an answer to an error of this package.

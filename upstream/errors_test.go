@@ -25,6 +25,7 @@ func TestRefused(t *testing.T) {
 		{fmt.Errorf("put: %w", oci.ErrDenied), true, false},
 		{oci.ErrManifestBlobUnknown.Because(upstream.ErrPartsMissing), true, false},
 		{oci.ErrTooManyRequests, false, true},
+		{oci.ErrUnknown.WithStatus(408), false, true}, // of a load balancer that has waited too long for the request
 		{oci.ErrTooManyRequests.Because(upstream.ErrBusy), false, true},
 		{oci.ErrUnavailable, false, true},
 		{oci.ErrUnknown.WithStatus(502).Because(upstream.ErrCorrupt), false, true},

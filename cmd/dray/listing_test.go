@@ -269,3 +269,40 @@ func TestListingRanges(t *testing.T) {
 		})
 	}
 }
+
+// A queued tag is on the first page, wherever it sorts, and no page is longer than the client wants.
+func TestListingQueuedTags(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	for i := range 20 {
+		seed(t, s.ecr, "team/app", fmt.Sprintf("v%03d", i), 64)
+	}
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Count: -1, Status: 503})
+	s.push("team/app", "aaa", layerOf(1, 1000))
+	s.push("team/app", "zzz", layerOf(2, 1000))
+	list := func(path string) (tags []string, link string) {
+		r := s.want(200, "GET", path, nil)
+		var page struct{ Tags []string }
+		if err := json.Unmarshal(r.body, &page); err != nil {
+			t.Fatal(err)
+		}
+		return page.Tags, next(t, r)
+	}
+	for path, longest := range map[string]int{"/v2/team/app/tags/list": 1000, "/v2/team/app/tags/list?n=5": 5, "/v2/team/app/tags/list?n=1": 3} {
+		var all []string
+		for path != "" {
+			var tags []string
+			if tags, path = list(path); len(tags) > longest {
+				t.Errorf("a page has %q", tags)
+			}
+			all = append(all, tags...)
+		}
+		slices.Sort(all)
+		if len(all) != 22 || len(slices.Compact(all)) != 22 || all[0] != "aaa" || all[21] != "zzz" {
+			t.Errorf("%q", all)
+		}
+	}
+	s.outage()
+	if tags, link := list("/v2/team/app/tags/list?n=5"); !slices.Equal(tags, []string{"aaa", "zzz"}) || link != "" {
+		t.Errorf("in an outage: %q, %s", tags, link)
+	}
+}

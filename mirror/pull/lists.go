@@ -15,29 +15,36 @@ import (
 )
 
 // Tags answers with a page of the upstream's tags. The upstream decides the order of the tags and
-// the query for the next page (ECR's query is opaque). Tags of queued pushes are added to the last
-// page. The repository's name and the link to the next page are rewritten for the client.
+// the query for the next page (ECR's query is opaque). dray adds the tags of queued pushes to the
+// first page. A further page of the upstream may have such a tag again. The repository's name and the link to the next page are rewritten for the client.
 func (p *Puller) Tags(x *request.Request) error {
 	query, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
 		return oci.ErrPaginationInvalid.Because(err)
 	}
-	if x.Q.N >= 0 {
-		query.Set("n", strconv.Itoa(x.Q.N))
+	var queued []string
+	if x.Q.Last == "" && x.Q.Page == "" && x.Q.N != 0 {
+		queued = x.Repo.QueuedTags()
+	}
+	if n := x.Q.N; n >= 0 {
+		if n > len(queued) {
+			n -= len(queued) // the page has room for the queued tags
+		}
+		query.Set("n", strconv.Itoa(n))
 	}
 	if x.Q.Last != "" {
 		query.Set("last", x.Q.Last)
 	}
 	ctx := x.WithTimeout(repository.LookupTimeout)
-	return p.lender.InTurn(ctx, x, func() error { return p.tags(ctx, x, query) })
+	return p.lender.InTurn(ctx, x, func() error { return p.tags(ctx, x, query, queued) })
 }
 
-func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values) error {
+func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values, queued []string) error {
 	ctx, cancel := fallback.Patience(ctx, x.Repo)
 	defer cancel()
 	x.Source = fromOrigin
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
-	if err != nil && len(x.Repo.QueuedTags()) > 0 {
+	if err != nil && len(queued) > 0 {
 		x.Source = fromCache
 		page, err = upstream.Page{Body: []byte("{}")}, nil // answer with only the queued tags
 	}
@@ -51,9 +58,7 @@ func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values)
 	if err := json.Unmarshal(page.Body, &list); err != nil {
 		return badListing(x.Repo, err)
 	}
-	if len(page.Next) == 0 {
-		list.Tags = withQueued(x.Repo.QueuedTags(), list.Tags, x.Q.Last, x.Q.N)
-	}
+	list.Tags = withQueued(queued, list.Tags)
 	if list.Tags == nil { // some registries send null, which some clients cannot read
 		list.Tags = []string{}
 	}
@@ -70,13 +75,12 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds queued tags to the final page of the upstream's tags, until the page has n tags.
-// The client asks for the tags that follow lastTag, so only tags that sort after it are added. A
-// negative n means no bound.
-func withQueued(queued, tags []string, lastTag string, n int) []string {
+// withQueued adds the queued tags that a page lacks. If the tags of the page are in order, they stay
+// so.
+func withQueued(queued, tags []string) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {
-		if t > lastTag && !slices.Contains(tags, t) && (n < 0 || len(tags) < n) {
+		if !slices.Contains(tags, t) {
 			tags = append(tags, t)
 		}
 	}
