@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -66,6 +67,9 @@ the names and addresses of --host. cert ignores ports in --host.`,
 // fingerprint of the certificate.
 func writeCertificate(opts options, now time.Time) ([sha256.Size]byte, error) {
 	var none [sha256.Size]byte
+	if filepath.Clean(opts.outCert) == filepath.Clean(opts.outKey) {
+		return none, fmt.Errorf("--out-cert and --out-key both name %s; the certificate would replace the key, so name two files", opts.outCert)
+	}
 	if !opts.force {
 		for _, name := range []string{opts.outCert, opts.outKey} {
 			if _, err := os.Lstat(name); err == nil {

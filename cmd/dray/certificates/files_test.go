@@ -93,3 +93,15 @@ func TestCertificatesAreParsedOnce(t *testing.T) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
+
+// TestCertificateOverKey: the certificate does not replace the key, even with --force.
+func TestCertificateOverKey(t *testing.T) {
+	dir := t.TempDir()
+	opts := options{hosts: []string{"localhost"}, outCert: dir + "/both.pem", outKey: dir + "/./both.pem", force: true}
+	if _, err := writeCertificate(opts, time.Now()); err == nil || !strings.Contains(err.Error(), "name two files") {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
