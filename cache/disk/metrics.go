@@ -47,7 +47,7 @@ func newMetrics(a *account) *metrics {
 		gauge("dray_disk_reserved_bytes", "Bytes reserved for blobs that dray is writing.", func() int64 { return a.reserved }),
 		gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(a.index.len()) }),
 		gauge("dray_disk_small_bytes", "Bytes of the blobs below 1 MiB in the disk cache.", func() int64 { return a.policy.small.bytes() }),
-		gauge("dray_disk_pinned_bytes", "Bytes of the blobs in the disk cache that pins or unfinished pushes keep from eviction, counted in blocks of the file system.", a.pinnedBytes),
+		gauge("dray_disk_pinned_bytes", "Bytes of the blobs on disk that dray does not evict, because of a pin or an unfinished push, counted in blocks of the file system.", a.pinnedBytes),
 		gauge("dray_disk_quarantine_bytes", "Bytes of the corrupt blobs in quarantine, counted in blocks of the file system.", func() int64 { return a.quarantined }),
 		gauge("dray_disk_scrub_pass_timestamp_seconds", "Unix time at which dray last finished a pass that verifies every blob on disk; 0 before the first pass ends.", m.passed.Load),
 		gauge("dray_disk_unsynced_blobs", "Blobs that are not yet synced to stable storage.", func() int64 { return int64(len(a.dirty)) }),

@@ -64,7 +64,7 @@ var (
 func NewShared(s Store, o SharedOptions) *Shared {
 	bad := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_fleet_unproven_facts_total",
-		Help: "Facts that dray treated as absent because no key of the fleet proves them, by type: visibility, verdicts, base_images. The writer is not a member, or has a secret that is not valid here.",
+		Help: "Facts that dray treated as absent because no key of the fleet proves them, by type: visibility, verdicts, base_images. The process that wrote such a fact is not a member, or has a secret that is not valid here.",
 	}, []string{"facts"})
 	for _, facts := range signedSpaces {
 		bad.WithLabelValues(facts) // from 0, so that the first one shows as an increase

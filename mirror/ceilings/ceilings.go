@@ -368,7 +368,7 @@ func newMetrics() *metrics {
 			Name: "dray_fleet_share_per_second", Help: "This member's share of the requests per second that a registry allows to all members together, by upstream and operation.",
 		}, []string{"upstream", "operation"}),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dray_fleet_share_questions_total", Help: "Requests to the store for shares of ceilings, by outcome: ok or failed. After a failure, a member uses an equal part of each ceiling.",
+			Name: "dray_fleet_share_questions_total", Help: "Requests to the store for parts of rate limits that the fleet shares, by outcome: ok or failed. After a failure, a member uses an equal part of each limit.",
 		}, []string{"outcome"}),
 		heard: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_fleet_pauses_total", Help: "Pauses because a registry answered 429, or 503 with Retry-After, by the member that got this answer: own (this member), member (another member).",

@@ -84,7 +84,7 @@ func New(f *fleet.Fleet, log *slog.Logger, answerer func(context.Context, Questi
 	}
 	d := &Delegate{fleet: f, patience: fleet.PatienceOf(f), log: log, asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_fleet_manifest_questions_total",
-		Help: "Questions about manifests that this member passed to the member that asks the registry for all, by result: answered, or self (that member did not answer, so this one asked the registry).",
+		Help: "Questions about manifests that this member passed to the one member that asks the registry on behalf of the fleet, by result: answered, or self (that member did not answer, so this one asked the registry).",
 	}, []string{"result"})}
 	for _, result := range []string{"answered", "self"} {
 		d.asked.WithLabelValues(result) // alerts look for an increase from 0

@@ -17,7 +17,7 @@ func Collector(bill func() api.Savings) prometheus.Collector {
 		net: prometheus.NewDesc("dray_savings_net_dollars",
 			"Savings of the last 30 days less the costs of dray, in US dollars. It is negative if dray cost more than it saved.", nil, nil),
 		seconds: prometheus.NewDesc("dray_savings_transfer_seconds",
-			"Time that clients saved in the last 30 days: the time of cached layers at the upstream's rate, less their actual time. It is missing below 20 samples.", []string{"upstream"}, nil),
+			"Time that clients saved in the last 30 days: the time in which the upstream would have sent the cached layers at its rate, less the time in which dray sent them. It is missing below 20 samples.", []string{"upstream"}, nil),
 	}
 }
 

@@ -24,7 +24,7 @@ type drift struct {
 
 func newDrift(log *slog.Logger) *drift {
 	d := &drift{log: log, gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "dray_fleet_drift", Help: "Other members that have another registry, or other rights, under this name of an upstream. While it is above 0, this member refuses pushes to the upstream.",
+		Name: "dray_fleet_drift", Help: "Other members in which the upstream of this name is another registry, or has other settings that decide what pushes do. While it is above 0, this member refuses pushes to the upstream.",
 	}, []string{"upstream"})}
 	d.where.Store(&map[string][]string{})
 	return d
