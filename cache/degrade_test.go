@@ -421,6 +421,28 @@ func TestPullDoesNotWaitForTheList(t *testing.T) {
 	})
 }
 
+// TestUnlistedBlobs: a blob is found although its directory could not be read after the start.
+func TestUnlistedBlobs(t *testing.T) {
+	path := t.TempDir()
+	o := &cachetest.Origin{Data: cachetest.Random(72, size)}
+	bubble(t, disk.Options{Path: path}, func(t *testing.T, c *cache.Cache) { want(t, open(t, c, o), o.Data) })
+	wantCalls(t, o, 0)
+	unreadable := func(op disk.Op, _ string) error {
+		if op == disk.OpList {
+			return syscall.EMFILE
+		}
+		return nil
+	}
+	bubble(t, disk.Options{Path: path, Fault: unreadable}, func(t *testing.T, c *cache.Cache) {
+		synctest.Wait() // the list has failed
+		if _, held := c.Stat(cachetest.Blob(o.Data).Digest); !held {
+			t.Error("not found without the list")
+		}
+		want(t, open(t, c, o), o.Data)
+		wantCalls(t, o, 0)
+	})
+}
+
 // TestBadIsCounted checks that bad content counts once for each fetch, however it was fetched and
 // however many readers it had.
 func TestBadIsCounted(t *testing.T) {

@@ -111,13 +111,13 @@ func (s *scanner) listShard(shard string) []*entry {
 		dir, err = openIn(s.root, shard)
 	}
 	if err != nil {
-		s.log.Warn("cannot read cache directory", "dir", shard, "error", err)
+		s.unlisted(shard, err)
 		return nil
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		s.log.Warn("cannot read cache directory", "dir", shard, "error", err)
+		s.unlisted(shard, err)
 	}
 	part := make([]*entry, 0, len(names))
 	for _, name := range names {
@@ -140,13 +140,14 @@ func (s *scanner) listShard(shard string) []*entry {
 }
 
 // lookup returns the entry of a digest, and whether the entry is suspect. It adds a reference to
-// the entry. It returns ErrNotFound if the blob is not held. Until the directory has been read,
-// lookup asks the file system about blobs that are not in the index.
+// the entry. It returns ErrNotFound if the blob is not held. Until the directory has been read, and
+// if a part of it could not be read, lookup asks the file system about blobs that are not in the
+// index.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
 	complete := false
 	select { // before the lookup in the index, because a scan that ends after that may add the blob
 	case <-s.done:
-		complete = true
+		complete = !s.partial.Load()
 	default:
 	}
 	if e, suspect := s.held(dg); e != nil {

@@ -27,6 +27,8 @@ type tree struct {
 	shards sync.Map                       // name to *os.Root
 	few    bool                           // there are too few descriptors to keep shards open
 	temp   string                         // the prefix of the names of unfinished files
+
+	partial atomic.Bool // a directory of blobs could not be read; see unlisted
 }
 
 // acquire locks the directory and creates its subdirectories. It returns ErrLocked if another
@@ -124,15 +126,22 @@ func (t *tree) statfs() (free, total int64, err error) {
 func (t *tree) names(dir string) []string {
 	f, err := openIn(t.root, dir)
 	if err != nil {
-		t.log.Warn("cannot read cache directory", "dir", dir, "error", err)
+		t.unlisted(dir, err)
 		return nil
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.log.Warn("cannot read cache directory", "dir", dir, "error", err)
+		t.unlisted(dir, err)
 	}
 	return names
+}
+
+// unlisted records that a directory could not be read, so that blobs in it may be held and not be
+// in the index.
+func (t *tree) unlisted(dir string, err error) {
+	t.partial.Store(true)
+	t.log.Warn("cannot read cache directory; dray still finds the blobs in it that clients request", "dir", dir, "error", err)
 }
 
 // check hashes the file of a blob. It returns ErrCorrupt for a wrong digest or length.
