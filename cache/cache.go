@@ -192,8 +192,8 @@ func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) 
 	return nil
 }
 
-// Check returns an error if the disk has no room for a new blob. It also returns an error if the
-// disk failed in the last 5 minutes, so that content passed through uncached. Check measures the
+// Check returns an error if the disk has no room for a new blob. It also returns an error if
+// content passed through uncached in the last 5 minutes because the disk failed. Check measures the
 // free space, and does not write to the disk.
 func (c *Cache) Check() error {
 	return errors.Join(c.disk.CheckRoom(), c.trouble.recent())

@@ -38,8 +38,9 @@ func (w *workers) serveDemands() {
 }
 
 // waitedFor returns the demands that a worker may serve, and the offset of the first gap. While the
-// leader's stream follows another fetch, waitedFor leaves out the demands that begin before the end
-// of the piece after the leader's piece, because this stream soon brings their bytes. It needs mu.
+// leader's stream follows another fetch, it soon brings the leader's piece and the next piece.
+// During this time, waitedFor leaves out the demands that begin in or before these two pieces. It
+// needs mu.
 func (w *workers) waitedFor() (demands []span, mark int64) {
 	demands, mark = w.g.waitedFor()
 	if w.followed > 0 {
@@ -52,7 +53,7 @@ func (w *workers) waitedFor() (demands []span, mark int64) {
 // a slot. It needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
-		return 0 // even with this helper, the fetch has at most Streams streams, as each fetch may
+		return 0 // even with this helper, the fetch has at most Streams streams, which any fetch may have
 	}
 	return w.Streams - 1
 }
@@ -70,7 +71,7 @@ func (w *workers) claim(r role) (p span) {
 	first := r == roleLeader || w.extras > 0
 	if r == roleExtra {
 		if w.free.firstIn(demands) < 0 || w.helpers >= w.Streams && w.Slots.Free() < w.Streams-1 {
-			return span{} // no reader needs this helper, or another fetch may need its slot to begin
+			return span{} // no reader needs this helper, or another fetch may need a slot to begin
 		}
 		w.turn = !w.turn
 		first = w.turn && lags

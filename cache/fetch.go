@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// resumePause is the pause before the second resumption of a fetch. It doubles with each further
-	// resumption, up to 32 times resumePause.
+	// resumePause is the pause before the second resumption of a fetch. The pause doubles with each
+	// further resumption, until it is 32 * resumePause.
 	resumePause = 100 * time.Millisecond
 	// endPatience bounds the wait for the end of a body after its last byte.
 	endPatience = time.Second
@@ -175,8 +175,8 @@ func (f *fetch) atEnd(err error) bool {
 	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer. It first discards the bytes to skip. If the answer ends before
-// the blob (see [Stream.End]), readBody asks the origin for the bytes that follow.
+// readBody reads from the answer. It first discards the bytes to skip. If the answer ended early
+// (see [Stream.End]), readBody asks the origin for the bytes that follow.
 func (f *fetch) readBody(p []byte) (n int, err error) {
 	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end && f.off != f.size {
 		f.disconnect()

@@ -280,8 +280,8 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	}
 }
 
-// scanPatience bounds how long a flight waits when dray has just started and the disk still lists
-// its blobs.
+// scanPatience bounds how long a flight waits for the scan by which the disk cache finds its blobs
+// when dray starts.
 const scanPatience = 2 * time.Second
 
 // create creates a file on disk for a blob of size bytes, or of unknown size if size is negative.

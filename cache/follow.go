@@ -7,11 +7,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Follow returns a reader of a blob that is held, or that a fetch under way brings. It starts no
-// fetch: if the blob is not held and no fetch is under way, Follow returns ErrNotFound. Follow
-// waits until the origin has answered. If the origin fails, Follow returns its error. The call does
-// not count as an open. The bytes before the last one are not verified, unless [Reader.Source] is
-// SourceMemory or SourceDisk.
+// Follow returns a reader of a blob that is held or being fetched. It starts no fetch: if the blob
+// is not held and no fetch is under way, Follow returns ErrNotFound. Follow waits until the origin
+// has answered. If the origin fails, Follow returns its error. The call does not count as an open.
+// The bytes before the last one are not verified, unless [Reader.Source] is SourceMemory or
+// SourceDisk.
 func (c *Cache) Follow(ctx context.Context, d digest.Digest) (*Reader, error) {
 	b := Blob{Digest: d, Size: -1, Ahead: true}
 	for range maxLooks {
@@ -35,10 +35,12 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 		return nil, ErrNotFound
 	}
 	m.follows = true
-	b.Via = m.via // with the same Via, wait returns the error of the flight's origin
+	b.Via = m.via // wait returns the error of the flight's origin only if the Via is the flight's
 	r, err := s.wait(ctx, b, notHere, m)
 	if r != nil {
-		r.blob.Via = "" // if r starts a flight later, callers with a Via do not get the error of notHere
+		// r may start a flight later, with the origin notHere, which fails. Clear Via, so that callers
+		// with a Via do not get the error of that flight.
+		r.blob.Via = ""
 	}
 	return r, err
 }

@@ -21,8 +21,8 @@ const (
 // complete, one byte is withheld: the last byte of the announced length, or the newest byte if the
 // length is not known. Flights and uploads write to growing files.
 //
-// The writer and each reader are users, which join and leave. The last user closes the file. A
-// reader without bytes at its offset waits (await, wait) for g.changed, a channel. The writer
+// The writer and each reader are users, which join and leave. The last user closes the file. If a
+// reader finds no bytes at its offset, the method await waits for the channel g.changed. The writer
 // reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report closes
 // g.changed, at once or a little later (wakeLocked). The reader then looks again.
 type growing struct {
@@ -32,18 +32,18 @@ type growing struct {
 
 	mu          sync.Mutex    // guards the fields below; leaf lock
 	users       int           // the writer and the readers
-	unreadTimer *time.Timer   // runs while there are no readers; nil for an upload, and for a flight that is never stopped
+	unreadTimer *time.Timer   // runs while there are no readers; nil for uploads, and if Abandon.StopAbove is 0
 	grace       time.Duration // how long unreadTimer runs
 	length      int64         // the announced length, or -1 if unknown; after complete, the final length
 	arrivals                  // the parts that were written
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
-	demands     []span        // bytes after the first missing byte for which readers wait, the oldest first; see await
+	demands     []span        // ranges beyond the first missing byte that readers wait for, in the order in which they began to wait; see await
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if no reader waits
 	delayed     *time.Timer   // wakes readers later; nil before the first use
-	armed       bool          // delayed will wake readers
+	armed       bool          // the timer delayed is running
 }
 
 // newGrowing returns a file with one user, its writer.
@@ -151,7 +151,8 @@ func (g *growing) fail(err error) {
 	g.endLocked()
 }
 
-// suspend is fail with ErrClosed. From now on, freeFile replaces the function that newGrowing got.
+// suspend makes every reader get ErrClosed from now on, and freeFile replaces the function that
+// newGrowing got. suspend does nothing if the file has ended.
 func (g *growing) suspend(freeFile func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -181,7 +182,7 @@ func (g *growing) total() int64 {
 	return g.length
 }
 
-// failure returns the error of fail or suspend, or nil.
+// failure returns the error that the method fail or suspend has set, or nil.
 func (g *growing) failure() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -217,9 +218,9 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 	return slices.Clone(g.demands), g.written
 }
 
-// [growing.lags] reports whether the hash is behind the streams. The hash needs the bytes in order,
-// so it cannot take the bytes that have arrived after the first gap. The hash is behind if these
-// bytes are more than the bytes that are still missing.
+// [growing.lags] reports whether hashing is far behind the arrival of the bytes. The file is hashed
+// in order, so the bytes beyond the first gap cannot be hashed yet. Hashing lags if these bytes are
+// more than the bytes that are still missing.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -267,9 +268,9 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, demandEnd int64) (i
 }
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
-// end. It returns io.EOF if there will never be any bytes at off. While off is past the first
-// missing byte, await has a demand for the bytes [off, demandEnd). If demandEnd <= off, the demand
-// reaches to the end of the file.
+// end. It returns io.EOF if there will never be any bytes at off. If off is past the first missing
+// byte, and bytes are fetched on demand, await puts a demand for the bytes [off, demandEnd) into
+// g.demands until it returns. If demandEnd <= off, the demand reaches to the end of the file.
 func (g *growing) await(ctx context.Context, off, demandEnd int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -30,8 +30,8 @@ type Observer interface {
 	// Ended is called with nil if the blob is on disk and verified; readers can get its last byte
 	// before that call. Otherwise Ended is called with the reason of the failure, before readers get
 	// the error. A true result says that the reason concerns only one of the places that the origin
-	// asks. Readers then go on with their own origins instead of failing. Ended is also called if the
-	// bytes of a fetch that is not cached have the wrong digest. Ended must return at once.
+	// asks. Readers then go on with their own origins instead of failing. A fetch that does not
+	// store its bytes calls Ended only if they have the wrong digest. Ended must return at once.
 	Ended(reason error) (again bool)
 	// Joined is called when another caller, with another observer, joins the fetch. Joined must return
 	// at once.
@@ -51,8 +51,9 @@ type Stream struct {
 	// Follows says that the bytes come from a fetch of another member of the fleet, and that this
 	// fetch goes on to the end of the blob.
 	Follows bool
-	// End is the offset at which Body ends before the requested end; 0 if Body reaches the requested
-	// end. At End, the fetch asks the origin again. This does not count as a failure.
+	// End is the offset at which Body ends. It may be 0 if Body reaches the end of the blob, or of the
+	// requested part (see [Split.Part]). At End, the fetch asks the origin again for the bytes that
+	// it still needs. This does not count as a failure.
 	End int64
 	// Skip is how many bytes Body gives before the requested byte. The fetch reads and discards these
 	// bytes.

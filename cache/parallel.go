@@ -10,16 +10,16 @@ import (
 )
 
 // windowPieces bounds how far the workers that fetch in order may be ahead of the first gap in the
-// file: by this many pieces for each stream. Because of the bound, pieces are still in the page
-// cache when they are hashed. When the hash lags (see growing.lags), there is no such bound.
+// file. The bound is this number of pieces for each stream. Because of it, pieces are still in the
+// page cache when they are hashed. When the hash lags (see growing.lags), there is no such bound.
 const windowPieces = 2
 
-// workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
-// Each fetches one piece after another. The leader and the first helpers fetch the pieces in order,
-// which the hash needs. Extra helpers fetch the bytes that readers wait for (see demand.go), and
-// stop when nobody waits any more. A helper whose request is refused returns its piece and stops,
-// and no more helpers start. When no helper is left, the leader fetches all missing bytes by one
-// request.
+// workers fetch one blob in parts. One worker is the leader, which is the goroutine of the flight;
+// the others are helpers. Each worker fetches one piece after another. The leader and the first
+// helpers fetch the pieces in order, which the hash needs. Extra helpers fetch the bytes that
+// readers wait for (see demand.go), and stop when nobody waits any more. A helper whose request is
+// refused returns its piece and stops, and no more helpers start. When no helper is left, the
+// leader fetches all missing bytes by one request.
 //
 // The leader's stream may follow another fetch (see Stream.Follows). While it does, the leader
 // reads one piece after another from this stream, and all helpers are extra helpers.
@@ -40,7 +40,7 @@ type workers struct {
 	idle     int    // workers that wait for a piece
 	free     pieces // pieces that no one fetches
 	fetching int    // pieces that are being fetched
-	turn     bool   // flips at each claim of an extra helper; if now true while the hash lags, this helper takes the next piece in order
+	turn     bool   // each claim of an extra helper flips it; if it becomes true and the hash lags, the helper takes the next piece in order
 	refusal  refusal
 	followed int64 // the end of the leader's piece while the leader's stream follows another fetch; 0 if it follows none
 	err      error
@@ -79,7 +79,8 @@ func (w *workers) helpersFor(size int64) int {
 }
 
 // decide reports whether the blob is fetched in parts, now that the origin has answered. If the
-// size was not known before, x has asked for the whole blob, and is now limited to the first piece.
+// size was not known before, x has asked for the whole blob. If the blob is fetched in parts,
+// decide then limits x to the first piece.
 func (w *workers) decide(x *fetch) bool {
 	if x.answer.follows && w.worthwhile(x.size) {
 		w.releaseSlots()
@@ -133,7 +134,7 @@ func (w *workers) divide(from int64) {
 	w.fetching = 1 // the leader's first piece
 	for range w.helpers {
 		var p span
-		if len(w.free) > 0 { // a helper begins with a whole piece; serveDemands divides pieces
+		if len(w.free) > 0 { // take a whole piece before serveDemands divides the free pieces
 			p = w.free[0]
 			w.remove(0, p)
 		}
@@ -147,7 +148,7 @@ func (w *workers) divide(from int64) {
 func (w *workers) lead(x *fetch) error {
 	role, p := roleLeader, span{x.off, x.end}
 	err := w.copy(x, &p)
-	if err != nil && w.followed == 0 { // only the leader sets followed
+	if err != nil && w.followed == 0 { // only the leader sets followed, so no mu is needed here
 		return err
 	}
 	for {

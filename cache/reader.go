@@ -148,8 +148,8 @@ func (r *Reader) Passed(n int64, err error) error {
 	return err
 }
 
-// [Reader.reopened] returns the file of a fetch under way, with an offset of the reader's own.
-// Close closes the file.
+// [Reader.reopened] returns the file of a fetch under way, opened a second time, so that this
+// reader has a file offset of its own. It opens the file only once. Reader.Close closes the file.
 func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	r.mu.Lock()
 	f := r.stretchFile
@@ -257,9 +257,9 @@ func (r *Reader) rejoin(prev bytesAt) (bytesAt, error) {
 	return at, nil
 }
 
-// [Reader.follow] moves r, the reader of a new fetch, to the position of orig, an older reader that
-// has read its bytes from prev. If orig has read from byte 0 without a gap, follow compares the
-// bytes up to that position, and returns ErrCorrupt if they differ.
+// [Reader.follow] moves r, the reader of a new fetch, to the position of orig, the reader that has
+// to go on with the new fetch. prev has the bytes that orig has read. If orig has read from byte 0
+// without a gap, follow compares these bytes with r's, and returns ErrCorrupt if they differ.
 func (r *Reader) follow(orig *Reader, prev bytesAt) error {
 	if was, now := prev.total(), r.Size(); was >= 0 && now >= 0 && was != now {
 		return fmt.Errorf("fetch %s: %d bytes instead of %d: %w", r.blob.Digest, now, was, ErrSize)
@@ -281,14 +281,14 @@ func (r *Reader) follow(orig *Reader, prev bytesAt) error {
 	return nil
 }
 
-// failOver replaces prev, which failed with the error cause. For reasonAgain, the reader rejoins a
+// failOver replaces prev, whose error is the given cause. For reasonAgain, the reader rejoins a
 // fetch. For other reasons, it gets the blob directly from the origin, from its position on. If the
 // reader has read from byte 0 without a gap, the whole blob is still verified.
 func (r *Reader) failOver(prev bytesAt, cause *localError) (bytesAt, error) {
 	if cause.reason == reasonAgain {
 		return r.rejoin(prev)
 	}
-	if cause.reason == reasonRead { // the flight has counted failures of other reasons
+	if cause.reason == reasonRead { // for all other reasons, the flight has already counted the failure
 		r.degraded(cause, r.blob.Digest)
 	}
 	r.m.opens.WithLabelValues(string(SourceDirect)).Inc()

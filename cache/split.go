@@ -14,11 +14,11 @@ type Split struct {
 	// these parts.
 	Streams int
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
-	// takes no slot. A fetch that has Streams streams adds more for waiting readers only while enough
-	// slots stay free for another fetch to begin.
+	// takes no slot. If a fetch already has as many streams as the field Streams says, it adds a
+	// stream for waiting readers only while enough slots stay free for another fetch to begin.
 	Slots *Slots
 	// Part is an [Origin] for the bytes between two offsets. Any bytes after the second offset are
-	// ignored. A call should fail fast. After each refusal the fetch goes on with fewer streams. When
+	// ignored. A call should fail fast. After each failure the fetch goes on with fewer streams. When
 	// no additional stream is left, the fetch gets the missing bytes from its Origin.
 	Part func(ctx context.Context, start, end int64) (Stream, error)
 	// First is a Part for the first stream of a fetch. It may wait as long as an Origin may wait. If

@@ -18,8 +18,9 @@ type Tier interface {
 	Open(ctx context.Context, d digest.Digest, start, end int64) (Stream, error)
 	// Has reports whether the Tier has a blob, as far as it can tell within a short time.
 	Has(ctx context.Context, d digest.Digest) bool
-	// Keep says that the disk holds a blob of size bytes that the Tier should have, too. It returns at
-	// once. The Tier copies the blob later, if it does not have the blob yet.
+	// Keep says that the disk holds a blob that the Tier should have, too. The parameter size is the
+	// blob's length in bytes. Keep returns at once. The Tier copies the blob later, if it does not
+	// have the blob yet.
 	Keep(d digest.Digest, size int64)
 	// Wrong says that bytes which the Tier gave for a blob were wrong. Open does not return them
 	// again, and the next Keep replaces them.

@@ -88,10 +88,10 @@ func (u *Upload) checkOpen() error {
 // Size returns the number of bytes received.
 func (u *Upload) Size() int64 { return u.in.Size() }
 
-// Follow returns a reader that begins at byte 0. The reader gets the bytes as they arrive, but it
-// gets the newest byte only after Commit. After Abort or a failed Commit it gets the error. Follow
-// may be called at any time before Close, also after Commit. The reader may be closed during a
-// Read.
+// Follow returns a reader that begins at byte 0. The reader gets the bytes as they arrive, except
+// the newest byte, which is withheld until more bytes arrive or Commit succeeds. After Abort or a
+// failed Commit, the reader gets the error. Follow may be called at any time before Close, also
+// after Commit. The reader may be closed during a Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())

@@ -314,8 +314,8 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	return a
 }
 
-// methodLabel returns the value of the label method. It bounds the number of values, because
-// clients may send any method.
+// methodLabel returns the value of the metric label "method". It bounds the number of values,
+// because clients may send any method.
 func methodLabel(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:

@@ -37,8 +37,8 @@ type series struct {
 	layer    prometheus.Observer // nil for answers without a blob
 }
 
-// of returns the series of a request, and stores it in ready for the next request with the same
-// labels.
+// [metrics.of] returns the series of a request, and stores it in ready for the next request with
+// the same labels.
 func (x *metrics) of(l labels) *series {
 	x.mu.RLock()
 	s := x.ready[l]

@@ -37,8 +37,8 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Transit says which blobs the mirrors that share a store of facts have received from clients and
-	// have not forwarded yet. It is nil if no other mirror uses the store.
+	// Transit is for mirrors that share a store of facts. It says which blobs these mirrors have
+	// received from clients and have not forwarded yet. It is nil if no other mirror uses the store.
 	Transit *meta.Transit
 	// LastPulls is required if KeepAlive is set.
 	LastPulls *meta.LastPulls
@@ -131,8 +131,8 @@ type Mirror struct {
 	pushes    pushHealth
 }
 
-// judgeWithin bounds the time of the checks for one verdict. The checks continue after dray has
-// answered the client.
+// judgeWithin bounds the time of the checks for one verdict. The checks need a bound because they
+// can continue after dray has answered the client.
 const judgeWithin = time.Hour
 
 // New returns a Mirror with the uploads that an earlier process left in the cache. It starts no

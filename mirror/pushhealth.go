@@ -81,8 +81,8 @@ func (p *pushHealth) record(step pushStep, status int, reason string) {
 	}
 }
 
-// check returns an error if some step has failed failuresInRow times in a row, the last time within
-// failuresLast.
+// check returns an error if at least failuresInRow requests of one step failed in a row, and the
+// last failure is at most failuresLast ago.
 func (p *pushHealth) check(context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -38,9 +38,10 @@ func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	l.Mirror.observers.Past.Add(m, x.Miss)
 }
 
-// usual reports whether clients send such a request all the time, so that there is nothing to
-// explain. Most clients send no credentials until the listener demands them. A push begins by
-// asking which content the registry has, so "not found" is a usual answer.
+// usual reports whether clients send such requests, and get such answers, all the time. Operators
+// need no explanation of these requests. Most clients send no credentials until the listener
+// demands them. A push begins by asking which content the registry has, so "not found" is a usual
+// answer.
 func usual(x *request.Request, err error) bool {
 	switch {
 	case x.W.Status() == http.StatusUnauthorized:

@@ -25,16 +25,17 @@ func (m *Mirror) begin(r *http.Request) (*http.Request, trace.Span) {
 	return r.WithContext(ctx), span
 }
 
-// describe names the span of a finished request, and records the values of the log line in the
-// span. It leaves out the query and headers, which can have credentials. Attribute names that do
-// not begin with "dray." come from OpenTelemetry
+// describe names the span of a finished request, and records in the span the values that the log
+// line of the request has. It leaves out the query and headers, which can have credentials.
+// Attribute names that do not begin with "dray." come from OpenTelemetry
 // (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 func describe(span trace.Span, listener string, x *request.Request, err error) {
 	if !span.IsRecording() {
 		return
 	}
 	span.SetName(x.R.Method + " " + string(x.Q.Kind))
-	if !strings.HasPrefix(x.R.URL.Path, notify.ReportPath) { // every client that knows the path of a report can read the report
+	// The path of a report stays out of the span: a client that knows the path can read the report.
+	if !strings.HasPrefix(x.R.URL.Path, notify.ReportPath) {
 		span.SetAttributes(attribute.String("url.path", x.R.URL.Path))
 	}
 	span.SetAttributes(

@@ -19,8 +19,8 @@ type Asked struct {
 	begun atomic.Bool
 }
 
-// maxSent bounds the requests that an Asked records. Each further request only increments the field
-// more.
+// maxSent bounds the requests that an Asked records. The Asked only counts further requests
+// (Asked.more).
 const maxSent = 8
 
 // maxSentText bounds each text of a Sent, in bytes.

@@ -42,10 +42,10 @@ type BreakerOptions struct {
 // resets the failures of the host that answered.
 //
 // One bad object must not keep callers from all other objects. So statuses of 500 and above count
-// against the host itself only if questions about three repositories have failed. In this case, and
-// when questions get no answer, Hello decides whether the registry itself is down. As long as Hello
-// gets a good answer, three or more repositories have to fail before the Breaker refuses questions
-// about these repositories.
+// against the host itself only if questions about three repositories have failed. When three
+// repositories have failed, or when questions get no answer, Hello decides whether the registry
+// itself is down. While Hello gets a good answer, the Breaker refuses questions about failing
+// repositories only if at least three repositories fail.
 //
 // There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
 // Lister, Deleter) while it considers the host to be down. Callers that have an older answer (Held)
@@ -335,8 +335,8 @@ func (b *Breaker) down(host string, c *circuit) bool {
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
 // This is so if the failures of at least severalRepos repositories, including this one, have
-// continued for Lasting. A repository no longer counts once Probe has passed since its next
-// attempt was due. If only one repository fails, the reason may be one bad object, and callers must
+// continued for Lasting. A repository does not count if the time of its next attempt passed at
+// least Probe ago. If only one repository fails, the reason may be one bad object, and callers must
 // still get the other objects. b.mu is held.
 func (b *Breaker) spreads(own *circuit) bool {
 	if !b.lasts(own) {

@@ -56,13 +56,13 @@ type bucket struct {
 	// refusal. Answers to requests that were sent before refusedAt are ignored. raisedAt is when the
 	// rate last changed.
 	refusedAt, raisedAt time.Time
-	// refusedRate is the rate, in requests per second, at the last refusal. sentSince counts the
-	// requests sent since then.
+	// refusedRate is the rate, in requests per second, at the last refusal that lowered allowed.
+	// sentSince counts the requests sent since the last refusal of any kind.
 	refusedRate float64
 	sentSince   int
 
-	// The second that began at secondStart, the number of requests sent since then, and the number of
-	// requests sent in the second before it.
+	// sent counts the requests sent in the second that began at secondStart. lastSent counts the
+	// requests sent in the second before.
 	secondStart    time.Time
 	sent, lastSent int
 }
@@ -125,7 +125,7 @@ func (b *bucket) sendNext(now time.Time, background bool) bool {
 }
 
 // schedule sets the timer for requests that wait for the end of a pause or for a token. Requests
-// that wait for a slot need no timer, because release calls pump.
+// that wait for a slot need no timer, because permit.release calls pump.
 func (b *bucket) schedule(now time.Time, resume func(*bucket)) {
 	if b.timer != nil {
 		b.timer.Stop()
@@ -206,7 +206,7 @@ func (b *bucket) refused(sentAt, now time.Time, throttled bool, retryAfter time.
 		least = min(least, b.full)
 	}
 	b.setRate(now, max(b.refusedRate/2, least))
-	b.tokens.AllowN(now, b.tokens.Burst()) // starts empty
+	b.tokens.AllowN(now, b.tokens.Burst()) // if tokens is full, empty it
 }
 
 // [bucket.accepted] records an answer that is no refusal, and raises the rate until it has

@@ -347,9 +347,9 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 
 // resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
 // the scheme and host from Base. For example, a registry may send a Location with http because a
-// proxy in front of it terminates TLS (distribution#123). resolve returns the Location with https.
-// For all other hosts, resolve refuses a change from https to http. If a registry leaves out the
-// path of Base, resolve adds the path.
+// proxy in front of the registry terminates TLS (distribution#123). If Base has https, resolve
+// changes such a Location to https. For a host that is not the registry's, resolve refuses a change
+// from https to http. If a registry leaves out the path of Base, resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

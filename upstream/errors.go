@@ -85,7 +85,7 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 		}
 		return fmt.Errorf("%s: %w", c.o.Name, context.Canceled)
 	}
-	if e, ok := errors.AsType[*oci.Error](err); ok { // from a wrapper of the transport
+	if e, ok := errors.AsType[*oci.Error](err); ok { // a wrapper of the transport has made this error
 		return e
 	}
 	if errors.Is(err, errReach) {

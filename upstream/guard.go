@@ -20,8 +20,8 @@ var (
 	_ Deleter = guardedDeleter{}
 )
 
-// wrappedSource is a Source that passes each call of src to run. The function run may repeat the
-// call, and may change its context and its Repo.
+// wrappedSource is a Source that passes each call of src to the function run. This function may
+// repeat the call, and may change its context and its Repo.
 type wrappedSource struct {
 	src Source
 	run func(ctx context.Context, repo Repo, q question) error
@@ -82,10 +82,11 @@ func (b *Breaker) Source(src Source) Source {
 // heldWait bounds how long a request waits in a queue if its caller has an older answer.
 const heldWait = time.Second
 
-// Held returns src behind the breaker, for callers with an older answer. After one question without
-// an answer, or one failed question about their repository, the breaker refuses such callers until
-// BreakerOptions.Probe has passed. Their requests wait in a queue for at most heldWait. Background
-// work waits for at most backgroundWait. Do not wrap the result in a Retry.
+// Held returns src behind the breaker, for callers with an older answer. The breaker refuses such a
+// caller if one question to the same host got no answer, or if one question about the same
+// repository failed. When BreakerOptions.Probe has passed since then, it lets one question through.
+// Requests of these callers wait in a queue for at most heldWait. Background work waits for at most
+// backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(src Source) Source {
 	return wrappedSource{src, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {

@@ -26,8 +26,8 @@ type LimiterOptions struct {
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads each have as
-	// many slots of their own, so that slow transfers do not delay other requests. 0 means 256.
+	// Slots bounds the requests in flight to one host. It applies separately to blob downloads, to
+	// blob uploads and to the rest, so that slow transfers do not delay other requests. 0 means 256.
 	Slots int
 	// Queue bounds the requests to one host that wait for the same operation. 0 means 1,000.
 	Queue int
@@ -95,7 +95,7 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	}
 	l.metrics = newLimiterMetrics(l)
 	for _, c := range Classes() {
-		l.metrics.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first throttled request shows as an increase
+		l.metrics.throttled.WithLabelValues(l.operation("", c)) // exports 0, so that the first throttled request shows as an increase
 	}
 	return l
 }
@@ -151,8 +151,9 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 
 // join puts a request into the queue of its bucket. If the queue is full, join drops another
 // request to make room. A client's request replaces a request of background work, if one is queued.
-// In all other cases, join drops the newest request of the repository with the most requests, if
-// that repository has more requests than the repository of w will have. The error matches ErrBusy
+// In all other cases, join looks only at requests of the same kind as w (of clients, or of
+// background work). If any repository has more of them than the repository of w has, with w
+// counted, join drops the newest request of the repository with the most. The error matches ErrBusy
 // if the request would wait too long, or finds no room.
 func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()

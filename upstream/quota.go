@@ -14,7 +14,7 @@ import (
 // ratelimit-limit and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds),
 // and docker-ratelimit-source, the address or account whose pulls Docker Hub counts
 // (docs.docker.com, "Docker Hub pull usage and limits"). quota is also a prometheus.Collector. It
-// has metrics only after the registry has sent these headers, and until their window has passed.
+// has no metrics before the registry sends these headers, nor after their window has passed.
 type quota struct {
 	reserve int // per cent of the limit
 

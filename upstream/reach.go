@@ -49,8 +49,8 @@ const (
 
 // Networks that the standard library does not classify. privateNets are from RFC 6598, RFC 2544,
 // RFC 1112, RFC 8215 and RFC 3879, hostNets from RFC 1122, and nat64 from RFC 6052. cloudNets are
-// the addresses of the metadata services of EC2 (IPv6), Azure and Oracle. An address of RFC 8215
-// also contains an IPv4 address, but only the operator of its network knows where.
+// the addresses of the metadata services of EC2 (IPv6), Azure and Oracle. All addresses of RFC 8215
+// count as private: each contains an IPv4 address, but dray cannot know at which bits.
 var (
 	privateNets = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("fec0::/10")}
 	hostNets    = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8")}
@@ -84,10 +84,11 @@ func scopeOf(ip netip.Addr) scope {
 }
 
 // registryScope returns the scope of the registry if it is configured as an address or as
-// localhost. Any other name counts as public: if its address decided, the owner of the name could
-// point it to this machine, and Reach would then allow addresses of this machine.
+// localhost. Any other name counts as public, whatever its address is. If the address decided the
+// scope, the owner of the name could make the name resolve to this machine, and Reach would allow
+// addresses of this machine.
 func (r *Reach) registryScope() scope {
-	host, _, _ := net.SplitHostPort(cmp.Or(r.Address, r.Registry)) // the one that is dialled; "" is public
+	host, _, _ := net.SplitHostPort(cmp.Or(r.Address, r.Registry)) // the host to dial; an empty host counts as public
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return scopeOf(ip)
 	}

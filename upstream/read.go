@@ -90,7 +90,8 @@ func unanswered(err error) bool {
 	return ok && (e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0)
 }
 
-// headManifest describes a manifest with 1 HEAD. It fails if the answer lacks the description.
+// headManifest describes a manifest with 1 HEAD. It fails if the answer lacks the digest, the size
+// or the media type.
 func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	resp, err := c.manifest(ctx, http.MethodHead, repo, ref, accept)
 	if err != nil {

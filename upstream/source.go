@@ -52,7 +52,7 @@ type BlobStream struct {
 	// Requests for several ranges at once then cost more than they gain.
 	Ranges bool
 	// Skip is the number of bytes before the offset, which the caller reads and drops. They may be
-	// most of the blob, so the caller has to count them as progress.
+	// most of the blob, so a caller that looks for stalled bodies has to count them as progress.
 	Skip int64
 }
 

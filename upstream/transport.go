@@ -23,7 +23,7 @@ type TransportOptions struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
 	Proxy func(*http.Request) (*url.URL, error)
-	// Timeout is the limit for each of three steps: to dial (unless the function Dial does so), to
+	// Timeout is the limit for each of three steps: to dial (unless the function Dial dials), to
 	// finish the TLS handshake, and to get the headers of the answer once the request is sent. Bodies
 	// have no time limit here. 0 means 20 s.
 	Timeout time.Duration

@@ -74,7 +74,7 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 }
 
 // putTagged sends a manifest under ref. A registry computes the sha256 digest of a manifest that is
-// pushed by tag. So if the digest has another algorithm, putTagged pushes by digest, with the tag
+// pushed by tag. So if m.Digest has another algorithm, putTagged pushes by digest, with the tag
 // as a query parameter. If the answer lacks the header OCI-Tag, the registry has ignored the
 // parameter, and putTagged pushes by tag.
 func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
@@ -206,8 +206,8 @@ type localError struct{ error }
 func (l localError) Unwrap() error { return l.error }
 
 // attempts calls write until it succeeds or fails for good, or until WriteAttempts or WriteBudget
-// is used up. The Repo in the argument of write lets a request wait in the Limiter's queue until
-// the end of the budget.
+// is used up. The Repo that attempts passes to the function write lets a request wait in the
+// Limiter's queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, write func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

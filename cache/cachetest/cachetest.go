@@ -77,8 +77,8 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Further calls have no faults.
 	Plan [][]Fault
-	// At returns further faults of a request. start and end are the From and To of its [Call]. n
-	// counts the earlier requests that began at the same offset. At may be nil.
+	// At returns further faults of the request Call{start, end}. The parameter n counts the earlier
+	// requests that began at the same offset. At may be nil.
 	At func(start, end int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64
@@ -165,7 +165,7 @@ func (o *Origin) Fetch(ctx context.Context, from int64) (cache.Stream, error) {
 	return o.answer(ctx, from, -1)
 }
 
-// Part is the Part of a [cache.Split].
+// Part can be the field Part of a [cache.Split].
 func (o *Origin) Part(ctx context.Context, start, end int64) (cache.Stream, error) {
 	return o.answer(ctx, start, end)
 }

@@ -137,8 +137,8 @@ func testHerd(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0)
 }
 
-// testHerdOfSmall has callers join while flights end. No caller may fetch a blob that was just
-// published.
+// testHerdOfSmall tests callers that come while the flight of their blob ends. No caller may fetch
+// a blob that was just published.
 func testHerdOfSmall(t *testing.T, c *cache.Cache) {
 	for i := range 50 {
 		o := &Origin{Data: Random(byte(i), 1000)}
@@ -151,7 +151,7 @@ func testHerdOfSmall(t *testing.T, c *cache.Cache) {
 	}
 }
 
-// testRanges has readers read any ranges of a cold blob.
+// testRanges checks that readers can read any ranges of a cold blob.
 func testRanges(t *testing.T, c *cache.Cache) {
 	gate := make(chan struct{})
 	o := &Origin{Data: Random(3, size), Chunk: 30_000, Plan: [][]Fault{{Hold(size/2, gate)}}}

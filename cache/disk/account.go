@@ -156,7 +156,8 @@ func (a *account) refInternal(e *entry) {
 func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e.internalRefs-- // changes under mu together with refs, so account.users never counts this reference
+	// mu covers the changes of both counters, so account.users never counts this reference.
+	e.internalRefs--
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
 		a.uncount(e)
 	}
@@ -185,7 +186,7 @@ func (a *account) inUse(e *entry) bool {
 // claims counts the reasons to keep a blob, whether or not the blob is held.
 type claims struct {
 	pinned   int // pins of operators that name the blob
-	received int // uploads that were committed as this blob; each counts from Keep until Forget
+	received int // uploads that were committed as this blob, from ingests.Keep until ingests.Forget
 }
 
 // claim adds the numbers in delta, which may be negative, to the claims of each blob. It needs mu.

@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// touchEvery is the least time between two uses of a blob that [contents.touch] records.
+// touchEvery is the time in which [contents.touch] records at most one use of a blob.
 const touchEvery = time.Hour
 
 // contents has the methods by which callers read and remove held blobs.
@@ -129,12 +129,13 @@ type Unless int
 
 // The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // the blob is open or pinned, or UnlessNeeded protects it
-	UnlessNeeded               // a push needs the blob, or Keep protects it until Forget
+	UnlessInUse  Unless = iota // the blob is open or pinned, or has a use of UnlessNeeded
+	UnlessNeeded               // a push needs the blob, or Keep was called for it, but not yet Forget
 )
 
-// Purge is Delete by an operator. When the blob has one of the uses that the [Unless] names, Purge
-// does not remove it, and returns ErrInUse. It returns ErrNotFound for a blob that is not held.
+// Purge is Delete by an operator. If the blob has one of the uses that the parameter unless names,
+// Purge does not remove it, and returns ErrInUse. It returns ErrNotFound for a blob that is not
+// held.
 func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) error {
 	return c.with(ctx, "purge", dg, func(e *entry) error {
 		return c.evictor.removeIf(ctx, e, func() bool {

@@ -30,7 +30,7 @@ type entry struct {
 	gone         bool  // not in the index any more
 	internalRefs uint8 // how many of refs come from account.refInternal
 
-	queue      *fifo // this field and the next two are guarded like the policy
+	queue      *fifo // account.mu guards this field and the next two, unless the entry is in a Simulation
 	prev, next *entry
 }
 
@@ -50,8 +50,8 @@ func blocks(n int64) int64 {
 	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
 }
 
-// newEntry returns the entry for a file that was found in the directory. It is suspect if the file
-// has write permission.
+// newEntry returns the entry for a file that was found in the directory. The entry is suspect if
+// the file has write permission, because seal removes this permission after it has synced the file.
 func newEntry(k key, size int64, mode fs.FileMode, mtime time.Time) *entry {
 	e := &entry{key: k, size: size, clean: mode&0o222 == 0}
 	e.suspect = !e.clean

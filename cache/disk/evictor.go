@@ -11,7 +11,7 @@ import (
 // growStep is how many bytes an ingest of unknown length reserves at a time.
 const growStep = 4 << 20
 
-// evictor makes room: it reserves bytes for new blobs, and evicts blobs for them.
+// evictor makes room for new blobs: it reserves bytes, and evicts other blobs if it must.
 type evictor struct {
 	*resources
 	scan      *scanner
@@ -119,7 +119,8 @@ func (v *evictor) enough(plan *clock, shortage, newLength int64) bool {
 	return true
 }
 
-// evictOne takes the name of a victim, as takeName does, and drops the victim. It needs mu.
+// evictOne drops a victim. Like takeName, it keeps others from the victim's file until
+// unlinkDropped frees the name. It needs mu.
 func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
 	v.drop(e, GoneEvicted)
@@ -135,8 +136,9 @@ func (v *evictor) remove(ctx context.Context, e *entry) error {
 	return v.removeIf(ctx, e, func() bool { return true })
 }
 
-// removeIf is remove on a condition. It calls condition while it holds mu. If condition returns
-// false, the entry stays and removeIf returns ErrInUse.
+// removeIf removes an entry, as remove does, if the function condition returns true. It calls
+// condition while it holds mu. If condition returns false, the entry stays and removeIf returns
+// ErrInUse.
 func (v *evictor) removeIf(ctx context.Context, e *entry, condition func() bool) error {
 	if err := v.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -192,7 +194,7 @@ func (v *evictor) unlinkDropped() {
 	close(over)
 }
 
-// closeIdle closes the idle files of an entry whose file is no longer in blobs/.
+// closeIdle closes the idle files ([idleFiles]) of an entry, after an attempt to unlink it.
 func (v *evictor) closeIdle(e *entry) {
 	if err := v.files.closeOf(e); err != nil {
 		v.log.Warn("cannot close blob that was removed", "digest", e.digest(), "error", err)
@@ -232,8 +234,9 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself is full. The blob that needs the bytes has
-// at least minLength bytes. makeRoom returns false if it could not evict n bytes.
+// makeRoom evicts n bytes, after a write or an allocation has failed because the file system is
+// full. The blob that needs the bytes has at least minLength bytes. makeRoom returns false if it
+// could not evict n bytes.
 func (v *evictor) makeRoom(n, minLength int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, minLength)

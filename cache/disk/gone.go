@@ -22,7 +22,7 @@ const (
 	GoneDamaged GoneBy = "damaged" // its bytes were wrong
 )
 
-// maxGone bounds the number of blobs in departed. Each takes 64 bytes.
+// maxGone bounds the number of blobs in departed. The record of one blob takes 64 bytes.
 const maxGone = 16 << 10
 
 // departed records why the last maxGone blobs have left the directory. It is guarded by account.mu.

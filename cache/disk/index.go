@@ -50,7 +50,7 @@ func (k *key) equal(other *key) bool {
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // entries whose prefix another entry had in the map above when put added them; rare, unless somebody makes such digests on purpose
+	others map[digest.Digest]*entry // entries that put added when the map above had another entry with their prefix; rare, unless somebody makes such digests on purpose
 }
 
 func newIndex() index {

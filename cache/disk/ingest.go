@@ -25,7 +25,7 @@ type Ingest struct {
 	file      *os.File
 	want      int64 // announced length in bytes, or -1
 	hash      hash.Hash
-	size      atomic.Int64  // number of bytes at the beginning that Write has written or Advance has hashed
+	size      atomic.Int64  // number of bytes, from offset 0 on, that Write has written or Advance has hashed
 	written   atomic.Int64  // bytes given to WriteAt
 	writeLock chan struct{} // lets one goroutine write at a time, because writers that wait in the kernel would spin
 
@@ -100,7 +100,7 @@ func (in *Ingest) allocate() error {
 	return err
 }
 
-// gotBlocks records that the file system has now allocated n bytes of the reservation.
+// gotBlocks records that the file system has allocated n bytes of the reservation in total.
 func (in *Ingest) gotBlocks(n int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -185,7 +185,7 @@ func (in *Ingest) Advance(to int64, buf []byte) error {
 	return nil
 }
 
-// writeAt writes p at off. If the file system is full, it evicts blobs and tries once more.
+// writeAt writes p at off. If the file system is full, writeAt evicts blobs and tries once more.
 func (in *Ingest) writeAt(p []byte, off int64) (n int, err error) {
 	n, err = in.writePart(p, off)
 	if isFull(err) && in.home.evictor.makeRoom(blocks(int64(len(p)-n)), max(in.want, off+int64(len(p)))) {
@@ -375,7 +375,7 @@ func (in *Ingest) duplicate(e *entry) *Blob {
 	extra := in.reserved
 	if err := in.unlink(); err != nil {
 		in.home.log.Warn("cannot remove unfinished file", "error", err)
-		extra = 0 // the blocks of the file stay reserved
+		extra = 0 // the file still exists, so Blob.Close must not release its blocks
 	}
 	in.home.release(0, in.reserved-in.occupied)
 	return &Blob{home: in.home.resources, entry: e, file: in.file, extra: extra}

@@ -11,7 +11,7 @@ const listBatch = 1024
 
 // List calls yield with each held blob, in no particular order, until yield returns false. Blobs
 // that are stored or removed during the call may be missing. The only possible error is the error
-// of ctx. ctx also bounds the wait until the directory has been read.
+// of ctx. ctx also bounds the time that List waits for dray to read the directory.
 func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	if err := c.scan.wait(ctx); err != nil {
 		return err

@@ -7,8 +7,9 @@ import (
 )
 
 // takeName waits until no one else publishes, verifies or unlinks the file of a digest. The caller
-// then has the name, until it calls freeName. If the caller instead drops the entry of the digest,
-// unlinkDropped frees the name. The only possible error is the error of ctx.
+// then has the name: nobody else works on the file until the caller calls freeName. If the caller
+// instead drops the entry of the digest, unlinkDropped frees the name. The only possible error is
+// the error of ctx.
 func (a *account) takeName(ctx context.Context, dg digest.Digest) error {
 	for {
 		a.mu.Lock()

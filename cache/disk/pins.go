@@ -43,8 +43,8 @@ type pins struct {
 	byName   map[string]Pin // guarded by account.mu
 }
 
-// unfinishedPin is the prefix of the names of unfinished files in a directory that has only pins.
-// [pins.load] removes the files that a process left unfinished.
+// unfinishedPin is the prefix of the names of unfinished files, if the pins have a directory of
+// their own. [pins.load] removes the files that a process left unfinished.
 const unfinishedPin = "pins/.new-"
 
 // keptTree returns the tree of a directory for pins. If dir is empty, keptTree returns the tree of
@@ -170,7 +170,7 @@ func (p Pin) text() []byte {
 	return b
 }
 
-// parsePin is the inverse of text.
+// parsePin is the inverse of [Pin.text].
 func parsePin(b []byte) (Pin, error) {
 	var p Pin
 	lines := bufio.NewScanner(bytes.NewReader(b))

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Plan returns at most limit of the blobs that would be evicted to free n bytes for a blob of n
-// bytes, in the order of their eviction. It changes nothing. The victims have fewer than n bytes
-// together if limit is too low, or if all other blobs are in use or pinned.
+// Plan returns, in the order of their eviction, the blobs that would be evicted to free n bytes for
+// a blob of this size. The parameter limit bounds their number. Plan changes nothing. The victims
+// have fewer than n bytes together if limit is too low, or if all other blobs are in use or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, limit int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -53,8 +53,8 @@ func (v *evictor) Evict(ctx context.Context, n int64, limit int) ([]Victim, erro
 	return all, nil
 }
 
-// evictSome drops at most limit victims, which together have at least shortage bytes. The victims
-// have fewer bytes if limit is too low, or if no victims are left.
+// evictSome drops victims. It stops as soon as the sum of their sizes reaches shortage, their
+// number reaches limit, or no victims are left.
 func (v *evictor) evictSome(shortage, newLength int64, limit int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

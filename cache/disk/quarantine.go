@@ -57,7 +57,7 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	q.mu.Lock()
 	q.unindex(e)
 	q.departed.add(e.prefix(), GoneDamaged)
-	e.unlinked.Store(true) // used counts it until its readers close it; trim counts the moved file
+	e.unlinked.Store(true) // q.used counts e until its readers close it; trim counts the moved file
 	q.freeNameLocked(e.digest())
 	q.mu.Unlock()
 	q.evictor.closeIdle(e)

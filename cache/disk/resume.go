@@ -47,10 +47,10 @@ type Left struct {
 	Size   int64
 }
 
-// CreateResumable is Create for an ingest of unknown length that outlives the process. The next
-// process gets the ingest and its note from Recover. The key consists of up to 100 letters, digits,
-// hyphens and underscores. No other ingest may have the key. CreateResumable returns ErrKey for a
-// malformed key, and for a note that is too long.
+// CreateResumable is like Create, but its ingest has an unknown length and outlives the process.
+// The next process gets the ingest and its note from Recover. The key consists of up to 100
+// letters, digits, hyphens and underscores. No other ingest may have the key. CreateResumable
+// returns ErrKey for a malformed key, and for a note that is too long.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
@@ -75,9 +75,8 @@ var validKey = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,100}$`)
 func partName(key string) string { return "ingest/" + key + partSuffix }
 func noteName(key string) string { return "ingest/" + key + noteSuffix }
 
-// Suspend ends the use of a resumable ingest by this process and leaves it to the next one. An
-// ingest that is not resumable is aborted. Suspend does nothing after a successful Commit, or after
-// Abort.
+// Suspend closes a resumable ingest in this process and leaves it to the next process. An ingest
+// that is not resumable is aborted. Suspend does nothing after a successful Commit, or after Abort.
 func (in *Ingest) Suspend() error {
 	if in.key == "" {
 		return in.Abort()

@@ -145,7 +145,9 @@ func (s *scanner) listShard(shard string) []*entry {
 // index.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
 	complete := false
-	select { // before the lookup in the index, because a scan that ends after that may add the blob
+	// First ask whether the scan has ended, then look in the index. In the reverse order, the scan
+	// could add the blob and end between the two steps. lookup would then return ErrNotFound.
+	select {
 	case <-s.done:
 		complete = !s.partial.Load()
 	default:

@@ -20,8 +20,8 @@ const (
 	OnePool               // small and large blobs share one pool, to measure the difference
 )
 
-// NewSimulation returns an empty Simulation with a quota of maxBytes. It rounds the size of each
-// blob up to whole blocks, as for Options.MaxBytes.
+// NewSimulation returns an empty Simulation with a quota of maxBytes. The Simulation rounds the
+// size of each blob up to whole blocks, as a Dir does for Options.MaxBytes.
 func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	s := &Simulation{policy: newPolicy(maxBytes), index: map[digest.Digest]*entry{}, max: maxBytes}
 	if pools == OnePool {

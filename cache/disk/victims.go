@@ -6,8 +6,8 @@ type Reason string
 // The reasons of an eviction.
 const (
 	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
-	// opened. Such blobs take at least their share of the pool (the percentage probation), and this
-	// blob is the oldest of them.
+	// opened. The short queue has at least its share of the pool's bytes (the constant probation, in
+	// percent), and this blob is the oldest in the short queue.
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
 	// stored again soon after an eviction. In this queue, each hit spares a blob once, and this blob
@@ -18,8 +18,8 @@ const (
 )
 
 // clock chooses victims, one after the other. It removes them from the queues, and moves the
-// entries that it spares to the end of the main queue. It works on the queues of the policy
-// themselves, or on copies of them (plans).
+// entries that it spares to the end of the main queue. It works on the policy's own queues, or on
+// copies of them (plans).
 type clock struct {
 	small, large queues
 	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes

@@ -10,7 +10,7 @@ import (
 )
 
 // banFor is how long this member waits before it again asks a member that sent wrong bytes. For the
-// same time, it fetches a blob whose bytes were wrong only from the registry.
+// same time, if the bytes of a blob were wrong, it fetches this blob only from the registry.
 const banFor = 10 * time.Minute
 
 // bans are the members and blobs whose bytes were wrong.
@@ -52,7 +52,7 @@ func (b *bans) wrong(d digest.Digest, members []string, complete bool) {
 	b.log.Warn("bytes of a blob were wrong, and some came from other members; dray requests the whole blob from the registry", "digest", d)
 }
 
-// maxRemembered bounds the entries of banned, and also the entries of alone.
+// maxRemembered bounds the entries of the map banned, and also the entries of the map alone.
 const maxRemembered = 1024
 
 // forget makes room for one more entry. It removes all entries whose time has passed and, if m is

@@ -126,9 +126,9 @@ func parseParts(text string) (all []cache.Extent, err error) {
 	return all, nil
 }
 
-// fromHoldings opens the blob at a member that holds the byte at w.From. The stream ends at the
-// latest where the part of that member ends. If no such member sends the byte, fromHoldings
-// returns false. It needs mu.
+// fromHoldings opens the blob at a member that holds the byte at w.From. The stream does not go
+// beyond the end of that member's part. If no such member sends the byte, fromHoldings returns
+// false. It needs mu.
 func (s *Share) fromHoldings(ctx context.Context, w Want) (cache.Stream, bool) {
 	for i := 0; i < len(s.holdings) && ctx.Err() == nil; {
 		h := s.holdings[i]

@@ -19,8 +19,8 @@ type Member struct {
 	// ID is random, and lasts as long as the state directory. Two members have different IDs, even at
 	// the same address.
 	ID string `json:"id"`
-	// Address is host:port of the listener for other members. An address from a store is not trusted
-	// until the member there has proved that it knows the secret.
+	// Address is host:port of the listener for other members. dray does not trust an address from a
+	// store until the member at this address has proved that it knows the fleet's secret.
 	Address string `json:"address"`
 	// Zone is the name of the zone in which the member runs; it may be empty.
 	Zone string `json:"zone,omitempty"`
@@ -52,9 +52,9 @@ type Leases interface {
 	// caller has seen fail, or 0. Take returns the lease as it is after the call. This lease may
 	// belong to another member.
 	Take(ctx context.Context, d digest.Digest, m Member, failedGen int64) (Lease, error)
-	// Renew sets the expiry of the leases that a member holds to LeaseTTL from now, and restores the
-	// leases that the store has lost. It returns the digests of the leases that another member has
-	// taken. Renew also records that the member is alive, even if it holds no lease.
+	// Renew makes a member's leases expire LeaseTTL from now, and restores the leases that the store
+	// has lost. It returns the digests of the leases that another member has taken. Renew also
+	// records that the member is alive, even if it holds no lease.
 	Renew(ctx context.Context, m Member, held []Lease) (lost []digest.Digest, err error)
 	// Release releases leases. It ignores leases that have another generation by now.
 	Release(ctx context.Context, held []Lease) error

@@ -13,7 +13,8 @@ type position struct {
 	hop        int // 0 if the member has the lease, or fetches without a lease
 }
 
-// nearer reports whether p is nearer to the registry than q, or belongs to a newer generation.
+// nearer reports whether p is nearer to the registry than q, or belongs to a newer generation of
+// the blob's lease.
 func (p position) nearer(q position) bool {
 	return p.generation > q.generation || p.generation == q.generation && p.hop < q.hop
 }

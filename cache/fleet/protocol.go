@@ -14,8 +14,8 @@ import (
 // in Redis unchanged.
 const protocol = 1
 
-// The number in ahead is added to protocol. Tests of members of different versions set it when they
-// build dray: -ldflags "-X dray/cache/fleet.ahead=1".
+// ahead has a number that Protocol adds to the constant protocol. Tests of members of different
+// versions set it when they build dray: -ldflags "-X dray/cache/fleet.ahead=1".
 var ahead string
 
 // Protocol returns the number of the protocol that this program speaks. Members whose numbers
@@ -60,12 +60,12 @@ const (
 	headerTo         = "Dray-To"         // the ID of the intended receiver; another member may be at the receiver's address by now
 	headerZone       = "Dray-Zone"       // the zone of the sender
 	headerGeneration = "Dray-Generation" // the generation of the blob's Lease
-	headerHop        = "Dray-Hop"        // how far the member that answers is from the registry; see position
+	headerHop        = "Dray-Hop"        // how far the member that answers is from the registry (type position)
 	headerSize       = "Dray-Size"       // the length of the whole blob in bytes; -1 if it is not known
 	headerReady      = "Dray-Ready"      // how many bytes can be read at the offset without waiting
 	headerParts      = "Dray-Parts"      // the parts of the blob that can be read without waiting
 	headerFollowers  = "Dray-Followers"  // addresses of members that read the blob from this one
-	headerTried      = "Dray-Tried"      // addresses of members that did not send the blob to the sender, or too slowly
+	headerTried      = "Dray-Tried"      // addresses of members that sent the blob to the sender too slowly, or not at all
 )
 
 // blobPath is the prefix of the path of a blob. The digest follows. HEAD returns at once which

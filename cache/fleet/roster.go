@@ -35,9 +35,10 @@ func newRoster(me Member, upstreams func() Upstreams) *roster {
 
 // Live returns the members that were alive when this member last renewed its leases, sorted by ID.
 // Members renew their leases every RenewEvery. The result always includes this member. It also
-// includes members whose protocol is too far from the protocol of this member. While the store of
-// leases does not answer, Live returns the members of its last answer. Before the first answer, it
-// returns only this member. Live never blocks. The caller must not change the result.
+// includes members that cannot work with this member, because their protocols are too far apart.
+// While the store of leases does not answer, Live returns the members of its last answer. Before
+// the first answer, it returns only this member. Live never blocks. The caller must not change the
+// result.
 func (r *roster) Live() []Member { return *r.live.Load() }
 
 // zoneOf returns the zone of a member. If the member is not known, zoneOf returns the zone of this

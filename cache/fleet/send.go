@@ -57,7 +57,8 @@ func Sender(r *http.Request) string { return r.Header.Get(headerMember) }
 // Send does not retry. Only ctx and the timeouts of a connection bound the time of a request. Send
 // returns an error if the member does not answer, if another member answers at the address, if the
 // member has no handler for the path, or if its protocol is too far from the protocol of this
-// member. Send returns the answer of a handler without an error, except for a status 426 or 501.
+// member. A handler may answer with any status: only for 426 and 501 does Send return an error
+// instead of the answer.
 func (p *peers) Send(ctx context.Context, to Member, r *http.Request) (*http.Response, error) {
 	resp, err := p.sendTo(ctx, to, r)
 	if err != nil {
@@ -85,7 +86,7 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 	switch {
 	case ctx.Err() != nil:
 		// The member can notice the end of ctx, and answer, before the transport has closed the
-		// connection. Such an answer is the answer to an abandoned request.
+		// connection. sendTo drops this answer, because the request was abandoned.
 		err = context.Cause(ctx)
 	case resp.StatusCode == http.StatusUpgradeRequired, !p.understands(resp.Header):
 		p.warnOfProtocol(resp.Header.Get(headerMember), to.Address, resp.Header.Get(headerProtocol))
@@ -96,7 +97,7 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 		err = errUnknown
 	}
 	if err != nil {
-		_ = resp.Body.Close() // nobody needs it
+		_ = resp.Body.Close() // nobody needs the answer
 		return nil, err
 	}
 	return resp, nil

@@ -22,9 +22,9 @@ const maxBreaks = 3
 // counts broken streams from zero again.
 const breakGain = 32 << 20
 
-// farPause is the pause between two requests to a member that has the lease but answers that it is
-// not nearer to the registry than this member. A member that has just taken the lease may still
-// give the answer of the follower that it was before. The fetch repeats the request until
+// farPause is the pause before a fetch repeats a request that failed with errFar: the member that
+// answers is not nearer to the registry than this member. A member that has just taken the lease
+// may answer so for a moment, because it was a follower before. The fetch repeats the request until
 // Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
@@ -137,7 +137,7 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			return s.attach(stream, s.lease, w), nil
 		}
 		if ctx.Err() != nil || w.To > 0 && !w.On && (errors.Is(err, errFull) || errors.Is(err, errLate) || errors.Is(err, errFar)) {
-			return cache.Stream{}, err // the fetch still has the stream that brings the whole blob
+			return cache.Stream{}, err // a part may fail: another stream of this fetch brings the whole blob
 		}
 	}
 	if reason, ok := s.f.mayTake(s.digest); !ok {

@@ -9,7 +9,7 @@ import (
 type Need struct {
 	// Rate names the rate.
 	Rate string
-	// By names the component of the member that uses the rate.
+	// By is the name of the component, within the member, that uses the rate.
 	By string
 	// Total is the rate for all members together. PerSecond is the part of it that the member wants,
 	// or 0 to release the share. Both are per second.

@@ -65,7 +65,7 @@ func (q request) url(from int64) string {
 	return u.String()
 }
 
-// send sends a request with the headers of this member.
+// send sends the request q, with headers that describe q and the member that sends it.
 func (p *peers) send(ctx context.Context, method string, q request, from int64) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, q.url(from), nil)
 	if err != nil {
@@ -79,9 +79,9 @@ func (p *peers) send(ctx context.Context, method string, q request, from int64) 
 }
 
 // open sends a request and waits until the answer begins. The member may have to wait long for its
-// registry, so silence does not mean that it is dead. After each Patience.Stall of this wait, open
-// therefore asks the member whether it is alive.
-// open returns errLate if the answer has not begun after Patience.Begin.
+// registry, so silence does not mean that it is dead. Each time that another Patience.Stall has
+// passed without an answer, open asks the member whether it is alive. open returns errLate if the
+// answer has not begun after Patience.Begin.
 func (p *peers) open(ctx context.Context, q request) (*stream, error) {
 	s := &stream{p: p, q: q}
 	s.ctx, s.stop = context.WithCancelCause(ctx)

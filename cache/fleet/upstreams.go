@@ -2,7 +2,7 @@ package fleet
 
 import "encoding/json"
 
-// Upstream describes an upstream of a member for other members.
+// Upstream describes an upstream of one member to the other members.
 type Upstream struct {
 	// Name is the name in the configuration of the member.
 	Name string `json:"name"`
@@ -54,9 +54,9 @@ type Drift struct {
 	Members []Member
 }
 
-// DriftOf returns the upstreams of the member with this ID that have another identity at another
-// member, in the order in which the member lists its upstreams. An upstream that one of the two
-// members does not have is no drift.
+// DriftOf compares the upstreams of one member, whose ID is id, with those of the other members. It
+// returns each upstream of this member whose identity differs at another member, in the order of
+// this member's list. An upstream that one of the two members does not have is no drift.
 func DriftOf(id string, members []Member) (all []Drift) {
 	at := map[string]int{} // indexes in upstreams, by name
 	var upstreams []Upstream

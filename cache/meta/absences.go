@@ -19,14 +19,14 @@ type AbsentKey struct {
 	Accept         string
 }
 
-// AbsentFact says that an upstream answered that there is no such content.
+// AbsentFact says that an upstream answered "not found" to the question of an [AbsentKey].
 type AbsentFact struct {
 	CheckedAt time.Time // when the upstream was asked
 	Reason    Reason
 }
 
-// Absences remembers which content an upstream does not have. As with [Tags], all facts about a
-// digest can be forgotten at once, including answers that are still on their way.
+// Absences remembers which content an upstream does not have. As with [Tags], one call forgets all
+// facts about a digest, including answers that are still on their way.
 type Absences struct{ ledger[absentRecord] }
 
 // Absences returns the facts about absent digests in the store of t. They share the TTL and the
@@ -62,7 +62,7 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 // returned.
 func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	_, q, _ := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
-	if q.epoch.Refused { // a record must name the epoch that the store has now
+	if q.epoch.Refused { // Set needs the epoch that the store has now, and memory may have another
 		_, q, _ = answers(ctx, a.ledger, true, k.returnedKey(), k.key())
 	}
 	return q

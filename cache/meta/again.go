@@ -11,8 +11,8 @@ import (
 const (
 	// againEvery is how often a [Cached] repeats the writes that its store has refused.
 	againEvery = time.Second
-	// maxAgain bounds the keys that are sent again. Beyond it, some keys are dropped. Other processes
-	// do not notice the write under a dropped key, and use their old facts until these are too old.
+	// maxAgain bounds the keys that are sent again. Beyond it, some keys are dropped. The write under
+	// a dropped key is not repeated: other processes use their old facts until these are too old.
 	maxAgain = 8192
 )
 
@@ -96,8 +96,8 @@ func (c *Cached) Run(ctx context.Context) error {
 }
 
 // sendAgain sends the last write under a key again. If the write was an epoch, sendAgain begins a
-// new epoch instead. Another process may have begun an epoch since, and the old epoch would make
-// older facts visible again.
+// new epoch instead. Another process may have begun a later epoch since. The old epoch would
+// replace it, and facts that the later epoch hides would become visible again.
 func (c *Cached) sendAgain(ctx context.Context, key string) error {
 	s, now := c.stripe(key), time.Now()
 	before := s.writes.Load()

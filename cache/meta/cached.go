@@ -48,10 +48,10 @@ const heldValueMax = 16 << 10
 //
 // If a write failed, reads get the written value from memory while the store fails. When the store
 // answers again, Cached drops the value and never sends it, because other processes may have
-// written a newer value. Under some keys it matters which value is newer (see [ordered]). Reads of
-// this process then find nothing under such a key until a write of this process succeeds, for
-// OnError at most. Run repeats failed deletions and epochs: they cannot restore an old value, and
-// other processes must not miss them.
+// written a newer value. Under some keys it matters which value is newer (see [ordered]). Under
+// such a key, reads of this process find nothing after the drop. This ends when a write of this
+// process succeeds, and after OnError at the latest. Run repeats failed deletions and epochs: they
+// cannot restore an old value, and other processes must not miss them.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -81,7 +81,7 @@ type held struct {
 	refused    bool      // the store has refused the last write of this process
 	deletion   bool      // that refused write was a deletion
 	freshUntil time.Time // until then the store need not be asked
-	validUntil time.Time // until then the entry may be the answer; zero means forever
+	validUntil time.Time // until then reads may get this answer; zero means forever
 }
 
 // stripe counts the writes to some of the keys. The answer of a read is remembered only if the
@@ -248,8 +248,8 @@ func (m recalled) seen() Seen {
 
 // ask asks the store for keys, and remembers its answers. If the store fails, ask returns the
 // answers in memory together with the error. In the result, ask sets Refused for keys whose last
-// write was refused: for all of them if the store fails, but only for deletions and for ordered
-// keys if it answers.
+// write the store refused. If the store fails now, ask sets it for all of these keys. If the store
+// answers, ask sets it only for keys that are ordered, or whose last write was a deletion.
 func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen, error) {
 	keys := make([]string, len(all))
 	for i := range all {
@@ -396,8 +396,8 @@ func (c *Cached) Swap(ctx context.Context, writes []Write, snapshot []Seen) (ok 
 		return false, err
 	}
 	now := time.Now()
-	// Swap sends nothing to a store that does not tell its time: the clock of this process may have
-	// dated the entries.
+	// If Clock fails, the clock of this process may have dated the entries. Other machines must not
+	// see such dates, so Swap does not send the entries to the store.
 	if _, _, err = c.Clock(ctx); err == nil {
 		ok, err = Swap(ctx, c.store, writes, snapshot)
 	}

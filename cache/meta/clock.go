@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// clockEvery is how often a [Cached] asks a shared store for its time. Until the next question,
-// callers add to the last answer the time since that answer, which they measure by the monotonic
-// clock of this process.
+// clockEvery is how often a [Cached] asks a shared store for its time. Between two questions,
+// callers calculate the time of the store: it is the last answer plus the time that has passed
+// since, by the monotonic clock of this process.
 const clockEvery = 10 * time.Second
 
 // clock is the last known time of the clock of a store.

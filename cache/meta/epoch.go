@@ -72,7 +72,7 @@ func beginning[R record](l ledger[R], key string) (Write, epoch, error) {
 	return Write{entry, epochTTL}, e, err
 }
 
-// begin begins a new epoch, which makes all facts recorded so far invisible.
+// begin begins a new epoch under a key. Facts from earlier epochs under this key become invisible.
 func begin[R record](ctx context.Context, l ledger[R], key string) error {
 	w, _, err := beginning(l, key)
 	if err != nil {
@@ -111,7 +111,8 @@ func answers[R answer](ctx context.Context, l ledger[R], fromStore bool, epochKe
 		return found, q, err
 	}
 	q.fact, q.epoch, q.answered = seen[0], seen[len(keys)], err == nil
-	if !fromStore && q.epoch.Refused && !q.epoch.Found { // the records may be older than the epoch that was refused
+	if !fromStore && q.epoch.Refused && !q.epoch.Found {
+		// The store refused to write the epoch. The records may be older than this epoch.
 		return found, q, err
 	}
 	e := epochIn(l, q.epoch)

@@ -118,8 +118,8 @@ func (e *Except) Delete(ctx context.Context, key string) error {
 	return e.Store.Delete(ctx, key)
 }
 
-// Scan implements Store. It leaves out the facts about the excluded upstreams that were put under
-// an older configuration.
+// Scan implements Store. It leaves out facts about the excluded upstreams. The Store can still have
+// such facts from the time of an older configuration.
 func (e *Except) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for entry, err := range e.Store.Scan(ctx, prefix) {

@@ -121,7 +121,7 @@ func (g *Guarded) Swap(ctx context.Context, writes []Write, snapshot []Seen) (ok
 // Clock implements [Clocked].
 func (g *Guarded) Clock(ctx context.Context) (store, local time.Time, err error) {
 	if _, ok := g.store.(Clocked); !ok {
-		return askClock(ctx, g.store) // which sends no request
+		return askClock(ctx, g.store) // sends no request, because the store has no clock
 	}
 	err = g.do(ctx, "clock", g.o.Timeout, func(ctx context.Context) error {
 		store, local, err = askClock(ctx, g.store)
@@ -151,7 +151,8 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 		open := g.open
 		g.mu.Unlock()
 		if open {
-			// A probe needs a timeout, because all other requests are refused until it ends.
+			// Check sends the probe, because Check has a timeout and a scan has none. All other
+			// requests are refused until the probe ends.
 			if err := g.Check(ctx); err != nil {
 				yield(Entry{}, err)
 				return

@@ -30,7 +30,7 @@ const (
 	probeKey      = layout + "probe"    // never written; read to check whether a store answers
 )
 
-// path makes a key of a space and components. Each component is escaped, so that it has neither a
+// path makes a key from a space and components. Each component is escaped, so that it has neither a
 // slash nor a bare percent sign. Different lists of components give different keys. If a list
 // begins with all components of a shorter list, its key begins with the key of the shorter list.
 func path(space string, components ...string) string {
@@ -75,7 +75,7 @@ func upstreamPrefix(space, upstream string) string {
 }
 
 // splitUpstream splits a key into its space, the upstream that it is about, and the rest behind the
-// slash. ok is false if the key does not name an upstream.
+// slash after the upstream. ok is false if the key does not name an upstream.
 func splitUpstream(key string) (space, upstream, rest string, ok bool) {
 	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace, transitSpace} {
 		if after, found := strings.CutPrefix(key, space); found {
@@ -101,8 +101,8 @@ func (k TagKey) key() string {
 // forgetKey is the key of the [epoch] of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
-// parseTagKey is the inverse of key. It restores Accept only if Accept is [Referrers], because the
-// key has only a hash of Accept.
+// parseTagKey is the inverse of [TagKey.key]. It restores Accept only if Accept is [Referrers],
+// because the key has only a hash of Accept.
 func parseTagKey(key string) (TagKey, bool) {
 	parts, ok := split(tagSpace, key, 4)
 	if !ok {

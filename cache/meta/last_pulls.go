@@ -37,8 +37,8 @@ type LastPulls struct {
 	ledger[touchRecord]
 }
 
-// NewLastPulls returns the facts in s. By default they are kept for 30 days, which must be longer
-// than the time between two requests.
+// NewLastPulls returns the facts in s. They are kept for o.TTL, by default 30 days. This time must
+// be longer than the time between two requests for an image.
 func NewLastPulls(s Store, o Options) *LastPulls {
 	return &LastPulls{newLedger[touchRecord](s, "last_pulls", cmp.Or(o.TTL, 30*24*time.Hour))}
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Lease says how long an answer that was made of several reads may be used again without reading.
-// It is valid while a [Cached] would answer each of these reads from memory. It ends when this
-// process writes anything that could change one of the answers. A nil Lease and a Lease without
-// reads are not valid. A Lease is never valid if the store failed during a read, or if a read was
-// about an upstream whose facts an [Except] does not keep. A Lease is also never valid if a read
-// could not use the value under its key, in memory or in the store, because the store had refused
-// the last write of this process under this key.
+// Lease says how long a caller may reuse an answer that it made from several reads, without
+// repeating these reads. A Lease is valid while a [Cached] would answer each of these reads from
+// memory. It ends when this process writes anything that could change one of the answers. A nil
+// Lease and a Lease without reads are not valid. A Lease is never valid if the store failed during
+// a read, or if a read was about an upstream whose facts an [Except] does not keep. If the store
+// has refused the last write of this process under a key, a read of this key may be unable to use
+// any value, in memory or in the store. A Lease with such a read is also never valid.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any

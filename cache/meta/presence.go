@@ -49,7 +49,7 @@ type Presence struct {
 	unreferencedTTL time.Duration
 }
 
-// NewPresence returns the facts about targets in s.
+// NewPresence returns a Presence that keeps its facts in the Store s.
 func NewPresence(s Store, o PresenceOptions) *Presence {
 	return &Presence{
 		ledger:          newLedger[presenceRecord](s, "presence", cmp.Or(o.TTL, 12*time.Hour)),
@@ -88,8 +88,8 @@ func (k *Presence) homes() ledger[homeRecord] { return sibling[homeRecord](k.led
 
 // Home returns a repository of upstream that has the blob d as part of an image. If there are
 // several, it returns the repository for which Add was called last. If none is known, it returns
-// ErrNotFound. The repository may have lost the blob since that call. Home does not check whether a
-// client may know of the repository.
+// ErrNotFound. The repository may have lost the blob since that call of Add. Home does not check
+// whether a client may know of the repository.
 func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {

@@ -27,7 +27,7 @@ type SharedOptions struct {
 	// upstreams are the same registry with the same rights. It is "" for an upstream about which no
 	// facts are shared.
 	Identity func(upstream string) string
-	// Names returns the names of the upstreams that have an identity.
+	// Names returns the names of all upstreams that have the given identity.
 	Names func(identity string) []string
 	// All returns a text that stands for the list of all upstreams. Keys of facts about base images
 	// contain it.
@@ -244,9 +244,9 @@ func (s *Shared) Delete(ctx context.Context, key string) error {
 	return s.store.Delete(ctx, shared)
 }
 
-// Scan implements [Store]. It leaves out values without a proof, and facts about upstreams that
-// this member does not have. If several upstreams have one identity, it yields each of their facts
-// several times, once under each upstream's name.
+// Scan implements [Store]. It leaves out entries that [Shared.open] refuses, and facts about
+// upstreams that this member does not have. If several upstreams have one identity, it yields each
+// of their facts several times, once under each upstream's name.
 func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		shared, ok := s.key(prefix)

@@ -61,8 +61,8 @@ type Seen struct {
 	Refused bool
 }
 
-// [Seen.same] reports whether s and o have the same key, and either the same value or both no
-// entry.
+// [Seen.same] reports whether s and o agree: they have the same key, and both found the same value
+// or both found no entry.
 func (s Seen) same(o Seen) bool {
 	return s.Key == o.Key && s.Found == o.Found && (!s.Found || bytes.Equal(s.Value, o.Value))
 }
@@ -84,13 +84,13 @@ type Batch interface {
 
 // Swapper is implemented by stores that can compare and put in one step.
 type Swapper interface {
-	// Swap puts the entries if the store still has exactly the entries in snapshot, and reports
-	// whether it has put them.
+	// Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts the
+	// entries in writes. It reports whether it has put them.
 	Swap(ctx context.Context, writes []Write, snapshot []Seen) (bool, error)
 }
 
-// Clocked is implemented by stores that several machines share. The clock of the store dates facts,
-// because the clocks of these machines may differ.
+// Clocked is implemented by stores that several machines share. Facts get their times from the
+// clock of the store, because the clocks of these machines may differ.
 type Clocked interface {
 	// Clock reads the clock of the store and the clock of this process at the same moment.
 	Clock(ctx context.Context) (store, local time.Time, err error)
@@ -129,8 +129,9 @@ func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) er
 	return nil
 }
 
-// Swap puts the entries if s still has exactly the entries in snapshot, and reports whether it has
-// put them. If s is no [Swapper], another process may write between the comparison and the write.
+// Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts the
+// entries in writes. It reports whether it has put them. If s is no [Swapper], another process may
+// write between the comparison and the write.
 func Swap(ctx context.Context, s Store, writes []Write, snapshot []Seen) (bool, error) {
 	if sw, ok := s.(Swapper); ok {
 		return sw.Swap(ctx, writes, snapshot)

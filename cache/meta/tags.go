@@ -158,10 +158,11 @@ func (t *Tags) find(ctx context.Context, fromStore bool, keys []TagKey) ([]*TagF
 	return all, q, err
 }
 
-// Set records f, which is the answer to q, for the time ttl, at most Options.TTL; 0 means
-// Options.TTL. If ttl is negative, Set records nothing. A zero CheckedAt means the time of the
-// question. ok is false if the answer is out of date, because the tag was pushed or forgotten since
-// the question, or because a later answer is recorded. The caller then asks again.
+// Set records f, which is the answer to q. The fact is kept for the duration ttl, at most for
+// Options.TTL. A ttl of 0 means Options.TTL. If ttl is negative, Set records nothing. A zero
+// CheckedAt means the time of the question. ok is false if the answer is out of date, because the
+// tag was pushed or forgotten since the question, or because a later answer is recorded. The caller
+// then asks again.
 func (t *Tags) Set(ctx context.Context, q Question, f TagFact, ttl time.Duration) (ok bool, err error) {
 	if ttl < 0 {
 		return true, nil

@@ -108,7 +108,7 @@ func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) erro
 	return nil
 }
 
-// OpenElsewhere reports whether another mirror has opened an upload.
+// OpenElsewhere reports whether another mirror has opened the upload with the given id.
 func (t *Transit) OpenElsewhere(ctx context.Context, id string) bool {
 	r, err := t.uploads().read(ctx, path(uploadSpace, id))
 	return err == nil && r.Mirror != t.self

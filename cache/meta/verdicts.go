@@ -10,8 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Verdicts remembers the answers of checks about the content of a digest. The key has the revision
-// of the check, so an answer is never used after the check has changed.
+// Verdicts remembers the answers that checks gave about content, such as a layer, by its digest. A
+// check is a stage of a pipeline. The key has the revision of the check, so an answer is never used
+// after the check has changed.
 type Verdicts struct {
 	ledger[verdictRecord]
 }

@@ -27,8 +27,8 @@ const (
 	// maxTries bounds the attempts to write a blob.
 	maxTries = 3
 	// absentForWrites is how long a write relies on an earlier answer that the bucket does not have
-	// the blob. Most fetches from an upstream end within this time, so the answer from before a fetch
-	// still counts after it.
+	// the blob. dray asks the bucket before it fetches a blob from an upstream. Most fetches end
+	// within this time, so the write after the fetch need not ask the bucket again.
 	absentForWrites = time.Minute
 )
 

@@ -20,8 +20,8 @@ func (g *graph) endpoints(streamCtx context.Context, cfg config.Config, e *expla
 	return slices.Concat(g.account.Endpoints(), []admin.Endpoint{admin.Query("history", g.history.Query)}, window.LiveAPI(streamCtx, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), window.ExplainAPI(e), g.member.Endpoints())
 }
 
-// explainer makes the part of dray that answers the command `dray explain`. access has the entries
-// of `auth` in cfg.
+// explainer makes the part of dray that answers the command `dray explain`. The parameter access
+// holds the entries of `auth` in cfg.
 func (g *graph) explainer(cfg config.Config, access clients.Entries, all []*registries.Registry) *explain.Explainer {
 	o := explain.Options{Hosted: g.hostedImages, Registries: map[string]explain.Registry{}}
 	for _, l := range cfg.Listeners {

@@ -48,8 +48,8 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 }
 
 // pullEvents returns the function to call for each pull that has ended. The function records the
-// pull in history. If one of the services receives events about pulls, the function also emits an
-// event.
+// pull in the parameter history. If one of the services receives events about pulls, the function
+// also emits an event.
 func pullEvents(services []config.Notification, emit func(notify.Event), history *past.Past) func(live.Ended) {
 	told := slices.ContainsFunc(services, func(n config.Notification) bool { return n.Pulls })
 	return func(p live.Ended) {

@@ -99,9 +99,9 @@ func (g *graph) buildAdmin(context.Context) (err error) {
 }
 
 // adminOptions returns the options of the admin listener. Only one check is critical
-// ([admin.Check]): it fails when dray is stopping. The other checks are not critical, because
-// without an upstream, a token or the facts, dray still serves content that it holds. The answers
-// that are streams end when streamCtx ends.
+// ([admin.Check]): it fails when dray is stopping. The other checks are not critical: while an
+// upstream, the token for it, or the facts are out of reach, dray still serves content that it
+// holds. The answers that are streams end when streamCtx ends.
 func (g *graph) adminOptions(streamCtx context.Context, cfg config.Config, access clients.Entries, all []*registries.Registry) (admin.Options, error) {
 	checks := []admin.Check{{Name: "running", Run: g.listeners.Ready, Critical: true}, {Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {

@@ -28,7 +28,7 @@ func openRedis(m config.Metadata, files watched.Source) (*redis.Store, error) {
 }
 
 // fleetPatience bounds how long this dray waits for other members of its fleet. A field that is 0
-// means its default. Tests on slow machines change it.
+// means its default. Tests on slow machines change fleetPatience.
 var fleetPatience fleet.Patience
 
 // factsPatience bounds a request to the store of facts; 0 means the default. Tests on slow machines

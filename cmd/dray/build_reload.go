@@ -19,12 +19,12 @@ func (g *graph) reloadAPI() []admin.Endpoint {
 }
 
 // reconfigure makes the running program use another configuration. It first makes all parts that
-// change. Only if this succeeds, it replaces the parts in use by the new ones. cfg differs from the
-// running configuration only in keys that a reload applies ([changes.Merge]). A request under way
-// keeps the parts with which it began.
+// change. Only if this succeeds, it puts the new parts in place of the old ones. cfg differs from
+// the running configuration only in keys that a reload applies ([changes.Merge]). A request under
+// way keeps the parts with which it began.
 func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	next, fresh, err := g.sourcesOf(cfg, func() (*ecr.Session, error) { return g.startedSession(ctx) })
-	defer g.retainTokens() // also after an error, because no registry uses the new tokens then
+	defer g.retainTokens() // also after an error: retainTokens then ends the renewal of the new tokens, which no registry uses
 	if err != nil {
 		return err
 	}
@@ -57,8 +57,8 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	return nil
 }
 
-// replaceRegistries replaces the registries in use by the registries of newSources. newRegistries
-// lists the new ones among them.
+// replaceRegistries puts the registries of newSources in place of the registries in use.
+// newRegistries lists the registries of newSources that are not in use yet.
 func (g *graph) replaceRegistries(newSources sources, newRegistries []*registries.Registry) {
 	for _, r := range g.registries {
 		if slices.Contains(newSources.registries, r) {

@@ -24,8 +24,8 @@ type sources struct {
 }
 
 // sourcesOf returns the sources for a configuration. It keeps the present registry of an upstream
-// if the settings of the upstream and of its fallbacks are the same. It also keeps the upstreams of
-// kind local. newRegistries lists the registries that are new.
+// if neither the settings of the upstream nor those of its fallbacks have changed. It also keeps
+// the upstreams of kind local. newRegistries lists the registries that are new.
 func (g *graph) sourcesOf(cfg config.Config, awsSession func() (*ecr.Session, error)) (newSources sources, newRegistries []*registries.Registry, err error) {
 	newSources.tier = g.tier
 	for _, u := range g.upstreams {
@@ -66,7 +66,7 @@ func (s sources) keeps(cfg config.Config, name string) bool {
 	})
 }
 
-// same reports whether two upstreams have the same registry.
+// same reports whether two configured upstreams agree in all settings that a registry uses.
 func same(a, b config.Upstream) bool { return reflect.DeepEqual(ofRegistry(a), ofRegistry(b)) }
 
 func (s *sources) add(r *registries.Registry) {
@@ -83,8 +83,8 @@ func (s sources) limiters() map[string]*upstream.Limiter {
 }
 
 // routeBuildCaches applies the setting build_cache.to of each new registry: it connects the
-// registry to the upstream of kind local that the setting names. A reload never replaces an
-// upstream of kind local.
+// registry to the upstream of kind local that the setting names. The other registries keep
+// their connection, because a reload never replaces an upstream of kind local.
 func (s sources) routeBuildCaches(fresh []*registries.Registry) {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range s.upstreams {
@@ -112,7 +112,7 @@ func ofRegistry(u config.Upstream) config.Upstream {
 	return u
 }
 
-// prefetchOf returns the settings of prefetching by the name of the upstream.
+// prefetchOf returns, by the name of the upstream, the settings of prefetching.
 func prefetchOf(cfg config.Config) map[string]pull.Prefetch {
 	ahead := map[string]pull.Prefetch{}
 	for _, u := range cfg.Upstreams {
@@ -123,7 +123,7 @@ func prefetchOf(cfg config.Config) map[string]pull.Prefetch {
 	return ahead
 }
 
-// keepAliveOf returns the interval of keep-alive requests by the name of the upstream.
+// keepAliveOf returns, by the name of the upstream, the interval of keep-alive requests.
 func keepAliveOf(cfg config.Config) map[string]time.Duration {
 	every := map[string]time.Duration{}
 	for _, u := range cfg.Upstreams {

@@ -25,7 +25,7 @@ func doctorOptions(in *invocation) doctor.Options {
 	store := func(m config.Metadata) (*redis.Store, error) {
 		return openRedis(m, watched.Watching(slog.New(slog.DiscardHandler)))
 	}
-	// The AWS SDK reads the addresses of its services from the same variables.
+	// address returns the URL of an AWS service from the variables that the AWS SDK also reads.
 	address := func(service string) string {
 		return cmp.Or(os.Getenv("AWS_ENDPOINT_URL_"+service), os.Getenv("AWS_ENDPOINT_URL"))
 	}

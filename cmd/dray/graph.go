@@ -48,7 +48,7 @@ type graph struct {
 	baseImages *meta.BaseImages // nil if no check has a base stage
 	queue      *queue.Queue     // always empty if no upstream acknowledges locally and no earlier run left a queue
 	sources
-	gates      map[string]*gate.Gate // one for each entry of checks, by its name
+	gates      map[string]*gate.Gate // one for each entry of the key "checks", by the entry's name
 	mirror     *mirror.Mirror
 	transports []interface{ CloseIdleConnections() } // transports that belong to no registry
 	inventory  *inventory.Inventory
@@ -75,8 +75,8 @@ type front struct {
 	// listener stops.
 	watching    context.Context
 	endWatching func()
-	// endStreams ends the streams of the admin listener's present handler. A reload can take the right
-	// to view away from an operator, and only the start of a stream checks this right.
+	// endStreams ends the streams of the admin listener's present handler. A reload ends them
+	// because it may revoke an operator's right to view, which dray checks only when a stream starts.
 	endStreams func()
 }
 

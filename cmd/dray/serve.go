@@ -126,7 +126,7 @@ func serve(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)
 	g.reloads.Stop()
-	g.live.End() // before the sender of events stops
+	g.live.End() // End emits the last events of pulls, so the sender of events must still run
 	stop()
 	return errors.Join(err, background.Wait())
 }
@@ -149,7 +149,7 @@ func (g *graph) greetAll(ctx context.Context, all []*registries.Registry) {
 			return
 		case <-again.C:
 		}
-		waiting = slices.DeleteFunc(waiting, func(r *registries.Registry) bool { return r.Gone.Load() || r.Healthy(ctx) == nil }) // a request for a client has succeeded
+		waiting = slices.DeleteFunc(waiting, func(r *registries.Registry) bool { return r.Gone.Load() || r.Healthy(ctx) == nil }) // Healthy returns nil if a request that a client caused has succeeded
 	}
 }
 

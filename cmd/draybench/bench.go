@@ -157,7 +157,7 @@ func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error 
 	return nil
 }
 
-// cold starts a peer with an empty cache in front of a new origin, calls f, and stops both.
+// cold calls f while a peer with an empty cache runs in front of a new origin. Then it stops both.
 func (b *bench) cold(ctx context.Context, p peer, s shape, img *image, f func(r *running, o *origin) error) error {
 	o, err := openOrigin(s, img)
 	if err != nil {

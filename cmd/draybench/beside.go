@@ -121,7 +121,7 @@ func (b *bench) startBare(ctx context.Context, sourceAddress string) (*running, 
 // server once.
 type bare struct {
 	source  string
-	answers sync.Map // of *repeated, by path
+	answers sync.Map // path to *repeated
 }
 
 type repeated struct {

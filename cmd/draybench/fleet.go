@@ -112,9 +112,10 @@ func (f *members) stop() {
 	f.store.stop()
 }
 
-// fleet measures fleets of dray. It compares a herd of clients of five members with one client of
-// one member. It measures the delay between the holder, which is the member that fetches a layer,
-// and a follower. It also measures a member that has lost its cache and reads from a bucket.
+// fleet measures fleets of dray. It compares pulls by many clients of all five members with a pull
+// by one client of one member. It measures the delay between the holder, which is the member that
+// fetches a layer, and a follower. It also measures a member that has lost its cache and reads from
+// a bucket.
 func (b *bench) fleet(ctx context.Context) error {
 	if _, ok := b.dray(); !ok || b.redis == "" {
 		return nil
@@ -202,8 +203,8 @@ func (b fleets) valid(idle func() float64) bool {
 	return false
 }
 
-// delay is a measurement of how much later bytes reach a client of a follower than a client of the
-// holder.
+// delay is a measurement of the time from the arrival of bytes at a client of the holder to their
+// arrival at a client of a follower.
 type delay struct {
 	inOrder      bool // see fleetSetup
 	median, tail metric
@@ -212,8 +213,8 @@ type delay struct {
 // fleetDelay makes a client of the holder and a client of a follower read one layer, and compares
 // when an offset reaches the two clients. If the holder fetches ranges in parallel, the ranges
 // arrive out of order. When the first missing range arrives, the client of the holder gets all
-// ranges up to the next gap at once. The delay then depends mostly on the rate at which the
-// follower gets bytes.
+// ranges up to the next gap at once. So with parallel ranges, the delay depends mostly on the rate
+// at which the follower gets bytes.
 func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 	samples := b.plan.FleetSamples
 	img, err := newImage("bench/delay", "v1", 1, int64(samples*3/2*stepBytes))
@@ -230,7 +231,8 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 		return err
 	}
 	defer f.stop()
-	// With the manifest, a member knows the size of the layer, and can request parts from the start.
+	// A member that has the manifest knows the size of the layer. So it can request parts of the layer
+	// from its first request on.
 	for _, r := range f.running {
 		c := b.loader.client(r.plain, false)
 		if _, err := c.get(ctx, img.byTag(), ""); err != nil {

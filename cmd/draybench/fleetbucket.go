@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// rangedGETs names a client of the bucket that fetches ranges, without a cache.
+// rangedGETs names a client that fetches ranges from the bucket, without a cache.
 const rangedGETs = "ranged GETs"
 
 // The credentials of the bucket, which exists only for this run.

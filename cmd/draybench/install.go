@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// distributionVersion is the release of the registry distribution that dray is compared with.
+// distributionVersion is the release of distribution, the registry with which dray is compared.
 const distributionVersion = "v3.1.2"
 
 // tools has the paths of dray and of the other programs that a run needs. The path of a missing
@@ -23,7 +23,7 @@ type tools struct {
 	Missing                   []string
 }
 
-// toolDirectory returns the directory in which the project's scripts also keep test tools.
+// toolDirectory returns the directory of test tools, which the project's scripts use, too.
 func toolDirectory() (string, error) {
 	if dir := os.Getenv("DRAY_TEST_CACHE"); dir != "" {
 		return filepath.Join(dir, "bin"), nil
@@ -68,7 +68,7 @@ func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	return t, nil
 }
 
-// fleet finds the programs that the scenario fleet needs.
+// fleet finds the programs for the scenario "fleet".
 func (t *tools) fleet(bin string) {
 	if path, err := exec.LookPath("redis-server"); err == nil {
 		t.Redis = path

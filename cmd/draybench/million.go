@@ -58,7 +58,7 @@ func (b *bench) million(ctx context.Context) error {
 	return nil
 }
 
-// restart starts dray on its existing directory, and makes the measurements of million.
+// restart starts dray on its existing directory, and measures what [bench.million] describes.
 func (b *bench) restart(ctx context.Context, p peer, r *running, img *image, admin string) error {
 	begun := time.Now()
 	started, err := startProcess(r.dir, nil, p.path, "serve", "--config", filepath.Join(r.dir, "dray.yaml"))

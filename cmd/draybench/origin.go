@@ -49,7 +49,7 @@ func newOrigin(s shape, images ...*image) *origin {
 	return o
 }
 
-// openOrigin listens and serves until close.
+// openOrigin returns an origin that listens and serves until its method close is called.
 func openOrigin(s shape, images ...*image) (*origin, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

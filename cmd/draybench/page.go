@@ -21,8 +21,8 @@ type page struct {
 	took         time.Duration
 }
 
-// table shows metrics by server. It compares one server, the subject of the table, with each other
-// server by a ratio.
+// table shows metrics by server. One server is the subject of the table. Ratios compare the subject
+// with each of the other servers.
 type table struct {
 	title, about string
 	scenarios    []string

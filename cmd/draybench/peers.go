@@ -20,7 +20,7 @@ const (
 	distribution = "distribution"
 )
 
-// peer is a program to measure as a server. The peer direct has no program: its clients use the
+// peer is a server that the benchmark measures. The peer direct has no program: its clients use the
 // origin itself.
 type peer struct {
 	name string
@@ -67,7 +67,7 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 }
 
 // launch starts the processes of r, and waits until both addresses accept connections. If it fails,
-// some processes may run.
+// some of the processes may be running.
 func (r *running) launch(ctx context.Context, p peer) error {
 	lines, err := p.launch(r.site)
 	if err != nil {
@@ -85,7 +85,7 @@ func (r *running) launch(ctx context.Context, p peer) error {
 			return err
 		}
 	}
-	return pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the rest of the server's work at its start is not measured
+	return pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the server has finished its start before it is measured
 }
 
 func (r *running) stop() {
@@ -155,8 +155,9 @@ func drayWith(path, config string) peer {
 	}}
 }
 
-// edited returns a configuration with another text in place of a part. It panics if the
-// configuration does not have the part, because dray would then be measured in the wrong way.
+// edited returns a copy of the given configuration in which the given text replaces the given part.
+// It panics if the configuration does not have the part, because dray would then be measured in the
+// wrong way.
 func edited(config, part, text string) string {
 	before, after, ok := strings.Cut(config, part)
 	if !ok {

@@ -40,7 +40,7 @@ func startProcess(dir string, env []string, path string, args ...string) (*proce
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { // ends with the process, for which stop waits
+	go func() { // ends when the process has ended; [process.stop] waits for that
 		defer close(p.exited)
 		_ = p.cmd.Wait() // only [process.ready] needs to know that the process ended early
 	}()
@@ -175,7 +175,8 @@ func readStat(pid int) (stat, error) {
 	return parseStat(string(b))
 }
 
-// parseStat parses /proc/PID/stat: fields 4, 14 and 15, after a name with any characters.
+// parseStat parses fields 4, 14 and 15 of /proc/PID/stat. Field 2 is the name of the program
+// in parentheses. The name can itself contain spaces and parentheses.
 func parseStat(s string) (stat, error) {
 	end := strings.LastIndexByte(s, ')')
 	fields := strings.Fields(s[end+1:])

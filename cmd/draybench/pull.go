@@ -15,8 +15,9 @@ type pull struct {
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: first the manifest, then its blobs. workers bounds the blobs
-// that it fetches at a time. The connection that fetched the manifest also fetches blobs.
+// pull fetches an image as clients do: first the manifest, then its blobs. The parameter workers
+// bounds the blobs that pull fetches at a time. The connection that fetched the manifest also
+// fetches blobs.
 func (l *loader) pull(ctx context.Context, address string, img *image, workers int) (pull, error) {
 	start := time.Now()
 	first := l.client(address, false)

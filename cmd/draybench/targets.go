@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// target is a bound on a metric of dray, or on the ratio of that metric to a metric of another
-// server.
+// target is a bound on a metric of dray, on its ratio to a metric of a server, or on its difference
+// from the same metric of a server.
 type target struct {
 	text    string
 	metric  metric
-	to      metric // "" for a bound on the metric itself
-	server  string // the server to compare with
+	to      metric // the server's metric to divide by; "" for no ratio
+	server  string // the server to compare with; it can be dray itself
 	atLeast bool
 	bound   float64
-	// If less is true, the bound is on the metric minus the server's value of the same metric.
+	// If less is true, the bound is on the difference.
 	less bool
 }
 

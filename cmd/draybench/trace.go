@@ -17,7 +17,7 @@ import (
 // trace is the requests to a cache, in order.
 type trace struct {
 	objects  []object
-	requests []int32 // indexes of objects
+	requests []int32 // each is an index into the slice objects
 }
 
 // object is content under a digest.
@@ -116,7 +116,7 @@ func (r *reader) add(e entry) {
 		r.known[e.digest] = i
 		r.objects = append(r.objects, object{e.digest, e.size})
 	}
-	r.objects[i].size = max(r.objects[i].size, e.size) // the line of an interrupted answer has fewer bytes
+	r.objects[i].size = max(r.objects[i].size, e.size) // the line of an interrupted answer states too few bytes
 	if e.ranged {
 		p := rangedFetch{e.client, i}
 		last, begun := r.fetches[p]

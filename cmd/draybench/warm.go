@@ -102,7 +102,9 @@ func (b *bench) manifests(ctx context.Context) error {
 			servers[bareNetHTTP] = filledServer{running: bare}
 			peers = append(peers, peer{name: bareNetHTTP})
 		}
-		for _, s := range servers { // so far, a cache that is keyed by path has the manifests only under their tags
+		// The function fill has pulled the manifests only by tag. A cache whose keys are paths (nginx)
+		// also needs a pull by digest.
+		for _, s := range servers {
 			c := b.loader.client(s.plain, false)
 			for _, img := range images {
 				if _, err := c.get(ctx, img.byDigest(), ""); err != nil {

@@ -6,9 +6,8 @@
 // instead the environment variables that make dray use fakeecr in place of ECR. fakeecr ends on
 // SIGINT and SIGTERM, and its content is then lost.
 //
-// The arguments after the flags are a command, such as "bin/dray serve". fakeecr then prints
-// nothing, runs the command with the variables of --env in its environment, and ends when the
-// command ends.
+// If a command follows the flags, such as "bin/dray serve", fakeecr prints no addresses. It runs
+// the command with the variables of --env in its environment, and ends when the command ends.
 package main
 
 import (
@@ -94,8 +93,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // variable is a variable of the environment.
 type variable struct{ name, value string }
 
-// variables returns the variables by which dray uses the stand-in in place of ECR. The credentials
-// are placeholders, because the stand-in accepts any credentials.
+// variables returns the variables that make dray use fakeecr in place of ECR. The credentials are
+// placeholders, because fakeecr accepts any credentials.
 func variables(srv *ecrtest.Running, f *flags) []variable {
 	host, _, _ := strings.Cut(srv.RegistryHost, ":")
 	if strings.HasPrefix(srv.RegistryURL, "http://") {
@@ -123,7 +122,7 @@ func shellOf(variables []variable) []byte {
 }
 
 // announce seeds the images, writes the requested files, and returns the line with the addresses.
-// The listeners already accept connections.
+// Clients can connect already, but they get answers only once the server runs.
 func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
 	r := ready{Personality: f.personality(), Registry: srv.RegistryURL, Host: srv.RegistryHost, API: srv.APIURL, Objects: srv.ObjectsURL,
 		Control: srv.ControlURL, PID: os.Getpid(), Images: map[string]string{}}

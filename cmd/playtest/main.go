@@ -9,9 +9,10 @@
 // temporary directory with its files; only the binaries in bin/playtest remain.
 //
 // If ECR_REGISTRY is set, playtest uses that registry instead of the stand-in, and only the
-// repository dray-playtest in it. Other machines can connect to this dray only if the host in
-// DRAY_ADDRESS is not a loopback address. Without DRAY_ADDRESS, they can connect only if dray's own
-// name for clients (the variable REGISTRY, by default localhost) has an address other than loopback.
+// repository dray-playtest in it. With DRAY_ADDRESS, other machines can connect to this dray only
+// if the host in DRAY_ADDRESS is not a loopback address. Without DRAY_ADDRESS, they can connect
+// only if the name of dray that clients use (the variable REGISTRY, by default localhost) resolves
+// to an address other than loopback.
 package main
 
 import (

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// printTable prints the measurements. The column hits shows the percentage of a pull's bytes that
+// printTable prints the measurements. The column "hits" shows the percentage of a pull's bytes that
 // did not come from ECR.
 func printTable(w io.Writer, rows []row) {
 	if len(rows) == 0 {

@@ -37,7 +37,7 @@ type row struct {
 	took      time.Duration
 	client    int64   // bytes of bodies between client and registry
 	ecr       traffic // requests to ECR, and bytes from it, during the operation
-	metered   bool    // whether the field ecr is known: real ECR does not report requests past dray
+	metered   bool    // whether the field ecr is known: real ECR reports no requests that bypass dray
 	through   bool    // whether the operation went through dray
 	pull      bool
 }
@@ -202,9 +202,9 @@ func (s *testbed) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	return &authn.Basic{Username: user, Password: password}, nil
 }
 
-// regionOf returns the region in the name of an ECR registry:
-// 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or for dual-stack endpoints
-// 123456789012.dkr-ecr.eu-west-1.on.aws.
+// regionOf returns the region in the host name of an ECR registry, such as
+// 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or 123456789012.dkr-ecr.eu-west-1.on.aws for a
+// dual-stack endpoint.
 func regionOf(host string) string {
 	labels := strings.Split(host, ".")
 	for i, label := range labels[:len(labels)-1] {

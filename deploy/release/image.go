@@ -56,8 +56,8 @@ func (l layout) object(mediaType string, object any) (v1.Descriptor, error) {
 	return l.blob(mediaType, body), err
 }
 
-// archive returns the layout as a tar archive. The file index.json lists one descriptor, which is
-// root with the tag.
+// archive returns the layout as a tar archive. The file index.json lists one descriptor: the
+// parameter root, with the tag as an annotation.
 func (l layout) archive(root v1.Descriptor, tag string, at time.Time) ([]byte, error) {
 	if root.Annotations == nil {
 		root.Annotations = map[string]string{}

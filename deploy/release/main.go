@@ -45,7 +45,7 @@ func (t target) environment() []string {
 		"GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local", "GOEXPERIMENT=")
 }
 
-// mirrors returns the platforms of the mirror.
+// mirrors returns the platforms for which a release has the mirror.
 func mirrors() (all []platform) {
 	for _, t := range targets {
 		if t.source == mirror {
@@ -59,7 +59,7 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
-	documented            string // the address in the documents, for which the release puts its own
+	documented            string // the address in the sources; the release has r.published instead
 	summary               string // a description of dray in one line
 	at                    time.Time
 	root, out             string

@@ -115,8 +115,9 @@ func open(r *http.Request) bool {
 // callerKey is the key of the operator's identity.Principal in the context of a request.
 type callerKey struct{}
 
-// actionOf returns the action that a request performs. Profiles need Operate, as changes do: they
-// can contain fragments of the content that passes through dray, and they use processor time.
+// actionOf returns the action that a request performs. Changes need Operate. Profiles need it, too,
+// because a profile can contain fragments of the content that passes through dray, and uses
+// processor time.
 func actionOf(r *http.Request) identity.Action {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if read && !strings.HasPrefix(r.URL.Path, "/debug/") {
@@ -192,8 +193,8 @@ func followed(r *http.Request) bool {
 // So guard accepts only the configured names, localhost and IP addresses, because an attacker owns
 // none of these. Requests for which [open] is true may be sent to any host name. The page of an
 // attacker can also make a browser send requests whose answers the page cannot read. guard also
-// refuses these requests, because one for a profile uses much processor time. From other sites,
-// guard accepts only links to a page.
+// refuses these requests, because a request for a profile uses much processor time even if nobody
+// reads the answer. From other sites, guard accepts only links to a page.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {

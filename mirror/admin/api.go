@@ -37,7 +37,7 @@ type Endpoint struct {
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
 }
 
-// Query answers GET of a path below [api.Prefix]. query must not change anything.
+// Query answers GET of a path below [api.Prefix]. The function query must not change anything.
 func Query[A any](path string, query func(ctx context.Context, params url.Values) (A, error)) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		answer, err := query(r.Context(), r.URL.Query())
@@ -63,10 +63,10 @@ func Number(params url.Values, name string, fallback int64) (int64, error) {
 }
 
 // List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes the items one by
-// one as it gets them from list, because a cache may have a million blobs. list must not change
-// anything. If list fails before the first item, the answer has the status of the error. A later
-// error follows the items as the member "error". The status, which has been sent by then, says
-// success.
+// one as it gets them from list, because a cache may have a million blobs. The function list must
+// not change anything. If list fails before the first item, the answer has the status of the error.
+// A later error follows the items as the member "error". The status, which has been sent by then,
+// says success.
 func List[A any](path string, list func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
@@ -84,8 +84,8 @@ func List[A any](path string, list func(ctx context.Context, params url.Values) 
 
 // Change answers POST of a path below [api.Prefix]. Every endpoint that changes something is a
 // Change or a [Work]. The body is a JSON object, which may have only the fields of Q as members.
-// change is called only for requests that a page of another site cannot have sent: see
-// [checkChange].
+// The endpoint calls the function change only for requests that a page of another site cannot have
+// sent: see [checkChange].
 func Change[Q, A any](path string, change func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		q, line, err := readChange[Q](log, path, r)
@@ -143,8 +143,8 @@ func readChange[Q any](log *slog.Logger, path string, r *http.Request) (q Q, lin
 // checkChange refuses requests that a browser may have sent for a page of another site. For such a
 // page, a browser sends some POST requests without asking the server first (Fetch standard,
 // "CORS-safelisted request-header"). So checkChange requires the content type application/json:
-// before such a POST, the browser sends a preflight request, which no endpoint here answers.
-// [guard] has checked the Host header already, against DNS rebinding.
+// before a POST with this type, the browser sends a preflight request, which no endpoint here
+// answers. [guard] has checked the Host header already, against DNS rebinding.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")

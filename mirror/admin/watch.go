@@ -15,9 +15,10 @@ import (
 
 // Watch answers GET of a path below [api.Prefix] with events, in the form that browsers read
 // (text/event-stream of the HTML standard, 9.2). Each item is an event, and is sent at once. The
-// answer ends when the client disconnects, when shutdown is done, or when events yields no more
-// items. It also ends after watchFor. events must not change anything. If it fails before the first
-// item, the answer has the status of the error. A later error is an event of the type "error".
+// answer ends when the client disconnects, when the context shutdown is done, or when the function
+// events yields no more items. It also ends after watchFor. The function events must not change
+// anything. If it fails before the first item, the answer has the status of the error. A later
+// error is an event of the type "error".
 func Watch[A any](path string, shutdown context.Context, events func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), watchFor)

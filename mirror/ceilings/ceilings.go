@@ -50,8 +50,8 @@ type Options struct {
 	Self   string
 	Fleet  Fleet
 	Shares fleet.Shares
-	// Patience bounds one question to the store of shares; 0 means 300 ms. The larger of Patience and
-	// one second bounds the time for telling one member of pauses.
+	// Patience bounds one question to the store of shares; 0 means 300 ms. A message that tells one
+	// member of pauses may take as long as Patience, or one second if Patience is shorter.
 	Patience time.Duration
 	Logger   *slog.Logger
 }
@@ -78,7 +78,7 @@ type Ceilings struct {
 	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
-	heard   *fleet.Member // identifies the list from which quotas were last read, by its first member
+	heard   *fleet.Member // points to the first member of the list from which quotas were last read
 	parts   map[operation]*part
 	asked   time.Time // when shares were last asked for
 	failing time.Time // since when the store fails; zero while it answers

@@ -29,8 +29,8 @@ type Series struct {
 	// Dimensions are the dimensions of the metric. CloudWatch bills each combination of values as a
 	// metric. If the value of a label is empty, its dimension is left out.
 	Dimensions []Dimension
-	// Only maps the name of a label to the values that are published. If Only is nil, all values are
-	// published.
+	// Only is a filter: it maps the name of a label to those values of the label that are published.
+	// If Only is nil, all values are published.
 	Only map[string][]string
 }
 

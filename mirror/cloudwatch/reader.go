@@ -14,8 +14,8 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns the series about pulls. All these series have the name metric in CloudWatch.
-// The first series has no dimensions: it counts all pulls. With [pulls.PerRepository] there is a
+// PullSeries returns the series about pulls. The parameter metric is their name in CloudWatch. The
+// first series has no dimensions: it counts all pulls. With [pulls.PerRepository] there is a
 // second series, with the dimension Repository. With [pulls.PerImage] the second series has the
 // dimensions Repository and Image. The first series is always needed, because CloudWatch does not
 // add up the values of a dimension. If upstreams are given, only their pulls count.

@@ -63,7 +63,7 @@ func (e *Explainer) verdict(r repository.Repo, ref oci.Reference, d digest.Diges
 		switch {
 		case v.Upstream != r.Up.Name || v.Repository != r.Name:
 			continue
-		case ref.Tag != "" && v.Tag != ref.Tag: // used for the same image if no verdict has ref.Tag
+		case ref.Tag != "" && v.Tag != ref.Tag: // if no verdict has ref.Tag, the newest one on d counts
 			if found == nil && v.Digest != "" && v.Digest == d {
 				found = v
 			}

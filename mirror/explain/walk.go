@@ -172,8 +172,8 @@ func stateOf(o pull.Outlook) api.Freshness {
 	return api.TagExpired
 }
 
-// admission returns the decision of the upstream's breaker about a question. stale says that dray
-// has an older answer.
+// admission returns the decision of the upstream's breaker about a question. The parameter stale
+// says that dray has an older answer.
 func (w *walk) admission(stale bool) upstream.Admission {
 	if w.local {
 		return upstream.Admission{}
@@ -269,8 +269,8 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds the manifests and blobs that a manifest names. listed says that during the pull,
-// dray records these children as named by man before the client asks for them.
+// children adds the manifests and blobs that man names. The parameter listed says that the pull
+// records that man names these children, so the record exists when the client asks for them.
 func (w *walk) children(man *oci.Manifest, listed bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {

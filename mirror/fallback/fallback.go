@@ -17,7 +17,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// header is the line of an answer that names the fallback from which the answer came.
+// header is the HTTP header that names the fallback from which an answer came.
 const header = "X-Dray-Fallback"
 
 // Lender lets fallbacks answer in place of upstreams.
@@ -40,8 +40,8 @@ func (l *Lender) Collectors() []prometheus.Collector { return []prometheus.Colle
 
 // InTurn calls handle, which answers the request from x.Repo. If the upstream of x.Repo does not
 // answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
-// ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. If the client
-// may push, and the request could be a check before a push, InTurn also asks no fallback, because
+// ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. Nor does InTurn
+// ask a fallback if the client may push and the request could be a check before a push, because
 // the push goes to the upstream.
 func (l *Lender) InTurn(ctx context.Context, x *request.Request, handle func() error) error {
 	named := x.Repo

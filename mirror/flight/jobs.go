@@ -31,11 +31,11 @@ type running[T any] struct {
 	value   T
 	cancel  context.CancelFunc
 	done    chan struct{}
-	dropped bool // a caller of Drop has it
+	dropped bool // Drop has taken the job
 	retried bool // it is also in Jobs.later
 }
 
-// NewJobs returns a queue with space for limit new jobs and limit retries.
+// NewJobs returns a queue that holds at most limit new jobs, and at most limit retries.
 func NewJobs[T any](limit int) *Jobs[T] {
 	return &Jobs[T]{limit: limit, wake: make(chan struct{}, 1)}
 }

@@ -6,8 +6,7 @@ import (
 	"sync"
 )
 
-// ErrStopped is the reason why a task was cancelled, or was not started, after its Tasks were
-// stopped.
+// ErrStopped is the reason why [Tasks.Stop] cancels a task, and why no task starts after Stop.
 var ErrStopped = errors.New("dray is shutting down")
 
 // Tasks owns the goroutines that outlive the requests that start them.

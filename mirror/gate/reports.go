@@ -14,7 +14,7 @@ import (
 // most.
 const maxReports = 512
 
-// lateFor bounds the age of a late verdict that the next push of the same manifest can still use.
+// lateFor is how long the next push of the same manifest can use a late verdict.
 const lateFor = 10 * time.Minute
 
 type reports struct {
@@ -42,9 +42,9 @@ func (r *reports) get(key Key) *pipeline.Report {
 	return report
 }
 
-// late returns the report of a late verdict. The parameter within is how long the client waits. A
-// verdict that took at least that long is late. late returns each report only once. It returns nil
-// if there is no such report, or if the report is too old.
+// late returns the report of a late verdict, but each report only once. The parameter within is how
+// long the client waits. A verdict that took at least that long is late. The result is nil if there
+// is no such report, or if the report is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {
@@ -61,7 +61,7 @@ func (c *Checks) Reports() []*pipeline.Report {
 	return out
 }
 
-// Report returns the report with an id, or nil.
+// Report returns the report with the given id, or nil.
 func (c *Checks) Report(id string) *pipeline.Report {
 	report, _ := c.reports.byID.Peek(id) // Get would make the report count as one of the newest
 	return report

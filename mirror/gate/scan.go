@@ -64,7 +64,7 @@ func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser
 }
 
 // Wait waits for the result of the scan. It returns nil, nil if s is nil or the scan failed. If
-// ctx ends first, the error is the cause.
+// ctx ends first, Wait returns the cause of ctx.
 func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	if s == nil {
 		return nil, nil

@@ -157,7 +157,7 @@ func extend(directory string, s sample) (err error) {
 }
 
 // trim removes the oldest files until the rest have at most the given number of bytes. It also
-// removes what a repair that failed has left.
+// removes the unfinished files that failed repairs have left.
 func trim(directory string, limit int64) error {
 	entries, err := os.ReadDir(directory) // sorted by name, and so by day
 	if err != nil {

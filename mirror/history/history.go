@@ -114,8 +114,8 @@ func (h *History) measure(mark bool) (sample, error) {
 
 // Series returns the history between start and end, including the time since the last sample, as
 // points of equal length. The first point contains the start, and the last one contains the end.
-// points is the wanted number of points, at most [MaxPoints]. Series may return one point more. It
-// returns fewer points if that many points would be shorter than the interval of the samples.
+// points is the wanted number of points, at most [MaxPoints]. Series may return one point more. The
+// length of a point is a multiple of Interval, so Series may also return fewer points.
 func (h *History) Series(start, end time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
 	step := (end.Sub(start) / time.Duration(points)).Truncate(h.o.Interval)

@@ -152,7 +152,7 @@ func (v *values) join(later values) {
 	}
 }
 
-// into copies the values to a point of a series.
+// [values.into] copies the values to a point of a series.
 func (v *values) into(p *api.HistoryPoint) {
 	p.Seconds = float64(v[milliseconds]) / 1000
 	p.Requests, p.Hits, p.Misses = v[requests], v[hits], v[misses]

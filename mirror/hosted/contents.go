@@ -63,9 +63,10 @@ func newRepo(name string) *repo {
 }
 
 // tryTake adds a use of a digest. release becomes the release function of the digest's hold. If the
-// hold had a release function before, tryTake returns it as oldRelease. The caller has to call it,
-// because it may be for a file that the cache has replaced. If the digest does not fit into the
-// quota, tryTake adds no use, and shortage is the number of missing bytes.
+// hold had a release function before, tryTake returns it as oldRelease. The caller has to call
+// oldRelease: it may belong to an older file, which the cache has replaced and which the new
+// function does not free. If the digest does not fit into the quota, tryTake adds no use, and
+// shortage is the number of missing bytes.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (oldRelease func(), shortage int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +99,7 @@ func (c *contents) takeLocked(d digest.Digest, size int64, release func()) (old 
 	return old
 }
 
-// drop ends uses of digests. The cache may evict a digest after its last use.
+// drop ends one use of each given digest. The cache may evict a digest after its last use.
 func (c *contents) drop(ds ...digest.Digest) {
 	c.mu.Lock()
 	free := c.dropLocked(ds...)
@@ -112,8 +113,8 @@ func releaseAll(free []func()) {
 	}
 }
 
-// dropLocked ends uses of digests. The caller holds mu, and has to call the returned functions
-// after unlocking.
+// dropLocked ends one use of each given digest. The caller holds mu, and has to call the returned
+// functions after unlocking.
 func (c *contents) dropLocked(ds ...digest.Digest) (free []func()) {
 	for _, d := range ds {
 		h := c.holds[d]
@@ -261,7 +262,7 @@ func (c *contents) stateOf(r *repo) *state {
 	return r.state
 }
 
-// expireMembers removes the blobs of a repository that no manifest needs and whose time
+// expireMembers removes from a repository the blobs that no manifest needs and whose time
 // member.until has passed.
 func (c *contents) expireMembers(r *repo, now time.Time) {
 	c.mu.Lock()
@@ -307,7 +308,7 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 
 // swap replaces the repository's state by newState, and updates the uses of digests. All content
 // that is new in this state must already have a hold, from tryTake or takeRestored. The caller has
-// to call the returned functions. Except in Open, the caller also holds r.changing.
+// to call the returned functions. The caller holds the lock r.changing, except in Open.
 func (c *contents) swap(r *repo, newState *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,8 +1,8 @@
 // Package hosted is a registry whose content is stored in dray alone: pushes to it are not
 // forwarded.
 //
-// The mirror uses a [Store] like any other upstream: it is a Source, a Sink, a Lister and a Deleter
-// of package upstream.
+// The mirror uses a [Store] like any other upstream: a Store is a Source, a Sink, a Lister and a
+// Deleter of package upstream.
 //
 // Invariants:
 //   - One file lists the manifests and tags of a repository. A new version of the file is first

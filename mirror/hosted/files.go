@@ -12,7 +12,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// The file of a repository is in directories named like the parts of the repository's name. No part
+// The path of a repository's file has one directory for each part of the repository's name. No part
 // of a repository's name begins with "_", so no such directory has the name of a file.
 const (
 	fileName = "_repository.json"

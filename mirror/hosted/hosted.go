@@ -99,7 +99,7 @@ func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, 
 // has no room for them, take makes room. If take returns no error, it has counted a use of the
 // digest. The caller must end this use (contents.drop) after it has tried to add the digest to a
 // repository. take returns oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if
-// the quota leaves no room.
+// it cannot make room. With Options.Refuse, it never makes room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
@@ -195,7 +195,8 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 }
 
 // change calls f with a copy of a repository's state, and makes the copy the new state. If f
-// returns an error, or the file cannot be written, nothing changes and change returns an error.
+// returns an error, or the file cannot be written, the repository keeps its old state, and the
+// caller gets an error.
 func (s *Store) change(ctx context.Context, name string, f func(next *state) error) error {
 	r, err := s.contents.lock(ctx, name)
 	if err != nil {

@@ -69,7 +69,7 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 		return upstream.Pushed{}, cacheError(ctx, m.Digest, err)
 	}
 	err := s.take(ctx, m.Digest)
-	if errors.Is(err, oci.ErrBlobUnknown) { // because Put returns nil if the disk fails
+	if errors.Is(err, oci.ErrBlobUnknown) { // the disk has failed, and Put has returned nil nevertheless
 		return upstream.Pushed{}, storeError(err)
 	}
 	if err != nil {

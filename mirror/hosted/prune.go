@@ -18,11 +18,11 @@ type Rule struct {
 	// Unused is the time without a push or pull after which a tag is dropped. 0 means never.
 	Unused time.Duration
 	// Keep is the number of tags that each repository keeps, among the tags to which the rule applies.
-	// These are the tags that were pushed most recently. 0 means all.
+	// Each repository keeps the most recently pushed of them. 0 means all.
 	Keep int
-	// Group makes Keep count each group of tags by itself. Two tags are in the same group if they are
-	// equal before the last place where they contain the value of Group, such as "-". If Group is
-	// empty, all tags of the rule are one group.
+	// Group is a separator in tags, such as "-". Tags with the same text before their last separator
+	// are a group, and so are all tags without a separator. Keep counts each group by itself. If Group
+	// is empty, all tags of the rule are one group.
 	Group string
 }
 
@@ -112,7 +112,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 type outdatedTag struct{ name, why string }
 
 // outdated returns the tags of a repository that the rules drop. It also returns the manifests to
-// which no remaining tag leads, if they have not been used for Options.Untagged.
+// which no remaining tag leads, if their last use was longer than Options.Untagged ago.
 func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
 	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
@@ -201,8 +201,8 @@ func (s *Store) retire(r *repo) {
 	s.contents.forget(r)
 }
 
-// usesEvery is the shortest time from any write of a repository's file to a write that changes only
-// the times of last use in it.
+// usesEvery is the least age of a repository's file at which Store.Run rewrites it only to update
+// the times of last use. When its context ends, Store.Run rewrites younger files, too.
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used after the last write of its file. It

@@ -45,12 +45,13 @@ type candidate struct {
 	rest   *rest
 }
 
-// rest is what remains of a repository without some candidates.
+// rest is what remains of a repository after some candidates are removed.
 type rest struct {
 	graph
-	tagged map[digest.Digest]bool            // manifests with a tag
-	above  map[digest.Digest][]digest.Digest // the manifests that lead to each manifest, also those in rest.gone
-	gone   map[digest.Digest]bool
+	tagged map[digest.Digest]bool // manifests with a tag
+	// above has, for each manifest, the manifests that lead to it, also those in rest.gone.
+	above map[digest.Digest][]digest.Digest
+	gone  map[digest.Digest]bool
 }
 
 // victims returns the manifests to drop next: the manifests that have not been used for the longest

@@ -75,9 +75,9 @@ func (st *state) clone() *state {
 }
 
 // has reports whether the state has the manifest d, with the media type and the foreign layers of
-// m. The digest is not enough, because both decide which blobs a manifest needs: under another
-// media type, the same bytes name other blobs. A foreign layer is needed only after a client has
-// pushed it.
+// m. The digest is not enough, because the media type and the foreign layers also decide which
+// blobs a manifest needs. Under another media type, the same bytes name other blobs. A foreign
+// layer is needed only after a client has pushed it.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -175,8 +175,8 @@ func refsOf(m *oci.Manifest, hasBlob func(digest.Digest) bool) refs {
 	return r
 }
 
-// with returns the references of m, which the caller has parsed. Of the foreign layers, the result
-// includes only those that clients have pushed.
+// [manifest.with] returns the references in parsed, which is the parsed content of m. Of the
+// foreign layers, the result includes only those that clients have pushed.
 func (m *manifest) with(parsed *oci.Manifest) refs {
 	foreign := m.foreign
 	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })

@@ -40,7 +40,7 @@ func authorized(c auth.AccessController, r *http.Request, needs []Need) (Princip
 	for _, n := range needs {
 		what := auth.Resource{Type: "repository", Name: n.Repository}
 		if n.Action.ofOperators() {
-			what = auth.Resource{Type: "registry", Name: "admin"} // in the form of the scope registry:catalog:*
+			what = auth.Resource{Type: "registry", Name: "admin"} // as in the scope registry:catalog:*
 		}
 		want = append(want, auth.Access{Resource: what, Action: string(n.Action)})
 	}

@@ -27,8 +27,8 @@ type waiterGroup struct {
 }
 
 // waiter is a request that waits. groups holds the names of its groups, the outermost first. The
-// waiter gets nil from its channel when the password of the request may be hashed, or the error
-// with which the wait ends.
+// channel ready delivers nil when the password of the request may be hashed. If the queue drops the
+// waiter because too many wait, ready delivers errCrowded.
 type waiter struct {
 	groups [2]string
 	ready  chan error

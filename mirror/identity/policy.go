@@ -106,9 +106,9 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 // refusePage returns [oci.ErrDenied] if a browser on this machine sent the request to a host name
 // that is not a name of the listener. A page can make the host name that it came from resolve to a
 // loopback address. It could then read dray's answers with the rights that everybody on this
-// machine has (DNS rebinding). A page can also write the headers that proxies add. So a request
-// whose connection comes from this machine counts as sent from it, whichever client the headers
-// name.
+// machine has (DNS rebinding). A page can also write the headers that proxies add. So refusePage
+// treats a request as sent from this machine if its connection comes from this machine, whichever
+// client the headers name.
 func (p *Policy) refusePage(r *http.Request) error {
 	if !fromBrowser(r) || KnownHost(p.Hosts, r.Host) {
 		return nil
@@ -132,9 +132,9 @@ func fromBrowser(r *http.Request) bool {
 	return strings.HasPrefix(r.UserAgent(), "Mozilla/")
 }
 
-// KnownHost reports whether a Host header is an address, localhost or one of hosts. DNS rebinding
-// needs a host name, so an address is safe. An empty Host is also safe: only HTTP/1.0 allows it,
-// and browsers do not use HTTP/1.0.
+// KnownHost reports whether a Host header is an address, localhost or a name in the list hosts. DNS
+// rebinding needs a host name, so an address is safe. An empty Host is also safe: only HTTP/1.0
+// allows it, and browsers do not use HTTP/1.0.
 func KnownHost(hosts []string, host string) bool {
 	if host == "" {
 		return true

@@ -62,8 +62,8 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	return api.Pin{}, fmt.Errorf("%s: unpinned in the meantime: %w", n, ErrNotHeld)
 }
 
-// Unpin removes the pin with a name, so that its blobs may be evicted. It returns ErrNotHeld if
-// there is no such pin.
+// Unpin removes the pin with the given name, so that its blobs may be evicted. It returns
+// ErrNotHeld if no pin has this name.
 func (v *Inventory) Unpin(ctx context.Context, name string) error {
 	was, err := v.Disk.RemovePin(ctx, name)
 	if err == nil && !was {

@@ -72,8 +72,8 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 	return out, ctx.Err()
 }
 
-// remove purges one blob and returns its fate. A dry run changes nothing, and a blob that is
-// needed, pinned or in use can stay.
+// remove purges one blob and returns its fate. A dry run changes nothing. A blob that is needed,
+// pinned or in use stays, except where sel.Force permits its removal.
 func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) api.Gone {
 	info, held := v.Disk.Lookup(c.digest)
 	g := api.Gone{Digest: c.digest, Size: info.Size}
@@ -139,7 +139,7 @@ func (p imageKey) String() string {
 }
 
 // excludeKept deletes queued, hosted and pinned images from the map leaving, because a purge must
-// keep them. It records the reasons in p, even for an image of which only a tag is selected.
+// keep them. It records the reasons in p, even if only a tag of an image is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -317,8 +317,8 @@ func (p *plan) blobs(s *snapshot) []child {
 // forget removes the facts about purged content: the meanings of the purged tags, the visibility
 // and the referrers of the purged manifests, and the presence of the content at the registry. The
 // visibility of layers stays, because it is still true, and has no effect without a manifest. The
-// presence must go: clients do not push content whose presence is recorded, and dray no longer has
-// the purged content to send in their place.
+// presence must go: a client does not push content whose presence is recorded, and dray cannot send
+// purged content on behalf of the client.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {

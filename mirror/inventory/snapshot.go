@@ -236,8 +236,9 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 	return nil
 }
 
-// parts returns a manifest first, and then everything that it is known to refer to, each once. The
-// size of the manifest itself is -1 if it has no node; the other sizes come from the descriptors.
+// parts returns the manifest root, followed by all parts that it refers to, directly or through
+// other manifests, as far as they are known. Each part appears once. The size of root is -1 if it
+// has no node; the other sizes come from the descriptors.
 func (s *snapshot) parts(root digest.Digest) []child {
 	size := int64(-1)
 	if n := s.nodes[root]; n != nil {

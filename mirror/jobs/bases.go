@@ -39,7 +39,7 @@ const (
 	maxImageNames = 16
 	// maxImageChildren bounds the children of an index that are recorded under its name.
 	maxImageChildren = 512
-	// maxImageLayers bounds the layers of the images that are recorded.
+	// maxImageLayers bounds the layers of one image. An image with more layers is not recorded.
 	maxImageLayers = 512
 )
 

@@ -221,9 +221,9 @@ func (k *KeepAlive) restore(ctx context.Context) {
 	}
 }
 
-// dueImages schedules new images, and returns the images that are due, the oldest first. An image
-// whose fact cannot be read is not scheduled: without the fact, an image that is pulled often would
-// be requested again and again.
+// dueImages schedules new images, and returns the images that are due, the oldest first. It does
+// not schedule an image whose fact cannot be read. Without the fact, the image would be due at once
+// after each pull, so dray would request an image that is pulled often again and again.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key

@@ -164,7 +164,8 @@ func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string,
 	if err != nil {
 		return "", err
 	}
-	// Record this last: otherwise a try that ended before the tag was written would count as complete.
+	// Record the artifact last. So a try that fails before it writes the fallback tag leaves no
+	// record, and the next try does not take the artifact for complete.
 	a.repo.StorePushed(ctx, meta.Question{}, oci.Reference{Digest: man.Digest}, man, repository.Children(man))
 	return "attached", nil
 }
@@ -180,8 +181,8 @@ func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statemen
 }
 
 // attachedBefore reports whether the upstream has the artifact. If no presence is recorded, it
-// returns false without asking. Otherwise it asks the upstream, because the artifact may have been
-// deleted there with an image that is now pushed again.
+// returns false without asking. Otherwise it asks the upstream: if the image was deleted there and
+// then pushed again, the deletion may have taken the artifact with it.
 func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
 	if !a.repo.PresentAtTarget(ctx, man.Digest) {
 		return false, nil

@@ -140,7 +140,7 @@ func (l *Ledger) count(now time.Time) error {
 	return err
 }
 
-// enter adds an increase to the day of the time in the parameter now.
+// enter adds an increase to the counts of one day, the day of the parameter now.
 func (l *Ledger) enter(now time.Time, increase savings.Usage) {
 	date := now.Format(dateFormat)
 	increase.From, increase.To = now.Truncate(24*time.Hour), now

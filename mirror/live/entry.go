@@ -46,7 +46,8 @@ func (e *entry) end(t *Table) {
 	e.underWay.Add(-1)
 }
 
-// idleSince reports whether the entry has had no request since cutoff, in nanoseconds since 1970.
+// idleSince reports whether the entry has had no request after the time cutoff. The unit of cutoff
+// is nanoseconds since 1970.
 func (e *entry) idleSince(cutoff int64) bool {
 	return e.underWay.Load() == 0 && e.last.Load() <= cutoff
 }

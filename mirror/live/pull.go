@@ -77,7 +77,7 @@ func (p *pull) sum() (n int64) {
 	return n
 }
 
-// knows reports whether the client has asked for a manifest.
+// knows reports whether the client has asked for the given manifest.
 func (p *pull) knows(id uint64) bool {
 	return slices.ContainsFunc(p.manifests, func(a asked) bool { return a.id == id })
 }
@@ -108,7 +108,7 @@ func (o *owned) pullOf(id uint64) *pull {
 	return nil
 }
 
-// manifest counts a request for a manifest, and returns its pull.
+// manifest counts a request for the manifest m, and returns the pull that m belongs to.
 func (t *Table) manifest(o Owner, agent, reference string, get bool, m *Manifest) *pull {
 	id := t.id(m.Digest.String())
 	key, s := t.shardOf(&o)

@@ -7,11 +7,11 @@ import (
 	"dray/upstream/oci"
 )
 
-// shape has the children of a manifest that count for a pull. Only refs changes. It is the number
-// of pulls that use the shape.
+// shape has the children of a manifest that count for a pull. Only the field refs changes: it is
+// the number of pulls that use the shape.
 type shape struct {
 	id        uint64
-	manifests []uint64 // of an index
+	manifests []uint64 // the manifests that an index names
 	layers    []layer
 	config    uint64
 	refs      int
@@ -30,8 +30,8 @@ type shapes struct {
 }
 
 // acquire returns the shape of a manifest. The caller releases it. acquire calls parse only if no
-// pull has the shape yet. If the parts of all shapes would exceed maxParts with the new shape,
-// acquire returns an empty shape.
+// pull has the shape yet. If the new shape would raise the number of parts of all shapes above
+// maxParts, acquire returns an empty shape.
 func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
 	s.mu.Lock()
 	if known := s.byDigest[id]; known != nil {

@@ -73,8 +73,8 @@ type Table struct {
 	o    Options
 	seed maphash.Seed
 	// now is the time at the last tick of Run, in nanoseconds since 1970. Requests read this field,
-	// because reading the clock would double their cost. The field need not be exact, because it is
-	// only compared with Idle.
+	// because reading the clock would double their cost. The field need not be exact, because the
+	// idle time of an entry may be wrong by a second.
 	now    atomic.Int64
 	ids    atomic.Uint64
 	shards [shards]shard
@@ -88,7 +88,7 @@ type Table struct {
 
 // shard has the pulls and pushes of some owners.
 type shard struct {
-	mu     sync.Mutex // guards the fields below, and the fields of entries that are not atomic
+	mu     sync.Mutex // guards the fields below, and the fields of entries except the atomic ones
 	owners map[uint64]*owned
 	n      int // number of pulls and pushes
 }
@@ -220,7 +220,7 @@ func (s *shard) drop(key uint64, o *owned) {
 	}
 }
 
-// report calls OnPull for pulls of images that have ended. The caller holds no lock.
+// report calls OnPull for each ended pull that has a manifest. The caller holds no lock.
 func (t *Table) report(ended []Ended) {
 	if t.o.OnPull == nil {
 		return

@@ -42,7 +42,8 @@ func (k *Track) Push(o Owner, agent, reference string) {
 	}
 }
 
-// Sent returns the counter of the bytes of a pull that come from a source; nil without a pull.
+// Sent returns the counter of the bytes that the client gets from the given source, such as the
+// disk; nil without a pull.
 func (k *Track) Sent(source string) *atomic.Int64 {
 	if k.pull == nil {
 		return nil

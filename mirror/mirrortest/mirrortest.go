@@ -175,8 +175,8 @@ func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64
 	return sum
 }
 
-// Until waits for background work of the mirror: until condition returns true. After five seconds
-// or more, it fails the test.
+// Until waits for background work of the mirror. It calls the function condition until this
+// function returns true. After 1000 calls, which take at least five seconds, Until fails the test.
 func (f *Fixture) Until(condition func() bool) {
 	f.Helper()
 	for range 1000 {

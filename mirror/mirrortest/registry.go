@@ -47,7 +47,7 @@ func (r *Registry) Count(what string) int {
 	return r.calls[what]
 }
 
-// HoldManifest adds a manifest to a repository, with a tag if tag is not empty.
+// HoldManifest adds a manifest to a repository. If tag is not empty, it also points this tag to m.
 func (r *Registry) HoldManifest(repo, tag string, m *oci.Manifest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -29,8 +29,8 @@ const (
 	// Verdict is the action for the verdict on a push. Event.Verdict has that verdict.
 	Verdict = "verdict"
 	// Pull is also an action of the distribution registry, which sends it for each manifest and blob.
-	// dray sends one event for each pulled image, and only to endpoints with Pulls. Event.Pull
-	// describes the pull.
+	// dray sends one event for each pulled image, and only to endpoints whose field Pulls is true.
+	// Event.Pull describes the pull.
 	Pull = "pull"
 )
 
@@ -68,7 +68,7 @@ type Pulled struct {
 }
 
 // Target is the manifest or blob that the event is about. Digest is empty if dray refused a push
-// for its name, before the client sent the content.
+// because of its name, before the client sent the content.
 type Target struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Digest     digest.Digest `json:"digest,omitempty"`
@@ -237,7 +237,7 @@ func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) bool {
 			n.count(to, "refused")
 			n.log.Warn("event refused by the endpoint", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
 			return true
-		case ctx.Err() != nil: // the stop has ended the request
+		case ctx.Err() != nil: // dray stops, which has ended the request
 			return false
 		}
 		n.count(to, "failed")

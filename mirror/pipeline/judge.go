@@ -182,8 +182,8 @@ func (l *LayerView) see(s *Scanned) {
 	}
 }
 
-// addScanned adds the findings and the unknowns of a layer to a report. If the visitors got the
-// layer as a single file, place.Path is the name of that file.
+// addScanned adds the findings and the unknowns of a layer to a report. If the stages got the layer
+// as a single file, place.Path is the name of that file.
 func (p *Pipeline) addScanned(s *Scanned, place Place, r *Report) {
 	unread, file := false, place.Path
 	place.Path = ""
@@ -210,9 +210,10 @@ func (p *Pipeline) addScanned(s *Scanned, place Place, r *Report) {
 }
 
 // checkDescriptor adds a finding if the size of a layer differs from the size in its descriptor,
-// which the rules about sizes use. If m is of kind image, a client might unpack the layer. So
-// checkDescriptor then also adds a finding if the stages could not look into the layer. If the mode
-// of this second finding is not Enforce, checkDescriptor also adds an unknown for each layer stage.
+// which the rules about sizes use. If m is of kind image and the stages could not look into the
+// layer, checkDescriptor adds the finding of the function closed, because a client might unpack the
+// layer. If the mode of that finding is not Enforce, checkDescriptor also adds an unknown for each
+// layer stage.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)

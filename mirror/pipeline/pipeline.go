@@ -35,15 +35,15 @@ type Options struct {
 	Name  string
 	Steps []Step
 	// Limits bound the walk of each layer. ArchiveMode is the mode of the findings of the walk itself,
-	// for example about a layer that exceeds a limit. If ArchiveMode is Off, these findings have the
-	// mode Warn, and layers are walked only if there is a LayerStage.
+	// for example about a layer that exceeds a limit. If ArchiveMode is Off, layers are walked only
+	// if there is a LayerStage, and the findings of the walk have the mode Warn.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
 	// Memory stores the results for layers. If Memory is nil, no result is stored.
 	Memory Memory
-	// Workers bounds the number of layers that all pipelines with the same Workers together scan
-	// at a time. If Workers is nil, New makes Workers for this pipeline alone.
+	// Workers bounds the number of layers that are scanned at a time. Pipelines that share Workers
+	// share this bound. If Workers is nil, New makes Workers for this pipeline alone.
 	Workers *Workers
 	// Metrics are shared by all pipelines of a process. If Metrics is nil, nothing is exported.
 	Metrics *Metrics

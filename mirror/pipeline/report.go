@@ -188,9 +188,10 @@ const MaxMessage = 900
 
 // Message returns the text of a rejection for a terminal: a summary, one line for each finding or
 // unknown that rejects the image, and the address of the report. The line for a finding ends with
-// the advice. If the text would then be longer than MaxMessage, the lines have no advice, and each
-// distinct advice follows these lines once, if it fits. One more line counts the findings and
-// unknowns that do not fit or that the report leaves out. Clients print the text after "denied: ".
+// its advice (Finding.Fix). If the text with all advice would be longer than MaxMessage, the lines
+// have no advice, and each distinct advice follows the lines once, if it fits. One more line counts
+// the findings and unknowns that do not fit or that the report leaves out. Clients print the text
+// after "denied: ".
 func (r *Report) Message(url string) string {
 	var full, brief []string
 	var all advices

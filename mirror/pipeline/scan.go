@@ -23,7 +23,7 @@ func (y *yieldingReader) Read(p []byte) (int, error) {
 	return y.r.Read(p)
 }
 
-// archiveAnswer is the remembered result of the walk itself.
+// archiveAnswer is what dray remembers of the walk of a layer. It has no results of stages.
 type archiveAnswer struct {
 	Archive  Archive   `json:"archive"`
 	Findings []Finding `json:"findings,omitempty"`

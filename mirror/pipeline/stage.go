@@ -154,7 +154,7 @@ func (s Step) imageTime() time.Duration { return cmp.Or(max(s.Within, 0), 10*tim
 
 func (s Step) layerTime() time.Duration { return cmp.Or(max(s.Within, 0), time.Minute) }
 
-// noVisitor is the visitor of a stage that needs none for a layer.
+// noVisitor stands in for the visitor when a stage does not need a layer.
 type noVisitor struct{}
 
 func (noVisitor) Begin(*Entry) (bool, error)      { return false, nil }

@@ -159,7 +159,7 @@ func (g *archiveReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check returns an error, which names path, if n uncompressed bytes exceed a limit.
+// check returns an error if n uncompressed bytes exceed a limit. The error names the given path.
 func (g *archiveReader) check(n int64, path string) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", path, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
@@ -191,7 +191,7 @@ func walk(ctx context.Context, r io.Reader, limits Limits, workers *Workers, vis
 type walker struct {
 	ctx      context.Context
 	limits   Limits
-	workers  *Workers // if nil, the walk rejects windows larger than smallWindow
+	workers  *Workers // if nil, the walk rejects windows of zstd above smallWindow
 	visitors fanOut
 	// entryPath is the path of the entry that is read; faults name it.
 	entryPath string
@@ -233,8 +233,9 @@ func (w *walker) run() error {
 	return err
 }
 
-// open detects the format of the layer and returns its uncompressed bytes. If the walk does not
-// read the blob as an archive, it passes the blob to the visitors as one entry, and plain is nil.
+// open detects the format of the layer and returns its uncompressed bytes. For a format
+// that the walk does not unpack, open passes the blob to the visitors as one entry, and plain is
+// nil.
 func (w *walker) open() (plain io.ReadCloser, err error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	w.archive.Format = detect(b)

@@ -29,7 +29,7 @@ const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
 // because a window stays in memory until the client, which may be slow, has sent its layer.
-// Meanwhile, the layer gives up its own slot in w.slots, so that other layers are scanned.
+// While wide waits, the layer gives up its own slot in w.slots, so that other layers are scanned.
 // The caller must call release() after it has used the decoder.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots

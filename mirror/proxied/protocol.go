@@ -10,10 +10,10 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Listen returns a listener for the PROXY protocol, version 1 or 2. It calls trust for each
-// connection. If Options.Protocol is set, every connection from a trusted proxy must begin with a
-// header, and no other connection may have one. dray does not guess whether there is a header,
-// because the protocol forbids it.
+// Listen returns a listener for the PROXY protocol, version 1 or 2. The listener calls the function
+// trust for each connection. If Options.Protocol is set, every connection from a trusted proxy must
+// begin with a header, and no other connection may have one. dray does not guess whether there is a
+// header, because the protocol forbids it.
 func Listen(ln net.Listener, trust func() *Trust) net.Listener { return listener{ln, trust} }
 
 type listener struct {

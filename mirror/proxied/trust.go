@@ -159,7 +159,7 @@ func hopsOf(header string, lines []string) []string {
 		if header == Forwarded {
 			elements, ok := unquotedSplit(line, ',')
 			if !ok {
-				elements = []string{""} // names nobody: with a quote that does not end, a client could hide the element that the proxy appends
+				elements = []string{""} // this names nobody; otherwise, by a quote that does not end, a client could hide the element that the proxy appends
 			}
 			for _, element := range elements {
 				hops = append(hops, forOf(element))

@@ -48,7 +48,7 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 	}
 	defer content.Close()
 	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
-		x.Source = fromOrigin // a small fetched blob may be on disk before Source is called
+		x.Source = fromOrigin // the bytes came from the origin, although a small blob may be on disk by now
 	}
 	switch {
 	case f.Answered():
@@ -74,14 +74,14 @@ func (p *Puller) blob(ctx context.Context, x *request.Request) error {
 // since.
 var ErrNotKept = errors.New("the cache did not keep all of the image")
 
-// maxBrought is how many blobs the calls of Bring, counted together, may fetch at a time.
+// maxBrought bounds the number of blobs that all calls of Bring together fetch at a time.
 const maxBrought = 8
 
 // Bring brings a blob into the cache before a client asks for it, and makes it visible to the
 // repository. Its requests to the upstream yield to the requests of clients, until a client asks
-// for the blob. For each part of the blob that arrives, Bring calls report with the number of
-// bytes. cached reports whether the cache had the blob already. The error wraps [ErrNotKept] if the
-// cache does not store the blob.
+// for the blob. When a part of the blob arrives, Bring passes its length to the function report.
+// cached reports whether the cache had the blob already. The error wraps [ErrNotKept] if the cache
+// does not store the blob.
 func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, report func(n int)) (cached bool, err error) {
 	select {
 	case p.brought <- struct{}{}:

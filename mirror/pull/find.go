@@ -81,8 +81,8 @@ type tag struct {
 	// subject, if not empty, says that the client asks for the manifests that refer to this digest. In
 	// that case, the field name is the fallback tag of the digest.
 	subject digest.Digest
-	// after is set if a fallback is asked. It is the time of the last answer from the upstream that
-	// the client named. Older facts of the fallback do not count.
+	// after is set if a fallback is asked. It is the time at which the upstream that the client named
+	// has last answered. Older facts of the fallback do not count.
 	after time.Time
 	// here says that this member asks the upstream itself, because this is the chosen member, or
 	// because another member has passed the question on.
@@ -301,8 +301,9 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the old answer is still
 // right. source says where the bytes of the manifest came from. If the upstream has a tier, newer
-// always sends a HEAD first, because the tier may have the manifest. If oneTry is set, the caller
-// has another answer, so newer does not retry after a failure.
+// always sends a HEAD first. By the digest in the answer, newer can then look for the manifest in
+// the tier. If oneTry is set, the caller has another answer, so newer does not retry after a
+// failure.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, oneTry bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
@@ -479,14 +480,14 @@ func (f *finder) askDigest(ctx context.Context, how upstream.Call, r repository.
 
 // Outlook describes how dray would answer a GET of a manifest now, if the upstream answers.
 type Outlook struct {
-	// Manifest is the manifest that is here and that the client gets, unless the upstream says that it
-	// has changed. It is nil if none is known.
+	// Manifest is the manifest that is here and that the client gets, unless the upstream says that
+	// the tag has moved. It is nil if none is known.
 	Manifest *repository.Manifest
 	// Source is the value of X-Cache in the answer: cache, updating or origin.
 	Source string
 	// Fact is the newest fact about the tag; nil if there is none, or for a digest.
 	Fact *meta.TagFact
-	// Place is where a manifest by digest is.
+	// Place is where the manifest is. For a tag, it is set only if a queued push has the manifest.
 	Place repository.Place
 	// InTier says that dray would serve the manifest from the tier of the upstream. dray has not read
 	// it from there yet, so its content is not known. The field Then has the requests that follow the
@@ -510,7 +511,7 @@ type Outlook struct {
 
 // Foresee returns the Outlook of a GET of a tag or digest. It asks no upstream and changes no fact,
 // and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. If linked is
-// set, then before the GET a manifest of the repository will name the digest.
+// set, Foresee assumes that a manifest of the repository names the digest by the time of the GET.
 func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, linked bool, need repository.Need) Outlook {
 	if ref.ByDigest() {
 		return foreseeDigest(ctx, r, ref, accept, linked, need)

@@ -18,7 +18,7 @@ type hot struct{ answers *lru.Cache[hotKey, *Hit] }
 
 // hotAnswers bounds the number of answers, hotBytes the size of an answer, and hotRequest the size
 // of a request. Together they bound the memory to 36 MiB. Almost all manifests are smaller than
-// hotBytes, and share their bytes with the cache.
+// hotBytes. An answer shares the bytes of its manifest with the cache.
 const (
 	hotAnswers = 2048
 	hotBytes   = 16 << 10
@@ -50,8 +50,8 @@ func hotKeyOf(x *request.Request) hotKey {
 		k.accept = strings.Join(lines, ",")
 	}
 	if len(k.host)+len(k.uri)+len(k.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead || x.Vouched != nil {
-		// No hot answer. Each request that another member passes on has a Listener of its own, so its
-		// key would match no later request.
+		// A request that another member passes on (Vouched) has no hot answer, because each such request
+		// has a Listener of its own: its key would match no later request.
 		k.uri = ""
 	}
 	return k

@@ -11,9 +11,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// trust is a tolerance for a fact from which another member has just answered: this member uses the
-// fact while it is younger than Fresh plus trust. Without this tolerance, several members would ask
-// the upstream when a fact ceases to be fresh.
+// trust is how much older than Tags.Fresh a fact may be if another member has just answered from
+// this fact. Without this tolerance, several members would ask the upstream when a fact ceases to
+// be fresh.
 const trust = time.Second
 
 // asksHere reports whether this member asks the upstream about a tag itself. The package delegate

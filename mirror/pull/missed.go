@@ -16,8 +16,8 @@ import (
 	"dray/upstream"
 )
 
-// asked returns the record of dray's requests to upstreams for a client's request. Later requests
-// to a fallback go into the same record.
+// asked returns the record of dray's requests to upstreams for a client's request. If x already has
+// a record, for example because dray now asks a fallback, asked returns this record.
 func asked(x *request.Request) *upstream.Asked {
 	if x.Miss != nil && x.Miss.Asked != nil {
 		return x.Miss.Asked

@@ -44,7 +44,7 @@ func newOutages(tasks *flight.Tasks) *outages {
 // AskQuickly returns the result of query, which sends a question to the upstream of r. If the
 // upstream is silent, AskQuickly does not call query, and at once returns the error of an earlier
 // question. [NotAnswered] is true for that error. probe sends a question to the same upstream and
-// changes nothing there. It can be called at any later time.
+// changes nothing there. The task that asks a silent upstream may call probe at any later time.
 func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, query func(context.Context) (T, error), probe func(context.Context) error) (v T, err error) {
 	name := r.Up.Name
 	if why := p.outages.reason(name, probe); why != nil {

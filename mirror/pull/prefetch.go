@@ -26,7 +26,8 @@ type Prefetch struct {
 const (
 	// seenManifests bounds the manifests in prefetcher.seen.
 	seenManifests = 4096
-	// maxAhead bounds the images that are prefetched at a time. Other images are not prefetched.
+	// maxAhead bounds the images that are prefetched at a time. While dray prefetches this many, it
+	// fetches the blobs of a further image only when clients ask for them.
 	maxAhead = 64
 	// maxBlobsAhead bounds the blobs of an image that are prefetched. Real images have fewer layers. A
 	// manifest with thousands was probably made to cause many requests.
@@ -84,8 +85,9 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records that a blob is being prefetched, until end is called. The urgency is already raised
-// if a client is asking for the blob now. If not, the method want raises it when a client asks.
+// begin records that a blob is being prefetched, until end is called. It returns the urgency of the
+// prefetch, which is already raised if a client is asking for the blob now. If not, the method want
+// raises it when a client asks.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,7 +198,9 @@ func (p *Puller) prefetch(ctx context.Context, ahead *prefetcher, r repository.R
 	}
 	urgency := ahead.begin(b.Digest)
 	defer ahead.end(b.Digest)
-	if r.Up.Tier != nil { // dray may serve the blob from the tier if the upstream confirms that the repository has it
+	// The fetch asks the tier only for a visible blob. If the tier has the blob, LocateBlobBy asks the
+	// upstream to confirm that the repository has it, and so makes the blob visible.
+	if r.Up.Tier != nil {
 		if _, err := r.LocateBlobBy(ctx, upstream.Call{Background: urgency}, b.Digest, repository.Serve); err != nil {
 			return
 		}

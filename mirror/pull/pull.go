@@ -36,7 +36,8 @@ type Options struct {
 	Fleet     *fleet.Fleet
 	KeepAlive *jobs.KeepAlive
 	BaseIndex *jobs.BaseIndex
-	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the upstream.
+	// Prefetch has, by the name of the upstream, the settings that say which blobs dray fetches
+	// before clients ask for them.
 	Prefetch map[string]Prefetch
 	// OnPull, if not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
@@ -55,7 +56,7 @@ type Puller struct {
 	lender      *fallback.Lender
 }
 
-// New returns a Puller without hot answers.
+// New returns a Puller that has no hot answers yet.
 func New(o Options) *Puller {
 	p := &Puller{
 		finder: finder{
@@ -235,8 +236,8 @@ func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time
 	return time.Time{}
 }
 
-// keepHot adds an answer to the hot answers, unless the answer came from a fallback. After such an
-// answer, dray asks the upstream again for the next client.
+// keepHot adds an answer to the hot answers, unless the answer came from a fallback. After an
+// answer from a fallback, dray asks the upstream again for the next client.
 func (p *Puller) keepHot(x *request.Request, a *answer) {
 	if x.Instead.Up == nil {
 		p.hot.add(x, a)

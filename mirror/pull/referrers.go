@@ -80,8 +80,8 @@ func noReferrers(list []byte) bool { return bytes.Equal(list, emptyList) }
 
 // Referrers answers with the referrers of a manifest. dray remembers a list as it remembers the
 // meaning of a tag. It always remembers the whole list: it puts the pages of the registry together,
-// and filters the list for each client itself. The list also has the referrers in the queue. A list
-// that is too long to be put together is passed on page by page.
+// and filters the list for each client itself. The answer to a client also has the referrers in the
+// queue. A list that is too long to be put together is passed on page by page.
 func (p *Puller) Referrers(x *request.Request) error {
 	page, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -96,8 +96,8 @@ func (p *Puller) Referrers(x *request.Request) error {
 	})
 }
 
-// referrers answers with a whole list. listCtx is the context of requests to the upstream that no
-// other client shares.
+// referrers answers with a whole list. It uses listCtx for requests to the upstream that it sends
+// for this client alone.
 func (p *Puller) referrers(listCtx context.Context, x *request.Request) error {
 	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
 	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
@@ -125,8 +125,9 @@ func (p *Puller) referrers(listCtx context.Context, x *request.Request) error {
 	return sendReferrers(x, list, queued, nil)
 }
 
-// referrersPage passes on one page of a list with the queued descriptors, and remembers nothing.
-// page is the query of the page, nil for the first one.
+// referrersPage passes on one page of a list, adds the descriptors in queued, and remembers
+// nothing. The parameter page is the query that asks the registry for this page, nil for the first
+// page.
 func (p *Puller) referrersPage(ctx context.Context, x *request.Request, page url.Values, queued []oci.Descriptor) error {
 	ctx, cancel := fallback.Patience(ctx, x.Repo)
 	defer cancel()
@@ -289,9 +290,9 @@ func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]
 	a, err := f.freshOrAsk(ctx, how, byTag)
 	switch {
 	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == t.subject:
-		// The second condition means that the registry has read the tag as the digest, as
-		// registry.gitlab.com does, and has sent the subject itself. If the subject is an index, the
-		// manifests in it are its platforms, and not referrers.
+		// If a.Digest is t.subject, the registry has read the tag as the digest, as registry.gitlab.com
+		// does, and has sent the subject itself. If the subject is an index, the manifests in it are its
+		// platforms, and not referrers.
 		return nil, nil
 	case err != nil:
 		return nil, err

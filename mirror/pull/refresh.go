@@ -72,7 +72,7 @@ func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.refused) >= maxRefreshes {
-		for other := range r.refused { // the upstream is then asked once more for the other tag
+		for other := range r.refused { // forget one; the next refresh of that tag asks the upstream again
 			delete(r.refused, other)
 			break
 		}

@@ -49,7 +49,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publishSince(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest, p.since)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // the registry that failed is probably why the queue is full
+		return upstream.Pushed{}, full // the queue is probably full because this registry fails
 	}
 	return pushed, err
 }
@@ -113,9 +113,9 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 }
 
 // heldBlobs returns the blobs that the queue has to keep for a push. Every other blob must be at
-// the upstream. A fact that says so is not enough, because no client can send the blob later if the
-// fact is wrong: the upstream must confirm the blob now, or another mirror must have sent the blob
-// there. heldBlobs also calls ensureChild for the manifests of an index.
+// the upstream. A recorded presence is not enough: if it were wrong, no client could send the blob
+// after the acknowledgement. So the upstream must confirm the blob now, or another mirror must have
+// sent the blob there. heldBlobs also calls ensureChild for the manifests of an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob

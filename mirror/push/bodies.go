@@ -29,8 +29,8 @@ type bodies struct {
 
 func newBodies() *bodies { return &bodies{byOwner: map[string]int{}} }
 
-// take counts n bytes until release is called. If a bound does not allow them, take counts none of
-// them and ok is false.
+// take counts n bytes as taken until the caller calls release. If a bound does not allow them, take
+// counts none of them and ok is false.
 func (b *bodies) take(owner string, n int) (release func(), ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -2,8 +2,8 @@
 //
 // The bytes of a layer are sent to the upstream while the client still sends them. The bytes stay
 // in the cache until the manifest that names the layer has been forwarded. The manifest is
-// forwarded last, after everything that it needs. With local acknowledgement the manifest goes into
-// the queue instead, and is forwarded from there by the same steps.
+// forwarded last, after everything that it needs. With local acknowledgement, the manifest first
+// waits in the queue, and is then forwarded by the same steps.
 //
 // This package reads and records facts through package repository. A request carries the rights of
 // the client, and the route of the request. The checks of a push run in package gate, and read the

@@ -75,8 +75,8 @@ func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
 }
 
-// abort ends the forward with the given error, when the session drops the bytes or leaves them to
-// the next process.
+// abort ends the forward with the given error. A session that drops the bytes, or leaves them to
+// the next process, calls abort.
 func (f *forward) abort(cause error) {
 	f.once.Do(func() { f.refused = cause; close(f.identified) })
 	f.cancel(cause)
@@ -117,8 +117,8 @@ func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) 
 	return d, err
 }
 
-// counted wraps newReader, so that its readers count their bytes in f.sent. Each new reader starts
-// at 0.
+// counted wraps newReader, so that its readers count their bytes in f.sent. With each new reader,
+// f.sent starts at 0 again.
 func (f *forward) counted(newReader func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		r, err := newReader()

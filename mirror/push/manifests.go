@@ -175,11 +175,11 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 	return p.acknowledgeOrPublish(ctx, gated)
 }
 
-// mustWait reports whether a manifest that passed its checks has to wait. Only a push by digest
-// through a gate without ForwardDigests waits. A referrer waits until its subject has been
-// forwarded or queued: BuildKit pushes referrers before their subject. Any other manifest waits for
-// a manifest that refers to it. But it does not wait if a fact says that the upstream already has
-// it.
+// mustWait reports whether a manifest that passed its checks has to wait. A manifest waits only if
+// it is pushed by digest and has a gate that does not set ForwardDigests. A referrer waits until
+// its subject has been forwarded or queued: BuildKit pushes referrers before their subject. Any
+// other manifest waits for a manifest that refers to it. But it does not wait if a fact says that
+// the upstream already has it.
 func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil
@@ -267,8 +267,8 @@ func warn(x *request.Request, r *pipeline.Report) {
 	}
 }
 
-// maxWarnings bounds the values of all Warning headers, in bytes. The specification's limit also
-// counts their names.
+// maxWarnings bounds the values of all Warning headers, in bytes. It is below the specification's
+// limit, because that limit also counts the names of the headers.
 const maxWarnings = 3 << 10
 
 const kindReport oci.Kind = "report"

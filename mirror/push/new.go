@@ -28,7 +28,7 @@ type Options struct {
 	Checks *gate.Checks
 	Tasks  *flight.Tasks
 	// Manifests fetches the manifests of an index that are not here, so that the checks can read them.
-	// It also records which upstreams are silent.
+	// It also records which upstreams do not answer.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
@@ -37,8 +37,9 @@ type Options struct {
 	Shares func(repository.Repo) bool
 	// Confirm returns an error if another mirror has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
-	// Overtaken returns an error if another mirror has changed a tag between two questions, base and
-	// current. It returns nil if mirrors do not share the repository.
+	// Overtaken compares base and current, an earlier and a later state of the facts about a tag. It
+	// returns an error if another mirror has changed the tag between them. It returns nil if mirrors
+	// do not share the repository.
 	Overtaken func(r repository.Repo, tag string, base, current meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration

@@ -41,9 +41,9 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
 }
 
-// publishSince does the same as publish, for a client that still waits for its answer. If another
-// member of the fleet has changed the tag after the question base, publishSince sends nothing under
-// that tag.
+// publishSince does the same as publish, for a client that still waits for its answer. base is the
+// state of the facts about the tag when this member got the push. If another member of the fleet
+// has changed the tag since, publishSince sends nothing under it.
 func (p *publisher) publishSince(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, base meta.Question) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -92,9 +92,9 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 	return pushed, err
 }
 
-// current returns the state of the facts about a reference before a manifest is sent or queued
-// under it. If the reference is a tag that another member of the fleet has changed after the
-// question base, current returns an error, because the older image would replace the newer one.
+// current returns the present state of the facts about a reference. The caller then sends or queues
+// a manifest under it. If the reference is a tag, and another member of the fleet has changed it
+// since base, current returns an error, because the older image would replace the newer one.
 func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, base meta.Question) (meta.Question, error) {
 	now := repository.BeforePush(ctx, r, ref)
 	if ref.Tag == "" {
@@ -150,8 +150,8 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 }
 
 // ensure brings to the upstream the blobs that the manifest needs, and the children that are
-// waiting manifests. It returns the children that the upstream then has, without the foreign layers
-// that no place has any more.
+// waiting manifests. It returns the children that the upstream then has. These are all needed
+// children except the foreign layers that dray finds nowhere any more.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))

@@ -32,8 +32,8 @@ type recovered struct {
 	blob *repository.Staged
 }
 
-// unjudged is a manifest of a former process. It has to pass the checks of this process before it
-// may wait or be forwarded.
+// unjudged is a manifest of a former process. It has to pass the checks of this process before dray
+// forwards it, or lets it wait for its index.
 type unjudged struct {
 	gatedPush
 	kept io.Closer

@@ -32,7 +32,7 @@ func (p *Pusher) recover(now time.Time) {
 }
 
 // takeOver takes over one upload, staged blob or waiting manifest. It returns the keys of the blobs
-// that the manifest needs.
+// that a waiting manifest needs.
 func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository.Key, err error) {
 	var r receipt
 	if err := json.Unmarshal(k.Note, &r); err != nil {

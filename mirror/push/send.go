@@ -35,7 +35,7 @@ func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *
 	g := s.o.Checks.For(r)
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
 	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
-	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // if no scan runs, checks read the blob later, when its manifest has arrived
+	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // without a scan now, the checks read the blob when its manifest has arrived, so its bytes wait here until then
 		f.end(gate.ErrHeldBack)
 		return
 	}
@@ -154,10 +154,10 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 }
 
 // awaitsMount reports whether dray tries to mount a blob with an announced digest before it sends
-// any byte to the upstream. The blob then waits until the client has sent all bytes, because they
-// prove that the client has it. A blob of more than mountFirstBytes or of unknown size waits only
-// if the newest successful mount at the upstream is less than mountPause ago. A blob that does not
-// wait is forwarded while the client sends it.
+// any byte to the upstream. If so, the blob waits until the client has sent all bytes, because only
+// all bytes prove that the client has the blob. A blob of more than mountFirstBytes or of unknown
+// size waits only if the newest successful mount at the upstream is less than mountPause ago. A
+// blob that does not wait is forwarded while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

@@ -128,7 +128,8 @@ func (u *sessions) count() int {
 	return len(u.byID)
 }
 
-// add opens a session for the upload blob. The quota of the owner already counts this upload.
+// add opens a session for an upload, the parameter blob. The quota of the owner already counts this
+// upload.
 func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.Upload, lastUsed time.Time) *session {
 	s := &session{id: id, repo: repo, user: r.User, owner: r.Owner, blob: blob, mu: make(chan struct{}, 1), lastUsed: lastUsed}
 	s.mu <- struct{}{}

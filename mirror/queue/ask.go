@@ -48,9 +48,9 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// Drop removes a push, and interrupts an attempt under way as [Queue.Withdraw] does. It returns
-// ErrNotFound if the queue does not have the push, or has just forwarded it. It also returns the
-// errors of Withdraw.
+// Drop removes a push. If the push is being forwarded, Drop first waits for the attempt to end, but
+// interrupts it after a while, as [Queue.Withdraw] does. It returns ErrNotFound if the queue does
+// not have the push, or has just forwarded it. It also returns the errors of Withdraw.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	at, held := q.index.repoOf(id)
 	if !held {

@@ -14,8 +14,8 @@
 //     A failed push is visible to operators and does not block later pushes.
 //   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is
 //     bounded, too.
-//   - After a failed write, the journal is rewritten from memory before any further record. So no
-//     record follows a torn record. The journal's records of done pushes are in the order in which
-//     the pushes were done: if the journal has the record that one push is done, it also has the
-//     records of all pushes that were done earlier.
+//   - After a failed write, the queue rewrites the journal from memory before it appends another
+//     record. So no record follows a torn record. The journal's records of done pushes are in the
+//     order in which the pushes were done: if the journal has the record that one push is done, it
+//     also has the records of all pushes that were done earlier.
 package queue

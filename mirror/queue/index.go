@@ -123,8 +123,9 @@ func (x *index) queued(p Push) bool {
 	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference && !slices.ContainsFunc(e.Blobs, func(b Blob) bool { return x.held[b.Digest].release == nil })
 }
 
-// newest returns the newest entry with a reference or digest, or nil. It ignores failed and
-// withdrawn entries, because they may never reach the registry. The caller holds mu.
+// newest returns the newest entry whose reference or digest equals the parameter reference, or nil.
+// It ignores failed and withdrawn entries, because they may never reach the registry. The caller
+// holds mu.
 func (x *index) newest(upstream, repo, reference string) *entry {
 	r := x.repos[repoKey{upstream, repo}]
 	if r == nil {
@@ -519,8 +520,8 @@ func (x *index) Repositories(visit func(upstream, repo string)) {
 }
 
 // Blob returns the size of a held blob that a push to a repository needs. It also finds the blobs
-// of failed pushes, which an operator can retry. It does not find blobs that could not be held
-// after a restart, because clients have to send them again.
+// of failed pushes, which an operator can retry. If dray has restarted and could not hold a blob
+// again, Blob does not find that blob, so that a client sends it again.
 func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false

@@ -197,8 +197,8 @@ type journal struct {
 	size   int64    // bytes of the file
 	floor  int64    // bytes of the file after the last rewrite
 	broken bool     // a write has failed, so the file must be rewritten before the next record
-	// aside is empty unless the file has unreadable lines. When rewrite replaces the file, it keeps
-	// the damaged file under this name.
+	// aside is the name under which rewrite keeps a damaged file when it replaces the file. It is
+	// empty if the file has no unreadable lines.
 	aside  string
 	closed bool // no record can be appended; a withdrawal under way may still rewrite the file
 	sync   func(*os.File) error

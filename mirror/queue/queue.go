@@ -78,7 +78,7 @@ type Entry struct {
 	// progress (see SetError).
 	Error string `json:"error,omitempty"`
 	// Overtaken says that a later push of the tag is in the queue or was forwarded. In a journal, it
-	// means only the latter, because a push in the queue can still be withdrawn.
+	// says only that one was forwarded, because a push in the queue can still be withdrawn.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
@@ -103,7 +103,7 @@ type Options struct {
 	MaxBytes   int64
 	// Parallel is the number of repositories to which the queue forwards at the same time. 0 means 4.
 	Parallel int
-	// Old is the age from which Check reports a push that has not been forwarded. 0 means 5 minutes.
+	// Old is the age at which Check begins to report a push in the queue. 0 means 5 minutes.
 	Old time.Duration
 	// Logger gets the results of attempts, and errors that no method returns. If Logger is nil, these
 	// messages are discarded.
@@ -198,9 +198,9 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. Add
-// does nothing if the queue's newest push of the reference has the same manifest, and all blobs of
-// the queued push are held. If the queue is full, Add returns ErrFull. It also returns errors of
+// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
+// the queue's newest push of p.Reference has the manifest of p, and all blobs of this older push
+// are held, Add does nothing. If the queue is full, Add returns ErrFull. It also returns errors of
 // Hold and of the disk, and the cause of ctx if ctx ends before the push is written.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {

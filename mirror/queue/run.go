@@ -117,9 +117,9 @@ func (q *Queue) conclude(r record, apply func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
 	if r.Op == opDone && q.index.overtake(r.ID) {
-		// The record r alone does not say that the older pushes of this tag are overtaken. So rewrite the
-		// journal from the index, which says it. If this fails, q.writer.write below rewrites the journal
-		// first.
+		// The index now marks the older pushes of this tag as overtaken. The record r does not say so,
+		// but a journal that is rewritten from the index does. If the rewrite fails, q.writer.write below
+		// repeats it before it writes r.
 		_ = q.writer.rewrite()
 	}
 	err := q.writer.write(r)

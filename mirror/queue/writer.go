@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// repairEvery is the pause between two tries to rewrite a journal that cannot be written.
+// repairEvery is the least time between two tries of [writer.repair] to rewrite the journal.
 const repairEvery = 5 * time.Second
 
 // writer lets one goroutine at a time write to the journal. It also records whether the journal is
-// behind: the journal must then be rewritten from the queue's index before the next record. Callers
-// of the methods lock, failure, repair and close need not hold the lock. Callers of all other
-// methods must hold it.
+// behind the queue's index. A journal that is behind must be rewritten from the index before the
+// next record. Callers of the methods lock, failure, repair and close need not hold the lock.
+// Callers of all other methods must hold it.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger

@@ -87,7 +87,7 @@ type group struct {
 	Items       []item
 }
 
-// item is a finding, or a result that is missing.
+// item is a finding, or a missing result (a [pipeline.Unknown]).
 type item struct {
 	Rule, What, Where, Layer, Fix, Fingerprint, Waived, Doc string
 }

@@ -7,14 +7,15 @@
 // locate.go lists the places for each need, in the order in which they are asked. A new place would
 // be added there.
 //
-// The package records and deletes facts about content. It owns two tables, because the Locate
-// methods look into both. [Staging] has the blobs of pushes. [Waiting] has the manifests that
+// The package records and deletes facts about content. It owns [Staging] and [Waiting], because the
+// Locate methods look into both. Staging has the blobs of pushes. Waiting has the manifests that
 // passed their checks and wait for a manifest that refers to them.
 //
 // Invariants:
 //   - All repositories share the bytes of a digest, but not its visibility. There are only two
 //     cases in which dray serves an upstream's content without asking the upstream. In the first,
 //     the upstream has confirmed that the repository has the digest. In the second, a manifest that
-//     came through the repository names the digest, and the digest came through the same upstream.
+//     came through the repository names the digest, and content with this digest came through the
+//     upstream.
 //   - If the store of facts fails, dray asks the upstream instead. No pull fails because of it.
 package repository

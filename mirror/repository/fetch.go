@@ -115,14 +115,15 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 		return s, err
 	}
 	if f.answered.Load() {
-		// No other upstream can continue the answer, so the fetch uses the source with the most retries.
+		// No fallback can continue the answer, so the fetch uses Source, which gives up later than
+		// Yielding.
 		return f.get(ctx, f.repo.Up.Source, from, until)
 	}
 	return f.get(ctx, f.repo.Up.ForPulls(), from, until)
 }
 
 // first is the First of a [cache.Split]. If the registry refuses the range at the beginning of the
-// blob, first asks for the whole blob.
+// blob, the method requests the whole blob.
 func (f *Fetch) first(ctx context.Context, from, to int64) (cache.Stream, error) {
 	ctx = trace.ContextWithSpan(ctx, f.span)
 	s, until, err := f.fromOthers(ctx, fleet.Want{From: from, To: to, On: true})

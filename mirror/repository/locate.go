@@ -89,7 +89,7 @@ const (
 	Arriving
 	// Elsewhere: another mirror has received it from a client. If that mirror is sending it to the
 	// upstream, dray waits for the end of the transfer. Then dray asks the upstream. The result is an
-	// error if the upstream lacks it and the other mirror holds it back.
+	// error if the upstream lacks it and the other mirror does not send it now.
 	Elsewhere
 	// Absent: the upstream recently answered "not found". The result is that answer, as an error.
 	Absent
@@ -351,8 +351,9 @@ func (r Repo) Confirm(ctx context.Context, how upstream.Call, d digest.Digest) (
 	})
 }
 
-// LookupTimeout bounds a deletion, and the requests to an upstream before the answer to a pull
-// begins. Clients wait 30 s for the header of an answer.
+// LookupTimeout is the longest time that a deletion takes, and the longest time that a pull may
+// spend on requests to upstreams before its answer begins. Clients wait 30 s for the header of an
+// answer.
 const LookupTimeout = 25 * time.Second
 
 // Foresight finds out where the content of a repository is. It sends no request to the upstream,
@@ -467,14 +468,14 @@ type Turn struct {
 
 // InTurn calls query for the repository r. If the upstream of r does not answer, InTurn calls query
 // for the repository of the same name at each fallback of the upstream, until a fallback has the
-// content. It also does so after a "not found", for each [Turn] with NotFound. d is the requested
-// digest; it is empty for a tag or a list. If allowed is not nil, InTurn leaves out the fallbacks
-// for which it returns false. If the upstream of r was the only one that did not answer, and no
-// fallback has the content, InTurn calls query once more, for r without fallbacks. This call uses
-// Upstream.Source, which gives up later than Upstream.Yielding. InTurn returns nil if a call of
-// query returned nil. Otherwise it returns the first error for which [NotAnswered] is true, because
-// the upstream that did not answer may have the content. If there is no such error, InTurn returns
-// the error for r.
+// content. As long as every answer was "not found", InTurn goes on only to a [Turn] with NotFound.
+// d is the requested digest; it is empty for a tag or a list. If the function allowed is not nil,
+// InTurn leaves out the fallbacks for which allowed returns false. If the upstream of r was the
+// only one that did not answer, and no fallback has the content, InTurn calls query once more, for
+// r without fallbacks. This call uses Upstream.Source, which gives up later than Upstream.Yielding.
+// InTurn returns nil if a call of query returned nil. Otherwise it returns the first error for
+// which [NotAnswered] is true, because the upstream that did not answer may have the content. If
+// there is no such error, InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, allowed func(*Upstream) bool, query func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return query(r)

@@ -114,11 +114,11 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 // fewer. A manifest with thousands may be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and the
-// confirmed children. The upstream should have these children, because it has the manifest. If the
-// upstream takes pushes, Store also records the presence of the manifest and of the children that
-// are blobs. It returns no error, because a pull does not fail if the manifest or a fact cannot be
-// stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
+// Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and its
+// children in the parameter confirmed. The upstream should have these children, because it has the
+// manifest. If the upstream takes pushes, Store also records the presence of the manifest and of
+// the children that are blobs. It returns no error, because a pull does not fail if the manifest or
+// a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
@@ -262,10 +262,10 @@ func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
 	}
 }
 
-// ForgetManifest drops the facts about a manifest and its children, and the lists of the referrers
-// of the manifest and of its subject. Facts about tags may still name the manifest, but it is no
-// longer visible. If another manifest needs the same child, the upstream is asked about that child
-// again.
+// ForgetManifest drops the facts about a manifest and its children. It also drops the list of the
+// manifest's referrers and, if the manifest has a subject, the list of the subject's referrers.
+// Facts about tags may still name the manifest, but it is no longer visible. If another manifest
+// needs the same child, the upstream is asked about that child again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(d)})
@@ -304,8 +304,8 @@ func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }
 
-// Absence reads and records the fact that, according to its upstream, a repository has no content
-// with a digest.
+// Absence reads and records the fact that the upstream has answered "not found" for a digest in a
+// repository.
 type Absence struct {
 	repo     Repo
 	key      meta.AbsentKey
@@ -376,9 +376,9 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }
 
-// borrower returns the name under which the facts about a fallback list the digests that the
-// fallback has lent to r. In other facts, the name of a repository stands in its place. No
-// repository has this name, because it has a space.
+// borrower returns a name for r. [Lend] records the digests that a fallback has lent to r under
+// this name, where other facts have the name of a repository. No repository has this name, because
+// it has a space.
 func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
 
 // lent reports whether a fallback has lent a digest to a repository.
@@ -389,9 +389,9 @@ func lent(ctx context.Context, lender, r Repo, d digest.Digest) bool {
 
 // Lend records that lender, a repository at a fallback, has answered for r. m is the digest of the
 // answer, which was a manifest or a list of referrers. names are the children of the manifest, or
-// the manifests in the list. So requests to the repository for content that the answer names go to
-// the fallback, even after the upstream of the repository has recovered. The record makes nothing
-// visible.
+// the manifests in the list. Because of this record, dray asks the fallback first for m and for
+// these children or manifests (see [Turns]), even after the upstream of r has recovered. The record
+// makes nothing visible.
 func Lend(ctx context.Context, lender, r Repo, m digest.Digest, names []oci.Child) {
 	links := append(childLinks(names), meta.Link{Digest: m})
 	if !slices.ContainsFunc(links, func(l meta.Link) bool { return !lent(ctx, lender, r, l.Digest) }) {

@@ -122,7 +122,7 @@ func (s *Store) Replace(upstreams []*Upstream) error {
 // Upstreams returns the present upstreams by name. Callers must not change the map.
 func (s *Store) Upstreams() map[string]*Upstream { return *s.upstreams.Load() }
 
-// Upstream returns the present upstream with a name, or nil.
+// Upstream returns the present upstream with the given name, or nil.
 func (s *Store) Upstream(name string) *Upstream { return s.Upstreams()[name] }
 
 // Repo returns a repository of an upstream.
@@ -167,9 +167,9 @@ type Repo struct {
 	store *Store
 }
 
-// Key is a digest in a repository. It stays the same when the upstream is replaced. So the upstream
-// of Repo may be out of date. Use the field Repo only for names and comparisons. For everything
-// else, use [Key.Now].
+// Key is a digest in a repository. It stays the same when the upstream is replaced, because the
+// field Repo has the first Upstream of this name. So that Upstream may be out of date. Use the
+// field Repo only for names and comparisons. For everything else, use [Key.Now].
 type Key struct {
 	Repo   Repo
 	Digest digest.Digest
@@ -195,10 +195,10 @@ func Same(a, b Repo) bool { return a.Key("") == b.Key("") }
 // Remote returns the repository's name at the upstream.
 func (r Repo) Remote() upstream.Repo { return r.Up.Remote(r.Name) }
 
-// Staged returns the staged blob with a digest, or nil.
+// Staged returns the staged blob with the given digest, or nil.
 func (r Repo) Staged(d digest.Digest) *Staged { return r.store.o.Staged.Get(r.Key(d)) }
 
-// Waiting returns the waiting manifest with a digest, or nil.
+// Waiting returns the waiting manifest with the given digest, or nil.
 func (r Repo) Waiting(d digest.Digest) *oci.Manifest { return r.store.waiting.Get(r.Key(d)) }
 
 // BuildCaches returns the repository that stores the build caches pushed to this repository. ok is

@@ -55,7 +55,7 @@ func forwardEnded(f Forward) bool {
 }
 
 // inTransit returns the fact that another mirror has received a blob. It returns an error if there
-// is no such fact, or if [Options.OneWriter] makes it useless.
+// is no such fact, or if [Options.OneWriter] says to ignore such facts.
 func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact, error) {
 	if r.store.o.Transit == nil || r.store.o.OneWriter {
 		return meta.TransitFact{}, meta.ErrNotFound

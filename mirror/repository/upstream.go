@@ -82,10 +82,10 @@ type TagPolicy struct {
 // storing upstream, build caches cost less and are pruned. Clients find build caches under the
 // names to which they pushed them.
 type BuildCaches struct {
-	// To is the upstream that stores the build caches. Its content has to be on this machine, because
-	// dray first looks in To for all content that clients request from the upstream that has this
-	// setting. The repositories of To are named UPSTREAM/REPOSITORY. UPSTREAM is the name of the
-	// upstream that has this setting.
+	// To is the upstream that stores the build caches. When a client requests content from the
+	// upstream that has this setting, dray always looks in To first. To keep this look cheap, the
+	// content of To has to be on this machine. The repositories of To are named UPSTREAM/REPOSITORY.
+	// UPSTREAM is the name of the upstream that has this setting.
 	To *Upstream
 	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in
 	// the background.
@@ -111,7 +111,7 @@ type Fallback struct {
 
 // Reading returns the upstream as a fallback of another one. The result takes no pushes. Its
 // repositories do not show the content of pushes to u that are still under way. isLast says that no
-// other fallback follows, so that a failed request is worth repeating.
+// other fallback follows. If it is true, pulls use Source, which gives up later than Yielding.
 func (u *Upstream) Reading(isLast bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false

@@ -22,9 +22,9 @@ const octetStream = "application/octet-stream"
 const anywhere = ""
 
 // visible reports whether dray may serve a digest from the repository without asking the upstream.
-// It also returns the link of the digest, if any (see [meta.Visibility]). A manifest of the
-// repository must name the digest, or the upstream must have confirmed that the repository has it.
-// The digest must also have come through the same upstream. A manifest alone proves nothing,
+// It also returns the link of the digest, if any (see [meta.Visibility]). A digest is visible only
+// if a manifest of the repository names it, or the upstream has confirmed that the repository has
+// it. The digest must also have come through the same upstream. A manifest alone proves nothing,
 // because a client can push a manifest that names any digest. Until the upstream accepts this
 // manifest, nobody has checked that the upstream has the content.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {

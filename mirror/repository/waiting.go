@@ -59,7 +59,7 @@ type Waiting struct {
 	bySubject map[Key][]*waiting // oldest first
 	all       arrivals
 	byOwner   map[string]*arrivals
-	gone      []io.Closer // copies of removed manifests, which unlock closes
+	gone      []io.Closer // copies of removed manifests; the method unlock closes them
 }
 
 func newWaiting(maxBytes, maxClientBytes int64) *Waiting {

@@ -136,9 +136,9 @@ func (x *Request) Explain(err error) error {
 var errClientLeft = errors.New("the client disconnected")
 
 // Fail sends an error to the client, and returns the error to log. If the client seems to have
-// left, the returned error says so. Even to such a client, Fail sends an [oci.Error], because the
-// client may have closed only its side of the connection. If err is no [oci.Error], Fail sends
-// nothing to such a client, and breaks the connection.
+// left, the returned error says so. The client may have closed only its side of the connection, so
+// Fail still sends an [oci.Error] to a client that seems to have left. It sends no other error to
+// such a client, and breaks the connection instead.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)
@@ -152,7 +152,7 @@ func (x *Request) Fail(err error) error {
 		x.W.Header().Del(h)
 	}
 	if e := oci.AsError(err); e.Status >= http.StatusInternalServerError && e.Detail == nil {
-		told := *e // the operator finds the failure in the log by this ID
+		told := *e // the operator finds the failure in the log by the request's ID
 		told.Detail, _ = json.Marshal(map[string]string{"request_id": x.ID})
 		oci.WriteError(&x.W, &told)
 		return err

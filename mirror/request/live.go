@@ -18,7 +18,7 @@ func (x *Request) owner() live.Owner {
 	return live.Owner{Addr: identity.ClientAddr(x.R), User: x.Caller.Name, Upstream: r.Up.Name, Repository: r.Name}
 }
 
-// PullsManifest counts the request towards a pull of the manifest that the answer will have.
+// PullsManifest counts the request towards a pull of m, the manifest that the answer will have.
 func (x *Request) PullsManifest(m *repository.Manifest) {
 	x.Live.Manifest(x.owner(), x.R.UserAgent(), x.Q.Ref.String(), x.R.Method == http.MethodGet, &live.Manifest{
 		Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Raw)), Parse: func() *oci.Manifest {
@@ -44,7 +44,8 @@ func (x *Request) Pushes() {
 	x.W.CountReceived(x.Live.Received())
 }
 
-// CountSent makes x.W count towards the pull the bytes that it sends from now on, by their source.
+// CountSent makes x.W count the bytes that it sends from now on. The pull has a counter for each
+// source of bytes.
 func (x *Request) CountSent() {
 	source := x.Source
 	if x.Ahead {

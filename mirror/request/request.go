@@ -116,8 +116,8 @@ func isID(s string) bool {
 }
 
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once
-// for each request. If StopTimeout is not called before the time bound is over, the context ends
-// with errTimeout. The bound applies until the header is sent: clients wait at most 30 s for a
+// for each request. If the handler does not call StopTimeout within the duration bound, the context
+// ends with errTimeout. The bound applies until the header is sent: clients wait at most 30 s for a
 // header, but have no limit for a body. The context also ends with the request, so no handler has
 // to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
@@ -151,8 +151,8 @@ func (x *Request) repo(t route.Target) (repository.Repo, error) {
 	return x.repos.Repo(up, t.Repo), nil
 }
 
-// Divert replaces the repository by the repository that stores its build caches, if that repository
-// has the requested content.
+// Divert sets Repo to the repository in which the build caches of Repo are stored, if the requested
+// content is there.
 func (x *Request) Divert() {
 	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
 		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name

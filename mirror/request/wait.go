@@ -41,7 +41,8 @@ func (w *wait) Err() error { return w.current().Err() }
 func (w *wait) Value(key any) any { return w.current().Value(key) }
 
 // current returns ctx, or the context of the http.Request while there is no ctx. If the request has
-// ended, or the time is over, current first makes ctx, which then has ended, too.
+// ended, or the time is over, current always returns a ctx that has ended: if there is none, it
+// makes one.
 func (w *wait) current() context.Context {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -13,7 +13,8 @@ import (
 // without such a beginning belongs to the first route. If the name has neither a tag nor a digest,
 // the tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown
 // if the name begins with an unknown registry, or if there is no route. It accepts repositories
-// that clients may not name, so that operators can list and remove their content in the cache.
+// that clients may not name, so that operators can list and remove the content of such repositories
+// in the cache.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	m, err := r.Explain(name)
 	return m.Target, m.Reference, err

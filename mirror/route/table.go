@@ -15,8 +15,8 @@ type Route struct {
 	// Upstream is the upstream's name.
 	Upstream string
 	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=
-	// or in the Host header. A registry name with a dot also selects the upstream where a prefix
-	// can stand.
+	// or in the Host header. If a registry name has a dot, it also selects the upstream before or
+	// after /v2/, like a prefix.
 	Hosts []string
 	// Prefixes are the paths, without outer slashes, that select the upstream, before or after /v2/.
 	Prefixes []string
@@ -210,7 +210,7 @@ func (r *Table) Check() error {
 	return nil
 }
 
-// byPrefix returns the route with a prefix, or else the route that has the prefix as a host name.
+// byPrefix returns the route that has p as a prefix, or else the route that has p as a host name.
 func (r *Table) byPrefix(p string) *Route {
 	for i := range r.Order {
 		if slices.Contains(r.Order[i].Prefixes, p) {

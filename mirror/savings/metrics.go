@@ -6,7 +6,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Collector returns the metrics of savings. It calls bill each time Prometheus reads the metrics.
+// Collector returns the metrics of savings. It calls the function bill each time Prometheus reads
+// the metrics.
 func Collector(bill func() api.Savings) prometheus.Collector {
 	return &collector{
 		bill: bill,

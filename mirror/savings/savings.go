@@ -17,7 +17,7 @@ type Usage struct {
 	To   time.Time `json:"to"`
 	// Upstreams has the traffic by the name of the upstream.
 	Upstreams map[string]Traffic `json:"upstreams"`
-	// OtherZoneBytes are the bytes that members of the fleet in other zones sent to this one.
+	// OtherZoneBytes are the bytes that members of the fleet in other zones sent to this member.
 	OtherZoneBytes float64 `json:"other_zone_bytes,omitempty"`
 	// BucketReads and BucketWrites are requests to the bucket.
 	BucketReads  float64 `json:"bucket_reads,omitempty"`
@@ -131,8 +131,8 @@ func (t Terms) own(days float64) api.SavingsCost {
 	return api.SavingsCost{Name: "this dray", Quantity: months, Unit: "months", PriceUSD: t.OwnCost, USD: months * t.OwnCost}
 }
 
-// unknown returns one text for each key of the section savings that has to be set so that the costs
-// are complete.
+// unknown returns one text for each key that the operator has to set to make the costs complete.
+// The keys are in the section `savings` of the configuration.
 func (t Terms) unknown(u Usage, known bool) (all []string) {
 	if t.OwnCost == 0 {
 		all = append(all, "savings.own_cost: what this dray costs in a month is not set, and counts as 0")

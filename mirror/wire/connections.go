@@ -121,8 +121,8 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 }
 
 // waitsNoLonger counts one waiting client less. If c.changed has closed a connection for any
-// waiting client, this client has probably got that place. So waitsNoLonger then reduces granted,
-// and not wanted.
+// waiting client, this client has probably got the place of that connection. So while granted is
+// above 0, waitsNoLonger reduces granted, and not wanted.
 func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -184,7 +184,7 @@ func (b *Passed) End() {
 	b.w.received += b.received
 	b.received = 0
 	if b.begun && !b.over {
-		_ = b.body.Close() // while the deadline is exceeded: without a deadline, net/http would wait for the rest
+		_ = b.body.Close() // the deadline is exceeded now; without a deadline, net/http would wait for the rest
 	}
 }
 

@@ -41,7 +41,8 @@ type Stretches interface {
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
 	// sending. The body continues after these bytes. If the error means that the file cannot be read,
 	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error. If the
-	// whole stretch was sent, the file was readable, so the caller ignores the result of Passed.
+	// whole stretch was sent, the file is not the cause of err, so the caller uses err and ignores the
+	// result of Passed.
 	Passed(sent int64, err error) error
 }
 

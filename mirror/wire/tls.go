@@ -61,7 +61,7 @@ const handshakeError = "http: TLS handshake error from "
 
 // message counts and logs a message of net/http about a failed handshake. It returns false, and
 // does nothing, if the message is about something else. It warns of each reason at most once a
-// minute, because every pull of a client that does not trust the certificate fails.
+// minute, because a client that does not trust the certificate causes a failure with every pull.
 func (h *handshakes) message(text string) bool {
 	text, ok := strings.CutPrefix(text, handshakeError)
 	if !ok {
@@ -113,8 +113,9 @@ func failureOf(why string) string {
 
 var errPlainHTTP = errors.New("the client sent a request of plain HTTP")
 
-// plainListener accepts connections that answer a request of plain HTTP before TLS sees it. Some
-// clients speak plain HTTP to a registry on localhost, or fall back to plain HTTP.
+// plainListener wraps each connection in a plainConn, which answers a request of plain HTTP before
+// TLS sees it. Some clients speak plain HTTP to a registry on localhost, or fall back to plain
+// HTTP.
 type plainListener struct{ net.Listener }
 
 // Accept implements net.Listener.
@@ -154,9 +155,9 @@ func (c *plainConn) Read(p []byte) (int, error) {
 	return 0, errPlainHTTP
 }
 
-// After the answer, redirect reads the rest of the request and drops it. drained bounds the number
-// of bytes that it reads, and drainedIn bounds the time. If the connection were closed with unread
-// bytes, the client might lose the answer.
+// After the answer, redirect reads the rest of the request and drops it. The constant drained
+// bounds the bytes that it reads, and drainedIn bounds the time. If the connection were closed with
+// unread bytes, the client might lose the answer.
 const (
 	drained   = 64 << 10
 	drainedIn = 500 * time.Millisecond

@@ -1,11 +1,11 @@
-// Package writer passes all requests that write to one repository of an upstream to one member of a
-// fleet, whichever member the client has reached.
+// Package writer lets one member of a fleet work on all requests that write to one repository of an
+// upstream, whichever member the client has reached.
 //
-// That member is the repository's writer: the member that got the first request that writes to the
-// repository. It has a lease, which it renews while a request, an upload, a staged blob, a waiting
-// manifest or a queued push is open. Other members pass requests on to the writer, and stream the
-// bodies. The member that a client has reached authenticates the client. The writer decides what
-// the client may do.
+// The member that works on these requests is the repository's writer. It is the member that got the
+// first request that writes to the repository. The writer has a lease, which it renews while a
+// request, an upload, a staged blob, a waiting manifest or a queued push is open. Other members
+// pass requests on to the writer, and stream the bodies. The member that a client has reached
+// authenticates the client. The writer decides what the client may do.
 //
 // Invariants:
 //   - A member never passes on a request that it got from another member. If it is not the writer,

@@ -118,7 +118,7 @@ func (w *Writers) pass(x *request.Request, to fleet.Lease, how passing) error {
 // progress records how far a request to another member has got.
 type progress struct{ sent, answered atomic.Bool }
 
-// of returns ctx with a trace that records the progress of a request in p.
+// [progress.of] returns ctx with a trace that records in p how far a request has got.
 func (p *progress) of(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaders:         func() { p.sent.Store(true) },
@@ -128,8 +128,8 @@ func (p *progress) of(ctx context.Context) context.Context {
 
 // done reports whether the member may already have carried out a write that has no body. If such a
 // write is sent again, it can fail, because nothing is left to do. Reads, and requests that begin
-// an upload, can always be sent again. If p.answered is set, another process has answered in place
-// of the member, and the member has done nothing.
+// an upload, can always be sent again. The caller has got no valid answer from the member. So if
+// p.answered is set, another process has answered, and the member has done nothing.
 func (p *progress) done(x *request.Request) bool {
 	once := x.Q.Write() && x.R.Method != http.MethodPost && x.R.ContentLength == 0
 	return once && p.sent.Load() && !p.answered.Load()

@@ -27,9 +27,9 @@ const (
 const (
 	headerRequest = "Dray-Request" // an envelope
 	headerWorker  = "Dray-Worker"  // the ID of the member that has worked on the request
-	headerMoved   = "Dray-Moved"   // set by a member that is not the writer: the lease of the writer
-	// headerRepository is the Repository of the envelope. ServeHTTP sets it for the listener, and
-	// members do not send it.
+	headerMoved   = "Dray-Moved"   // the lease of the writer, in the answer of a member that is not the writer
+	// headerRepository is the Repository of the envelope. Members do not send this header: ServeHTTP
+	// adds it to the request before the listener gets the request.
 	headerRepository = "Dray-Repository"
 )
 
@@ -52,7 +52,7 @@ type envelope struct {
 
 // encode returns a value as the text of a header.
 func encode(v any) string {
-	text, _ := json.Marshal(v) // of strings and numbers, which can always be encoded
+	text, _ := json.Marshal(v) // never fails, because the values are plain structs
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
@@ -85,9 +85,9 @@ func (w *Writers) Receive(listener string, by Receiver) {
 	}
 }
 
-// receiver returns the listener with a name. A listener without a configured name has its address
-// as its name, which differs between members. So if no listener has the name, receiver returns the
-// only listener that accepts pushes, or nil if there is not exactly one.
+// receiver returns the listener that has the given name. A listener without a configured name has
+// its address as its name, which differs between members. So if no listener has the given name,
+// receiver returns the only listener that accepts pushes, or nil if there is not exactly one.
 func (w *Writers) receiver(name string) (only Receiver) {
 	if by, ok := w.receivers.Load(name); ok {
 		return by.(Receiver)
@@ -145,7 +145,7 @@ func (w *Writers) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	by.ServePassed(rw, passed, identity.Vouched{Principal: identity.Principal{Name: e.User}, Granted: e.Granted}, e.External)
 }
 
-// drainWithin bounds the time for reading the rest of a body that is not needed.
+// drainWithin bounds the time for which drain reads the rest of a body.
 const drainWithin = 5 * time.Second
 
 // observed records how far the body of a request has been read.
@@ -172,6 +172,6 @@ func (o *observed) drain(rw http.ResponseWriter) {
 	}
 	c := http.NewResponseController(rw)
 	if c.Flush() == nil && c.SetReadDeadline(time.Now().Add(drainWithin)) == nil {
-		_, _ = io.Copy(io.Discard, o.ReadCloser) // the connection ends in any case
+		_, _ = io.Copy(io.Discard, o.ReadCloser) // an error does not matter, because the connection ends after this answer
 	}
 }

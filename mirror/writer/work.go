@@ -19,8 +19,9 @@ const attempts = 6
 // Work answers a request by calling local, or passes the request on to the member that has the
 // state of pushes to its repository. Requests that write, and questions of clients whether a push
 // may leave a blob out, go to the writer of the repository. This member works on other requests
-// itself. If it does not find the content, it asks the writer. If pushes are acknowledged locally,
-// it asks the writer for manifests and lists before it looks for them itself. w may be nil.
+// itself. If it does not find the content, it asks the writer. If AcknowledgeLocally is set for the
+// upstream, this member asks the writer for manifests and lists before it looks for them itself. w
+// may be nil.
 func (w *Writers) Work(x *request.Request, local func() error) error {
 	if !x.Listener.TakesPushes() || !w.Shares(x.Repo) {
 		return local()
@@ -93,7 +94,9 @@ func (w *Writers) moved(ctx context.Context, k key, m *movedError) place {
 		return place{Lease: m.Lease}
 	}
 	l, err := w.take(ctx, k, 0)
-	if err != nil { // the store does not answer, and each of the two members took the other one for the writer
+	if err != nil {
+		// The store does not answer, and each of the two members believed that the other was the
+		// writer. So this member becomes the writer.
 		l = m.Lease
 	}
 	return w.placeOf(k, l)

@@ -21,7 +21,7 @@ import (
 
 const (
 	// lingers is the time for which a member remains the writer of a repository after the last
-	// request, even if nothing is open. So consecutive requests of a push find the same writer.
+	// request, even if no push is unfinished. So consecutive requests of a push find the same writer.
 	lingers = fleet.LeaseTTL
 	// storePause is the pause after a failure of the store: for this time, the member does not ask the
 	// store.
@@ -48,8 +48,8 @@ type Options struct {
 	Members Members
 	Claims  fleet.Claims
 	// Identity returns the identity of the registry behind an upstream, which is the same at all
-	// members. It returns "" if the upstream's content is stored on this machine alone. Each member
-	// then works on the repositories itself.
+	// members. It returns "" if the upstream's content is stored on this machine alone. For such an
+	// upstream, each member works on all requests that it gets.
 	Identity func(upstream string) string
 	Patience fleet.Patience
 	// RenewEvery is how often leases are renewed; 0 means [fleet.RenewEvery].
@@ -145,8 +145,8 @@ func (w *Writers) Confirm(ctx context.Context, r repository.Repo) error {
 }
 
 // Overtaken returns the error for a push whose tag was pushed or deleted through another member
-// since this member got the push. It returns nil if each member works on the repository itself. w
-// may be nil.
+// since this member got the push. It returns nil if [Writers.Shares] returns false for the
+// repository. w may be nil.
 func Overtaken(w *Writers, r repository.Repo, tag string) error {
 	if !w.Shares(r) {
 		return nil
@@ -313,9 +313,9 @@ func (w *Writers) storeAnswered(ctx context.Context, err error) {
 	}
 }
 
-// Run renews the leases of this member, takes the leases of repositories for which it has something
-// unfinished, and releases the leases that it no longer needs, until ctx ends. Then it releases all
-// leases. w may be nil.
+// Run renews the leases of this member until ctx ends. It also takes the missing leases of
+// repositories on which this member works, and releases the leases that this member no longer
+// needs. When ctx ends, Run releases all leases. w may be nil.
 func (w *Writers) Run(ctx context.Context) {
 	if w == nil {
 		return

@@ -41,7 +41,7 @@ func (t *Transport) askChallenge(ctx context.Context) error {
 	return err
 }
 
-// storeBase records the answer of /v2/ to an anonymous request. If /v2/ wants no credentials, other
+// storeBase records the answer of /v2/ to an anonymous request. If /v2/ wants no credentials, later
 // requests carry the credential as Basic.
 func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	if resp.StatusCode/100 == 2 {

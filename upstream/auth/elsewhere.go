@@ -23,8 +23,8 @@ func reads(req *http.Request) bool {
 // the registry could fill the memory by redirects to ever more names.
 const maxOthers = 64
 
-// others has a Transport for each other registry that the registry redirects to. The key of known
-// is the part of that registry's URLs before /v2/.
+// others has a Transport for each other registry that the registry redirects to. In the map known,
+// the key of such a Transport is the part of its registry's URLs before /v2/.
 type others struct {
 	mu    sync.Mutex // guards known
 	known map[string]*Transport

@@ -74,11 +74,11 @@ type flight struct {
 
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
 // cached token is due for renewal. It also requests a new token if the cached token is badToken,
-// which the registry has just refused (empty for none). While that request is in flight, other
-// callers get the cached token. Another caller waits only if the cache has no valid token, or if
-// the cached token is the one that this caller passes as badToken. The new token is for
-// challengeScopes, which a challenge has named. If challengeScopes is nil, the new token is for the
-// scopes of the last token request for key or, if there was none, for those in scopes.
+// which the registry has just refused (empty for none). While a request for key is in flight, get
+// returns the cached token if that token is valid and differs from badToken. Without such a token,
+// get waits for the request in flight. The new token is for challengeScopes, which a challenge has
+// named. If challengeScopes is nil, the new token is for the scopes of the last token request for
+// key. If there was no such request, the new token is for the scopes in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	// The joined request may have had an old credential. A request that begins now has the newest.
@@ -355,9 +355,9 @@ func (b *bearer) address(scopes []string) *url.URL {
 	return &u
 }
 
-// sendTokenRequest sends a token request and follows redirects. Behind a proxy that terminates TLS,
-// Gitea, Harbor and Artifactory name a realm that redirects to the right realm (moby#38662). The
-// credential follows a redirect only to the same host.
+// sendTokenRequest sends a token request and follows redirects. Gitea, Harbor and Artifactory need
+// this behind a proxy that terminates TLS: there, they name a realm that redirects to the right
+// realm (moby#38662). The credential follows a redirect only to the same host.
 func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Credential) (*http.Response, error) {
 	shown := !cred.Anonymous()
 	for hop := 0; ; hop++ {

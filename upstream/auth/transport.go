@@ -124,7 +124,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	retry, ok := next.repeat(req)
 	if !ok {
-		if s.token.value != "" { // some registries refuse expired tokens with 400 or 403
+		// Some registries refuse expired tokens with 400 or 403. The caller tries again after a 401.
+		if s.token.value != "" {
 			resp.StatusCode, resp.Status = http.StatusUnauthorized, "401 Unauthorized"
 		}
 		return t.judged(req, resp, s)
@@ -167,7 +168,8 @@ func (s authorization) apply(req *http.Request) *http.Request {
 	return c
 }
 
-// repeat is apply for a second attempt. ok is false if the body cannot be read again.
+// repeat returns a copy of the request with the authorization s, for a second attempt. ok is false
+// if the body cannot be read again.
 func (s authorization) repeat(req *http.Request) (c *http.Request, ok bool) {
 	c = s.apply(req)
 	if req.Body == nil || req.Body == http.NoBody {

@@ -46,8 +46,8 @@ type trust struct {
 //
 // doubted says that the caller has received a refusal that may concern c. prove sets suspect in the
 // call of verify if doubted is set, or if the registry's last answer about c was a refusal. If
-// doubted is set, prove relies only on an acceptance that is younger than confirmedFor, and that
-// came from a call of verify with suspect set.
+// doubted is set, an earlier acceptance counts only if verify had suspect set, and only for
+// confirmedFor.
 func (k *trust) prove(ctx context.Context, c Credential, maxAge time.Duration, doubted bool, verify func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, maxAge, doubted)
@@ -115,7 +115,7 @@ type crowd struct {
 	call *call
 }
 
-// call is a call in flight that shows the header to the registry. err is set before done closes.
+// call is a running call of the function show of [crowd.do]. err is set before done closes.
 type call struct {
 	header Secret
 	done   chan struct{}
@@ -125,10 +125,11 @@ type call struct {
 // errNoResult is the error of a call whose function panics.
 var errNoResult = errors.New("the request about the credentials ended without a result; try again")
 
-// [crowd.do] calls show, which shows the header to the registry, or waits for a call that is under
-// way. The result leader is true if this caller called show. After a wait for a call that showed
-// the same header, the error is the error of that call. After a wait for a call with another
-// header, the error is nil. The call is not cancelled with ctx, because other callers wait for it.
+// [crowd.do] calls the function show, which sends the header to the registry, or waits for a call
+// that is under way. The result leader is true if this caller called show. After a wait for a call
+// that sent the same header, the error is the error of that call. After a wait for a call with
+// another header, the error is nil. The call is not cancelled with ctx, because other callers wait
+// for it.
 func (c *crowd) do(ctx context.Context, header Secret, show func(context.Context) error) (leader bool, err error) {
 	c.mu.Lock()
 	current := c.call

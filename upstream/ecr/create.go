@@ -136,8 +136,8 @@ func (c *Creator) account() *string {
 	return &c.o.Account
 }
 
-// The function unseen reports whether the API does not find the repository, as in the moments after
-// its creation.
+// The function unseen reports whether err means that the API does not find the repository. This can
+// happen for a moment after the creation of the repository.
 func unseen(err error) bool {
 	_, missing := errors.AsType[*types.RepositoryNotFoundException](err)
 	return missing

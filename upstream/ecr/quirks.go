@@ -10,8 +10,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// maybeExpiredAge is the age from which a refusal without a text may mean that the token has
-// expired. If the token is younger, such a refusal means that IAM does not allow the action.
+// maybeExpiredAge is the age of a token above which a refusal without a text may mean that the
+// token has expired. If the token is younger, such a refusal means that IAM does not allow the
+// action.
 const maybeExpiredAge = 15 * time.Minute
 
 // credentialTexts returns texts by which ECR refuses a token, in lower case. The private registry
@@ -49,9 +50,9 @@ func Private() upstream.Quirks {
 	}
 }
 
-// rates returns the quotas per account and region on the ECR service quotas page, all of which can
-// be raised. The mapping of requests to quotas is inferred from the permissions that the requests
-// need.
+// rates returns the quotas that the page "Amazon ECR service quotas" lists per account and region.
+// AWS can raise each of them. The mapping of requests to quotas is inferred from the permissions
+// that the requests need.
 func rates() []upstream.Rate {
 	of := func(name string, perSecond float64, classes ...upstream.Class) upstream.Rate {
 		return upstream.Rate{Name: name, Classes: classes, PerSecond: perSecond}
@@ -90,9 +91,10 @@ func Public(credentials bool) upstream.Quirks {
 }
 
 // Expired reports whether ECR refused a request because the token is expired or invalid. Such a
-// refusal has no challenge, so Expired looks for its text. The refusal of a HEAD has no text. A 400
-// to a HEAD concerns the token, because dray sends only names and tags that are valid
-// (aws/aws-cli#9864). With a 403 to a HEAD, the age of the token decides.
+// refusal has no challenge, so Expired looks for one of credentialTexts in the body. The refusal of
+// a HEAD has no text. A 400 to a HEAD means that ECR does not accept the token, because dray sends
+// only names and tags that are valid (aws/aws-cli#9864). With a 403 to a HEAD, the age of the token
+// decides.
 func Expired(r auth.Refusal) bool {
 	text := bytes.ToLower(r.Body)
 	if slices.ContainsFunc(credentialTexts(), func(t string) bool { return bytes.Contains(text, []byte(t)) }) {

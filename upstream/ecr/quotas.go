@@ -28,7 +28,7 @@ func (r *Registry) Quotas(ctx context.Context, endpoint string) (map[string]floa
 			return nil, fmt.Errorf("ListServiceQuotas: %w", err)
 		}
 		for _, q := range page.Quotas {
-			// The page "Amazon ECR service quotas" has the names in this form.
+			// The page "Amazon ECR service quotas" shows the form of the names: "Rate of X requests".
 			name, ok := strings.CutPrefix(q.QuotaName, "Rate of ")
 			if name, is := strings.CutSuffix(name, " requests"); ok && is {
 				all[name] = q.Value

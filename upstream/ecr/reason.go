@@ -44,7 +44,8 @@ func (o *TokenOptions) noToken(err error) error {
 		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
 	case identity > 0 && busy:
 		return say("AWS gives this mirror no AWS credentials now (%s); dray tries again by itself", api.ErrorCode())
-	case identity == 1 && answered && o.Role != "": // with the identity that assumes the role, there would be two
+	// If "get identity:" occurs twice, this mirror has no identity with which to assume the role.
+	case identity == 1 && answered && o.Role != "":
 		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
 	case identity > 0 && answered:
 		return say("AWS refuses the identity of this mirror (%s); look at the role and the identity in the AWS configuration of this mirror, and at the trust policy of that role", api.ErrorCode())

@@ -189,8 +189,8 @@ func (p Principal) stsEndpoint(o *sts.Options) {
 	p.kind(o.BaseEndpoint, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
 }
 
-// kind chooses the kind of address of a service. The SDK refuses FIPS and dual-stack together with
-// a custom address.
+// kind chooses the kind of address of a service. It changes nothing if there is a custom address,
+// because the SDK refuses to combine a custom address with FIPS or dual-stack.
 func (p Principal) kind(custom *string, fips *aws.FIPSEndpointState, dual *aws.DualStackEndpointState) {
 	if custom != nil {
 		return

@@ -36,7 +36,7 @@ type Template struct {
 	// KMSKey is the key; empty for the key that AWS manages.
 	Encryption types.EncryptionType
 	KMSKey     string
-	// Tags are put on the repository.
+	// Tags are the AWS resource tags of the repository.
 	Tags map[string]string
 	// LifecyclePolicy is the JSON of the rules by which ECR deletes images; empty for none.
 	LifecyclePolicy string

@@ -21,7 +21,7 @@ import (
 const (
 	// callTimeout bounds one GetAuthorizationToken, including the SDK's own attempts.
 	callTimeout = 20 * time.Second
-	// minSuspectAge is how old a token must be for a refusal to make it due for renewal.
+	// minSuspectAge is the least age at which a refusal makes a token due for renewal.
 	minSuspectAge = 30 * time.Second
 	// firstWait and lastWait bound the wait after a failed call. Each wait is then shortened by a
 	// random part, up to half of it.
@@ -41,8 +41,8 @@ type TokenOptions struct {
 	// Region and Role name the principal in metrics and logs. An empty role is the identity of the
 	// process.
 	Region, Role string
-	// Via distinguishes, in metrics, principals that differ only in how they reach AWS: "fips", an
-	// address, or empty.
+	// Via is "fips", an address, or empty. In metrics, it distinguishes principals that differ only in
+	// how they reach AWS.
 	Via string
 	// Challenged makes dray send the credential only after the registry has asked for it. ECR Public
 	// needs this: it does not accept the credential as Basic, but its token endpoint exchanges the
@@ -128,13 +128,13 @@ func (t *Tokens) Health() Health {
 // valid reports whether the held token has not expired; the caller has locked t.mu.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
-// Credential is an auth.Credentials. It returns the token as a name and a password, preemptive
-// unless Challenged is set. The token comes from memory. If it has expired or is due for renewal,
-// one caller renews it by a call to AWS. During a renewal, other callers get the old token, unless
-// it has expired or a registry has refused it. In these cases they wait for the new token. If the
-// renewal fails, all callers get the old token until it expires, and after that the error of the
-// call. After a failed call, Credential does not call AWS again during a pause, which grows with
-// the failures.
+// Credential is an auth.Credentials. It returns the token as a name and a password. The result is
+// Preemptive unless Challenged is set. The token comes from memory. If it has expired or is due for
+// renewal, one caller renews it by a call to AWS. During a renewal, other callers get the old
+// token, unless it has expired or a registry has refused it. In these cases they wait for the new
+// token. If the renewal fails, all callers get the old token until it expires, and after that the
+// error of the call. After a failed call, Credential does not call AWS again during a pause, which
+// grows with the failures.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()

@@ -19,12 +19,12 @@ type token struct {
 	principal string // ARN, or a user of the Hub; empty for an anonymous client
 	region    string
 	expires   time.Time
-	push      bool     // a Bearer token may push; Basic ignores this field
+	push      bool     // whether a Bearer token allows pushes; not used with Basic
 	scopes    []string // scopes of a Bearer token
 }
 
-// issue stores a new token and returns its password, which is base64 of JSON, as at ECR (where its
-// size varies).
+// issue stores a new token and returns its password. As at ECR, the password is base64 of JSON, but
+// ECR's passwords vary in size.
 func (s *Server) issue(t *token) string {
 	body, _ := json.Marshal(map[string]any{
 		"payload": base64.StdEncoding.EncodeToString(randomBytes(700)), "datakey": base64.StdEncoding.EncodeToString(randomBytes(184)),

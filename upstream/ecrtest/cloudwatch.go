@@ -127,8 +127,9 @@ func (s *Server) putMetrics(r *http.Request) error {
 	return nil
 }
 
-// metricBody returns the decompressed body. It refuses a body of more than 1 MB as sent. Unless
-// MetricLimitGzipped is on, it also refuses a body of more than 1 MB after decompression.
+// metricBody returns the decompressed body. It refuses a body that has more than 1 MB before
+// decompression. Unless MetricLimitGzipped is on, it also refuses a body that has more than 1 MB
+// after decompression.
 func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	sent, err := io.ReadAll(io.LimitReader(r.Body, maxMetricBytes+1))
 	if err != nil {

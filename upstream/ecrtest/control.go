@@ -37,8 +37,8 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// Control returns the JSON API for tests of a server in another process. It answers a wrong request
-// with a 400 and a text.
+// Control returns the JSON API by which tests control a server that runs in another process. It
+// answers a wrong request with a 400 and a text.
 //
 //	GET    /                      the name of the Quirks, and the host name of the registry
 //	GET    /counters              counts by kind

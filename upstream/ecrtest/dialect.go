@@ -248,7 +248,8 @@ func challengeUser() *wireError {
 	return e
 }
 
-// challenges returns the header lines with a Bearer challenge.
+// challenges returns the lines of the challenge header: the given Bearer challenge, and also Basic
+// if the dialect offers it.
 func (s *Server) challenges(bearer string) []string {
 	switch d := s.Dialect(); {
 	case d.BasicFirst:

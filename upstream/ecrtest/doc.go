@@ -7,9 +7,10 @@
 //     of this module, and parses every request and renders every answer itself.
 //   - The behaviour of a registry is data. Quirks describe the well-attested behaviour of a kind of
 //     registry. Switches have one field for each behaviour of ECR that nobody could verify. The
-//     comment of the field names the sources, and the server works with each value of the field.
-//     RefusedManifests lists manifests that ECR was seen to refuse. References such as roadmap#1970
-//     name issues on GitHub; "roadmap" is aws/containers-roadmap.
+//     comment of the field names the sources. The server can behave in each of the ways that the
+//     field can name, so that a client can be tested with all of them. RefusedManifests lists
+//     manifests that ECR was seen to refuse. References such as roadmap#1970 name issues on GitHub;
+//     "roadmap" is aws/containers-roadmap.
 //   - Apart from the differences below, ecrtest is never more lenient than ECR, so that a program
 //     that works with ecrtest also works with ECR. Where sources disagree, the default is the value
 //     that AWS states or, if AWS states none, the more likely value.
@@ -26,8 +27,8 @@
 //
 //   - ECR converts manifests to schema 1 for clients that accept nothing newer (ECR guide,
 //     image-manifest-formats). ecrtest does not, because no current client pulls schema 1 by tag.
-//   - Every principal may do everything in every account, unless a Denial forbids it. ecrtest needs
-//     no model of rights, because operators grant rights, and the program under test does not.
+//   - Every principal may do everything in every account, unless a Denial forbids it. ecrtest has no
+//     model of rights, because the program under test never grants any: operators do that at AWS.
 //     ecrtest stores repository policies, but they have no effect (ECR guide,
 //     registry-permissions).
 //   - ecrtest does not verify the signatures of requests to the API, requires no session tokens,

@@ -31,9 +31,9 @@ type Fault struct {
 
 	Latency    time.Duration `json:"-"`                    // how long to wait before anything else
 	Status     int           `json:"status,omitempty"`     // sent instead of the real answer, in the form of the API
-	Code       string        `json:"code,omitempty"`       // code of the answer of Status; empty means a code for the status
-	Message    string        `json:"message,omitempty"`    // text of the answer of Status
-	RetryAfter time.Duration `json:"-"`                    // Retry-After of the answer of Status; 0 means none
+	Code       string        `json:"code,omitempty"`       // the code that is sent with Status; empty means a code for the status
+	Message    string        `json:"message,omitempty"`    // the text that is sent with Status
+	RetryAfter time.Duration `json:"-"`                    // the Retry-After that is sent with Status; 0 means none
 	Close      bool          `json:"close,omitempty"`      // the connection is closed without an answer
 	DropAnswer bool          `json:"dropAnswer,omitempty"` // the request is carried out, then the connection is closed
 

@@ -54,8 +54,9 @@ func newJournal() *journal {
 	return j
 }
 
-// begin adds an entry for a request. The counts grow during the request, so they include every
-// answer that a client has seen.
+// begin adds an entry for a request. The journal counts during the request, not at its end. So the
+// counts include every answer that a client has seen. For the bytes of large answers, see
+// [Server.Idle].
 func (j *journal) begin(e *Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -30,7 +30,8 @@ type Running struct {
 	// RegistryHost is the ECR-shaped name of the registry, with the port of its listener. For this
 	// name, DialContext connects to that listener.
 	RegistryHost string
-	// CA signed the registry's certificate; nil without SelfSigned. CAPEM is CA in PEM.
+	// CA is the authority that signed the registry's certificate. It is nil if Listen did not make
+	// the registry's certificate (see SelfSigned). CAPEM is CA in PEM.
 	CA    *x509.Certificate
 	CAPEM []byte
 
@@ -132,7 +133,7 @@ func newHTTPServer(h http.Handler, opts Options) *http.Server {
 		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn)}
 }
 
-// reachable returns the address of a listener for clients on this machine.
+// reachable returns the address at which clients on this machine reach a listener.
 func reachable(a *net.TCPAddr) string {
 	if a.IP.IsUnspecified() {
 		return fmt.Sprintf("127.0.0.1:%d", a.Port)

@@ -39,7 +39,7 @@ func (s *Server) orderKey(name string) string {
 	return hex.EncodeToString(sum[:8]) + name
 }
 
-// page returns at most n names after the request's cursor, and adds the Link to the next page.
+// page returns the names on the page that the request asks for, and adds the Link to the next page.
 func (s *Server) page(x *exchange, names []string, path string) ([]string, error) {
 	after, n, err := s.pageStart(x)
 	if err != nil {

@@ -203,8 +203,8 @@ func (s *Server) checkSignature(r *http.Request) error {
 	return nil
 }
 
-// findObject finds an object by its name, which is the last part of a path. The signature covers
-// the other parts.
+// findObject finds an object by its name, which is the last part of a path. It need not check the
+// other parts, because the signature covers them.
 func (s *Server) findObject(path string) (layer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -62,8 +62,8 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// requestedBlob returns the blob that a request is about. The last part of the path is the name of
-// an object or, for most other requests about blobs, a digest.
+// requestedBlob returns the blob that a request is about. The path of a request to the object store
+// ends with the name of the object. Most other paths of requests about blobs end with the digest.
 func (s *Server) requestedBlob(r *http.Request) digest.Digest {
 	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if l, ok := s.findObject(name); ok {

@@ -31,7 +31,8 @@ type Options struct {
 	// certificate of SelfSigned, or plain HTTP if SelfSigned is false.
 	TLS *tls.Config
 	// SelfSigned makes the registry and the object store use a certificate that is made in memory. It
-	// is valid for localhost, for 127.0.0.1, and for the names that both have at AWS.
+	// is valid for localhost, 127.0.0.1 and ::1, and for the AWS names of the registries and of the
+	// object store.
 	SelfSigned bool
 	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 has been seen at ECR.
 	HTTP2 bool

@@ -23,10 +23,10 @@ type Quirks struct {
 	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
 	// roadmap#299).
 	SizesHeader bool
-	// SharedScope is the one scope of all tokens (ECR Public: "aws"). The service in the challenge is
-	// then public.ecr.aws, and the token endpoint accepts the tokens of GetAuthorizationToken as
-	// passwords. An invalid token gets a 400 and no challenge (roadmap#2835, 2026-07). If SharedScope
-	// is empty, each repository has a scope of its own.
+	// SharedScope is the one scope of all tokens (ECR Public: "aws"). If it is set, the service in the
+	// challenge is public.ecr.aws, and the token endpoint accepts the tokens of GetAuthorizationToken
+	// as passwords. An invalid token gets a 400 and no challenge (roadmap#2835, 2026-07). If
+	// SharedScope is empty, each repository has a scope of its own.
 	SharedScope string
 	// ErrorNewline ends the JSON of errors with a newline. The lengths of two answers of ECR Public
 	// show this (lablup/backend.ai#2549): 58 bytes for the challenge, and 80 for an invalid token.

@@ -108,7 +108,9 @@ func (r *recorder) shape(p []byte) (int, error) {
 // append sends n more bytes after the body of an answer.
 func (r *recorder) append(n int64) {
 	if n > 0 {
-		r.Flush() // without Flush, net/http announces a length if the body fits into one buffer
+		// Without Flush, net/http announces the length of a body that fits into one buffer. This
+		// length would include the n bytes.
+		r.Flush()
 	}
 	for ; n > 0 && r.entry.Method != http.MethodHead; n-- {
 		if _, err := r.Write([]byte{'+'}); err != nil {

@@ -16,8 +16,8 @@ type exchange struct {
 	sw  Switches
 }
 
-// Registry returns the registry's HTTP API below /v2/, with /token for a registry with Bearer
-// tokens.
+// Registry returns the registry's HTTP API below /v2/. If the registry uses Bearer tokens, the API
+// also has /token.
 func (s *Server) Registry() http.Handler {
 	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
 	return s.below(s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {

@@ -89,7 +89,7 @@ var (
 		`on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
 )
 
-// repositoryName is the ECR model's pattern for the names of repositories.
+// repositoryName is the pattern for the names of repositories in AWS's model of the ECR API.
 const repositoryName = `(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
 
 // wildcard reports whether s matches a pattern in which * stands for any characters, as in IAM

@@ -37,14 +37,17 @@ type Server struct {
 	uploads    map[string]*upload
 	objects    map[string]*layer // by object name
 	tokens     map[string]*token
-	tokenOrder []string // oldest first, to bound tokens
+	tokenOrder []string // the keys of tokens, oldest first: beyond maxTokens, the oldest goes
 	denied     []Denial
 	sessions   map[string]session   // sessions of assumed roles, by access key
 	looked     map[string]time.Time // pull-through: when each tag or digest was last looked up
 	metrics    []Datum
 	pullsUsed  int
 	pullWindow time.Time
-	urlEpoch   int // the epoch of URLs that are signed now
+
+	// Every signed URL names the epoch in which it was signed. ExpireURLs and ExpireSigner begin a new
+	// epoch.
+	urlEpoch   int // the present epoch
 	urlExpired int // URLs of epochs before this one have expired
 	sessionEnd int // URLs of epochs before this one were signed by a session that has ended
 }

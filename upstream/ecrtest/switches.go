@@ -43,8 +43,8 @@ type Switches struct {
 	// because the registry does have the blob (the API says ARCHIVED in place of AVAILABLE; the
 	// registry's answer is not known, 2026-11).
 	ArchivedHeadStatus int `json:"archivedHeadStatus"`
-	// MultiRangeStatus is the answer to GET of an object with several ranges, which S3 does not
-	// support (reference of GetObject, 2026-11): 200 with the whole object, or 416.
+	// MultiRangeStatus is the answer to a GET that asks for several ranges of an object: 200 with the
+	// whole object, or 416. S3 does not support such a GET (reference of GetObject, 2026-11).
 	MultiRangeStatus int `json:"multiRangeStatus"`
 	// SinglePost completes an upload by a POST …/uploads/?digest= that has the bytes as its body; off:
 	// the server ignores the body and starts a session (202; no source, 2026-11).

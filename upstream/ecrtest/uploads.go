@@ -24,7 +24,7 @@ type upload struct {
 	started time.Time
 	path    string
 
-	writing chan struct{} // of capacity 1, which admits one request at a time
+	writing chan struct{} // has capacity 1, and so admits one request at a time
 	file    *os.File
 	hash    hash.Hash
 	size    int64
@@ -208,8 +208,8 @@ func (s *Server) finishUpload(x *exchange) error {
 	return s.complete(x, u, want)
 }
 
-// complete reads the last bytes, checks the digest, and publishes the blob. The upload ends when
-// complete has read all bytes, even if it refuses them.
+// complete reads the last bytes, checks the digest, and publishes the blob. When complete has
+// read all bytes, the upload ends, even if complete refuses the bytes.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {

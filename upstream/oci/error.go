@@ -65,8 +65,8 @@ var (
 	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
 	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
 	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
-	// The registry distribution answers 404 for an upload that exists but is invalid, and clients then
-	// start again. dray answers 400 instead.
+	// CNCF Distribution answers 404 for an upload that exists but is invalid. A 404 makes clients
+	// start again, so dray answers 400 instead.
 	ErrBlobUploadInvalid = sentinel(errcode.ErrorCodeBlobUploadInvalid).WithStatus(http.StatusBadRequest)
 	ErrPaginationInvalid = sentinel(errcode.ErrorCodePaginationNumberInvalid)
 )
@@ -184,7 +184,7 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 		status = http.StatusBadGateway
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // this fails only if the client is gone; the caller can log e
+	_, _ = w.Write(body) // this fails only if the client is gone
 	return e
 }
 

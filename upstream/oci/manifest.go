@@ -59,7 +59,7 @@ type Manifest struct {
 	ArtifactType string
 	Annotations  map[string]string
 
-	payload []byte // of a signed manifest of schema 1: the bytes that Digest covers; otherwise nil
+	payload []byte // the bytes that Digest covers, if this is a signed manifest of schema 1; nil if not
 }
 
 // Child is a blob or manifest that a manifest names.
@@ -282,7 +282,7 @@ func (m *Manifest) Descriptor() Descriptor {
 
 // Referrer returns the descriptor that lists the manifest among the referrers of its subject. If
 // the manifest has no artifact type, the descriptor has the media type of the configuration as its
-// artifact type (spec, "Listing Referrers"). Signatures of cosign 2 are such manifests.
+// artifact type (spec, "Listing Referrers"). Signatures of cosign 2 have no artifact type.
 func (m *Manifest) Referrer() Descriptor {
 	d := m.Descriptor()
 	d.ArtifactType, d.Annotations = m.ArtifactType, m.Annotations

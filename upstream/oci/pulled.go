@@ -28,9 +28,9 @@ func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	return m, err
 }
 
-// typeOf returns the media type of bytes that ParseManifest refuses. Of the type in
-// the bytes and the declared type, typeOf prefers one that is a type of manifests. If both are, or
-// neither is, it prefers the type in the bytes, because the digest covers the bytes.
+// typeOf returns the media type of bytes that ParseManifest refuses. It chooses between the type in
+// the bytes and the declared type. If only one of them is a type of manifests, typeOf prefers that
+// one. Otherwise it prefers the type in the bytes, because the digest covers the bytes.
 func typeOf(declared string, raw []byte) string {
 	own := membersOf(raw).MediaType
 	switch {
@@ -89,11 +89,11 @@ type signature struct {
 	Protected string `json:"protected"`
 }
 
-// signedPayload returns the part of a signed manifest of schema 1 that was signed, and that the
-// digest covers. The protected header of each signature says how many bytes of the manifest precede
-// the signatures, and contains the bytes that follow the signatures (distribution's specification
-// of schema 1, "Signed Manifests"). signedPayload returns nil if raw is no such manifest. It does
-// not verify signatures.
+// signedPayload returns the payload of a signed manifest of schema 1: the bytes that its signatures
+// and its digest cover. The protected header of each signature says how many bytes of the manifest
+// precede the signatures, and contains the bytes that follow the signatures (distribution's
+// specification of schema 1, "Signed Manifests"). signedPayload returns nil if raw is no such
+// manifest. It does not verify signatures.
 func signedPayload(raw []byte) []byte {
 	var signed struct {
 		Signatures []signature `json:"signatures"`

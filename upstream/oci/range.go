@@ -8,7 +8,7 @@ import (
 // Range is a part of a body: Length bytes from offset Start.
 type Range struct{ Start, Length int64 }
 
-// ContentRange returns the Content-Range header for r of a body of size bytes.
+// ContentRange returns the Content-Range header for the part r of a body that has size bytes.
 func (r Range) ContentRange(size int64) string {
 	b := strconv.AppendInt(append(make([]byte, 0, 70), "bytes "...), r.Start, 10)
 	b = strconv.AppendInt(append(b, '-'), r.Start+r.Length-1, 10)

@@ -47,8 +47,8 @@ func ParseReference(s string) (Reference, error) {
 	return Reference{Tag: s}, nil
 }
 
-// derivedPattern has 64 digits for sha512, too. A tag cannot have all 128 digits of a sha512
-// digest, so the specification uses the first 64.
+// derivedPattern expects 64 digits for sha256 and for sha512. A tag cannot have all 128 digits of a
+// sha512 digest, so the specification uses the first 64.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
 // DerivedTag reports whether a tag has a form that tools derive from a digest when they attach
@@ -87,7 +87,8 @@ func ParseDigest(s string) (digest.Digest, error) {
 	return "", ErrDigestInvalid.With("unsupported digest algorithm %q", clip(alg))
 }
 
-// CheckRepo checks that name is a repository name of the spec. The error is ErrNameInvalid.
+// CheckRepo checks that the specification allows name as a repository name. The error is
+// ErrNameInvalid.
 func CheckRepo(name string) error {
 	if len(name) > MaxRepoBytes {
 		return ErrNameInvalid.With("invalid repository name %q", clip(name))

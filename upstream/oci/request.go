@@ -179,9 +179,9 @@ func (q *Request) parseLast(last string) (err error) {
 // uploadID matches the ids that dray issues.
 var uploadID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
-// parseQuery parses the parameters of the kind. It keeps the other parameters of a request for a
-// list in Page. In any other request it ignores the other parameters, because proxies and clients
-// add parameters of their own.
+// parseQuery parses the parameters of the kind. If the request is for a list, parseQuery keeps the
+// other parameters in Page. In any other request it ignores the other parameters, because proxies
+// and clients add parameters of their own.
 func (q *Request) parseQuery(v url.Values) (err error) {
 	q.Namespace = v.Get("ns")
 	switch q.Kind {
@@ -245,8 +245,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		if q.Mount, err = ParseDigest(s); err != nil {
 			return err
 		}
-		// Some clients name a repository of another registry. An invalid name counts as no source, so
-		// that the client uploads the blob.
+		// Some clients name a repository of another registry, whose name may be invalid here. An
+		// invalid name counts as missing and is no error, so the client can still upload the blob.
 		if from := v.Get("from"); CheckRepo(from) == nil {
 			q.From = from
 		}

@@ -90,7 +90,7 @@ func (q *Queue) Ahead(flowName string) int {
 	n, turns := 0, mine+1
 	for _, f := range q.ring {
 		if f.waiting[0].Flow == flowName {
-			turns = mine // flows after this one have one turn fewer before the new request
+			turns = mine // before the new request, this flow and those after it get only mine turns
 		}
 		n += min(len(f.waiting), turns)
 	}

@@ -10,8 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// DeleterOptions describe the tested registry, where the specification allows more than one
-// answer.
+// DeleterOptions say what the tested registry does in the cases in which the specification allows
+// more than one answer.
 type DeleterOptions struct {
 	// Blobs says that single blobs can be deleted.
 	Blobs bool

@@ -38,7 +38,8 @@ func NewRegistry(tb testing.TB) *Registry {
 	return Serve(tb, serveRanges(registry.New(quiet, registry.WithReferrersSupport(true))))
 }
 
-// serveRanges serves all forms of Range on blobs, because handler serves only ranges with an end.
+// serveRanges makes the given handler serve all forms of Range on blobs. On its own, the handler
+// serves only ranges with an end.
 func serveRanges(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {
@@ -102,7 +103,7 @@ type Image struct {
 	Manifest      *oci.Manifest
 }
 
-// NewImage makes an OCI image from seed, with a layer of size bytes.
+// NewImage makes an OCI image with a layer of the given size. The seed determines the bytes.
 func NewImage(tb testing.TB, seed string, size int) Image {
 	tb.Helper()
 	layer := make([]byte, size)

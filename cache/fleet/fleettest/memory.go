@@ -14,8 +14,9 @@ import (
 	"dray/cache/fleet"
 )
 
-// Memory is a [fleet.Leases] and [fleet.Shares], or a [fleet.Claims], for members in one process.
-// The zero value is ready.
+// Memory implements [fleet.Leases], [fleet.Shares] and [fleet.Claims] for members in one process.
+// Use a Memory for leases or for claims, not for both: it stores them in the same map. The zero
+// value is ready.
 type Memory struct {
 	// TTL is how long a lease lasts without renewal. Zero means [fleet.LeaseTTL]. Tests whose members
 	// do not renew their leases by themselves set a long TTL, because machines may be slow.

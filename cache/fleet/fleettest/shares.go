@@ -64,7 +64,7 @@ func (m *Memory) shareOf(want fleet.Need, by string, ttl time.Duration) float64 
 	return has
 }
 
-// ShareStore is a store whose shares a test can make expire.
+// ShareStore is a store of shares, with a function that makes shares expire.
 type ShareStore struct {
 	fleet.Shares
 	// Expire makes all shares of a rate expire.
@@ -91,8 +91,8 @@ type asking struct {
 	store ShareStore
 }
 
-// [asking.get] requests a part of a rate of 100 per second for a member, and checks the share that
-// it gets.
+// [asking.get] requests a share for a member, and checks how large a share the member gets. The
+// whole rate is 100 per second.
 func (a asking) get(member string, wants, gets float64) {
 	a.Helper()
 	if got := a.of("rate", member, wants); math.Abs(got-gets) > 0.001 {

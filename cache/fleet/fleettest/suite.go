@@ -212,7 +212,8 @@ func expiry(t *testing.T, s Store) {
 	}
 }
 
-// pages renews and releases more leases than a store on Redis sends in one command.
+// pages is the test that renews and releases more leases than a store on Redis sends in one
+// command.
 func pages(t *testing.T, s Store) {
 	var all []fleet.Lease
 	for i := range 600 {

@@ -179,8 +179,8 @@ func classify(err error) error {
 	return err
 }
 
-// [fits] returns an error for a file that is shorter than its header says, because pages beyond its
-// end cannot even be read.
+// [fits] returns an error for a file that is shorter than its header says. A read of a page beyond
+// the end of the file would cause a fault.
 func fits(db *bbolt.DB, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -195,7 +195,8 @@ func fits(db *bbolt.DB, path string) error {
 }
 
 // verify reads the whole file. It first walks the keys in this goroutine, where contain handles a
-// fault. After that it calls Check, which follows the same pages in a goroutine of its own.
+// fault. After that it calls Check, which follows the same pages in a goroutine of its own: a fault
+// there would end the process.
 func verify(tx *bbolt.Tx) error {
 	var last []byte
 	c := tx.Bucket([]byte(facts)).Cursor()

@@ -59,9 +59,9 @@ type systemConn struct {
 	syscall.Conn
 }
 
-// replies parses as much of a server's replies as the bounds require. The protocol is RESP
-// (redis.io/docs/latest/develop/reference/protocol-spec). The zero value expects the beginning of a
-// reply.
+// replies parses a server's replies, but only as far as is necessary to check the bounds. The
+// protocol is RESP (redis.io/docs/latest/develop/reference/protocol-spec). The zero value expects
+// the beginning of a reply.
 type replies struct {
 	begun  int    // values of the reply so far
 	values int    // values that belong to the reply and have not begun

@@ -42,9 +42,10 @@ func connect(rawURL string, password func() string, timeout time.Duration) (gore
 // errSpecial replaces errors that may quote a part of the password.
 var errSpecial = errors.New("the parts of the URL cannot be told apart; write %2F for /, %3F for ?, %23 for # and %40 for @ in its user and password")
 
-// conceal removes the secrets of the URL plain from the error of a parser. net/url quotes parts of
-// a URL that it cannot parse. If a password has one of the characters /?#, a part of it is the
-// path, the query or the fragment for the parser, and so is the @ behind it.
+// conceal returns an error for a URL that a parser refused with err. If err may quote a part of the
+// password, errSpecial takes its place. net/url quotes parts of a URL that it cannot parse. If a
+// password contains /, ? or #, the parser takes the rest of the password, with the @ behind it, for
+// a path, query or fragment. So an @ in one of these shows that err may quote the password.
 func conceal(plain string, err error) error {
 	if u, failed := url.Parse(plain); failed != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 		err = errSpecial
@@ -115,7 +116,7 @@ func setDefault(timeout time.Duration, bounds ...*time.Duration) {
 	}
 }
 
-// noMaintenance stops the client from subscribing to maintenance notices on every connection. Only
+// noMaintenance returns the setting by which no connection subscribes to maintenance notices. Only
 // the service of one vendor sends such notices.
 func noMaintenance() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}

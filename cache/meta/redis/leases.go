@@ -25,13 +25,13 @@ type Leases struct {
 
 var _ fleet.Leases = (*Leases)(nil)
 
-// Leases returns the leases in the same Redis. Close of the store also ends their use.
+// Leases returns the leases in the same Redis. They cannot be used after [Store.Close].
 func (s *Store) Leases() *Leases { return &Leases{s.client, s.prefix + "{fleet}:"} }
 
 func (s *Leases) lease(d digest.Digest) string { return s.prefix + "lease:" + string(d) }
 
-// members is the key of a hash. For each member it has the time until which the member counts as
-// alive, by the clock of Redis, and a description.
+// members returns the key of a hash. For each member, the hash has a description, and the time by
+// the clock of Redis until which the member counts as alive.
 func (s *Leases) members() string { return s.prefix + "members" }
 
 //go:embed lua/*.lua

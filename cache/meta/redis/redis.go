@@ -179,9 +179,9 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	return translate(s.client.Set(ctx, s.prefix+key, value, expiry(ttl)).Err())
 }
 
-// pageEntries is how many commands one pipeline has, and about how many keys one SCAN looks at. The
-// number is large enough to save round trips, and small enough not to keep other clients of the
-// server waiting.
+// pageEntries is the number of commands in one pipeline, and the approximate number of keys that
+// one SCAN looks at. The number is large enough to save round trips, and small enough not to keep
+// other clients of the server waiting.
 const pageEntries = 256
 
 // PutAll implements [meta.Batch] with pipelines.

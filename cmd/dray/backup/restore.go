@@ -24,7 +24,7 @@ import (
 type reader struct {
 	d    directories.Directories
 	disk *disk.Dir
-	temp string // directory of the state's files until the whole backup was read
+	temp string // directory that has the files of the state until the whole backup has been read
 	sum  Summary
 }
 

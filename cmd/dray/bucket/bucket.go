@@ -26,8 +26,8 @@ func address(c config.Bucket) s3.Address {
 	return s3.Address{Bucket: name, Prefix: prefix, Region: c.Region, Endpoint: c.Endpoint, PathStyle: c.PathStyle, RoleARN: c.RoleARN}
 }
 
-// Open returns the bucket of a valid configuration. dray copies blobs from dir to it. Open sends no
-// request.
+// Open returns the bucket of a valid configuration. dray copies blobs from the directory dir to the
+// bucket. Open sends no request.
 func Open(c config.Bucket, cfg aws.Config, dir *disk.Dir, log *slog.Logger) *s3.Bucket {
 	return s3.New(s3.Options{
 		Address: address(c), Config: cfg, KMSKey: c.KMSKey, Patience: c.Timeout.Std(), MaxAge: c.MaxAge.Std(), Logger: log,

@@ -36,7 +36,8 @@ type Options struct {
 	// Doctor runs the checks of dray doctor, each for at most the duration bound. address is the
 	// address of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running makes cmd call action with a function that reads pages of a running dray.
+	// Running returns cmd. When cmd runs, it calls the function action, and passes it a function that
+	// reads pages of a running dray.
 	Running func(cmd *cobra.Command, action func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
@@ -44,7 +45,7 @@ const (
 	maxFile = 1 << 20 // the largest file, in bytes, from which the scrubber learns secrets to remove
 	// bound is the longest time for one check of dray doctor.
 	bound = 10 * time.Second
-	// patience bounds the time for one page, and for the sizes of one directory.
+	// patience bounds the time for one page, and the time for the sizes of all directories together.
 	patience = 30 * time.Second
 )
 

@@ -153,7 +153,7 @@ func (s *scrubber) file(path string) {
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		return // the archive can get this text only from a running dray, which redacts it
+		return // only a running dray can put this text into the archive, and it redacts the text first
 	}
 	s.text(text)
 }

@@ -94,8 +94,8 @@ func writeCertificate(opts options, now time.Time) ([sha256.Size]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-// write creates the file with its permissions from the start. It first removes a file that it
-// replaces, so that the old permissions do not stay.
+// write creates a file that has the given permissions before it has any content. It first removes a
+// file that it replaces, so that the old permissions do not stay.
 func (opts options) write(name string, content []byte, perm os.FileMode) error {
 	if opts.force {
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -111,8 +111,8 @@ func (opts options) write(name string, content []byte, perm os.FileMode) error {
 }
 
 // selfSigned makes a server certificate that is its own authority. The certificate is valid for one
-// year, which every client accepts: Apple's clients refuse certificates that are valid for more
-// than 825 days, even from private authorities. The validity begins one hour before now, for
+// year, so that every client accepts it. Apple's clients refuse certificates that are valid for
+// more than 825 days, even from private authorities. The validity begins one hour before now, for
 // clients whose clocks are slow.
 func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
 	if len(hosts) == 0 {

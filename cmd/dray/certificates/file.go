@@ -61,8 +61,8 @@ func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate 
 }
 
 // better reports whether [File.current] prefers the authority a to the authority b. It prefers an
-// authority whose validity has begun. If this is the same for both, it prefers the authority that
-// ends later.
+// authority whose validity has begun. If the validity of both or of neither has begun, it prefers
+// the authority that ends later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
 		return begun
@@ -78,7 +78,7 @@ func (f File) Check(now time.Time) error {
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// effect describes the effect of certificates in the file that are not valid.
+// effect says what happens while the certificate that [File.current] returns is not valid.
 func (f File) effect() string {
 	switch {
 	case f.Listener != "":

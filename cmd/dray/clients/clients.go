@@ -1,5 +1,5 @@
-// Package clients builds from the configuration the parts that recognise clients, operators, and
-// the proxies before them.
+// Package clients builds the parts that recognise clients, operators, and the proxies between them
+// and dray, as the configuration says.
 package clients
 
 import (

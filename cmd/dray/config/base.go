@@ -9,7 +9,7 @@ type BaseCheck struct {
 	// Default: `reject`.
 	StageSettings `yaml:",inline"`
 	// Patterns of whole names of allowed base images, such as `docker.io/library/debian:*`; `*`
-	// stands for any characters. The name of the registry is the first of the `hosts` of its
+	// stands for any characters. Each name begins with the first of the `hosts` of the image's
 	// upstream. The name of an image that clients pulled by digest alone has the form
 	// `docker.io/library/debian@sha256:…`.
 	Allowed []string `yaml:"allowed,omitempty"`

@@ -89,9 +89,9 @@ type ArchiveCheck struct {
 	MaxPath int `yaml:"max_path"`
 	// The greatest uncompressed size of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
-	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory.
-	// dray decompresses only a few layers with windows above 32 MiB at a time, one for each processor
-	// core. Default: `128MiB`, the most that the zstd program accepts.
+	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory. Of
+	// the layers with windows above 32 MiB, dray decompresses at most one for each processor core at a
+	// time. Default: `128MiB`, the most that the zstd program accepts.
 	MaxWindow Bytes `yaml:"max_window"`
 }
 

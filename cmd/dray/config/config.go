@@ -68,10 +68,10 @@ type Listener struct {
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL by which clients reach this listener. dray sends this URL wherever the protocol allows
 	// or needs an absolute URL, such as in the location of an upload. Some clients, such as Ollama,
-	// cannot use a location that is only a path. Set it only if all clients of the listener can reach
-	// dray by this URL. On a listener that needs no credentials, a browser on dray's own machine can
-	// only use host names that dray knows, such as the host name in this URL. Default: locations are
-	// paths, and other URLs are derived from each request.
+	// cannot use a location that is only a path. Set `external_url` only if all clients of the
+	// listener can reach dray by this URL. On a listener that needs no credentials, a browser on
+	// dray's own machine can only use host names that dray knows, such as the host name in this URL.
+	// Default: locations are paths, and other URLs are derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
@@ -250,8 +250,8 @@ type Auth struct {
 	// The name by which a listener refers to this entry. It follows the rules for names of
 	// upstreams.
 	Name string `yaml:"name"`
-	// The users, with their bcrypt hashes, in a file that `dray htpasswd` writes, or Apache's
-	// `htpasswd -B`.
+	// The users, with their bcrypt hashes, in a file that `dray htpasswd` or Apache's `htpasswd -B`
+	// writes.
 	HTPasswd HTPasswd `yaml:"htpasswd,omitempty"`
 	// The service whose bearer tokens dray accepts.
 	Token Token `yaml:"token,omitempty"`
@@ -398,9 +398,9 @@ type Limits struct {
 	// a `preStop` of Kubernetes waits already. Without a load balancer, a pause only makes each
 	// restart longer. Default: `0s`.
 	ShutdownPause Duration `yaml:"shutdown_pause"`
-	// The time that running requests have to end when you stop dray, after `shutdown_pause`. A second
-	// signal ends both times at once. The program that stops dray, such as Docker, must wait longer
-	// than the sum of both times. Default: `30s`.
+	// The longest time that dray waits for running requests when you stop it. This time begins after
+	// `shutdown_pause`. A second signal ends both times at once. The program that stops dray, such as
+	// Docker, must wait longer than the sum of both times. Default: `30s`.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
 }
 

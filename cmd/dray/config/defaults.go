@@ -22,9 +22,9 @@ const (
 	defaultPort   = "5000"
 )
 
-// Default returns the defaults that do not depend on other settings. Of environ it reads only
-// XDG_CACHE_HOME. It sets no listeners and no upstreams: Load adds them if the configuration has
-// none.
+// Default returns the defaults that do not depend on other settings. The only variable that it
+// reads from environ is XDG_CACHE_HOME. It sets no listeners and no upstreams: Load adds them if
+// the configuration has none.
 func Default(environ []string) Config {
 	directory := "data"
 	if base := variables(environ)["XDG_CACHE_HOME"]; base != "" {
@@ -301,8 +301,9 @@ func (u *Upstream) RegistryHost() string {
 	return host
 }
 
-// hosts returns the host names by which clients choose the upstream, if none are configured. It
-// returns none for a registry below a path, because other registries may be on the same host.
+// hosts returns the default of the field Hosts: the host names by which clients choose the
+// upstream. For a registry below a path, it returns no host names, because other registries may be
+// on the same host.
 func (u *Upstream) hosts() []string {
 	parsed, err := url.Parse(u.URL)
 	switch host := u.RegistryHost(); {
@@ -315,8 +316,9 @@ func (u *Upstream) hosts() []string {
 	}
 }
 
-// DockerHub reports whether clients know the upstream as Docker Hub. Docker Hub's namespaces have
-// only lower case letters and digits, so none of them looks like the host of another registry
+// DockerHub reports whether clients know the upstream as Docker Hub. At such an upstream,
+// dray refuses names with a dot before the first slash, such as quay.io/app, because Docker Hub's
+// namespaces have only lower case letters and digits
 // (https://docs.docker.com/accounts/create-account).
 func (u *Upstream) DockerHub() bool { return slices.Contains(u.Hosts, dockerHub) }
 

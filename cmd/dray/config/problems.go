@@ -10,7 +10,7 @@ import (
 // Problem is one error in a configuration.
 type Problem struct {
 	Path    string // the key, such as upstreams[1].url; empty for the whole file
-	Origin  string // the origin of the value, such as dray.yaml:12 or PORT; empty for defaults
+	Origin  string // the value's origin, such as dray.yaml:12 or the variable PORT; empty for defaults
 	Message string
 }
 

@@ -28,7 +28,7 @@ type Prices struct {
 	Internet float64 `yaml:"internet,omitempty"`
 	// The price of a GiB from the region of the registry to another region.
 	Region float64 `yaml:"region,omitempty"`
-	// The price of a GiB between two zones, for both directions together.
+	// The price of a GiB from one zone to another: the sum of what AWS bills in each of the two zones.
 	Zone float64 `yaml:"zone,omitempty"`
 	// The price of a million requests that read from the bucket.
 	BucketReads float64 `yaml:"bucket_reads,omitempty"`

@@ -51,7 +51,7 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// sizeHint says how to write a size that has a unit in another form, such as 200Gi or 200gb.
+// sizeHint says how to write the invalid size s. For 200Gi, it suggests 200GiB.
 func sizeHint(s string) string {
 	number := strings.TrimRight(s, "BbGgIiKkMmTt ")
 	for _, u := range byteUnits() {

@@ -91,8 +91,9 @@ const shortSecrets = "upH"
 // are joined, as in -sSu, the last one takes the value.
 var takesSecret = regexp.MustCompile(`^-[[:alnum:]]*[` + shortSecrets + `]$|^--(user|header)$`)
 
-// joined matches a flag that the same argument continues with a secret, as in -psecret or
-// -sSuuser:secret. It also matches longer flags with one hyphen, so their rest is hidden, too.
+// joined matches a flag that is directly followed by its secret in the same argument, as in
+// -psecret or -sSuuser:secret. It also matches the -ou of a long flag such as -output, so Redacted
+// hides the rest of such a flag, too.
 var joined = regexp.MustCompile(`^-[[:alnum:]]*?[` + shortSecrets + `]`)
 
 // Command is a program and its arguments. When it is printed, the values of flags, variables and

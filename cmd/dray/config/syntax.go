@@ -36,8 +36,8 @@ func (r *lineReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// libraryLine matches the line in an error of the YAML library. Often it is the line where the
-// section around the mistake begins.
+// libraryLine matches the beginning of an error of the YAML library, with the number of a line, if
+// any. Often the section around the mistake begins at this line.
 var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 const maxShorter = 200
@@ -67,7 +67,7 @@ func syntaxProblem(file string, text []byte, linesRead int, err error) Problem {
 	return Problem{Origin: fmt.Sprintf("%s:%d", file, n), Message: explain(bare(err), string(lines[n-1]))}
 }
 
-// bare returns the text of an error of the YAML library without the line.
+// bare returns the text of an error of the YAML library without what libraryLine matches.
 func bare(err error) string { return libraryLine.ReplaceAllString(err.Error(), "") }
 
 // noPlace describes a line that continues neither a section nor a list.

@@ -37,7 +37,7 @@ type Upstream struct {
 	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
 	// The repositories of this upstream in which clients may pull, push and delete.
 	Repositories Repositories `yaml:"repositories,omitempty"`
-	// Other upstreams that dray asks for pulls, in this order, when this upstream does not answer.
+	// Other upstreams that dray asks, in this order, when this upstream does not answer a pull.
 	Fallbacks []Fallback `yaml:"fallbacks,omitempty"`
 	// The credentials of dray at the upstream. For kind `ecr` the AWS SDK finds them, and this
 	// section is not allowed. Default: anonymous.
@@ -50,9 +50,9 @@ type Upstream struct {
 	Address string `yaml:"address,omitempty"`
 	// If `true`, dray follows redirects of the registry to private addresses, such as storage in your
 	// own network behind a public registry. Amazon ECR, and a registry that has a private address
-	// itself, may always redirect to private addresses. dray follows a redirect to a loopback or
-	// link-local address only if `address` (without it, the host of `url`) is an address of the same
-	// sort, such as `localhost`. Default: `false`.
+	// itself, may always redirect to private addresses. dray follows a redirect to a loopback address
+	// only if `address` is one, such as `localhost`, and a redirect to a link-local address only if
+	// `address` is link-local. If `address` is not set, the host of `url` counts. Default: `false`.
 	PrivateRedirects bool `yaml:"private_redirects,omitempty"`
 	// The AWS role that dray assumes before it asks for credentials of the registry; kinds `ecr`
 	// and `ecr-public` only.
@@ -125,9 +125,9 @@ func (u Upstream) UsesAWS() bool {
 
 // Repositories bounds the repositories that clients can reach through dray. dray refuses a request
 // for another repository with 403, whoever the client is, and does not ask the registry. A client
-// that uses dray as a mirror then asks the registry itself, if it can reach it. In the patterns,
-// `*` stands for any characters, slashes included. Patterns match names as they are at the
-// registry, but without `repository_prefix`, such as `library/alpine`.
+// that uses dray as a mirror then asks the registry directly, if the network allows this. In the
+// patterns, `*` stands for any characters, slashes included. Patterns match the name that a
+// repository has at the registry, such as `library/alpine`, without the `repository_prefix`.
 type Repositories struct {
 	// Patterns of the repositories that clients may name. Default: all.
 	Allow []string `yaml:"allow,omitempty"`
@@ -254,10 +254,10 @@ type ParallelFill struct {
 	// request. While clients wait for ranges that dray is not fetching yet, it fetches more ranges at
 	// a time. Default: `4`.
 	Streams int `yaml:"streams"`
-	// The most connections to the upstream for ranges, counted over all layers, without the first
-	// connection of each layer. If none is free, dray fetches the layer by one request. A layer gets
-	// more connections than `streams` only while enough connections for another layer stay free.
-	// Default: `16`.
+	// The most connections to the upstream for the ranges of all layers together. The first connection
+	// of each layer does not count. If no connection is free, dray fetches the layer by one request. A
+	// layer gets more connections than `streams` only while enough connections for another layer stay
+	// free. Default: `16`.
 	Connections int `yaml:"connections"`
 }
 

@@ -13,8 +13,8 @@ import (
 // Validator adds the problems of a completed configuration to k.
 type Validator func(c Config, k *Report)
 
-// Check returns the problems of a completed configuration, as Load does, but without origins. It
-// does not check whether the files that c names exist.
+// Check returns the problems of a completed configuration, as Load does, but leaves the field
+// Origin of each [Problem] empty. It does not check whether the files that c names exist.
 func (c Config) Check(validators ...Validator) error {
 	k := &Report{}
 	c.validate(k, validators)
@@ -290,8 +290,8 @@ func (u Upstream) validateAWS(k *Report, path string) {
 	}
 }
 
-// validatePublic validates the settings for AWS of an upstream that is not of kind ecr. Only kind
-// ecr-public may have such settings.
+// validatePublic validates the settings for AWS of an upstream that is not of kind ecr. Of these
+// upstreams, only those of kind ecr-public may have settings for AWS.
 func (u Upstream) validatePublic(k *Report, path string) {
 	if u.Kind == KindECRPublic {
 		if aws := u.Credentials.AWS || u.RoleARN != ""; aws && u.Credentials.Username != "" {

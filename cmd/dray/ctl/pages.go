@@ -18,9 +18,9 @@ const maxPage = 64 << 20
 // reached, the error wraps [ErrUnreachable].
 type Pages func(ctx context.Context, path string) ([]byte, error)
 
-// Browse adds to cmd the flags by which subcommands find a running dray, and makes cmd call action,
-// which can then read pages. If the configuration is invalid, the pages come from the default
-// address: dray may be running with an earlier configuration.
+// Browse gives cmd the flags by which subcommands find a running dray. cmd then calls the function
+// action, which reads pages through [Pages]. If the configuration is invalid, the pages come from
+// the default address: dray may be running with an earlier configuration.
 func (in Options) Browse(cmd *cobra.Command, action func(context.Context, Pages) error) *cobra.Command {
 	load := in.Load
 	in.Load = func() (config.Config, error) {
@@ -29,7 +29,7 @@ func (in Options) Browse(cmd *cobra.Command, action func(context.Context, Pages)
 			cfg = config.Default(nil)
 		}
 		if cfg.Admin.Address == config.AdminOff {
-			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there, so action gets errors in place of pages
+			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there: if HealthAddress is empty, action gets errors instead of pages
 			if cfg.Admin.HealthAddress != "" {
 				cfg.Admin.Address = cfg.Admin.HealthAddress
 			}

@@ -77,7 +77,7 @@ func statsTable(w io.Writer, s api.Stats) {
 	}
 }
 
-// sourceText describes the source of bytes in words.
+// sourceText returns the words for a source of bytes.
 func sourceText(source string) string {
 	switch source {
 	case "flight":

@@ -66,7 +66,7 @@ func (o *operator) top(ctx context.Context) error {
 			return err
 		}
 		err = eachEvent(resp.Body, show)
-		_ = resp.Body.Close() // its end or its failure is known
+		_ = resp.Body.Close() // err says how the stream ended
 		if failed, ok := errors.AsType[*api.Error](err); ok {
 			return failed
 		}
@@ -81,8 +81,9 @@ func (o *operator) top(ctx context.Context) error {
 	}
 }
 
-// display returns the function that shows a state, in the form that suits the output. The caller
-// calls restore at the end.
+// display returns the function show, which shows a state in the form that suits the output. The
+// caller calls the function restore at the end. On a terminal, restore brings back the former
+// screen.
 func (o *operator) display() (show func(api.Live) error, restore func()) {
 	if o.json {
 		out := json.NewEncoder(o.stdout)

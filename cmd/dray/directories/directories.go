@@ -53,7 +53,8 @@ const (
 )
 
 // apart reports whether the state has a directory of its own. Two paths can name one directory, for
-// example by a symbolic link. Moving the state from such a directory to itself would delete it.
+// example by a symbolic link. If dray moved the state from one of these paths to the other, the
+// move would delete the state.
 func (d Directories) apart() bool { return !same(d.State, d.Cache) }
 
 // Prepare creates the directories, and checks their formats and that they belong together. If the

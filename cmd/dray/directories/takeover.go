@@ -42,9 +42,9 @@ func noFiles(dir string) (bool, error) {
 
 // takeOver moves the parts in the cache's directory to the state directory. It may be interrupted
 // between its steps: it copies a part under another name, syncs the copy, renames it, and then
-// removes the original. If a part is in both directories with the same files, a takeover was
-// interrupted. If the files differ, an older program has used the cache's directory since, and
-// takeOver returns an error.
+// removes the original. If a part is in both directories with the same files, an earlier takeover
+// was interrupted, and takeOver only removes the original. If the files differ, an older program
+// has used the cache's directory since, and takeOver returns an error.
 func (d Directories) takeOver(log *slog.Logger) error {
 	var found []part
 	for _, p := range d.parts() {

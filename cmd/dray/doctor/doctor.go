@@ -32,7 +32,7 @@ type Finding struct {
 	// OK.
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
-	// Doc is the page that explains the category, with its heading. It is empty if Status is OK.
+	// Doc is the page and the heading that explain the category. It is empty if Status is OK.
 	Doc string `json:"doc,omitempty"`
 }
 
@@ -70,8 +70,8 @@ func Run(ctx context.Context, checks []Check, bound time.Duration) Report {
 	return r
 }
 
-// within runs a check. When the bound is over, within ends the context, and waits for the check at
-// most one second more.
+// within runs a check. When the time bound has passed, it cancels the check's context, and waits
+// for the check at most one second more.
 func (c Check) within(ctx context.Context, bound time.Duration) Finding {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()

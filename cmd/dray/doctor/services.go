@@ -40,8 +40,8 @@ type Registry struct {
 	AWS bool
 	// Layers is the URL of the host that sends the registry's layers; empty if it is not known.
 	Layers string
-	// Quota asks how many pulls the registry still allows; the limit is 0 if the registry states no
-	// quota. Quota is nil for registries that never have one.
+	// Quota asks how many pulls the registry still allows. The Limit of the result is 0 if the
+	// registry states no quota. Quota is nil for registries that never have one.
 	Quota func(ctx context.Context) (Quota, error)
 	// Rates compares the requests that dray may send with the quotas of the account. It is nil for
 	// registries whose quotas dray cannot ask for.

@@ -103,8 +103,9 @@ func (p Parts) path(ctx context.Context, cfg config.Config) (ecr.Path, error) {
 	return found, err
 }
 
-// registries makes the clients of all registries. Their tokens are not renewed. pushTo names the
-// repository in which [doctor.Registry.PushTo] starts an upload; empty means none.
+// registries makes the clients of all registries. Nothing renews the clients' tokens in the
+// background. pushTo names the repository in which [doctor.Registry.PushTo] starts an upload; empty
+// means none.
 func (p Parts) registries(ctx context.Context, cfg config.Config, pushTo string) (all []doctor.Registry, err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	session := sync.OnceValues(func() (*ecr.Session, error) {
@@ -181,7 +182,7 @@ func (p Parts) layers(u config.Upstream) string {
 	return fmt.Sprintf("https://prod-%s-starport-layer-bucket.s3.%s.%s/", name.Region, name.Region, domain)
 }
 
-// quota asks Docker Hub how many pulls are left, by the request in Docker's documentation
+// quota asks Docker Hub how many pulls are left. It sends the request that Docker documents
 // (docs.docker.com, "Docker Hub pull usage and limits"). A HEAD does not count as a pull.
 func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 	_, err := r.Client.StatManifest(ctx, upstream.Repo{Name: "ratelimitpreview/test"}, oci.Reference{Tag: "latest"}, oci.AnyManifest())
@@ -192,7 +193,8 @@ func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 	return doctor.Quota{Limit: stated.Limit, Remaining: stated.Remaining, Window: stated.Window, Source: stated.Source}, nil
 }
 
-// rates compares the rates of requests that a configuration allows with the quotas of the account.
+// rates returns, for each operation that the registry counts, how many requests per second the
+// configuration allows, and the quota of the account.
 func (p Parts) rates(ctx context.Context, u config.Upstream, r *registries.Registry) (all []doctor.Rate, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Patience, askPatience)) // a network without the internet may not answer
 	defer cancel()
@@ -250,7 +252,7 @@ func (p Parts) members(ctx context.Context, cfg config.Config) ([]fleet.Member, 
 	return store.Leases().Members(ctx)
 }
 
-// bucket looks at the bucket of a configuration and its settings.
+// bucket looks at the bucket of a configuration, and at the settings of the bucket.
 func (p Parts) bucket(ctx context.Context, cfg config.Config) (b doctor.Bucket) {
 	aws, err := p.AWS(ctx)
 	if err != nil {

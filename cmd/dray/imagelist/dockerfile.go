@@ -63,7 +63,7 @@ type build struct {
 	Options
 	*found
 	lex    *shell.Lex
-	target string    // empty if the images of the build have no platform
+	target string    // one of Options.Targets; empty if there are none
 	global variables // the arguments before the first FROM
 	stages []string  // the names of the stages so far, in lower case; "" for a stage without a name
 }
@@ -108,7 +108,7 @@ func (b *build) arguments(n *parser.Node) {
 	}
 }
 
-// from reads the FROM of a new stage.
+// [build.from] reads the FROM of a new stage.
 func (b *build) from(n *parser.Node) {
 	var words []string
 	for w := n.Next; w != nil; w = w.Next {
@@ -142,8 +142,8 @@ func (b *build) from(n *parser.Node) {
 	b.addName(base, platform, n.StartLine)
 }
 
-// reads adds the image that an instruction takes files from. It skips the name or number of a
-// stage, and a name with variables, which BuildKit does not expand here.
+// [build.reads] adds the image that an instruction takes files from. It skips the name or number of
+// a stage, and a name with variables, which BuildKit does not expand here.
 func (b *build) reads(from string, line int) {
 	if _, err := strconv.Atoi(from); from == "" || err == nil || strings.Contains(from, "$") || slices.Contains(b.stages, strings.ToLower(from)) {
 		return

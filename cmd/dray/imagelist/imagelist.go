@@ -19,7 +19,7 @@ type Image struct {
 	// Platform is the platform that the file asks for, such as linux/arm64; empty if the file names
 	// none.
 	Platform string
-	// Line is the number of the line that names the image first, from 1.
+	// Line is the number of the first line that names the image. Lines are counted from 1.
 	Line int
 }
 

@@ -66,7 +66,7 @@ func (r *yamlReader) walk(n *yaml.Node) {
 	if n.Kind == yaml.MappingNode {
 		if image := member(n, "image"); image != nil {
 			r.any = true
-			// If build has a value, Compose builds the image.
+			// If the key "build" has a value, Compose builds the image, so walk leaves the image out.
 			if build := member(n, "build"); empty(build) {
 				r.image(image, r.text(member(n, "platform")))
 			}

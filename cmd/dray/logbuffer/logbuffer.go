@@ -111,8 +111,8 @@ func New(w io.Writer, newHandler func(io.Writer) slog.Handler) (h slog.Handler, 
 	return logHandler{newHandler(to), newHandler(bufferedLog{to})}, to.close
 }
 
-// Buffered returns the handler for lines of log that may be buffered. If log has no such handler,
-// it returns the handler of log itself.
+// Buffered returns the handler of the logger log for lines that may be buffered. If log has no such
+// handler, Buffered returns log.Handler().
 func Buffered(log *slog.Logger) slog.Handler {
 	if h, ok := log.Handler().(logHandler); ok {
 		return h.buffered

@@ -68,8 +68,8 @@ func (m *Member) Differs(upstream string) []string {
 	return (*m.drift.where.Load())[upstream]
 }
 
-// compareEvery is the interval at which a member looks for drift. A shorter interval would find
-// little sooner, because members publish and read upstreams only every fleet.RenewEvery.
+// compareEvery is the interval at which a member looks for drift. A shorter interval would hardly
+// find drift sooner, because members publish and read upstreams only every fleet.RenewEvery.
 const compareEvery = time.Second
 
 // watch looks for drift until ctx ends.

@@ -39,7 +39,7 @@ type Options struct {
 	// Version is the version of the program.
 	Version string
 	// Zone finds the zone of this machine if the configuration names none. The member does not wait
-	// for Zone. If Zone is nil, the member has no zone.
+	// for Zone. If Zone is nil, the member has only the zone that the configuration names.
 	Zone func(context.Context) (string, error)
 	// Metrics has the metrics of the program.
 	Metrics  prometheus.Gatherer

@@ -48,7 +48,7 @@ func (m *Member) Reporter() func(context.Context) (api.Fleet, error) {
 	return func(ctx context.Context) (api.Fleet, error) { return m.report(ctx), nil }
 }
 
-// report asks all members for their state at once.
+// report asks all members for their state, concurrently.
 func (m *Member) report(ctx context.Context) (all api.Fleet) {
 	bounded, cancel := context.WithTimeout(ctx, cmp.Or(m.patience.Answer, statePatience))
 	defer cancel()

@@ -44,8 +44,9 @@ func upstreamsOf(c config.Config) *upstreams {
 // identityOf returns a hash of the registry's kind, URL and prefix, and of the user or role whose
 // rights dray has there. The hash contains no secret. It does not depend on the password, because
 // members may replace the password one after the other. It does not depend on the fleet's secret
-// either: even while members replace that secret one after the other, a member that forgets the
-// facts about a tag must hide them from all members ([meta.Tags]).
+// either. If it did, members with the old secret and members with the new secret would use
+// different keys for the facts about a tag. A member that forgets these facts could then not hide
+// them from all members ([meta.Tags]).
 func identityOf(u config.Upstream) string {
 	whose := []string{"anonymous"}
 	switch {

@@ -87,7 +87,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stderr io.Writ
 	case errors.Is(err, ctl.ErrUnreachable):
 		fmt.Fprintln(stderr, "dray:", err)
 		return Unreachable
-	case listed: // each line begins with the place of the problem
+	case listed: // without "dray:", because each line begins with the place of a problem
 		fmt.Fprintln(stderr, err)
 		return Failed
 	default:

@@ -138,7 +138,7 @@ func (r *Reloader) reload(ctx context.Context) (api.Reloaded, error) {
 	return done, nil
 }
 
-// news returns the notices about the configuration in file, without the notices that the running
+// news returns the notices about the given configuration, without the notices that the running
 // configuration also has.
 func (r *Reloader) news(file config.Config) []string {
 	former := r.o.Notices(r.running)

@@ -1,4 +1,5 @@
-// Package services makes the services and programs that dray calls, from the configuration.
+// Package services gets from the configuration what dray needs to call services and programs, such
+// as URLs, keys and environment variables.
 package services
 
 import (

@@ -33,7 +33,7 @@ type mirror struct {
 	auth, challenge bool
 }
 
-// registry is a registry whose content clients get from the mirror.
+// registry is a registry from which clients pull through the mirror.
 type registry struct {
 	name string // the registry's name in names of images
 	// prefix is the path prefix that selects the registry, or "" if there is none.
@@ -202,8 +202,9 @@ func registriesOf(u config.Upstream) (all []registry) {
 }
 
 // authorityOf returns the authority that clients have to trust to accept a listener's certificate.
-// If this system trusts the certificate, authorityOf returns nil. If the certificate is its own
-// authority, it returns the certificate. For any other certificate, it returns a note.
+// If this system trusts the certificate, authorityOf returns nil. If the certificate is
+// self-signed, authorityOf returns the certificates in the file. For any other certificate, it
+// returns a note.
 func authorityOf(file string) (authority []byte, note string, err error) {
 	text, err := readAuthority(file)
 	if err != nil {

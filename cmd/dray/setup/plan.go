@@ -19,7 +19,8 @@ type setting struct {
 	dialTimeout time.Duration
 	// hostsOnly leaves out the main configuration file of containerd.
 	hostsOnly bool
-	// read returns the content that a file of the client's machine would have without dray setup.
+	// read returns the content of a file of the client's machine. When dray setup writes a plan, read
+	// leaves out what an earlier dray setup wrote, unless somebody has edited the file since.
 	read func(path string) ([]byte, error)
 	// glob returns the paths of the files on that machine that match a pattern.
 	glob func(pattern string) []string

@@ -15,9 +15,10 @@ const (
 	podmanCerts  = "/etc/containers/certs.d/"
 )
 
-// podman plans a file of its own in registries.conf.d. If another file has an entry for the same
-// registry, an entry in the new file would replace that entry, including all its mirrors. In this
-// case, setup does not write the new file. containers-registries.conf(5) describes the format.
+// podman plans a separate file in registries.conf.d, with an entry for each registry. This entry
+// would replace an entry for the same registry in another file, including all mirrors of that
+// entry. So if another file has such an entry, setup does not write the separate file.
+// containers-registries.conf(5) describes the format.
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")
 	p := plan{notes: append(s.mirror.plainHTTP(), notes...)}

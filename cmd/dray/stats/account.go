@@ -32,7 +32,7 @@ func NewAccount(directory string, metrics prometheus.Gatherer, cfg config.Config
 	return a
 }
 
-// Run counts until ctx ends.
+// Run adds the growth of the metrics to the stored counts at regular intervals, until ctx ends.
 func (a *Account) Run(ctx context.Context) error { return a.ledger.Run(ctx) }
 
 // Replace makes the account use another configuration.
@@ -42,7 +42,7 @@ func (a *Account) Replace(cfg config.Config) {
 		OtherZones: float64(cfg.Savings.OtherZonePercent) / 100,
 	}
 	for i, u := range cfg.Upstreams {
-		if u.Kind != config.KindLocal { // clients could get its content nowhere else, so it saves nothing
+		if u.Kind != config.KindLocal { // a local upstream saves nothing, because clients could get its content nowhere else
 			t.Upstreams = append(t.Upstreams, savings.Upstream{Name: u.Name, Key: config.At("upstreams", i), Path: savings.Path(u.Savings.Path), Price: u.Savings.Price, Region: registryRegion(u)})
 		}
 	}

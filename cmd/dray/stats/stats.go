@@ -11,13 +11,13 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Gathered adds up the current values of the counters that the command dray stats shows.
+// Gathered returns the result of the function Of for the current values of metrics.
 func Gathered(metrics prometheus.Gatherer) (api.Stats, error) {
 	families, err := metrics.Gather()
 	return Of(families), err
 }
 
-// Of adds up the counters that the command dray stats shows.
+// Of adds up the counters that `dray stats` shows.
 func Of(families []*dto.MetricFamily) api.Stats {
 	s := api.Stats{Fetched: map[string]int64{}, Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
 	for _, f := range families {

@@ -12,8 +12,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// The texts of these parsers' errors continue the name of the file, as in "FILE is empty". For the
-// parsers, an empty file is an error: often, another program is still writing that file.
+// The callers put the name of the file before the errors of these parsers, as in "FILE is empty".
+// For the parsers, an empty file is an error: often, another program is still writing that file.
 
 // ParseSecret returns the content of a file without white space around it.
 func ParseSecret(text []byte) (auth.Secret, error) {
@@ -55,7 +55,7 @@ func ParseHeaders(text []byte) (http.Header, error) {
 	for n, line := range settings(text) {
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || !headerName.MatchString(name) || control.MatchString(value) {
-			return nil, fmt.Errorf("has a line that is not a header as Name: value, line %d", n) // without the line, which may be a secret
+			return nil, fmt.Errorf("has a line that is not a header as Name: value, line %d", n) // the error does not show the line, which may be a secret
 		}
 		h.Set(name, strings.TrimSpace(value))
 	}
@@ -71,7 +71,7 @@ func ParseVariables(text []byte) ([]string, error) {
 	for n, line := range settings(text) {
 		name, _, ok := strings.Cut(line, "=")
 		if !ok || !variableName.MatchString(name) || control.MatchString(line) {
-			return nil, fmt.Errorf("has a line that is not a variable as NAME=value, line %d", n) // without the line, which may be a secret
+			return nil, fmt.Errorf("has a line that is not a variable as NAME=value, line %d", n) // the error does not show the line, which may be a secret
 		}
 		variables = append(variables, line)
 	}

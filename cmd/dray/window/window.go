@@ -94,8 +94,9 @@ const (
 	// after a start of dray. Before the cache has read it, the page cannot say which blob the cache
 	// evicts next.
 	scanPatience = 20 * time.Millisecond
-	// victimAge is how long the page shows the same blob as the next to be evicted. A new search may
-	// have to skip many blobs that have been used, and holds the lock of the cache meanwhile.
+	// victimAge is how long the page uses the result of one search for the blob that is evicted next.
+	// A search may have to skip many blobs that have been used, and holds the lock of the cache
+	// meanwhile.
 	victimAge = time.Minute
 )
 
@@ -106,7 +107,7 @@ type cacheDisk struct {
 
 	mu   sync.Mutex // guards the fields below
 	next *api.Victim
-	at   time.Time // when next was found
+	at   time.Time // when victim set next
 }
 
 func (c *cacheDisk) describe(ctx context.Context) (page.Disk, error) {

@@ -89,7 +89,7 @@ func ofInstance(ctx context.Context, client aws.HTTPClient) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// valid reports whether members can show each other the name of a zone in a header.
+// valid reports whether a name is fit for the header in which members tell each other their zones.
 func valid(name string) bool {
 	return name != "" && len(name) <= maxZone && !strings.ContainsFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-')

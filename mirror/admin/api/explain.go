@@ -22,9 +22,9 @@ type Explanation struct {
 	Pull   ExplainedPull   `json:"pull"`
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
-	// LastPull is the last pull of the image by a client. Misses are requests for its parts: the
-	// newest of the requests that failed or needed more than the cache. Verdict is the verdict on the
-	// last push that was checked. A nil field is not known.
+	// LastPull is the last pull of the image by a client. Misses are the newest misses: each is a
+	// request for a part of the image, and failed or needed more than the cache. Verdict is the
+	// verdict on the last push that was checked. A nil field is not known.
 	LastPull *LastPull `json:"last_pull,omitempty"`
 	Misses   Misses    `json:"misses"`
 	Verdict  *Verdict  `json:"verdict,omitempty"`
@@ -63,8 +63,8 @@ type ExplainedRight struct {
 	Allowed bool   `json:"allowed"`
 	// OnlyHere says that only clients on the machine of dray have the right.
 	OnlyHere bool `json:"only_here,omitempty"`
-	// Rule is the index, from 0, of the rule of auth that grants the right. It is nil if no rule
-	// decided.
+	// Rule is the index of the rule that grants the right. The first rule of auth has the index 0.
+	// Rule is nil if no rule decided.
 	Rule *int `json:"rule,omitempty"`
 	// Why is a clause that gives the reason.
 	Why string `json:"why"`
@@ -114,8 +114,8 @@ type ExplainedPart struct {
 	// Size is in bytes, and -1 if it is not known.
 	Size int64 `json:"size"`
 	// Where lists the places that have the bytes: memory, disk, queue, staging, arriving (a fetch of
-	// the bytes is under way), bucket (listed only if the bytes are not here, because dray does not
-	// look there if they are). It is empty if no place has the bytes.
+	// the bytes is under way), bucket. dray looks in the bucket only if the bytes are not here. Where
+	// is empty if no place has the bytes.
 	Where []string `json:"where"`
 	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
 	// repository.
@@ -195,8 +195,8 @@ type ExplainedUpstream struct {
 	// Failures counts the requests that failed one after another, and Last is the last error.
 	Failures int    `json:"failures"`
 	Last     string `json:"last,omitempty"`
-	// Operations has the rate of each kind of request that pulls send. Quota is nil if the registry
-	// states no quota.
+	// Operations has the rate of each kind of request that a pull may send to the upstream. Quota is
+	// nil if the registry states no quota.
 	Operations []ExplainedOperation `json:"operations"`
 	Quota      *ExplainedQuota      `json:"quota,omitempty"`
 }

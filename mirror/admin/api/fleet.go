@@ -26,8 +26,8 @@ type FleetMember struct {
 	Protocol int    `json:"protocol"`
 	// Asked marks the member that sends this answer.
 	Asked bool `json:"asked,omitempty"`
-	// Drift names the upstreams whose registry or rights at this member differ from those at the
-	// member that sends the answer. dray refuses pushes to these upstreams.
+	// Drift names the upstreams for which this member has a different registry or different rights
+	// than the member that sends the answer. dray refuses pushes to these upstreams.
 	Drift []string `json:"drift,omitempty"`
 	// Failure says why the member did not report its state. The other values then come from Redis.
 	Failure string      `json:"failure,omitempty"`
@@ -56,8 +56,8 @@ type FleetStream struct {
 	From string `json:"from"`
 	// Bytes is the number of bytes received so far.
 	Bytes int64 `json:"bytes"`
-	// Hop is 1 for a stream from the member that asks the registry, and one more for each member in
-	// between.
+	// Hop is the number of members through which the bytes come. It is 1 if the member From itself
+	// asks the registry.
 	Hop int `json:"hop"`
 }
 

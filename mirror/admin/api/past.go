@@ -45,8 +45,8 @@ type Miss struct {
 	Cause MissCause `json:"cause,omitempty"`
 	// Since is the time of the event that the Cause names; zero if there is no such time.
 	Since time.Time `json:"since,omitzero"`
-	// Asked lists requests to upstreams that this request has started. More counts the started
-	// requests that are not listed.
+	// Asked lists upstream requests that this request has started. More counts those that Asked does
+	// not list.
 	Asked []MissRequest `json:"asked"`
 	More  int           `json:"more,omitempty"`
 	// Joined says that another request asked the upstream, and this request shared the answer.
@@ -92,7 +92,8 @@ type MissRequest struct {
 // Misses lists the newest misses.
 type Misses struct {
 	Items []Miss `json:"items"`
-	// Since is the time from which dray has recorded all misses.
+	// Since is when dray started, or when the last forgotten miss ended. dray remembers all misses
+	// that ended later.
 	Since time.Time `json:"since"`
 }
 

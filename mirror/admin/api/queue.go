@@ -22,8 +22,7 @@ type QueuedPush struct {
 	Attempts int       `json:"attempts"`
 	// Next is the time of the next attempt. It is zero before the first attempt.
 	Next time.Time `json:"next,omitzero"`
-	// Error is the error of the last attempt. While an attempt is under way, it is the latest error of
-	// that attempt.
+	// Error is the newest error of any attempt, even if this attempt is still under way.
 	Error string `json:"error,omitempty"`
 	// Overtaken says that the tag was pushed again later, so this push cannot be retried.
 	Overtaken bool `json:"overtaken,omitempty"`

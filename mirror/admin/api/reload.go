@@ -3,9 +3,9 @@ package api
 // ReloadRequest asks for a reload of the configuration. It has no parameters.
 type ReloadRequest struct{}
 
-// Reloaded is the result of a reload of the configuration. Its keys are keys of the configuration,
-// with the names of entries, as in upstreams[hub].hosts. An entry that was added or removed is
-// shown without a key, as in upstreams[hub].
+// Reloaded is the result of a reload of the configuration. Changed and Pending list keys of the
+// configuration, with the names of entries in brackets, as in upstreams[hub].hosts. If an entry was
+// added or removed, they list only the entry itself, as in upstreams[hub].
 type Reloaded struct {
 	// Changed are the keys whose new values are now in force.
 	Changed []string `json:"changed"`

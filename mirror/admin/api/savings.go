@@ -43,8 +43,8 @@ type UpstreamSavings struct {
 	// BytesPerSecond is the rate of these transfers; 0 if there are fewer than 20 samples.
 	Samples        int     `json:"samples"`
 	BytesPerSecond float64 `json:"bytes_per_second,omitempty"`
-	// SavedSeconds is the additional time that the transfers of held layers would have taken at that
-	// rate; absent if there is no rate.
+	// SavedSeconds says how much longer the transfers of held layers would have taken at the rate
+	// BytesPerSecond; absent if there is no rate.
 	SavedSeconds *float64 `json:"saved_seconds,omitempty"`
 }
 

@@ -10,8 +10,8 @@ import (
 // diskView is the overview's panel about the cache on disk.
 type diskView struct {
 	Disk
-	// Growth is in bytes a day, measured over the time Measured. Both are 0 if the growth is not
-	// known.
+	// Growth is in bytes a day. The field Measured is the length of time that the growth was measured
+	// over. Both are 0 if the growth is not known.
 	Growth   float64
 	Measured time.Duration
 	// Short is the used space as text. The field Of is the quota as text, or empty without a quota.
@@ -44,8 +44,8 @@ func diskOf(d Disk, past api.History) *diskView {
 	return v
 }
 
-// full is the share of the quota from which the cache counts as full. dray then evicts blobs to
-// make room for new ones.
+// full is a share of the quota. If the cache uses at least this share, the panel calls it full: dray
+// then evicts blobs to make room for new ones.
 const full = 0.97
 
 // maxDays bounds the days of a forecast.

@@ -1,5 +1,5 @@
-// Package page shows operators in a browser the data that programs get from the API of the admin
-// listener.
+// Package page has web pages for operators. The pages show the data that programs get from the API
+// of the admin listener.
 //
 // Invariants:
 //   - The page changes nothing: it answers only GET and HEAD, and its only form is a search.

@@ -44,7 +44,7 @@ type chart struct {
 	Rows  []chartRow
 	Most  int64 // bytes of the highest bar
 	Sum   []share
-	Ratio float64 // hits as a share of all readers of blobs; -1 if there were no readers
+	Ratio float64 // the share of readers of blobs whose bytes were held; -1 if there were no readers
 	From  time.Time
 	To    time.Time
 	Known bool
@@ -76,7 +76,7 @@ const (
 	chartHeight = 100.0
 )
 
-// spanOf returns the span that "time" in the query of a request selects, or the default.
+// spanOf returns the span that a request selects by its query parameter time, or the default span.
 func spanOf(r *http.Request) span {
 	for _, s := range spans {
 		if r.URL.Query().Get("time") == s.Key {
@@ -184,8 +184,8 @@ func ratioText(c *chart) string {
 	return fmt.Sprintf("%s of the layers that clients asked for were held", percent(c.Ratio))
 }
 
-// growth computes from the history by how many bytes a day the cache on disk grows. period is the
-// time between the first and the last measurement. If that time is less than an hour, growth
+// growth returns the growth of the cache on disk, in bytes a day, according to the history. period
+// is the time between the first and the last measurement. If that time is less than an hour, growth
 // returns zeros.
 func growth(h api.History) (perDay float64, period time.Duration) {
 	first, last := -1, -1

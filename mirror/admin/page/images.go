@@ -32,14 +32,14 @@ const (
 	listingBound = time.Minute
 )
 
-// listing has the last list of images that could be read.
+// listing has the list of images from the last reading that succeeded.
 type listing struct {
 	all func(ctx context.Context) iter.Seq2[api.Image, error]
 
 	mu      sync.Mutex // guards the fields below
 	images  []api.Image
-	at      time.Time // when the reading of images began
-	tried   time.Time // when the last reading began
+	at      time.Time // when the reading that returned images began
+	tried   time.Time // when the last reading began, even if it failed
 	took    time.Duration
 	err     error         // the error of the last reading
 	reading chan struct{} // closed when the reading under way has ended; nil if no reading is under way
@@ -65,9 +65,10 @@ func (l *listing) get(ctx context.Context) ([]api.Image, time.Time, error) {
 // recent reports whether the list can be shown instead of a newer one. It needs mu.
 func (l *listing) recent() bool { return !l.at.IsZero() && time.Since(l.at) < listingKept }
 
-// refresh starts to read the list if the last reading began more than age ago. If a reading is
-// under way and the present list cannot be shown, refresh returns a channel that is closed after
-// the reading. Otherwise it returns nil.
+// refresh starts to read the list, unless a reading is under way or the last one is too recent. The
+// parameter age is the least time between the beginnings of two readings. If a reading is under way
+// and the present list cannot be shown, refresh returns a channel that is closed after the reading.
+// Otherwise it returns nil.
 func (l *listing) refresh(age time.Duration) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +139,7 @@ func imageQueryOf(r *http.Request) imageQuery {
 	return q
 }
 
-// at returns the address of a page of the same images, in the given order.
+// at returns the address of a page of the images that q selects, in the given order.
 func (q imageQuery) at(sort string, page int) string {
 	parts, number := "", ""
 	if q.Parts {

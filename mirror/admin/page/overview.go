@@ -154,7 +154,7 @@ func upstreamState(s *api.ExplainedUpstream) (kind, text string) {
 	return "good", "up"
 }
 
-// limited reports whether requests of an operation have a limit, wait, or are paused now.
+// limited reports whether an operation has a limit, has waiting requests, or is paused now.
 func limited(o api.ExplainedOperation) bool {
 	return o.PerSecond > 0 || o.Waiting > 0 || !o.Paused.IsZero()
 }

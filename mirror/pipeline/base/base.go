@@ -184,9 +184,9 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}}, nil
 }
 
-// longest returns the names of the largest known image whose layers are the first layers in ids. A
-// known image that has all layers in ids, and is at the upstream of the push, is no base: it is
-// this image, from an earlier push.
+// longest returns the names of the largest known image whose layers are the first layers in ids. If
+// a known image has exactly the layers in ids, and is at the upstream of the push, it is no base:
+// it is this image, from an earlier push.
 func (s *Stage) longest(ctx context.Context, upstream string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])
@@ -217,9 +217,9 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 
 // mismatch returns the index of the first layer for which the manifest and the configuration
 // disagree, or -1. They disagree if only one of them has a layer with this index. They also
-// disagree if the checks read the layer and found another diffID, or did not read it to its end.
-// Without this check, a configuration could claim the layers of an allowed base, and some clients
-// would still unpack the image.
+// disagree if the checks found another diffID of the layer, or began to read the layer and stopped
+// before its end. Without this check, a configuration could claim the layers of an allowed base,
+// and some clients would still unpack the image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {

@@ -37,11 +37,13 @@ type session struct {
 	conn         net.Conn
 	in           *bufio.Reader
 	out          *bufio.Writer
-	timeout      time.Duration // of one write, and of one reply
+	timeout      time.Duration // bounds each write and each reply
 	stopWatching func() bool
 
-	mu       sync.Mutex // guards endCause; extend must not replace the deadline that is set when ctx ends
-	endCause error      // context.Cause of ctx; nil until ctx ends
+	// mu guards endCause. It also prevents extend from replacing the deadline that is set when ctx
+	// ends.
+	mu       sync.Mutex
+	endCause error // context.Cause of ctx; nil until ctx ends
 }
 
 // dial opens a session. The end of ctx interrupts the session.

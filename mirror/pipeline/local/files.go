@@ -92,9 +92,10 @@ func OpenArchive(name string) (*Files, error) {
 	return f, nil
 }
 
-// unpacked returns an archive that is not compressed: the given file, at its first byte, or a
-// temporary file with the unpacked content. The temporary file has already been removed from its
-// directory. If the result is a temporary file or an error, the given file is closed.
+// unpacked returns an archive that is not compressed: the given file, or a temporary file with the
+// unpacked content. The next read of the result begins at its first byte. The temporary file has
+// already been removed from its directory. If the result is a temporary file or an error, the given
+// file is closed.
 func unpacked(file *os.File) (*os.File, error) {
 	packed, err := gzip.NewReader(file)
 	if err != nil { // not compressed
@@ -127,7 +128,7 @@ type extent struct{ at, size int64 }
 const (
 	// maxEntries bounds the number of entries of an archive, including links and directories.
 	maxEntries = 100_000
-	// maxLinks bounds the number of links from a name to a file. It is the bound of Linux.
+	// maxLinks bounds the length of a chain of links from a name to a file. Linux has the same bound.
 	maxLinks = 40
 )
 
@@ -218,8 +219,8 @@ func (f *Files) Root(ctx context.Context, name string) (*oci.Manifest, error) {
 // (containerd, images/annotations.go). The annotation of the specification has the tag only.
 const imageName = "io.containerd.image.name"
 
-// selected returns the index of the image with the given name. images has the names of each image.
-// An empty name selects the only image.
+// selected returns the position of the image with the given name in the slice images, which has the
+// names of each image. An empty name selects the only image.
 func selected(name string, images [][]string) (int, error) {
 	var found []int
 	var choices []string

@@ -22,7 +22,7 @@ var ErrNotFound = errors.New("not in the image")
 type Blobs interface {
 	// Manifest returns a manifest that an index lists.
 	Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error)
-	// Open reads a blob. The reader need not verify its bytes.
+	// Open opens a blob for reading. Open need not verify the digest, because Contents does so.
 	Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error)
 }
 

@@ -53,7 +53,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New compiles the requirements. The error joins all problems with them.
+// New compiles the requirements. The returned error joins all problems of the requirements.
 func New(c Config) (*Stage, error) {
 	s := &Stage{config: c, patterns: make([]*regexp.Regexp, len(c.Required))}
 	var errs []error

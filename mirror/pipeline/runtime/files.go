@@ -122,7 +122,7 @@ func (v *visitor) delete(kind byte, p string) {
 }
 
 // room reserves n bytes of memory for a record of class c. If the record would exceed the bound,
-// it sets v.dropped to the class, unless v.dropped is lower, and returns false.
+// room sets v.dropped to the lower of v.dropped and c, and returns false.
 func (v *visitor) room(c class, n int) bool {
 	used, most := &v.marks, maxMarks
 	if c == classPlain {
@@ -158,8 +158,8 @@ func (v *visitor) node(e *pipeline.Entry) *node {
 	return n
 }
 
-// hardLink makes n a second name of a file. The entry has a mode and attributes of its own, which
-// runtimes give to both names.
+// hardLink fills in the node n of a hard link: a second name of the file e.Target. The entry e has
+// a mode and attributes of its own, which runtimes give to both names.
 func (v *visitor) hardLink(e *pipeline.Entry, n *node) {
 	n.special = special(e)
 	target, _ := v.tree.find(e.Target, false)

@@ -33,10 +33,10 @@ type node struct {
 // tree is the known part of a file system.
 type tree struct {
 	root node
-	// looseFiles has, by path, the files for which node.special is not empty and that were written
-	// below a link of another layer. Runtimes do not agree on where these files are. So a file stays
-	// in looseFiles until a layer deletes its path, or writes the path again without a link on the
-	// way.
+	// looseFiles has, by path, files that give rights (node.special is not empty). The path of each
+	// file leads through a link of another layer. Runtimes do not agree on where these files are. So a
+	// file stays in looseFiles until a layer deletes its path, or writes the path again without a link
+	// on the way.
 	looseFiles map[string]*node
 }
 
@@ -142,8 +142,8 @@ func (n *node) each(dir string, visit func(p string, child *node)) {
 	}
 }
 
-// merge writes an entry of a layer on top of the lower layers. It returns true if runtimes may
-// disagree on the content of /etc/passwd after the entry. If the entry is below a link of a lower
+// merge writes an entry of a layer on top of the lower layers. It returns true if the entry may
+// cause runtimes to disagree on the content of /etc/passwd. If the entry is below a link of a lower
 // layer, containerd follows the link, and Docker replaces the link by a directory.
 func (t *tree) merge(p string, entry *node) (unsure bool) {
 	dir, name := path.Split(p)

@@ -25,8 +25,8 @@ type layoutWriter struct {
 	written   map[digest.Digest]bool
 }
 
-// writeLayout writes the pushed manifest to a directory, with all blobs and manifests below it
-// except foreign layers.
+// writeLayout writes the pushed manifest, and all blobs and manifests that it needs except foreign
+// layers, to the directory dir.
 func writeLayout(ctx context.Context, dir string, img *pipeline.Image, limit int64) error {
 	l := &layoutWriter{dir: dir, remaining: limit, written: map[digest.Digest]bool{}}
 	for _, m := range img.Manifests {

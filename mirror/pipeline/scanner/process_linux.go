@@ -18,9 +18,10 @@ import (
 
 // supervisorName is argument 0 of a supervisor. A supervisor is this executable, started once more
 // to run one program. It ends all processes that the program started, even those that left the
-// program's process group: it finds them, because a process whose parent ends becomes a child of
-// the supervisor. If dray may make a PID namespace (pid_namespaces(7)), the supervisor is the first
-// process of that namespace. When the supervisor ends, the kernel ends all other processes there.
+// program's process group. It finds them among its own children: when the parent of such a process
+// ends, the kernel makes the supervisor the new parent. If dray may make a PID namespace
+// (pid_namespaces(7)), the supervisor is the first process of that namespace. When the supervisor
+// ends, the kernel ends all other processes there.
 const supervisorName = "dray-exec-supervisor"
 
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
@@ -111,7 +112,7 @@ func Supervise(args []string) (code int, was bool) {
 	return 0, true
 }
 
-// supervise runs a program, and then ends all processes that it started.
+// supervise runs a program, and then ends all processes that the program started.
 func supervise(uid, gid string, command []string) (exit int, err error) {
 	HideProcess()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -191,7 +192,8 @@ func children() (pids []int) {
 		if err != nil {
 			continue // the process has ended
 		}
-		// The name of the executable, in parentheses, may have any characters.
+		// The name of the executable stands in parentheses, and may itself have parentheses. So the
+		// fields after it begin at the last parenthesis.
 		_, rest, _ := strings.Cut(string(text[max(0, strings.LastIndexByte(string(text), ')')):]), " ")
 		fields := strings.Fields(rest)
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && len(fields) > 1 && fields[1] == parent {

@@ -81,7 +81,7 @@ const Nobody = 65534
 // Stage runs the program for each image.
 type Stage struct {
 	config Config
-	path   string // of the program, as New found it
+	path   string // the path of the program, as New found it
 	slots  chan struct{}
 }
 
@@ -148,7 +148,7 @@ func (c *Config) closed(path string) string {
 		return path
 	}
 	for {
-		info, err := os.Stat(at) // an error of Stat occurs again when an image is written
+		info, err := os.Stat(at) // ignores an error, because it occurs again when dray writes an image
 		if err == nil && !c.mayEnter(info) {
 			return at
 		}

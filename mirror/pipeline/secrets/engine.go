@@ -5,9 +5,10 @@
 // Invariants:
 //   - A finding never contains the secret. It contains a fingerprint, by which operators recognise
 //     and waive the finding.
-//   - The cost is one table look-up for each byte, whatever the number of rules. A scanner compares
-//     a literal only where the file has three certain bytes of the literal. Where the literal is
-//     found, its rule checks the bytes around it, at most [maxSecret] on each side.
+//   - The cost is one table look-up for each byte, whatever the number of rules. For each literal,
+//     the engine chooses three of its bytes, and a scanner compares the literal only where the file
+//     has these bytes. Where the literal is found, its rule checks the bytes around it, at most
+//     [maxSecret] on each side.
 //   - At most 64 KiB of a file are in memory at a time.
 package secrets
 

@@ -57,8 +57,8 @@ func named(names ...string) func(string) bool {
 	}
 }
 
-// ending returns a function that reports whether one of tails is the end of a path, in whole
-// elements.
+// ending returns a function that reports whether the last elements of a path are equal to one of
+// the tails.
 func ending(tails ...string) func(string) bool {
 	return func(p string) bool {
 		for _, t := range tails {

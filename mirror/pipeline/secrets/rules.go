@@ -15,9 +15,9 @@ type Rule struct {
 	// Fold ignores case in the literals.
 	Fold bool
 	// Secret checks the literal window[start:stop]. It returns the bytes that identify the credential,
-	// or false if there is none. Either these bytes contain no secret, or they are too random for
-	// anyone to guess them from their hash. The window extends at most maxSecret bytes beyond the
-	// literal on both sides.
+	// or false if there is none. Findings show a hash of these bytes (see [Fingerprint]). So the bytes
+	// either leave out the secret, or are too random for anyone to guess them from the hash. The
+	// window extends at most maxSecret bytes beyond the literal on both sides.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 

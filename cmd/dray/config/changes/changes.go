@@ -40,7 +40,7 @@ var atOnce = map[string]bool{
 	"log.access":                       true,
 }
 
-// Keys returns the keys of the table by which AtOnce decides, in any order.
+// Keys returns, in any order, the keys of the table that AtOnce uses.
 func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 
 // atOnceFixed are the keys that a reload changes even in an entry whose other keys it cannot change
@@ -48,8 +48,8 @@ func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
 
 // addresses are sections with an address. If the address differs, the whole section waits for a
-// restart. Settings for the loopback interface, such as no passwords, may not be safe at another
-// address.
+// restart, because settings that are safe on the loopback interface may not be safe at another
+// address. An example is that no password is required.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
 // Fixed is implemented by a type of list entries if a reload cannot add, remove or change some
@@ -123,8 +123,9 @@ func (m *merger) section(path, key string, into, next reflect.Value) {
 		case options == "inline":
 			m.section(path, key, into.Field(i), next.Field(i))
 		case f.Type == reflect.TypeFor[auth.Secret]() && file.IsValid() && file.String() != "":
-			// A secret from a file, which dray reads again when it changes. The field of the file comes
-			// first, so it differs here only if the new file waits for a restart.
+			// This secret comes from a file, which dray reads again when the file changes. The loop has
+			// already merged the name of the file, because that field comes first in the struct. So the
+			// two names differ here only if the new name waits for a restart.
 			if into.FieldByName(f.Name + "File").Equal(file) {
 				into.Field(i).Set(next.Field(i))
 			}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// PrependJSON makes element the first element of the list with the given key. text is the JSON
+// PrependJSON puts an element at the beginning of the list with the given key. text is the JSON
 // object with the list, or is empty. If there is no such list, PrependJSON adds it. If the list has
 // the element already, PrependJSON returns text unchanged. isSame compares two elements.
 func PrependJSON(text []byte, key, element string, isSame func(a, b string) bool) ([]byte, error) {
@@ -96,8 +96,9 @@ func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	return 0, errTouched
 }
 
-// indentAfter returns the white space with which the rest of an object begins. If this white space
-// has no line break, indentAfter returns a line break with an indent.
+// indentAfter returns the white space at the beginning of rest, which is an object without its
+// opening bracket. If this white space has no line break, or the object is empty, indentAfter
+// returns a line break with an indent.
 func indentAfter(rest []byte) string {
 	space := string(rest[:len(rest)-len(bytes.TrimLeft(rest, " \t\r\n"))])
 	if strings.Contains(space, "\n") && len(bytes.TrimSpace(rest)) > 1 {

@@ -92,7 +92,7 @@ func separated(head []byte, section string, tail []byte) string {
 }
 
 // Set sets a key of a table to a value, which is a string or a bool. It adds the key and the table
-// if they do not exist. If table is empty, the key is one at the top of the file.
+// if they do not exist. If table is empty, the key stands before all tables of the file.
 func (f *TOML) Set(table []string, key string, value any) error {
 	literal := fmt.Sprintf("%#v", value)
 	want, err := f.with(table, key, value)
@@ -110,8 +110,8 @@ func (f *TOML) Set(table []string, key string, value any) error {
 	return f.add(found, table, key+" = "+literal, want)
 }
 
-// Prepend makes element the first of a list of strings. It adds the list if it does not exist. If
-// the list has the element already, nothing changes.
+// Prepend adds an element at the beginning of a list of strings. It adds the list if it does not
+// exist. If the list has the element already, nothing changes.
 func (f *TOML) Prepend(table []string, key, element string) error {
 	path := append(slices.Clone(table), key)
 	old, ok := stringsOf(f.Get(path...))
@@ -208,8 +208,8 @@ func (f *TOML) replace(start, end int, newPart string, newDoc map[string]any) er
 	return nil
 }
 
-// combine adds the content of src to doc. It merges tables and joins lists. If any other key is in
-// both, it returns an error.
+// combine adds the content of src to doc. If a key is in both, combine merges two tables and joins
+// two lists. For any other two values of a key, it returns an error.
 func combine(doc, src map[string]any) error {
 	for key, value := range src {
 		switch old := doc[key].(type) {

@@ -78,9 +78,9 @@ func (p Place) Read(path string) ([]byte, error) {
 	return before, nil
 }
 
-// Write makes the changes. It also undoes the changes of an earlier Write to other files. Write
-// returns an error only for a problem with the record. A problem with a file is in the Result of
-// that file.
+// Write makes the given changes. If an earlier call of Write changed another file, Write undoes
+// that earlier change. Write returns an error only for a problem with the record. A problem with a
+// file is in the Result of that file.
 func (p Place) Write(changes []Change) ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -171,8 +171,8 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 		}
 	}()
 	e := entry{Path: path}
-	// If somebody has removed the file, undo will not bring it back. So the new entry does not name
-	// the backup, and undo keeps the backup.
+	// If somebody has removed the file, undo will not restore the content that is in the backup. undo
+	// must not delete that backup, so the new entry does not name it.
 	if known := r.find(path); known != nil && current != nil {
 		e.Backup = known.Backup
 	}
@@ -222,7 +222,8 @@ func (p Place) undo(r *record, path string) Result {
 	}
 	result.Diff = udiff.Unified(path, path, string(current), string(before))
 	if e.Backup != "" && current != nil {
-		// The file has the content of the backup again, with the edits that somebody made later.
+		// Nobody needs the backup now: the file has its former content again, with the edits that
+		// somebody made after Write.
 		_ = os.Remove(p.real(e.Backup))
 	}
 	r.forget(p, path)

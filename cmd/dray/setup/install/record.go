@@ -87,8 +87,8 @@ func (r *record) find(path string) *entry {
 	return nil
 }
 
-// forget removes the entry of a file from the record. It also deletes the directories of the record
-// that are empty on disk. From the record, it removes all directories that no longer exist.
+// forget removes the entry of a file from the record. It also deletes from the disk each directory
+// in r.Directories that is empty, and removes from r.Directories those that no longer exist.
 func (r *record) forget(p Place, path string) {
 	r.Files = slices.DeleteFunc(r.Files, func(e *entry) bool { return e.Path == path })
 	for _, dir := range slices.Backward(slices.Clone(r.Directories)) {

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// errRefused marks the error of a request as final: if it wraps errRefused, the same request would
-// fail again.
+// errRefused marks the error of a request as final. If an error wraps errRefused, the same request
+// would fail again.
 var errRefused = errors.New("the API refuses the request")
 
 // cluster is the API of the Kubernetes cluster that this process runs in.
