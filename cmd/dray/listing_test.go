@@ -270,7 +270,8 @@ func TestListingRanges(t *testing.T) {
 	}
 }
 
-// A queued tag is on the first page, wherever it sorts, and no page is longer than the client wants.
+// A queued tag is on the first page, wherever it sorts, and no page is longer than the client
+// wants.
 func TestListingQueuedTags(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	for i := range 20 {

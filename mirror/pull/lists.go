@@ -16,7 +16,8 @@ import (
 
 // Tags answers with a page of the upstream's tags. The upstream decides the order of the tags and
 // the query for the next page (ECR's query is opaque). dray adds the tags of queued pushes to the
-// first page. A further page of the upstream may have such a tag again. The repository's name and the link to the next page are rewritten for the client.
+// first page. A further page of the upstream may have such a tag again. The repository's name and
+// the link to the next page are rewritten for the client.
 func (p *Puller) Tags(x *request.Request) error {
 	query, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -75,8 +76,8 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags that a page lacks. If the tags of the page are in order, they stay
-// so.
+// withQueued adds the queued tags that a page lacks. If the tags of the page are in order, they
+// stay so.
 func withQueued(queued, tags []string) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {

@@ -169,7 +169,8 @@ func TestECRPublicAsTheRegistry(t *testing.T) {
 	}
 }
 
-// TestPortOfInvalidAddress: PORT does not turn an address that is invalid into one of all interfaces.
+// TestPortOfInvalidAddress: PORT does not turn an address that is invalid into one of all
+// interfaces.
 func TestPortOfInvalidAddress(t *testing.T) {
 	for _, address := range []string{"127.0.0.1", "::1", "localhost"} {
 		if cfg, err := Load("", []string{"DRAY_ADDRESS=" + address, "PORT=7000"}); err == nil || !strings.Contains(err.Error(), address) {

@@ -44,8 +44,8 @@ func diskOf(d Disk, past api.History) *diskView {
 	return v
 }
 
-// full is a share of the quota. If the cache uses at least this share, the panel calls it full: dray
-// then evicts blobs to make room for new ones.
+// full is a share of the quota. If the cache uses at least this share, the panel calls it full:
+// dray then evicts blobs to make room for new ones.
 const full = 0.97
 
 // maxDays bounds the days of a forecast.
