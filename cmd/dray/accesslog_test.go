@@ -58,7 +58,7 @@ func TestAccessLog(t *testing.T) {
 		requests++
 		s.do(tc.method, tc.path, nil, tc.headers...)
 		line := ""
-		for give := time.Now().Add(10 * time.Second); line == "" && time.Now().Before(give); runtime.Gosched() { // it is written after the answer
+		for give := time.Now().Add(time.Minute); line == "" && time.Now().Before(give); runtime.Gosched() { // it is written after the answer
 			for _, l := range log.lines() {
 				if strings.Contains(l, "method="+tc.method) && containsAll(l, tc.want) {
 					line = l
@@ -203,7 +203,7 @@ func TestLogToFindAFailure(t *testing.T) {
 	s.ecr.CreateRepository("team/app")
 	has := func(parts ...string) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 			for line := range strings.Lines(log.String()) {
 				if containsAll(line, parts) {
 					return

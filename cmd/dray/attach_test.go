@@ -19,7 +19,7 @@ import (
 // becomes waits until a metric has reached a value.
 func (s *stack) becomes(name string, want float64) {
 	s.Helper()
-	for end := time.Now().Add(10 * time.Second); s.metric(name) < want; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); s.metric(name) < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.Fatalf("%s is %v, want %v", name, s.metric(name), want)
 		}

@@ -49,7 +49,7 @@ func (s *stack) pullBase(repo, tag string) image {
 // recordedBaseImages waits until want base images are recorded.
 func (s *stack) recordedBaseImages(want float64) {
 	s.Helper()
-	for end := time.Now().Add(10 * time.Second); s.metric("dray_base_images_recorded_total") < want; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); s.metric("dray_base_images_recorded_total") < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.Fatalf("%v images were learnt, want %v", s.metric("dray_base_images_recorded_total"), want)
 		}

@@ -184,7 +184,7 @@ func TestBuildCacheWriteBack(t *testing.T) {
 	s.upload("team/cache", imageConfig)
 	s.want(201, "PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
 	s.served("team/cache", "main", m, layer)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if _, ok := s.ecr.Image("team/cache", "main"); ok {
 			break
 		}

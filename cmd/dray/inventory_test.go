@@ -74,7 +74,7 @@ func (s *stack) planned(n int) {
 // idleBut is idle with so many blobs that somebody needs for good.
 func (s *stack) idleBut(n int) {
 	s.Helper()
-	for give := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for give := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		open := 0
 		if err := s.disk.List(s.Context(), func(i disk.Info) bool { open += btoi(i.Open); return true }); err != nil {
 			s.Fatal(err)

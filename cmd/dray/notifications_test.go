@@ -36,7 +36,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // next waits for so many events, and forgets them.
 func (l *listener) next(t *testing.T, n int) []notify.Event {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		l.mu.Lock()
 		events := l.events
 		if len(events) >= n {

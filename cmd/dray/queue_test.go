@@ -27,7 +27,7 @@ func (s *stack) forwarded() {
 
 func (s *stack) until(what func() bool) {
 	s.Helper()
-	for end := time.Now().Add(20 * time.Second); !what(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !what(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.Fatalf("it never came to that; the queue has %+v", s.queue.List())
 		}

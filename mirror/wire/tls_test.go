@@ -68,7 +68,7 @@ func TestFailedHandshakes(t *testing.T) {
 	conn.Close()
 	for reason, want := range map[string]float64{failedPlain: 6, failedCertificate: 1, failedVersion: 1, failedLeft: 1, failedOther: 0} {
 		counter := s.handshakes.failed.WithLabelValues(reason)
-		for end := time.Now().Add(10 * time.Second); testutil.ToFloat64(counter) < want && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); testutil.ToFloat64(counter) < want && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 		if n := testutil.ToFloat64(counter); n != want {

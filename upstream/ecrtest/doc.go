@@ -27,9 +27,9 @@
 //
 //   - ECR converts manifests to schema 1 for clients that accept nothing newer (ECR guide,
 //     image-manifest-formats). ecrtest does not, because no current client pulls schema 1 by tag.
-//   - Every principal may do everything in every account, unless a Denial forbids it. ecrtest has no
-//     model of rights, because the program under test never grants any: operators do that at AWS.
-//     ecrtest stores repository policies, but they have no effect (ECR guide,
+//   - Every principal may do everything in every account, unless a Denial forbids it. ecrtest has
+//     no model of rights, because the program under test never grants any: operators do that at
+//     AWS. ecrtest stores repository policies, but they have no effect (ECR guide,
 //     registry-permissions).
 //   - ecrtest does not verify the signatures of requests to the API, requires no session tokens,
 //     and accepts clocks that differ. To verify the signatures of the SDK, ecrtest would need the
