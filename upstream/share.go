@@ -12,7 +12,8 @@ type Demand struct {
 	Sent, Waiting int
 }
 
-// Share makes the Limiter report its demand and its pauses to s from now on.
+// Share makes the Limiter tell s from now on when a request has to wait, and when refusals of the
+// registry pause an operation. Demands returns the demand itself.
 func (l *Limiter) Share(s Sharing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

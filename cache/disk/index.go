@@ -49,8 +49,10 @@ func (k *key) equal(other *key) bool {
 
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
-	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // entries that put added when the map above had another entry with their prefix; rare, unless somebody makes such digests on purpose
+	first map[uint64]*entry // by prefix
+	// others has the entries whose prefix another entry already had in first when they were added.
+	// There are few of them, unless somebody makes such digests on purpose.
+	others map[digest.Digest]*entry
 }
 
 func newIndex() index {

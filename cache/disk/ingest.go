@@ -53,7 +53,8 @@ type ingests struct {
 
 // Create starts an ingest of size bytes and reserves room for them. If size is negative, the length
 // is unknown, and room is reserved as the blob grows. Create returns ErrFull or ErrTooLarge when
-// there is no room. ctx bounds the wait until the directory has been read.
+// there is no room. If size is not negative, Create first waits until dray has listed the blobs on
+// disk, or until ctx ends.
 func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 	in := s.ingest(s.ingestName(), max(size, -1))
 	if size >= 0 {

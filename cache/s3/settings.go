@@ -118,7 +118,7 @@ func (s *Settings) lifecycle(ctx context.Context, mode Mode) (Setting, error) {
 		}
 		expires = expires || covers && days == s.days
 		aborts = aborts || covers && r.AbortIncompleteMultipartUpload != nil
-		stale = stale || aws.ToString(r.ID) == id && days > 0 && days != s.days // written for another age
+		stale = stale || aws.ToString(r.ID) == id && days > 0 && days != s.days // dray wrote this rule for another number of days
 	}
 	if set.Missing = !expires || !aborts || stale; !set.Missing || mode == Check {
 		return set, nil

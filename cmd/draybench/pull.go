@@ -9,8 +9,8 @@ import (
 
 // pull has the times of a client that pulls an image.
 type pull struct {
-	// Manifest and Layer are the times from the request for the manifest, or for the first layer, to
-	// the first byte of the answer.
+	// Manifest is the time from the request for the manifest to the first byte of the answer. Layer is
+	// the same for the first layer.
 	Manifest, Layer time.Duration
 	Whole           time.Duration
 }

@@ -32,8 +32,8 @@ type Options struct {
 	Operators identity.Operators
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
-	// Page answers browsers at / and everything below /ui/. Requests to it need the action View. Page
-	// may be nil.
+	// Page answers all requests below /ui/, and the requests of browsers at /. Requests to it need the
+	// action View. Page may be nil.
 	Page http.Handler
 	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
 	// discards them.
@@ -190,11 +190,12 @@ func followed(r *http.Request) bool {
 
 // guard refuses requests that only a misled browser would send. The web page of an attacker can
 // make its own host name resolve to a loopback address and then read the answers (DNS rebinding).
-// So guard accepts only the configured names, localhost and IP addresses, because an attacker owns
-// none of these. Requests for which [open] is true may be sent to any host name. The page of an
-// attacker can also make a browser send requests whose answers the page cannot read. guard also
-// refuses these requests, because a request for a profile uses much processor time even if nobody
-// reads the answer. From other sites, guard accepts only links to a page.
+// So guard accepts only the configured names, localhost and IP addresses. An attacker cannot change
+// what these names resolve to, and an IP address is not resolved at all. Requests for which [open]
+// is true may be sent to any host name. The page of an attacker can also make a browser send
+// requests whose answers the page cannot read. guard also refuses these requests, because a request
+// for a profile uses much processor time even if nobody reads the answer. From other sites, guard
+// accepts only links to a page.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !open(r) && !identity.KnownHost(hosts, r.Host) {

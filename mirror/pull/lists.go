@@ -59,7 +59,7 @@ func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values,
 	if err := json.Unmarshal(page.Body, &list); err != nil {
 		return badListing(x.Repo, err)
 	}
-	list.Tags = withQueued(queued, list.Tags)
+	list.Tags = withQueued(queued, list.Tags, len(page.Next) == 0)
 	if list.Tags == nil { // some registries send null, which some clients cannot read
 		list.Tags = []string{}
 	}
@@ -76,17 +76,12 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags that a page lacks. If the tags of the page are in order, they
-// stay so.
-func withQueued(queued, tags []string) []string {
-	inOrder := slices.IsSorted(tags)
-	for _, t := range queued {
-		if !slices.Contains(tags, t) {
-			tags = append(tags, t)
-		}
+// withQueued adds the queued tags that a page lacks. They come first, because clients may ask for
+// the tags after the last tag of a page. If the page has all tags, in order, they stay in order.
+func withQueued(queued, tags []string, whole bool) []string {
+	all := slices.Concat(slices.DeleteFunc(slices.Clone(queued), func(t string) bool { return slices.Contains(tags, t) }), tags)
+	if whole && slices.IsSorted(tags) {
+		slices.Sort(all)
 	}
-	if inOrder {
-		slices.Sort(tags)
-	}
-	return tags
+	return all
 }

@@ -29,8 +29,8 @@ const (
 	// maxLine bounds the length of a line, in bytes. A manifest has at most 4 MiB, and a third more
 	// when it is encoded in JSON (as base64).
 	maxLine = 16 << 20
-	// slack bounds the space of obsolete records. The file is rewritten when it is longer than slack
-	// bytes plus twice its length after the last rewrite.
+	// slack keeps a short file from being rewritten often. The file is rewritten, without obsolete
+	// records, when it is longer than slack bytes plus twice its length after the last rewrite.
 	slack = 1 << 20
 )
 
@@ -200,7 +200,7 @@ type journal struct {
 	// aside is the name under which rewrite keeps a damaged file when it replaces the file. It is
 	// empty if the file has no unreadable lines.
 	aside  string
-	closed bool // no record can be appended; a withdrawal under way may still rewrite the file
+	closed bool // no record can be appended, but Withdrawal.Restore may still rewrite the file
 	sync   func(*os.File) error
 }
 

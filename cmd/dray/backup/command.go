@@ -59,18 +59,16 @@ func toFile(name string, stdout io.Writer, writeTo func(io.Writer) (Summary, err
 	if name == "-" {
 		return writeTo(stdout)
 	}
-	temp := name + ".new"
-	_ = os.Remove(temp) // left by a backup that was killed; if it stays, OpenFile fails
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.new") // with mode 0600
 	if err != nil {
 		return Summary{}, err
 	}
-	defer os.Remove(temp) // fails after the file was renamed
+	defer os.Remove(f.Name()) // fails after the file was renamed
 	sum, err := writeTo(f)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return sum, err
 	}
-	if err := os.Rename(temp, name); err != nil {
+	if err := os.Rename(f.Name(), name); err != nil {
 		return sum, err
 	}
 	return sum, directories.Sync(filepath.Dir(name))

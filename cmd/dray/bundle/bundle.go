@@ -33,16 +33,16 @@ type Options struct {
 	// Load returns the configuration that serve would use. If it returns an error, the configuration
 	// has only the values that could be read.
 	Load func() (config.Config, error)
-	// Doctor runs the checks of dray doctor, each for at most the duration bound. address is the
+	// Doctor runs the checks of dray doctor. bound is the longest time for one check. address is the
 	// address of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running returns cmd. When cmd runs, it calls the function action, and passes it a function that
-	// reads pages of a running dray.
+	// Running sets cmd to call action when it runs, and returns cmd. The argument of action reads
+	// pages of a running dray.
 	Running func(cmd *cobra.Command, action func(context.Context, ctl.Pages) error) *cobra.Command
 }
 
 const (
-	maxFile = 1 << 20 // the largest file, in bytes, from which the scrubber learns secrets to remove
+	maxFile = 1 << 20 // in bytes; the scrubber does not look for secrets in a larger file
 	// bound is the longest time for one check of dray doctor.
 	bound = 10 * time.Second
 	// patience bounds the time for one page, and the time for the sizes of all directories together.
@@ -75,14 +75,15 @@ running, the archive also has its metrics, its health, the pulls and pushes unde
 the queue, the fleet, and profiles of its goroutines and memory. README.txt in the
 archive lists its files, and says which files are missing and why.
 
-bundle leaves out passwords, tokens, keys and hashes of passwords from the
-configuration, the files that the configuration names, the environment, and texts of
-errors. It replaces addresses and names of clients by numbers, unless you set
+bundle removes secrets from the archive: passwords, tokens, keys and hashes of
+passwords. It knows them from the configuration, from the files that the
+configuration names, and from the environment. It also removes texts that look like
+secrets. It replaces addresses and names of clients by numbers, unless you set
 --clients. Names of registries, repositories and tags stay in the archive. Read the
 archive before you send it to somebody.
 
 Run bundle on the machine of dray, as the user of dray and with the same environment.
-The profiles need the right operate.`,
+The archive has the profiles only if you have the right "operate".`,
 		Example: "  dray debug bundle\n  dray debug bundle --output - | ssh elsewhere 'cat > dray.tar.gz'",
 		Args:    usage.NoArguments,
 	}, func(ctx context.Context, pages ctl.Pages) error {

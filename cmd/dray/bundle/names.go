@@ -74,7 +74,7 @@ func (n *names) texts() func(string) string {
 	slices.SortFunc(known, func(a, b string) int { return len(b) - len(a) }) // the longest first
 	for i, name := range known {
 		known[i] = regexp.QuoteMeta(name)
-		if word(name[0]) { // a part of another word is no name
+		if word(name[0]) { // do not replace the name within a longer word
 			known[i] = `\b` + known[i]
 		}
 		if word(name[len(name)-1]) {

@@ -7,20 +7,21 @@ import (
 	"time"
 )
 
-// Checks lists the conditions that images must meet before dray forwards them to an upstream. An
-// upstream names the entries that apply to it. Of these entries, dray uses the first whose
-// `repositories` match the repository. docs/pipeline.md explains each stage, with an example.
+// Checks is one entry of `checks`: the conditions that images must meet before dray forwards them
+// to an upstream. An upstream names the entries that apply to it. Of these entries, dray uses the
+// first whose `repositories` match the repository. docs/pipeline.md explains each stage, with an
+// example.
 type Checks struct {
-	// The name by which an upstream, metrics and reports refer to this entry. It follows the rules
-	// for names of upstreams.
+	// The name by which an upstream, metrics and reports refer to this entry. It follows the rules for
+	// names of upstreams.
 	Name string `yaml:"name"`
 	// Patterns of repository names; `*` stands for any characters, slashes included. Default: `*`,
 	// every repository.
 	Repositories []string `yaml:"repositories"`
-	// The time at which dray forwards layers: `early` sends them while they arrive, and completes each
-	// at the registry when its own checks are done. Clients of the registry see a layer only when a
-	// manifest names it. `hold` sends no byte before the verdict, which makes pushes take longer.
-	// Default: `early`.
+	// The time at which dray forwards layers: `early` sends each layer while it arrives, and completes
+	// its upload at the registry when the checks of this layer are done. Clients of the registry see a
+	// layer only when a manifest names it. `hold` sends no byte before the verdict, which makes pushes
+	// take longer. Default: `early`.
 	Forward ForwardWhen `yaml:"forward"`
 	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes the
 	// checks waits until an index or a tag that refers to it also passes. Therefore the registry gets
@@ -32,8 +33,8 @@ type Checks struct {
 	// The handling of layers that a client does not send because the registry has them: `scan` fetches
 	// the layers that the stages have not examined yet, `trust` accepts these layers. Default: `scan`.
 	UnseenLayers UnseenLayers `yaml:"unseen_layers"`
-	// The time for which dray lets a client that is built on containerd wait for the verdict. Such
-	// a client gives up after 30 s. Other clients wait for up to ten minutes. Default: `20s`.
+	// The time for which dray lets a client that is built on containerd wait for the verdict. Such a
+	// client gives up after 30 s. Other clients wait for up to ten minutes. Default: `20s`.
 	Within Duration `yaml:"within"`
 	// The answer to a push whose verdict comes later than the client can wait: `reject` refuses it,
 	// with a message that asks to push again. `warn` forwards the image, and the log says so. Default:
@@ -74,9 +75,9 @@ type Checks struct {
 // files to disk. It stops reading a layer that exceeds a bound.
 type ArchiveCheck struct {
 	// The action for an image with a layer that exceeds a bound or cannot be read: `enforce` rejects
-	// it. `warn` reports the layer; any other stage that cannot judge this layer follows its own
-	// `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs them.
-	// Default: `enforce`.
+	// it. `warn` reports the layer. A stage such as `secrets` that needs the layer then cannot judge
+	// it, and follows its own `on_error`. `off` is like `warn`, but dray reads layers only if another
+	// stage needs them. Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`
 	// The highest number of uncompressed bytes for each compressed byte; dray compares the two once it
 	// has read more than 64 MiB of uncompressed bytes from a layer. Default: `200`.

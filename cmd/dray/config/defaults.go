@@ -125,12 +125,12 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 		l.Address = ":" + defaultPort // all addresses, because a certificate is for clients on other machines
 	}
 	if e.Port != nil {
-		// An invalid address stays, so that a validator reports it. With an empty host, dray would listen
-		// on all interfaces.
-		if host, _, err := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:")); err == nil {
-			l.Address = net.JoinHostPort(host, strconv.Itoa(int(*e.Port)))
-			origins[at("address")] = "PORT"
+		host, _, err := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:"))
+		if err != nil {
+			host = strings.Trim(l.Address, "[]") // a host without a port
 		}
+		l.Address = net.JoinHostPort(host, strconv.Itoa(int(*e.Port)))
+		origins[at("address")] = "PORT"
 	}
 	if l.ExternalURL != "" && !strings.Contains(l.ExternalURL, "://") {
 		scheme := "http://"

@@ -4,8 +4,8 @@ import "slices"
 
 // Fallback names another upstream, which dray asks during a pull if the upstream that lists this
 // fallback does not answer. An upstream counts as not answering if it cannot be reached, answers
-// 429 or a status of 500 or above, refuses dray's credentials, or failed in one of these ways a
-// moment ago. An entry can be just the name. dray asks for the repository of the same name, below
+// 408, 429 or a status of 500 or above, refuses dray's credentials, or failed in one of these ways
+// a moment ago. An entry can be just the name. dray asks for the repository of the same name, below
 // the `repository_prefix` of the fallback, with the fallback's credentials. The rights of a client
 // depend on the upstream that the client names, even if a fallback answers. dray gets nothing from
 // a fallback whose `repositories` exclude the repository. dray asks an upstream with fallbacks

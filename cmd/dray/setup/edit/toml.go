@@ -92,7 +92,8 @@ func separated(head []byte, section string, tail []byte) string {
 }
 
 // Set sets a key of a table to a value, which is a string or a bool. It adds the key and the table
-// if they do not exist. If table is empty, the key stands before all tables of the file.
+// if they do not exist. With an empty path of the table, the key belongs to no table, and Set adds
+// it before all tables of the file.
 func (f *TOML) Set(table []string, key string, value any) error {
 	literal := fmt.Sprintf("%#v", value)
 	want, err := f.with(table, key, value)
