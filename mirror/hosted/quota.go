@@ -16,7 +16,11 @@ func (s *Store) makeRoom(ctx context.Context, shortage int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
 	}
-	for enough := s.contents.bytes() - shortage; s.contents.bytes() > enough; {
+	enough := s.contents.bytes() - shortage
+	if enough < 0 {
+		return full(fmt.Sprintf("it has more bytes than the whole quota of %s", s.opts.Name))
+	}
+	for s.contents.bytes() > enough {
 		now := time.Now()
 		for _, r := range s.contents.all() { // drop expired blobs first, because they belong to no push
 			s.contents.expireMembers(r, now)

@@ -66,6 +66,17 @@ func TestQuotaRefuses(t *testing.T) {
 	h.sound()
 }
 
+// A blob that can never fit evicts nothing.
+func TestQuotaOfOneBlob(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{MaxBytes: 100_000})
+	h.push("r", "a", 50_000)
+	err := h.PutBlob(t.Context(), upstream.Repo{Name: "r"}, upstreamtest.Upload(upstreamtest.NewImage(t, "b", 150_000).Layer))
+	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "whole quota of own") || !h.has("r", "a") {
+		t.Errorf("%v", err)
+	}
+	h.sound()
+}
+
 // One image in two repositories, or twice in one, gives room only when it goes from all places. So
 // it does, as old as the place where it was used last: what gives room by itself and is older goes
 // before.
