@@ -59,7 +59,7 @@ func (s *flights) abandon(f *flight, x *fetch) {
 		g.unreadTimer.Reset(g.grace)
 		return
 	case s.abandoned.worthFinishing(g.length, g.arrived):
-		if g.length < 0 { // with more bytes, the fetch may exceed StopAbove
+		if g.length < 0 { // check again later, because the bytes that arrive may then exceed StopAbove
 			g.unreadTimer.Reset(g.grace)
 		}
 		return

@@ -18,8 +18,8 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	// verifyEarlier waits until an earlier bytesAt, which this directBytes replaces, has verified the
-	// bytes that the earlier one handed out. verifyEarlier is nil if finish need not wait for that.
+	// A directBytes can replace an earlier bytesAt. verifyEarlier waits until that bytesAt has
+	// verified the bytes that it handed out. verifyEarlier is nil if finish need not wait.
 	verifyEarlier func(context.Context) error
 	off           int64           // the offset of the next byte to hand out
 	at            int64           // the offset of the next byte of x; below off while bytes are fetched again to hash them

@@ -38,7 +38,7 @@ type growing struct {
 	arrivals                  // the parts that were written
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
-	demands     []span        // ranges beyond the first missing byte that readers wait for, in the order in which they began to wait; see await
+	demands     []span        // ranges that readers wait for, in the order in which the readers began to wait; all begin beyond the first missing byte (see await)
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if no reader waits

@@ -12,8 +12,9 @@ type Blob struct {
 	Digest digest.Digest
 	Size   int64 // length in bytes, which no origin may exceed; negative if unknown
 	// Via names the place that the caller's origin asks. All callers share one fetch, even if their
-	// Via differs. If the origin of the fetch refuses, only callers with the same Via get its error,
-	// because another place may have the blob. The other callers then ask their own origins.
+	// Via differs. If the origin of the fetch returns an error, only callers with the Via of the fetch
+	// get this error, because another place may have the blob. The other callers then ask their own
+	// origins.
 	Via string
 	// Split says how a large blob is fetched in several parts at once; nil means in one part.
 	Split *Split

@@ -149,7 +149,7 @@ func (r *Reader) Passed(n int64, err error) error {
 }
 
 // [Reader.reopened] returns the file of a fetch under way, opened a second time, so that this
-// reader has a file offset of its own. It opens the file only once. Reader.Close closes the file.
+// reader has a file offset of its own. Later calls return the same file. Reader.Close closes it.
 func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	r.mu.Lock()
 	f := r.stretchFile

@@ -10,8 +10,8 @@ type Split struct {
 	// Piece is the length of a part in bytes.
 	Piece int64
 	// Streams is the number of streams that together fetch the parts of a blob in order. If it is
-	// below 2, no blob is fetched in parts. While readers wait for other parts, further streams fetch
-	// these parts.
+	// below 2, no blob is fetched in parts. If readers wait for parts that none of these streams
+	// fetches, further streams fetch those parts.
 	Streams int
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
 	// takes no slot. If a fetch already has as many streams as the field Streams says, it adds a

@@ -44,8 +44,8 @@ type BreakerOptions struct {
 // One bad object must not keep callers from all other objects. So statuses of 500 and above count
 // against the host itself only if questions about three repositories have failed. When three
 // repositories have failed, or when questions get no answer, Hello decides whether the registry
-// itself is down. While Hello gets a good answer, the Breaker refuses questions about failing
-// repositories only if at least three repositories fail.
+// itself is down. While Hello gets a good answer, the Breaker refuses a caller that has no older
+// answer only if the caller's repository and at least two others fail.
 //
 // There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
 // Lister, Deleter) while it considers the host to be down. Callers that have an older answer (Held)
@@ -335,9 +335,9 @@ func (b *Breaker) down(host string, c *circuit) bool {
 
 // spreads reports whether the failures of a repository are part of a wider problem of the registry.
 // This is so if the failures of at least severalRepos repositories, including this one, have
-// continued for Lasting. A repository does not count if the time of its next attempt passed at
-// least Probe ago. If only one repository fails, the reason may be one bad object, and callers must
-// still get the other objects. b.mu is held.
+// continued for Lasting. A repository does not count if its next attempt is overdue by Probe or
+// more. If only one repository fails, the reason may be one bad object, and callers must still get
+// the other objects. b.mu is held.
 func (b *Breaker) spreads(own *circuit) bool {
 	if !b.lasts(own) {
 		return false

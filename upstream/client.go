@@ -95,7 +95,7 @@ func New(o Options) (*Client, error) {
 		Help: "Bytes of the bodies of the upstream's answers, counted as they arrive, by kind of request. Answers of hosts to which the upstream redirects, such as its storage, are included. Answers with tokens are not included.",
 	}, []string{"kind"})
 	for _, kind := range []oci.Kind{oci.KindManifest, oci.KindBlob} {
-		c.received.WithLabelValues(string(kind)) // from 0, so that the series exist at once
+		c.received.WithLabelValues(string(kind)) // starts the series at 0, before any bytes arrive
 	}
 	c.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dray_upstream_response_seconds", ConstLabels: labels,
@@ -346,10 +346,10 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 }
 
 // resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
-// the scheme and host from Base. For example, a registry may send a Location with http because a
-// proxy in front of the registry terminates TLS (distribution#123). If Base has https, resolve
-// changes such a Location to https. For a host that is not the registry's, resolve refuses a change
-// from https to http. If a registry leaves out the path of Base, resolve adds the path.
+// the scheme and host from Base. A registry may also send a Location with http, because a proxy in
+// front of the registry terminates TLS (distribution#123). If Base has https, resolve changes such
+// a Location to https. For a host that is not the registry's, resolve refuses a change from https
+// to http. If a registry leaves out the path of Base, resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -32,7 +32,7 @@ var (
 	ErrPartsMissing = errors.New("the registry does not have all parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("the upstream does not support referrers")
-	// errUnauthorized is the cause of the error for a 401. The same request may succeed later, with
+	// errUnauthorized: the registry answered with 401. The same request may succeed later, with
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
 	// ErrBusy: dray did not send a request. The request would have waited too long, the queue was
@@ -77,7 +77,8 @@ func Transient(err error) bool {
 	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout)
 }
 
-// transportError converts the error of a round trip without an answer to an error of this package.
+// transportError converts err, the error of a round trip that got no answer, to an error of this
+// package.
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -105,8 +106,8 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, err))
 }
 
-// unknownHost returns the end of an error's text if the cause of err is that a host has no address,
-// and otherwise "".
+// unknownHost returns a text to append to an error message. The text says that a host has no
+// address; it is "" if err has another cause.
 func (o Options) unknownHost(err error) string {
 	name, ok := errors.AsType[*net.DNSError](err)
 	switch {
@@ -140,8 +141,8 @@ func (c *Client) corrupt(format string, args ...any) error {
 	return mismatch(c.o.Name, fmt.Errorf(format, args...))
 }
 
-// mismatch returns the error for content that a registry sent and that dray must not use, because
-// of cause.
+// mismatch returns the error for content that a registry sent and that dray must not use. The
+// parameter cause is the reason.
 func mismatch(registry string, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }

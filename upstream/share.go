@@ -7,8 +7,8 @@ type Demand struct {
 	Operation string
 	// Ceiling is the registry's ceiling for the operation, in requests per second.
 	Ceiling float64
-	// Sent counts the requests sent in this second or in the second before, whichever is more. Waiting
-	// counts the requests that wait.
+	// Sent is the larger of two counts: the requests sent in this second, and those sent in the second
+	// before. Waiting counts the requests that wait.
 	Sent, Waiting int
 }
 
@@ -56,8 +56,8 @@ func (l *Limiter) SetPart(operation string, perSecond float64) {
 	b.pool.pump(now, l.resume)
 }
 
-// Pause pauses an operation for the given time, or for maxPause if that is shorter, because the
-// registry has refused the operation to another process.
+// Pause pauses an operation for the given time, but at most for maxPause. The caller calls Pause
+// when the registry has refused the operation to another process.
 func (l *Limiter) Pause(operation string, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

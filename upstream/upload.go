@@ -47,8 +47,8 @@ type upload struct {
 	Upload
 	c    *Client
 	repo Repo // the Repo of the current attempt
-	// closing is the digest of the blob if an attempt failed while it completed the upload. The
-	// registry may then have the blob.
+	// closing is the digest of the blob if the PUT of the last attempt failed without a clear
+	// refusal, so that the registry may have the blob. Otherwise closing is empty.
 	closing digest.Digest
 }
 

@@ -205,8 +205,8 @@ type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
 
-// attempts calls write until it succeeds or fails for good, or until WriteAttempts or WriteBudget
-// is used up. The Repo that attempts passes to the function write lets a request wait in the
+// attempts calls the function write until it succeeds or fails for good, or until WriteAttempts or
+// WriteBudget is used up. It passes to write a Repo with a maxWait that lets a request wait in the
 // Limiter's queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, write func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)

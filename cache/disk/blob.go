@@ -14,7 +14,7 @@ type Blob struct {
 	file  *os.File
 	again bool // Close keeps the file open for the next reader
 	once  sync.Once
-	extra int64 // bytes reserved for file, if it comes from Ingest.duplicate
+	extra int64 // reserved bytes that Close releases; 0 unless Ingest.duplicate made the Blob
 }
 
 // Digest returns the digest of the blob.

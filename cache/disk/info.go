@@ -25,8 +25,8 @@ type Info struct {
 	Proven bool
 	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool
-	// Pinned says that the blob is not evicted. Either an operator keeps it (see [Dir.SetPin]), or an
-	// upload was committed as this blob (see [Dir.Keep]). An upload keeps its blob until [Dir.Forget]
+	// Pinned says that the blob is not evicted. Either an operator keeps it (see [Dir.SetPin]), or it
+	// is the blob of a committed upload (see [Dir.Keep]). An upload keeps its blob until [Dir.Forget]
 	// is called.
 	Pinned bool
 	// Suspect says that an unclean stop may have damaged the blob, and that it is not yet verified.

@@ -12,7 +12,7 @@ import (
 const (
 	quarantineFiles   = 64      // how many files are kept at most
 	quarantineBytes   = 1 << 30 // how many bytes are kept at most if Options.MaxBytes is zero
-	quarantinePercent = 1       // how many bytes are kept at most if Options.MaxBytes is set, in percent of it
+	quarantinePercent = 1       // if MaxBytes is set: what percentage of it is kept at most
 )
 
 // quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at
@@ -57,7 +57,8 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	q.mu.Lock()
 	q.unindex(e)
 	q.departed.add(e.prefix(), GoneDamaged)
-	e.unlinked.Store(true) // q.used counts e until its readers close it; trim counts the moved file
+	// q.used counts e until the last reader closes it. trim adds the moved file to q.used.
+	e.unlinked.Store(true)
 	q.freeNameLocked(e.digest())
 	q.mu.Unlock()
 	q.evictor.closeIdle(e)

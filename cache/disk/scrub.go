@@ -22,7 +22,7 @@ const (
 	scrubPiece     = 256 << 10             // bytes read at a time
 	scrubSaveEvery = time.Minute           // how often the position is saved
 	slowRead       = 20 * time.Millisecond // if reading a piece takes longer, the disk is probably busy
-	slowFactor     = 10                    // the pause after a slow read, as a multiple of its duration
+	slowFactor     = 10                    // the pause after a slow read is this many times as long as the read
 )
 
 // Scrub says how held blobs are verified again in the background.
@@ -112,8 +112,8 @@ func (s *scrubber) shard(shard string) bool {
 	return true
 }
 
-// scrubBlob verifies one blob. It then sleeps until the blob's share of the interval has passed. It
-// returns false when ctx has ended.
+// scrubBlob verifies one blob. A blob has a share of the interval in proportion to its size:
+// scrubBlob sleeps for the rest of this share. It returns false when ctx has ended.
 func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	began := time.Now()
 	s.mu.Lock()

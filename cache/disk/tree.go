@@ -137,7 +137,7 @@ func (t *tree) names(dir string) []string {
 	return names
 }
 
-// unlisted records that a directory could not be read, so that blobs in it may be held and not be
+// unlisted records that dray could not read a directory. The directory may have blobs that are not
 // in the index.
 func (t *tree) unlisted(dir string, err error) {
 	t.partial.Store(true)

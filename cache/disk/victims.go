@@ -12,8 +12,7 @@ const (
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
 	// stored again soon after an eviction. In this queue, each hit spares a blob once, and this blob
 	// has no hits left. To free a lot of space, dray goes through the queue several times, and a
-	// spared blob loses a hit each time. In this case even blobs that clients ask for often can become
-	// victims.
+	// spared blob loses a hit each time. So even blobs that clients ask for often can become victims.
 	ReasonCold Reason = "cold"
 )
 
@@ -22,7 +21,9 @@ const (
 // copies of them (plans).
 type clock struct {
 	small, large queues
-	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes
+	// smallMax is a number of bytes. If the pool small has more, the clock evicts its blobs first,
+	// otherwise those of the pool large. 0 means smallPercent percent of the bytes in both pools.
+	smallMax int64
 }
 
 // queues are the two queues of a pool.

@@ -56,10 +56,10 @@ type Patience struct {
 	// manifest; 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the whole time
 	// until the member has answered.
 	Silence time.Duration
-	// Far bounds how long a fetch repeats its request while the holder of the lease answers that it is
-	// not nearer to the registry than this member; 0 means 1 s. The holder may give this answer for a
-	// moment after it took the lease, because it was a follower before. After Far, the fetch asks the
-	// registry.
+	// Far bounds how long a fetch repeats its request to the holder of the lease, if the holder
+	// answers that it is not nearer to the registry than this member; 0 means 1 s. A holder that was a
+	// follower may give this answer for a moment after it has taken the lease. After Far, the fetch
+	// asks the registry.
 	Far time.Duration
 }
 
@@ -308,8 +308,8 @@ func (f *Fleet) mayTake(d digest.Digest) (reason string, ok bool) {
 	switch {
 	case wrong:
 		return aloneDigest, false
-	// Other members could not read the bytes from this fetch: this member is leaving, the cache has no
-	// flight of the blob, or another fetch of this member has the lease.
+	// In these cases, other members cannot read the bytes from this fetch: this member is leaving, the
+	// cache has no flight of the blob, or another fetch of this member has the lease.
 	case f.leaving || !flying, now != nil && !now.over && now.finished.IsZero():
 		return aloneUncached, false
 	case len(f.held) >= f.most && !f.makeRoom():
@@ -368,9 +368,9 @@ func (f *Fleet) look(ctx context.Context) error {
 
 // positionOf returns how far this member is from the registry for a blob. A hop is one stream from
 // member to member. A member that has the lease has hop 0, and the generation of the lease. A
-// member that reads the blob from another member has the position of its flight. Any other member
-// has the whole blob, or fetches it without other members: it has hop 0, and the generation that
-// the request names (requestGen).
+// member that reads the blob from another member has the position of its own flight. Any other
+// member has the whole blob, or fetches it without other members: it has hop 0, and the generation
+// that the request names (requestGen).
 func (f *Fleet) positionOf(d digest.Digest, whole bool, requestGen int64) position {
 	f.mu.Lock()
 	l := f.held[d]

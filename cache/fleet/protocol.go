@@ -18,8 +18,8 @@ const protocol = 1
 // versions set it when they build dray: -ldflags "-X dray/cache/fleet.ahead=1".
 var ahead string
 
-// Protocol returns the number of the protocol that this program speaks. Members whose numbers
-// differ by one work together.
+// Protocol returns the number of the protocol that this program speaks. Members work together if
+// their numbers differ by at most one.
 func Protocol() int {
 	n, _ := strconv.Atoi(ahead) // 0 if it is not set
 	return protocol + n
@@ -40,7 +40,8 @@ type strangers struct {
 	all map[string]time.Time
 }
 
-// first reports whether dray must log a member now, and records the time if so.
+// first reports whether dray must log a member now. If so, it records the time from which dray may
+// log the member again.
 func (s *strangers) first(member string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

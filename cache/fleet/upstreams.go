@@ -25,8 +25,8 @@ type Quota struct {
 	Age int64 `json:"age"`
 }
 
-// Upstreams is a list of upstreams as one text. It is not a slice, so that the operator == can
-// compare two values of [Member].
+// Upstreams is a list of upstreams as one text. [Member] has a field of this type. With a slice in
+// the field, the operator == could not compare two Members.
 type Upstreams string
 
 // NewUpstreams returns the text for a list.
@@ -56,7 +56,7 @@ type Drift struct {
 
 // DriftOf compares the upstreams of one member, whose ID is id, with those of the other members. It
 // returns each upstream of this member whose identity differs at another member, in the order of
-// this member's list. An upstream that one of the two members does not have is no drift.
+// this member's list. An upstream that only one of two members has is no drift.
 func DriftOf(id string, members []Member) (all []Drift) {
 	at := map[string]int{} // indexes in upstreams, by name
 	var upstreams []Upstream

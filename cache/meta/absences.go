@@ -62,7 +62,7 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 // returned.
 func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	_, q, _ := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
-	if q.epoch.Refused { // Set needs the epoch that the store has now, and memory may have another
+	if q.epoch.Refused { // memory may have a wrong epoch, and Set needs the one in the store
 		_, q, _ = answers(ctx, a.ledger, true, k.returnedKey(), k.key())
 	}
 	return q

@@ -32,8 +32,8 @@ type GuardOptions struct {
 
 // Guarded is a [Store] that keeps callers from waiting for a failing store. A request waits for the
 // store only briefly. After a few consecutive failures, requests get [ErrUnavailable] at once until
-// a probe finds that the store answers again. If a request that was sent before these failures ends
-// meanwhile, its result changes nothing.
+// a probe finds that the store answers again. Until then, the results of requests that Guarded sent
+// before these failures change nothing.
 type Guarded struct {
 	store Store
 	o     GuardOptions
@@ -226,7 +226,7 @@ func (g *Guarded) allow(op string) (sent time.Time, err error) {
 	return sent, nil
 }
 
-// finish records the outcome of a request that allow has not refused.
+// finish records the outcome of a request that the function allow has not refused.
 func (g *Guarded) finish(ctx context.Context, op string, sent time.Time, err error) {
 	outcome := "ok"
 	switch {

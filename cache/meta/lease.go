@@ -10,8 +10,9 @@ import (
 // memory. It ends when this process writes anything that could change one of the answers. A nil
 // Lease and a Lease without reads are not valid. A Lease is never valid if the store failed during
 // a read, or if a read was about an upstream whose facts an [Except] does not keep. If the store
-// has refused the last write of this process under a key, a read of this key may be unable to use
-// any value, in memory or in the store. A Lease with such a read is also never valid.
+// has refused the last write of this process under a key, a later read of this key may find that no
+// value is usable, neither the one in memory nor the one in the store. A Lease that covers a read
+// without a usable value is never valid either.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any

@@ -24,7 +24,7 @@ const (
 
 func (k Kind) valid() bool { return k == KindBlob || k == KindManifest }
 
-// Options configure the facades.
+// Options configure a facade, such as [Tags].
 type Options struct {
 	// TTL is how long a fact is kept after it was set; 0 means the default of the facade.
 	TTL time.Duration

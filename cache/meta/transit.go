@@ -22,8 +22,8 @@ type TransitFact struct {
 	Held bool
 }
 
-// Transit remembers which blobs the mirrors that share a store have received from clients, but have
-// not sent to the upstream yet.
+// Transit has the facts about blobs in transit: a mirror has received them from clients, but has
+// not sent them to the upstream yet. All mirrors that share a store read these facts.
 type Transit struct {
 	ledger[transitRecord]
 	self string
@@ -63,8 +63,8 @@ func (r uploadRecord) check() error {
 
 func (t *Transit) uploads() ledger[uploadRecord] { return sibling[uploadRecord](t.ledger) }
 
-// Get returns the fact that another mirror has recorded about a blob of a repository. If there is
-// no such fact, it returns ErrNotFound. If the store fails, it returns the error of the store.
+// Get returns the fact about a blob of a repository, if another mirror has recorded it. If none
+// has, it returns ErrNotFound. If the store fails, it returns the error of the store.
 func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TransitFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(transitSpace))
 	if err == nil && r.Mirror == t.self {

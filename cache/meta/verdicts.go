@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Verdicts remembers the answers that checks gave about content, such as a layer, by its digest. A
-// check is a stage of a pipeline. The key has the revision of the check, so an answer is never used
-// after the check has changed.
+// Verdicts remembers the answers that checks gave about content, such as a layer. A check is a
+// stage of a pipeline. The key of an answer has the digest of the content, the check and its
+// revision, so an answer is never used after the check has changed.
 type Verdicts struct {
 	ledger[verdictRecord]
 }

@@ -68,7 +68,7 @@ func (b *breaker) wait(ctx context.Context) {
 	}
 }
 
-// [breaker.done] records the result of a request. sentAt is the time that [breaker.allow] returned.
+// done records the result of a request. sentAt is the time that [breaker.allow] returned.
 // context.Canceled means that the caller gave up, which says nothing about the bucket.
 func (b *breaker) done(sentAt time.Time, err error) {
 	b.mu.Lock()

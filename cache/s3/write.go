@@ -154,8 +154,8 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 	return err
 }
 
-// [Bucket.needed] reports whether a blob has to be written, and whether it replaces an object. It
-// asks the bucket if b.seen has no answer.
+// [Bucket.needed] reports whether a blob has to be written, and whether it replaces an object. If
+// b.seen has no answer, the method asks the bucket.
 func (b *Bucket) needed(ctx context.Context, d digest.Digest, size int64) (replace, needed bool, err error) {
 	at := b.seen.get(d)
 	switch {
@@ -209,7 +209,7 @@ func (b *Bucket) written(ctx context.Context, d digest.Digest, op string, n int6
 		b.m.requests.WithLabelValues(op, resultOK).Inc()
 		b.m.written.Add(float64(n))
 		return nil
-	case status == http.StatusPreconditionFailed && (op == opPut || op == opComplete): // they have If-None-Match
+	case status == http.StatusPreconditionFailed && (op == opPut || op == opComplete): // only these requests can have If-None-Match
 		b.m.requests.WithLabelValues(op, resultExists).Inc()
 		return nil
 	case status == http.StatusConflict:

@@ -41,7 +41,7 @@ func (g *graph) reconfigure(ctx context.Context, cfg config.Config) error {
 	if err := g.mirror.Replace(g.replaceable(cfg, next)); err != nil {
 		return err
 	}
-	g.member.Use(cfg, next.limiters()) // directly after Replace, because a new limiter allows the whole of a shared ceiling until this call
+	g.member.Use(cfg, next.limiters()) // directly after Replace: until Use runs, a new limiter allows this member the whole of a shared ceiling
 	g.replaceListeners(cfg, access)
 	if g.admin != nil {
 		g.admin.Replace(admin.NewHandler(options), nil)
@@ -65,7 +65,7 @@ func (g *graph) replaceRegistries(newSources sources, newRegistries []*registrie
 			continue
 		}
 		r.Gone.Store(true)
-		r.Transport.CloseIdleConnections() // the transport closes a connection in use when the connection becomes idle
+		r.Transport.CloseIdleConnections() // when a connection in use becomes idle, the transport closes it
 		for _, c := range r.Collectors {
 			g.metrics.Unregister(c)
 		}

@@ -1,8 +1,9 @@
 // Command dray is a caching pull-through mirror for container registries that forwards pushes to
 // Amazon ECR.
 //
-// It is the only package that chooses implementations and connects them. Only main ends the
-// process. [run] has the whole program, with its arguments, environment and streams as parameters.
+// It is the only package that chooses implementations and connects them. Only the function main
+// ends the process. [run] has the whole program, with its arguments, environment and streams as
+// parameters.
 package main
 
 import (

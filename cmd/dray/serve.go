@@ -121,7 +121,7 @@ func serve(ctx context.Context, cfg config.Config, source reload.Source, log *sl
 			return nil
 		})
 	}
-	all := g.registries // a reload replaces the list
+	all := g.registries // read here, because a reload may replace g.registries while greetAll runs
 	background.Go(func() error { g.greetAll(inner, all); return nil })
 	background.Go(func() error { g.reloads.OnSignals(inner, hangups); return nil })
 	err = g.serveAll(ctx, inner)

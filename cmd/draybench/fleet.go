@@ -231,8 +231,8 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 		return err
 	}
 	defer f.stop()
-	// A member that has the manifest knows the size of the layer. So it can request parts of the layer
-	// from its first request on.
+	// Each member gets the manifest, and so knows the size of the layer. So even its first request for
+	// the layer can be for a part.
 	for _, r := range f.running {
 		c := b.loader.client(r.plain, false)
 		if _, err := c.get(ctx, img.byTag(), ""); err != nil {

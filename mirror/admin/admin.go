@@ -35,8 +35,8 @@ type Options struct {
 	// Page answers all requests below /ui/, and the requests of browsers at /. Requests to it need the
 	// action View. Page may be nil.
 	Page http.Handler
-	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
-	// discards them.
+	// Logger gets panics, errors from the gathering of metrics, and a line for each change by the
+	// API; nil discards them.
 	Logger *slog.Logger
 }
 

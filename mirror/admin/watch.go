@@ -49,8 +49,8 @@ func Watch[A any](path string, shutdown context.Context, events func(ctx context
 	}}
 }
 
-// watchFor is how long an answer may last. Only the start of an answer checks the rights of a
-// client, so a client that has lost its rights gets no events after this time.
+// watchFor is how long an answer may last. dray checks the rights of a client only when the answer
+// begins, so a client that loses its rights still gets events, but for no longer than watchFor.
 const watchFor = 5 * time.Minute
 
 // watchStall bounds the time in which a client must accept an event. Without it, a client on a

@@ -99,8 +99,8 @@ func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	return nil
 }
 
-// layerKey identifies a scan of content that dray has, or can read from the upstream. Pushes that
-// need the same scan share it.
+// layerKey identifies a scan that needs no upload: dray has the layer, or can read it from the
+// upstream. Pushes that need the same scan share it.
 type layerKey struct {
 	content repository.Key
 	checks  string

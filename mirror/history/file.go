@@ -58,8 +58,8 @@ func dayOf(name string) (time.Time, bool) {
 	return t, err == nil && strings.HasSuffix(name, extension)
 }
 
-// read calls visit for each sample of a file. intact is true if read could read the whole file, and
-// if the file has the columns of this program.
+// read calls visit for each sample of a file. intact is true if the lengths and checksums of all
+// samples are right, and the file has the columns of this program.
 func read(text []byte, of time.Time, visit func(sample)) (intact bool) {
 	line, rest, found := bytes.Cut(text, []byte("\n"))
 	var names []string
@@ -107,8 +107,8 @@ func parse(text []byte, of time.Time, to []int) (s sample, ok bool) {
 	return s, true
 }
 
-// repair rewrites the file of a day if it has other columns, or if it cannot be read to its end.
-// The samples that can be read are kept.
+// repair rewrites the file of a day unless the function read finds the file intact. The new file
+// has the columns of this program, and the samples that can be read.
 func repair(name string, of time.Time) error {
 	text, err := os.ReadFile(filepath.Clean(name))
 	if errors.Is(err, os.ErrNotExist) {

@@ -307,8 +307,8 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 }
 
 // swap replaces the repository's state by newState, and updates the uses of digests. All content
-// that is new in this state must already have a hold, from tryTake or takeRestored. The caller has
-// to call the returned functions. The caller holds the lock r.changing, except in Open.
+// that is new in newState must already have a hold, from tryTake or takeRestored. The caller has to
+// call the returned functions. The caller holds the lock r.changing, except in Open.
 func (c *contents) swap(r *repo, newState *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

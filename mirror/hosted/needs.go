@@ -50,7 +50,8 @@ func Needs(directory string, load func(digest.Digest) ([]byte, error), visit fun
 	})
 }
 
-// eachIn calls visit for the file of every repository below a directory, which need not exist.
+// eachIn calls visit for the file of every repository below a directory. If the directory does not
+// exist, eachIn returns nil.
 func eachIn(directory string, visit func(w files, name, file string) error) error {
 	root, err := os.OpenRoot(directory)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -136,10 +136,10 @@ type group struct {
 	name string
 }
 
-// unusedTags divides the tags of a repository into three sets. outdated has the tags that were not
-// used within the time Unused of their rule. kept has the manifests of the other tags whose rule
-// sets no Keep. counted has the names of the remaining tags by group: Keep decides about these
-// tags.
+// unusedTags divides the tags of a repository into three sets. The set outdated has the tags that
+// were not used within the time that their rule sets in Unused. The set kept has the manifests of
+// the other tags whose rule sets no Keep. The set counted has the names of the remaining tags by
+// group: Keep decides about these tags.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (outdated []outdatedTag, kept map[digest.Digest]bool, counted map[group][]string) {
 	kept, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -201,8 +201,9 @@ func (s *Store) retire(r *repo) {
 	s.contents.forget(r)
 }
 
-// usesEvery is the least age of a repository's file at which Store.Run rewrites it only to update
-// the times of last use. When its context ends, Store.Run rewrites younger files, too.
+// usesEvery is the age that a repository's file must reach before Store.Run rewrites it only
+// because times of last use have changed. When its context ends, Store.Run rewrites younger files,
+// too.
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used after the last write of its file. It

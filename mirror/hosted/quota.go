@@ -10,8 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// makeRoom frees at least shortage bytes. It drops the images that have not been used for the
-// longest time. It returns ErrFull if it cannot free so many bytes, or if Options.Refuse is set.
+// makeRoom frees at least the given number of bytes. It drops the images that have not been used
+// for the longest time. It returns ErrFull if it cannot free so many bytes, or if Options.Refuse is
+// set.
 func (s *Store) makeRoom(ctx context.Context, shortage int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))

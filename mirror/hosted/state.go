@@ -175,8 +175,8 @@ func refsOf(m *oci.Manifest, hasBlob func(digest.Digest) bool) refs {
 	return r
 }
 
-// [manifest.with] returns the references in parsed, which is the parsed content of m. Of the
-// foreign layers, the result includes only those that clients have pushed.
+// [manifest.with] returns the references of m. The parameter parsed is the parsed content of m. Of
+// the foreign layers, the result includes only those that clients have pushed.
 func (m *manifest) with(parsed *oci.Manifest) refs {
 	foreign := m.foreign
 	return refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })

@@ -33,7 +33,7 @@ type Selection struct {
 // returns ErrSelection if sel is invalid, and ErrNotHeld if dray knows nothing that sel selects. If
 // all selected content has to stay, Purge returns the first of these errors that applies: ErrPinned
 // if a pin keeps some of it and Force is not set, ErrQueued if some is still to be forwarded, or
-// ErrHosted.
+// ErrHosted if some is hosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -139,7 +139,7 @@ func (p imageKey) String() string {
 }
 
 // excludeKept deletes queued, hosted and pinned images from the map leaving, because a purge must
-// keep them. It records the reasons in p, even if only a tag of an image is selected.
+// keep them. It records the reasons in p, also for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -158,7 +158,7 @@ func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name
 		case pin != "" && !force:
 			p.pin = pin
 			delete(leaving, at)
-			if len(s.images[at]) > 0 || !indexed[at] { // a manifest of an index is listed only if it has tags
+			if len(s.images[at]) > 0 || !indexed[at] { // p.kept leaves out an untagged manifest to which an index refers
 				p.kept = append(p.kept, at)
 			}
 		}
@@ -187,7 +187,7 @@ func (s *snapshot) plan(sel Selection) plan {
 			}
 			continue
 		}
-		if at.upstream == "" { // no facts name its repository, so there are none to remove
+		if at.upstream == "" { // dray knows no repository of the image, so there are no facts to remove
 			p.loose = append(p.loose, at.digest)
 			continue
 		}
@@ -317,8 +317,8 @@ func (p *plan) blobs(s *snapshot) []child {
 // forget removes the facts about purged content: the meanings of the purged tags, the visibility
 // and the referrers of the purged manifests, and the presence of the content at the registry. The
 // visibility of layers stays, because it is still true, and has no effect without a manifest. The
-// presence must go: a client does not push content whose presence is recorded, and dray cannot send
-// purged content on behalf of the client.
+// presence must go: if the registry has lost the content, a recorded presence keeps clients from
+// pushing it again, and dray has no copy that it could send for them.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
@@ -341,8 +341,9 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held returns, for each image, the purged digests for which there can be a recorded presence. If
-// the selection is the digest of a blob, held returns this blob for all images that need it.
+// held returns, for each image, the purged digests whose presence can be recorded in the image's
+// repository. If the selection is the digest of a blob, held returns this blob for all images that
+// need it.
 func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
 	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {

@@ -25,7 +25,7 @@ const (
 	maxText  = 256
 	maxError = 1024
 	// overhead is the memory that a miss uses besides its texts, and askedBytes the memory that its
-	// requests may use, in bytes.
+	// requests to the upstream may use, in bytes.
 	overhead   = 512
 	askedBytes = 8 << 10
 	// maxPulls bounds the names of images whose last pull is recorded. Each uses 1 KiB of memory or
@@ -52,7 +52,7 @@ type Past struct {
 	misses []entry    // in the order of time; the oldest is misses[first]
 	first  int
 	bytes  int
-	since  time.Time // when the newest of the deleted misses ended
+	since  time.Time // when the last deleted miss ended; until a miss is deleted, when New was called
 
 	pulls *lru.Cache[name, api.LastPull]
 }

@@ -6,5 +6,6 @@
 //   - The client is the last address on the way to dray that is not trusted. A client can forge the
 //     addresses before its own. It cannot forge its own address, because a trusted proxy has seen
 //     it.
-//   - [Peer] recognises each request from a trusted proxy, whichever client the request names.
+//   - For a request from a trusted proxy, [Peer] returns the address of the proxy, whichever client
+//     the request names.
 package proxied

@@ -13,7 +13,7 @@ import (
 // Listen returns a listener for the PROXY protocol, version 1 or 2. The listener calls the function
 // trust for each connection. If Options.Protocol is set, every connection from a trusted proxy must
 // begin with a header, and no other connection may have one. dray does not guess whether there is a
-// header, because the protocol forbids it.
+// header, because the protocol forbids a guess.
 func Listen(ln net.Listener, trust func() *Trust) net.Listener { return listener{ln, trust} }
 
 type listener struct {
@@ -91,7 +91,7 @@ func (c *conn) readHeader() {
 	}
 }
 
-// refused counts a connection without a valid header, and logs at most one of them a minute.
+// refused counts a connection without a valid header. It logs at most one such connection a minute.
 func (t *Trust) refused(peer net.Addr, err error) {
 	t.failed.Inc()
 	t.mu.Lock()

@@ -145,8 +145,8 @@ func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answe
 	})
 }
 
-// maxOvertaken bounds the questions about a tag that is pushed again before each answer. The last
-// answer is then good enough, because the client asked while the tag was being pushed.
+// maxOvertaken is how often freshOrAsk asks, at most, about a tag that is pushed again before each
+// answer. The last answer is good enough, because the client asked while the tag was being pushed.
 const maxOvertaken = 4
 
 // freshOrAsk answers from a fresh fact, or asks the upstream. If any mirror pushes the tag
@@ -301,9 +301,8 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the old answer is still
 // right. source says where the bytes of the manifest came from. If the upstream has a tier, newer
-// always sends a HEAD first. By the digest in the answer, newer can then look for the manifest in
-// the tier. If oneTry is set, the caller has another answer, so newer does not retry after a
-// failure.
+// always sends a HEAD first. The answer has the digest, so newer can look for the manifest in the
+// tier. If oneTry is set, the caller has another answer, so newer does not retry after a failure.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, oneTry bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
@@ -495,8 +494,9 @@ type Outlook struct {
 	InTier bool
 	Then   []upstream.Question
 	// Asks says that dray would ask the upstream, and Question is the first request. Held says that
-	// dray has an older answer. MayServeOld says that dray may serve this answer for a tag if the
-	// upstream fails. Background says that the client does not wait for the upstream.
+	// dray has an older answer. MayServeOld, which is set only for a tag, says that dray may serve the
+	// older answer if the upstream fails. Background says that the client does not wait for the
+	// upstream.
 	Asks             bool
 	Question         upstream.Question
 	Held, Background bool

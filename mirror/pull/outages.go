@@ -130,7 +130,7 @@ func (o *outages) next(name string) func(context.Context) error {
 	return s.probe
 }
 
-// still records why a silent upstream left one more question without an answer.
+// [outages.still] records why a silent upstream left one more question without an answer.
 func (o *outages) still(name string, why error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -86,7 +86,7 @@ func (p *Puller) Replace(settings map[string]Prefetch) {
 		} else {
 			prefetchers[name] = newPrefetcher(settings[name])
 		}
-		p.stale.WithLabelValues(name) // alerts look for an increase from 0
+		p.stale.WithLabelValues(name) // creates the counter at 0, so that alerts see its first increase
 	}
 	p.prefetchers.Store(&prefetchers)
 }
@@ -151,7 +151,8 @@ func (p *Puller) warn(x *request.Request) {
 // error of sending the manifest. pulled returns err, and reports nothing if err is not nil.
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
-		if a.source != fromOrigin { // if the upstream has answered, it has counted a pull
+		// A pull that the upstream answered needs no keep-alive: the upstream has counted it.
+		if a.source != fromOrigin {
 			p.o.KeepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
 		}
 		p.o.Cache.Used(a.Digest, func() []digest.Digest { return imageBlobs(a.Manifest) })

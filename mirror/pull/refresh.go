@@ -67,7 +67,7 @@ func (r *refreshes) whyNot(k meta.TagKey, now time.Time) string {
 	return ""
 }
 
-// refuse records that the upstream refused to confirm the fact with this CheckedAt.
+// refuse records that the upstream refused to confirm the tag's fact with the given CheckedAt.
 func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,8 +80,8 @@ func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.refused[k] = checked
 }
 
-// isRefused reports whether the upstream refused to confirm the fact with this CheckedAt. A newer
-// fact counts as confirmed.
+// isRefused reports whether the upstream refused to confirm the tag's fact with the given
+// CheckedAt. A newer fact counts as confirmed.
 func (r *refreshes) isRefused(k meta.TagKey, checked time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,9 +120,9 @@ func (r *refreshes) putOff(k meta.TagKey) {
 // staleWhileRevalidate answers from a fact that is no longer fresh, and starts to refresh the tag
 // in the background (RFC 5861). It does so until the fact is older than Fresh plus Revalidate of
 // the TagPolicy. However many clients ask, one refresh of a tag runs at a time.
-// staleWhileRevalidate returns nil if the client must wait for the upstream. The client also waits
-// if the tag did not exist or the list of referrers was empty. Amazon ECR signs an image some time
-// after its push, so the list may have an entry by now.
+// staleWhileRevalidate returns nil if the client must wait for the upstream. The client must
+// also wait if the fact says that the tag does not exist, or that the list of referrers is empty.
+// Amazon ECR signs an image some time after its push, so the list may have an entry by now.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	if !f.mayUpdate(t, fact) {
 		return nil
@@ -171,7 +171,7 @@ func (f *finder) startRefresh(t tag) {
 func (f *finder) refresh(ctx context.Context, t tag) bool {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-		return true // another request has asked the upstream since
+		return true // another request has asked the upstream in the meantime
 	}
 	a, err := f.together(ctx, upstream.InBackground(), t)
 	result := "unchanged"

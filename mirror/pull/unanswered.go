@@ -18,8 +18,8 @@ import (
 // askBeforePush calls lookUp, which looks for a copy that is here and visible to the repository. If
 // there is no such copy, the result depends on the client. If dray acknowledges the client's pushes
 // locally, the client does not depend on the registry: it gets the error notFound, and then sends
-// the content. [AskQuickly] bounds how long such a client waits. Other clients get the error of
-// query.
+// the content. [AskQuickly] bounds how long such a client waits. Other clients get the error that
+// the function query returned.
 func askBeforePush[T any](ctx context.Context, p *Puller, x *request.Request, notFound *oci.Error, query func(context.Context) (T, error), lookUp func(cause error) (T, bool)) (v T, err error) {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	if quickly {

@@ -147,9 +147,9 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 }
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
-// at a time, and checks the name again: another push may have moved the tag since the verdict. It
-// acknowledges nothing if another member of the fleet has taken over the repository, because that
-// member does not know the manifests that wait here.
+// at a time, and checks the name again: another push may have moved the tag since the verdict. If
+// another member of the fleet has taken over the repository, serialize puts nothing into the queue,
+// because that member does not know the queue of this one.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))

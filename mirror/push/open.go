@@ -18,7 +18,9 @@ type OpenUpload struct {
 // Uploads lists the open uploads by their repositories. It leaves out their IDs, because anybody
 // who knows the ID of an anonymous client's upload may continue the upload.
 func (p *Pusher) Uploads() []*OpenUpload {
-	all := []*OpenUpload{} // has pointers, because all pointer types share one compiled SortFunc
+	// The elements are pointers to keep the program small: all pointer types share one compiled
+	// SortFunc.
+	all := []*OpenUpload{}
 	for _, s := range p.sessions.all() {
 		o := &OpenUpload{Upstream: s.repo.Up.Name, Repository: s.repo.Name, User: s.user, Bytes: s.blob.Size()}
 		select {

@@ -93,8 +93,9 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 }
 
 // current returns the present state of the facts about a reference. The caller then sends or queues
-// a manifest under it. If the reference is a tag, and another member of the fleet has changed it
-// since base, current returns an error, because the older image would replace the newer one.
+// a manifest under it. base is an earlier state of these facts. If the reference is a tag, and
+// another member of the fleet has changed the tag between the two states, current returns an error,
+// because the older image would replace the newer one.
 func (p *publisher) current(ctx context.Context, r repository.Repo, ref oci.Reference, base meta.Question) (meta.Question, error) {
 	now := repository.BeforePush(ctx, r, ref)
 	if ref.Tag == "" {
@@ -219,8 +220,8 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	}
 }
 
-// percentCopied returns the percentage of the bytes of a manifest's blobs that the upstream has, at
-// most 99.
+// percentCopied returns how much of a manifest's blobs the upstream has, in percent of their bytes,
+// but at most 99.
 func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) int {
 	var total, there int64
 	for _, c := range r.Needed(ctx, man) {

@@ -26,7 +26,7 @@ type Pusher struct {
 	tagLocks flight.Mutex[tagKey]
 }
 
-// recovered is a blob of a former process that has yet to be sent to the upstream.
+// recovered is a blob that a former process has staged and not sent to the upstream.
 type recovered struct {
 	key  repository.Key
 	blob *repository.Staged
@@ -40,7 +40,8 @@ type unjudged struct {
 }
 
 type tagKey struct {
-	repo repository.Repo // the Repo of a repository.Key, which stays the same when the upstream is replaced
+	// repo is the field Repo of a repository.Key. It stays the same when the upstream is replaced.
+	repo repository.Repo
 	tag  string
 }
 

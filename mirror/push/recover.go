@@ -86,7 +86,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 			if _, rejected := errors.AsType[*gate.Rejected](err); err == nil || rejected {
 				_ = w.kept.Close()
 			}
-			return nil // after any other error, w.kept stays, and the next process tries again
+			return nil // after an error that is no rejection, w.kept stays, and the next process tries again
 		})
 	}
 	_ = g.Wait() // each forward has its own error

@@ -184,9 +184,10 @@ func (u *sessions) discard(s *session, cause error) {
 // request.
 const betweenRequests = time.Minute
 
-// withRoom calls reserve, which counts an upload or bytes of a client, or checks whether they fit.
-// While reserve returns the error that the client has too many uploads or bytes, withRoom drops an
-// upload that the client has abandoned, and calls reserve again.
+// withRoom calls the function reserve, which counts one more upload or more bytes towards the quota
+// of a client, or only checks whether the quota allows them. While reserve returns the error that
+// the client has too many uploads or bytes, withRoom drops an upload that the client has abandoned,
+// and calls reserve again.
 func (u *sessions) withRoom(owner string, reserve func() error) error {
 	for {
 		err := reserve()

@@ -54,7 +54,7 @@ type record struct {
 	Attempts int    `json:"attempts,omitempty"`
 }
 
-// contents are the entries of a journal that are not done.
+// contents is what a journal says: the entries of the pushes that are not done yet.
 type contents struct {
 	lastID  uint64
 	entries map[uint64]Entry
@@ -197,8 +197,8 @@ type journal struct {
 	size   int64    // bytes of the file
 	floor  int64    // bytes of the file after the last rewrite
 	broken bool     // a write has failed, so the file must be rewritten before the next record
-	// aside is the name under which rewrite keeps a damaged file when it replaces the file. It is
-	// empty if the file has no unreadable lines.
+	// aside is the second name that the method rewrite gives to a damaged file before replacing it.
+	// aside is empty if the file has no unreadable lines.
 	aside  string
 	closed bool // no record can be appended, but Withdrawal.Restore may still rewrite the file
 	sync   func(*os.File) error

@@ -77,8 +77,9 @@ type Entry struct {
 	// Error is the error of the last attempt. During an attempt, it may say why the attempt makes no
 	// progress (see SetError).
 	Error string `json:"error,omitempty"`
-	// Overtaken says that a later push of the tag is in the queue or was forwarded. In a journal, it
-	// says only that one was forwarded, because a push in the queue can still be withdrawn.
+	// Overtaken says that a later push of the tag is in the queue or was forwarded. In a journal,
+	// Overtaken says only that a later push was forwarded, because a push that is still in the queue
+	// can be withdrawn.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
@@ -198,10 +199,11 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
-// the queue's newest push of p.Reference has the manifest of p, and all blobs of this older push
-// are held, Add does nothing. If the queue is full, Add returns ErrFull. It also returns errors of
-// Hold and of the disk, and the cause of ctx if ctx ends before the push is written.
+// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. Add
+// does nothing if the newest push of p.Reference in the queue has the same manifest as p, and the
+// queue holds all blobs of that queued push. If the queue is full, Add returns ErrFull. It also
+// returns errors of Hold and of the disk, and the cause of ctx if ctx ends before the push is
+// written.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil

@@ -15,7 +15,7 @@
 //   - All repositories share the bytes of a digest, but not its visibility. There are only two
 //     cases in which dray serves an upstream's content without asking the upstream. In the first,
 //     the upstream has confirmed that the repository has the digest. In the second, a manifest that
-//     came through the repository names the digest, and content with this digest came through the
-//     upstream.
+//     came through the repository names the digest, and the upstream has sent or accepted content
+//     with this digest, in any of its repositories.
 //   - If the store of facts fails, dray asks the upstream instead. No pull fails because of it.
 package repository

@@ -72,7 +72,7 @@ type Upstream struct {
 	// Key is the path of the upstream in the configuration, such as upstreams[0].
 	Key  string
 	Path Path
-	// Price is the price of a GiB, in US dollars; 0 means the price of the path.
+	// Price is the price of a GiB, in US dollars; 0 means the price that belongs to Path.
 	Price float64
 	// Region is the region of the registry; empty if it is not in AWS.
 	Region string
@@ -191,9 +191,8 @@ func (up Upstream) price(t Terms) (price float64, reason string) {
 
 func regionText(region string) string { return cmp.Or(region, "an unknown region") }
 
-// time adds the time that clients saved: how much longer the layers from memory or disk would have
-// taken at the upstream's rate. If the upstream sent fewer than LeastSamples layers, time adds
-// nothing.
+// time sets SavedSeconds: how much longer the layers from memory or disk would have taken at the
+// upstream's rate. If the upstream sent fewer than LeastSamples layers, SavedSeconds stays nil.
 func (l *line) time(traffic, recent Traffic) {
 	l.Samples = int(recent.Origin.Number)
 	if l.Samples < LeastSamples || recent.Origin.Bytes == 0 || recent.Origin.Seconds == 0 {

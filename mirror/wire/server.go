@@ -26,7 +26,7 @@ type ServerOptions struct {
 	Address       string
 	// Certificate and PrivateKey are paths of files. Without them, the server speaks plain HTTP.
 	Certificate, PrivateKey string
-	// Splice sends files over plain HTTP by splice, on systems that have it.
+	// Splice says to send files over plain HTTP by the system call splice, on systems that have it.
 	Splice bool
 	// ReadHeaderTimeout and IdleTimeout are passed to the http.Server.
 	ReadHeaderTimeout, IdleTimeout time.Duration
@@ -44,13 +44,13 @@ type ServerOptions struct {
 	Logger  *slog.Logger
 }
 
-// Server is an HTTP server on one address. As an http.Handler, it calls its present handler.
+// Server is an HTTP server on one address. Its ServeHTTP calls the present handler.
 type Server struct {
 	ServerOptions
 	front  atomic.Pointer[front]
 	server *http.Server
 	pipes  *pipes // nil if files are not spliced
-	// handshakes counts nothing without TLS.
+	// handshakes counts failed TLS handshakes. Without TLS, it counts nothing.
 	handshakes *handshakes
 }
 
@@ -127,7 +127,7 @@ type serverLog struct {
 	handshakes *handshakes
 }
 
-// Enabled implements slog.Handler: Handle decides by the message.
+// Enabled implements slog.Handler. It returns true, and then Handle decides by the message.
 func (serverLog) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle implements slog.Handler.
@@ -155,8 +155,8 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 }
 
 // remedy returns advice about an error from listening. The caller adds the advice to set another
-// address. Linux refuses ports below net.ipv4.ip_unprivileged_port_start to a process without a
-// privilege.
+// address. Linux refuses ports below net.ipv4.ip_unprivileged_port_start to a process without
+// CAP_NET_BIND_SERVICE.
 func remedy(err error) string {
 	if errors.Is(err, syscall.EACCES) {
 		return "low ports need the capability CAP_NET_BIND_SERVICE: add it, or "

@@ -15,7 +15,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Path is the prefix of the paths on the members' listener that [Writers.ServeHTTP] handles.
+// Path is the prefix of the paths that [Writers.ServeHTTP] handles on the members' listener.
 const Path = "/push/"
 
 const (

@@ -12,8 +12,8 @@ import (
 )
 
 // [attempts] bounds how often a request is passed on before the client has to send it again. It
-// allows the following to happen twice: the writer fails at two attempts, and the member that is
-// asked next names yet another writer.
+// is enough for two rounds of three attempts: the writer fails at the first two, and the member
+// that is asked at the third names another writer.
 const attempts = 6
 
 // Work answers a request by calling local, or passes the request on to the member that has the

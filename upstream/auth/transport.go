@@ -37,7 +37,7 @@ type Options struct {
 	// Origin is the registry's base URL. Only requests to its scheme, host and port are
 	// authorised.
 	Origin *url.URL
-	// Host is the name of the registry given to Credentials; empty means the host of Origin.
+	// Host is the registry's name in calls of Credentials; empty means the host of Origin.
 	Host string
 	// Credentials returns the credential; nil means anonymous.
 	Credentials Credentials
@@ -226,10 +226,11 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 	return t.withBasic(req, cred)
 }
 
-// withBasic returns the Basic authorization by a credential, after /v2/ has accepted the
-// credential. A request to /v2/ gets the credential at once, because its own answer shows whether
-// /v2/ accepts the credential. The error matches ErrRefused if the registry refuses the credential,
-// or has done so a short while ago.
+// withBasic returns the Basic authorization with a credential. If /v2/ has not accepted the
+// credential yet, withBasic first sends a request with it to /v2/. If req is itself a request to
+// /v2/, it gets the credential at once, because its own answer shows whether /v2/ accepts the
+// credential. The error matches ErrRefused if the registry refuses the credential, or has done so a
+// short while ago.
 func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization, error) {
 	if t.isBase(req.URL) {
 		_, known, err := t.trust.known(cred, forever, false)

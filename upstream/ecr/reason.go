@@ -44,7 +44,8 @@ func (o *TokenOptions) noToken(err error) error {
 		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
 	case identity > 0 && busy:
 		return say("AWS gives this mirror no AWS credentials now (%s); dray tries again by itself", api.ErrorCode())
-	// If "get identity:" occurs twice, this mirror has no identity with which to assume the role.
+	// With a role, one "get identity:" means that AWS refused to let this mirror assume the role. Two
+	// mean that this mirror has no identity with which to assume it.
 	case identity == 1 && answered && o.Role != "":
 		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
 	case identity > 0 && answered:

@@ -178,7 +178,7 @@ func (t *Tokens) lead(ctx context.Context, f *flight) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	var cred auth.Credential
-	err := errors.New("the call to AWS ended without a result") // if call panics
+	err := errors.New("the call to AWS ended without a result") // err keeps this value if t.call panics
 	defer func() { t.land(ctx, f, cred, err) }()
 	cred, err = t.call(ctx)
 }
@@ -233,9 +233,10 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	}, nil
 }
 
-// invalidate makes the next caller renew the token, if the token still has this password and is old
-// enough (minSuspectAge). The token stays in use if the renewal fails, because the refusal may have
-// another reason.
+// invalidate takes note that a registry has refused the given password. If the held token has this
+// password and is old enough (minSuspectAge), the next caller of Credential renews the token. If
+// the renewal fails, the token stays in use, because the registry may have refused it for another
+// reason.
 func (t *Tokens) invalidate(password auth.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

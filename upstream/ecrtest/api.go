@@ -162,7 +162,7 @@ func decode[T any](c apiCall) (T, error) {
 	return in, nil
 }
 
-// [Server.allowed] applies the IAM denials to a call.
+// allowed returns an error if an IAM denial forbids the call for the resource.
 func (s *Server) allowed(c apiCall, resource string) error {
 	if s.forbids(c.principal, "ecr:"+c.op, resource) {
 		return exception("AccessDeniedException", "%s", deniedText(c.principal, "ecr:"+c.op, resource))

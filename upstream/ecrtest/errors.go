@@ -16,7 +16,7 @@ type wireError struct {
 	Code    string
 	Message string
 	Header  http.Header
-	Text    bool   // the body is Message
+	Text    bool   // the body is the plain text in the field Message, not JSON
 	Hangup  bool   // the connection is closed without an answer
 	End     string // appended to the JSON
 }

@@ -61,7 +61,7 @@ func (s *Server) Image(repo, ref string) (Image, bool) {
 	return r.inspect(img), true
 }
 
-// HasBlob reports whether a repository has a blob, even if no manifest names the blob.
+// HasBlob reports whether a repository has a blob. Blobs that no manifest names count, too.
 func (s *Server) HasBlob(repo string, d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +69,8 @@ func (s *Server) HasBlob(repo string, d digest.Digest) bool {
 	return ok && r.layers[d] != nil
 }
 
-// Archive moves an image to the archive class, where pulls do not find it, or back. It reports
-// whether the image exists.
+// Archive moves an image to the archive class, where pulls do not find it. With archived == false,
+// Archive moves the image back. It reports whether the image exists.
 func (s *Server) Archive(repo, ref string, archived bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 // maxEntries bounds the request log; the oldest entries are dropped first.
 const maxEntries = 20000
 
-// Count has the counts for one kind of request, including requests that a fault answered.
+// Count has the counts for one kind of request, including requests that a [Fault] answered.
 type Count struct {
 	Requests int64 `json:"requests"`
 	BytesIn  int64 `json:"bytesIn"`  // bodies received

@@ -43,7 +43,8 @@ type Options struct {
 	// signed URLs. Clients that refuse redirects from a public name to a loopback address need this.
 	// DialContext resolves the name.
 	ObjectsByName bool
-	// Clock returns the time; nil means time.Now. The server adds the durations given to Advance.
+	// Clock returns the time; nil means time.Now. To this time, the server adds all durations
+	// passed to Advance.
 	Clock func() time.Time
 	// Logger receives one line per request; nil discards.
 	Logger *slog.Logger
@@ -92,7 +93,7 @@ type HubOptions struct {
 // RegistryID names a private registry.
 type RegistryID struct{ Account, Region string }
 
-// Denial denies an action. In each field * matches any characters, and empty means "*".
+// Denial denies an action. In each field, * matches any characters. An empty field means "*".
 type Denial struct {
 	Principal string `json:"principal"` // ARN
 	Action    string `json:"action"`    // such as "ecr:PutImage"

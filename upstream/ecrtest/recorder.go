@@ -33,8 +33,8 @@ func (r *recorder) WriteHeader(code int) {
 	r.ResponseWriter.WriteHeader(code)
 }
 
-// Write counts the bytes of p, and then sends them. If the plan changes or paces the body, the
-// method shape does both.
+// Write counts the bytes of p, and then sends them. If the plan changes or paces the body, Write
+// leaves the counting and sending to the method shape.
 func (r *recorder) Write(p []byte) (int, error) {
 	if !r.wrote {
 		r.WriteHeader(http.StatusOK)
@@ -108,8 +108,8 @@ func (r *recorder) shape(p []byte) (int, error) {
 // append sends n more bytes after the body of an answer.
 func (r *recorder) append(n int64) {
 	if n > 0 {
-		// Without Flush, net/http announces the length of a body that fits into one buffer. This
-		// length would include the n bytes.
+		// Flush sends the header now. Otherwise, if the whole body fits into one buffer, net/http
+		// could add a Content-Length that includes the n bytes.
 		r.Flush()
 	}
 	for ; n > 0 && r.entry.Method != http.MethodHead; n-- {

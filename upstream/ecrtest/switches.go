@@ -109,8 +109,8 @@ type Switches struct {
 	// 2023-05).
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
 	// DeleteTagOnly makes DELETE by tag delete the tag, and also the image if it has no other tag;
-	// off: DELETE by tag deletes the image with all its tags (no source, 2026-11; BatchDeleteImage
-	// works as with the switch on).
+	// off: DELETE by tag deletes the image with all its tags (no source, 2026-11; the API's
+	// BatchDeleteImage does what DELETE does with this switch on).
 	DeleteTagOnly bool `json:"deleteTagOnly"`
 	// BlobDelete answers DELETE of a blob with 202; off: 405 (no source, 2026-11).
 	BlobDelete bool `json:"blobDelete"`
@@ -139,8 +139,9 @@ type Switches struct {
 	// attestations of BuildKit (buildkit#6171, 2025-09).
 	RefuseInlineData bool `json:"refuseInlineData"`
 	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows how to
-	// use oras with ECR (open source blog on OCI 1.1, 2024). But the refused attestations of BuildKit
-	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) embed an empty JSON, too.
+	// use oras with ECR (open source blog on OCI 1.1, 2024), so ECR seems to accept it. But the
+	// refused attestations of BuildKit (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783,
+	// 2026-03) embed an empty JSON, too.
 	RefuseEmptyData bool `json:"refuseEmptyData"`
 	// TakeOddManifests accepts manifests whose schemaVersion or Content-Type contradicts their media
 	// type, and indexes without manifests; off: 405 (no source, 2026-11).

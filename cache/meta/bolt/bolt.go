@@ -33,7 +33,7 @@ var (
 // Options configure [Open].
 type Options struct {
 	// Path of the file. Its directory must exist. Two more files may be in the directory: Path.open,
-	// the marker of a file in use, and Path.corrupt, the latest file that was moved aside.
+	// the marker of a file in use, and Path.corrupt, the damaged file that was moved aside last.
 	Path string
 	// LockTimeout is how long to wait for another process to release the file; 0 means 1 second.
 	LockTimeout time.Duration
@@ -50,7 +50,8 @@ type Options struct {
 // expired entries.
 type Store struct {
 	o Options
-	// file is nil until the file has been opened, and is set only while the mutex opening is locked.
+	// file is nil until the file has been opened. Only [Store.opened] sets it, under the mutex in the
+	// field opening.
 	file    atomic.Pointer[file]
 	opening chan struct{} // mutex for opening the file: a channel of capacity 1 that is full while it is locked
 	closed  bool          // guarded by opening
@@ -303,7 +304,7 @@ const (
 )
 
 // Scan implements [meta.Store]. It reads a page at a time. No transaction is open while the loop
-// body runs: a write in the loop body could wait forever for an open transaction.
+// body runs: a write in the loop body could wait forever for an open transaction to end.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		for from, more := prefix, true; more; {

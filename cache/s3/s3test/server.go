@@ -46,8 +46,8 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Fault makes the server pass every request to handler first, which returns true if it has answered
-// the request. If handler is nil, the server answers every request itself.
+// Fault makes the server pass every request to handler first. The handler returns true if it has
+// answered the request. If handler is nil, the server answers every request itself.
 func (s *Server) Fault(handler func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,7 +18,7 @@ func MemoryLimit(root fs.FS) (least int64) {
 			return
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // fails for "max", which means no bound
-		if err == nil && n > 0 && n < 1<<60 && (least == 0 || n < least) {  // a huge number means no bound in version 1
+		if err == nil && n > 0 && n < 1<<60 && (least == 0 || n < least) {  // in version 1, a huge number means no bound
 			least = n
 		}
 	}

@@ -90,9 +90,9 @@ type ArchiveCheck struct {
 	MaxPath int `yaml:"max_path"`
 	// The greatest uncompressed size of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
-	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory. Of
-	// the layers with windows above 32 MiB, dray decompresses at most one for each processor core at a
-	// time. Default: `128MiB`, the most that the zstd program accepts.
+	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory. At
+	// any time, dray decompresses at most one layer with a window above 32 MiB for each processor
+	// core. Default: `128MiB`, the most that the zstd program accepts.
 	MaxWindow Bytes `yaml:"max_window"`
 }
 

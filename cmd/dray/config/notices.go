@@ -77,7 +77,8 @@ func (c Config) Notices() []string {
 	return notices
 }
 
-// regionNotice adds a notice if dray does not know an AWS region. If region is empty, it adds none.
+// regionNotice adds a notice if the parameter region names an AWS region that dray does not know.
+// It adds no notice if the parameter is empty.
 func regionNotice(where, region string, add func(format string, args ...any)) {
 	known := map[string]bool{}
 	for _, r := range host.Regions() {

@@ -201,8 +201,8 @@ type Local struct {
 	// it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
 	// The time without a push or a pull after which dray removes an untagged manifest. But dray keeps
-	// the manifest while it stores an index that lists the manifest, or the image that the manifest
-	// describes (its subject). With `0s`, dray never removes it. Default: `24h`.
+	// the manifest while dray stores its subject (the image that the manifest describes), or an index
+	// that lists the manifest. With `0s`, dray never removes it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.
 	Prune []PruneRule `yaml:"prune,omitempty"`

@@ -475,6 +475,6 @@ func (u *Upstream) checkURL(k *Report, path string) {
 	}
 }
 
-// pathSegment matches one segment of the path of a registry. Other segments would need escapes or,
-// like .., lead to another path.
+// pathSegment matches one segment of the path of a registry. Other segments would need escapes, or
+// would lead to another path, as ".." does.
 var pathSegment = regexp.MustCompile(`^[A-Za-z0-9_~-][A-Za-z0-9._~-]*$`)

@@ -62,7 +62,8 @@ func (t ServerTLS) remedy(err error) string {
 }
 
 // File reads a file and, if checkText is not nil, calls it with the content. It reports an error of
-// either step as a problem with the setting that path names, such as admin.token_file.
+// either step as a problem with the setting whose key is in the parameter path, such as
+// admin.token_file.
 func (k *Report) File(path, name string, checkText func([]byte) error) {
 	text, err := reread.ReadFile(name)
 	if err == nil && checkText != nil {

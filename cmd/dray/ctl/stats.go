@@ -70,7 +70,7 @@ func statsTable(w io.Writer, s api.Stats) {
 	}
 	for _, up := range slices.Sorted(maps.Keys(s.Upstreams)) {
 		for _, from := range slices.Sorted(maps.Keys(s.Upstreams[up])) {
-			if n := s.Upstreams[up][from]; n > 0 { // skip sources of answers without a body
+			if n := s.Upstreams[up][from]; n > 0 { // skip a source if none of its answers had a body
 				fmt.Fprintf(w, "%s, %s\t%s\n", up, sourceText(from), size(n))
 			}
 		}

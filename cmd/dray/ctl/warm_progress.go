@@ -112,8 +112,8 @@ func (p *warmProgress) sums() (held, all, fetched int64) {
 	return held, all, fetched
 }
 
-// line returns the progress bar with its text, of at most barColumns columns. The size of an image
-// is unknown until dray has its manifest, so the bar can go back.
+// line returns the progress bar with its text, of at most barColumns columns. The bar can go back:
+// when dray gets the manifest of a further image, the sum of the sizes grows.
 func (p *warmProgress) line(now time.Time) string {
 	held, all, fetched := p.sums()
 	cells := 0

@@ -2,8 +2,8 @@
 // comes from registries, and the state, which exists nowhere else.
 //
 // Each directory has a file with the number of its format. A program that can read only lower
-// numbers leaves the directory unchanged, and says what to do. A new version of dray has a higher
-// number if an older program would lose or misread something.
+// numbers leaves the directory unchanged, and says what to do. A new version of dray writes a
+// higher number if older versions would lose or misread something in the directory.
 //
 // The file of the cache also names the directory of the state. If the configuration names another
 // directory for the state, and the former one has queued pushes or hosted repositories, dray does

@@ -14,10 +14,11 @@ import (
 	"dray/mirror/queue"
 )
 
-// part is a directory of the state that may still be in the cache's directory.
+// part is a directory that belongs to the state directory. An older dray kept it in the cache's
+// directory, where it may still be.
 type part struct {
 	from, to string
-	// empty reports whether dir, which is one of the two directories, can be removed without a loss.
+	// empty reports whether dir, the value of the field from or to, can be removed without a loss.
 	empty func(dir string) (bool, error)
 }
 
@@ -43,8 +44,8 @@ func noFiles(dir string) (bool, error) {
 // takeOver moves the parts in the cache's directory to the state directory. It may be interrupted
 // between its steps: it copies a part under another name, syncs the copy, renames it, and then
 // removes the original. If a part is in both directories with the same files, an earlier takeover
-// was interrupted, and takeOver only removes the original. If the files differ, an older program
-// has used the cache's directory since, and takeOver returns an error.
+// was interrupted, and takeOver only removes the original. If the files differ, an older dray has
+// used the cache's directory after an earlier takeover, and takeOver returns an error.
 func (d Directories) takeOver(log *slog.Logger) error {
 	var found []part
 	for _, p := range d.parts() {
@@ -120,8 +121,8 @@ func (p part) move() error {
 	return os.RemoveAll(p.from)
 }
 
-// filesIn returns the names of all files below a directory, relative to it. For a missing
-// directory, names is empty.
+// filesIn returns the names of all files below a directory, relative to it. If the directory does
+// not exist, filesIn returns no names.
 func filesIn(dir string) (names []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {

@@ -124,8 +124,8 @@ is 0 if there is no failure, and 4 otherwise.`,
 	return cmd
 }
 
-// Report runs the checks of a dray, each for at most the duration bound. address is the address of
-// the admin listener; empty means the address in the configuration.
+// Report runs the checks of a dray. The parameter bound is the longest time for one check. address
+// is the address of the admin listener; empty means the address in the configuration.
 func (o Options) Report(ctx context.Context, address string, bound time.Duration) Report {
 	checks, closeAll := o.checks(ctx, target{admin: address})
 	defer closeAll()

@@ -100,8 +100,8 @@ func New(o Options) (*Member, error) {
 	return m, nil
 }
 
-// Writers returns the options for passing pushes on between members, or nil without a fleet. m may
-// be nil.
+// Writers returns the options by which members pass on pushes to each other, or nil without a
+// fleet. m may be nil.
 func (m *Member) Writers() *writer.Options {
 	if m == nil {
 		return nil

@@ -45,8 +45,8 @@ func upstreamsOf(c config.Config) *upstreams {
 // rights dray has there. The hash contains no secret. It does not depend on the password, because
 // members may replace the password one after the other. It does not depend on the fleet's secret
 // either. If it did, members with the old secret and members with the new secret would use
-// different keys for the facts about a tag. A member that forgets these facts could then not hide
-// them from all members ([meta.Tags]).
+// different keys for the facts about a tag. If a member then forgot a tag ([meta.Tags]), members
+// with the other secret would still see their facts about it.
 func identityOf(u config.Upstream) string {
 	whose := []string{"anonymous"}
 	switch {
@@ -66,7 +66,7 @@ func hash(texts ...string) string {
 }
 
 // Use makes the member compare the upstreams of c from now on, and share the ceilings of their
-// limiters. limiters has the limiters by the name of the upstream. m may be nil.
+// limiters. The map limiters has the names of the upstreams as its keys. m may be nil.
 func (m *Member) Use(c config.Config, limiters map[string]*upstream.Limiter) {
 	if m == nil {
 		return

@@ -124,8 +124,8 @@ func (r *Reloader) reload(ctx context.Context) (api.Reloaded, error) {
 		r.running = merged.Config
 		return done, nil
 	}
-	// The file is valid as a whole. But the values that apply now may not fit the running values
-	// that stay until a restart.
+	// The file is valid as a whole. But the new values that this reload would apply may not fit the
+	// running values that stay until a restart.
 	if err := r.o.Check(merged.Config); err != nil {
 		return api.Reloaded{}, api.Errorf(api.CodeConflict,
 			"the configuration is valid, but needs a restart: without one, dray cannot change %s, and the rest of the file does not fit the former values:\n%v", strings.Join(merged.Pending, ", "), err)

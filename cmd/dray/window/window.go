@@ -107,7 +107,7 @@ type cacheDisk struct {
 
 	mu   sync.Mutex // guards the fields below
 	next *api.Victim
-	at   time.Time // when victim set next
+	at   time.Time // when the method victim last set the field next
 }
 
 func (c *cacheDisk) describe(ctx context.Context) (page.Disk, error) {

@@ -16,8 +16,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// patience bounds the time of Find. Networks without a metadata service often drop packets to its
-// address, so that Find would wait without an error. Tests on slow machines change patience.
+// patience bounds the time of Find. Networks without a metadata service often drop packets to the
+// address of this service, so that Find would wait without an error. Tests on slow machines change
+// patience.
 var patience = 5 * time.Second
 
 const (

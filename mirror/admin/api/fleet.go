@@ -45,7 +45,7 @@ type FleetState struct {
 	Followers int `json:"followers"`
 	// Reading has the streams by which the member reads blobs from other members.
 	Reading []FleetStream `json:"reading"`
-	// Bytes counts since the member was started.
+	// Bytes has the counts of bytes since the member was started.
 	Bytes FleetBytes `json:"bytes"`
 }
 

@@ -116,8 +116,8 @@ type Purged struct {
 	// Tags are the tags whose facts were deleted. At the next request for such a tag, dray asks the
 	// upstream.
 	Tags []string `json:"tags"`
-	// Images are the manifests that dray no longer serves in their repositories without asking the
-	// upstream.
+	// Images are the purged manifests. Before dray serves one of them in its repository again, it asks
+	// the upstream.
 	Images []string `json:"images"`
 	// Kept are the selected images that are not purged, because a pin keeps them. Their tags also
 	// stay.

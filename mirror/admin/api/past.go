@@ -19,7 +19,7 @@ const (
 	MissLost        MissCause = "lost"        // it was here once, or at a mirror on the same Redis; dray does not know why it is not here
 	MissArriving    MissCause = "arriving"    // dray was fetching it for another request
 	MissUncached    MissCause = "uncached"    // the cache could not store it
-	MissUnconfirmed MissCause = "unconfirmed" // it was here, and the upstream had to confirm it for this repository or push
+	MissUnconfirmed MissCause = "unconfirmed" // it was here, and the upstream had to confirm it for this repository or for this push
 	MissAbsent      MissCause = "absent"      // the upstream answered "not found" at Since
 	MissRefused     MissCause = "refused"     // the request was refused before dray looked for anything
 )
@@ -36,8 +36,8 @@ type Miss struct {
 	// Kind is manifest, blob, or another kind of request.
 	Kind string `json:"kind"`
 	MissTarget
-	// Status is the status of the answer, and Bytes the number of bytes sent of its body. Source is
-	// where these bytes came from, in the words of X-Cache.
+	// Status is the status of the answer, and Bytes is how many bytes of its body were sent.
+	// Source is where these bytes came from, in the words of X-Cache.
 	Status int    `json:"status"`
 	Bytes  int64  `json:"bytes"`
 	Source string `json:"source,omitempty"`
@@ -92,8 +92,8 @@ type MissRequest struct {
 // Misses lists the newest misses.
 type Misses struct {
 	Items []Miss `json:"items"`
-	// Since is when dray started, or when the last forgotten miss ended. dray remembers all misses
-	// that ended later.
+	// Since is the time when dray started or, if dray has forgotten misses, when the last of these
+	// ended. dray remembers all misses that ended after Since.
 	Since time.Time `json:"since"`
 }
 

@@ -12,6 +12,7 @@ type Reloaded struct {
 	// Pending are the keys whose values in the file differ from the values in force. The new values
 	// take effect at the next start.
 	Pending []string `json:"pending"`
-	// Notices warn about settings that are valid but seldom intended. Only new ones are listed.
+	// Notices warn about settings that are valid but seldom intended. The list leaves out the
+	// notices that the configuration before the reload also has.
 	Notices []string `json:"notices,omitempty"`
 }

@@ -12,7 +12,7 @@ func Size(n int64) string {
 	if math.Abs(v) < 1000 {
 		return fmt.Sprintf("%d B", n)
 	}
-	for v /= 1000; math.Abs(v) >= 999.95; unit++ { // 999.95 has four digits before the point when rounded
+	for v /= 1000; math.Abs(v) >= 999.95; unit++ { // %.1f rounds 999.95 to 1000.0
 		v /= 1000
 	}
 	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])

@@ -238,10 +238,10 @@ func (c *check) setUID(fs *rootFS) {
 	}
 }
 
-// user checks the image's user. Like container runtimes, it first looks for a user with this name
-// in /etc/passwd, even if the name is a number. It uses a number as an ID only if no user in
-// /etc/passwd has it as a name. Unlike runtimes, it always treats the name root and the number 0 as
-// root.
+// user checks the name of the image's user. Like container runtimes, it first looks in /etc/passwd
+// for a user with this name, even if the name is a number. It uses a number as an ID only if no
+// user in /etc/passwd has it as a name. Unlike runtimes, it always treats the name root and the
+// number 0 as root.
 func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")

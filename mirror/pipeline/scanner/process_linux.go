@@ -53,7 +53,8 @@ func (p program) run(ctx context.Context) (code int, err error) {
 // errUnstarted means that there is no supervisor, because the system refused to start it.
 var errUnstarted = errors.New("the program was not started")
 
-// supervised runs the program below a supervisor, which is started with flags of clone(2).
+// supervised runs the program below a supervisor. It starts the supervisor with the given flags of
+// clone(2).
 func (p program) supervised(ctx context.Context, flags uintptr) (code int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {

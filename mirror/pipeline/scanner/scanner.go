@@ -255,7 +255,8 @@ type program struct {
 // because os/exec cannot set them. The shell gets the arguments as parameters, and does not parse
 // them.
 func (s *Stage) program(layout, home string, img *pipeline.Image) program {
-	// The limit of processor time adds up all threads of a process (setrlimit(2), RLIMIT_CPU).
+	// The limit applies to the processor time of all threads of a process together (setrlimit(2),
+	// RLIMIT_CPU).
 	seconds := (int(s.config.Timeout/time.Second) + 1) * runtime.NumCPU()
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(seconds) + "; "
 	if s.config.MemoryBytes > 0 {
@@ -284,13 +285,13 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// ReadFrom hides the method of bytes.Buffer, which has no bound.
+// ReadFrom hides the ReadFrom of bytes.Buffer, which reads without a bound.
 func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} on standard output. If the output has no findings, it
-// returns one finding, with the end of the output as its text.
+// findings parses {"findings": [...]} in stdout. If stdout has no findings, it returns one finding,
+// whose text is the end of stdout and stderr joined.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`

@@ -60,9 +60,9 @@ func (c *class) run(p []byte, i, limit int) int {
 	return n
 }
 
-// token matches a literal and the run of bytes of a class that follows it. The length of the run is
-// between minLen and maxLen. The run has an entropy of at least tenths/10 bits for each byte. No
-// letter or digit may come before the literal or after the run.
+// token matches a literal and, directly after it, a run of bytes in the class c. The length of the
+// run is between minLen and maxLen. The run has an entropy of at least tenths/10 bits for each
+// byte. No letter or digit may come before the literal or after the run.
 func token(c *class, minLen, maxLen, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -114,8 +114,9 @@ func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	}
 }
 
-// parts matches a literal that is followed by sections of a class, joined by a separator.
-// lengths are the numbers of bytes of the sections; 0 means one byte or more.
+// parts matches a literal that is followed by sections. The sections have only bytes in the class
+// c, and the given separator between them. lengths are the numbers of bytes of the sections; 0
+// means one byte or more.
 func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -170,7 +171,7 @@ func privateKey(p []byte, _, stop int) ([]byte, bool) {
 }
 
 // urlPassword matches a URL that contains a password, and returns the URL without the password.
-// People choose such passwords, so a fingerprint made of the password would let others guess it.
+// People often choose weak passwords, and others could guess such a password from its hash.
 func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 	n := graphic.run(p, stop, maxSecret)
 	authority := p[stop : stop+n]
@@ -201,8 +202,8 @@ func cutLast(p []byte, sep byte) (before, after []byte, ok bool) {
 	return p[:i], p[i+1:], true
 }
 
-// tokenAround matches the run of bytes of a class that contains the literal. The run must begin
-// with prefix and have at least minLen bytes.
+// tokenAround matches the literal with all bytes around it that are in the class c. This run of
+// bytes must begin with prefix and have at least minLen bytes.
 func tokenAround(c *class, prefix string, minLen int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		begin := start

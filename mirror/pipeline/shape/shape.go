@@ -130,8 +130,8 @@ func (s *Stage) checkRequired(img *pipeline.Image) (found []pipeline.Finding) {
 	return found
 }
 
-// checkSeen returns an error if the uncompressed size of a layer is not known, because the layer
-// was not walked.
+// checkSeen returns an error if MaxUncompressed is set but dray has not scanned every layer: the
+// uncompressed size is then unknown. Foreign layers need no scan.
 func (s *Stage) checkSeen(img *pipeline.Image) error {
 	if s.config.MaxUncompressed <= 0 {
 		return nil

@@ -71,8 +71,8 @@ func (s Service) Do(ctx context.Context, c *http.Client, mediaType string, docum
 const (
 	// HeaderTime is the time of the signature, in seconds since 1970.
 	HeaderTime = "X-Dray-Time"
-	// HeaderSignature is "sha256=" and the HMAC-SHA-256, in hexadecimal, of the time, a dot and the
-	// body.
+	// HeaderSignature is "sha256=" followed by an HMAC-SHA-256 in hexadecimal. The HMAC covers the
+	// time, a dot and the body.
 	HeaderSignature = "X-Dray-Signature"
 )
 

@@ -158,7 +158,8 @@ func (s *Stage) admit() error {
 	if now.Before(s.until) {
 		return fmt.Errorf("%s: %w", s.Name(), ErrPaused)
 	}
-	s.until = now.Add(s.config.Pause) // until the probe has a result, other requests get ErrPaused
+	// Other requests get ErrPaused until the probe succeeds or the new pause ends.
+	s.until = now.Add(s.config.Pause)
 	return nil
 }
 
@@ -209,8 +210,8 @@ func (s *Stage) encode(uid string, img *pipeline.Image) ([]byte, error) {
 	return json.Marshal(review{APIVersion: "dray/v1", Kind: "ImageReview", Request: request{uid, img}})
 }
 
-// decode parses an answer. An answer that does not say whether the image is allowed is an error:
-// OPA answers {} if its policy is undefined.
+// decode parses an answer. An answer that does not say whether the image is allowed is an error.
+// OPA sends such an answer, {}, if its policy is undefined.
 func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
