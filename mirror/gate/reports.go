@@ -14,8 +14,8 @@ import (
 // most.
 const maxReports = 512
 
-// lateFor is the time for which the next push of the same manifest can use a late verdict. It begins
-// when the client of the earlier push has stopped waiting.
+// lateFor is the time for which the next push of the same manifest can use a late verdict. It
+// begins when the client of the earlier push has stopped waiting.
 const lateFor = 10 * time.Minute
 
 type reports struct {
