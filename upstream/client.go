@@ -148,8 +148,9 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
 // send makes one round trip about a repository, as soon as the Limiter allows the request. If the
-// host is not the registry, the Breaker has to allow the request, too. A nil error means that there
-// is an answer, of any status, which the caller closes.
+// host is not the registry, send first asks the Breaker, if there is one (repo.onward), whether the
+// host may be asked. A nil error means that there is an answer, of any status, which the caller
+// closes.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	if c.own(req.URL) {
 		return c.limited(req, repo, kind, "")
@@ -304,7 +305,7 @@ func (c *Client) readError(req *http.Request, resp *http.Response, kind oci.Kind
 	if c.own(req.URL) {
 		return c.answerError(resp)
 	}
-	if q, err := oci.Parse(req); err == nil && q.Kind == kind { // the host is another registry, which answers for this one
+	if q, err := oci.Parse(req); err == nil && q.Kind == kind { // the path is one of the registry API, so the host is another registry that answers for this one
 		return storageError{c.answerError(resp), req.URL.Host, resp.StatusCode}
 	}
 	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered with status %d", c.o.Name, resp.StatusCode)

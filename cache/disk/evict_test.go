@@ -204,3 +204,32 @@ func TestPolicyAccount(t *testing.T) {
 		}
 	}
 }
+
+// TestEvictBesideBusyBlobs: if all blobs of the main queue are in use or pinned, a new blob is
+// evicted although the short queue has less than its share.
+func TestEvictBesideBusyBlobs(t *testing.T) {
+	p := newPolicy(1 << 40)
+	held := map[*entry]bool{}
+	for i := range 100 {
+		e := blob(i, smallBlob)
+		held[e] = true
+		p.add(e)
+	}
+	busy := func(e *entry) bool { return held[e] }
+	if e := victim(&p, smallBlob, busy); e != nil {
+		t.Fatal("a busy blob was evicted")
+	}
+	hot, cold := blob(200, smallBlob), blob(201, smallBlob)
+	p.add(hot)
+	p.add(cold)
+	hot.hit()
+	if e := victim(&p, smallBlob, busy); e != cold {
+		t.Errorf("evicted %v, not the blob that nobody has asked for", e)
+	}
+	if e := victim(&p, smallBlob, busy); e != hot {
+		t.Errorf("evicted %v, not the last blob that is not busy", e)
+	}
+	if e := victim(&p, smallBlob, busy); e != nil {
+		t.Error("a busy blob was evicted")
+	}
+}

@@ -19,5 +19,6 @@ func datasync(f *os.File) error { return f.Sync() }
 
 func readUncached(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
 
-// systemDamage has errors only on Linux; see [Damaged].
+// systemDamage is empty here: only the list for Linux names errors of the system that mean damage;
+// see [Damaged].
 var systemDamage []error

@@ -6,8 +6,9 @@ type Reason string
 // The reasons of an eviction.
 const (
 	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
-	// opened. The short queue has at least its share of the pool's bytes (the constant probation, in
-	// percent), and this blob is the oldest in the short queue.
+	// opened. The short queue (the field fresh) has at least its share of the pool's bytes (probation,
+	// in percent), or all blobs of the main queue are in use or pinned. This blob is the oldest in the
+	// short queue.
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
 	// stored again soon after an eviction. In this queue, each hit spares a blob once, and this blob
@@ -28,7 +29,7 @@ type clock struct {
 
 // queues are the two queues of a pool.
 type queues struct {
-	fresh, main queue
+	fresh, main queue   // the short queue and the main queue
 	ghosts      *ghosts // nil if victims are not remembered
 }
 
@@ -66,21 +67,25 @@ func (c *clock) victim(newLength int64, busy func(*entry) bool) (*entry, Reason)
 	return second.victim(busy)
 }
 
-// victim removes and returns an entry. The loop allows maxHits+2 steps for each entry: one for each
-// of its hits, one that finds it busy, and one that evicts it.
+// victim removes and returns an entry, or returns nil if all entries are busy. The loop allows
+// maxHits+2 steps for each entry. An entry that is not busy needs no more: one to leave the short
+// queue, one for each hit, and one to be evicted.
 func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 	entries, _ := t.size()
+	inUse := 0 // busy entries since the last one of the main queue that was not busy
 	for range (maxHits + 2) * entries {
 		from := t.main
 		fresh, freshBytes := t.fresh.size()
 		older, olderBytes := t.main.size()
-		if older == 0 || fresh > 0 && freshBytes*100 >= (freshBytes+olderBytes)*probation {
+		share := freshBytes*100 >= (freshBytes+olderBytes)*probation
+		if older == 0 || fresh > 0 && (share || inUse >= older) { // inUse >= older: nothing in main can be evicted
 			from = t.fresh
 		}
 		e, hits := from.take()
 		switch {
 		case busy(e):
 			t.main.put(e, hits) // an entry in use is treated like one with a hit
+			inUse++
 		case hits == 0 && from == t.fresh:
 			_, rest := t.size()
 			t.ghosts.add(e.prefix(), e.blocks(), rest)
@@ -91,6 +96,7 @@ func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 			t.main.put(e, 0)
 		default:
 			t.main.put(e, hits-1)
+			inUse = 0
 		}
 	}
 	return nil, ""

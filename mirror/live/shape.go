@@ -30,8 +30,8 @@ type shapes struct {
 }
 
 // acquire returns the shape of a manifest. The caller releases it. acquire calls parse only if no
-// pull has the shape yet. If the new shape would raise the number of parts of all shapes above
-// maxParts, acquire returns an empty shape.
+// pull has the shape yet. All shapes together have at most maxParts parts (layers, manifests, and
+// one for each shape). If the new shape would exceed this bound, acquire returns an empty shape.
 func (s *shapes) acquire(t *Table, id uint64, parse func() *oci.Manifest) *shape {
 	s.mu.Lock()
 	if known := s.byDigest[id]; known != nil {

@@ -41,8 +41,8 @@ func (t *Transport) askChallenge(ctx context.Context) error {
 	return err
 }
 
-// storeBase records the answer of /v2/ to an anonymous request. If /v2/ wants no credentials, later
-// requests carry the credential as Basic.
+// storeBase records the answer of /v2/ to an anonymous request. If /v2/ wants no credentials, its
+// answer names no scheme. Later requests then carry the credential, if there is one, as Basic.
 func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	if resp.StatusCode/100 == 2 {
 		t.open.Store(true)

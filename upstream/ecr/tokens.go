@@ -23,8 +23,8 @@ const (
 	callTimeout = 20 * time.Second
 	// minSuspectAge is the least age at which a refusal makes a token due for renewal.
 	minSuspectAge = 30 * time.Second
-	// firstWait and lastWait bound the wait after a failed call. Each wait is then shortened by a
-	// random part, up to half of it.
+	// The wait after a failed call starts at firstWait and doubles with each further failure, up to
+	// lastWait. dray shortens each wait at random, by up to half.
 	firstWait = time.Second
 	lastWait  = time.Minute
 )
@@ -45,8 +45,9 @@ type TokenOptions struct {
 	// how they reach AWS.
 	Via string
 	// Challenged makes dray send the credential only after the registry has asked for it. ECR Public
-	// needs this: it does not accept the credential as Basic, but its token endpoint exchanges the
-	// credential for a token, as for docker login (ECR Public guide, registry-auth).
+	// needs this: its registry refuses the credential as Basic authentication. Its token endpoint
+	// exchanges the credential for a token, as it does after docker login (ECR Public guide,
+	// registry-auth).
 	Challenged bool
 	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger

@@ -73,8 +73,8 @@ type Quota struct {
 }
 
 // DefaultQuotas returns AWS's adjustable quotas per region and second (ECR service quotas page).
-// The burst of each quota is the number of requests that the quota allows in a second. AWS shows a
-// larger burst only in an example.
+// The burst of each quota is the number of requests that the quota allows in a second. AWS does
+// not document the bursts; one of its examples has a larger one.
 func DefaultQuotas() map[string]Quota {
 	q := map[string]Quota{}
 	for op, rate := range map[string]float64{

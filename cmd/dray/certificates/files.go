@@ -64,7 +64,7 @@ func (f *file) Check(now time.Time) error {
 // NewFiles returns Files of the given files.
 func NewFiles(files []File) *Files {
 	c := &Files{expiry: prometheus.NewDesc("dray_certificate_expiry_timestamp_seconds",
-		"Unix time at which a certificate expires: that of a listener, or the last one in a file that dray trusts for an upstream or for the tokens of an auth entry. Files that dray cannot read have no value.",
+		"Unix time at which a certificate expires. For a listener, this is its own certificate. For a file of authorities, it is the valid authority that expires last. Files that dray cannot read have no value.",
 		[]string{"listener", "upstream", "auth"}, nil)}
 	c.Replace(files)
 	return c

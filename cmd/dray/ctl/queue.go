@@ -36,8 +36,9 @@ func (in Options) queueRetry() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "retry ID",
 		Short: "Retry a queued push now",
-		Long:  `retry immediately forwards a push that failed or that waits for its next attempt.`,
-		Args:  usage.Between(1, 1),
+		Long: `retry starts an attempt to forward a push at once, whether the push failed or waits
+for its next attempt.`,
+		Args: usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
 		if err != nil {

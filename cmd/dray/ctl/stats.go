@@ -20,11 +20,10 @@ func statsCommand(in Options) *cobra.Command {
 		Use:   "stats",
 		Short: "Print how much traffic to upstreams a running dray has saved",
 		Long: `stats prints how many bytes dray has sent to clients since it was started, and how
-many bytes it has fetched from upstreams. Fetched bytes count as they arrive, whether
-dray cached them or only passed them through. To watch these numbers over time, use
-the metrics.
+many bytes it has fetched from upstreams, including bytes that it only passed through
+and did not cache. To watch these numbers over time, use the metrics.
 
-Blobs, and the bytes of each upstream, are listed by source:
+The number of blobs, and the bytes sent for each upstream, are listed by source:
   memory, disk     the cache
   cache            manifests in the cache
   origin           fetched for this client

@@ -29,9 +29,9 @@ const maxDocument = 16 << 20
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// The fields below are set only for an archive in the old format of docker save: the images of the
-	// archive, and the file name of each blob of the image that Root has returned. These names differ
-	// from the names in a layout.
+	// The fields below are set only for an archive in the old format of docker save. saved has the
+	// images of the archive. Root sets blobs, the file name of each blob of the image that it returns.
+	// These names differ from the names in a layout.
 	saved []savedImage
 	blobs map[digest.Digest]string
 }
