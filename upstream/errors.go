@@ -51,8 +51,12 @@ type storageError struct {
 func (e storageError) Unwrap() error { return e.error }
 
 // refuses reports whether the host refused the object in a way that another try would not change.
-func (e storageError) refuses() bool {
-	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
+func (e storageError) refuses() bool { return e.status/100 == 4 && !temporary(e.status) }
+
+// temporary reports whether a status says nothing about the content, so that another try may get
+// another status.
+func temporary(status int) bool {
+	return status >= http.StatusInternalServerError || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }
 
 // Refused reports whether an error says that the registry refuses the content, and would refuse it
@@ -74,7 +78,7 @@ func Transient(err error) bool {
 		return true
 	}
 	e, ok := errors.AsType[*oci.Error](err)
-	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout)
+	return ok && temporary(e.Status)
 }
 
 // transportError converts err, the error of a round trip that got no answer, to an error of this

@@ -74,11 +74,7 @@ func (t *LastPulls) Get(ctx context.Context, upstream, repo string, d digest.Dig
 // Set records the fact about an image.
 func (t *LastPulls) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
 	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
-	err := checkDigest(d)
-	if err == nil {
-		err = t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), r)
-	}
-	if err != nil {
+	if err := t.writeOf(ctx, digestKey{upstream, repo, d}, touchSpace, r); err != nil {
 		return fmt.Errorf("last pull of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil

@@ -82,6 +82,15 @@ func (l ledger[R]) write(ctx context.Context, key string, r R) error {
 	return l.writeFor(ctx, key, r, l.ttl)
 }
 
+// writeOf is write for the facts about a digest in a space. It refuses a malformed digest, which
+// could not be read from the key again.
+func (l ledger[R]) writeOf(ctx context.Context, k digestKey, space string, r R) error {
+	if err := checkDigest(k.digest); err != nil {
+		return err
+	}
+	return l.write(ctx, k.in(space), r)
+}
+
 func (l ledger[R]) writeFor(ctx context.Context, key string, r R, ttl time.Duration) error {
 	e, err := l.entry(key, r)
 	if err != nil {

@@ -78,11 +78,7 @@ func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Diges
 
 // Set records the fact about a blob for TransitTTL.
 func (t *Transit) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TransitFact) error {
-	err := checkDigest(d)
-	if err == nil {
-		err = t.write(ctx, digestKey{upstream, repo, d}.in(transitSpace), transitRecord{t.self, f.Size, f.Held})
-	}
-	if err != nil {
+	if err := t.writeOf(ctx, digestKey{upstream, repo, d}, transitSpace, transitRecord{t.self, f.Size, f.Held}); err != nil {
 		return fmt.Errorf("transit of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil

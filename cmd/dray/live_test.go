@@ -147,30 +147,33 @@ func TestLivePushes(t *testing.T) {
 	}
 }
 
+// events requests the stream of events as a user with the password of bob; "" means no credentials.
+func (s *stack) events(user string) *http.Response {
+	s.Helper()
+	r, err := http.NewRequestWithContext(s.Context(), http.MethodGet, "http://"+s.admin()+"/api/v1/live/events", nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if user != "" {
+		r.SetBasicAuth(user, "builder")
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
 // TestLiveStream: operators who may view get an event at once, and the stream ends when dray stops.
 func TestLiveStream(t *testing.T) {
 	auth := usersOf(t, "{users: [bob], actions: [view]}")
 	s := startStack(t, t.TempDir(), "cache: {dir", auth+"\nadmin: {auth: people}\ncache: {dir")
-	get := func(user string) *http.Response {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.admin()+"/api/v1/live/events", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if user != "" {
-			r.SetBasicAuth(user, "builder")
-		}
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = resp.Body.Close() })
-		return resp
-	}
-	if r := get(""); r.StatusCode != http.StatusUnauthorized {
+	if r := s.events(""); r.StatusCode != http.StatusUnauthorized {
 		t.Error("without credentials:", r.Status)
 	}
 	s.want(200, "GET", "/hub/v2/team/app/manifests/"+s.seedHub("team/app"), nil)
-	resp := get("bob")
+	resp := s.events("bob")
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
 		t.Fatal(resp.Status, resp.Header)
 	}
@@ -197,20 +200,7 @@ func TestLiveStream(t *testing.T) {
 func TestStreamEndsAtReload(t *testing.T) {
 	auth := usersOf(t, "{users: [bob], actions: [view]}")
 	s := startStack(t, t.TempDir(), "cache: {dir", auth+"\nadmin: {auth: people}\ncache: {dir")
-	get := func() *http.Response {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.admin()+"/api/v1/live/events", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.SetBasicAuth("bob", "builder")
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = resp.Body.Close() })
-		return resp
-	}
-	stream := get()
+	stream := s.events("bob")
 	in := bufio.NewReader(stream.Body)
 	if line, err := in.ReadString('\n'); stream.StatusCode != http.StatusOK || !strings.HasPrefix(line, "data: ") {
 		t.Fatal(stream.Status, line, err)
@@ -222,7 +212,7 @@ func TestStreamEndsAtReload(t *testing.T) {
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		t.Error("the end of the stream:", err)
 	}
-	if r := get(); r.StatusCode != http.StatusForbidden {
+	if r := s.events("bob"); r.StatusCode != http.StatusForbidden {
 		t.Error("after the reload:", r.Status)
 	}
 }

@@ -69,7 +69,7 @@ func (c Config) ContainerNotices(environ []string) (notices []string) {
 			key = fmt.Sprintf("listeners[%d].address", i)
 		}
 		advice := ""
-		if l.Auth == "" || l.Auth == noAuth {
+		if l.Auth == noAuth {
 			advice = fmt.Sprintf(" Anyone who can connect to the published port may then pull, so publish it as -p 127.0.0.1:%s:%[1]s, or configure auth.", port)
 		}
 		notices = append(notices, fmt.Sprintf("listener %s: dray listens on the loopback interface of the container, and ports that are published with -p do not lead there. Set %s to :%s.%s", l.Name, key, port, advice))

@@ -108,11 +108,12 @@ func (c Command) Redacted() []string {
 	for i, arg := range c {
 		name, value, assigned := strings.Cut(arg, "=")
 		u, err := url.Parse(arg)
+		flag := joined.FindString(arg)
 		switch {
 		case i > 0 && hide: // a secret may begin with a hyphen
 			shown[i] = redacted
-		case i > 0 && len(joined.FindString(arg)) < len(arg) && joined.MatchString(arg):
-			shown[i] = joined.FindString(arg) + redacted
+		case i > 0 && flag != "" && flag != arg:
+			shown[i] = flag + redacted
 		case err == nil && u.Host != "":
 			shown[i] = SecretURL(arg).String()
 		case i > 0 && assigned && (secretName.MatchString(name) || takesSecret.MatchString(name) || assignment.MatchString(value)):
