@@ -44,8 +44,7 @@ type mortal struct {
 	way      death // how it is dead
 	dies     death // how it will die at the first request for a blob
 	server   *http.Server
-	listener net.Listener
-	held     []net.Conn    // that nobody serves
+	listener *freezing
 	born     chan struct{} // closed at the next birth; requests that hang end then
 }
 
@@ -76,8 +75,8 @@ func (m *mortal) bear() {
 	}
 	m.way, m.dies, m.born = alive, alive, make(chan struct{})
 	m.server = &http.Server{Handler: m, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: m.tls}
-	m.listener = m.where.listen(m.t, m.addr)
-	go func(server *http.Server, l net.Listener) { _ = server.ServeTLS(l, "", "") }(m.server, freezing{m.listener, m})
+	m.listener = &freezing{Listener: m.where.listen(m.t, m.addr)}
+	go func(server *http.Server, l net.Listener) { _ = server.ServeTLS(l, "", "") }(m.server, m.listener)
 }
 
 // end closes everything. m.mu is locked.
@@ -88,10 +87,8 @@ func (m *mortal) end() {
 	close(m.born)
 	_ = m.listener.Close()
 	_ = m.server.Close()
-	for _, conn := range m.held {
-		_ = conn.Close()
-	}
-	m.server, m.held, m.way = nil, nil, alive
+	m.listener.thaw()
+	m.server, m.way = nil, alive
 }
 
 // die has it die now.
@@ -109,6 +106,8 @@ func (m *mortal) dieLocked(way death) {
 		_ = m.server.Close()
 	case silent:
 		m.drop("-I")
+	case frozen:
+		m.listener.freeze()
 	}
 }
 
@@ -153,29 +152,49 @@ func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// freezing is a listener whose connections are held and not served while the mortal is frozen.
+// freezing is a listener that holds connections, and does not serve them, while it is frozen. It has a
+// mutex of its own, because http.Server.Close, called with that of the mortal, waits for Accept.
 type freezing struct {
 	net.Listener
-	m *mortal
+	mu     sync.Mutex
+	frozen bool
+	held   []net.Conn // that nobody serves
 }
 
 // Accept implements net.Listener.
-func (f freezing) Accept() (net.Conn, error) {
+func (f *freezing) Accept() (net.Conn, error) {
 	for {
 		conn, err := f.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		f.m.mu.Lock()
-		freeze := f.m.way == frozen
-		if freeze {
-			f.m.held = append(f.m.held, conn)
-		}
-		f.m.mu.Unlock()
-		if !freeze {
-			return conn, nil
+		if err != nil || !f.hold(conn) {
+			return conn, err
 		}
 	}
+}
+
+// hold keeps a connection if the listener is frozen.
+func (f *freezing) hold(conn net.Conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.frozen {
+		f.held = append(f.held, conn)
+	}
+	return f.frozen
+}
+
+func (f *freezing) freeze() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.frozen = true
+}
+
+// thaw closes what is held.
+func (f *freezing) thaw() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, conn := range f.held {
+		_ = conn.Close()
+	}
+	f.frozen, f.held = false, nil
 }
 
 // listen listens in the network. Its thread goes there and back: it must not end, because processes
