@@ -264,7 +264,7 @@ func (u Upstream) validateAWS(k *Report, path string) {
 		k.Add(path+".role_arn", "%q is not an ARN", u.RoleARN)
 	}
 	if api, err := url.Parse(u.APIURL); u.APIURL != "" && (err != nil || api.Host == "" || api.Scheme != "https" && api.Scheme != "http" || api.User != nil || strings.Trim(api.Path, "/")+api.RawQuery != "") {
-		k.Add(path+".api_url", "%q is not the URL of an API; write https:// and the name of its host", u.APIURL)
+		k.Add(path+".api_url", "is not the URL of an API; write https:// and the name of its host") // the URL is not printed, because it may contain a password
 	}
 	if u.Kind != KindECR {
 		u.validatePublic(k, path)
@@ -332,7 +332,7 @@ func (t Token) validate(k *Report, path string) {
 	if t.Realm == "" {
 		k.Add(path+".realm", "is missing")
 	} else if u, err := url.Parse(t.Realm); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		k.Add(path+".realm", "%q is not an http or https URL", t.Realm)
+		k.Add(path+".realm", "is not an http or https URL") // the URL is not printed, because it may contain a password
 	}
 	if t.Service == "" {
 		k.Add(path+".service", "is missing")
@@ -422,7 +422,8 @@ func (t Traces) validate(k *Report, path string) {
 		return
 	}
 	if u, err := url.Parse(t.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
-		k.Add(path+".endpoint", "%q is not the URL of a collector; write http:// or https:// and its host, such as http://127.0.0.1:4318, and put credentials into headers_file", t.Endpoint)
+		// The URL is not printed, because it may contain a password or a token.
+		k.Add(path+".endpoint", "is not the URL of a collector; write http:// or https:// and its host, such as http://127.0.0.1:4318, and put credentials into headers_file")
 	}
 	if t.Percent < 0 || t.Percent > 100 {
 		k.Add(path+".percent", "%d is not between 0 and 100", t.Percent)

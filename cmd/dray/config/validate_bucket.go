@@ -45,7 +45,7 @@ func (b Bucket) validate(k *Report, path string, stall Duration) {
 		k.Add(path+".timeout", "%v is not shorter than cache.stall_timeout, %v, after which dray gives up waiting for bytes", b.Timeout, stall)
 	}
 	if _, _, ok := b.Place(); !ok {
-		k.Add(path+".url", "%q is not the URL of a bucket; write s3://NAME or s3://NAME/PREFIX", b.URL)
+		k.Add(path+".url", "is not the URL of a bucket; write s3://NAME or s3://NAME/PREFIX") // the URL is not printed, because it may contain a key
 	}
 	if b.Endpoint != "" {
 		u, err := url.Parse(b.Endpoint)

@@ -128,7 +128,7 @@ func adminURL(address string) (string, error) {
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || strings.Contains(host+port, "/") {
-		return "", fmt.Errorf("--admin %s: not an address; write one like localhost:6060; %w", address, usage.Err)
+		return "", fmt.Errorf("--admin: not an address; write one like localhost:6060; %w", usage.Err)
 	}
 	if !config.NamesHost(host) {
 		host = "localhost" // an address without a host means every interface

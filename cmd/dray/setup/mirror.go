@@ -85,15 +85,17 @@ func (f mirrorFlags) find(load func() (config.Config, error)) (m mirror, notes [
 	return m, nil, err
 }
 
+// parseURL returns the mirror with a URL. Its errors do not contain the URL, because it may contain
+// a password or a token.
 func parseURL(text string) (mirror, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return mirror{}, fmt.Errorf("--url %s: not a URL; write one like https://dray.example.com; %w", text, usage.Err)
+		return mirror{}, fmt.Errorf("--url: not a URL; write one like https://dray.example.com; %w", usage.Err)
 	case u.User != nil:
 		return mirror{}, fmt.Errorf("--url: leave out the user and the password, which clients do not send to a mirror; %w", usage.Err)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return mirror{}, fmt.Errorf("--url %s: leave out what follows the host; a prefix belongs into --registry docker.io=PREFIX; %w", text, usage.Err)
+		return mirror{}, fmt.Errorf("--url: leave out what follows the host; a prefix belongs into --registry docker.io=PREFIX; %w", usage.Err)
 	}
 	return mirror{scheme: u.Scheme, host: strings.ToLower(u.Host)}, nil
 }
@@ -104,6 +106,7 @@ func parseRegistries(flags []string) (all []registry, err error) {
 		name, prefix, byPath := strings.Cut(flag, "=")
 		prefix = cmp.Or(strings.Trim(prefix, "/"), name)
 		if name == "" || strings.ContainsAny(name+prefix, " \"'\\?#") || strings.Contains(name, "/") {
+			flag = flag[strings.LastIndexByte(flag, '@')+1:] // leaves out a password
 			return nil, fmt.Errorf("--registry %s: not the name of a registry; write one like quay.io, or quay.io=PREFIX; %w", flag, usage.Err)
 		}
 		if slices.ContainsFunc(all, func(r registry) bool { return r.name == name }) {
