@@ -82,7 +82,7 @@ func main() {
 func run() error {
 	r := &release{programs: map[platform][]byte{}, manual: map[string][]byte{}, completions: map[string][]byte{}, documents: map[string][]byte{}}
 	flag.StringVar(&r.root, "root", ".", "directory of the sources")
-	flag.StringVar(&r.out, "out", "bin/release", "directory to write, which is emptied first")
+	flag.StringVar(&r.out, "out", "bin/release", "directory to write, which loses the files of an earlier release first")
 	flag.StringVar(&r.version, "version", "", "version (default: by git describe)")
 	flag.StringVar(&r.published, "published", "", "address of packages and images (default: that of the Makefile)")
 	flag.StringVar(&r.maintainer, "maintainer", "", "name and mail address for packages")
@@ -123,10 +123,33 @@ func (r *release) prepare(authorities string) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(r.out); err != nil {
+	return empty(r.out)
+}
+
+// ours matches the names of the files of a release.
+var ours = regexp.MustCompile(`^(dray[_-].*\.(cdx\.json|schema\.json|zip|tar\.gz|deb|tar|tgz)|INSTALL\.md|SHA256SUMS(\.sig)?|dray\.pub)$`)
+
+// empty makes an empty directory for the files of a release. It removes the files of an earlier
+// release. If the directory has anything else, empty removes nothing and returns an error.
+func empty(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.MkdirAll(r.out, 0o755)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !ours.MatchString(e.Name()) {
+			return fmt.Errorf("%s has %s, which is not a file of a release; give another directory with -out (make release RELEASE=DIR)", dir, e.Name())
+		}
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // asOf finds the version, the commit and its time. SOURCE_DATE_EPOCH, in seconds, overrides the

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +75,35 @@ func TestDeb(t *testing.T) {
 	}
 	if out, err := command(t, "dpkg-deb", "--info", file, "md5sums"); err != nil || strings.Contains(out, "dray.yaml") || !strings.Contains(out, "usr/bin/dray") {
 		t.Errorf("md5sums: %q, %v", out, err)
+	}
+}
+
+// TestEmpty: the files of an earlier release go, and a directory with anything else stays as it is.
+func TestEmpty(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		ours bool
+	}{
+		{"SHA256SUMS", true}, {"dray_v1.2.0_linux_amd64.tar.gz", true}, {"dray-1.2.0.tgz", true}, {"dray_1.2.0_image.tar", true}, {"dray_1.2.0.schema.json", true},
+		{"README.md", false}, {"dray", false}, {"dray_1.2.0_amd64.deb.txt", false}, {"release.pem", false}, {"dray_1.2.0.zip/file", false},
+	} {
+		out := t.TempDir()
+		file := filepath.Join(out, tc.name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(filepath.Join(out, "INSTALL.md"), nil, 0o600), os.WriteFile(file, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		err := empty(out)
+		entries, failed := os.ReadDir(out)
+		if failed != nil || (err == nil) != tc.ours || tc.ours && len(entries) != 0 || !tc.ours && len(entries) != 2 {
+			t.Errorf("%s: %v; left: %v, %v", tc.name, err, entries, failed)
+		}
+	}
+	out := filepath.Join(t.TempDir(), "new", "release")
+	if err := empty(out); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {
+		t.Errorf("a new directory: %v, %v", entries, err)
 	}
 }
 
