@@ -68,9 +68,9 @@ func TestPlanIsWhatHappens(t *testing.T) {
 			if d.Stats() != before {
 				t.Fatalf("the plan changes %+v into %+v", before, d.Stats())
 			}
-			got, err := d.Evict(t.Context(), n, 1000)
-			if err != nil || !slices.Equal(got, want) {
-				t.Fatalf("evicted for %d bytes: %v, %v;\nplanned: %v", n, reasons(got), err, reasons(want))
+			got, left, err := d.Evict(t.Context(), n, 1000)
+			if err != nil || !slices.Equal(got, want) || left != max(n-(before.Bytes-d.Stats().Bytes), 0) {
+				t.Fatalf("evicted for %d bytes: %v, %d left, %v;\nplanned: %v", n, reasons(got), left, err, reasons(want))
 			}
 			mixed(t, d, rnd)
 		}
@@ -110,8 +110,11 @@ func TestPlanIsBounded(t *testing.T) {
 	if got, err := d.Plan(t.Context(), 1<<40, 0); err != nil || len(got) != 0 {
 		t.Errorf("plan for nothing: %v, %v", got, err)
 	}
-	if got, err := d.Evict(t.Context(), 0, 10); err != nil || len(got) != 0 {
-		t.Errorf("evicted for nothing: %v, %v", got, err)
+	if got, left, err := d.Evict(t.Context(), 0, 10); err != nil || len(got) != 0 || left != 0 {
+		t.Errorf("evicted for nothing: %v, %d left, %v", got, left, err)
+	}
+	if got, left, err := d.Evict(t.Context(), 1, 0); err != nil || len(got) != 0 || left != 1 {
+		t.Errorf("evicted no blob: %v, %d left, %v", got, left, err)
 	}
 }
 
@@ -124,11 +127,11 @@ func TestEvictOnBrokenDisk(t *testing.T) {
 		return nil
 	}})
 	dg := mustStore(t, d, random(1, 10))
-	if got, err := d.Evict(t.Context(), 1, 10); !errors.Is(err, errUnlink) || len(got) != 0 {
+	if got, _, err := d.Evict(t.Context(), 1, 10); !errors.Is(err, errUnlink) || len(got) != 0 {
 		t.Errorf("evicted %v, %v", got, err)
 	}
 	broken = false
-	if got, err := d.Evict(t.Context(), 1, 10); err != nil || len(got) != 1 {
+	if got, _, err := d.Evict(t.Context(), 1, 10); err != nil || len(got) != 1 {
 		t.Errorf("evicted %v, %v", got, err)
 	}
 	wantMissing(t, d, dg)

@@ -27,30 +27,30 @@ func (v *evictor) Plan(ctx context.Context, n int64, limit int) ([]Victim, error
 }
 
 // Evict evicts the blobs that [Dir.Plan] would return, and returns these blobs. When Evict returns,
-// their files are unlinked. After an error, Evict may have evicted fewer blobs.
-func (v *evictor) Evict(ctx context.Context, n int64, limit int) ([]Victim, error) {
+// their files are unlinked. After an error, Evict may have evicted fewer blobs. left is how many of
+// the n bytes are not freed.
+func (v *evictor) Evict(ctx context.Context, n int64, limit int) (all []Victim, left int64, err error) {
 	if err := v.scan.wait(ctx); err != nil {
-		return nil, err
+		return nil, n, err
 	}
-	var all []Victim
-	for short := n; short > 0 && len(all) < limit; {
+	for left = n; left > 0 && len(all) < limit; {
 		if ctx.Err() != nil {
-			return all, context.Cause(ctx)
+			return all, left, context.Cause(ctx)
 		}
-		part, entries := v.evictSome(short, n, min(limit-len(all), listBatch))
+		part, entries := v.evictSome(left, n, min(limit-len(all), listBatch))
 		if len(part) == 0 {
 			break
 		}
 		v.unlinkDropped()
 		for i, e := range entries {
 			if !v.isGone(e) {
-				return append(all, part[:i]...), fmt.Errorf("evict %s: %w", e.digest(), errUnlink)
+				return append(all, part[:i]...), left, fmt.Errorf("evict %s: %w", e.digest(), errUnlink)
 			}
-			short -= e.blocks()
+			left -= e.blocks()
 		}
 		all = append(all, part...)
 	}
-	return all, nil
+	return all, max(left, 0), nil
 }
 
 // evictSome drops victims. It stops as soon as the sum of their sizes reaches shortage, their

@@ -63,8 +63,8 @@ func (o inventoryOperator) evict(ctx context.Context, q api.EvictRequest) (api.E
 	if q.Bytes <= 0 {
 		return api.Evicted{}, api.Errorf(api.CodeInvalid, "bytes must be positive")
 	}
-	all, err := o.Evict(ctx, q.Bytes, maxVictims)
-	return api.Evicted{Victims: all}, err
+	all, left, err := o.Evict(ctx, q.Bytes, maxVictims)
+	return api.Evicted{Victims: all, LeftBytes: left}, err
 }
 
 func (o inventoryOperator) purge(ctx context.Context, q api.PurgeRequest) (api.Purged, error) {

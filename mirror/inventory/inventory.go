@@ -37,8 +37,8 @@ type Inventory struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Hosted yields the manifests of hosted repositories, about which there are no facts; nil
-	// yields none.
+	// Hosted yields the manifests of hosted repositories, about which there are no facts; nil yields
+	// none.
 	Hosted iter.Seq[Hosted]
 	// Queued yields the manifests that were acknowledged but not forwarded, in the order of their
 	// acknowledgement; nil yields none. Clients can pull them even if there are no facts about them
@@ -93,9 +93,12 @@ func (v *Inventory) Eviction(ctx context.Context, n int64, limit int) ([]api.Vic
 	return victims(v.Disk.Plan(ctx, n, limit))
 }
 
-// Evict evicts the blobs that Eviction would return, and returns them.
-func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]api.Victim, error) {
-	return victims(v.Disk.Evict(ctx, n, most))
+// Evict evicts the blobs that Eviction would return, and returns them. left is how many of the n
+// bytes are not freed.
+func (v *Inventory) Evict(ctx context.Context, n int64, most int) (all []api.Victim, left int64, err error) {
+	gone, left, err := v.Disk.Evict(ctx, n, most)
+	all, err = victims(gone, err)
+	return all, left, err
 }
 
 func victims(all []disk.Victim, err error) ([]api.Victim, error) {

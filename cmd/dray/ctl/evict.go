@@ -2,8 +2,10 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 
@@ -24,11 +26,11 @@ func evictCommand(in Options) *cobra.Command {
 		Long: `evict removes blobs from the cache of a running dray, in the order in which dray
 would evict them itself, until it has freed the number of bytes in --bytes.
 
---dry-run removes nothing. It prints the blobs that dray would evict next, each
-with one of two reasons. The first is that no client has requested the blob since
-dray stored it, or since dray was started. The second is that clients did request
-the blob, but its rounds of eviction are used up: eviction spares a blob once for
-each request, three times at most.
+--dry-run removes nothing. It prints the blobs that dray would evict next, at
+most 10,000, each with one of two reasons. The first is that no client has
+requested the blob since dray stored it, or since dray was started. The second
+is that clients did request the blob, but its rounds of eviction are used up:
+eviction spares a blob once for each request, three times at most.
 
 The order assumes that clients request nothing in the meantime. If --bytes is a
 large part of the cache, the list also includes blobs that are requested often.
@@ -48,13 +50,32 @@ dray never evicts blobs that are open or pinned.`,
 		case dryRun:
 			return show(ctx, o, "eviction", url.Values{"most": {"20"}}, victimsTable)
 		case n > 0:
-			return change(ctx, o, "evict", api.EvictRequest{Bytes: int64(n)}, victimsTable)
+			return o.evict(ctx, int64(n))
 		}
 		return fmt.Errorf("set --dry-run, or --bytes to the number of bytes to free; %w", usage.Err)
 	})
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the blobs that would be evicted (default: the next 20), and evict nothing")
 	cmd.Flags().StringVar(&bytes, "bytes", "", "number of bytes to free, such as 20GiB")
 	return cmd
+}
+
+// evict evicts and prints blobs until n bytes are freed or a request evicts nothing, because dray
+// bounds the blobs of one request. After an error, evict prints the blobs that went before.
+func (o *operator) evict(ctx context.Context, n int64) error {
+	all := api.Evicted{Victims: []api.Victim{}, LeftBytes: n}
+	var err error
+	for all.LeftBytes > 0 {
+		var some api.Evicted
+		err = o.decode(ctx, http.MethodPost, "evict", fmt.Appendf(nil, `{"bytes":%d}`, all.LeftBytes), &some)
+		if err != nil && len(all.Victims) == 0 {
+			return err
+		}
+		if len(some.Victims) == 0 {
+			break
+		}
+		all.Victims, all.LeftBytes = append(all.Victims, some.Victims...), some.LeftBytes
+	}
+	return errors.Join(err, o.print(all, func(w io.Writer) { victimsTable(w, all) }))
 }
 
 func victimsTable(w io.Writer, e api.Evicted) {
@@ -72,4 +93,7 @@ func victimsTable(w io.Writer, e api.Evicted) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", oci.Short(v.Digest), size(v.Size), day(v.LastUse), v.Pool, why)
 	}
 	fmt.Fprintf(w, "total\t%s\n", size(sum))
+	if e.LeftBytes > 0 {
+		fmt.Fprintf(w, "not freed\t%s\n", size(e.LeftBytes))
+	}
 }

@@ -151,16 +151,24 @@ func change[A any](ctx context.Context, o *operator, path string, q any, table f
 }
 
 func exchange[A any](ctx context.Context, o *operator, method, path string, body []byte, table func(io.Writer, A)) error {
+	var answer A
+	if err := o.decode(ctx, method, path, body, &answer); err != nil {
+		return err
+	}
+	return o.print(answer, func(w io.Writer) { table(w, answer) })
+}
+
+// decode sends a request to the API and decodes the answer.
+func (o *operator) decode(ctx context.Context, method, path string, body []byte, answer any) error {
 	resp, err := o.send(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	var answer A
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
 		return fmt.Errorf("cannot decode the answer of %s: %w", o.base, err)
 	}
-	return o.print(answer, func(w io.Writer) { table(w, answer) })
+	return nil
 }
 
 // listing calls an [admin.List] and returns its items. If there is an error, it also returns the

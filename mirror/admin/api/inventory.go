@@ -149,6 +149,9 @@ type EvictRequest struct {
 // Evicted lists the evicted blobs in the order of their eviction.
 type Evicted struct {
 	Victims []Victim `json:"victims"`
+	// LeftBytes are the bytes of the request that are not freed. Ask again for them: they stay only if
+	// all other blobs are open or pinned.
+	LeftBytes int64 `json:"left_bytes,omitempty"`
 }
 
 // Items is the JSON form of a list.
