@@ -210,6 +210,6 @@ func (w Waiver) validate(k *Report, path string) {
 		k.Add(path+".reason", "is missing; reports show it to users")
 	}
 	if w.Stage == "" && w.Rule == "" && w.Fingerprint == "" {
-		k.Add(path, "waives all findings; set stage, rule or fingerprint")
+		k.Add(path, "waives findings of every kind; set stage, rule or fingerprint")
 	}
 }

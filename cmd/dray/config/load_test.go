@@ -317,6 +317,10 @@ log: {format: xml}
 			"dray.yaml:1: upstreams[1].url: must not contain a user or a password",
 			"dray.yaml:1: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix",
 			"dray.yaml:2: listeners[0]: must be a map of keys and values"}},
+		{name: "waivers", file: "checks:\n- name: a\n  waivers:\n  - {reason: r}\n  - {path: 'usr/*', repositories: [team/*], reason: r}\n  - {stage: secrets}\n", want: []string{
+			"dray.yaml:4: checks[0].waivers[0]: waives findings of every kind; set stage, rule or fingerprint",
+			"dray.yaml:5: checks[0].waivers[1]: waives findings of every kind; set stage, rule or fingerprint",
+			"dray.yaml:6: checks[0].waivers[2].reason: is missing; reports show it to users"}},
 		{name: "secrets in URLs", file: "upstreams: [{url: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, api_url: 'https://u:p@api.example.com'}]\nauth: [{name: t, token: {realm: 'ftp://u:p@h', service: s, issuer: i, jwks: /dev/null}}]\ntraces: {endpoint: 'http://h?token=p'}\nbucket: {url: 's3://u:p@b'}\n", want: []string{
 			"dray.yaml:1: upstreams[0].api_url: is not the URL of an API; write https:// and the name of its host",
 			"dray.yaml:2: auth[0].token.realm: is not an http or https URL",
