@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -150,10 +151,24 @@ func prepareAdvice(at directories.Directories, err error) string {
 	switch {
 	case !ok:
 		return ""
-	case at.Pins() != "" && strings.HasPrefix(failed.Path, at.State):
+	case distance(at.State, failed.Path) < distance(at.Cache, failed.Path):
 		return "; set another directory with state.directory or DRAY_STATE_DIRECTORY"
 	}
 	return "; " + directoryAdvice(at.Cache, err)
+}
+
+// distance counts the steps from a directory to a path, up or down. The path of an error is nearer
+// to the directory of the error than to the other one, even if one is in the other, or if mkdir has
+// failed for a parent.
+func distance(dir, path string) int {
+	rel, err := filepath.Rel(dir, path)
+	switch {
+	case err != nil: // only one of them is absolute
+		return math.MaxInt
+	case rel == ".":
+		return 0
+	}
+	return 1 + strings.Count(rel, "/")
 }
 
 func (g *graph) buildCache(context.Context) (err error) {

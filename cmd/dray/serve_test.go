@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/directories"
 	"dray/cmd/dray/program"
 	"dray/upstream/ecrtest"
 )
@@ -336,6 +337,36 @@ func TestServeWithoutCredentials(t *testing.T) {
 	for line := range strings.Lines(log) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("a line of another format: %s", line)
+		}
+	}
+}
+
+// TestPrepareAdvice: the advice is about the directory that has the path, or that was to be made
+// below it.
+func TestPrepareAdvice(t *testing.T) {
+	for _, tc := range []struct {
+		cache, state, path string
+		want               bool // advice about the state
+	}{
+		{"/v/cache", "/v/state", "/v/state/queue", true},
+		{"/v/cache", "/v/state", "/v/state", true},
+		{"/v/cache", "/v/state", "/v/cache/content", false},
+		{"/v/dray-cache", "/v/dray", "/v/dray-cache/content", false},
+		{"/v/dray", "/v/dray-state", "/v/dray-state/queue", true},
+		{"/v/dray/cache", "/v/dray", "/v/dray/cache/content", false},
+		{"/v/dray/cache", "/v/dray", "/v/dray/cache", false},
+		{"/v/dray/cache", "/v/dray", "/v/dray/queue", true},
+		{"/v/dray", "/v/dray/state", "/v/dray/state", true},
+		{"/v/dray", "/v/dray/state", "/v/dray/state/queue", true},
+		{"/v/dray", "/v/dray/state", "/v/dray/content/blobs", false},
+		{"/v/cache", "/srv/dray/state", "/srv", true}, // mkdir fails for a parent
+		{"/v/cache", "/srv/state", "/v", false},
+		{"data", "/srv/state", "data/content", false},
+		{"/v/dray", "/v/dray", "/v/dray/queue", false},
+	} {
+		got := prepareAdvice(directories.Directories{Cache: tc.cache, State: tc.state}, &fs.PathError{Op: "mkdir", Path: tc.path, Err: fs.ErrPermission})
+		if strings.Contains(got, "state.directory") != tc.want || strings.Contains(got, "cache.directory") == tc.want {
+			t.Errorf("%+v: %s", tc, got)
 		}
 	}
 }
