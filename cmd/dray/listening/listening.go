@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -65,18 +66,15 @@ func (l *Listeners) Serve(ctx, innerCtx context.Context, clients, operators []Se
 	back, closeBack := start(base, fail, operators, listening[len(clients):])
 	defer closeBack()
 	defer closeFront()
+	again, interrupt := context.WithCancel(base)
+	var watch sync.WaitGroup
+	watch.Go(func() { l.interrupt(ctx, again, interrupt, clients) })
+	defer watch.Wait()
+	defer interrupt()
 	select {
 	case <-running.Done(): // a server has failed, or innerCtx has ended, so there is no pause
 		l.stopping.Store(true)
 	case <-ctx.Done():
-		again, forget := l.again()
-		defer forget()
-		defer context.AfterFunc(again, func() {
-			l.Log.Warn("asked again to stop; interrupting requests")
-			for _, s := range clients {
-				s.Interrupt()
-			}
-		})()
 		l.pause(running, again)
 	}
 	closeFront()
@@ -128,6 +126,29 @@ func (l *Listeners) pause(running, again context.Context) {
 	case <-over.C:
 	case <-again.Done():
 	case <-running.Done():
+	}
+}
+
+// interrupt waits until the program is asked to stop a second time, and then ends the pause and the
+// requests of clients. ctx ends when the program is asked for the first time. interrupt returns
+// early if ended ends.
+func (l *Listeners) interrupt(ctx, ended context.Context, endPause func(), clients []Server) {
+	select {
+	case <-ctx.Done():
+	case <-ended.Done():
+		return
+	}
+	again, forget := l.again()
+	defer forget()
+	select {
+	case <-again.Done():
+	case <-ended.Done():
+		return
+	}
+	l.Log.Warn("asked again to stop; interrupting requests")
+	endPause()
+	for _, s := range clients {
+		s.Interrupt()
 	}
 }
 

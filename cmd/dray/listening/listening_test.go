@@ -151,6 +151,26 @@ func TestStopByFailure(t *testing.T) {
 	}
 }
 
+// TestStopAtOnceAfterFailure: after another part has failed, the first request to stop changes
+// nothing, and the second ends the requests under way. So it is if the first came before.
+func TestStopAtOnceAfterFailure(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		seen, err := stopping(t, time.Hour, func(_ *Listeners, _ *fake, stop, again, inner context.CancelFunc) {
+			if before {
+				stop()
+			}
+			inner()
+			time.Sleep(time.Second)
+			stop()
+			time.Sleep(time.Second)
+			again()
+		})
+		if want := []string{"stop clients 0s", "end clients 2s", "stop operators 2s", "end operators 2s"}; err != nil || !slices.Equal(seen[2:], want) {
+			t.Errorf("%t: %v %q", before, err, seen)
+		}
+	}
+}
+
 // TestListenFails: nothing is served, and what was opened is closed.
 func TestListenFails(t *testing.T) {
 	log, broken := &events{begin: time.Now()}, errors.New("in use")
