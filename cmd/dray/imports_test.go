@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -497,6 +498,31 @@ func TestImports(t *testing.T) {
 	for name := range maps.Keys(importable) {
 		if !slices.Contains(names, name) {
 			t.Errorf("%s is in the table and not in the module", name)
+		}
+	}
+}
+
+// TestPackagesDocumented: the table of CONTRIBUTING.md names each package by its path, or by its
+// last element in the row of the package above it. One row is about all stages.
+func TestPackagesDocumented(t *testing.T) {
+	rows := map[string]string{}
+	for line := range strings.Lines(read(t, "../../CONTRIBUTING.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 3 {
+			continue
+		}
+		for i, name := range strings.Split(cells[1], "`") {
+			if i%2 == 1 {
+				rows[name] = cells[2]
+			}
+		}
+	}
+	for name := range importable {
+		name = strings.TrimPrefix(name, "dray/")
+		above, last := path.Split(name)
+		above = strings.TrimSuffix(above, "/")
+		if _, own := rows[name]; !own && above != "mirror/pipeline" && !strings.Contains(rows[above], "`"+last+"`") {
+			t.Errorf("the table of CONTRIBUTING.md does not name %s", name)
 		}
 	}
 }
