@@ -270,8 +270,8 @@ func TestListingRanges(t *testing.T) {
 	}
 }
 
-// A queued tag is on the first page, wherever it sorts, and no page is longer than the client
-// wants.
+// A queued tag is on the first pages, wherever it sorts, and no page is longer than the client
+// wants. A list after a tag has only the queued tags after it.
 func TestListingQueuedTags(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	for i := range 20 {
@@ -288,22 +288,61 @@ func TestListingQueuedTags(t *testing.T) {
 		}
 		return page.Tags, next(t, r)
 	}
-	for path, longest := range map[string]int{"/v2/team/app/tags/list": 1000, "/v2/team/app/tags/list?n=5": 5, "/v2/team/app/tags/list?n=1": 3} {
-		var all []string
-		for path != "" {
+	whole := func(path string, longest int) (all []string) {
+		for pages := 0; path != ""; pages++ {
 			var tags []string
-			if tags, path = list(path); len(tags) > longest {
-				t.Errorf("a page has %q", tags)
+			if tags, path = list(path); len(tags) > longest || pages > 30 {
+				t.Fatalf("page %d has %q", pages, tags)
 			}
 			all = append(all, tags...)
 		}
 		slices.Sort(all)
+		return all
+	}
+	for path, longest := range map[string]int{"/v2/team/app/tags/list": 1000, "/v2/team/app/tags/list?n=5": 5, "/v2/team/app/tags/list?n=1": 1, "/v2/team/app/tags/list?n=2": 2, "/v2/team/app/tags/list?n=3": 3} {
+		all := whole(path, longest)
 		if len(all) != 22 || len(slices.Compact(all)) != 22 || all[0] != "aaa" || all[21] != "zzz" {
 			t.Errorf("%q", all)
 		}
 	}
 	s.outage()
+	if all := whole("/v2/team/app/tags/list?n=1", 1); !slices.Equal(all, []string{"aaa", "zzz"}) {
+		t.Errorf("in an outage: %q", all)
+	}
 	if tags, link := list("/v2/team/app/tags/list?n=5"); !slices.Equal(tags, []string{"aaa", "zzz"}) || link != "" {
 		t.Errorf("in an outage: %q, %s", tags, link)
+	}
+}
+
+// TestListingQueuedTagsAfter: a list that begins after a tag has the queued tags after it, once.
+func TestListingQueuedTagsAfter(t *testing.T) {
+	quirks := ecrtest.ECR()
+	quirks.OpaquePages = false // the registry of this test takes any tag for last
+	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Quirks: quirks}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), acknowledging...)
+	for i := range 9 {
+		seed(t, s.ecr, "team/app", fmt.Sprintf("v%d", i), 64)
+	}
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Count: -1, Status: 503})
+	for i, tag := range []string{"aaa", "v5x", "v7x"} {
+		s.push("team/app", tag, layerOf(uint64(i), 1000))
+	}
+	for n := range 8 {
+		path, pages := "/v2/team/app/tags/list?last=v5", 0
+		if n > 0 {
+			path += fmt.Sprint("&n=", n)
+		}
+		var all []string
+		for ; path != ""; pages++ {
+			r := s.want(200, "GET", path, nil)
+			var page struct{ Tags []string }
+			if err := json.Unmarshal(r.body, &page); err != nil || n > 0 && len(page.Tags) > n || pages > 9 {
+				t.Fatalf("%s: %v, %s", path, err, r.body)
+			}
+			all, path = append(all, page.Tags...), next(t, r)
+		}
+		slices.Sort(all)
+		if !slices.Equal(all, []string{"v5x", "v6", "v7", "v7x", "v8"}) {
+			t.Errorf("n=%d: %q", n, all)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/url"
@@ -10,66 +11,90 @@ import (
 	"dray/mirror/fallback"
 	"dray/mirror/repository"
 	"dray/mirror/request"
-	"dray/upstream"
 	"dray/upstream/oci"
 )
 
+// queuedAfter is the parameter of the link to the next page that has the last queued tag before
+// that page.
+const queuedAfter = "queued_after"
+
 // Tags answers with a page of the upstream's tags. The upstream decides the order of the tags and
 // the query for the next page (ECR's query is opaque). dray adds the tags of queued pushes to the
-// first page. A further page of the upstream may have such a tag again. The repository's name and
-// the link to the next page are rewritten for the client.
+// first page. If the page has no room for them, they fill pages before those of the upstream. A
+// further page of the upstream may have such a tag again. The repository's name and the link to the
+// next page are rewritten for the client.
 func (p *Puller) Tags(x *request.Request) error {
 	query, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
 		return oci.ErrPaginationInvalid.Because(err)
 	}
-	var queued []string
-	if x.Q.Last == "" && x.Q.Page == "" && x.Q.N != 0 {
-		queued = x.Repo.QueuedTags()
-	}
-	if n := x.Q.N; n >= 0 {
-		if n > len(queued) {
-			n -= len(queued) // the page has room for the queued tags
-		}
-		query.Set("n", strconv.Itoa(n))
-	}
+	shown := query.Get(queuedAfter)
+	query.Del(queuedAfter)
 	if x.Q.Last != "" {
 		query.Set("last", x.Q.Last)
 	}
+	n, after, first := x.Q.N, cmp.Or(shown, x.Q.Last), len(query) == 0
+	queued := slices.DeleteFunc(x.Repo.QueuedTags(), func(t string) bool { return n == 0 || t <= after })
+	if n > 0 && n <= len(queued) {
+		x.Source = fromCache
+		query.Set("n", strconv.Itoa(n))
+		return p.sendTags(x, queued[:n], query, queued[n-1])
+	}
+	if n >= 0 {
+		query.Set("n", strconv.Itoa(n-len(queued))) // the page has room for the queued tags
+	}
+	if len(queued) > 0 {
+		shown = queued[len(queued)-1]
+	}
 	ctx := x.WithTimeout(repository.LookupTimeout)
-	return p.lender.InTurn(ctx, x, func() error { return p.tags(ctx, x, query, queued) })
+	return p.lender.InTurn(ctx, x, func() error {
+		tags, next, err := upstreamTags(ctx, x, query)
+		if err != nil && (!first || shown == "") {
+			return err
+		}
+		if err != nil { // the whole list has only the queued tags
+			x.Source = fromCache
+		}
+		return p.sendTags(x, withQueued(queued, tags, len(next) == 0), next, shown)
+	})
 }
 
-func (p *Puller) tags(ctx context.Context, x *request.Request, query url.Values, queued []string) error {
+// upstreamTags gets a page of the upstream's tags, and the query for the next page.
+func upstreamTags(ctx context.Context, x *request.Request, query url.Values) ([]string, url.Values, error) {
 	ctx, cancel := fallback.Patience(ctx, x.Repo)
 	defer cancel()
 	x.Source = fromOrigin
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
-	if err != nil && len(queued) > 0 {
-		x.Source = fromCache
-		page, err = upstream.Page{Body: []byte("{}")}, nil // answer with only the queued tags
-	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var list struct {
-		Name string   `json:"name"`
-		Tags []string `json:"tags"`
-	}
+	var list tagList
 	if err := json.Unmarshal(page.Body, &list); err != nil {
-		return badListing(x.Repo, err)
+		return nil, nil, badListing(x.Repo, err)
 	}
-	list.Tags = withQueued(queued, list.Tags, len(page.Next) == 0)
-	if list.Tags == nil { // some registries send null, which some clients cannot read
-		list.Tags = []string{}
+	return list.Tags, page.Next, nil
+}
+
+// tagList is the JSON form of a page.
+type tagList struct {
+	Name string   `json:"name"`
+	Tags []string `json:"tags"`
+}
+
+// sendTags sends a page. shown is the last queued tag that the client then has, or empty.
+func (p *Puller) sendTags(x *request.Request, tags []string, next url.Values, shown string) error {
+	if tags == nil { // some registries send null, which some clients cannot read
+		tags = []string{}
+	}
+	if len(next) > 0 && shown != "" {
+		next.Set(queuedAfter, shown)
 	}
 	p.warn(x)
-	list.Name = x.Q.Repo
-	body, err := json.Marshal(list)
+	body, err := json.Marshal(tagList{x.Q.Repo, tags})
 	if err != nil {
 		return err
 	}
-	return x.SendList(body, "application/json; charset=utf-8", page.Next)
+	return x.SendList(body, "application/json; charset=utf-8", next)
 }
 
 func badListing(r repository.Repo, cause error) error {
