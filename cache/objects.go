@@ -55,8 +55,8 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 }
 
 // Bytes returns a small object, whose digest was verified, from memory or disk. Bytes returns
-// ErrNotFound if neither of them holds the object, or if the disk fails. It returns ErrTooLarge if
-// the object is longer than maxBytes. The caller must not change the bytes.
+// ErrNotFound if neither of them holds the object. It returns ErrTooLarge if the object is longer
+// than maxBytes, and the error of the disk if the disk fails. The caller must not change the bytes.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.Get(d); ok {
 		if int64(len(p)) > maxBytes {
@@ -74,7 +74,7 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 	}
 	o.degraded(local(reasonRead, err), d)
 	o.unreadable(ctx, d, err)
-	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+	return nil, err
 }
 
 // Peek is Bytes for maintenance and inspection. Peek does not count as a use for eviction, and does

@@ -143,47 +143,61 @@ func (s *Store) load(ctx context.Context) error {
 			s.log.Error("cannot read hosted repository, moved its file", "repository", name, "error", err)
 			return s.files.setBad(file)
 		}
-		s.adopt(ctx, name, st)
+		if err := s.adopt(ctx, name, st); err != nil {
+			return fmt.Errorf("cannot read the content of repository %s: %w; repair the disk of the cache, or delete the file of this blob and push its image again", name, err)
+		}
 		return nil
 	})
 }
 
 // adopt gives a repository the state st, which was read from the repository's file. It leaves out
-// the manifests that the cache has lost or that cannot be parsed.
-func (s *Store) adopt(ctx context.Context, name string, st *state) {
+// the manifests that the cache has lost or that cannot be parsed. If the disk fails, the content
+// may still be there, so adopt returns an error: a state without the content would be written to
+// the file.
+func (s *Store) adopt(ctx context.Context, name string, st *state) error {
+	var restored []digest.Digest
+	defer func() { s.contents.drop(restored...) }()
+	restore := func(d digest.Digest, size int64) error {
+		restored = append(restored, d)
+		return s.restore(ctx, d, size)
+	}
 	for d, m := range st.manifests {
+		// Retain the manifest before reading it: the cache drops an unreadable blob that nobody retains.
+		if err := restore(d, m.size); err != nil {
+			return err
+		}
 		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)
+		if err != nil && !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrTooLarge) {
+			return err
+		}
+		var parsed *oci.Manifest
 		if err == nil {
-			var parsed *oci.Manifest
-			if parsed, err = oci.ParseManifest(m.mediaType, raw); err == nil {
-				m.refs = m.with(parsed)
-				continue
+			parsed, err = oci.ParseManifest(m.mediaType, raw)
+		}
+		if err != nil {
+			s.log.Warn("hosted manifest is missing", "repository", name, "digest", d, "error", err)
+			st.remove(d)
+			continue
+		}
+		m.refs = m.with(parsed)
+		for _, b := range m.blobs {
+			if err := restore(b.Digest, b.Size); err != nil {
+				return err
 			}
 		}
-		s.log.Warn("hosted manifest is missing", "repository", name, "digest", d, "error", err)
-		st.remove(d)
 	}
-	for d, m := range st.manifests {
-		s.restore(ctx, d, m.size)
-		for _, b := range m.blobs {
-			s.restore(ctx, b.Digest, b.Size)
-		}
-	}
-	r := s.contents.open(name)
-	s.contents.swap(r, st, time.Now())
-	for d, m := range st.manifests {
-		s.contents.drop(d)
-		for _, b := range m.blobs {
-			s.contents.drop(b.Digest)
-		}
-	}
+	s.contents.swap(s.contents.open(name), st, time.Now())
+	return nil
 }
 
 // restore counts a use of a digest that the file of a repository names, even if the bytes of the
-// digest are gone or the quota is exceeded.
-func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
+// digest are gone or the quota is exceeded. It returns an error if the disk fails.
+func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
+		if !errors.Is(err, cache.ErrNotFound) {
+			return err
+		}
 		s.log.Warn("hosted blob is missing", "digest", d, "error", err)
 	}
 	if actual, ok := s.cache.Stat(d); ok {
@@ -192,6 +206,7 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	if old := s.contents.takeRestored(d, size, release); old != nil {
 		old()
 	}
+	return nil
 }
 
 // change calls f with a copy of a repository's state, and makes the copy the new state. If f

@@ -23,7 +23,7 @@ func (s *Store) Manifest(ctx context.Context, at upstream.Repo, ref oci.Referenc
 	}
 	raw, err := s.cache.Bytes(ctx, desc.Digest, oci.MaxManifestBytes)
 	if err != nil {
-		return nil, s.lost(ctx, at.Name, ref, err)
+		return nil, missing(ctx, at.Name, ref, desc.Digest, err)
 	}
 	m, err := oci.ParseManifest(desc.MediaType, raw)
 	if err != nil {
@@ -40,16 +40,19 @@ func (s *Store) StatManifest(ctx context.Context, at upstream.Repo, ref oci.Refe
 		return oci.Descriptor{}, err
 	}
 	if _, ok := s.cache.Stat(desc.Digest); !ok {
-		return oci.Descriptor{}, s.lost(ctx, at.Name, ref, cache.ErrNotFound)
+		return oci.Descriptor{}, missing(ctx, at.Name, ref, desc.Digest, cache.ErrNotFound)
 	}
 	return desc, nil
 }
 
-func (s *Store) lost(ctx context.Context, name string, ref oci.Reference, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// [missing] returns the error for a manifest whose bytes cannot be read. The manifest is unknown only
+// if the cache does not have the bytes.
+func missing(ctx context.Context, name string, ref oci.Reference, d digest.Digest, err error) error {
+	err = cacheError(ctx, d, err)
+	if oci.NotFound(err) {
+		return unknown(name, ref).Because(err)
 	}
-	return unknown(name, ref).Because(err)
+	return err
 }
 
 // PutManifest implements upstream.Sink. It returns when the manifest, all content that it names

@@ -21,7 +21,8 @@ func Repositories(directory string) (n int, err error) {
 
 // Needs calls visit for each manifest and blob of the repositories below a directory, without
 // opening a Store. It may be called while a process has the Store open. load returns the bytes of a
-// manifest. If it returns an error, Needs leaves out the blobs that the manifest names.
+// manifest. If its error is fs.ErrNotExist, Needs leaves out the blobs that the manifest names. Needs
+// returns any other error of load.
 func Needs(directory string, load func(digest.Digest) ([]byte, error), visit func(digest.Digest)) error {
 	return eachIn(directory, func(w files, name, file string) error {
 		text, err := w.read(file)
@@ -35,8 +36,11 @@ func Needs(directory string, load func(digest.Digest) ([]byte, error), visit fun
 		for d, m := range st.manifests {
 			visit(d)
 			body, err := load(d)
-			if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
 				continue
+			}
+			if err != nil {
+				return fmt.Errorf("repository %s: %w", name, err)
 			}
 			parsed, err := oci.ParseManifest(m.mediaType, body)
 			if err != nil {

@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/cache"
 	"dray/cache/disk"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -139,6 +142,50 @@ func TestBrokenFiles(t *testing.T) {
 	h.again(true).sound()
 }
 
+// TestDiskFails has a disk that fails for a while. The failure is no loss: a Store does not open
+// without the content, an open one does not say that the content is unknown, and a backup fails.
+func TestDiskFails(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	h.push("team/app", "v1", 1000)
+	h.stop(true)
+	for op, failure := range map[disk.Op]error{disk.OpOpen: syscall.EMFILE, disk.OpRead: syscall.EIO} {
+		broken := true
+		d, err := disk.Open(disk.Options{Path: filepath.Join(h.dir, "content"), Fault: func(at disk.Op, _ string) error {
+			if broken && at == op {
+				return failure
+			}
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := h.opts
+		o.Cache = cache.New(cache.Options{Disk: d, MemoryBytes: 1}) // keeps nothing in memory
+		if _, err := Open(t.Context(), o); !errors.Is(err, failure) {
+			t.Errorf("Open while %s fails: %v", op, err)
+		}
+		broken = false
+		s, err := Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, broken = range []bool{true, false} {
+			_, err := s.Manifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v1"}, nil)
+			if broken && oci.AsError(err).Status != 503 || !broken && err != nil {
+				t.Errorf("Manifest, %s fails: %t: %v", op, broken, err)
+			}
+		}
+		o.Cache.Close()
+		if err := errors.Join(s.Close(), d.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	err := Needs(h.opts.Directory, func(digest.Digest) ([]byte, error) { return nil, syscall.EIO }, func(digest.Digest) {})
+	if !errors.Is(err, syscall.EIO) {
+		t.Errorf("Needs: %v", err)
+	}
+}
+
 // TestNeedsMeanwhile has repositories erased while the files are read, as by a process that has the
 // Store open. Needs finds those that are left.
 func TestNeedsMeanwhile(t *testing.T) {
@@ -154,7 +201,7 @@ func TestNeedsMeanwhile(t *testing.T) {
 	}
 	defer root.Close()
 	needed := map[digest.Digest]bool{}
-	err = Needs(directory, func(digest.Digest) ([]byte, error) { return nil, errors.New("gone") }, func(d digest.Digest) {
+	err = Needs(directory, func(digest.Digest) ([]byte, error) { return nil, fs.ErrNotExist }, func(d digest.Digest) {
 		needed[d] = true
 		for _, repo := range []string{"a/child", "b/deep/er"} {
 			if err := (files{root}).erase(repo); err != nil {
