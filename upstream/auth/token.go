@@ -43,13 +43,20 @@ type bearer struct {
 	service string
 }
 
-// token is an access token, with the times of its request, its next renewal and its end.
+// token is an access token, with the scopes of its request, and the times of its request, its next
+// renewal and its end.
 type token struct {
 	value                 Secret
+	scopes                []string
 	asked, renew, expires time.Time
 }
 
 func (t token) valid(now time.Time) bool { return t.value != "" && now.Before(t.expires) }
+
+// covers reports whether the token was requested with all of these scopes.
+func (t token) covers(scopes []string) bool {
+	return !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(t.scopes, s) })
+}
 
 // tokens caches access tokens by scope, and sends at most one request at a time for each scope.
 type tokens struct {
@@ -77,12 +84,14 @@ type flight struct {
 // which the registry has just refused (empty for none). While a request for key is in flight, get
 // returns the cached token if that token is valid and differs from badToken. Without such a token,
 // get waits for the request in flight. The new token is for challengeScopes, which a challenge has
-// named. If challengeScopes is nil, the new token is for the scopes of the last token request for
-// key. If there was no such request, the new token is for the scopes in the parameter scopes.
+// named, and a cached token counts only if it was requested with these scopes. If challengeScopes
+// is nil, the new token is for the scopes of the last token request for key. If there was no such
+// request, the new token is for the scopes in the parameter scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, challengeScopes, badToken)
-	// The joined request may have had an old credential. A request that begins now has the newest.
-	if joined && errors.Is(err, ErrRefused) {
+	// The joined request may have had an old credential, or fewer scopes. A request that begins now
+	// has the newest.
+	if joined && (errors.Is(err, ErrRefused) || err == nil && !tok.covers(challengeScopes)) {
 		tok, _, err = c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	}
 	return tok, err
@@ -99,7 +108,7 @@ func (c *tokens) getOnce(ctx context.Context, key string, scopes, challengeScope
 	} else if e.scopes == nil {
 		e.scopes = scopes
 	}
-	held, valid := e.token, e.token.valid(now) && e.token.value != badToken
+	held, valid := e.token, e.token.valid(now) && e.token.value != badToken && e.token.covers(challengeScopes)
 	if valid && (now.Before(held.renew) || e.flight != nil) {
 		c.mu.Unlock()
 		return held, false, nil
@@ -144,14 +153,7 @@ func (c *tokens) lead(ctx context.Context, e *entry, f *flight, scopes []string)
 		close(f.done)
 	}()
 	f.token, f.err = c.fetch(ctx, scopes)
-}
-
-// covers reports whether the token of key was requested with all of these scopes.
-func (c *tokens) covers(key string, scopes []string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.entries[key]
-	return e != nil && !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(e.scopes, s) })
+	f.token.scopes = scopes
 }
 
 // drop removes the token of key, if that token is still badToken.

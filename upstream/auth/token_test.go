@@ -303,6 +303,71 @@ func TestRequestsInFlightAreKept(t *testing.T) {
 	}
 }
 
+// TestWiderScopes: a caller whose challenge names further scopes gets a token with these scopes,
+// even if a request for a narrower token is in flight, or such a token is held.
+func TestWiderScopes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &tokens{fetch: func(_ context.Context, scopes []string) (token, error) {
+			time.Sleep(time.Second)
+			return token{value: Secret(strings.Join(scopes, " ")), renew: time.Now().Add(time.Hour), expires: time.Now().Add(time.Hour)}, nil
+		}}
+		get := func(challengeScopes []string, want Secret) {
+			t.Helper()
+			if tok, err := c.get(t.Context(), "key", []string{"pull"}, challengeScopes, ""); tok.value != want || err != nil {
+				t.Errorf("a token for %q, %v; want %q", tok.value, err, want)
+			}
+		}
+		var first sync.WaitGroup
+		first.Go(func() { get(nil, "pull") })
+		synctest.Wait()
+		get([]string{"pull", "push"}, "pull push")
+		first.Wait()
+		get([]string{"pull"}, "pull push")
+		get([]string{"pull", "delete"}, "pull delete")
+	})
+}
+
+// TestScopesOfTheRefusedToken has two requests that are refused for their scopes. The first widens
+// the scopes while the second is under way with a token that does not have them yet.
+func TestScopesOfTheRefusedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wide := ""
+		is := &issuer{life: 300}
+		w := &world{tokens: func(r *http.Request) *http.Response {
+			resp := is.issue(r)
+			if strings.Contains(strings.Join(r.URL.Query()["scope"], " "), "extra") {
+				wide = fmt.Sprintf("Bearer t%d", is.n.Load())
+			}
+			return resp
+		}}
+		slow := false
+		w.registry = func(r *http.Request) *http.Response {
+			switch auth := r.Header.Get("Authorization"); {
+			case auth == "":
+				return answer(401, "", "WWW-Authenticate", hubChallenge+`,scope="repository:library/alpine:pull"`)
+			case auth == wide:
+				return answer(200, "")
+			}
+			if slow = !slow; slow {
+				time.Sleep(time.Second)
+			}
+			return answer(401, "", "WWW-Authenticate", hubChallenge+`,scope="repository:library/alpine:pull extra",error="insufficient_scope"`)
+		}
+		rt := newTransport(t, w, nil)
+		if err := rt.askChallenge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rt.tokens.get(t.Context(), PullScope("library/alpine"), []string{PullScope("library/alpine")}, nil, ""); err != nil {
+			t.Fatal(err)
+		}
+		var late sync.WaitGroup
+		late.Go(func() { want(t, rt, "GET", alpine, 200) })
+		synctest.Wait()
+		want(t, rt, "GET", alpine, 200)
+		late.Wait()
+	})
+}
+
 // TestTokenRedirects follows a token endpoint that redirects. Credentials go to the host that the
 // challenge names, and only over TLS.
 func TestTokenRedirects(t *testing.T) {

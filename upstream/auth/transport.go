@@ -313,7 +313,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 			switch c.Scheme {
 			case "bearer":
 				scopes, ok := t.storeChallenge(req, c)
-				if ok && c.Params["error"] == "insufficient_scope" && s.token.value != "" && t.tokens.covers(s.key, scopes) {
+				if ok && c.Params["error"] == "insufficient_scope" && s.token.value != "" && s.token.covers(scopes) {
 					return nil, nil // the endpoint does not grant more (RFC 6750 section 3.1)
 				}
 				if ok {
