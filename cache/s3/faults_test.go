@@ -263,3 +263,51 @@ func TestFailingPart(t *testing.T) {
 		t.Errorf("requests %v", got)
 	}
 }
+
+// brokenBlob is a blob whose disk fails after some bytes.
+type brokenBlob struct {
+	blob
+	left atomic.Int64 // bytes
+}
+
+var errDisk = errors.New("the disk fails")
+
+func (b *brokenBlob) ReadAt(p []byte, off int64) (int, error) {
+	if b.left.Add(-int64(len(p))) < 0 {
+		return 0, errDisk
+	}
+	return b.blob.ReadAt(p, off)
+}
+
+// A local disk that fails says nothing about the bucket.
+func TestFailingDisk(t *testing.T) {
+	const small, large = 4 << 10, partSize + 1
+	for name, broken := range map[string]func(Content) (Content, error){
+		"open":   func(Content) (Content, error) { return nil, errDisk },
+		"verify": func(c Content) (Content, error) { return &brokenBlob{blob: c.(blob)}, nil },
+		"send": func(c Content) (Content, error) {
+			b := &brokenBlob{blob: c.(blob)}
+			b.left.Store(c.Size())
+			return b, nil
+		},
+	} {
+		for _, size := range []int{small, large} {
+			t.Run(name, func(t *testing.T) {
+				m := newMirror(t, s3test.New(t), func(o *Options) {
+					sound := o.Content
+					o.Content = func(d digest.Digest) (Content, error) {
+						c, err := sound(d)
+						if err != nil {
+							return nil, err
+						}
+						return broken(c)
+					}
+				})
+				m.keep(t, random(size)) // tries maxTries times
+				if m.writes.open() {
+					t.Errorf("the breaker is open after a blob of %d bytes", size)
+				}
+			})
+		}
+	}
+}

@@ -3,9 +3,11 @@ package s3
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -35,6 +37,8 @@ const (
 var (
 	// errRotten says that the bytes on disk do not have their digest.
 	errRotten = errors.New("the bytes on disk do not have their digest")
+	// errLocal says that the blob on disk could not be read.
+	errLocal = errors.New("cannot read the blob on disk")
 	// errConflict says that another mirror is writing the same object.
 	errConflict = errors.New("the object is being written by another mirror")
 )
@@ -98,6 +102,8 @@ func (b *Bucket) one(ctx context.Context, i item, sentAt time.Time) {
 	case errors.Is(err, errRotten):
 		b.writes.done(sentAt, context.Canceled)
 		reason = droppedRotten
+	case errors.Is(err, errLocal):
+		b.writes.done(sentAt, context.Canceled)
 	case ctx.Err() != nil:
 		b.writes.done(sentAt, context.Canceled)
 		return
@@ -122,12 +128,18 @@ func (b *Bucket) one(ctx context.Context, i item, sentAt time.Time) {
 }
 
 // copy copies a blob from disk to the bucket, unless the bucket has it.
-func (b *Bucket) copy(ctx context.Context, i item) error {
-	content, err := b.o.Content(i.digest)
+func (b *Bucket) copy(ctx context.Context, i item) (err error) {
+	opened, err := b.o.Content(i.digest)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errLocal, err)
 	}
-	defer content.Close()
+	defer opened.Close()
+	content := &observed{Content: opened}
+	defer func() {
+		if failed := content.failed.Load(); err != nil && failed != nil {
+			err = fmt.Errorf("%w: %w", errLocal, *failed)
+		}
+	}()
 	replace, needed, err := b.needed(ctx, i.digest, content.Size())
 	if err != nil || !needed {
 		return err
@@ -152,6 +164,22 @@ func (b *Bucket) copy(ctx context.Context, i item) error {
 		b.seen.add(i.digest, now)
 	}
 	return err
+}
+
+// observed records an error of reading a blob, so that copy can distinguish it from an error of the
+// bucket.
+type observed struct {
+	Content
+	failed atomic.Pointer[error]
+}
+
+// ReadAt implements io.ReaderAt.
+func (o *observed) ReadAt(p []byte, off int64) (int, error) {
+	n, err := o.Content.ReadAt(p, off)
+	if err != nil && err != io.EOF {
+		o.failed.Store(&err)
+	}
+	return n, err
 }
 
 // [Bucket.needed] reports whether a blob has to be written, and whether it replaces an object. If
