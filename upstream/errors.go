@@ -56,7 +56,11 @@ func (e storageError) refuses() bool { return e.status/100 == 4 && !temporary(e.
 // temporary reports whether a status says nothing about the content, so that another try may get
 // another status.
 func temporary(status int) bool {
-	return status >= http.StatusInternalServerError || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+	switch status {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusMisdirectedRequest:
+		return true
+	}
+	return status >= http.StatusInternalServerError
 }
 
 // Refused reports whether an error says that the registry refuses the content, and would refuse it

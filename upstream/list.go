@@ -73,13 +73,10 @@ func unsupported(name, why string) error {
 // noSuchCall reports whether an error answer to a call may mean that the registry does not have the
 // call.
 func noSuchCall(e *oci.Error) bool {
-	switch {
-	case errors.Is(e, ErrCredentials), errors.Is(e, ErrCorrupt):
-		return false
-	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, e.Status == http.StatusTooManyRequests:
+	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden {
 		return false
 	}
-	return e.Status/100 == 4 || e.Status == http.StatusNotImplemented
+	return e.Status/100 == 4 && !temporary(e.Status) || e.Status == http.StatusNotImplemented
 }
 
 // index reports whether body is an index. The Content-Type does not count, because ECR sends lists

@@ -90,6 +90,8 @@ func TestReferrersUnsupported(t *testing.T) {
 		"501":                    {501, ``, upstream.ErrReferrersUnsupported, false},
 		"refused":                {401, ``, oci.ErrDenied, true},
 		"forbidden":              {403, ``, oci.ErrDenied, true},
+		"timed out":              {408, ``, oci.ErrUnknown, true},
+		"misdirected":            {421, ``, oci.ErrUnknown, true},
 		"throttled":              {429, ``, oci.ErrTooManyRequests, true},
 		"failing":                {503, ``, oci.ErrUnavailable, true},
 		"failing without a code": {500, ``, oci.ErrUnknown, true},
