@@ -61,7 +61,7 @@ metadata: {url: "http://h"}
 		"dray.yaml:4: upstreams[0].create_repositories.lifecycle_policy: open /policy: no such file or directory",
 		`dray.yaml:7: upstreams[1].limits.rates: "PutImage" is not an operation; known operations: manifest_get, manifest_head, manifest_put, ` +
 			"blob_get, blob_head, upload_start, upload_part, upload_end, list, delete",
-		`dray.yaml:9: checks[0]: names: "(" is not a regular expression: error parsing regexp: missing closing ): ` + "`^(?:()$`",
+		`dray.yaml:9: checks[0]: names: "(" is not a regular expression: error parsing regexp: missing closing ): ` + "`(`",
 		"dray.yaml:9: checks[0]: metadata: no requirement is set",
 		"dray.yaml:12: notifications[0].url: is not an http or https URL",
 		"dray.yaml:16: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",

@@ -12,3 +12,21 @@ func TestSemver(t *testing.T) {
 		}
 	}
 }
+
+func TestWhole(t *testing.T) {
+	for text, match := range map[string]string{"a": "a", "a|ab": "ab", "a|b$": "b", "(?i)a": "A", `\Qa.b`: "a.b", "": ""} {
+		re, err := Whole(text)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if !re.MatchString(match) || re.MatchString(match+"x") || re.MatchString("x"+match) || re.MatchString(match+"\n") {
+			t.Errorf("%q matches not only %q", text, match)
+		}
+	}
+	for _, text := range []string{"a)|(?:b", "a)(?:b", "(", "[", `a\`} {
+		if re, err := Whole(text); err == nil {
+			t.Errorf("%q becomes %q", text, re)
+		}
+	}
+}

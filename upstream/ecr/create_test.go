@@ -241,9 +241,9 @@ func TestLifecycleOfAnUnseenRepository(t *testing.T) {
 }
 
 func TestTemplateRefuses(t *testing.T) {
-	names := []*regexp.Regexp{regexp.MustCompile(`team/[a-z]+|y`), regexp.MustCompile(`x`)}
+	names := []*regexp.Regexp{regexp.MustCompile(`team/[a-z]+|y`), regexp.MustCompile(`x`), regexp.MustCompile(`\Qz.`)}
 	for repo, want := range map[string]string{
-		"team/app": "", "x": "", "team/app/sub": "match team/[a-z]+|y or x", "xx": "repository xx does not exist",
+		"team/app": "", "x": "", "team/app/sub": `match team/[a-z]+|y or x or \Qz.`, "z.": "", "xx": "repository xx does not exist",
 	} {
 		api := &createAPI{}
 		err := NewCreator(CreatorOptions{API: api, Template: Template{Names: names}}).Create(t.Context(), repo)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -51,7 +52,7 @@ func (t Template) allows(repo string) error {
 	}
 	patterns := make([]string, len(t.Names))
 	for i, re := range t.Names {
-		if regexp.MustCompile("^(?:" + re.String() + ")$").MatchString(repo) { // the pattern itself is known to compile
+		if parsed, err := syntax.Parse(re.String(), syntax.Perl); err == nil && regexp.MustCompile("^(?:"+parsed.String()+")$").MatchString(repo) {
 			return nil
 		}
 		patterns[i] = re.String()

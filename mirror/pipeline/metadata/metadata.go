@@ -72,7 +72,7 @@ func New(c Config) (*Stage, error) {
 			continue
 		}
 		var err error
-		if s.patterns[i], err = regexp.Compile(`^(?:` + r.Pattern + `)$`); err != nil {
+		if s.patterns[i], err = pipeline.Whole(r.Pattern); err != nil {
 			wrong("%s: %q is not a regular expression: %w", r.Key, r.Pattern, err)
 		}
 	}

@@ -56,7 +56,7 @@ func New(c Config) (*Stage, error) {
 	var errs []error
 	compile := func(list []string) (out []*regexp.Regexp) {
 		for _, text := range list {
-			r, err := regexp.Compile(`^(?:` + text + `)$`)
+			r, err := pipeline.Whole(text)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("names: %q is not a regular expression: %w", text, err))
 				continue
