@@ -107,10 +107,17 @@ func (s *Settings) lifecycle(ctx context.Context, mode Mode) (Setting, error) {
 	case err != nil:
 		return set, err
 	}
+	for i := range now.Rules {
+		// An old rule has its prefix outside of Filter. S3 refuses a lifecycle that has both forms.
+		if r := &now.Rules[i]; r.Filter == nil {
+			//lint:ignore SA1019 S3 still sends it
+			r.Filter, r.Prefix = &types.LifecycleRuleFilter{Prefix: r.Prefix}, nil
+		}
+	}
 	id := "dray " + prefix
 	expires, aborts, stale := s.days == 0, false, false
 	for _, r := range now.Rules {
-		covers := r.Status == types.ExpirationStatusEnabled && r.Filter != nil && r.Filter.And == nil && r.Filter.Tag == nil &&
+		covers := r.Status == types.ExpirationStatusEnabled && r.Filter.And == nil && r.Filter.Tag == nil &&
 			r.Filter.ObjectSizeGreaterThan == nil && r.Filter.ObjectSizeLessThan == nil && strings.HasPrefix(prefix, aws.ToString(r.Filter.Prefix))
 		var days int32
 		if r.Expiration != nil {

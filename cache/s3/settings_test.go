@@ -43,3 +43,25 @@ func TestLifecycleForAnotherAge(t *testing.T) {
 		}
 	}
 }
+
+// Rules of the old form, without Filter, count. If dray adds its own rule, they get the form that
+// S3 accepts beside it.
+func TestLifecycleOfTheOldForm(t *testing.T) {
+	const day = 24 * time.Hour
+	for prefix, missing := range map[string]bool{"team/cache/": false, "": false, "other/": true} {
+		store := s3test.New(t)
+		s := NewSettings(Address{Bucket: "shared", Prefix: "team/", Endpoint: store.URL, PathStyle: true},
+			aws.Config{Credentials: credentials.NewStaticCredentialsProvider("id", "secret", "")}, 30*day)
+		defer s.Close()
+		store.SetSetting("shared", "lifecycle", `<LifecycleConfiguration><Rule><ID>old</ID><Prefix>`+prefix+`</Prefix><Status>Enabled</Status><Expiration><Days>30</Days></Expiration>`+
+			`<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>`)
+		all, err := s.Apply(t.Context(), Write)
+		if err != nil || all[0].Missing != missing || all[0].Written != missing {
+			t.Fatalf("%q: %+v, %v", prefix, all, err)
+		}
+		rules := store.Setting("shared", "lifecycle")
+		if missing && (strings.Count(rules, "<Prefix>") != 2 || strings.Count(rules, "<Filter><Prefix>") != 2 || !strings.Contains(rules, prefix)) {
+			t.Errorf("the rules are\n%s", rules)
+		}
+	}
+}
