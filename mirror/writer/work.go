@@ -148,6 +148,8 @@ func (w *Writers) askWriter(x *request.Request, k key, local func() error) error
 		} else if gone, ok := errors.AsType[*goneError](err); ok {
 			w.takeover(x, at.Lease, gone)
 			at = w.find(ctx, k, at.Lease)
+		} else {
+			break // the writer is too slow or has no answer, and would be so again
 		}
 	}
 	if at.done != nil {

@@ -46,6 +46,8 @@ type member struct {
 	passed atomic.Int64
 	// asked counts the questions of this member whether another one is alive, when they have ended.
 	asked atomic.Int64
+	// requests counts the requests that this member has passed on.
+	requests atomic.Int64
 	// stop makes the member stop answering others, in order.
 	stop func()
 	live func() []fleet.Member
@@ -175,6 +177,8 @@ type counting struct {
 func (c counting) Send(ctx context.Context, to fleet.Member, r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/alive") {
 		defer c.m.asked.Add(1)
+	} else {
+		c.m.requests.Add(1)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = counted{r.Body, c.m}
