@@ -214,6 +214,39 @@ func TestQueueFullOfFailures(t *testing.T) {
 	}
 }
 
+// The queue still forwards to an upstream that has begun to acknowledge after forwarding. No push
+// of a tag in the queue moves the tag back from what was pushed since.
+func TestQueueOfFormerSetting(t *testing.T) {
+	for _, status := range []int{400, 503} { // the first one fails for good, the second one waits
+		dir := t.TempDir()
+		s := startStack(t, dir, acknowledging...)
+		s.ecr.CreateRepository("team/app")
+		s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Status: status, Code: "MANIFEST_INVALID", Count: -1})
+		s.push("team/app", "v1", layerOf(1, 1000))
+		s.until(func() bool { return s.queue.List()[0].Error != "" })
+		s.stop()
+		s = startBefore(t, s.ecr, s.hub, dir, "push: true", "push: true\n  delete: true")
+		next := imageOf(t, layerOf(2, 1000))
+		old := s.queue.List()[0].ID
+		if status == 503 {
+			s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/team/app/manifests/v1", next.Raw, "Content-Type", next.MediaType)
+		}
+		s.ecr.ClearFaults()
+		if status == 503 {
+			s.until(func() bool { // the breaker lets nothing through for a while
+				_ = s.queue.Retry(t.Context(), old)
+				return len(s.queue.List()) == 0
+			})
+		}
+		s.push("team/app", "v1", layerOf(2, 1000))
+		if code, _, stderr := s.operator("queue", "retry", fmt.Sprint(old)); code == 0 || status == 400 && !strings.Contains(stderr, "a later push moved the tag") {
+			t.Errorf("%d: retry: %d %s", status, code, stderr)
+		}
+		s.holds("team/app", "v1", next, layerOf(2, 1000))
+		s.stop()
+	}
+}
+
 // Checks come before the acknowledgement, and what passed is forwarded after a restart without
 // being judged again: an index with the children that had waited for it, too.
 func TestQueueAfterChecks(t *testing.T) {

@@ -54,6 +54,22 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	return pushed, err
 }
 
+// publishAfterQueue publishes a push to an upstream that acknowledges after forwarding. The queue
+// may have older pushes of its tag, from a time when the upstream acknowledged locally. If one of
+// them still waits, publishAfterQueue returns an error, because that push would move the tag back.
+// A failed one can no longer be retried afterwards.
+func (a *publisher) publishAfterQueue(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
+	up, repo, ref := p.Repo.Up.Name, p.Repo.Name, p.Ref.String()
+	if old, waits := a.o.Queue.Find(up, repo, ref); waits && old.Digest != p.Manifest.Digest {
+		return upstream.Pushed{}, oci.ErrTooManyRequests.With("an older push of %s to %s is still in the queue; try again when it is forwarded", ref, p.Repo.Up.Registry)
+	}
+	pushed, err := a.publishSince(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest, p.since)
+	if err == nil {
+		a.o.Queue.Overtake(up, repo, ref)
+	}
+	return pushed, err
+}
+
 // acknowledge puts a push into the queue. When it returns nil, the manifest and all content that
 // the upstream may lack are on stable storage. The push will be forwarded even if this process
 // dies. Waiting children of the manifest go into the queue before it, and waiting referrers after

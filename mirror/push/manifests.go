@@ -162,7 +162,7 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 		}
 	}
 	if !gated.Repo.Up.AcknowledgeLocally {
-		return p.publishSince(ctx, upstream.Call{}, gated.Repo, gated.Ref, gated.Manifest, gated.since)
+		return p.publishAfterQueue(ctx, gated)
 	}
 	if p.o.Shares(gated.Repo) {
 		if err := p.o.Confirm(ctx, gated.Repo); err != nil {

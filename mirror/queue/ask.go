@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -46,6 +47,21 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	q.index.retry(id)
 	q.nudge()
 	return nil
+}
+
+// Overtake records that the registry has got a later push of a tag, which was not in the queue.
+// From then on, Retry refuses the failed pushes of the tag.
+func (q *Queue) Overtake(upstream, repo, tag string) {
+	if !q.Has(upstream, repo) {
+		return
+	}
+	_ = q.writer.lock(context.Background()) // this context does not end
+	defer q.writer.unlock()
+	if q.index.overtake(repoKey{upstream, repo}, tag, math.MaxUint64) {
+		if err := q.writer.rewrite(); err != nil {
+			q.log.Error("cannot write the journal of pushes", "overtaken", tag, "error", err)
+		}
+	}
 }
 
 // Drop removes a push. If the push is being forwarded, Drop first waits for the attempt to end, but

@@ -277,14 +277,18 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// overtake is called when the push with this id has been forwarded. It marks the older pushes of
-// the push's tag as overtaken for good, and reports whether it has marked any.
-func (x *index) overtake(id uint64) (marked bool) {
+// overtake is called when a push of a tag has reached the registry. It marks the pushes of the tag
+// with smaller ids as overtaken for good, and reports whether it has marked any. It marks nothing
+// if reference is a digest.
+func (x *index) overtake(at repoKey, reference string, id uint64) (marked bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e := x.entries[id]
-	for _, old := range x.repos[repoKey{e.Upstream, e.Repository}].entries {
-		if old.ID < id && old.Reference == e.Reference && old.tagged() && !old.Overtaken {
+	r := x.repos[at]
+	if r == nil {
+		return false
+	}
+	for _, old := range r.entries {
+		if old.ID < id && old.Reference == reference && old.tagged() && !old.Overtaken {
 			old.Overtaken, marked = true, true
 		}
 	}

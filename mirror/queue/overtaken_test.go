@@ -73,6 +73,12 @@ func TestOvertaken(t *testing.T) {
 			q.finish(attempted(q, 2, func() { w = withdrawn(t, q, func(p Push) bool { return p.Digest == old.Digest }) }))
 			w.Restore()
 		}, true},
+		"pushed without the queue": {func(t *testing.T, q *Queue) { q.Overtake("ecr", "a", "v1") }, true},
+		"another without the queue": {func(t *testing.T, q *Queue) {
+			q.Overtake("ecr", "a", "v2")
+			q.Overtake("ecr", "b", "v1")
+			q.Overtake("ecr", "a", old.Digest.String())
+		}, false},
 		"another tag":        {func(t *testing.T, q *Queue) { added(t, q, push("a", "v2", "newer")); refusing(q, "") }, false},
 		"another repository": {func(t *testing.T, q *Queue) { added(t, q, push("b", "v1", "newer")); refusing(q, "") }, false},
 	} {

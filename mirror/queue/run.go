@@ -98,7 +98,7 @@ func pauseAfter(attempts int) time.Duration {
 // next process forwards the push again, which the registry accepts as a repetition.
 func (q *Queue) finish(e *entry) {
 	var releases []func()
-	q.conclude(record{Op: opDone, ID: e.ID}, func() { releases = q.index.finish(e) })
+	q.conclude(e, record{Op: opDone, ID: e.ID}, func() { releases = q.index.finish(e) })
 	for _, release := range releases {
 		release()
 	}
@@ -106,17 +106,17 @@ func (q *Queue) finish(e *entry) {
 
 // fail marks an entry as refused by its registry. An operator then has to retry or drop it.
 func (q *Queue) fail(e *entry, attempts int, why string) {
-	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
+	q.conclude(e, record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// conclude writes r, the result of an attempt, to the journal. Then it calls apply, which changes
-// the index. Until the index changes, the entry counts as being forwarded, so no Retry or Drop can
-// write a record that contradicts r. conclude calls apply even if the write fails. The journal is
-// then behind the index, and is rewritten before any further record.
-func (q *Queue) conclude(r record, apply func()) {
+// conclude writes r, the result of an attempt at e, to the journal. Then it calls apply, which
+// changes the index. Until the index changes, the entry counts as being forwarded, so no Retry or
+// Drop can write a record that contradicts r. conclude calls apply even if the write fails. The
+// journal is then behind the index, and is rewritten before any further record.
+func (q *Queue) conclude(e *entry, r record, apply func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
-	if r.Op == opDone && q.index.overtake(r.ID) {
+	if r.Op == opDone && q.index.overtake(repoKey{e.Upstream, e.Repository}, e.Reference, e.ID) {
 		// The index now marks the older pushes of this tag as overtaken. The record r does not say so,
 		// but a journal that is rewritten from the index does. If the rewrite fails, q.writer.write below
 		// repeats it before it writes r.
