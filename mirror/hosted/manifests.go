@@ -45,8 +45,8 @@ func (s *Store) StatManifest(ctx context.Context, at upstream.Repo, ref oci.Refe
 	return desc, nil
 }
 
-// [missing] returns the error for a manifest whose bytes cannot be read. The manifest is unknown only
-// if the cache does not have the bytes.
+// [missing] returns the error for a manifest whose bytes cannot be read. The manifest is unknown
+// only if the cache does not have the bytes.
 func missing(ctx context.Context, name string, ref oci.Reference, d digest.Digest, err error) error {
 	err = cacheError(ctx, d, err)
 	if oci.NotFound(err) {
@@ -55,8 +55,8 @@ func missing(ctx context.Context, name string, ref oci.Reference, d digest.Diges
 	return err
 }
 
-// PutManifest implements upstream.Sink. It returns when the manifest, all content that it names
-// and the repository's file are on stable storage.
+// PutManifest implements upstream.Sink. It returns when the manifest, all content that it names and
+// the repository's file are on stable storage.
 func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return upstream.Pushed{}, err

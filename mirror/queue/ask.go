@@ -59,7 +59,7 @@ func (q *Queue) Overtake(upstream, repo, tag string) {
 	defer q.writer.unlock()
 	if q.index.overtake(repoKey{upstream, repo}, tag, math.MaxUint64) {
 		if err := q.writer.rewrite(); err != nil {
-			q.log.Error("cannot write the journal of pushes", "overtaken", tag, "error", err)
+			q.log.Error("cannot write the journal of pushes", "upstream", upstream, "repository", repo, "reference", tag, "error", err)
 		}
 	}
 }
