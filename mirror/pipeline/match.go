@@ -2,17 +2,15 @@ package pipeline
 
 import (
 	"regexp"
-	"regexp/syntax"
 )
 
 // Whole compiles an expression that matches only whole texts. The expression has to be complete by
-// itself: if Whole added the anchors to its text as it is, "a)|(?:b" would get around them.
+// itself: between the anchors, "a)|(?:b" would compile, and get around them.
 func Whole(text string) (*regexp.Regexp, error) {
-	parsed, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
+	if _, err := regexp.Compile(text); err != nil {
 		return nil, err
 	}
-	return regexp.Compile("^(?:" + parsed.String() + ")$")
+	return regexp.Compile("^(?:" + text + ")$")
 }
 
 // semver is the pattern that semver.org suggests for version 2.0.0, with an optional v in front,

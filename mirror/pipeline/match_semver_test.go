@@ -14,7 +14,7 @@ func TestSemver(t *testing.T) {
 }
 
 func TestWhole(t *testing.T) {
-	for text, match := range map[string]string{"a": "a", "a|ab": "ab", "a|b$": "b", "(?i)a": "A", `\Qa.b`: "a.b", "": ""} {
+	for text, match := range map[string]string{"a": "a", "a|ab": "ab", "a|b$": "b", "(?i)a": "A", `\Qa.b\E`: "a.b", "": ""} {
 		re, err := Whole(text)
 		if err != nil {
 			t.Errorf("%q: %v", text, err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -52,7 +51,10 @@ func (t Template) allows(repo string) error {
 	}
 	patterns := make([]string, len(t.Names))
 	for i, re := range t.Names {
-		if parsed, err := syntax.Parse(re.String(), syntax.Perl); err == nil && regexp.MustCompile("^(?:"+parsed.String()+")$").MatchString(repo) {
+		// Anchors around the text of the pattern would not compile after an open \Q.
+		whole := regexp.MustCompile(re.String())
+		whole.Longest()
+		if at := whole.FindStringIndex(repo); at != nil && at[1]-at[0] == len(repo) {
 			return nil
 		}
 		patterns[i] = re.String()
