@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dray/cmd/dray/replace"
 	"dray/cmd/dray/usage"
 )
 
@@ -85,29 +86,14 @@ func writeCertificate(opts options, now time.Time) ([sha256.Size]byte, error) {
 	if err != nil {
 		return none, fmt.Errorf("encode private key: %w", err)
 	}
-	if err := opts.write(opts.outKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
+	// The mode of a file that is replaced does not stay: the old key may have been readable for all.
+	if err := replace.File(opts.outKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil, 0o600); err != nil {
 		return none, err
 	}
-	if err := opts.write(opts.outCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+	if err := replace.File(opts.outCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil, 0o644); err != nil {
 		return none, err
 	}
 	return sha256.Sum256(der), nil
-}
-
-// write creates a file that has the given permissions before it has any content. It first removes a
-// file that it replaces, so that the old permissions do not stay.
-func (opts options) write(name string, content []byte, perm os.FileMode) error {
-	if opts.force {
-		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Close())
 }
 
 // selfSigned makes a server certificate that is its own authority. The certificate is valid for one

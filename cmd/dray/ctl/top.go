@@ -122,8 +122,11 @@ func eachEvent[A any](stream io.Reader, handler func(A) error) error {
 		case string(field) != "data":
 		case failed:
 			var f api.Failure
-			if err := json.Unmarshal(data, &f); err != nil || f.Error == nil {
+			if err := json.Unmarshal(data, &f); err != nil {
 				return fmt.Errorf("cannot decode an error: %w", err)
+			}
+			if f.Error == nil {
+				return fmt.Errorf("dray sent an error without a text: %s", data)
 			}
 			return f.Error
 		default:

@@ -62,7 +62,8 @@ func (s setting) k3sMerge(old []byte) ([]byte, error) {
 	})
 }
 
-// k3sMirror makes the mirror the first endpoint of a registry.
+// k3sMirror makes the mirror the first endpoint of a registry. A mirror that is an endpoint already
+// keeps its place, because somebody has chosen it.
 func (s setting) k3sMirror(mirrors *yaml.Node, r registry) (added bool, err error) {
 	endpoint := s.mirror.url()
 	if r.byPath {
