@@ -194,6 +194,7 @@ func TestPolicyTest(t *testing.T) {
 		says  []string
 	}{
 		{"- {name: a, image: bad.json, findings: [rules/owner]}\n- {name: b, image: 'oci:bad', as: 'ecr/team/app:1', findings: [rules/owner, secrets/aws-access-key]}", exitOK, []string{"ok ", "2 passed, 0 failed"}},
+		{"- {image: DIR/bad.json, findings: [rules/owner]}\n- {image: 'oci:DIR/bad', as: 'ecr/team/app:1', findings: [rules/owner, secrets/aws-access-key]}", exitOK, []string{"2 passed, 0 failed"}},
 		{"- {name: a, image: bad.json}", exitRejected, []string{"FAIL", "found, but not expected: rules/owner: nobody owns the image", "0 passed, 1 failed"}},
 		{"- {image: bad.json, findings: [rules/owner, rules/other]}", exitRejected, []string{"test 1", "expected, but not found: rules/other"}},
 		{"- {image: bad.json, as: 'ecr/sandbox/app:1', findings: [rules/never]}", exitOK, nil},
@@ -205,7 +206,7 @@ func TestPolicyTest(t *testing.T) {
 		{"  []", exitFailed, []string{"no tests in the file"}},
 	} {
 		file("empty.json", "{}")
-		path := file("tests.yaml", "tests:\n"+c.tests+"\n")
+		path := file("tests.yaml", "tests:\n"+strings.ReplaceAll(c.tests, "DIR", dir)+"\n")
 		var out bytes.Buffer
 		code := run(t.Context(), []string{"policy", "test", "--config", config, path}, nil, nil, &out, &out)
 		if code != c.code {

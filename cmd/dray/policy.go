@@ -148,12 +148,12 @@ func (t policyTest) judge(ctx context.Context, cfg config.Config, checks, dir st
 		return nil, errors.New("image is missing")
 	}
 	if !files {
-		return t.judgeView(ctx, cfg, checks, filepath.Join(dir, t.Image))
+		return t.judgeView(ctx, cfg, checks, beside(dir, t.Image))
 	}
 	if kind != "oci" && kind != "docker-archive" {
 		return nil, fmt.Errorf("image %q: unknown form; write the file of a document, oci:DIRECTORY or docker-archive:FILE", t.Image)
 	}
-	from, err := openImage(ctx, cfg, kind+":"+filepath.Join(dir, path))
+	from, err := openImage(ctx, cfg, kind+":"+beside(dir, path))
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +170,14 @@ func (t policyTest) judge(ctx context.Context, cfg config.Config, checks, dir st
 	}
 	name.Digest = from.root.Digest
 	return p.Judge(ctx, pipeline.Subject{Name: name, Manifest: from.root}, local.Contents{Blobs: from.blobs, Pipeline: p})
+}
+
+// beside returns path, which is relative to dir unless it is absolute.
+func beside(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 func (t policyTest) judgeView(ctx context.Context, cfg config.Config, checks, file string) (*pipeline.Report, error) {

@@ -56,8 +56,8 @@ The sizes of layers follow those in public registries: 65 %% below 1 MB, 80 %% b
 
 - **Bytes** are what you pay for if the upstream charges for egress. **Waiting** is what clients
   notice. **Requests** are what a registry with limits counts.
-- The pool for small blobs costs hardly any byte hits, and is the source of nearly all of the
-  additional request hits. Without this pool, one large layer evicts hundreds of manifests.
+- The pool for small blobs gives dray more request hits than S3-FIFO has, and costs hardly any byte
+  hits. Without this pool, one large layer evicts hundreds of manifests.
 - Belady's policy knows the future, but does not consider sizes. In the table it saves the most
   bytes. A policy that prefers small blobs can have more request hits.
 - In these traces, a cache of twice the size saves four to ten percentage points more of the bytes.

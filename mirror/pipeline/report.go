@@ -204,15 +204,17 @@ func (r *Report) Message(url string) string {
 		}
 	}
 	found := len(full)
+	undecided := map[string]bool{}
 	for _, u := range r.Unknowns {
 		if u.Rejects() {
+			undecided[u.Stage] = true
 			full, brief = append(full, u.line()), append(brief, u.line())
 		}
 	}
 	head := fmt.Sprintf("%s of %s failed, so the image was not stored", count(len(stages), "check"), r.Repository)
 	switch {
 	case found == 0:
-		head = fmt.Sprintf("%s of %s could not be completed, so the image was not stored", count(len(full), "check"), r.Repository)
+		head = fmt.Sprintf("%s of %s could not be completed, so the image was not stored", count(len(undecided), "check"), r.Repository)
 	case found > len(stages):
 		head += fmt.Sprintf(" (%s)", count(found, "finding"))
 	}

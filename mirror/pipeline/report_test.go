@@ -61,3 +61,12 @@ func TestMessagePutsFindingsFirst(t *testing.T) {
 		t.Errorf("long: %q", lines)
 	}
 }
+
+// TestUndecidedChecks: several layers that one check could not read are one check.
+func TestUndecidedChecks(t *testing.T) {
+	r := &Report{Repository: "team/app", Unknowns: []Unknown{{Stage: "secrets", Why: "a"}, {Stage: "secrets", Why: "b"}, {Stage: "files", Why: "c"}}}
+	head, _, _ := strings.Cut(r.Message(""), "\n")
+	if want := "2 checks of team/app could not be completed, so the image was not stored"; head != want {
+		t.Errorf("%q, want %q", head, want)
+	}
+}

@@ -74,7 +74,7 @@ func (s *Stage) checkManifest(img *pipeline.Image, m *pipeline.Manifest) (found 
 	}
 	c := s.config
 	if c.MaxManifestBytes > 0 && m.Size > c.MaxManifestBytes {
-		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, and the limit is %s", formatBytes(m.Size), formatBytes(c.MaxManifestBytes))
+		add("manifest-size", "use fewer layers and annotations", "the manifest has %s", over(m.Size, c.MaxManifestBytes))
 	}
 	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, m.MediaType) {
 		add("media-type", "build the image in an allowed format", "the media type %s is not allowed", m.MediaType)
@@ -83,13 +83,13 @@ func (s *Stage) checkManifest(img *pipeline.Image, m *pipeline.Manifest) (found 
 		return found
 	}
 	if c.MaxBytes > 0 && m.TotalSize > c.MaxBytes {
-		add("size", "remove files that the image does not need at run time", "the image has %s, and the limit is %s", formatBytes(m.TotalSize), formatBytes(c.MaxBytes))
+		add("size", "remove files that the image does not need at run time", "the image has %s", over(m.TotalSize, c.MaxBytes))
 	}
 	if c.MaxLayers > 0 && len(m.Layers) > c.MaxLayers {
 		add("layers", "combine build steps", "the image has %d layers, and the limit is %d", len(m.Layers), c.MaxLayers)
 	}
 	if total := uncompressed(m); c.MaxUncompressed > 0 && total > c.MaxUncompressed {
-		add("uncompressed", "remove files that the image does not need at run time", "the image has %s uncompressed, and the limit is %s", formatBytes(total), formatBytes(c.MaxUncompressed))
+		add("uncompressed", "remove files that the image does not need at run time", "the image without compression has %s", over(total, c.MaxUncompressed))
 	}
 	if len(c.Platforms) > 0 && !slices.ContainsFunc(c.Platforms, func(p string) bool { return sameOrVariant(m.Platform, p) }) {
 		add("platform", "build it for "+strings.Join(c.Platforms, " or "), "the platform %s is not allowed", cmp.Or(m.Platform, "(none is given)"))
@@ -104,7 +104,7 @@ func (s *Stage) checkLayer(img *pipeline.Image, m *pipeline.Manifest, i int) (fo
 	}
 	c := s.config
 	if c.MaxLayerBytes > 0 && l.Size > c.MaxLayerBytes {
-		add("layer-size", "split the layer, or remove files that the image does not need at run time", "the layer has %s, and the limit is %s", formatBytes(l.Size), formatBytes(c.MaxLayerBytes))
+		add("layer-size", "split the layer, or remove files that the image does not need at run time", "the layer has %s", over(l.Size, c.MaxLayerBytes))
 	}
 	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, l.MediaType) {
 		add("media-type", "build the image in an allowed format", "the media type %s is not allowed", l.MediaType)
@@ -156,6 +156,16 @@ func uncompressed(m *pipeline.Manifest) (total int64) {
 // sameOrVariant reports whether two platforms are equal, or the first is a variant of the second.
 func sameOrVariant(platform, of string) bool {
 	return platform == of || strings.HasPrefix(platform, of+"/")
+}
+
+// over formats a size that is larger than a limit, and the limit. If both would be rounded to the same
+// text, over gives them in bytes.
+func over(size, limit int64) string {
+	is, allowed := formatBytes(size), formatBytes(limit)
+	if is == allowed {
+		is, allowed = fmt.Sprintf("%d bytes", size), fmt.Sprintf("%d bytes", limit)
+	}
+	return is + ", and the limit is " + allowed
 }
 
 // formatBytes formats a size for people.

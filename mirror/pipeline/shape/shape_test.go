@@ -56,6 +56,22 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestOverLimit: a size and its limit do not read the same.
+func TestOverLimit(t *testing.T) {
+	for _, tc := range []struct {
+		size, limit int64
+		want        string
+	}{
+		{2 << 30, 1 << 30, "2.0 GiB, and the limit is 1.0 GiB"},
+		{1<<30 + 1, 1 << 30, "1073741825 bytes, and the limit is 1073741824 bytes"},
+		{2, 1, "2 bytes, and the limit is 1 bytes"},
+	} {
+		if got := over(tc.size, tc.limit); got != tc.want {
+			t.Errorf("%s, want %s", got, tc.want)
+		}
+	}
+}
+
 // A manifest that is pushed before its index has one platform, so the others are not required
 // of it.
 func TestPartsNeedNotHaveEveryPlatform(t *testing.T) {
