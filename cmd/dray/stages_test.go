@@ -52,14 +52,14 @@ func TestStagesReject(t *testing.T) {
 			silent: key,
 		},
 		"secrets in a large configuration": {
-			checks: "  secrets: {mode: enforce}",
-			bad:    newImage(t, large(5<<20, "ACCESS="+key), plain), good: newImage(t, large(20<<20, "B=2"), plain),
+			checks: "  secrets: {mode: enforce, within: 20s}",
+			bad:    newImage(t, large(5<<20, "ACCESS="+key), plain), good: newImage(t, large(6<<20, "B=2"), plain),
 			says:   []string{"[secrets/aws-access-key]", "in the configuration (config.Env[1])"},
 			silent: key,
 		},
 		"a configuration that is too large": {
-			checks: "  secrets: {mode: enforce}",
-			bad:    newImage(t, large(33<<20, "B=2"), plain), good: newImage(t, large(31<<20, "B=2"), plain),
+			checks: "  secrets: {mode: enforce, within: 20s}",
+			bad:    newImage(t, large(33<<20, "B=2"), plain), good: newImage(t, large(8<<20, "B=2"), plain),
 			says: []string{"[archive/document]", "more than 33554432", "leave out of a configuration"},
 		},
 		"rules": {
