@@ -31,8 +31,8 @@ func (a *arrivals) add(from, to int64) {
 	}
 }
 
-// [arrivals.end] returns the end of the part that has the byte at off, if this part lies after the
-// first gap. In all other cases it returns the offset of the first gap.
+// [arrivals.end] returns the end of the part that has the byte at the offset off, if this part lies
+// after the first gap. In all other cases it returns the offset of the first gap.
 func (a *arrivals) end(off int64) int64 {
 	if i := sort.Search(len(a.beyond), func(i int) bool { return a.beyond[i].from > off }); i > 0 && off < a.beyond[i-1].to {
 		return a.beyond[i-1].to

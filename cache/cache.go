@@ -138,7 +138,7 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 
 // Holding says where the bytes of a blob are.
 type Holding struct {
-	// Size is the length of the blob in bytes; -1 if none of the places has the blob.
+	// Size is the length of the blob in bytes; -1 if neither memory nor disk holds it.
 	Size int64
 	// InMemory says that memory holds the blob.
 	InMemory bool

@@ -37,10 +37,10 @@ func (w *workers) serveDemands() {
 	}
 }
 
-// waitedFor returns the demands that a worker may serve, and the offset of the first gap. A
-// leader's stream that follows another fetch soon brings the leader's piece and the next piece. So
-// as long as it follows, waitedFor leaves out the demands that begin in or before these two pieces.
-// waitedFor needs mu.
+// waitedFor returns the demands that a worker may serve, and the offset of the first gap. While the
+// leader's stream follows another fetch, it soon brings the leader's piece and the next piece. So
+// meanwhile, waitedFor leaves out the demands that begin in or before these two pieces. waitedFor
+// needs mu.
 func (w *workers) waitedFor() (demands []span, mark int64) {
 	demands, mark = w.g.waitedFor()
 	if w.followed > 0 {

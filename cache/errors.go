@@ -36,7 +36,8 @@ var (
 // RoomError is an ErrFull that says why there is no room.
 type RoomError = disk.RoomError
 
-// localError is a failure of the cache itself, never of an origin.
+// localError is a failure of the cache itself, and not of an origin. The reason reasonAgain is an
+// exception.
 type localError struct {
 	reason string // a metric label
 	err    error

@@ -175,8 +175,8 @@ func (f *fetch) atEnd(err error) bool {
 	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer. It first discards the bytes to skip. If the answer ended early
-// (see [Stream.End]), readBody asks the origin for the bytes that follow.
+// readBody reads from the answer. If the answer ended early (see [Stream.End]), readBody first asks
+// the origin for the bytes that follow. It discards the bytes before f.off (see [Stream.Skip]).
 func (f *fetch) readBody(p []byte) (n int, err error) {
 	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end && f.off != f.size {
 		f.disconnect()

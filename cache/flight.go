@@ -284,7 +284,7 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 // when dray starts.
 const scanPatience = 2 * time.Second
 
-// create creates a file on disk for a blob of size bytes, or of unknown size if size is negative.
+// create creates a file on disk for a blob of the given size. A negative size means unknown.
 func (s *flights) create(size int64) (*disk.Ingest, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scanPatience)
 	defer cancel()

@@ -10,8 +10,8 @@ import (
 // Follow returns a reader of a blob that is held or being fetched. It starts no fetch: if the blob
 // is not held and no fetch is under way, Follow returns ErrNotFound. Follow waits until the origin
 // has answered. If the origin fails, Follow returns its error. The call does not count as an open.
-// The bytes before the last one are not verified, unless [Reader.Source] is SourceMemory or
-// SourceDisk.
+// Unless [Reader.Source] is SourceMemory or SourceDisk, the reader returns unverified bytes, except
+// for the last byte: the reader returns it only when the cache has verified the digest.
 func (c *Cache) Follow(ctx context.Context, d digest.Digest) (*Reader, error) {
 	b := Blob{Digest: d, Size: -1, Ahead: true}
 	for range maxLooks {
@@ -35,7 +35,7 @@ func (s *flights) follow(ctx context.Context, b Blob) (*Reader, error) {
 		return nil, ErrNotFound
 	}
 	m.follows = true
-	b.Via = m.via // wait returns the error of the flight's origin only if the Via is the flight's
+	b.Via = m.via // with another Via, wait would return errLookAgain instead of the origin's error
 	r, err := s.wait(ctx, b, notHere, m)
 	if r != nil {
 		// r may start a flight later, with the origin notHere, which fails. Clear Via, so that callers

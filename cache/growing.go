@@ -43,7 +43,7 @@ type growing struct {
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if no reader waits
 	delayed     *time.Timer   // wakes readers later; nil before the first use
-	armed       bool          // the timer delayed is running
+	armed       bool          // g.delayed is running
 }
 
 // newGrowing returns a file with one user, its writer.
@@ -113,7 +113,7 @@ func (g *growing) moreLocked(n int) {
 	}
 }
 
-// wake is called when the timer in delayed fires.
+// wake is called when the timer g.delayed fires.
 func (g *growing) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -192,7 +192,7 @@ func (g *growing) failure() error {
 // readableEnd returns the offset up to which a reader at off may read. It needs mu.
 func (g *growing) readableEnd(off int64) int64 { return min(g.end(off), g.limit()) }
 
-// limit returns the offset up to which any reader may read. It needs mu.
+// limit returns the offset past which no reader may read yet, wherever it reads. It needs mu.
 func (g *growing) limit() int64 {
 	switch {
 	case g.ended:
@@ -269,8 +269,9 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, demandEnd int64) (i
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
 // end. It returns io.EOF if there will never be any bytes at off. If off is past the first missing
-// byte, and bytes are fetched on demand, await puts a demand for the bytes [off, demandEnd) into
-// g.demands until it returns. If demandEnd <= off, the demand reaches to the end of the file.
+// byte, and bytes are fetched on demand, await adds a demand for the bytes [off, demandEnd) to
+// g.demands, and removes it on return. If demandEnd <= off, the demand reaches to the end of the
+// file.
 func (g *growing) await(ctx context.Context, off, demandEnd int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

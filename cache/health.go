@@ -10,7 +10,7 @@ import (
 // troubleLasts is how long [Cache.Check] reports a failure of the disk.
 const troubleLasts = 5 * time.Minute
 
-// trouble is the newest failure of the disk in spite of which a pull got its content.
+// trouble is the newest failure of the disk that made a pull pass its content through uncached.
 type trouble struct {
 	mu  sync.Mutex // guards the fields below
 	at  time.Time

@@ -28,11 +28,11 @@ type Blob struct {
 
 // Observer is told of the end of a fetch.
 type Observer interface {
-	// Ended is called with nil if the blob is on disk and verified; readers can get its last byte
-	// before that call. Otherwise Ended is called with the reason of the failure, before readers get
-	// the error. A true result says that the reason concerns only one of the places that the origin
-	// asks. Readers then go on with their own origins instead of failing. A fetch that does not
-	// store its bytes calls Ended only if they have the wrong digest. Ended must return at once.
+	// Ended is called with nil if the blob is on disk and verified. By the time of this call, readers
+	// may already have its last byte. Otherwise Ended is called with the reason of the failure, before
+	// readers get the error. A true result says that the reason concerns only one of the places that
+	// the origin asks. Readers then go on with their own origins instead of failing. A fetch that does
+	// not store its bytes calls Ended only if they have the wrong digest. Ended must return at once.
 	Ended(reason error) (again bool)
 	// Joined is called when another caller, with another observer, joins the fetch. Joined must return
 	// at once.

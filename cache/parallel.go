@@ -56,8 +56,8 @@ const (
 	rangesRefused         // the origin ignores ranges: no more helpers start, and no more pieces are handed out
 )
 
-// begin returns the workers for x. If the blob is known to be large enough, and a slot is free,
-// begin takes slots and limits x to the first piece.
+// begin returns the workers for x. If the size of the blob is known and large enough for a fetch in
+// parts, and a slot is free, begin takes slots and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
 	x.origin = func(ctx context.Context, from int64) (Stream, error) {
@@ -78,9 +78,9 @@ func (w *workers) helpersFor(size int64) int {
 	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
 }
 
-// decide reports whether the blob is fetched in parts, now that the origin has answered. If the
-// size was not known before, x has asked for the whole blob. If the blob is fetched in parts,
-// decide then limits x to the first piece.
+// decide reports whether the blob is fetched in parts, now that the origin has answered. If begin
+// did not know the size, x has asked for the whole blob. So for a fetch in parts, decide limits x
+// to the first piece, unless begin has done so.
 func (w *workers) decide(x *fetch) bool {
 	if x.answer.follows && w.worthwhile(x.size) {
 		w.releaseSlots()
@@ -244,9 +244,9 @@ const (
 )
 
 // [workers.next] waits for a piece to fetch and returns it, or an empty piece if no more are left.
-// An extra helper gets an empty piece when nobody waits. The leader gets an empty piece only when
-// no helper can return a piece any more. If alone is true, the leader must fetch all missing bytes
-// by one request.
+// An extra helper gets an empty piece when no reader waits for bytes. The leader gets an empty
+// piece only when no helper can return a piece any more. If alone is true, the leader must fetch
+// all missing bytes by one request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
 	leader := r == roleLeader || r == roleWaiting
 	w.mu.Lock()

@@ -396,7 +396,7 @@ func (g growingBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 
 func (g growingBytes) raw() io.ReaderAt { return g.src }
 
-// reopen opens the file a second time, because each open file has its own offset.
+// reopen opens the file a second time, so that the caller has a file offset of its own.
 func (g growingBytes) reopen() (*os.File, error) {
 	if f, ok := g.src.(interface{ Reopen() (*os.File, error) }); ok {
 		return f.Reopen()

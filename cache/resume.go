@@ -68,8 +68,8 @@ func (b *ResumableBlob) Close() error { return b.disk.Forget(b.key) }
 // Suspend does nothing: without Close, Recover returns the blob in the next process.
 func (b *ResumableBlob) Suspend() error { return nil }
 
-// Keep ends the use of an upload that has a key and was committed as b, and keeps b from being
-// evicted. Unlike the upload, the result has no open file.
+// Keep ends the use of the upload, which must have a key and be committed as b. The disk does not
+// evict b before the result is closed. Unlike the upload, the result has no open file.
 func (u *Upload) Keep(b Blob) *ResumableBlob {
 	u.disk.Keep(u.key, b.Digest)
 	u.suspended.Store(true)

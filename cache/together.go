@@ -43,8 +43,8 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 
 // Used says that a client got the head and is going to need the members. All of these blobs that
 // are on disk then count as used. Without these counts, two kinds of blobs would be evicted too
-// early: members that clients already have, and a head that is always sent from memory. Used calls
-// members at most once a minute for each head.
+// early: members that clients do not fetch, because they have them already, and a head that is
+// always sent from memory. Used calls the function members at most once a minute for each head.
 func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
 	if t.due(head, time.Now()) {
 		t.disk.Use(append(members(), head)...)

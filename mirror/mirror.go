@@ -181,8 +181,9 @@ func New(o Options) (*Mirror, error) {
 }
 
 // Replace replaces upstreams and their settings while the Mirror works. Requests under way continue
-// with the former upstreams. A push that has begun can continue if a new upstream has the same
-// name. If Replace returns an error, nothing has changed. Replace must not be called concurrently.
+// with the former upstreams. A push whose next request comes after Replace can continue if a new
+// upstream has the name of the former one. If Replace returns an error, nothing has changed.
+// Replace must not be called concurrently.
 func (m *Mirror) Replace(o Replaceable) error {
 	if err := m.repos.Replace(o.Upstreams); err != nil {
 		return err

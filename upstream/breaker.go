@@ -29,9 +29,9 @@ type BreakerOptions struct {
 	// 5 s.
 	Probe time.Duration
 	// Hello, when not nil, sends the registry a request that concerns no content, such as GET /v2/.
-	// With Hello, the registry itself counts as down only when Hello has failed. Threshold then
-	// applies only to hosts that the registry redirects to. While the registry is down, the Breaker
-	// calls Hello before it lets an attempt through. Probe bounds the time of one call of Hello.
+	// With Hello, the registry itself counts as down only when Hello has failed, and Threshold applies
+	// only to hosts that the registry redirects to. While the registry is down, the Breaker calls
+	// Hello before it lets an attempt through. Probe bounds the time of one call of Hello.
 	Hello func(context.Context) error
 }
 
@@ -48,10 +48,11 @@ type BreakerOptions struct {
 // answer only if the caller's repository and at least two others fail.
 //
 // There are two kinds of callers. The Breaker refuses callers that need the answer (Source, Sink,
-// Lister, Deleter) while it considers the host to be down. Callers that have an older answer (Held)
-// would lose time by a request and gain little. So the Breaker refuses them after one question
-// without an answer, or after one failure of their own repository. Once Probe has passed since the
-// last failure, the Breaker lets one attempt through, from a caller of either kind.
+// Lister, Deleter) while it considers the host to be down. Callers that have an older answer
+// ([Breaker.Held]) would lose time by a request and gain little. So the Breaker refuses them after
+// one question without an answer, or after one failure of their own repository. Once Probe has
+// passed since the last failure, the Breaker lets one attempt through, from a caller of either
+// kind.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter

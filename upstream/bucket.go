@@ -158,7 +158,8 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 		n = 1 + b.foreground.Size() + b.background.Ahead(flow)
 	}
 	wait := b.tokenDelay(now, n)
-	if b.ceiling > 0 && b.ceiling < b.allowed { // SetPart may raise ceiling to allowed within a second
+	if b.ceiling > 0 && b.ceiling < b.allowed {
+		// SetPart may raise b.ceiling to b.allowed within a second, so minWait assumes b.allowed.
 		wait = time.Duration(float64(wait) * b.ceiling / b.allowed)
 	}
 	return max(b.pausedUntil.Sub(now), wait)

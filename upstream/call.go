@@ -36,8 +36,8 @@ type Call struct {
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the default (see
 	// waitLimit).
 	maxWait time.Duration
-	// The number of earlier, failed attempts at the same question. A Breaker counts all attempts as
-	// one question.
+	// The number of earlier, failed attempts at the same question. [Breaker] defines what a question
+	// is, and counts all attempts at it once.
 	before int
 	// This function, if not nil, is called before the request goes to a host that the registry has
 	// redirected to. If it returns an error, the request is not sent.

@@ -54,8 +54,8 @@ type repoState struct {
 	accepted  bool    // a write was accepted
 	creations int     // creations so far; a refused write compares it with the number when the write began
 	leader    *leader // the one write that is under way while others wait for it; nil if there is none
-	// The error of the last leader, if that leader found no repository and was not allowed to create
-	// it; otherwise nil. missingSince is when that leader ended.
+	// missing is the error of the last leader, if that leader found no repository and was not allowed
+	// to create it; otherwise nil. missingSince is when the last leader ended.
 	missing      error
 	missingSince time.Time
 	created      time.Time // time of the last creation
@@ -197,10 +197,11 @@ func (c *Creating) giveUp(repo string) {
 }
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
-// the caller the leader, or waits for the current leader. Before the caller's first write,
-// the parameter creations is -1. After a refused write, it is the number of creations before that
-// write. If Creating has not created the repository since then, enter disregards that the registry
-// accepted an earlier write. The error is the error of the leader's creation, or the cause of ctx.
+// the caller the leader, or waits for the current leader. Before the caller's first write, the
+// parameter creations is -1. After a refused write, it is the number of creations before that
+// write. If Creating has not created the repository since then, the repository is missing, so it
+// does not count that the registry accepted an earlier write. The error is the error of the
+// leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, creations int) (turn, error) {
 	for {
 		c.mu.Lock()

@@ -5,7 +5,7 @@
 //   - An error of its interfaces carries an *oci.Error that can be sent to a client unchanged. Two
 //     errors carry none: the context was cancelled, or the bytes to upload cannot be read. If the
 //     registry has said nothing about the content, for example because it is unreachable, the
-//     status of the *oci.Error is usually a 5xx. Such an error is a 404 only if it wraps
+//     status of the *oci.Error is usually a 5xx, and a 404 only if the error wraps
 //     ErrReferrersUnsupported. Callers tell the errors apart by the variables Err… of this package.
 //   - The package computes the digest of each manifest that it gets. It refuses the manifest if
 //     the caller or the registry states another digest. The caller verifies the bytes of a blob.

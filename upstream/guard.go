@@ -85,8 +85,8 @@ const heldWait = time.Second
 // Held returns src behind the breaker, for callers with an older answer. The breaker refuses such a
 // caller if one question to the same host got no answer, or if one question about the same
 // repository failed. When BreakerOptions.Probe has passed since then, it lets one question through.
-// Requests of these callers wait in a queue for at most heldWait. Background work waits for at most
-// backgroundWait. Do not wrap the result in a Retry.
+// Requests of these callers wait in a queue for at most heldWait, or for at most backgroundWait if
+// they are background work. Do not wrap the result in a Retry.
 func (b *Breaker) Held(src Source) Source {
 	return wrappedSource{src, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {

@@ -124,8 +124,8 @@ type permit struct {
 
 // acquire waits until a request may be sent. The error matches ErrBusy if the request would wait
 // too long, if the queue is full, or if the request is background work and the quota is low.
-// Otherwise the error is the cause of ctx. host is empty for the registry itself. The caller
-// passes the status of the answer to permit.answered, and calls release when it has read the body.
+// Any other error is the cause of ctx. host is empty for the registry itself. The caller passes the
+// status of the answer to permit.answered, and calls release when it has read the body.
 func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
@@ -152,9 +152,9 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 // join puts a request into the queue of its bucket. If the queue is full, join drops another
 // request to make room. A client's request replaces a request of background work, if one is queued.
 // In all other cases, join looks only at requests of the same kind as w (of clients, or of
-// background work). If any repository has more of them than the repository of w has, with w
-// counted, join drops the newest request of the repository with the most. The error matches ErrBusy
-// if the request would wait too long, or finds no room.
+// background work), and finds the repository with the most requests of this kind. If the repository
+// of w would still have fewer with w added, join drops the newest request of the repository that it
+// found. The error matches ErrBusy if the request would wait too long, or finds no room.
 func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -43,7 +43,7 @@ type scope int
 const (
 	public scope = iota
 	private
-	linkLocal // also the services for the metadata of cloud instances
+	linkLocal // link-local and multicast addresses, and metadata services of clouds
 	loopback
 )
 

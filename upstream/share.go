@@ -12,8 +12,8 @@ type Demand struct {
 	Sent, Waiting int
 }
 
-// Share makes the Limiter tell s from now on when a request has to wait, and when refusals of the
-// registry pause an operation. Demands returns the demand itself.
+// Share sets the functions that the Limiter calls when a request has to wait, and when refusals of
+// the registry pause an operation. Demands returns the demand itself.
 func (l *Limiter) Share(s Sharing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

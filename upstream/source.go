@@ -92,8 +92,9 @@ type Upload struct {
 type Pushed struct {
 	// Digest is the digest of the manifest.
 	Digest digest.Digest
-	// Subject is the OCI-Subject header, empty if there is none. It says that the registry lists the
-	// manifest among the referrers of this digest (spec 1.1, "Pushing Manifests with Subject").
+	// Subject is the digest in the OCI-Subject header, empty if there is none. The header says that
+	// the registry lists the manifest among the referrers of Subject (spec 1.1, "Pushing Manifests
+	// with Subject").
 	Subject digest.Digest
 }
 

@@ -92,7 +92,7 @@ func (l *Limiter) Quota() (s QuotaState, ok bool) {
 	return s, ok
 }
 
-// OwnQuota returns the registry's quota as it was stated to this process, without Reserved.
+// OwnQuota returns the quota as the registry stated it to this process. It leaves Reserved false.
 func (l *Limiter) OwnQuota() (s QuotaState, ok bool) {
 	l.quota.mu.Lock()
 	defer l.quota.mu.Unlock()

@@ -48,7 +48,8 @@ type upload struct {
 	c    *Client
 	repo Repo // the Repo of the current attempt
 	// closing is the digest of the blob if the PUT of the last attempt failed without a clear
-	// refusal, so that the registry may have the blob. Otherwise closing is empty.
+	// refusal. After such a failure, the registry may have the blob. In all other cases, closing is
+	// empty.
 	closing digest.Digest
 }
 

@@ -186,7 +186,7 @@ func (a *account) inUse(e *entry) bool {
 // claims counts the reasons to keep a blob, whether or not the blob is held.
 type claims struct {
 	pinned   int // pins of operators that name the blob
-	received int // uploads that were committed as this blob, from ingests.Keep until ingests.Forget
+	received int // uploads committed as this blob; each counts from ingests.Keep until ingests.Forget
 }
 
 // claim adds the numbers in delta, which may be negative, to the claims of each blob. It needs mu.

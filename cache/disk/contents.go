@@ -129,8 +129,8 @@ type Unless int
 
 // The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // the blob is open or pinned, or has a use of UnlessNeeded
-	UnlessNeeded               // a push needs the blob, or Keep was called for it, but not yet Forget
+	UnlessInUse  Unless = iota // the blob is open or pinned, or UnlessNeeded protects it
+	UnlessNeeded               // a push needs the blob, or its upload is between Keep and Forget
 )
 
 // Purge is Delete by an operator. If the blob has one of the uses that the parameter unless names,

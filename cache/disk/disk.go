@@ -19,8 +19,8 @@ import (
 type Options struct {
 	// Path of the directory. It is created if it is missing.
 	Path string
-	// Pins is the directory that contains pins/. If it is not Path, the pins survive the loss of Path.
-	// It is created if it is missing. Empty means Path.
+	// Pins is the directory that contains pins/. It is created if it is missing. Empty means Path. If
+	// it is another directory, the pins survive the loss of Path.
 	Pins string
 	// MaxBytes bounds the total size of blobs and reservations, each rounded up to 4 KiB. Zero leaves
 	// MinFreeBytes as the only bound.
@@ -48,7 +48,7 @@ type Dir struct {
 
 // Open locks the directory and removes unfinished files, except the files of ingests that can be
 // resumed. It returns ErrLocked when the directory is in use. It does not list the blobs: the first
-// call that needs all blobs does that, such as Run or a reservation.
+// call that needs all blobs, such as Run or a reservation, lists them.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -89,7 +89,7 @@ func (d *Dir) prepare() error {
 	return errors.Join(d.ingests.tidy(), d.pins.load(), d.quarantine.trim())
 }
 
-// Close unlocks the directory. Run must have returned. Open blobs stay readable.
+// Close unlocks the directory. Run must have returned. Blobs that are open stay readable.
 func (d *Dir) Close() error {
 	d.contents.scan.stop()
 	var err error

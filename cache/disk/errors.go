@@ -63,7 +63,8 @@ func asFull(err error) error {
 // Damaged reports whether an error of reading a blob means that its file is damaged. Other errors
 // mean that the process or the machine lacks something, such as descriptors.
 func Damaged(err error) bool {
-	// The file is shorter than it was, its device or its checksums fail, or the file is gone.
+	// Such an error means that the file is shorter than it was, that its device or its checksums
+	// fail, or that the file is gone.
 	for _, damage := range append([]error{io.ErrUnexpectedEOF, unix.EIO, unix.EBADMSG, unix.ESTALE, unix.ENXIO}, systemDamage...) {
 		if errors.Is(err, damage) {
 			return true

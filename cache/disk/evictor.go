@@ -81,9 +81,9 @@ func (v *evictor) noRoom(n, free int64) error {
 	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
-// evict drops blobs that together have at least shortage bytes. If the blobs that may be evicted
-// have fewer bytes in total, evict changes nothing and returns false. newLength is the length of
-// the blob that needs the space. evict needs mu.
+// evict drops blobs that together have at least as many bytes as the parameter shortage says. If
+// the blobs that may be evicted have fewer bytes in total, evict changes nothing and returns false.
+// newLength is the length of the blob that needs the space. evict needs mu.
 func (v *evictor) evict(shortage, newLength int64) bool {
 	return v.evictBy(v.policy.smallMax, shortage, newLength)
 }

@@ -50,8 +50,8 @@ func (k *key) equal(other *key) bool {
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first map[uint64]*entry // by prefix
-	// others has the entries whose prefix another entry already had in first when they were added.
-	// There are few of them, unless somebody makes such digests on purpose.
+	// others has further entries. If first already has another entry with the same prefix, put adds
+	// the new entry here. This is rare, unless somebody makes such digests on purpose.
 	others map[digest.Digest]*entry
 }
 

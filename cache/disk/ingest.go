@@ -27,7 +27,7 @@ type Ingest struct {
 	hash      hash.Hash
 	size      atomic.Int64  // number of bytes, from offset 0 on, that Write has written or Advance has hashed
 	written   atomic.Int64  // bytes given to WriteAt
-	writeLock chan struct{} // lets one goroutine write at a time, because writers that wait in the kernel would spin
+	writeLock chan struct{} // lets one goroutine write at a time; in the kernel, the others would wait in a busy loop
 
 	key      string // the next process finds the ingest under this key; empty if the ingest ends with this process
 	note     []byte // what the owner of the ingest stores for the next process
@@ -383,8 +383,8 @@ func (in *Ingest) duplicate(e *entry) *Blob {
 }
 
 // Abort removes the unfinished file and gives its room back. A Commit that is still verifying then
-// fails. Abort can be deferred, because it does nothing once Commit publishes the blob, after
-// Suspend, or when called again.
+// fails. Abort can be deferred, because it does nothing if Commit already publishes the blob, or if
+// Suspend or Abort was called before.
 func (in *Ingest) Abort() error {
 	if !in.end() {
 		return nil

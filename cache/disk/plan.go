@@ -6,7 +6,7 @@ import (
 )
 
 // Plan returns, in the order of their eviction, the blobs that would be evicted to free n bytes for
-// a blob of this size. The parameter limit bounds their number. Plan changes nothing. The victims
+// a new blob of n bytes. The parameter limit bounds their number. Plan changes nothing. The victims
 // have fewer than n bytes together if limit is too low, or if all other blobs are in use or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, limit int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {

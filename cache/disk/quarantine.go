@@ -15,8 +15,8 @@ const (
 	quarantinePercent = 1       // if MaxBytes is set: what percentage of it is kept at most
 )
 
-// quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at
-// them there. Readers do not look there.
+// quarantine keeps corrupt blobs in a directory of their own. Operators can look at them there.
+// Readers do not look there.
 type quarantine struct {
 	*resources
 	evictor  *evictor

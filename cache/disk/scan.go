@@ -139,10 +139,10 @@ func (s *scanner) listShard(shard string) []*entry {
 	return part
 }
 
-// lookup returns the entry of a digest, and whether the entry is suspect. It adds a reference to
-// the entry. It returns ErrNotFound if the blob is not held. Until the directory has been read, and
-// if a part of it could not be read, lookup asks the file system about blobs that are not in the
-// index.
+// lookup returns the entry of a digest, and whether the entry is suspect: a suspect blob must be
+// verified before it is used. lookup adds a reference to the entry. It returns ErrNotFound if the
+// blob is not held. It asks the file system about a blob that is not in the index, unless the scan
+// has read the whole directory.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
 	complete := false
 	// First ask whether the scan has ended, then look in the index. In the reverse order, the scan

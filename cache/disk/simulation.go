@@ -30,8 +30,9 @@ func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	return s
 }
 
-// Request asks for the blob dg, which has size bytes, and reports whether it was held. The blob is
-// held from then on until it is evicted, unless it is larger than the quota.
+// Request asks for the blob with the digest dg and the given size in bytes, and reports whether the
+// Simulation held it. The blob is held from then on until it is evicted, unless it is larger than
+// the quota.
 func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
 	if e := s.index[dg]; e != nil {
 		e.hit()

@@ -25,7 +25,7 @@ func (s *syncer) nudge() {
 	}
 }
 
-// syncDirty makes the blobs that were published so far durable, and marks their files as synced.
+// syncDirty makes durable all blobs that have been published, and marks their files as synced.
 func (s *syncer) syncDirty() {
 	batch := s.takeDirty()
 	if len(batch) == 0 {

@@ -81,8 +81,8 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
-// shardFiles is a number of open files. A process that may open fewer files does not keep the
-// directories of blobs (shards) open.
+// shardFiles is the least limit of open files with which a process keeps the directories of blobs
+// (shards) open.
 const shardFiles = 2048
 
 // open opens a file of blobs/ for reading. It keeps the directories of these files (shards) open,

@@ -6,9 +6,9 @@ type Reason string
 // The reasons of an eviction.
 const (
 	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
-	// opened. The short queue (the field fresh) has at least its share of the pool's bytes (probation,
-	// in percent), or all blobs of the main queue are in use or pinned. This blob is the oldest in the
-	// short queue.
+	// opened. dray evicts from the short queue (the field fresh) in two cases: the short queue has at
+	// least its share of the pool's bytes (the constant probation), or no blob of the main queue can
+	// be evicted, because all are in use or pinned. This blob is the oldest in the short queue.
 	ReasonUnused Reason = "unused"
 	// ReasonCold: the blob is in the main queue, because it was asked for again, was in use, or was
 	// stored again soon after an eviction. In this queue, each hit spares a blob once, and this blob
@@ -22,8 +22,9 @@ const (
 // copies of them (plans).
 type clock struct {
 	small, large queues
-	// smallMax is a number of bytes. If the pool small has more, the clock evicts its blobs first,
-	// otherwise those of the pool large. 0 means smallPercent percent of the bytes in both pools.
+	// smallMax is a number of bytes. If the pool of small blobs takes more than that, the clock tries
+	// this pool first, and if not, the pool of large blobs. 0 means smallPercent percent of the bytes
+	// in both pools.
 	smallMax int64
 }
 
@@ -72,7 +73,7 @@ func (c *clock) victim(newLength int64, busy func(*entry) bool) (*entry, Reason)
 // queue, one for each hit, and one to be evicted.
 func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 	entries, _ := t.size()
-	inUse := 0 // busy entries since the last one of the main queue that was not busy
+	inUse := 0 // busy entries taken since the main queue last gave an entry that was not busy
 	for range (maxHits + 2) * entries {
 		from := t.main
 		fresh, freshBytes := t.fresh.size()

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// banFor is how long this member waits before it again asks a member that sent wrong bytes. For the
-// same time, if the bytes of a blob were wrong, it fetches this blob only from the registry.
+// banFor is how long this member waits before it again asks a member that sent wrong bytes. It is
+// also how long this member fetches a blob only from the registry after the blob had wrong bytes.
 const banFor = 10 * time.Minute
 
 // bans are the members and blobs whose bytes were wrong.

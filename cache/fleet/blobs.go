@@ -17,7 +17,7 @@ import (
 // The type asked is a request of another member for a blob; see [blobPath].
 type asked struct {
 	digest           digest.Digest
-	from, to         int64 // offsets; if to is 0, the request reaches to the end of the blob
+	from, to         int64 // offsets; 0 in the field to means the end of the blob
 	held, unfinished bool
 }
 

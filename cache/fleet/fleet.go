@@ -56,10 +56,10 @@ type Patience struct {
 	// manifest; 0 means 300 ms. The member sends spaces as signs of life. Begin bounds the whole time
 	// until the member has answered.
 	Silence time.Duration
-	// Far bounds how long a fetch repeats its request to the holder of the lease, if the holder
-	// answers that it is not nearer to the registry than this member; 0 means 1 s. A holder that was a
-	// follower may give this answer for a moment after it has taken the lease. After Far, the fetch
-	// asks the registry.
+	// Far bounds how long a fetch repeats its request while the holder of the lease answers that the
+	// holder is no nearer to the registry than this member; 0 means 1 s. A holder that was a follower
+	// may give this answer for a moment after it has taken the lease. After Far, the fetch asks the
+	// registry.
 	Far time.Duration
 }
 

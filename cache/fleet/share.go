@@ -18,14 +18,14 @@ import (
 // So failing members do not use up the resumptions that the cache allows each fetch.
 const maxBreaks = 3
 
-// breakGain is a number of bytes. If a stream has sent so many before it breaks off, the fetch
+// breakGain is a number of bytes. If a stream breaks off after at least this many bytes, the fetch
 // counts broken streams from zero again.
 const breakGain = 32 << 20
 
-// farPause is the pause before a fetch repeats a request that failed with errFar: the member that
-// answers is not nearer to the registry than this member. A member that has just taken the lease
-// may answer so for a moment, because it was a follower before. The fetch repeats the request until
-// Patience.Far is over.
+// farPause is the pause before a fetch repeats a request that failed with errFar. The error says
+// that the member that answers is not nearer to the registry than this member. A member that has
+// just taken the lease may answer so for a moment, because it was a follower before. The fetch
+// repeats the request until Patience.Far is over.
 const farPause = 50 * time.Millisecond
 
 var (
@@ -92,12 +92,13 @@ func (f *Fleet) Share(d digest.Digest, bucket bool) *Share {
 	return &Share{f: f, digest: d, bucket: bucket, at: position{0, math.MaxInt}, strikes: map[string]int{}, given: map[string]bool{}}
 }
 
-// Open opens a part of a blob at another member. It returns ErrRegistry if this member has the
-// lease or fetches alone. The fetch must then ask the registry for the part up to the offset that
-// Open returns; 0 means the end of the blob. Open returns ErrFinished if the fetch must ask the
-// bucket. If the bucket does not have the blob, the fetch must call NoBucket and then Open again.
-// If the fetch is a follower and cannot read this part now, Open returns another error. After a
-// stream has ended with an error, the fetch calls Open for the missing bytes.
+// Open opens a part of a blob at another member. It returns ErrRegistry if this member fetches
+// alone, or if it has the lease and no other member sends the part. The fetch must then ask the
+// registry for the part up to the offset that Open returns; 0 means the end of the blob. Open
+// returns ErrFinished if the fetch must ask the bucket. If the bucket does not have the blob, the
+// fetch must call NoBucket and then Open again. If the fetch is a follower and cannot read this
+// part now, Open returns another error. After a stream has ended with an error, the fetch calls
+// Open for the missing bytes.
 func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, end int64, err error) {
 	if s == nil {
 		return cache.Stream{}, w.To, ErrRegistry

@@ -56,7 +56,7 @@ type Drift struct {
 
 // DriftOf compares the upstreams of one member, whose ID is id, with those of the other members. It
 // returns each upstream of this member whose identity differs at another member, in the order of
-// this member's list. An upstream that only one of two members has is no drift.
+// this member's list. If another member lacks an upstream of this member, that is no drift.
 func DriftOf(id string, members []Member) (all []Drift) {
 	at := map[string]int{} // indexes in upstreams, by name
 	var upstreams []Upstream

@@ -29,8 +29,8 @@ type AbsentFact struct {
 // facts about a digest, including answers that are still on their way.
 type Absences struct{ ledger[absentRecord] }
 
-// Absences returns the facts about absent digests in the store of t. They share the TTL and the
-// metrics of t.
+// Absences returns an Absences that keeps its facts in the store of t, with the TTL and the metrics
+// of t.
 func (t *Tags) Absences() *Absences { return &Absences{sibling[absentRecord](t.ledger)} }
 
 // absentRecord is the stored form of an AbsentFact.

@@ -130,8 +130,8 @@ func (b *BaseImages) current(ctx context.Context, key string) (r baseRecord, err
 	return r, err
 }
 
-// Add records that a name means an image of these layers. If two mirrors add names of the same
-// image at the same moment, one of the names may be lost.
+// Add stores a name of the image that consists of these layers. If two mirrors add names of the
+// same image at the same moment, one of the names may be lost.
 func (b *BaseImages) Add(ctx context.Context, layers []digest.Digest, n BaseName) error {
 	for _, d := range layers {
 		if err := checkDigest(d); err != nil {

@@ -247,9 +247,10 @@ func (m recalled) seen() Seen {
 }
 
 // ask asks the store for keys, and remembers its answers. If the store fails, ask returns the
-// answers in memory together with the error. In the result, ask sets Refused for keys whose last
-// write the store refused. If the store fails now, ask sets it for all of these keys. If the store
-// answers, ask sets it only for keys that are ordered, or whose last write was a deletion.
+// answers in memory together with the error. The field Refused of the result concerns keys whose
+// last write the store refused. If the store fails now, ask sets Refused for all of these keys. If
+// the store answers, ask sets it only for keys that are ordered, or whose last write was a
+// deletion.
 func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen, error) {
 	keys := make([]string, len(all))
 	for i := range all {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// epoch is the time between two pushes of a tag, or two arrivals of a digest. Every fact names the
-// epoch in which its question was asked, and is invisible in any other epoch.
+// epoch is the time between two pushes of a tag, or between two pushes or mounts of a digest. Every
+// fact names the epoch in which its question was asked, and is invisible in any other epoch.
 type epoch struct {
 	Name string `json:"e"`
 	// By is the name of the process that began the epoch. It is empty in epochs of older versions,
@@ -31,8 +31,8 @@ type dated struct {
 	// Checked is when the upstream was asked, in Unix nanoseconds, by the clock of the mirror that
 	// asked. It is used only if Stamp is 0.
 	Checked int64 `json:"c"`
-	// Stamp is the same time in Unix nanoseconds, by the clock of the store. It is 0 in a store of
-	// this machine, and in the records of older versions.
+	// Stamp is the same time in Unix nanoseconds, by the clock of the store. It is 0 if the store
+	// is not [Clocked] or did not answer, and in the records of older versions.
 	Stamp int64  `json:"t,omitempty"`
 	Epoch string `json:"e,omitempty"`
 }
@@ -175,7 +175,7 @@ func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, askedA
 // process.
 func dateOf(ctx context.Context, s Store, askedAt time.Time, e epoch) dated {
 	d := dated{Checked: askedAt.UnixNano(), Epoch: e.Name}
-	if store, local := Clock(ctx, s); !store.Equal(local) { // equal: the store is of this machine
+	if store, local := Clock(ctx, s); !store.Equal(local) { // equal: the store is not Clocked, or did not answer
 		d.Stamp = store.Add(askedAt.Sub(local)).UnixNano()
 	}
 	return d

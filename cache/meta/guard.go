@@ -32,8 +32,8 @@ type GuardOptions struct {
 
 // Guarded is a [Store] that keeps callers from waiting for a failing store. A request waits for the
 // store only briefly. After a few consecutive failures, requests get [ErrUnavailable] at once until
-// a probe finds that the store answers again. Until then, the results of requests that Guarded sent
-// before these failures change nothing.
+// a probe finds that the store answers again. While Guarded refuses requests, it ignores the late
+// results of requests that it sent earlier.
 type Guarded struct {
 	store Store
 	o     GuardOptions

@@ -9,10 +9,9 @@ import (
 // repeating these reads. A Lease is valid while a [Cached] would answer each of these reads from
 // memory. It ends when this process writes anything that could change one of the answers. A nil
 // Lease and a Lease without reads are not valid. A Lease is never valid if the store failed during
-// a read, or if a read was about an upstream whose facts an [Except] does not keep. If the store
-// has refused the last write of this process under a key, a later read of this key may find that no
-// value is usable, neither the one in memory nor the one in the store. A Lease that covers a read
-// without a usable value is never valid either.
+// a read, or if a read was about an upstream whose facts an [Except] does not keep. It is also
+// never valid if a read could use neither the value in memory nor the value in the store. This can
+// happen if the store has refused the last write of this process under the key of the read.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
 // through a Cached, the Lease is never valid. One goroutine does the reads. After that, any

@@ -86,7 +86,7 @@ func (r homeRecord) check() error {
 
 func (k *Presence) homes() ledger[homeRecord] { return sibling[homeRecord](k.ledger) }
 
-// Home returns a repository of upstream that has the blob d as part of an image. If there are
+// Home returns a repository of the upstream that has the blob d as part of an image. If there are
 // several, it returns the repository for which Add was called last. If none is known, it returns
 // ErrNotFound. The repository may have lost the blob since that call of Add. Home does not check
 // whether a client may know of the repository.
@@ -98,8 +98,8 @@ func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (
 	return r.Repo, nil
 }
 
-// Get returns the fact that repo of upstream has d, ErrNotFound if there is no such fact, or the
-// failure of the store.
+// Get returns the fact about the digest d in the given repository, ErrNotFound if there is no such
+// fact, or the failure of the store.
 func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Digest) (PresenceFact, error) {
 	r, err := k.read(ctx, digestKey{upstream, repo, d}.in(presenceSpace))
 	if err != nil {
@@ -112,8 +112,8 @@ func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Dige
 	return fact, nil
 }
 
-// Add records that repo of upstream has the content of each Holding. A manifest always counts as
-// referenced.
+// Add records that the given repository has the content of each Holding. A manifest always counts
+// as referenced.
 func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holding) error {
 	var referenced, unreferenced []Entry
 	for _, h := range held {

@@ -82,8 +82,8 @@ func (l ledger[R]) write(ctx context.Context, key string, r R) error {
 	return l.writeFor(ctx, key, r, l.ttl)
 }
 
-// writeOf is write for the facts about a digest in a space. It refuses a malformed digest, which
-// could not be read from the key again.
+// writeOf calls write for a fact about a digest, with the key of the digest in the given space. It
+// refuses a malformed digest, which could not be read from the key again.
 func (l ledger[R]) writeOf(ctx context.Context, k digestKey, space string, r R) error {
 	if err := checkDigest(k.digest); err != nil {
 		return err

@@ -38,7 +38,8 @@ type SharedOptions struct {
 	Verify func(message, proof []byte) bool
 }
 
-// Shared is a [Store] with the facts of a fleet, in a store that others can also write to.
+// Shared is a [Store] with the facts of a fleet. It keeps them in another store, to which programs
+// outside of the fleet can also write.
 //
 // The keys of the store have the identities of upstreams in place of their names. So members whose
 // upstreams differ share no fact about them, even if the names are the same. Facts about base

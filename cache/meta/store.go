@@ -36,7 +36,7 @@ type Entry struct {
 // do so for longer. When a Put or Delete has returned, every later read of the same process sees
 // the change.
 type Store interface {
-	// Get returns the value under key, which the caller then owns, or ErrNotFound.
+	// Get returns the value under key, or ErrNotFound. The caller owns the returned value.
 	Get(ctx context.Context, key string) ([]byte, error)
 	// Put replaces the value under key. It does not keep a reference to value. With a ttl of 0 the
 	// entry never expires. With a negative ttl, Put removes the entry. A ttl above [MaxTTL] may count
@@ -84,8 +84,8 @@ type Batch interface {
 
 // Swapper is implemented by stores that can compare and put in one step.
 type Swapper interface {
-	// Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts the
-	// entries in writes. It reports whether it has put them.
+	// Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts all
+	// entries of the parameter writes. It reports whether it has put them.
 	Swap(ctx context.Context, writes []Write, snapshot []Seen) (bool, error)
 }
 
@@ -129,9 +129,9 @@ func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) er
 	return nil
 }
 
-// Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts the
-// entries in writes. It reports whether it has put them. If s is no [Swapper], another process may
-// write between the comparison and the write.
+// Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts all
+// entries of the parameter writes. It reports whether it has put them. If s is no [Swapper],
+// another process may write between the comparison and the write.
 func Swap(ctx context.Context, s Store, writes []Write, snapshot []Seen) (bool, error) {
 	if sw, ok := s.(Swapper); ok {
 		return sw.Swap(ctx, writes, snapshot)

@@ -22,7 +22,7 @@ const (
 // breaker is open, only the result of that request counts, and not the results of requests that
 // were sent earlier.
 type breaker struct {
-	what   string // for the log: what cannot be done with the bucket
+	what   string // completes "the bucket cannot be" in the log, such as "read from"
 	bucket string
 	log    *slog.Logger
 
@@ -49,8 +49,8 @@ func (b *breaker) allow() (sentAt time.Time, ok bool) {
 	return sentAt, true
 }
 
-// open reports whether the breaker would refuse a request now. After the pause it returns false, so
-// a bucket that failed long ago, and that nobody has asked since, does not count as failing.
+// open reports whether the breaker would refuse a request now. After the pause, it returns false
+// until somebody asks the bucket again. So a bucket that failed long ago does not count as failing.
 func (b *breaker) open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

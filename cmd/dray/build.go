@@ -47,8 +47,8 @@ import (
 )
 
 // build makes the parts of the program in the order of their dependencies. It opens no listener and
-// starts nothing. A reload reads the configuration from source. The caller closes the graph. If
-// build returns an error, it has closed the graph itself.
+// starts nothing. A reload reads the configuration from the parameter source. The caller closes the
+// graph. If build returns an error, it has closed the graph itself.
 func build(ctx context.Context, cfg config.Config, source reload.Source, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, front: front{listeners: &listening.Listeners{Pause: cfg.Limits.ShutdownPause.Std(), Log: log}}, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}, changing: flight.NewTasks()}
 	g.background["changing"] = func(ctx context.Context) error { <-ctx.Done(); g.changing.Stop(); return nil }

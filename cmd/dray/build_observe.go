@@ -38,8 +38,8 @@ func (g *graph) buildPulls() func(r repository.Repo, reference string) {
 	}
 }
 
-// buildCloudWatch makes the part that publishes the pulls from private ECR, or all pulls if no
-// upstream is private ECR.
+// buildCloudWatch makes the part that sends the counts of pulls to CloudWatch: the pulls from
+// private ECR, or all pulls if no upstream is private ECR.
 func (g *graph) buildCloudWatch(ctx context.Context) error {
 	c := g.cfg.CloudWatch
 	if c.Region == "" {

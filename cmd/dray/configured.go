@@ -47,7 +47,7 @@ func checkParts(c config.Config, k *config.Report) {
 	}
 	for i, n := range c.Notifications {
 		services.Check(n.Service, k, config.At("notifications", i))
-		endpoint, _ := endpointOf(n, watched.Source{}) // never fails with the zero Source; Check above has reported problems of the files
+		endpoint, _ := endpointOf(n, watched.Source{}) // with the zero Source, endpointOf opens no file and never fails; Check above has reported problems of the files
 		if _, err := notify.New([]notify.Endpoint{endpoint}, nil, nil); err != nil {
 			k.Add(config.At("notifications", i), "%v", err)
 		}

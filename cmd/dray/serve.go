@@ -184,9 +184,9 @@ func (g *graph) greet(ctx context.Context, all []*registries.Registry, level slo
 	return failed
 }
 
-// serveAll serves until ctx ends. Then it waits for the pause, stops the servers for clients, and
-// stops those for operators last. If a server fails, or if innerCtx ends, there is no pause.
-// innerCtx belongs to the background parts, and ends when one of them fails.
+// serveAll serves until ctx ends. Then it goes on for limits.shutdown_pause, stops the servers for
+// clients, and stops those for operators last. If a server fails, or if innerCtx ends, there is no
+// pause. innerCtx belongs to the background parts, and ends when one of them fails.
 func (g *graph) serveAll(ctx, innerCtx context.Context) error {
 	clients := present(g.servers...)
 	if g.member != nil {

@@ -213,8 +213,8 @@ type delay struct {
 // fleetDelay makes a client of the holder and a client of a follower read one layer, and compares
 // when an offset reaches the two clients. If the holder fetches ranges in parallel, the ranges
 // arrive out of order. When the first missing range arrives, the client of the holder gets all
-// ranges up to the next gap at once. So with parallel ranges, the delay depends mostly on the rate
-// at which the follower gets bytes.
+// ranges up to the next gap at once. The follower still has to get these bytes from the holder.
+// So with parallel ranges, the delay depends mostly on the rate at which the follower gets bytes.
 func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 	samples := b.plan.FleetSamples
 	img, err := newImage("bench/delay", "v1", 1, int64(samples*3/2*stepBytes))

@@ -26,9 +26,9 @@ http: {addr: "{plain}", debug: {addr: "{secure}"}}
 proxy: {remoteurl: "http://{origin}"}
 `
 
-// fleetBeside makes the same herd pull an image from five drays, and then from five processes of
-// distribution. The five servers share a Redis and a bucket. The image is smaller than in
-// fleetHerd, because distribution fetches it once for each client.
+// fleetBeside makes a herd pull an image from five drays, and then an equal herd from five
+// processes of distribution. The five servers share a Redis and a bucket. The image is smaller than
+// in fleetHerd, because distribution fetches it once for each client.
 func (b fleets) fleetBeside(ctx context.Context, line shape) error {
 	i := slices.IndexFunc(b.peers, func(p peer) bool { return p.name == distribution })
 	if i < 0 || b.gateway == "" {

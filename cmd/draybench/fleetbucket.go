@@ -89,8 +89,8 @@ func (b fleets) fleetBucket(ctx context.Context, line shape) error {
 	return nil
 }
 
-// startGateway starts a store with an empty bucket named shared, and a road with a limited rate to
-// the store. dir is the directory of the bucket's objects.
+// startGateway starts a store with an empty bucket, whose name is "shared", and a road with a
+// limited rate to the store. dir is the directory of the bucket's objects.
 func (b fleets) startGateway(ctx context.Context) (dir string, way *road, stop func(), err error) {
 	parent, err := os.MkdirTemp(b.dir, "bucket")
 	if err != nil {

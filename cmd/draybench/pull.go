@@ -96,7 +96,7 @@ func (b *bench) saturate(ctx context.Context, r *running, clients int, secure bo
 	return b.saturateWith(ctx, r, clients, func() *client { return b.loader.client(address, secure) }, requestAt)
 }
 
-// saturateWith is saturate with clients made by newClient.
+// saturateWith does what saturate does, but with clients that newClient makes.
 func (b *bench) saturateWith(ctx context.Context, r *running, clients int, newClient func() *client, requestAt func(client, n int) (path, byteRange string)) (load, error) {
 	asking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -173,7 +173,7 @@ func (c *cluster) rollOut(repo int) {
 	}
 }
 
-// pull requests the manifest, and the blobs that the node does not have.
+// [cluster.pull] requests the manifest, and the blobs that the node does not have.
 func (c *cluster) pull(node int, i release) {
 	c.request(i.manifest)
 	have := c.nodes[node]

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// target is a bound on a metric of dray, on its ratio to a metric of a server, or on its difference
-// from the same metric of a server.
+// target is a bound on one of three values: a metric of dray, the ratio of a metric of dray to a
+// metric of a server, or the difference between the values of one metric for dray and for a server.
 type target struct {
 	text    string
 	metric  metric

@@ -75,8 +75,8 @@ type entry struct {
 	ranged bool
 }
 
-// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. A log may mix all
-// three.
+// read adds the requests of a log. Each line is from dray's own log, as text or as JSON, or is CSV
+// of digest and size.
 func (r *reader) read(log io.Reader) error {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)

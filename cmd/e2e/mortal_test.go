@@ -152,8 +152,9 @@ func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// freezing is a listener that holds connections, and does not serve them, while it is frozen. It has a
-// mutex of its own, because http.Server.Close, called with that of the mortal, waits for Accept.
+// freezing is a listener that holds connections, and does not serve them, while it is frozen. It
+// has a mutex of its own, because http.Server.Close, called with that of the mortal, waits for
+// Accept.
 type freezing struct {
 	net.Listener
 	mu     sync.Mutex

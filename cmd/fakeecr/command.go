@@ -53,7 +53,7 @@ func runCommand(ctx context.Context, srv *ecrtest.Running, environ []variable, c
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	killed := ok && ctx.Err() != nil && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM
 	if killed || errors.Is(err, context.Canceled) {
-		err = nil // SIGTERM has ended the command: its handler has exited with 0, or it has no handler
+		err = nil // SIGTERM has ended the command, which has no handler for it or has exited with 0
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", command[0], err)

@@ -54,8 +54,8 @@ func (s *testbed) printNext(w io.Writer) {
 	}
 	certificate, registry := s.vars["TLS_CERTIFICATE"], s.registry
 	trust := ""
-	// By default, Docker needs no certificate for a registry of this machine ("dockerd", Insecure
-	// registries).
+	// By default, Docker needs no certificate for a registry of this machine (documentation of
+	// dockerd, "Insecure registries").
 	if !isLoopback(registry) {
 		trust = fmt.Sprintf(`
   # Docker does not know the certificate yet:

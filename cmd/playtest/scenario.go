@@ -37,7 +37,7 @@ type row struct {
 	took      time.Duration
 	client    int64   // bytes of bodies between client and registry
 	ecr       traffic // requests to ECR, and bytes from it, during the operation
-	metered   bool    // whether the field ecr is known: real ECR reports no requests that bypass dray
+	metered   bool    // whether the field ecr is known: with a real ECR, nobody counts requests that bypass dray
 	through   bool    // whether the operation went through dray
 	pull      bool
 }

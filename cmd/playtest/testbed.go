@@ -43,7 +43,7 @@ type testbed struct {
 	registry      string            // host:port of dray, as clients write it
 	admin         string            // host:port of dray's admin listener
 	ecrHost       string
-	ecrAddress    string // host:port to connect to; empty means ecrHost. Set for a stand-in, or if ECR_REGISTRY is http://
+	ecrAddress    string // host:port to connect to; empty means ecrHost. This field is set only for a stand-in: the testbed's own, or that of an ECR_REGISTRY that begins with http://
 	roots         *x509.CertPool
 	control       string // URL of the control API of the stand-in; empty if ECR_REGISTRY names the registry
 	fakeecr, dray *process

@@ -66,9 +66,9 @@ func arEntry(b *bytes.Buffer, name string, body []byte, modTime time.Time) {
 	}
 }
 
-// debVersion makes a Debian version from the output of git describe. In Debian's order, a later
-// commit is newer than a dirty build of the tag, which is newer than the tag. A build without any
-// tag is older than every release.
+// debVersion makes a Debian version from the output of git describe. In Debian's order, a tag is
+// older than a dirty build of the tag, which is older than any commit after the tag. A build
+// without any tag is older than every release.
 func debVersion(version string, at time.Time) string {
 	v := strings.TrimPrefix(version, "v")
 	if v == "" || v[0] < '0' || v[0] > '9' || !strings.Contains(v, ".") {

@@ -59,7 +59,7 @@ func mirrors() (all []platform) {
 type release struct {
 	version, revision     string
 	published, maintainer string
-	documented            string // the address in the sources, in whose place [release.document] puts published
+	documented            string // the address that [release.document] replaces by r.published
 	summary               string // a description of dray in one line
 	at                    time.Time
 	root, out             string

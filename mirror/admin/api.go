@@ -62,11 +62,11 @@ func Number(params url.Values, name string, fallback int64) (int64, error) {
 	return n, nil
 }
 
-// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes the items one by
-// one as it gets them from list, because a cache may have a million blobs. The function list must
-// not change anything. If list fails before the first item, the answer has the status of the error.
-// A later error follows the items as the member "error". The status, which has been sent by then,
-// says success.
+// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes each item as soon
+// as the function list yields it, because a cache may have a million blobs. The function list
+// must not change anything. If it fails before the first item, the answer has the status of the
+// error. A later error follows the items as the member "error". The status, which has been sent by
+// then, says success.
 func List[A any](path string, list func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}

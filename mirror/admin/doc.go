@@ -12,6 +12,6 @@
 //     application/json.
 //   - The package imports none of the parts of dray that it shows or changes. The program passes in
 //     functions instead.
-//   - Its import net/http/pprof registers handlers on http.DefaultServeMux. So no server of the
-//     process may use that mux.
+//   - The imported package net/http/pprof registers handlers on http.DefaultServeMux. So no server
+//     of the process may use that mux.
 package admin

@@ -30,7 +30,7 @@ func recovering(log *slog.Logger, inner http.Handler) http.Handler {
 			}
 			failure := api.Errorf(api.CodeInternal, "panic: %v; this is a bug in dray, and its log has the stack trace", v)
 			if strings.HasPrefix(r.URL.Path, api.Prefix) {
-				_ = sendJSON(w, failure.Code.Status(), api.Failure{Error: failure}) // cannot fail, because failure has only two strings
+				_ = sendJSON(w, failure.Code.Status(), api.Failure{Error: failure}) // the encoding cannot fail, because failure has only two strings
 				return
 			}
 			http.Error(w, failure.Message, failure.Code.Status())

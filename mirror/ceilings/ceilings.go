@@ -73,12 +73,12 @@ type Ceilings struct {
 
 	mu        sync.Mutex // guards the fields below; never held while waiting
 	upstreams []Upstream
-	pauses    map[paused]time.Time // pauses to send to other members, with their ends
+	pauses    map[paused]time.Time // pauses that the others are still to be told of, with their ends
 	told      map[paused]time.Time // pauses that need no further message, with their ends
 	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
-	heard   *fleet.Member // points to the first member of the list from which quotas were last read
+	heard   *fleet.Member // the address of the first member in the list that learnQuotas last read
 	parts   map[operation]*part
 	asked   time.Time // when shares were last asked for
 	failing time.Time // since when the store fails; zero while it answers

@@ -26,7 +26,7 @@ const (
 	sameEnd = 100 * time.Millisecond
 )
 
-// pause is an element of a message: for how long an operation of a registry pauses.
+// pause is an element of a message. It says for how long an operation of a registry pauses.
 type pause struct {
 	Identity  string `json:"identity"`
 	Operation string `json:"operation"`

@@ -191,7 +191,7 @@ func (d *Delegate) send(ctx context.Context, to fleet.Member, q Question) (a Ans
 		err = json.NewDecoder(&alive{io.LimitReader(resp.Body, maxAnswer), func() { silent.Reset(d.patience.Silence) }}).Decode(&a)
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // even if there is an answer: ctx may have ended before the member finished its work
+		err = cause // even with an answer: the member may have answered early, because ctx had ended
 	}
 	if err == nil && len(a.Data) > 0 && !is(a.Digest, a.Data) {
 		err = errWrong
@@ -264,7 +264,7 @@ func (d *Delegate) serve(w http.ResponseWriter, r *http.Request, answer func(con
 	}
 }
 
-// named returns this member's name for the upstream with an identity.
+// named returns this member's name for the upstream with the given identity.
 func (d *Delegate) named(identity string) (name string, ok bool) {
 	for _, u := range d.fleet.Self().Upstreams.All() {
 		if u.Identity == identity && identity != "" {

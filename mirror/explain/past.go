@@ -87,8 +87,8 @@ func (e *Explainer) verdict(r repository.Repo, ref oci.Reference, d digest.Diges
 	return nil
 }
 
-// Misses returns the newest misses, at most limit of them. If id is not empty, it returns only
-// misses of requests with this ID.
+// Misses returns the newest misses, at most as many as the parameter limit says. If id is not
+// empty, it returns only misses of requests with this ID.
 func (e *Explainer) Misses(limit int, id string) api.Misses {
 	return e.o.Past.Misses(min(limit, manyMisses), func(m *api.Miss) bool { return id == "" || m.RequestID == id })
 }

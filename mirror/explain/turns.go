@@ -22,7 +22,7 @@ type turns struct {
 	local    bool // the repository is hosted
 }
 
-// at returns a copy of the walk in which it is the turn of the repository r.
+// [walk.at] returns a copy of the walk in which it is the turn of the repository r.
 func (w *walk) at(r repository.Repo) *walk {
 	other := *w
 	other.repo = r

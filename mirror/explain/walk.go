@@ -269,8 +269,8 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds the manifests and blobs that man names. The parameter listed says that the pull
-// records that man names these children, so the record exists when the client asks for them.
+// children adds the manifests and blobs that man names. The parameter listed is true if the pull
+// records facts about these children, so that dray has the facts when the client asks for a child.
 func (w *walk) children(man *oci.Manifest, listed bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {

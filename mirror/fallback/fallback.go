@@ -40,9 +40,9 @@ func (l *Lender) Collectors() []prometheus.Collector { return []prometheus.Colle
 
 // InTurn calls handle, which answers the request from x.Repo. If the upstream of x.Repo does not
 // answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
-// ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. Nor does InTurn
-// ask a fallback if the client may push and the request could be a check before a push, because
-// the push goes to the upstream.
+// ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. It also asks no
+// fallback if the client may push and the request could be a check before a push: the push goes to
+// the upstream, so the client must find out what the upstream has.
 func (l *Lender) InTurn(ctx context.Context, x *request.Request, handle func() error) error {
 	named := x.Repo
 	if len(named.Up.Fallbacks) == 0 || x.AsksToPush() && x.May(identity.Push) {
@@ -93,7 +93,7 @@ func (l *Lender) Lend(x *request.Request, m *repository.Manifest) {
 	repository.Lend(x.R.Context(), x.Repo, x.Instead, m.Digest, names)
 }
 
-// LendListed is Lend for a list of referrers. list is the digest of the list.
+// LendListed is Lend for a list of referrers. The parameter list is its digest.
 func (l *Lender) LendListed(x *request.Request, list digest.Digest, all []json.RawMessage) {
 	if x.Instead.Up == nil {
 		return

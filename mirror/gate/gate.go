@@ -39,8 +39,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds the wait for a verdict if dray has to answer the client within 25 s, as it must
-	// for containerd; 0 means 20 s.
+	// Within bounds how long a client waits for a verdict, if dray must answer this client after 25 s
+	// at the latest, as it must answer containerd. 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
 	OnTimeout pipeline.OnError

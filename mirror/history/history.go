@@ -59,7 +59,8 @@ func Open(o Options) *History {
 }
 
 // Run takes a sample whenever the time of day is a multiple of Interval, and once more when ctx
-// ends. It then returns nil. The listeners should be stopped before ctx ends.
+// ends. It then returns nil. End ctx only after the listeners have stopped, so that the last sample
+// covers all requests.
 func (h *History) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -93,8 +94,8 @@ func (h *History) sample() {
 	h.failing = err != nil
 }
 
-// measure returns a sample of the time since the last sample. If mark is set, the new sample counts
-// as the last sample.
+// measure returns a sample of the time since the last sample. If mark is set, the next sample
+// begins where this one ends.
 func (h *History) measure(mark bool) (sample, error) {
 	// Lock before Gather. Without the lock, another call could gather and store newer values first.
 	// The older values of this call would then look like restarted counters.
@@ -114,8 +115,8 @@ func (h *History) measure(mark bool) (sample, error) {
 
 // Series returns the history between start and end, including the time since the last sample, as
 // points of equal length. The first point contains the start, and the last one contains the end.
-// points is the wanted number of points, at most [MaxPoints]. Series may return one point more. The
-// length of a point is a multiple of Interval, so Series may also return fewer points.
+// The parameter points is the wanted number, at most [MaxPoints]. Series may return one point more.
+// The length of a point is a multiple of Interval, so Series may also return fewer points.
 func (h *History) Series(start, end time.Time, points int) api.History {
 	points = min(max(points, 1), MaxPoints)
 	step := (end.Sub(start) / time.Duration(points)).Truncate(h.o.Interval)
@@ -141,7 +142,8 @@ func (h *History) Series(start, end time.Time, points int) api.History {
 	return out
 }
 
-// read calls visit for the samples between start and end, and for the time since the last sample.
+// read passes the stored samples of the days from start to end to the function visit, and then a
+// sample of the time since the last stored one.
 func (h *History) read(start, end time.Time, visit func(sample)) {
 	recent, err := h.measure(false)
 	stored := recent.at.Add(-time.Duration(recent.values[milliseconds]) * time.Millisecond)

@@ -76,7 +76,7 @@ var sources = [...]string{"cache", "memory", "disk", "updating", "stale", "fligh
 // width is the number of columns.
 const width = firstSource + len(sources)
 
-// columns are the names of the columns in files.
+// columns has the names of the columns. A file of the history begins with these names.
 var columns = func() (names [width]string) {
 	copy(names[:], []string{"milliseconds", "requests", "hits", "misses", "fetched", "uploaded", "stored", "fetches", "pulls", "pushes"})
 	for i, s := range sources {

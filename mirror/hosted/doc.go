@@ -8,7 +8,7 @@
 //   - One file lists the manifests and tags of a repository. A new version of the file is first
 //     written beside the old one. When the new version and all content that it names are on stable
 //     storage, one rename replaces the old version. So an acknowledged push survives a kill -9, and
-//     part of a push is never visible.
+//     a push is never visible in part.
 //   - All bytes are blobs of the cache, which does not evict them while a repository needs them. An
 //     upload of a client is not copied, because it is in the cache already.
 //   - If the store of facts is lost, no hosted content is lost. If the directory of the cache is

@@ -22,7 +22,7 @@ func storeError(err error) error {
 }
 
 // full returns the error for a push that is refused for lack of space. Clients show the text of the
-// error. Its status is not a 5xx, because after a 5xx, clients would try again at once.
+// error. The error's status is not a 5xx, because after a 5xx, clients would try again at once.
 func full(why string) *oci.Error {
 	return oci.ErrDenied.With("no space for the push: %s", why).Because(ErrFull)
 }

@@ -118,8 +118,8 @@ func (w files) syncDirs(dir string) error {
 	}
 }
 
-// each calls visit for the file of every repository. It skips files and directories that are erased
-// meanwhile.
+// [files.each] calls the function visit for the file of every repository. It skips files and
+// directories that are erased meanwhile.
 func (w files) each(ctx context.Context, visit func(name, file string) error) error {
 	return fs.WalkDir(w.root.FS(), ".", func(file string, e fs.DirEntry, err error) error {
 		if name, ok := repoOf(file); err == nil && ok && e.Type().IsRegular() {

@@ -29,8 +29,8 @@ type Options struct {
 	// MaxBytes bounds the bytes of all blobs and manifests of the repositories, each counted once. 0
 	// means no bound.
 	MaxBytes int64
-	// Refuse says that the Store refuses a push which exceeds MaxBytes. If Refuse is false, the Store
-	// drops the images that have not been used for the longest time, to make room for the push.
+	// Refuse says that the Store refuses a push for which MaxBytes leaves no room. If Refuse is false,
+	// the Store drops the images that have not been used for the longest time, to make room.
 	Refuse bool
 	// Unused is the time without a push or pull after which a tag is dropped if no rule applies to it.
 	// 0 means never.

@@ -194,16 +194,15 @@ func (s *Store) retire(r *repo) {
 		return
 	}
 	// Erase the file before removing the repository from contents. After the removal, a push creates a
-	// new repo with a lock of its own, and may write the file at once.
+	// new repo with a lock of its own, and may at once write a file that must not be erased.
 	if err := s.files.erase(r.name); err != nil {
 		s.log.Warn("cannot remove the file of an empty hosted repository", "repository", r.name, "error", err)
 	}
 	s.contents.forget(r)
 }
 
-// usesEvery is the age that a repository's file must reach before Store.Run rewrites it only
-// because times of last use have changed. When its context ends, Store.Run rewrites younger files,
-// too.
+// usesEvery is the least age of a repository's file that Store.Run rewrites for new times of last
+// use alone. When its context ends, Store.Run rewrites younger files, too.
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used after the last write of its file. It

@@ -90,10 +90,10 @@ func (c *contents) victims(now time.Time) (least []*candidate) {
 	return nil
 }
 
-// candidates lists the manifests among which victims chooses, the least recently used first. It
-// lists every tagged manifest, and each untagged manifest that no index names and whose subject the
-// repository does not have. It leaves out untagged manifests pushed less than Options.Grace ago,
-// because they may still wait for their index.
+// candidates lists the manifests that the function victims chooses from, the least recently used
+// first. It lists every tagged manifest, and each untagged manifest that no index names and whose
+// subject the repository does not have. It leaves out untagged manifests pushed less than
+// Options.Grace ago, because they may still wait for their index.
 func (c *contents) candidates(now time.Time) (all []*candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)

@@ -223,8 +223,8 @@ func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return live
 }
 
-// rewind moves times of last use from the future to now. Such times come from a clock that was
-// ahead.
+// rewind corrects times of last use that lie in the future, which come from a clock that was ahead.
+// It replaces them by the current time, the parameter now.
 func (st *state) rewind(now time.Time) {
 	for _, m := range st.manifests {
 		if used := m.used.Load(); used > now.Unix() {

@@ -133,8 +133,8 @@ func (l *waiterGroup) first() *waiter {
 	return l.queue[0]
 }
 
-// newest returns the last waiter of the largest inner group of the largest outer group. If several
-// groups have the same largest size, it chooses the last of these groups.
+// newest finds the largest outer group, and in this group the largest inner group. It returns the
+// last waiter of the inner group. Among groups of equal size, it chooses the last.
 func (l *waiterGroup) newest() *waiter {
 	for len(l.groups) > 0 {
 		most := l.groups[0]

@@ -48,9 +48,9 @@ func (p *Policy) Login(r *http.Request) (Principal, error) {
 	return Principal{}, nil
 }
 
-// Authorise returns the caller of a request, or an error if the caller lacks one of the rights. The
-// error is [oci.ErrDenied] or the error of the [Authenticator]. If the caller was authenticated but
-// lacks a right, Authorise returns both the caller and [oci.ErrDenied].
+// Authorise returns the caller of a request, or an error if the caller lacks a right that the
+// request needs. The error is [oci.ErrDenied] or the error of the [Authenticator]. If the caller
+// was authenticated but lacks a right, Authorise returns both the caller and [oci.ErrDenied].
 func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	if err := p.mayWriteAll(r, needs); err != nil {
 		return Principal{}, err

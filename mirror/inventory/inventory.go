@@ -87,8 +87,8 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 	}
 }
 
-// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction, but
-// no more than limit blobs. It evicts nothing.
+// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. The
+// parameter limit bounds the number of blobs. Eviction evicts nothing.
 func (v *Inventory) Eviction(ctx context.Context, n int64, limit int) ([]api.Victim, error) {
 	return victims(v.Disk.Plan(ctx, n, limit))
 }

@@ -317,8 +317,8 @@ func (p *plan) blobs(s *snapshot) []child {
 // forget removes the facts about purged content: the meanings of the purged tags, the visibility
 // and the referrers of the purged manifests, and the presence of the content at the registry. The
 // visibility of layers stays, because it is still true, and has no effect without a manifest. The
-// presence must go: if the registry has lost the content, a recorded presence keeps clients from
-// pushing it again, and dray has no copy that it could send for them.
+// presence must go: the registry may have lost the content. A recorded presence would then keep
+// clients from pushing the content again, and dray no longer has a copy to send for them.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {

@@ -221,7 +221,7 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest, isManifest bool) e
 // refers to.
 func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
-	s.nodes[d] = n // before its children, because the manifest may name itself
+	s.nodes[d] = n // before the loop, so that the recursion ends if the manifest names itself
 	for _, c := range m.Children() {
 		if _, held := s.view.Disk.Lookup(c.Digest); c.Foreign() && !held {
 			continue
@@ -236,9 +236,9 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 	return nil
 }
 
-// parts returns the manifest root, followed by all parts that it refers to, directly or through
-// other manifests, as far as they are known. Each part appears once. The size of root is -1 if it
-// has no node; the other sizes come from the descriptors.
+// parts returns the manifest whose digest is root, followed by all parts that it refers to,
+// directly or through other manifests, as far as they are known. Each part appears once. The size
+// of root is -1 if it has no node; the other sizes come from the descriptors.
 func (s *snapshot) parts(root digest.Digest) []child {
 	size := int64(-1)
 	if n := s.nodes[root]; n != nil {

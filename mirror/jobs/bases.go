@@ -83,7 +83,8 @@ func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImag
 	}
 }
 
-// Saw queues an image that a client pulled or pushed by ref. It never blocks.
+// Saw puts an image into the queue of Run. A client pulled or pushed the image by ref. Saw never
+// blocks.
 func (l *BaseIndex) Saw(r repository.Repo, ref oci.Reference, mediaType string, d digest.Digest) {
 	if l.images == nil {
 		return

@@ -156,8 +156,8 @@ func (k *KeepAlive) Run(ctx context.Context) {
 	}
 }
 
-// runAt sends the requests until ctx ends or the intervals are replaced. interval is the shortest
-// interval; 0 means that no upstream is enabled.
+// runAt sends the requests until ctx ends or the intervals are replaced. interval is the result of
+// the method interval; 0 means that KeepAlive is configured for no upstream.
 func (k *KeepAlive) runAt(ctx context.Context, interval time.Duration) {
 	if interval == 0 {
 		select {
@@ -199,8 +199,9 @@ func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// restore adds the images that were pulled before a restart, or while no upstream was enabled. It
-// does not change images that are already in the map, because their requests may have been
+// restore adds the images that the facts list as pulled. Clients may have pulled them before a
+// restart, before a reload that disabled KeepAlive for their upstream, or from another mirror.
+// restore does not change images that are already in the map, because their requests may have been
 // postponed.
 func (k *KeepAlive) restore(ctx context.Context) {
 	for t, err := range k.o.LastPulls.All(ctx) {
@@ -223,7 +224,7 @@ func (k *KeepAlive) restore(ctx context.Context) {
 
 // dueImages schedules new images, and returns the images that are due, the oldest first. It does
 // not schedule an image whose fact cannot be read. Without the fact, the image would be due at once
-// after each pull, so dray would request an image that is pulled often again and again.
+// after each pull: a popular image would cause one request after the other.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key

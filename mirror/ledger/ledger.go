@@ -127,7 +127,7 @@ func (l *Ledger) countAndSave(now time.Time) {
 	l.failing = err != nil
 }
 
-// Count adds the growth of the counters since the last count to the current day.
+// Count adds to the current day the growth of the counters since the last count.
 func (l *Ledger) Count() error { return l.count(time.Now()) }
 
 func (l *Ledger) count(now time.Time) error {

@@ -133,8 +133,8 @@ func (t *Table) manifest(o Owner, agent, reference string, get bool, m *Manifest
 	return p
 }
 
-// add adds a manifest to its pull, or to a new one. The caller has acquired the shape: add keeps it
-// in the pull, or releases it. The caller holds mu.
+// add adds a manifest to its pull, or to a new one. The caller has acquired the shape. The method
+// add keeps the shape in the pull, or releases it. The caller holds mu.
 func (s *shard) add(t *Table, key uint64, o *Owner, agent string, m *Manifest, shape *shape) (p *pull, gone []Ended) {
 	if p = s.of(key, o).pullOf(shape.id); p == nil {
 		var all *owned
@@ -229,9 +229,9 @@ func (o *owned) told(p *pull) api.LivePull {
 	return out
 }
 
-// ended releases the shapes of a pull that is removed from the table. It returns the last state of
-// the pull for OnPull, or nothing if the client sent only HEADs. The caller holds the mutex of the
-// shard.
+// [owned.ended] releases the shapes of a pull that is removed from the table. It returns the last
+// state of the pull for OnPull, or nothing if the client sent only HEADs. The caller holds the
+// mutex of the shard.
 func (o *owned) ended(t *Table, p *pull) (ended []Ended) {
 	if p.got && t.o.OnPull != nil {
 		ended = []Ended{{o.told(p), p.size}}

@@ -37,7 +37,7 @@ const (
 	// maxLayers bounds how many layers of a manifest, and how many manifests of an index, the table
 	// recognises.
 	maxLayers = 512
-	// maxParts bounds the layers and manifests that all images in the table name, 16 bytes each.
+	// maxParts bounds the layers and manifests that all images in the table name. Each takes 16 bytes.
 	maxParts = 128 << 10
 	// window is the number of seconds over which rates are measured.
 	window = 5
@@ -232,8 +232,8 @@ func (t *Table) report(ended []Ended) {
 	}
 }
 
-// hashed has the fields of an Owner in a form that can be hashed without allocating: its only
-// pointers are those of strings.
+// hashed has the fields of an Owner without the pointer in Addr, because [maphash.Comparable]
+// allocates if its argument has pointers other than those of strings.
 type hashed struct {
 	addr                       [16]byte
 	user, upstream, repository string

@@ -43,7 +43,7 @@ func (k *Track) Push(o Owner, agent, reference string) {
 }
 
 // Sent returns the counter of the bytes that the client gets from the given source, such as the
-// disk; nil without a pull.
+// disk. It returns nil if the Track has no pull.
 func (k *Track) Sent(source string) *atomic.Int64 {
 	if k.pull == nil {
 		return nil
@@ -51,7 +51,8 @@ func (k *Track) Sent(source string) *atomic.Int64 {
 	return &k.pull.bytes[indexOf(source)]
 }
 
-// Received returns the counter of the bytes that the client has pushed; nil without a push.
+// Received returns the counter of the bytes that the client has pushed, or nil if the Track has no
+// push.
 func (k *Track) Received() *atomic.Int64 {
 	if k.push == nil {
 		return nil
@@ -59,7 +60,8 @@ func (k *Track) Received() *atomic.Int64 {
 	return &k.push.received
 }
 
-// Forwarded returns the counter of the bytes that were sent to the upstream; nil without a push.
+// Forwarded returns the counter of the bytes that dray has sent to the upstream, or nil if the
+// Track has no push.
 func (k *Track) Forwarded() *atomic.Int64 {
 	if k.push == nil {
 		return nil
@@ -75,7 +77,7 @@ func (k *Track) Checks(verdict string) {
 	k.change(func() { k.push.checks = api.LiveChecks(verdict) })
 }
 
-// Stored counts a blob of the push that was sent completely, or mounted.
+// Stored counts one blob of the push. The client has sent the blob completely, or has mounted it.
 func (k *Track) Stored() {
 	k.change(func() { k.push.blobs++ })
 }

@@ -237,7 +237,7 @@ func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) bool {
 			n.count(to, "refused")
 			n.log.Warn("event refused by the endpoint", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
 			return true
-		case ctx.Err() != nil: // dray stops, which has ended the request
+		case ctx.Err() != nil: // the request failed because dray is stopping
 			return false
 		}
 		n.count(to, "failed")

@@ -52,7 +52,7 @@ type Past struct {
 	misses []entry    // in the order of time; the oldest is misses[first]
 	first  int
 	bytes  int
-	since  time.Time // when the last deleted miss ended; until a miss is deleted, when New was called
+	since  time.Time // the end of the last deleted miss, or the time of New if no miss was deleted
 
 	pulls *lru.Cache[name, api.LastPull]
 }

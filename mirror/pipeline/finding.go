@@ -160,7 +160,7 @@ func (f Finding) key() string {
 	return strings.Join([]string{f.Stage, f.Rule, f.Fingerprint, cmp.Or(f.Where.Layer.String(), f.Where.Manifest.String()), f.Where.Path, f.What}, "\x00")
 }
 
-// RuleName turns the name that a webhook or a scanner gives to a rule into a metric label. It does
+// RuleName makes a metric label from the name that a webhook or a scanner gives to a rule. It does
 // not change a name that consists of 1 to 40 lower-case letters, digits, - and _. It returns
 // "refused" for an empty name, and "other" for any other name.
 func RuleName(s string) string {

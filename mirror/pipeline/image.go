@@ -86,7 +86,7 @@ type LayerView struct {
 	facts map[string]json.RawMessage
 }
 
-// Facts decodes the facts that a stage found in the layer into the given variable. It returns false
+// Facts decodes into the given variable the facts that a stage found in the layer. It returns false
 // if the stage has not looked at the layer. If the stage has looked and found nothing, Facts
 // returns true, and the variable stays as it is.
 func (l *LayerView) Facts(stage string, into any) (bool, error) {

@@ -190,8 +190,8 @@ const MaxMessage = 900
 // unknown that rejects the image, and the address of the report. The line for a finding ends with
 // its advice (Finding.Fix). If the text with all advice would be longer than MaxMessage, the lines
 // have no advice, and each distinct advice follows the lines once, if it fits. One more line counts
-// the findings and unknowns that do not fit or that the report leaves out. Clients print the text
-// after "denied: ".
+// the findings and unknowns that do not fit or that the report leaves out. Clients print "denied: "
+// in front of the text.
 func (r *Report) Message(url string) string {
 	var full, brief []string
 	var all advices

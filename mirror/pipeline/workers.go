@@ -22,9 +22,9 @@ func NewWorkers(n int) *Workers {
 	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
 }
 
-// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see
-// [Workers.wide]. Tools that make layers use windows of at most 8 MiB by default, and 32 MiB at
-// their highest level.
+// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot in
+// Workers.windows; see [Workers.wide]. The tools that build layers compress with windows of at most
+// 8 MiB by default, and 32 MiB at their highest level.
 const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,

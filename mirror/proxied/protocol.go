@@ -47,7 +47,7 @@ type conn struct {
 	trust *Trust
 	in    *bufio.Reader
 	once  sync.Once
-	addr  net.Addr // of the client
+	addr  net.Addr // the result of RemoteAddr
 	err   error    // why there is no valid header
 }
 

@@ -135,8 +135,8 @@ func (t *Trust) Handler(inner http.Handler) http.Handler {
 	})
 }
 
-// client returns the client that the header of a request from a trusted proxy names. If the header
-// names no client, it returns the address of the proxy.
+// client returns the client of a request from a trusted proxy, as the header of the request names
+// it. If the header names no client, the result is the address of the proxy.
 func (t *Trust) client(h http.Header, proxy netip.Addr) netip.Addr {
 	hops := hopsOf(t.o.Header, h[t.o.Header])
 	for _, hop := range slices.Backward(hops) {
@@ -159,7 +159,7 @@ func hopsOf(header string, lines []string) []string {
 		if header == Forwarded {
 			elements, ok := unquotedSplit(line, ',')
 			if !ok {
-				elements = []string{""} // this names nobody; otherwise, by a quote that does not end, a client could hide the element that the proxy appends
+				elements = []string{""} // this names nobody; otherwise a client could send an open quote, to hide the element that the proxy appends
 			}
 			for _, element := range elements {
 				hops = append(hops, forOf(element))

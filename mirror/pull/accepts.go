@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// mostAccepts bounds the keys that accepts remembers. The clients of a machine or cluster need only
-// a few.
+// mostAccepts bounds the number of keys in an accepts. The clients of a machine or cluster need
+// only a few.
 const mostAccepts = 16
 
 // accepts remembers the keys of the last questions, each once. A key is the normalised form of a
@@ -18,7 +18,7 @@ type accepts struct {
 	keys []string // the last one is the newest
 }
 
-// add remembers the lines of a question.
+// add remembers the key of a question.
 func (a *accepts) add(key string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

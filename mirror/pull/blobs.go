@@ -128,10 +128,10 @@ func (s stored) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// confirmShared checks that the repository has a blob whose bytes came from elsewhere, such as from
-// a fetch for another repository. The bytes came from elsewhere if at.Place is Nowhere and the
-// upstream has not answered the fetch f. confirmShared first looks for a place again. It asks the
-// upstream only if it finds none.
+// confirmShared checks that the repository has a blob, if the bytes of the blob came from
+// elsewhere, such as from a fetch for another repository. The bytes came from elsewhere if at.Place
+// is Nowhere and the upstream has not answered the fetch f. confirmShared first looks for a place
+// again. It asks the upstream only if it finds none.
 func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, need repository.Need, at repository.Location, f *repository.Fetch) error {
 	if at.Place != repository.Nowhere || f.Answered() {
 		return nil

@@ -49,9 +49,9 @@ type finder struct {
 	questions *flight.Group[question, *answer]
 	refreshes *refreshes
 	refreshed *prometheus.CounterVec
-	// lists bounds the time that clients wait for a list of referrers.
+	// The field lists bounds the time that clients wait for a list of referrers.
 	lists *impatience
-	// accepts has the Accept lines of clients that have asked about tags.
+	// The field accepts has the Accept lines of clients that have asked about tags.
 	accepts *accepts
 	// members is nil without a fleet.
 	members *delegate.Delegate
@@ -145,8 +145,9 @@ func (f *finder) together(ctx context.Context, how upstream.Call, t tag) (*answe
 	})
 }
 
-// maxOvertaken is how often freshOrAsk asks, at most, about a tag that is pushed again before each
-// answer. The last answer is good enough, because the client asked while the tag was being pushed.
+// maxOvertaken bounds how often freshOrAsk asks about a tag. freshOrAsk asks again if a push has
+// changed the tag before the answer came. The last answer is good enough, because the client asked
+// while the tag was being pushed.
 const maxOvertaken = 4
 
 // freshOrAsk answers from a fresh fact, or asks the upstream. If any mirror pushes the tag
@@ -510,8 +511,9 @@ type Outlook struct {
 }
 
 // Foresee returns the Outlook of a GET of a tag or digest. It asks no upstream and changes no fact,
-// and does not count as a use. need is [repository.Serve] or [repository.ServePusher]. If linked is
-// set, Foresee assumes that a manifest of the repository names the digest by the time of the GET.
+// and does not count as a use of the manifest. need is [repository.Serve] or
+// [repository.ServePusher]. If linked is set, Foresee assumes that a manifest of the repository
+// names the digest by the time of the GET.
 func (f *finder) Foresee(ctx context.Context, r repository.Repo, ref oci.Reference, accept []string, linked bool, need repository.Need) Outlook {
 	if ref.ByDigest() {
 		return foreseeDigest(ctx, r, ref, accept, linked, need)

@@ -82,7 +82,7 @@ func (p *Puller) Hit(x *request.Request) *Hit {
 	return known
 }
 
-// Again answers a request with a hit. If the hit is out of date, Again answers like
+// Again answers a request with a hit. If the hit is out of date, the answer comes from
 // [Puller.Manifest]. The caller must have checked the rights of the client.
 func (p *Puller) Again(x *request.Request, k *Hit) error {
 	if !k.Valid(time.Now()) {

@@ -101,8 +101,9 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags that a page lacks. They come first, because clients may ask for
-// the tags after the last tag of a page. If the page has all tags, in order, they stay in order.
+// withQueued adds the queued tags that a page lacks. It puts them before the tags of the page:
+// clients may ask for the tags after the last one, which must then be a tag of the upstream. If the
+// page has all tags of the upstream, and they are sorted, withQueued sorts the result.
 func withQueued(queued, tags []string, whole bool) []string {
 	all := slices.Concat(slices.DeleteFunc(slices.Clone(queued), func(t string) bool { return slices.Contains(tags, t) }), tags)
 	if whole && slices.IsSorted(tags) {

@@ -11,9 +11,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// trust is how much older than Tags.Fresh a fact may be if another member has just answered from
-// this fact. Without this tolerance, several members would ask the upstream when a fact ceases to
-// be fresh.
+// trust is a tolerance for the age of a fact from which another member has just answered: dray uses
+// such a fact until its age is Tags.Fresh plus trust. Without this tolerance, several members would
+// ask the upstream when a fact ceases to be fresh.
 const trust = time.Second
 
 // asksHere reports whether this member asks the upstream about a tag itself. The package delegate
@@ -28,8 +28,8 @@ func (t tag) question() delegate.Question {
 }
 
 // byMember asks the upstream about a tag through another member of the fleet. It returns nil, nil
-// if this mirror is to ask the upstream itself. The answer comes from the fact that the other
-// member has recorded. A recorded "not found" is an error.
+// if this mirror is to ask the upstream itself. The other member records what it learns as a fact,
+// and byMember returns the manifest that this fact names. A recorded "not found" is an error.
 func (f *finder) byMember(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	if t.here || f.asksHere(t) {
 		return nil, nil

@@ -58,7 +58,8 @@ func AskQuickly[T any](ctx context.Context, p *Puller, r repository.Repo, query 
 	return v, err
 }
 
-// Probe makes the probe for AskQuickly from a question that changes nothing at the upstream.
+// Probe returns a function for the parameter probe of AskQuickly. The function calls ask, which
+// must change nothing at the upstream.
 func Probe[T any](ask func(context.Context) (T, error)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := ask(ctx)

@@ -85,9 +85,9 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records that a blob is being prefetched, until end is called. It returns the urgency of the
-// prefetch, which is already raised if a client is asking for the blob now. If not, the method want
-// raises it when a client asks.
+// begin records that a blob is being prefetched, until the method end is called. It returns the
+// urgency of the prefetch, which is already raised if a client is asking for the blob now. If not,
+// the method want raises it when a client asks.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,8 +100,8 @@ func (p *prefetcher) end(d digest.Digest) {
 	p.change(d, -1, 0)
 }
 
-// want records that a client is asking for a blob, until release is called. prefetched reports
-// whether dray began to fetch the blob before the client asked.
+// want records that a client is asking for a blob, until release is called. The result
+// prefetched says whether dray began to fetch the blob before the client asked.
 func (p *prefetcher) want(d digest.Digest) (prefetched bool, release func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

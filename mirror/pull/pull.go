@@ -246,7 +246,7 @@ func (p *Puller) keepHot(x *request.Request, a *answer) {
 }
 
 // Newest returns the manifest that a tag means at its upstream, or will mean when a queued push has
-// been forwarded. It asks the upstream unless there is a fresh fact. If the upstream fails, it
+// been forwarded. It asks the upstream unless there is a fresh fact. If the upstream fails, Newest
 // returns the error, although a client would get an old answer.
 func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*repository.Manifest, error) {
 	accept := oci.AnyManifest()

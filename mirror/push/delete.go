@@ -98,10 +98,10 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw first waits for the pushes of a tag or a digest that are being checked or sent: each of
-// them reaches the queue or the upstream, or fails. Then withdraw takes the pushes of the tag or
-// digest out of the queue, until it is known whether the deletion succeeded. It returns an error if
-// a queued index needs one of these pushes.
+// withdraw first waits for the pushes of a tag or a digest that are being checked or sent, until
+// each of them has reached the queue or the upstream, or has failed. Then withdraw takes the pushes
+// of the tag or digest out of the queue. They stay out until it is known whether the deletion
+// succeeded. withdraw returns an error if a queued index needs one of these pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)

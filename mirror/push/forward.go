@@ -16,8 +16,8 @@ import (
 // the client. It cannot complete before the bytes are verified here.
 type forward struct {
 	cancel context.CancelCauseFunc
-	// identified is closed when the result of the client's upload is known. By then, digest or refused
-	// is set.
+	// identified is closed when the result of the client's upload is known. By then, the field digest
+	// or the field refused is set.
 	identified chan struct{}
 	once       sync.Once
 	digest     digest.Digest
@@ -26,7 +26,7 @@ type forward struct {
 	// reason why the upstream will not get it.
 	done chan struct{}
 	err  error
-	// scan checks the same bytes while they arrive; nil if no scan was started.
+	// scan checks the bytes of the blob while they arrive; nil if no scan was started.
 	scan     *gate.Scan
 	failures failures
 	// sent is the number of bytes that the newest attempt has sent to the upstream.

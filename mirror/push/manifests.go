@@ -53,7 +53,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 		}
 	}
 	if errors.Is(err, errStillCopying) {
-		// The status is a 4xx, because clients show its text in the terminal and do not repeat the
+		// The status is a 4xx: clients show the message of a 4xx in the terminal, and do not repeat the
 		// request.
 		return oci.ErrDenied.With("the mirror has the image and is still copying it to %s (%d %%); push again later to finish, and no layer is sent twice",
 			x.Repo.Up.Registry, percentCopied(x.R.Context(), x.Repo, man))
@@ -110,7 +110,7 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 
 // check passes a manifest through the gate of its repository, if there is one. Then it forwards the
 // manifest, puts it into the queue, stores it as a build cache, or lets it wait. The result is zero
-// unless check forwarded or stored the manifest.
+// if the manifest is in the queue or waits.
 func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	r := gated.Repo
 	if p.o.Shares(r) {
@@ -147,9 +147,9 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 }
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
-// at a time, and checks the name again: another push may have moved the tag since the verdict. If
-// another member of the fleet has taken over the repository, serialize puts nothing into the queue,
-// because that member does not know the queue of this one.
+// at a time. It also checks the name again: some tags must not be moved, and another push may have
+// set the tag since the verdict. If another member of the fleet has taken over the repository,
+// serialize puts nothing into the queue, because that member does not know the queue of this one.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))

@@ -20,12 +20,12 @@ const (
 	// and sends the blob.
 	mountWithin = 10 * time.Second
 	// mountPause is the pause after a refusal: dray tries no mount between the same two repositories
-	// for this time. A success counts as recent for the same time.
+	// for this time. For the same time after a success, mounts.reliable returns true.
 	mountPause = 10 * time.Minute
 	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
-	// mountFirstBytes is a size in bytes. If an upstream has mounted no blob in the last mountPause,
-	// only blobs of at most this size wait for an attempt to mount. Larger blobs are sent at once.
+	// mountFirstBytes is a size in bytes. If mounts.reliable returns false for an upstream, only blobs
+	// of at most this size wait for an attempt to mount. Larger blobs are sent at once.
 	mountFirstBytes = 8 << 20
 )
 

@@ -27,8 +27,8 @@ type Options struct {
 	Queue  *queue.Queue
 	Checks *gate.Checks
 	Tasks  *flight.Tasks
-	// Manifests fetches the manifests of an index that are not here, so that the checks can read them.
-	// It also records which upstreams do not answer.
+	// Manifests fetches the manifests that an index names and that dray does not hold, so that the
+	// checks can read them. It also records which upstreams do not answer.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex

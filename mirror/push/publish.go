@@ -243,7 +243,7 @@ func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) in
 	return int(min(there*100/total, 99))
 }
 
-// outcome returns the value for the label result of dray_pushes_total.
+// outcome returns the value of the label named result in the metric dray_pushes_total.
 func outcome(err error) string {
 	if _, ok := errors.AsType[*gate.Rejected](err); ok {
 		return "rejected"

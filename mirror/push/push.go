@@ -47,8 +47,8 @@ type tagKey struct {
 
 func tagKeyOf(r repository.Repo, tag string) tagKey { return tagKey{r.Key("").Repo, tag} }
 
-// Expire drops the uploads that no client continues. An upload that a request is using keeps the
-// staged blobs of its push from expiring.
+// Expire drops the uploads that no client continues. While a request is using an upload, the staged
+// blobs of the same push do not expire.
 func (p *Pusher) Expire(now time.Time) {
 	for _, s := range p.sessions.expire(now) {
 		p.o.Repositories.Staged().Progress(s.repo, s.owner, now)

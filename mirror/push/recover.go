@@ -89,7 +89,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 			return nil // after an error that is no rejection, w.kept stays, and the next process tries again
 		})
 	}
-	_ = g.Wait() // each forward has its own error
+	_ = g.Wait() // always nil: each forward records its own error
 }
 
 func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {

@@ -35,7 +35,9 @@ func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *
 	g := s.o.Checks.For(r)
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
 	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
-	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // without a scan now, the checks read the blob when its manifest has arrived, so its bytes wait here until then
+	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) {
+		// If no scan could start, the checks read the blob when its manifest has arrived. Until
+		// then, dray sends none of its bytes.
 		f.end(gate.ErrHeldBack)
 		return
 	}

@@ -180,8 +180,8 @@ func (u *sessions) discard(s *session, cause error) {
 }
 
 // betweenRequests bounds the time between two requests of an upload. After a longer time without a
-// request, giveUp counts the upload as abandoned. A busy client can need many seconds for the next
-// request.
+// request, giveUp counts the upload as abandoned. The bound is this high because a busy client can
+// need many seconds for the next request.
 const betweenRequests = time.Minute
 
 // withRoom calls the function reserve, which counts one more upload or more bytes towards the quota

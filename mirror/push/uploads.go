@@ -84,8 +84,8 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 	return true, x.Created(d)
 }
 
-// mountNow calls mountFrom while a client waits. If the upstream acknowledges pushes locally,
-// mountNow does not wait long for a registry that gives no answer.
+// mountNow calls mountFrom while a client waits. If dray acknowledges pushes to the upstream
+// locally, mountNow does not wait long for a registry that gives no answer.
 func (p *Pusher) mountNow(ctx context.Context, r, from repository.Repo, d digest.Digest) bool {
 	mount := func(ctx context.Context) (bool, error) {
 		return p.sender.mountFrom(ctx, upstream.Call{Existing: p.o.Checks.For(r) != nil}, r, from, d)
@@ -209,9 +209,9 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	return x.Created(d)
 }
 
-// receive appends the body of the request to the upload. Sending to the upstream starts with the
-// first body. If a body breaks off, the bytes received are kept, and the client may continue after
-// them.
+// receive appends the body of the request to the upload. When the first body of an upload comes,
+// receive starts the forward of the blob. If a body breaks off, the bytes received are kept, and
+// the client may continue after them.
 func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest) error {
 	if err := checkChunk(x, s); err != nil {
 		return err
@@ -264,8 +264,8 @@ func (w metered) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// checkChunk checks that a chunk with a Content-Range begins where the received bytes end, and has
-// the length of the body.
+// checkChunk checks the header Content-Range, if there is one: its range must begin where the
+// received bytes end, and must be as long as the body.
 func checkChunk(x *request.Request, s *session) error {
 	header := x.R.Header.Get("Content-Range")
 	if header == "" {

@@ -63,8 +63,8 @@ func (p *Pusher) keep(ctx context.Context, gated gatedPush, until time.Time) (*c
 }
 
 // waitAgain takes over a manifest that waited in a former process, and returns the keys of the
-// blobs that it needs. The manifest can wait as before without new checks: it waits for an index or
-// a tag, and when that arrives, dray checks it with all its parts. Two kinds of manifests do not
+// blobs that it needs. The manifest can wait as before without new checks, because dray checks it
+// once more when the index or the tag that it waits for arrives. Two kinds of manifests do not
 // wait, and Recover checks them. The first is a referrer, because the check of its subject does not
 // include it. The second is a manifest whose repository now has no gate, or has a gate with
 // ForwardDigests.

@@ -68,9 +68,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry, which the caller has counted (see count), to its repository. releases has
-// release functions of the entry's blobs. If the index already has a release function for a blob,
-// enter returns the new one in extra, and the caller has to call it.
+// enter appends an entry, which the caller has counted (see count), to its repository. The
+// parameter releases has release functions of the entry's blobs. If the index already has a release
+// function for a blob, enter returns the new one in extra, and the caller has to call it.
 func (x *index) enter(e Entry, releases map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -145,8 +145,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	return q, nil
 }
 
-// Empty returns a queue that is always empty. It is for a mirror whose upstreams all acknowledge
-// after forwarding.
+// Empty returns a queue that is always empty. It is for a mirror without local acknowledgement.
 func Empty() *Queue {
 	return newQueue(Options{Logger: slog.New(slog.DiscardHandler)}, &journal{}, 0)
 }

@@ -14,13 +14,13 @@ type Withdrawal struct {
 	was     []Entry // the entries as they were before
 }
 
-// Withdraw takes out the pushes to a repository, also failed ones, for which the function match
-// returns true. Once Withdraw has succeeded, the journal does not list these pushes, look-ups by
-// reference do not find them, and they are not forwarded. Until Done or Restore, the queue does not
-// forward later pushes to the repository either. If it did, a push that is restored afterwards
-// would move its tag back to an older image. Withdraw waits for an attempt under way, but
-// interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the cause
-// of ctx if ctx ends at another time, or an error of the disk.
+// Withdraw takes out the pushes to a repository for which the function match returns true, whether
+// they have failed or not. Once Withdraw has succeeded, the journal does not list these pushes,
+// look-ups by reference do not find them, and they are not forwarded. Until Done or Restore, the
+// queue does not forward later pushes to the repository either. If it did, a push that is restored
+// afterwards would move its tag back to an older image. Withdraw waits for an attempt under way,
+// but interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the
+// cause of ctx if ctx ends at another time, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, match func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return match(e.Push) })
 }

@@ -24,7 +24,7 @@ type writer struct {
 	mu       sync.Mutex // guards staleErr; no other lock is acquired while mu is held
 	staleErr error      // why the journal is behind; nil if it is not behind
 
-	tried time.Time // when repair last tried; only Run uses it
+	tried time.Time // when repair last tried; unguarded, because only Run calls repair
 	wake  func()    // wakes Run, so that it calls repair
 }
 

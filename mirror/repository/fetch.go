@@ -115,8 +115,8 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 		return s, err
 	}
 	if f.answered.Load() {
-		// No fallback can continue the answer, so the fetch uses Source, which gives up later than
-		// Yielding.
+		// The upstream has begun to answer, and no fallback can continue this answer. So the fetch
+		// uses Upstream.Source, which gives up later than Upstream.Yielding.
 		return f.get(ctx, f.repo.Up.Source, from, until)
 	}
 	return f.get(ctx, f.repo.Up.ForPulls(), from, until)

@@ -87,9 +87,9 @@ const (
 	// Arriving: another mirror on the same store of facts has received it from a client, and is
 	// sending it to the upstream.
 	Arriving
-	// Elsewhere: another mirror has received it from a client. If that mirror is sending it to the
-	// upstream, dray waits for the end of the transfer. Then dray asks the upstream. The result is an
-	// error if the upstream lacks it and the other mirror does not send it now.
+	// Elsewhere: another mirror has received it from a client. While that mirror sends it to the
+	// upstream, dray waits. After that, dray asks the upstream. If the upstream lacks it and the other
+	// mirror holds it back, the result is an error.
 	Elsewhere
 	// Absent: the upstream recently answered "not found". The result is that answer, as an error.
 	Absent
@@ -468,14 +468,14 @@ type Turn struct {
 
 // InTurn calls query for the repository r. If the upstream of r does not answer, InTurn calls query
 // for the repository of the same name at each fallback of the upstream, until a fallback has the
-// content. As long as every answer was "not found", InTurn goes on only to a [Turn] with NotFound.
-// d is the requested digest; it is empty for a tag or a list. If the function allowed is not nil,
-// InTurn leaves out the fallbacks for which allowed returns false. If the upstream of r was the
-// only one that did not answer, and no fallback has the content, InTurn calls query once more, for
-// r without fallbacks. This call uses Upstream.Source, which gives up later than Upstream.Yielding.
-// InTurn returns nil if a call of query returned nil. Otherwise it returns the first error for
-// which [NotAnswered] is true, because the upstream that did not answer may have the content. If
-// there is no such error, InTurn returns the error for r.
+// content. As long as every upstream that was asked has answered, InTurn skips every further [Turn]
+// without NotFound. d is the requested digest; it is empty for a tag or a list. If the function
+// allowed is not nil, InTurn leaves out the fallbacks for which allowed returns false. If the
+// upstream of r was the only one that did not answer, and no fallback has the content, InTurn calls
+// query once more, for r without fallbacks. This call uses Upstream.Source, which gives up later
+// than Upstream.Yielding. InTurn returns nil if a call of query returned nil. Otherwise it returns
+// the first error for which [NotAnswered] is true, because the upstream that did not answer may
+// have the content. If there is no such error, InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, allowed func(*Upstream) bool, query func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return query(r)
@@ -518,9 +518,10 @@ func NotAnswered(err error) bool {
 }
 
 // Turns returns the repositories to ask for a digest, in order. Its parameters are those of InTurn.
-// The repository r comes first, unless the digest is not visible to r and a fallback has lent the
-// digest: see [Lend]. The fallback that lent a manifest is asked first for all content that the
-// manifest names, because the other upstreams may lack that content.
+// The repository r comes first, with one exception: if the digest is not visible to r and a
+// fallback has lent the digest (see [Lend]), that fallback comes first. The fallback that lent a
+// manifest is asked first for all content that the manifest names, because the other upstreams may
+// lack that content.
 func Turns(ctx context.Context, r Repo, d digest.Digest, allowed func(*Upstream) bool) []Turn {
 	all := []Turn{{Repo: r}}
 	known := d == ""

@@ -114,11 +114,12 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 // fewer. A manifest with thousands may be an attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent or accepted. It makes visible the manifest and its
-// children in the parameter confirmed. The upstream should have these children, because it has the
-// manifest. If the upstream takes pushes, Store also records the presence of the manifest and of
-// the children that are blobs. It returns no error, because a pull does not fail if the manifest or
-// a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store does nothing.
+// Store caches a manifest that the upstream sent or accepted. It makes the manifest visible, and
+// also the children that the parameter confirmed lists. The upstream should have these children,
+// because it has the manifest. If the upstream takes pushes, Store also records the presence of the
+// manifest and of the children that are blobs. It returns no error, because a pull does not fail if
+// the manifest or a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store
+// does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
@@ -265,7 +266,7 @@ func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
 // ForgetManifest drops the facts about a manifest and its children. It also drops the list of the
 // manifest's referrers and, if the manifest has a subject, the list of the subject's referrers.
 // Facts about tags may still name the manifest, but it is no longer visible. If another manifest
-// needs the same child, the upstream is asked about that child again.
+// needs one of the children, dray asks the upstream about that child again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(d)})
@@ -280,8 +281,8 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	r.Forget(ctx, gone...)
 }
 
-// Forget drops three facts about each digest: the fact that makes the digest visible to the
-// repository, the fact by which a push may leave it out, and "not found".
+// Forget drops three facts about each digest: its visibility in the repository, its presence at the
+// upstream, and "not found".
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
 	for _, d := range ds {
@@ -376,9 +377,8 @@ func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }
 
-// borrower returns a name for r. [Lend] records the digests that a fallback has lent to r under
-// this name, where other facts have the name of a repository. No repository has this name, because
-// it has a space.
+// borrower returns a name that [Lend] uses in place of the name of a repository, to record which
+// digests a fallback has lent to r. No repository has this name, because it has a space.
 func borrower(r Repo) string { return "for " + r.Up.Name + "/" + r.Name }
 
 // lent reports whether a fallback has lent a digest to a repository.

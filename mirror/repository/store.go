@@ -35,9 +35,9 @@ type Options struct {
 	Presence   *meta.Presence
 	// Transit is nil unless other mirrors use the same store of facts.
 	Transit *meta.Transit
-	// OneWriter says that one mirror at a time works on all pushes to a repository. If a fact then
-	// says that another mirror has a blob in transit, that mirror has failed, so dray ignores the
-	// fact.
+	// OneWriter says that one mirror at a time, the writer, works on all pushes to a repository. If
+	// a fact then says that another mirror has a blob in transit, that mirror is a former writer that
+	// has failed, so dray ignores the fact.
 	OneWriter bool
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
 	// such pushes, Queue is an empty queue, not nil.
@@ -168,7 +168,7 @@ type Repo struct {
 }
 
 // Key is a digest in a repository. It stays the same when the upstream is replaced, because the
-// field Repo has the first Upstream of this name. So that Upstream may be out of date. Use the
+// field Repo has the first Upstream of this name. This Upstream may be out of date, so use the
 // field Repo only for names and comparisons. For everything else, use [Key.Now].
 type Key struct {
 	Repo   Repo

@@ -22,11 +22,12 @@ const octetStream = "application/octet-stream"
 const anywhere = ""
 
 // visible reports whether dray may serve a digest from the repository without asking the upstream.
-// It also returns the link of the digest, if any (see [meta.Visibility]). A digest is visible only
-// if a manifest of the repository names it, or the upstream has confirmed that the repository has
-// it. The digest must also have come through the same upstream. A manifest alone proves nothing,
-// because a client can push a manifest that names any digest. Until the upstream accepts this
-// manifest, nobody has checked that the upstream has the content.
+// It also returns the link of the digest, if any (see [meta.Visibility]). A digest is visible if
+// the upstream has confirmed that the repository has it. It is also visible if a manifest of the
+// repository names it, and the upstream has sent or accepted content with this digest in any of its
+// repositories. A manifest alone proves nothing, because a client can push a manifest that names
+// any digest. Until the upstream accepts this manifest, nobody has checked that the upstream has
+// the content.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
 	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {
@@ -71,7 +72,8 @@ func Given(ctx context.Context, r Repo, d digest.Digest, raw []byte) *Manifest {
 	return &Manifest{Raw: raw, Digest: d, MediaType: link.MediaType}
 }
 
-// Held returns a manifest that is visible to the repository and in the cache or the tier, or nil.
+// Held returns the manifest d if it is visible to the repository, and the cache or the tier has its
+// bytes. Otherwise Held returns nil.
 func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	lease := &meta.Lease{}
 	link, visible, err := lookUp(ctx, r.store.o.Visibility.Under(lease), r, d)

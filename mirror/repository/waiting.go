@@ -86,7 +86,7 @@ func (b *Waiting) Get(k Key) *oci.Manifest {
 	return nil
 }
 
-// Repositories calls visit with the repository of each manifest.
+// Repositories calls the function visit with the repository of each manifest.
 func (b *Waiting) Repositories(visit func(Repo)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,8 +171,8 @@ func (b *Waiting) Drop(k Key) bool {
 	return waited
 }
 
-// Withdraw removes a manifest, and reports whether it waited. The caller must call finish. After
-// finish(true), the manifest waits again, unless it has been added again in the meantime.
+// Withdraw removes a manifest, and reports whether it waited. The caller must call finish.
+// finish(true) puts the manifest back, unless Add has added one with this key after Withdraw.
 func (b *Waiting) Withdraw(k Key) (waited bool, finish func(back bool)) {
 	b.mu.Lock()
 	defer b.unlock()

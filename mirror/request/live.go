@@ -44,8 +44,8 @@ func (x *Request) Pushes() {
 	x.W.CountReceived(x.Live.Received())
 }
 
-// CountSent makes x.W count the bytes that it sends from now on, in the counter that
-// the pull has for their source.
+// CountSent makes x.W count the bytes that it sends from now on. The pull has a counter for each
+// source of bytes, and x.W uses the counter of this answer's source.
 func (x *Request) CountSent() {
 	source := x.Source
 	if x.Ahead {

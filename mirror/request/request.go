@@ -116,10 +116,10 @@ func isID(s string) bool {
 }
 
 // WithTimeout returns the context in which a handler works on the answer. It is called at most once
-// for each request. If the handler does not call StopTimeout within the duration bound, the context
-// ends with errTimeout. The bound applies until the header is sent: clients wait at most 30 s for a
-// header, but have no limit for a body. The context also ends with the request, so no handler has
-// to release it.
+// for each request. If the handler has not called StopTimeout when the time bound has passed, the
+// context ends with errTimeout. The bound applies until the header is sent: clients wait at most
+// 30 s for a header, but have no limit for a body. The context also ends with the request, so no
+// handler has to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	x.wait.Context, x.wait.until = x.R.Context(), time.Now().Add(bound)
 	return &x.wait

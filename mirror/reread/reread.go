@@ -99,7 +99,8 @@ func (v *Value[T]) load() (*state[T], error) {
 	texts := make([][]byte, len(v.paths))
 	for i, path := range v.paths {
 		var err error
-		// Stat before the read, so that Get notices a change of the file during the read.
+		// Stat comes before the read, so that the next Get notices a change that happens during the
+		// read.
 		if s.read[i], err = os.Stat(path); err != nil {
 			return nil, err
 		}

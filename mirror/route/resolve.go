@@ -39,8 +39,7 @@ type Meaning struct {
 	// or the name of an upstream. It is empty for First.
 	Rule Rule
 	Word string
-	// Refusal is the error that clients get for the repository, because they may not name it; nil if
-	// they may name it.
+	// Refusal is the error that clients get if they name the repository; nil if they may name it.
 	Refusal error
 }
 

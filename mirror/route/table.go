@@ -57,10 +57,10 @@ type Target struct {
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/; a prefix
 // after /v2/; a registry name after /v2/, unless ?ns= names another registry; ?ns=; the Host
-// header; the first route. If no route has the path before /v2/ or the registry name in ?ns=, the
-// client means another registry, so Match returns ErrNameUnknown instead of a target at the first
-// route. It also returns ErrNameUnknown if there are no routes, or if the name cannot be at
-// the route. It returns ErrDenied for a repository that clients may not name at the route.
+// header; the first route. If the path before /v2/ or the registry name in ?ns= belongs to no
+// route, the client means another registry. So Match returns ErrNameUnknown instead of a target at
+// the first route. It also returns ErrNameUnknown if there are no routes, or if the name cannot be
+// at the route. It returns ErrDenied for a repository that clients may not name at the route.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	route, repo, err := r.find(host, q)
 	if err != nil {
@@ -84,8 +84,8 @@ func (r *Table) refuse(route *Route, t Target) error {
 	return nil
 }
 
-// Hint returns advice about a repository that is missing at its upstream, or "" if its name does
-// not begin like the name of another registry.
+// Hint returns advice about a repository that is missing at its upstream, or "" if what is
+// before the first slash of the repository's name does not look like the host of a registry.
 func (r *Table) Hint(t Target) string {
 	host, rest, deep := strings.Cut(t.Repo, "/")
 	switch {

@@ -212,9 +212,10 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 }
 
 // walk counts a manifest and the wanted parts below it, and returns the blobs among them. depth is
-// the number of levels of manifests that may follow below m. A smaller depth is stricter, so walk
-// skips a manifest that it has walked with the same depth or a smaller one. If it did not, indexes
-// that share their children would multiply the calls of walk at each level.
+// the number of levels of manifests that may follow below m. walk skips a manifest that it has
+// already walked with this depth or a smaller one, because what fits a smaller depth fits this one,
+// too. If walk did not skip it, indexes that share their children would multiply the calls of walk
+// at each level.
 func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blobs []oci.Child, err error) {
 	if least, ok := j.walked[m.Digest]; ok && least <= depth {
 		return nil, nil

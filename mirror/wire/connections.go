@@ -120,9 +120,9 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	return true
 }
 
-// waitsNoLonger counts one waiting client less. If c.changed has closed a connection for any
-// waiting client, this client has probably got the place of that connection. So while granted is
-// above 0, waitsNoLonger reduces granted, and not wanted.
+// waitsNoLonger records that a client has stopped waiting for a place. While granted is above 0, it
+// subtracts 1 from granted, and not from wanted, because the client has probably got the place of a
+// connection that c.changed closed.
 func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -295,7 +295,7 @@ func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, er
 		if f != nil {
 			n, err = p.sendFile(f, whole)
 			passed := body.Passed(n, err)
-			if n < whole { // if all of the stretch was sent, the file is not the cause of err
+			if n < whole { // after a whole stretch, the file is not the cause of err, and err stays
 				err = passed
 			}
 			sent += n

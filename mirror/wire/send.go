@@ -19,7 +19,7 @@ type Content struct {
 	MediaType string
 	// Size is in bytes; -1 if unknown.
 	Size int64
-	// Body is a Stretches if the kernel may send parts of it.
+	// Body implements Stretches if the kernel may send parts of it.
 	Body io.ReadSeeker
 	// Arriving says that the body is still being fetched. The header is then sent before the body has
 	// arrived.
@@ -32,7 +32,7 @@ type Content struct {
 // bytes that are in the file.
 type Stretches interface {
 	io.ReadSeeker
-	// Until tells the body that the caller will ask only for bytes before the offset end.
+	// Until tells the body that the caller will ask only for bytes at offsets less than end.
 	Until(end int64)
 	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
 	// them the caller may send from the file, at most n. The file is nil if the caller has to use Read
@@ -40,9 +40,9 @@ type Stretches interface {
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
 	// sending. The body continues after these bytes. If the error means that the file cannot be read,
-	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error. If the
-	// whole stretch was sent, the file is not the cause of err, so the caller uses err and ignores the
-	// result of Passed.
+	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error. If err is
+	// not nil although the whole stretch was sent, the file is not the cause of err. The caller then
+	// uses err, not the result of Passed.
 	Passed(sent int64, err error) error
 }
 
@@ -89,7 +89,7 @@ func (w *Response) Send(c Content) error {
 // sendPart sends the header with a status, and the part of the body.
 func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	h := w.Header()
-	values := [...]string{c.MediaType, strconv.FormatInt(part.Length, 10), ""} // the lines share one allocation
+	values := [...]string{c.MediaType, strconv.FormatInt(part.Length, 10), ""} // one allocation for all header values
 	h["Content-Type"] = values[:1:1]
 	if c.Size >= 0 {
 		h["Content-Length"] = values[1:2:2]

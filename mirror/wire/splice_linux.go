@@ -43,10 +43,10 @@ type pipe struct {
 	call        spliceCall
 }
 
-// spliceCall has the arguments and results of a system call. The packages net and os accept a
-// function that makes the call. Each pipe and each connection creates this function once. A new
-// function for each call would have to be allocated, with the variables that it shares with its
-// caller.
+// spliceCall has the arguments and results of a system call. A syscall.RawConn lends its file
+// descriptor to a function, which makes the call. Each pipe and each connection creates this
+// function once. A new function for each call would have to be allocated, with the variables that
+// it shares with its caller.
 type spliceCall struct {
 	n, moved int64
 	more     int
@@ -339,7 +339,7 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 	}
 }
 
-// spliceAtOnce moves bytes from a pipe to a connection. It never blocks, so it bypasses Go's
+// spliceAtOnce moves bytes from a pipe to a connection. It never blocks, so it can bypass Go's
 // scheduler. During a system call of more than about 20 µs, the scheduler would give the processor
 // to another goroutine, and take it back afterwards. That would cost a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {

@@ -163,8 +163,8 @@ const (
 	drainedIn = 500 * time.Millisecond
 )
 
-// redirect answers a request with a redirect to the same address with https, and with a text for
-// people. A request without a host gets 400 and the text.
+// redirect answers a request with a redirect to the same URL, but with https. The body is a text
+// for people. A request without a host gets the status 400 and the text, and no redirect.
 func (c *plainConn) redirect(r *http.Request) {
 	at := url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 	text := fmt.Sprintf("This port speaks HTTPS, and the request was plain HTTP. Use https://%s\n", r.Host)

@@ -128,8 +128,8 @@ func (p *progress) of(ctx context.Context) context.Context {
 
 // done reports whether the member may already have carried out a write that has no body. If such a
 // write is sent again, it can fail, because nothing is left to do. Reads, and requests that begin
-// an upload, can always be sent again. The caller has got no valid answer from the member. So if
-// p.answered is set, another process has answered, and the member has done nothing.
+// an upload, can always be sent again. Call done only if the member has given no valid answer. Then
+// a set p.answered means that another process has answered, and that the member has done nothing.
 func (p *progress) done(x *request.Request) bool {
 	once := x.Q.Write() && x.R.Method != http.MethodPost && x.R.ContentLength == 0
 	return once && p.sent.Load() && !p.answered.Load()

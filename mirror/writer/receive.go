@@ -164,8 +164,8 @@ func (o *observed) Read(p []byte) (int, error) {
 
 // drain reads the rest of a body of which the listener read only a part before it answered. It
 // stops when the other member has the answer and closes the connection. After "Expect:
-// 100-continue", net/http does not read the rest: without drain, it would reset the connection at
-// once, and the answer could be lost.
+// 100-continue", net/http does not read the rest: without drain, net/http would reset the
+// connection at once, and the answer could be lost.
 func (o *observed) drain(rw http.ResponseWriter) {
 	if !o.begun || o.over {
 		return

@@ -11,9 +11,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// [attempts] bounds how often a request is passed on before the client has to send it again. It
-// is enough for two rounds of three attempts: the writer fails at the first two, and the member
-// that is asked at the third names another writer.
+// [attempts] bounds how often a request is passed on before the client has to send it again. It is
+// enough for two rounds of three attempts. In such a round, the writer does not answer the first
+// two attempts, and the member that gets the third names another writer.
 const attempts = 6
 
 // Work answers a request by calling local, or passes the request on to the member that has the

@@ -198,8 +198,8 @@ func (w *Writers) remember(k key, l fleet.Lease) {
 }
 
 // guess returns the writer while the store fails: the writer that the store named last, or else the
-// member that rendezvous hashing chooses. Members that know the same members choose the same one.
-// The result is never the member with the ID failedID.
+// member that rendezvous hashing chooses. By this hashing, members with the same list of live
+// members choose the same writer. The result is never the member with the ID failedID.
 func (w *Writers) guess(k key, failedID string) fleet.Lease {
 	w.mu.Lock()
 	last := w.seen[k]

@@ -12,7 +12,7 @@ import (
 // that there are no credentials. It does not report that an accepted identity lacks a right.
 var ErrRefused = errors.New("upstream credentials refused")
 
-// ErrDenied reports that the token endpoint grants no token for a repository to this identity.
+// ErrDenied reports that the token endpoint grants this identity no token for a repository.
 // ghcr.io also refuses a token, with 403 or 401, for a repository that does not exist.
 var ErrDenied = errors.New("no token for the repository")
 

@@ -8,10 +8,10 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a string that no formatter, logger or encoder shows, except in an unexported field:
-// package fmt calls no methods there, so a struct with such a field must not be printed. Only
-// Reveal returns the value, so a search for Reveal finds every place where a secret leaves the
-// process.
+// Secret is a string that no formatter, logger or encoder shows. There is one exception: package
+// fmt calls no methods of unexported fields, so do not print a struct that has a Secret in an
+// unexported field. Only Reveal returns the value, so a search for Reveal finds every place where a
+// secret leaves the process.
 type Secret string
 
 // Reveal returns the secret itself.

@@ -81,12 +81,13 @@ type flight struct {
 
 // get returns the token of key. It requests a new token if the cache has no valid token, or if the
 // cached token is due for renewal. It also requests a new token if the cached token is badToken,
-// which the registry has just refused (empty for none). While a request for key is in flight, get
-// returns the cached token if that token is valid and differs from badToken. Without such a token,
-// get waits for the request in flight. The new token is for challengeScopes, which a challenge has
-// named, and a cached token counts only if it was requested with these scopes. If challengeScopes
-// is nil, the new token is for the scopes of the last token request for key. If there was no such
-// request, the new token is for the scopes in the parameter scopes.
+// which the registry has just refused. badToken is empty if the registry refused none. While a
+// request for key is in flight, get returns the cached token if that token is valid and differs
+// from badToken. Without such a token, get waits for the request in flight. The new token is for
+// challengeScopes, which a challenge has named, and a cached token counts only if it was requested
+// with these scopes. If challengeScopes is nil, the new token is for the scopes of the last token
+// request for key. If there was no such request, the new token is for the scopes in the parameter
+// scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	// The joined request may have had an old credential, or fewer scopes. A request that begins now

@@ -124,7 +124,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	retry, ok := next.repeat(req)
 	if !ok {
-		// Some registries refuse expired tokens with 400 or 403. The caller tries again after a 401.
+		// Some registries refuse expired tokens with 400 or 403. RoundTrip returns 401 instead, after
+		// which the caller tries again.
 		if s.token.value != "" {
 			resp.StatusCode, resp.Status = http.StatusUnauthorized, "401 Unauthorized"
 		}

@@ -46,8 +46,8 @@ type trust struct {
 //
 // doubted says that the caller has received a refusal that may concern c. prove sets suspect in the
 // call of verify if doubted is set, or if the registry's last answer about c was a refusal. If
-// doubted is set, an earlier acceptance counts only if verify had suspect set, and only for
-// confirmedFor.
+// doubted is set, an earlier acceptance counts only for confirmedFor, and only if it came from a
+// call of verify with suspect set.
 func (k *trust) prove(ctx context.Context, c Credential, maxAge time.Duration, doubted bool, verify func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, maxAge, doubted)

@@ -45,9 +45,9 @@ type TokenOptions struct {
 	// how they reach AWS.
 	Via string
 	// Challenged makes dray send the credential only after the registry has asked for it. ECR Public
-	// needs this: its registry refuses the credential as Basic authentication. Its token endpoint
-	// exchanges the credential for a token, as it does after docker login (ECR Public guide,
-	// registry-auth).
+	// needs this, because its registry does not accept the credential as Basic authentication. Its
+	// challenge names a token endpoint, at which dray exchanges the credential for a token, as clients
+	// do after docker login (ECR Public guide, registry-auth).
 	Challenged bool
 	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger

@@ -14,7 +14,7 @@ const (
 	targetPrefix  = "AmazonEC2ContainerRegistry_V20150921."
 	publicTarget  = "SpencerFrontendService.GetAuthorizationToken" // the operation of ECR Public
 	jsonProtocol  = "application/x-amz-json-1.1"
-	maxAPIRequest = 32 << 20 // bytes; above every limit of the model
+	maxAPIRequest = 32 << 20 // bytes; above every limit in ECR's API model
 )
 
 // apiCall is one signed request to the JSON API.

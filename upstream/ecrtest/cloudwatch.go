@@ -58,7 +58,7 @@ func (s *Server) metricsHandler() http.Handler {
 		h := w.Header()
 		h.Set("Smithy-Protocol", "rpc-v2-cbor")
 		h.Set("Content-Type", cborType)
-		_, _ = w.Write([]byte{0xa0}) // the empty map; fails only if the client is gone
+		_, _ = w.Write([]byte{0xa0}) // the empty map; the write fails only if the client is gone
 	})
 }
 

@@ -35,8 +35,9 @@ type Dialect struct {
 	BasicFirst bool
 	// OneLine offers Basic and Bearer in one header line (prowler#12691, 2026-09).
 	OneLine bool
-	// Open, with Basic, lets anonymous clients read. For them, Private repositories do not exist, and
-	// only /v2/ and writes get a challenge (Artifactory, Nexus: moby#24129, read 2026-11).
+	// Open lets anonymous clients read from a registry with Basic. For them, Private repositories do
+	// not exist, and only /v2/ and writes get a challenge (Artifactory, Nexus: moby#24129, read
+	// 2026-11).
 	Open bool
 
 	// Referrers.

@@ -7,10 +7,10 @@
 //     of this module, and parses every request and renders every answer itself.
 //   - The behaviour of a registry is data. Quirks describe the well-attested behaviour of a kind of
 //     registry. Switches have one field for each behaviour of ECR that nobody could verify. The
-//     comment of the field names the sources. The server can behave in each of the ways that the
-//     field can name, so that a client can be tested with all of them. RefusedManifests lists
-//     manifests that ECR was seen to refuse. References such as roadmap#1970 name issues on GitHub;
-//     "roadmap" is aws/containers-roadmap.
+//     comment of each field cites its sources. The server has every behaviour that a field can
+//     select, so that a client can be tested with each of them. RefusedManifests lists manifests
+//     that ECR was seen to refuse. References such as roadmap#1970 name issues on GitHub; "roadmap"
+//     is aws/containers-roadmap.
 //   - Apart from the differences below, ecrtest is never more lenient than ECR, so that a program
 //     that works with ecrtest also works with ECR. Where sources disagree, the default is the value
 //     that AWS states or, if AWS states none, the more likely value.

@@ -23,14 +23,14 @@ type Fault struct {
 	Method string `json:"method,omitempty"` // empty means all
 	Path   string `json:"path,omitempty"`   // part of the path; empty means all
 	Host   string `json:"host,omitempty"`   // part of the Host header; empty means all
-	// Blob selects requests for this blob, including requests for its object behind the redirect.
-	// Empty means all requests.
+	// Blob selects requests for this blob, and for its object in the object store, to which the server
+	// redirects. Empty means all requests.
 	Blob  digest.Digest `json:"blob,omitempty"`
 	Skip  int           `json:"skip,omitempty"`  // matching requests to let pass first
 	Count int           `json:"count,omitempty"` // requests to affect; 0 means 1, negative means all until the fault is removed
 
 	Latency    time.Duration `json:"-"`                    // how long to wait before anything else
-	Status     int           `json:"status,omitempty"`     // sent instead of the real answer, in the form of the API
+	Status     int           `json:"status,omitempty"`     // status of an error that is sent instead of the real answer, in the form of the requested API
 	Code       string        `json:"code,omitempty"`       // the code that is sent with Status; empty means a code for the status
 	Message    string        `json:"message,omitempty"`    // the text that is sent with Status
 	RetryAfter time.Duration `json:"-"`                    // the Retry-After that is sent with Status; 0 means none

@@ -35,8 +35,8 @@ const (
 
 // operation maps a kind of request to the API operation that has the same meaning. The server uses
 // it to find the IAM action and the quota of a request, because IAM actions and quotas have the
-// names of API operations. The pairs are not documented, but inferred from the IAM actions that
-// pull and push need.
+// names of API operations. AWS does not document the pairs: they are inferred from the IAM actions
+// that clients need for pulls and pushes.
 var operation = map[Kind]string{
 	KindManifestGet:    "BatchGetImage",
 	KindManifestHead:   "BatchGetImage",

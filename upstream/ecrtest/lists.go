@@ -179,7 +179,7 @@ func (s *Server) referrers(repo *repository, subject digest.Digest) []v1.Descrip
 	defer s.mu.Unlock()
 	found := []v1.Descriptor{}
 	for d, img := range repo.images {
-		if img.doc.subject == subject && !img.archived { // ListImageReferrers lists active referrers (ECR model)
+		if img.doc.subject == subject && !img.archived { // the API ListImageReferrers lists only active referrers (ECR model)
 			found = append(found, v1.Descriptor{MediaType: img.doc.media, Digest: d, Size: int64(len(img.doc.raw)),
 				ArtifactType: img.doc.artifactType, Annotations: img.doc.annotations})
 		}

@@ -108,8 +108,8 @@ type CreationTemplate struct {
 	KMSKey         string `json:"kmsKey"`
 }
 
-// PullThroughRule makes the repositories below Prefix copies of the repositories of an upstream
-// registry.
+// PullThroughRule says that the repositories below Prefix are copies of the repositories of an
+// upstream registry.
 type PullThroughRule struct {
 	Prefix   string `json:"prefix"`
 	Upstream string `json:"upstream"` // base URL, such as "http://127.0.0.1:5000"

@@ -81,7 +81,8 @@ type Quirks struct {
 	// OpaquePages lists tags in no useful order, and continues lists by a token that is not a tag
 	// (docker_registry2#34).
 	OpaquePages bool
-	// PageSize and MaxPageSize bound lists; a MaxPageSize of 0 means no limit.
+	// PageSize is the size of a page if the client requests none, and MaxPageSize is the largest size
+	// that a client may request; 0 means no limit.
 	PageSize, MaxPageSize int
 	// ListType is the Content-Type of tags/list.
 	ListType string

@@ -174,8 +174,8 @@ func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	return s.createRepository(x.reg, r), nil
 }
 
-// template returns the creation template with the longest matching prefix; ROOT matches any name,
-// if no other prefix does.
+// template returns the creation template with the longest matching prefix. If no other prefix
+// matches, it returns the template with the prefix ROOT.
 func (s *Server) template(repo string) (CreationTemplate, bool) {
 	var best CreationTemplate
 	found := false

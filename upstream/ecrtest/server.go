@@ -37,7 +37,7 @@ type Server struct {
 	uploads    map[string]*upload
 	objects    map[string]*layer // by object name
 	tokens     map[string]*token
-	tokenOrder []string // the keys of tokens, oldest first: beyond maxTokens, the oldest goes
+	tokenOrder []string // the keys of the map tokens, oldest first; at most maxTokens
 	denied     []Denial
 	sessions   map[string]session   // sessions of assumed roles, by access key
 	looked     map[string]time.Time // pull-through: when each tag or digest was last looked up

@@ -139,9 +139,9 @@ type Switches struct {
 	// attestations of BuildKit (buildkit#6171, 2025-09).
 	RefuseInlineData bool `json:"refuseInlineData"`
 	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows how to
-	// use oras with ECR (open source blog on OCI 1.1, 2024), so ECR seems to accept it. But the
+	// use oras with ECR (open source blog on OCI 1.1, 2024), so ECR seems to accept it. But ECR
 	// refused attestations of BuildKit (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783,
-	// 2026-03) embed an empty JSON, too.
+	// 2026-03) that embed an empty JSON, too.
 	RefuseEmptyData bool `json:"refuseEmptyData"`
 	// TakeOddManifests accepts manifests whose schemaVersion or Content-Type contradicts their media
 	// type, and indexes without manifests; off: 405 (no source, 2026-11).

@@ -208,8 +208,8 @@ func (s *Server) finishUpload(x *exchange) error {
 	return s.complete(x, u, want)
 }
 
-// complete reads the last bytes, checks the digest, and publishes the blob. When complete has
-// read all bytes, the upload ends, even if complete refuses the bytes.
+// complete reads the last bytes, checks the digest, and publishes the blob. Once the server has
+// read all bytes, the upload ends, even if the server refuses the bytes.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {

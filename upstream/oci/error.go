@@ -26,7 +26,7 @@ type Error struct {
 	// Message is written for the user of the client, because it is the only part that every client
 	// shows.
 	Message string
-	// Detail is JSON of any form that says more about the error, or nil.
+	// Detail says more about the error, as JSON of any form. It may be nil.
 	Detail json.RawMessage
 	// RetryAfter is the time to wait before the next try; 0 if unknown.
 	RetryAfter time.Duration

@@ -309,8 +309,8 @@ func (m *Manifest) Children() []Child {
 	return out
 }
 
-// Foreign reports whether a registry need not have the layer, because its media type says that
-// clients fetch it from its URLs.
+// Foreign reports whether the media type of a layer says that clients fetch the layer from the
+// layer's URLs. A registry need not have such a layer.
 func (c Child) Foreign() bool {
 	return c.MediaType == schema2.MediaTypeForeignLayer || strings.Contains(c.MediaType, ".nondistributable.")
 }

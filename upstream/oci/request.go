@@ -237,8 +237,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		}
 	}
 	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && digest.Algorithm(s) != digest.SHA256 && digest.Algorithm(s) != digest.SHA512 {
-		// A supported algorithm is ignored, because the digest that closes the upload may use another
-		// supported algorithm.
+		// If the algorithm is supported, dray ignores the parameter, because the digest that closes
+		// the upload may use another supported algorithm.
 		return ErrDigestInvalid.With("unsupported digest algorithm %q", clip(s))
 	}
 	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {

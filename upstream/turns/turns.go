@@ -90,7 +90,7 @@ func (q *Queue) Ahead(flowName string) int {
 	n, turns := 0, mine+1
 	for _, f := range q.ring {
 		if f.waiting[0].Flow == flowName {
-			turns = mine // before the new request, this flow and the flows after it get one turn fewer
+			turns = mine // this flow and those after it have one turn fewer before the new request
 		}
 		n += min(len(f.waiting), turns)
 	}

@@ -173,8 +173,8 @@ func TestSink(t *testing.T, sink upstream.Sink, src upstream.Source, repo string
 	})
 }
 
-// testUnverified checks that a blob whose reading or verification failed is not stored, and
-// that the cause is returned.
+// testUnverified pushes blobs that cannot be read or verified. It checks that PutBlob returns the
+// cause, and that the registry does not store the blobs.
 func testUnverified(t *testing.T, sink upstream.Sink, src upstream.Source, repo string, p []byte) {
 	cause := errors.New("the cause")
 	unverified := Stream(p)

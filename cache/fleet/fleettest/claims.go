@@ -49,7 +49,7 @@ func Claims(t *testing.T, s fleet.Claims) {
 	if err := s.Release(ctx, []fleet.Lease{l}); err != nil {
 		t.Error(err)
 	}
-	find(by) // the lease of another generation stays
+	find(by) // Release(l) does not release a lease of another generation
 	if err := s.Release(ctx, []fleet.Lease{by}); err != nil {
 		t.Error(err)
 	}

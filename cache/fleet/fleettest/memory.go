@@ -25,7 +25,7 @@ type Memory struct {
 	mu      sync.Mutex // guards the fields below
 	leases  map[digest.Digest]held
 	members map[string]alive
-	shares  map[string]map[string]share // by rate; within a rate, by member and component
+	shares  map[string]map[string]share // the outer key is the rate, the inner key the member and the component
 	err     error
 	calls   int
 }

@@ -180,7 +180,7 @@ func shareApart(t *testing.T, a asking) {
 	}
 }
 
-// shareNever has members request and release shares at random, and checks that their shares
+// shareNever makes members request and release shares at random, and checks that their shares
 // together never exceed the total.
 func shareNever(t *testing.T, a asking) {
 	rnd, has := rand.New(rand.NewPCG(1, 2)), map[string]float64{}

@@ -32,8 +32,9 @@ var (
 
 // Options configure [Open].
 type Options struct {
-	// Path of the file. Its directory must exist. Two more files may be in the directory: Path.open,
-	// the marker of a file in use, and Path.corrupt, the damaged file that was moved aside last.
+	// Path of the file. Its directory must exist. The directory may have two more files, with the name
+	// of the file and a suffix: ".open" marks the file as in use, and ".corrupt" is the damaged file
+	// that was moved aside last.
 	Path string
 	// LockTimeout is how long to wait for another process to release the file; 0 means 1 second.
 	LockTimeout time.Duration

@@ -195,8 +195,8 @@ func fits(db *bbolt.DB, path string) error {
 }
 
 // verify reads the whole file. It first walks the keys in this goroutine, where contain handles a
-// fault. After that it calls Check, which follows the same pages in a goroutine of its own: a fault
-// there would end the process.
+// fault. Only if this succeeds does it call Check, which follows the same pages in a goroutine of
+// its own, because a fault in that goroutine would end the process.
 func verify(tx *bbolt.Tx) error {
 	var last []byte
 	c := tx.Bucket([]byte(facts)).Cursor()

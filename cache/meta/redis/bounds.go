@@ -43,7 +43,7 @@ type boundedConn struct {
 	replies replies
 }
 
-// Read reads like the connection, and fails before the caller gets bytes beyond a bound.
+// Read reads from the connection, and fails before the caller gets bytes beyond a bound.
 func (c *boundedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if bad := c.replies.scan(p[:n]); bad != nil {

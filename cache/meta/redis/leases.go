@@ -30,8 +30,8 @@ func (s *Store) Leases() *Leases { return &Leases{s.client, s.prefix + "{fleet}:
 
 func (s *Leases) lease(d digest.Digest) string { return s.prefix + "lease:" + string(d) }
 
-// members returns the key of a hash. For each member, the hash has a description, and the time by
-// the clock of Redis until which the member counts as alive.
+// members returns the key of a hash. For each member, the hash has a description, and the time
+// until which the member counts as alive (by the clock of Redis).
 func (s *Leases) members() string { return s.prefix + "members" }
 
 //go:embed lua/*.lua
@@ -89,7 +89,7 @@ func (s *Leases) Renew(ctx context.Context, m fleet.Member, held []fleet.Lease) 
 	return s.extend(ctx, m, held)
 }
 
-// extend is Renew without the record that the member is alive.
+// extend does what Renew does, but does not record that the member is alive.
 func (s *Leases) extend(ctx context.Context, m fleet.Member, held []fleet.Lease) (lost []digest.Digest, err error) {
 	ttl := fleet.LeaseTTL.Milliseconds()
 	for page := range slices.Chunk(held, pageEntries) {

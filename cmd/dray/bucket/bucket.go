@@ -75,7 +75,8 @@ s3:PutBucketPublicAccessBlock. A running dray needs none of these rights.`,
 	return cmd
 }
 
-// ownFlags returns an error if the user has set a flag of setup that is only for clients.
+// ownFlags returns an error if the user has set a flag that bucket inherits from setup, but that
+// only the setup of clients uses.
 func ownFlags(cmd *cobra.Command) error {
 	for _, name := range []string{"url", "listener", "registry", "ca", "client-version", "dial-timeout", "root", "write", "undo"} {
 		if cmd.Flags().Changed(name) {

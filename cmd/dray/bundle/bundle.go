@@ -36,8 +36,8 @@ type Options struct {
 	// Doctor runs the checks of dray doctor. bound is the longest time for one check. address is the
 	// address of the admin listener; empty means the address in the configuration.
 	Doctor func(ctx context.Context, address string, bound time.Duration) doctor.Report
-	// Running sets cmd to call action when it runs, and returns cmd. The argument of action reads
-	// pages of a running dray.
+	// Running makes cmd call the function action when cmd runs, and returns cmd. The argument of
+	// action reads pages of a running dray.
 	Running func(cmd *cobra.Command, action func(context.Context, ctl.Pages) error) *cobra.Command
 }
 

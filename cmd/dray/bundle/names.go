@@ -14,8 +14,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// names replaces addresses and names of clients by numbers. The same client has the same number in
-// all files of an archive.
+// [names] replaces addresses and names of clients by numbers. The same client has the same number
+// in all files of an archive.
 type names struct{ addresses, people map[string]string }
 
 func newNames() *names {

@@ -153,7 +153,9 @@ func (s *scrubber) file(path string) {
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		return // only a running dray can put this text into the archive, and it redacts the text first
+		// The scrubber need not know this text. Only a running dray can put it into the archive, and
+		// that dray redacts it first.
+		return
 	}
 	s.text(text)
 }

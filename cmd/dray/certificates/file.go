@@ -16,7 +16,7 @@ const NearEnd = 30 * 24 * time.Hour
 type File struct {
 	// Listener, Upstream and Auth name the entry that uses the file. Two of them are empty.
 	Listener, Upstream, Auth string
-	// Path is the path of the file, which the entry has under the key Key.
+	// Path is the path of the file. Key is the key under which the entry has this path.
 	Path, Key string
 }
 

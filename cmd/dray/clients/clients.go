@@ -89,7 +89,7 @@ func Operators(a config.Admin, entries Entries, log *slog.Logger) (identity.Oper
 	return o, nil
 }
 
-// Trust returns the settings that say which proxies may name the clients of a listener.
+// Trust returns the settings that say from which proxies a listener accepts addresses of clients.
 func Trust(l config.Listener, limits config.Limits, log *slog.Logger) proxied.Options {
 	o := proxied.Options{
 		Listener: l.Name, Protocol: l.ProxyProtocol, Header: string(l.ForwardedHeader),

@@ -79,8 +79,8 @@ type ArchiveCheck struct {
 	// it, and follows its own `on_error`. `off` is like `warn`, but dray reads layers only if another
 	// stage needs them. Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`
-	// The highest number of uncompressed bytes for each compressed byte; dray compares the two once it
-	// has read more than 64 MiB of uncompressed bytes from a layer. Default: `200`.
+	// The highest number of uncompressed bytes for each compressed byte; dray begins to compare the
+	// two when it has read more than 64 MiB of uncompressed bytes from a layer. Default: `200`.
 	MaxRatio int `yaml:"max_ratio"`
 	// The most entries of a layer. Default: `1000000`.
 	MaxEntries int `yaml:"max_entries"`

@@ -69,16 +69,16 @@ type Listener struct {
 	// The URL by which clients reach this listener. dray sends this URL wherever the protocol allows
 	// or needs an absolute URL, such as in the location of an upload. Some clients, such as Ollama,
 	// cannot use a location that is only a path. Set `external_url` only if all clients of the
-	// listener can reach dray by this URL. On a listener that needs no credentials, a browser on
-	// dray's own machine can only use host names that dray knows, such as the host name in this URL.
-	// Default: locations are paths, and other URLs are derived from each request.
+	// listener can reach dray by this URL. If the listener needs no credentials, dray answers a
+	// browser on its own machine only under host names that dray knows, such as the host name in this
+	// URL. Default: locations are paths, and other URLs are derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
-	// If `true`, a listener with role `mirror` and `auth` answers a client without credentials with
-	// 401. Leave it off if you can: classic Docker answers the challenge of a mirror with the user's
-	// Docker Hub password. A listener with role `registry` and `auth` always answers such a client
-	// with 401. Default: `false`.
+	// If `true`, and if the listener has an `auth` entry and the role `mirror`, dray answers 401 to a
+	// client without credentials. Leave it off if you can: classic Docker answers the challenge of a
+	// mirror with the user's Docker Hub password. If the listener has an `auth` entry and the role
+	// `registry`, dray always answers 401 to such a client. Default: `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
 	// The proxies and load balancers that may name the client, as addresses or networks such as
 	// `10.0.0.0/8`. In limits, logs and events, dray then uses the client that they name. A request
@@ -124,8 +124,8 @@ type State struct {
 	// The directory of the queue of pushes, of the lists of hosted repositories (`kind: local`), of
 	// pins, of the savings by day, and of the history. dray creates it if it is missing. If the state
 	// has a directory of its own, dray moves the state there from the cache's directory, except for
-	// the savings and the history. The layers that queued pushes and hosted repositories need are in
-	// the cache; `dray backup` also copies these layers. Default: the directory of the cache.
+	// the savings and the history. The cache has the layers that pushes in the queue and hosted
+	// repositories need; `dray backup` also copies these layers. Default: the directory of the cache.
 	Directory string `yaml:"directory"`
 }
 

@@ -21,8 +21,8 @@ func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }
 
-// Notices returns warnings about a valid configuration and the files that it names. Each has one to
-// three sentences.
+// Notices returns warnings about a valid configuration and the files that it names. Each warning
+// has one to three sentences.
 func (c Config) Notices() []string {
 	var notices []string
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }

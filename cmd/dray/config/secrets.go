@@ -23,8 +23,8 @@ func (s SecretURL) Reveal() string { return string(s) }
 
 // String returns the URL with its secrets redacted. In a URL for Redis (redis, rediss or unix), the
 // secrets are the password, and parameters with names such as token. Of an http or https URL, only
-// the scheme and the host remain, because services accept tokens as user, in the path and in the
-// query. Any other URL is redacted as a whole.
+// the scheme and the host remain, because services accept tokens as the user name, in the path and
+// in the query. Any other URL is redacted as a whole.
 func (s SecretURL) String() string {
 	u, err := url.Parse(string(s))
 	switch {
@@ -48,7 +48,7 @@ func (s SecretURL) String() string {
 		u.Fragment, u.RawFragment = "redacted", ""
 	}
 	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil { // query lacks the parameters that cannot be parsed
+	if err != nil { // the variable query has only the parameters that could be parsed
 		u.RawQuery = "redacted"
 	}
 	for key := range query {
@@ -87,8 +87,8 @@ var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(pass|pwd|token|secret|key|crede
 // shortSecrets are the short flags by which common programs take users, passwords and headers.
 const shortSecrets = "upH"
 
-// takesSecret matches flags whose value is the next argument, and is secret. If short flags
-// are joined, as in -sSu, the last one takes the value.
+// takesSecret matches the flags that take the next argument as their value, which is a secret. If
+// short flags are joined, as in -sSu, the last one takes the value.
 var takesSecret = regexp.MustCompile(`^-[[:alnum:]]*[` + shortSecrets + `]$|^--(user|header)$`)
 
 // joined matches a flag that is directly followed by its secret in the same argument, as in

@@ -1,7 +1,7 @@
 package config
 
 // StageSettings are the keys that most stages have. If a key has another meaning in a stage, the
-// comment of the embedded field describes it in the form "key: prose".
+// type of the stage describes the key in the comment of its field StageSettings: "key: prose".
 type StageSettings struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.

@@ -456,7 +456,7 @@ func (k *Report) between(path string, n, least, most int) {
 }
 
 // checkURL checks the URL of a registry. The URL may have a path: a repository of Artifactory is a
-// registry below a path. Only the URLs of the registries of Amazon and Docker must not have a path.
+// registry below a path. But the URLs of the registries of Amazon and Docker must not have a path.
 func (u *Upstream) checkURL(k *Report, path string) {
 	parsed, err := url.Parse(u.URL)
 	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.RegistryHost() != dockerHubHost

@@ -83,7 +83,7 @@ counts no requests for tokens and lists of referrers, and no redirects.`,
 	return cmd
 }
 
-// Explained writes an explanation as dray explain prints it.
+// Explained writes an explanation in the form that the command "dray explain" prints.
 func Explained(w io.Writer, e api.Explanation) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	explained(table, e)

@@ -81,8 +81,8 @@ func (in Options) connect(cmd *cobra.Command, action func(ctx context.Context, o
 }
 
 // find sets the address and the token of an operator. address and tokenFile are the values of the
-// flags. If address is empty, find takes the address from the configuration. It then also takes the
-// token from there, if tokenFile is empty.
+// flags. If address is empty, find takes the address from the configuration. If both are empty,
+// find also takes the token from the configuration.
 func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()

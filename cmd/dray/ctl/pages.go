@@ -29,7 +29,9 @@ func (in Options) Browse(cmd *cobra.Command, action func(context.Context, Pages)
 			cfg = config.Default(nil)
 		}
 		if cfg.Admin.Address == config.AdminOff {
-			cfg.Admin.Address = config.Default(nil).Admin.Address // no dray listens there: if HealthAddress is empty, action gets errors instead of pages
+			// The admin listener is off, so no dray listens at this address. If HealthAddress is empty,
+			// action gets errors instead of pages.
+			cfg.Admin.Address = config.Default(nil).Admin.Address
 			if cfg.Admin.HealthAddress != "" {
 				cfg.Admin.Address = cfg.Admin.HealthAddress
 			}

@@ -52,8 +52,8 @@ on one line, once a second. --once prints the present state and exits.`,
 // reopenAfter is the time between the end of a stream and the request for another one.
 const reopenAfter = time.Second
 
-// top shows each state until ctx ends. It then returns nil. dray ends each stream after a while, so
-// top then opens another one.
+// top shows each state that dray sends, until ctx ends. It then returns nil. dray ends each stream
+// after a while. When it does, top opens another stream.
 func (o *operator) top(ctx context.Context) error {
 	show, leave := o.display()
 	defer leave()

@@ -207,8 +207,8 @@ func (p *warmPlan) problem(path string, err error) {
 	p.problems = append(p.problems, fmt.Sprintf("%s: %v", path, err))
 }
 
-// add adds an image. If the plan has the image already, the function adds the platforms of i to the
-// image's platforms in the plan.
+// add adds an image. Its platform is i.Platform; if that is empty, its platforms are p.targets. If
+// the plan has the image already, the function adds these platforms to those of the image there.
 func (p *warmPlan) add(i imagelist.Image) error {
 	wanted := p.targets
 	if i.Platform != "" {

@@ -49,7 +49,7 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// problem prints what is wrong with the name of an image in a file.
+// problem prints what is wrong with an entry of a file that lists images.
 func (p *warmProgress) problem(text string) {
 	if !p.json {
 		fmt.Fprintf(p.stderr, "dray: %s\n", text)

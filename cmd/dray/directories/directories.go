@@ -58,8 +58,8 @@ const (
 func (d Directories) apart() bool { return !same(d.State, d.Cache) }
 
 // Prepare creates the directories, and checks their formats and that they belong together. If the
-// state has its own directory, Prepare moves the state there. A full disk is no error if nothing
-// has to be moved.
+// state has its own directory, Prepare moves the state from the cache's directory to it. A full
+// disk is no error if nothing has to be moved.
 func (d Directories) Prepare(log *slog.Logger) error {
 	for _, dir := range []string{d.Cache, d.State} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

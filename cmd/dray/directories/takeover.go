@@ -18,7 +18,7 @@ import (
 // directory, where it may still be.
 type part struct {
 	from, to string
-	// empty reports whether dir, the value of the field from or to, can be removed without a loss.
+	// empty reports whether dir can be removed without a loss. Callers pass the field from or to.
 	empty func(dir string) (bool, error)
 }
 
@@ -41,8 +41,8 @@ func noFiles(dir string) (bool, error) {
 	return len(names) == 0, err
 }
 
-// takeOver moves the parts in the cache's directory to the state directory. It may be interrupted
-// between its steps: it copies a part under another name, syncs the copy, renames it, and then
+// takeOver moves the parts in the cache's directory to the state directory. An interruption loses
+// nothing: takeOver copies a part under another name, syncs the copy, renames it, and only then
 // removes the original. If a part is in both directories with the same files, an earlier takeover
 // was interrupted, and takeOver only removes the original. If the files differ, an older dray has
 // used the cache's directory after an earlier takeover, and takeOver returns an error.

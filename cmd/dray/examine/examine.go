@@ -1,5 +1,5 @@
 // Package examine queries registries, Redis, AWS and the bucket for dray doctor. It uses the same
-// clients as serve.
+// clients as the command "dray serve".
 package examine
 
 import (

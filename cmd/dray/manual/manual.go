@@ -122,7 +122,7 @@ func options(b *strings.Builder, title, usages string) {
 }
 
 // escape escapes a line of text for man(7). The page then shows the backslashes and hyphens of the
-// line unchanged. It also shows a line that begins with a dot or quote as text.
+// line unchanged. If the line begins with a dot or quote, man(1) does not take it for a macro.
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {

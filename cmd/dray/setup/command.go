@@ -174,9 +174,9 @@ func (c client) run(cmd *cobra.Command, o Options, f *flags) (*report, error) {
 	return r, nil
 }
 
-// version returns the client's version from the flag. If the flag is not set and --root is /, it
-// runs the client's program on this machine to find the version. If --root is another directory,
-// the version is unknown.
+// version returns the client's version from the flag --client-version. Without this flag, version
+// runs the client's program on this machine to find the version, but only if --root is /. Without
+// the flag and with another --root, the version is unknown.
 func (c client) version(cmd *cobra.Command, f *flags) (version, error) {
 	if f.version == "" {
 		if filepath.Clean(f.root) != "/" {

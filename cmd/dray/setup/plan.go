@@ -19,8 +19,9 @@ type setting struct {
 	dialTimeout time.Duration
 	// hostsOnly leaves out the main configuration file of containerd.
 	hostsOnly bool
-	// read returns the content of a file of the client's machine. When dray setup writes a plan, read
-	// leaves out what an earlier dray setup wrote, unless somebody has edited the file since.
+	// read returns the content of a file of the client's machine. If dray setup only prints the plan,
+	// read finds no file. If dray setup writes the plan, read leaves out what an earlier dray setup
+	// wrote, unless somebody has edited the file since.
 	read func(path string) ([]byte, error)
 	// glob returns the paths of the files on that machine that match a pattern.
 	glob func(pattern string) []string

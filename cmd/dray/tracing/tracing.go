@@ -34,9 +34,9 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// New returns a tracer that sends its spans in the background, and a function that waits until its
-// context ends, and then sends the spans that still wait. If the configuration has no collector,
-// both are nil.
+// New returns a tracer, which sends spans in the background, and the function run. Call run once:
+// it waits until the given context ends, sends the spans that are still unsent, and returns. If the
+// configuration has no collector, tracer and run are nil.
 func New(o Options) (tracer trace.Tracer, run func(context.Context) error, err error) {
 	if o.Config.Endpoint == "" {
 		return nil, nil, nil

@@ -84,7 +84,7 @@ func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) 
 	return t, nil
 }
 
-// now returns a transport that trusts the present authorities in the file.
+// [Transport.now] returns a transport that trusts the present authorities in the file.
 func (t *Transport) now() *http.Transport {
 	if t.trusted == nil {
 		return t.current

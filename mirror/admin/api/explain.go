@@ -22,9 +22,9 @@ type Explanation struct {
 	Pull   ExplainedPull   `json:"pull"`
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
-	// LastPull is the last pull of the image by a client. Misses are the newest misses: each is a
-	// request for a part of the image, and failed or needed more than the cache. Verdict is the
-	// verdict on the last push that was checked. A nil field is not known.
+	// LastPull is the last pull of the image by a client. Misses are the newest requests,
+	// for parts of the image, that failed or needed more than the cache. Verdict is the verdict on
+	// the last push that was checked. A nil field is not known.
 	LastPull *LastPull `json:"last_pull,omitempty"`
 	Misses   Misses    `json:"misses"`
 	Verdict  *Verdict  `json:"verdict,omitempty"`

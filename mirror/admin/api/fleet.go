@@ -56,8 +56,8 @@ type FleetStream struct {
 	From string `json:"from"`
 	// Bytes is the number of bytes received so far.
 	Bytes int64 `json:"bytes"`
-	// Hop is the number of members through which the bytes come. It is 1 if the member From itself
-	// asks the registry.
+	// Hop is the number of members through which the bytes come. It is 1 if the sending member asks
+	// the registry itself.
 	Hop int `json:"hop"`
 }
 

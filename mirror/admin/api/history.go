@@ -22,8 +22,8 @@ type HistoryPoint struct {
 	// other readers of blobs.
 	Hits   int64 `json:"hits"`
 	Misses int64 `json:"misses"`
-	// Sent counts the bytes of manifests, blobs and lists that were sent to clients, by their source
-	// in the words of X-Cache. Sources without a byte are missing.
+	// Sent counts the bytes of manifests, blobs and lists that were sent to clients. The keys are the
+	// sources of the bytes, in the words of X-Cache. A source of no bytes is missing.
 	Sent map[string]int64 `json:"sent"`
 	// Fetched counts the bytes of all answers of upstreams, and Uploaded the bytes that clients
 	// uploaded.

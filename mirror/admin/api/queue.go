@@ -22,7 +22,7 @@ type QueuedPush struct {
 	Attempts int       `json:"attempts"`
 	// Next is the time of the next attempt. It is zero before the first attempt.
 	Next time.Time `json:"next,omitzero"`
-	// Error is the newest error of any attempt, even if this attempt is still under way.
+	// Error is the newest error of any attempt. An attempt that is under way may have set it.
 	Error string `json:"error,omitempty"`
 	// Overtaken says that the tag was pushed again later, so this push cannot be retried.
 	Overtaken bool `json:"overtaken,omitempty"`

@@ -6,7 +6,7 @@
 //   - templ escapes all data, because names, labels and User-Agents come from clients and
 //     registries. Pages have no inline scripts or styles, and load nothing from other sites. The
 //     content security policy forbids both.
-//   - Pages are complete without the script. The script only updates data that has changed.
+//   - Each page is complete without its script, which only updates data that has changed.
 //   - The package imports none of the parts of dray that it shows. The program passes it
 //     the functions that return the data ([Sources]).
 package page

@@ -44,7 +44,7 @@ type chart struct {
 	Rows  []chartRow
 	Most  int64 // bytes of the highest bar
 	Sum   []share
-	Ratio float64 // the share of readers of blobs whose bytes were held; -1 if there were no readers
+	Ratio float64 // the share of blob reads that found the bytes held; -1 if there were no reads
 	From  time.Time
 	To    time.Time
 	Known bool

@@ -38,7 +38,7 @@ type listing struct {
 
 	mu      sync.Mutex // guards the fields below
 	images  []api.Image
-	at      time.Time // when the reading that returned images began
+	at      time.Time // when the reading that found the images began
 	tried   time.Time // when the last reading began, even if it failed
 	took    time.Duration
 	err     error         // the error of the last reading

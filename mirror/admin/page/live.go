@@ -25,7 +25,8 @@ type liveView struct {
 	From string
 }
 
-// busiest returns the busiest pulls and pushes. limit bounds each; 0 means all.
+// busiest returns the busiest pulls and pushes, at most limit of each kind. If limit is 0, it
+// returns all.
 func busiest(l api.Live, limit int) liveView {
 	v := liveView{Live: l, AllPulls: len(l.Pulls), AllPushes: len(l.Pushes), From: livePath}
 	for _, p := range l.Pulls {

@@ -55,7 +55,7 @@ func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ
 	return overviewPage(f, v), nil
 }
 
-// past returns the history of the given length before now.
+// past returns the history of the given length that ends at the parameter now.
 func (h *Handler) past(now time.Time, length time.Duration, points int) api.History {
 	if h.s.History == nil {
 		return api.History{}

@@ -71,8 +71,8 @@ type Disk struct {
 	// Free is the free space of the file system that the cache may use.
 	Free              int64
 	Blobs, Unverified int
-	// Next is the blob that will be evicted next. It is nil if there is no such blob, or if the blob
-	// is not known.
+	// Next is the blob that will be evicted next. It is nil if there is no such blob, or if dray
+	// cannot determine it.
 	Next *api.Victim
 }
 
@@ -167,7 +167,7 @@ func (h *Handler) frame(title string, r *http.Request) frame {
 	return f
 }
 
-// page registers a page. render returns its content.
+// page registers a page. The parameter render returns the content of the page.
 func (h *Handler) page(pattern, title string, render func(ctx context.Context, f frame, r *http.Request) (templ.Component, error)) {
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		c, err := render(r.Context(), h.frame(title, r), r)

@@ -72,7 +72,7 @@ type Config struct {
 	// one of them. Allowed does not apply to materials, because builds also use images that are no
 	// bases, such as compilers. An empty list lets all pass.
 	Materials []string
-	// Images are known in addition to the images of the catalogue.
+	// Images are known images besides those of the catalogue.
 	Images []Image
 }
 

@@ -30,8 +30,8 @@ type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
 	// The fields below are set only for an archive in the old format of docker save. saved has the
-	// images of the archive. Root sets blobs, the file name of each blob of the image that it returns.
-	// These names differ from the names in a layout.
+	// images of the archive. blobs has the file names of the blobs of the image that Root returned
+	// last. These names differ from the names in a layout.
 	saved []savedImage
 	blobs map[digest.Digest]string
 }
@@ -152,7 +152,7 @@ func list(file *os.File) (map[string]extent, error) {
 			return nil, err
 		}
 		name := path.Clean(h.Name)
-		delete(entries, name) // the last entry with a name counts
+		delete(entries, name) // of several entries with the same name, the last one counts
 		delete(links, name)
 		switch h.Typeflag {
 		case tar.TypeReg:

@@ -85,8 +85,8 @@ func (*Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. Annotations of the pushed index count for each of its
-// images. While an image waits for its index, it may lack values that the index can add.
+// CheckImage implements pipeline.ImageStage. The annotations of the pushed index apply to each of
+// its images. While an image waits for its index, it may lack values that the index can add.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Images() {

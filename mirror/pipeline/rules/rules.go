@@ -162,8 +162,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, errors.Join(failed...)
 }
 
-// holds evaluates an expression. Some type errors are found only by the evaluation, because the
-// values in the document have the type dyn.
+// holds reports whether an expression is true. Some type errors are found only by the evaluation,
+// because the values in the document have the type dyn.
 func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error) {
 	out, _, err := p.ContextEval(ctx, vars)
 	if err != nil {
@@ -179,7 +179,7 @@ func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error
 	return ok, nil
 }
 
-// document returns the JSON view of an image as values, with whole numbers as integers.
+// document decodes the JSON view of an image into Go values. Whole numbers become integers.
 func document(img *pipeline.Image) (map[string]any, error) {
 	raw, err := img.JSON()
 	if err != nil {

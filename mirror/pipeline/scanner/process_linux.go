@@ -142,7 +142,7 @@ func supervise(uid, gid string, command []string) (exit int, err error) {
 	}()
 	err = cmd.Wait()
 	close(ended)
-	if os.Getpid() != 1 { // in a PID namespace, the kernel ends the processes
+	if os.Getpid() != 1 { // for process 1, the kernel ends the other processes of its PID namespace
 		sweep()
 	}
 	if exit, exited := errors.AsType[*exec.ExitError](err); exited && exit.Exited() {

@@ -251,9 +251,9 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// program returns the program for an image. It is started by a shell that first sets limits,
-// because os/exec cannot set them. The shell gets the arguments as parameters, and does not parse
-// them.
+// program returns the command that checks an image. The command is a shell that sets limits and
+// then executes the operator's program, because os/exec cannot set limits. The shell gets the
+// arguments as parameters, and does not parse them.
 func (s *Stage) program(layout, home string, img *pipeline.Image) program {
 	// The limit applies to the processor time of all threads of a process together (setrlimit(2),
 	// RLIMIT_CPU).
@@ -290,8 +290,8 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} in stdout. If stdout has no findings, it returns one finding,
-// whose text is the end of stdout and stderr joined.
+// findings parses {"findings": [...]} in stdout. If stdout has no findings, it appends stderr to
+// stdout, and returns one finding with the end of this text.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`

@@ -14,10 +14,10 @@ type Rule struct {
 	Literals []string
 	// Fold ignores case in the literals.
 	Fold bool
-	// Secret checks the literal window[start:stop]. It returns the bytes that identify the credential,
-	// or false if there is none. Findings show a hash of these bytes (see [Fingerprint]). So the bytes
-	// either leave out the secret, or are too random for anyone to guess them from the hash. The
-	// window extends at most maxSecret bytes beyond the literal on both sides.
+	// Secret is called for a literal that was found at window[start:stop]. It returns the bytes that
+	// identify the credential, or false if there is none. Findings show a hash of these bytes (see
+	// [Fingerprint]). So the bytes either leave out the secret, or are too random for anyone to guess
+	// them from the hash. The window extends at most maxSecret bytes beyond the literal on both sides.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 
@@ -218,8 +218,8 @@ func tokenAround(c *class, prefix string, minLen int) func([]byte, int, int) ([]
 	}
 }
 
-// Rules returns the built-in rules. The services that issue these credentials document the formats
-// for secret scanners and users.
+// Rules returns the built-in rules. The formats come from the documentation of the services that
+// issue these credentials.
 func Rules() []*Rule {
 	return []*Rule{
 		{ID: "private-key", What: "a private key", Literals: []string{"-----BEGIN "}, Secret: privateKey},

@@ -52,7 +52,8 @@ type Config struct {
 	Form Form
 	// Timeout bounds the time of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
+	// Failures is the number of failures in a row after which the stage sends no requests for the
+	// time Pause. 0 means 5.
 	Failures int
 	// Pause is the time after which one request probes a failing service. 0 means 30 s.
 	Pause time.Duration

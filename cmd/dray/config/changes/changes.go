@@ -48,8 +48,8 @@ func Keys() []string { return slices.Collect(maps.Keys(atOnce)) }
 var atOnceFixed = []string{"upstreams[].hosts", "upstreams[].prefixes", "upstreams[].default_namespace", "upstreams[].repositories"}
 
 // addresses are sections with an address. If the address differs, the whole section waits for a
-// restart, because settings that are safe on the loopback interface may not be safe at another
-// address. An example is that no password is required.
+// restart, because settings that are safe on the loopback interface, such as access without a
+// password, may not be safe at another address.
 var addresses = map[string]string{"listeners[]": "Address", "admin": "Address"}
 
 // Fixed is implemented by a type of list entries if a reload cannot add, remove or change some
@@ -81,8 +81,8 @@ type Merged[C any] struct {
 	// other keys.
 	Config C
 	// Changed are the keys whose value in Config differs from the running one. Pending are the keys
-	// whose value in the file differs from Config. Entries of lists have their name in a key, as in
-	// upstreams[hub].hosts.
+	// whose value in the file differs from Config. The key of a list entry contains the entry's name,
+	// as in upstreams[hub].hosts.
 	Changed, Pending []string
 }
 

@@ -69,8 +69,9 @@ func PrependJSON(text []byte, key, element string, isSame func(a, b string) bool
 // errTouched reports a change that would also change other parts of the file.
 var errTouched = errors.New("its form does not let dray change it without touching the rest")
 
-// offsetJSON returns the offset after the bracket that opens the list with the given key. If exists
-// is false, it returns the offset after the bracket that opens the object.
+// offsetJSON returns the offset after the bracket that opens the list with the given key. If the
+// object lacks this key (exists is false), offsetJSON returns the offset after the bracket that
+// opens the object.
 func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if _, err := dec.Token(); err != nil {
@@ -96,9 +97,9 @@ func offsetJSON(text []byte, key string, exists bool) (int64, error) {
 	return 0, errTouched
 }
 
-// indentAfter returns the white space at the beginning of rest, which is an object without its
-// opening bracket. If this white space has no line break, or the object is empty, indentAfter
-// returns a line break with an indent.
+// indentAfter returns the white space after the opening bracket of an object. The parameter rest is
+// the text after this bracket. If the white space has no line break, or the object is empty,
+// indentAfter returns a line break with an indent.
 func indentAfter(rest []byte) string {
 	space := string(rest[:len(rest)-len(bytes.TrimLeft(rest, " \t\r\n"))])
 	if strings.Contains(space, "\n") && len(bytes.TrimSpace(rest)) > 1 {

@@ -92,8 +92,8 @@ func separated(head []byte, section string, tail []byte) string {
 }
 
 // Set sets a key of a table to a value, which is a string or a bool. It adds the key and the table
-// if they do not exist. With an empty path of the table, the key belongs to no table, and Set adds
-// it before all tables of the file.
+// if they do not exist. If the path of the table is empty, the key belongs to no table, and Set
+// adds the key before all tables of the file.
 func (f *TOML) Set(table []string, key string, value any) error {
 	literal := fmt.Sprintf("%#v", value)
 	want, err := f.with(table, key, value)
@@ -240,8 +240,8 @@ type item struct {
 	path  []string // for a key, it begins with the path of its table
 	table bool
 	line  int // offset of its line
-	// value is the offset of a key's value; end is the offset after the value, or 0 for a list or
-	// table.
+	// value is the offset of a key's value. end is the offset after the value; it is 0 if the value is
+	// a list. For the head of a table, both are 0.
 	value, end int
 }
 

@@ -10,9 +10,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML parses text, calls editRoot with the mapping, and returns the new text. The given text may
-// be empty. Comments stay, but empty lines may vanish. If editRoot returns false, YAML returns text
-// as it is.
+// YAML parses text, calls editRoot with the mapping at the root, and returns the new text. The
+// given text may be empty. Comments stay, but empty lines may vanish. If editRoot returns false,
+// YAML returns text as it is.
 func YAML(text []byte, editRoot func(root *yaml.Node) (bool, error)) ([]byte, error) {
 	var doc, second yaml.Node
 	in := yaml.NewDecoder(bytes.NewReader(text))

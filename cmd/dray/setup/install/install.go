@@ -17,7 +17,7 @@ import (
 	"dray/cmd/dray/replace"
 )
 
-// Place is the place of one client's files and of their record.
+// Place says where the files of one client are, and where the record of their changes is.
 type Place struct {
 	// Root is the directory that stands for /.
 	Root string
@@ -50,7 +50,7 @@ const (
 type Result struct {
 	Path  string `json:"path"`
 	State State  `json:"state"`
-	// Reason says why the file was left unchanged, if State is LeftAlone.
+	// Reason says why the change could not be made, if State is LeftAlone.
 	Reason string `json:"reason,omitempty"`
 	// Diff is the change in unified form.
 	Diff string `json:"diff,omitempty"`
@@ -78,9 +78,9 @@ func (p Place) Read(path string) ([]byte, error) {
 	return before, nil
 }
 
-// Write makes the given changes. If an earlier call of Write changed another file, Write undoes
-// that earlier change. Write returns an error only for a problem with the record. A problem with a
-// file is in the Result of that file.
+// Write makes the given changes. It also undoes the changes that earlier calls of Write made to all
+// other files. Write returns an error only for a problem with the record. A problem with a file is
+// in the Result of that file.
 func (p Place) Write(changes []Change) ([]Result, error) {
 	r, err := p.record()
 	if err != nil {
@@ -171,8 +171,8 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 		}
 	}()
 	e := entry{Path: path}
-	// If somebody has removed the file, undo will not restore the content that is in the backup. undo
-	// must not delete that backup, so the new entry does not name it.
+	// If somebody has removed the file, the new entry does not name the backup: undo would delete the
+	// backup without restoring its content.
 	if known := r.find(path); known != nil && current != nil {
 		e.Backup = known.Backup
 	}
