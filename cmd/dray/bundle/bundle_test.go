@@ -191,6 +191,25 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestQueries: a secret in a query is removed, although dray has not seen it before.
+func TestQueries(t *testing.T) {
+	s := newScrubber(config.Config{}, nil)
+	for _, name := range []string{
+		"access_token", "api_key", "apiKey", "client_secret", "client%5Fsecret", "passwd", "pwd", "auth", "sig", "key2", "X-Amz-Credential", "X-Amz-Security-Token", "X-Amz-Signature",
+	} {
+		for _, before := range []string{"?", "?a=1&", `?a=1\u0026`, "?a=1&amp;", "#"} {
+			text := "Get \"https://h/p" + before + name + "="
+			if got := string(s.clean([]byte(text + "S3CR3T&b=2\": refused"))); got != text+redacted+"&b=2\": refused" {
+				t.Error(got)
+			}
+		}
+	}
+	const harmless = "https://h/v2/_catalog?last=a&n=2&digest=sha256:ab&scope=repository:a:pull&list-type=2&prefix=design"
+	if got := string(s.clean([]byte(harmless))); got != harmless {
+		t.Error(got)
+	}
+}
+
 // TestWithoutARunningDray: an archive is made in any case, and says what it lacks.
 func TestWithoutARunningDray(t *testing.T) {
 	dir := t.TempDir()

@@ -35,8 +35,9 @@ var forms = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(\b(?:basic|bearer)\s+)[A-Za-z0-9._~+/=-]{8,}`),
 	regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["']?)(?:[A-Za-z]+\s+)?[^\s"']+`),
 	regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://)[^/@\s"'\x60]+@`), // a user and a password in a URL
-	// A secret in a query, as in presigned URLs. JSON may write an ampersand as \u0026.
-	regexp.MustCompile(`(?i)((?:[?&]|\\u0026)(?:[a-z-]*(?:signature|credential|token|key|password))=)[^&\s"'\\]+`),
+	// A secret in a query, as in presigned URLs, or in a fragment. JSON may write an ampersand as
+	// \u0026. Azure calls a signature sig.
+	regexp.MustCompile(`(?i)((?:[?&;#]|\\u0026)(?:sig|[^=&\s"'\\]*(?:` + config.SecretNames + `)[^=&\s"'\\]*)=)[^&\s"'\\]+`),
 	regexp.MustCompile(`()\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),                           // access keys of AWS
 	regexp.MustCompile(`()\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`), // JSON web tokens
 	regexp.MustCompile(`()\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}`),                       // hashes of passwords
@@ -44,7 +45,7 @@ var forms = []*regexp.Regexp{
 }
 
 // secretName matches the names of variables whose values are secrets.
-var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth|header`)
+var secretName = regexp.MustCompile(`(?i)header|` + config.SecretNames)
 
 // pathName matches names that secretName also matches, but whose values are paths. The value alone
 // does not show that it is a path, because some secret access keys of AWS also begin with a slash.

@@ -75,14 +75,18 @@ func (s *SecretURL) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// SecretNames are parts of the names whose values are secrets, as alternatives of a regular
+// expression.
+const SecretNames = `pass|pwd|token|secret|key|credential|auth|signature`
+
 // secretName matches names of flags, variables and parameters whose values are secrets.
-var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth`)
+var secretName = regexp.MustCompile(`(?i)` + SecretNames)
 
 // assignment matches a value such as API_TOKEN=x, in an argument such as --env=API_TOKEN=x.
-var assignment = regexp.MustCompile(`(?i)^[a-z0-9_-]*(pass|pwd|token|secret|key|credential|auth)[a-z0-9_-]*=`)
+var assignment = regexp.MustCompile(`(?i)^[a-z0-9_-]*(` + SecretNames + `)[a-z0-9_-]*=`)
 
 // header matches the beginning of an argument such as Authorization: Bearer x.
-var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(pass|pwd|token|secret|key|credential|auth)[a-z0-9-]*: *`)
+var header = regexp.MustCompile(`(?i)^[a-z0-9-]*(` + SecretNames + `)[a-z0-9-]*: *`)
 
 // shortSecrets are the short flags by which common programs take users, passwords and headers.
 const shortSecrets = "upH"
