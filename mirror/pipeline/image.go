@@ -86,6 +86,20 @@ type LayerView struct {
 	facts map[string]json.RawMessage
 }
 
+// MarshalJSON leaves out the members of Archive if Seen is false. A rule about them then cannot be
+// decided, and does not pass because they are zero.
+func (l *LayerView) MarshalJSON() ([]byte, error) {
+	type plain LayerView
+	if l.Seen {
+		return json.Marshal((*plain)(l))
+	}
+	type twice struct{ Archive }
+	return json.Marshal(struct { // package json leaves out members that occur twice at the same depth
+		*plain
+		twice
+	}{plain: (*plain)(l)})
+}
+
 // Facts decodes into the given variable the facts that a stage found in the layer. It returns false
 // if the stage has not looked at the layer. If the stage has looked and found nothing, Facts
 // returns true, and the variable stays as it is.

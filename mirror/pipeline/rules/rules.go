@@ -25,7 +25,7 @@ const Name = "rules"
 
 // version is increased with every change of the values that expressions see, or of the meaning of
 // expressions.
-const version = 1
+const version = 2
 
 // Bounds of a stage, and of each expression in it.
 const (

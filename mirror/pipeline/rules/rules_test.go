@@ -86,6 +86,28 @@ func TestRulesAreAskedEachForItself(t *testing.T) {
 	}
 }
 
+// A rule about what only a scan finds out cannot be decided for a layer that was not scanned, and
+// can be for one in which the scan found nothing. A fixture of an earlier version has zeros.
+func TestRulesAboutUnseenLayers(t *testing.T) {
+	const zeros = `"format": "", "uncompressed": 0, "entries": 0`
+	for _, c := range []struct{ layer, err string }{{`"seen": false`, "no such key"}, {`"seen": false, ` + zeros, "no such key"}, {`"seen": true, "diffID": "sha256:00"`, ""}} {
+		for _, expression := range []string{`l.format != "xz"`, `l.uncompressed < 1000`, `l.entries < 1000`, `l.diffID != "sha256:01"`} {
+			s, err := New([]Rule{{Name: "it", Expression: `image.manifests[0].layers.all(l, l.size == 7 && !l.foreign && ` + expression + `)`}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var img pipeline.Image
+			if err := json.Unmarshal([]byte(`{"manifests": [{"kind": "image", "layers": [{"size": 7, `+c.layer+`}]}]}`), &img); err != nil {
+				t.Fatal(err)
+			}
+			found, err := s.CheckImage(t.Context(), &img)
+			if len(found) > 0 || c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("%s of a layer with %s: %v, %v", expression, c.layer, found, err)
+			}
+		}
+	}
+}
+
 func TestRulesEndInTime(t *testing.T) {
 	s, err := New([]Rule{{Name: "it", Expression: `lists.range(1000).all(a, lists.range(1000).all(b, a + b >= 0))`}})
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 const Name = "webhook"
 
 // version is increased with every change of the request.
-const version = 1
+const version = 2
 
 // maxAnswer is the maximum length of an answer in bytes.
 const maxAnswer = 1 << 20
