@@ -81,18 +81,17 @@ func (d *document) value() {
 	if err != nil {
 		return
 	}
-	switch v := token.(type) {
-	case string:
-		if n := len(d.path); n > 0 {
-			if name, member := d.path[n-1].(string); member {
-				v = name + "=" + v // some rules need the name
-			}
+	text, _ := token.(string)
+	if n := len(d.path); n > 0 {
+		if name, member := d.path[n-1].(string); member {
+			text = name + "=" + text // some rules need the name, which can itself be a credential
 		}
-		d.text(v)
-	case json.Delim:
+	}
+	d.text(text)
+	if bracket, ok := token.(json.Delim); ok {
 		for i := 0; d.json.More(); i++ {
 			var step any = i
-			if v == '{' {
+			if bracket == '{' {
 				step, _ = d.json.Token()
 			}
 			d.path = append(d.path, step)

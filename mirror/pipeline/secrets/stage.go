@@ -12,7 +12,7 @@ import (
 const Name = "secrets"
 
 // version is increased with every change of the built-in rules.
-const version = 5
+const version = 6
 
 // Config configures the search.
 type Config struct {
