@@ -18,8 +18,8 @@ type TouchFact struct {
 	Touched time.Time
 	// Pulled says that a client has got the image from dray since then.
 	Pulled bool
-	// MediaType is the media type of the manifest. Tag is the tag of the last pull; it is empty if the
-	// client pulled by digest.
+	// MediaType is the media type of the manifest. Tag is the last known tag by which a client pulled
+	// the image; it may be empty.
 	MediaType, Tag string
 }
 

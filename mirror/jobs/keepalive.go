@@ -127,8 +127,8 @@ func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest
 	image := r.Key(m.Digest)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, known := k.images[image]; !known && len(k.images) < maxWaiting {
-		k.images[image] = pulledImage{mediaType: m.MediaType, tag: tag}
+	if i, known := k.images[image]; known || len(k.images) < maxWaiting {
+		k.images[image] = pulledImage{mediaType: m.MediaType, tag: cmp.Or(tag, i.tag), since: i.since}
 	}
 }
 
@@ -286,6 +286,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	i, there := k.images[image]
 	delete(k.images, image)
 	k.mu.Unlock()
+	i.tag = cmp.Or(i.tag, fact.Tag) // the registry may know only the tag of an earlier pull
 	now := time.Now()
 	if !there || err == nil && meta.Age(now, fact.Touched) < k.intervalOf(name) {
 		return true

@@ -314,6 +314,39 @@ func TestKeepAliveAbsent(t *testing.T) {
 	})
 }
 
+// A registry that converts a manifest knows it by its tag alone. The tag of a pull is used however
+// often clients pull by digest before and after it.
+func TestKeepAliveByTag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := kept(t)
+		defer stop()
+		d := h.Registry.Held("a", oci.Reference{Tag: "v1"}).Digest
+		h.Registry.DropManifest("a", oci.Reference{Digest: d})
+		h.Listener = l
+		pull := func() { h.Want(200, "GET", "/v2/a/manifests/"+d.String(), nil) }
+		for i := range 3 {
+			time.Sleep(day)
+			pull()
+			time.Sleep(time.Hour)
+			if n := s.take()["a"]; n != 2 {
+				t.Errorf("%d: %d requests, and not one by digest and one by tag", i, n)
+			}
+		}
+		touches := meta.NewLastPulls(h.Facts, meta.Options{})
+		if err := touches.Set(t.Context(), "up", "a", d, meta.TouchFact{Touched: time.Now()}); err != nil { // the tag is lost
+			t.Fatal(err)
+		}
+		pull()
+		time.Sleep(time.Hour)
+		h.pullBy(l, "a")
+		pull()
+		time.Sleep(day)
+		if n := s.take()["a"]; n != 2 {
+			t.Errorf("%d requests after a pull by digest and one by tag", n)
+		}
+	})
+}
+
 // An image whose last touch lies in the future is touched, and then a day later.
 func TestTouchedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
