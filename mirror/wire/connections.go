@@ -15,18 +15,19 @@ import (
 
 // Connections bounds the connections of the servers that share it, so that file descriptors are
 // left for upstreams, for the disk and for other servers. Each connection takes a place. If a
-// client finds all places taken, Connections closes the connection that has waited longest for a
-// request, and the client gets that place. If no connection waits for a request, the client waits.
+// client finds all places taken, it waits for one, and Connections closes the connection that has
+// been idle longest. A connection is idle while it waits for its second or a later request.
 type Connections struct {
-	log    *slog.Logger
-	places chan struct{}
+	log *slog.Logger
+	max int
 
 	mu       sync.Mutex // guards the fields below
-	waiting  list.List  // net.Conns that wait for a request, the longest first
+	open     int        // places taken; below max only if no client waits
+	clients  list.List  // chan struct{}, closed when the client gets a place; the first client first
+	idle     list.List  // net.Conn, idle for the longest time first
 	at       map[net.Conn]*list.Element
-	wanted   int       // clients that wait for a place, and for which no connection was closed
-	granted  int       // clients that wait for a place, and for which c.changed has closed a connection
-	warnedAt time.Time // when it was last logged that clients wait
+	closing  map[net.Conn]struct{} // closed for clients, but still with their places
+	warnedAt time.Time             // when it was last logged that clients wait
 
 	closed prometheus.Counter
 }
@@ -37,7 +38,7 @@ func NewConnections(n int, log *slog.Logger) *Connections {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Connections{
-		log: log, places: make(chan struct{}, n), at: map[net.Conn]*list.Element{},
+		log: log, max: n, at: map[net.Conn]*list.Element{}, closing: map[net.Conn]struct{}{},
 		closed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_connections_closed_total",
 			Help: "Idle connections that dray closed because dray_connections_max was reached and another client came.",
@@ -52,8 +53,12 @@ func (c *Connections) Collectors() []prometheus.Collector {
 	}
 	return []prometheus.Collector{
 		c.closed,
-		gauge("dray_connections", "Open connections of clients, except connections to the admin listener.", func() int { return len(c.places) }),
-		gauge("dray_connections_max", "Connections that clients may have at a time.", func() int { return cap(c.places) }),
+		gauge("dray_connections", "Open connections of clients, except connections to the admin listener.", func() int {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.open
+		}),
+		gauge("dray_connections_max", "Connections that clients may have at a time.", func() int { return c.max }),
 	}
 }
 
@@ -94,54 +99,56 @@ func (l boundedListener) Close() error {
 
 // take waits for a place. It returns false if ended is closed before a place is free.
 func (c *Connections) take(ended <-chan struct{}) bool {
-	select {
-	case c.places <- struct{}{}:
-		return true
-	default:
-	}
 	c.mu.Lock()
+	if c.open < c.max {
+		c.open++
+		c.mu.Unlock()
+		return true
+	}
+	place := make(chan struct{})
+	client := c.clients.PushBack(place)
 	idle := c.idleLocked()
-	wants := idle == nil
-	if wants {
-		defer c.waitsNoLonger()
-		c.wanted++
-		if now := time.Now(); now.Sub(c.warnedAt) >= time.Minute {
-			c.warnedAt = now
-			c.log.Warn("all connections are in use, and clients wait; limits.max_connections and the limit of open files set how many there are", "max_connections", cap(c.places))
-		}
+	if now := time.Now(); len(c.closing) < c.clients.Len() && now.Sub(c.warnedAt) >= time.Minute {
+		c.warnedAt = now
+		c.log.Warn("all connections are in use, and clients wait; limits.max_connections and the limit of open files set how many there are", "max_connections", c.max)
 	}
 	c.mu.Unlock()
 	c.drop(idle)
 	select {
-	case c.places <- struct{}{}:
+	case <-place:
+		return true
 	case <-ended:
-		return false
 	}
-	return true
-}
-
-// waitsNoLonger records that a client has stopped waiting for a place. While granted is above 0, it
-// subtracts 1 from granted, and not from wanted, because the client has probably got the place of a
-// connection that c.changed closed.
-func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.granted > 0 {
-		c.granted--
+	select {
+	case <-place: // meanwhile
+		c.freeLocked()
+	default:
+		c.clients.Remove(client)
+	}
+	return false
+}
+
+// freeLocked gives a place to the client that has waited longest. The caller holds mu.
+func (c *Connections) freeLocked() {
+	if client := c.clients.Front(); client != nil {
+		close(c.clients.Remove(client).(chan struct{}))
 	} else {
-		c.wanted--
+		c.open--
 	}
 }
 
-// idleLocked removes from the list the connection that has waited longest for a request, and
-// returns that connection. It returns nil if the list is empty. The caller holds mu.
+// idleLocked returns the connection to close for a waiting client. It returns nil if no connection
+// is idle, or if enough connections are closing. The caller holds mu.
 func (c *Connections) idleLocked() net.Conn {
-	oldest := c.waiting.Front()
-	if oldest == nil {
+	oldest := c.idle.Front()
+	if oldest == nil || len(c.closing) >= c.clients.Len() {
 		return nil
 	}
-	conn := c.waiting.Remove(oldest).(net.Conn)
+	conn := c.idle.Remove(oldest).(net.Conn)
 	delete(c.at, conn)
+	c.closing[conn] = struct{}{}
 	return conn
 }
 
@@ -158,30 +165,26 @@ func (c *Connections) drop(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// changed is the ConnState of a server. It records which connections wait for a request. If a
-// connection begins to wait for a request while a client wants a place, changed closes that
-// connection. If a connection has ended, changed frees its place.
+// changed is the ConnState of a server. It records which connections are idle, and frees the place
+// of a connection that has ended. A new connection is not idle: its client would take the closing
+// for a failure of its first request. If a request came before a connection was closed, the
+// connection may keep its place for long, so it no longer counts as closing.
 func (c *Connections) changed(conn net.Conn, state http.ConnState) {
-	var idle net.Conn
 	c.mu.Lock()
+	delete(c.closing, conn)
 	if e := c.at[conn]; e != nil {
-		c.waiting.Remove(e)
+		c.idle.Remove(e)
 		delete(c.at, conn)
 	}
-	switch {
-	case state != http.StateNew && state != http.StateIdle:
-	case state == http.StateIdle && c.wanted > 0:
-		c.wanted--
-		c.granted++
-		idle = conn
-	default:
-		c.at[conn] = c.waiting.PushBack(conn)
+	switch state {
+	case http.StateIdle:
+		c.at[conn] = c.idle.PushBack(conn)
+	case http.StateClosed, http.StateHijacked:
+		c.freeLocked()
 	}
+	idle := c.idleLocked()
 	c.mu.Unlock()
 	c.drop(idle)
-	if state == http.StateClosed || state == http.StateHijacked {
-		<-c.places
-	}
 }
 
 // OpenFiles returns how many file descriptors the process may have, but at most 1<<20. At the start

@@ -157,6 +157,59 @@ func TestConnectionsForEachThatWaits(t *testing.T) {
 	})
 }
 
+// Two listeners share their places. A connection that has not had its first request is closed for
+// nobody, and a connection whose next request has come meanwhile counts for nobody.
+func TestConnectionsOfTwoListeners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bound, ended := NewConnections(4, nil), make(chan struct{})
+		conns := make([]net.Conn, 4)
+		for i := range conns {
+			conns[i], _ = net.Pipe()
+			bound.take(ended)
+			bound.changed(conns[i], http.StateNew)
+		}
+		for _, conn := range conns[:3] {
+			bound.changed(conn, http.StateActive)
+		}
+		var got atomic.Int32
+		wait := func() {
+			go func() {
+				if bound.take(ended) {
+					got.Add(1)
+				}
+			}()
+			synctest.Wait()
+		}
+		wait()
+		wait()
+		closed := func(conn net.Conn) bool { return conn.SetDeadline(time.Time{}) != nil }
+		if closed(conns[3]) {
+			t.Error("a new connection was closed before its first request")
+		}
+		for i := range 2 {
+			bound.changed(conns[i], http.StateIdle)
+			if !closed(conns[i]) {
+				t.Errorf("idle connection %d was not closed for the clients that wait", i)
+			}
+		}
+		bound.changed(conns[0], http.StateActive)
+		bound.changed(conns[1], http.StateClosed)
+		bound.changed(conns[2], http.StateIdle)
+		if !closed(conns[2]) {
+			t.Error("the second client waits for a connection that has a request")
+		}
+		bound.changed(conns[2], http.StateClosed)
+		synctest.Wait()
+		if got.Load() != 2 {
+			t.Errorf("%d clients got a place", got.Load())
+		}
+		bound.changed(conns[3], http.StateIdle)
+		if closed(conns[3]) {
+			t.Error("a connection was closed although nobody waits")
+		}
+	})
+}
+
 func TestOpenFiles(t *testing.T) {
 	if n, err := OpenFiles(); n <= 0 || err != nil {
 		t.Errorf("%d, %v", n, err)
