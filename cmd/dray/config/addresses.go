@@ -33,7 +33,8 @@ func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
 	return errA == nil && errB == nil && portA == portB && portA != "0" &&
-		(hostA == hostB || !NamesHost(hostA) || !NamesHost(hostB) || isLoopback(a) && isLoopback(b))
+		(hostA == hostB || !NamesHost(hostA) || !NamesHost(hostB) ||
+			(hostA == "localhost" || hostB == "localhost") && isLoopback(hostA) && isLoopback(hostB)) // the system decides which address localhost is
 }
 
 // checkAddress adds a problem if the value is not an address to listen on.
@@ -53,11 +54,11 @@ func checkBaseURL(k *Report, path, value string) {
 	switch {
 	case strings.Contains(value, "@"): // not printed, because it may contain a password
 		k.Add(path, "must not contain a user or a password")
-	case strings.Contains(value, "?"): // not printed, because a query may contain a token
-		k.Add(path, "has more than a host; remove the query")
+	case strings.ContainsAny(value, "?#"): // not printed, because it may contain a token
+		k.Add(path, "has more than a host; remove the query or fragment")
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		k.Add(path, "%q is not an http or https URL or a host name", value)
-	case u.Path != "" && u.Path != "/" || u.Fragment != "":
+	case u.Path != "" && u.Path != "/":
 		k.Add(path, "%q has more than a host; remove the path", value)
 	}
 }
