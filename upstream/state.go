@@ -101,7 +101,7 @@ func (l *Limiter) OwnQuota() (s QuotaState, ok bool) {
 
 // LearnQuota records a quota that the registry has stated to another process. The Limiter uses it
 // if it is newer than the quota stated to this process, and if both concern the same address or
-// account.
+// account. If no quota was stated to this process, the Limiter uses it in any case.
 func (l *Limiter) LearnQuota(s QuotaState) {
 	l.quota.mu.Lock()
 	defer l.quota.mu.Unlock()

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// epoch is the time between two pushes of a tag, or between two pushes or mounts of a digest. Every
-// fact names the epoch in which its question was asked, and is invisible in any other epoch.
+// epoch is the time until a tag is pushed, deleted or forgotten next, or until a digest arrives
+// next. Every fact names the epoch in which its question was asked, and is invisible in any other
+// epoch.
 type epoch struct {
 	Name string `json:"e"`
 	// By is the name of the process that began the epoch. It is empty in epochs of older versions,

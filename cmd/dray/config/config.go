@@ -76,9 +76,10 @@ type Listener struct {
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
 	// If `true`, and if the listener has an `auth` entry and the role `mirror`, dray answers 401 to a
-	// client without credentials. Leave it off if you can: classic Docker answers the challenge of a
-	// mirror with the user's Docker Hub password. If the listener has an `auth` entry and the role
-	// `registry`, dray always answers 401 to such a client. Default: `false`.
+	// client without credentials, unless a rule with `anonymous: true` allows the request. Leave it
+	// off if you can: classic Docker answers the challenge of a mirror with the user's Docker Hub
+	// password. If the listener has an `auth` entry and the role `registry`, dray always answers 401
+	// in these cases. Default: `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
 	// The proxies and load balancers that may name the client, as addresses or networks such as
 	// `10.0.0.0/8`. In limits, logs and events, dray then uses the client that they name. A request

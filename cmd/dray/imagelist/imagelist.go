@@ -29,7 +29,8 @@ type Options struct {
 	// Dockerfile once for each. Without Targets, Read reads it once, for Host, and the Platform of an
 	// image is empty unless FROM states one.
 	Targets []string
-	// Host is the platform of this machine: BUILDPLATFORM in a Dockerfile.
+	// Host is the platform of this machine: BUILDPLATFORM in a Dockerfile. It is always the Platform
+	// of the image that a syntax directive names, because this image runs during the build.
 	Host string
 	// Arguments are the build arguments of a Dockerfile.
 	Arguments map[string]string
