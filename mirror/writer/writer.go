@@ -193,7 +193,9 @@ func (w *Writers) remember(k key, l fleet.Lease) {
 		if len(w.seen) <= maxRemembered {
 			break
 		}
-		delete(w.seen, other)
+		if other != k {
+			delete(w.seen, other)
+		}
 	}
 }
 
