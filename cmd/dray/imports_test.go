@@ -273,7 +273,7 @@ var importable = map[string][]allowance{
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
 	"dray/cmd/dray/certificates": {
-		{"dray/cmd/dray/usage", "refuses wrong arguments"}, {"dray/mirror/reread", "files that change"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
+		{"dray/cmd/dray/replace", "a failed write keeps the old files"}, {"dray/cmd/dray/usage", "refuses wrong arguments"}, {"dray/mirror/reread", "files that change"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
 	},
 	"dray/cmd/dray/clients": {
 		{"dray/cmd/dray/config", "auth entries of the configuration"}, {"dray/cmd/dray/watched", "a token that changes"}, {"dray/mirror/identity", "recognises clients"}, {"dray/mirror/proxied", "trusted proxies"}, {prometheusClient, measures},
