@@ -27,7 +27,8 @@ var (
 	ErrInUse = disk.ErrInUse
 	// ErrStalled says that an origin sent no bytes for Options.StallTimeout.
 	ErrStalled = errors.New("origin makes no progress")
-	// ErrAborted is the error that followers of an upload get when it was aborted without a reason.
+	// ErrAborted is the error that readers of an unfinished upload get if Abort was called without an
+	// error.
 	ErrAborted = errors.New("upload aborted")
 	// ErrClosed says that the reader, upload or cache is closed.
 	ErrClosed = errors.New("closed")
@@ -49,9 +50,10 @@ func (e *localError) Unwrap() error { return e.err }
 // reasonRead is the reason of a localError for bytes that could not be read from the cache.
 const reasonRead = "read"
 
-// reasonAgain is the reason of a localError that makes readers fetch the blob again. One of the
-// places that an origin asks has sent wrong bytes; see [Observer]. The cache itself has not failed,
-// so no failure is counted.
+// reasonAgain is the reason of a localError that makes readers fetch the blob again. It means that
+// the fetch got wrong bytes from one of the places that its origin may ask, such as the bucket or a
+// member. The next fetch asks other places; see [Observer]. The cache itself has not failed, so no
+// failure is counted.
 const reasonAgain = "again"
 
 // [local] turns an error of the disk into a localError with the given reason, which names the step

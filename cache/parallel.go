@@ -10,16 +10,18 @@ import (
 )
 
 // windowPieces bounds how far the workers that fetch in order may be ahead of the first gap in the
-// file. The bound is this number of pieces for each stream. Because of it, pieces are still in the
-// page cache when they are hashed. When the hash lags (see growing.lags), there is no such bound.
+// file. All of these workers share one bound: this number of pieces, times Split.Streams. Because
+// of it, pieces are still in the page cache when they are hashed. When the hash lags (see
+// growing.lags), there is no such bound.
 const windowPieces = 2
 
 // workers fetch one blob in parts. One worker is the leader, which is the goroutine of the flight;
-// the others are helpers. Each worker fetches one piece after another. The leader and the first
-// helpers fetch the pieces in order, which the hash needs. Extra helpers fetch the bytes that
-// readers wait for (see demand.go), and stop when nobody waits any more. A helper whose request is
-// refused returns its piece and stops, and no more helpers start. When no helper is left, the
-// leader fetches all missing bytes by one request.
+// the others are helpers. Each worker fetches one piece after another. The leader fetches the
+// pieces in order, which the hash needs. So do the first helpers, but while there are no extra
+// helpers, they first fetch the bytes that readers wait for. Extra helpers fetch only such bytes
+// (see demand.go), and stop when nobody waits any more. A helper whose request is refused returns
+// its piece and stops, and no more helpers start. When no helper is left, the leader fetches all
+// missing bytes by one request.
 //
 // The leader's stream may follow another fetch (see Stream.Follows). While it does, the leader
 // reads one piece after another from this stream, and all helpers are extra helpers.
@@ -79,8 +81,8 @@ func (w *workers) helpersFor(size int64) int {
 }
 
 // decide reports whether the blob is fetched in parts, now that the origin has answered. If begin
-// did not know the size, x has asked for the whole blob. So for a fetch in parts, decide limits x
-// to the first piece, unless begin has done so.
+// knew the size, it has limited x to the first piece. If it did not, x has asked for the whole
+// blob, and decide limits x to the first piece for a fetch in parts.
 func (w *workers) decide(x *fetch) bool {
 	if x.answer.follows && w.worthwhile(x.size) {
 		w.releaseSlots()
@@ -101,7 +103,8 @@ func (w *workers) decide(x *fetch) bool {
 	return x.end >= 0
 }
 
-// releaseSlots gives the slots back if no helper was started.
+// releaseSlots gives back the slots that were taken for helpers which have not started. No helper
+// may run when it is called.
 func (w *workers) releaseSlots() {
 	if w.helpers > 0 { // no helper runs, so mu is not needed
 		w.Slots.give(w.helpers)
@@ -245,8 +248,8 @@ const (
 
 // [workers.next] waits for a piece to fetch and returns it, or an empty piece if no more are left.
 // An extra helper gets an empty piece when no reader waits for bytes. The leader gets an empty
-// piece only when no helper can return a piece any more. If alone is true, the leader must fetch
-// all missing bytes by one request.
+// piece only when no helper fetches a piece that it could give back (see refused). If alone is
+// true, the leader must fetch all missing bytes by one request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
 	leader := r == roleLeader || r == roleWaiting
 	w.mu.Lock()

@@ -27,10 +27,10 @@ type RetryOptions struct {
 
 // Retry repeats reads while the registry throttles, fails or does not answer. It does not repeat a
 // read once the body of the answer has begun. It does not repeat a read if another attempt would
-// not change the result: after an answer about the content, a corrupt answer, refused credentials,
-// a certificate that cannot be verified, ErrBusy, or a refusal of a Breaker that the Retry wraps. A
-// caller that has an older answer to fall back on uses the Source without a Retry, because it can
-// do without the new answer.
+// not change the result: after an answer that says something about the content (such as "not found"
+// or "denied"), a corrupt answer, refused credentials, a certificate that cannot be verified,
+// ErrBusy, or a refusal of a Breaker that the Retry wraps. A caller that has an older answer to
+// fall back on uses the Source without a Retry, because it can do without the new answer.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions

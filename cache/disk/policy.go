@@ -116,8 +116,8 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers the key prefixes of blobs that were evicted without a hit. Together these blobs
-// had at most as many bytes as the pool holds.
+// ghosts remembers the key prefixes of blobs that were evicted from the short queue. Together these
+// blobs had at most as many bytes as the pool holds.
 type ghosts struct {
 	known map[uint64]*ghost
 	head  ghost // head.next is the oldest, head.prev the newest

@@ -100,7 +100,7 @@ const reading = `
   its clients. The run uses no network card and no driver, and simulates distance.
 - A column such as dray / nginx divides the value of dray by that of nginx. Above 1 is better for
   GB/s and requests/s. Below 1 is better for all other rows.
-- Each round measures all servers in turn, forwards and then backwards. A value is the median of
+- Each round measures all servers in turn; every second round, in reverse. A value is the median of
   seven rounds for content in the cache and for first bytes, and of three rounds for the rest.
   Differences of a few percent are noise, more so if other programs used the processor.
 - The text above each table says how many cores other programs used while a scenario ran, with the

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// userHz is the number of clock ticks a second in /proc: USER_HZ is 100 on every architecture
-// that Go supports (proc_pid_stat(5)).
+// userHz is the number of clock ticks a second in /proc: USER_HZ is 100 on every architecture that
+// Go supports (proc_pid_stat(5)).
 const userHz = 100
 
 // process is a server under measurement, with its children.
@@ -25,8 +25,9 @@ type process struct {
 	exited chan struct{} // closed when the process has ended
 }
 
-// startProcess starts a program. Its environment has PATH, HOME and env. Its output goes to a file
-// in dir, so that logging costs the server as much as usual, and costs no other process anything.
+// startProcess starts a program. Its environment is the PATH of this process, dir as HOME, and env.
+// Its output goes to a file in dir, so that logging costs the server as much as usual, and costs no
+// other process anything.
 func startProcess(dir string, env []string, path string, args ...string) (*process, error) {
 	output, err := os.CreateTemp(dir, "output")
 	if err != nil {
@@ -42,7 +43,7 @@ func startProcess(dir string, env []string, path string, args ...string) (*proce
 	}
 	go func() { // ends when the process has ended; [process.stop] waits for that
 		defer close(p.exited)
-		_ = p.cmd.Wait() // only [process.ready] needs to know that the process ended early
+		_ = p.cmd.Wait() // if the process has ended early, [process.ready] reports its output
 	}()
 	return p, nil
 }
@@ -175,8 +176,8 @@ func readStat(pid int) (stat, error) {
 	return parseStat(string(b))
 }
 
-// parseStat parses fields 4, 14 and 15 of /proc/PID/stat. Field 2 is the name of the program
-// in parentheses. The name can itself contain spaces and parentheses.
+// parseStat parses fields 4, 14 and 15 of /proc/PID/stat. Field 2 is the name of the program in
+// parentheses. The name can itself contain spaces and parentheses.
 func parseStat(s string) (stat, error) {
 	end := strings.LastIndexByte(s, ')')
 	fields := strings.Fields(s[end+1:])

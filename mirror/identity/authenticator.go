@@ -18,7 +18,7 @@ type Principal struct {
 }
 
 // Need is a right that a request needs: the right to perform an action on a repository. Repository
-// is the name that rules refer to.
+// is the name that rules refer to, whichever form the client used (Name of route.Target).
 type Need struct {
 	Action     Action
 	Repository string
@@ -51,8 +51,8 @@ func authorized(c auth.AccessController, r *http.Request, needs []Need) (Princip
 	return Principal{Name: g.User.Name}, nil
 }
 
-// challenge converts the challenge of an access controller to a 401 with the headers of the
-// challenge. It converts any other error to a 500.
+// challenge converts the challenge of an access controller to a 401 with the WWW-Authenticate
+// headers of the challenge. It only wraps any other error, for which the client then gets a 500.
 func challenge(r *http.Request, err error) error {
 	c, ok := errors.AsType[auth.Challenge](err)
 	if !ok {

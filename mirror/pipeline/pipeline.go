@@ -34,9 +34,10 @@ type Options struct {
 	// Name is the name of the pipeline in metrics and reports.
 	Name  string
 	Steps []Step
-	// Limits bound the walk of each layer. ArchiveMode is the mode of the findings of the walk itself,
-	// for example about a layer that exceeds a limit. If ArchiveMode is Off, layers are walked only
-	// if there is a LayerStage, and the findings of the walk have the mode Warn.
+	// Limits bound the walk, which reads the files of each layer and passes them to the stages. The
+	// walk itself reports faults of a layer, such as a limit that the layer exceeds; ArchiveMode is
+	// the mode of these findings. If ArchiveMode is Off, the walk reads layers only if there is a
+	// LayerStage, and its findings have the mode Warn.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver

@@ -28,9 +28,9 @@ func NewWorkers(n int) *Workers {
 const smallWindow = 32 << 20
 
 // wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
-// because a window stays in memory until the client, which may be slow, has sent its layer.
-// While wide waits, the layer gives up its own slot in w.slots, so that other layers are scanned.
-// The caller must call release() after it has used the decoder.
+// because a window stays in memory until the client, which may be slow, has sent its layer. While
+// wide waits, the layer gives up its own slot in w.slots, so that other layers are scanned. The
+// caller must call release() after it has used the decoder.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots
 	defer func() { w.slots <- struct{}{} }()
@@ -61,7 +61,8 @@ func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
 }
 
 // windowOf returns the size in bytes of the window of the first frame with content. If the header
-// of this frame is invalid or not within the buffer, it returns a size that no decoder accepts.
+// of this frame is invalid or not within the buffer, the size is unknown: windowOf returns a very
+// large number, so that the caller treats the window as a large one.
 func windowOf(b *bufio.Reader) uint64 {
 	const unknown = 1 << 62
 	for at := 0; ; {
@@ -81,9 +82,9 @@ func windowOf(b *bufio.Reader) uint64 {
 	}
 }
 
-// windowReader reads a layer that is compressed with zstd. A window that is too large is a fault of
-// the layer. Building the layer again in the same way would not help, so this fault has its own
-// advice.
+// windowReader reads a layer that is compressed with zstd. The advice for a layer that cannot be
+// read is to build it again. For a layer whose window is too large, that would not help, so Read
+// returns a fault with other advice.
 type windowReader struct {
 	decoder *zstd.Decoder
 	window  int64

@@ -22,18 +22,20 @@ type Pusher struct {
 	// pushing has the flights of pushed manifests. A flight checks and forwards a manifest once for
 	// all clients that push it at the same time.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
-	// tagLocks serialises the pushes of a tag that have passed a gate.
+	// tagLocks makes pushes of one tag go on one after another when they have passed their gate.
+	// Pushes without a gate do not use it.
 	tagLocks flight.Mutex[tagKey]
 }
 
-// recovered is a blob that a former process has staged and not sent to the upstream.
+// recovered is a blob that a former process has staged. Nothing records whether the upstream has
+// it.
 type recovered struct {
 	key  repository.Key
 	blob *repository.Staged
 }
 
-// unjudged is a manifest of a former process. It has to pass the checks of this process before dray
-// forwards it, or lets it wait for its index.
+// unjudged is a manifest that waited in a former process (see waitAgain). It has to pass the checks
+// of this process before dray forwards it, or lets it wait for its index.
 type unjudged struct {
 	gatedPush
 	kept io.Closer

@@ -25,8 +25,9 @@ func holdFor(g *gate.Gate) time.Duration {
 	return g.HoldFor
 }
 
-// addWaiting lets a manifest wait for a manifest that refers to it. Like an upload, the manifest
-// outlives the process. If addWaiting cannot store it on disk, the manifest is only in memory.
+// addWaiting lets a manifest wait for a manifest that refers to it. It stores the waiting manifest
+// on disk, so that the next process can take it over (see waitAgain). If that fails, the waiting
+// manifest is only in memory.
 func (p *Pusher) addWaiting(ctx context.Context, gated gatedPush) {
 	until := time.Now().Add(holdFor(gated.Gate))
 	var kept io.Closer
@@ -64,10 +65,11 @@ func (p *Pusher) keep(ctx context.Context, gated gatedPush, until time.Time) (*c
 
 // waitAgain takes over a manifest that waited in a former process, and returns the keys of the
 // blobs that it needs. The manifest can wait as before without new checks, because dray checks it
-// once more when the index or the tag that it waits for arrives. Two kinds of manifests do not
-// wait, and Recover checks them. The first is a referrer, because the check of its subject does not
-// include it. The second is a manifest whose repository now has no gate, or has a gate with
-// ForwardDigests.
+// once more when the index or the tag that it waits for arrives. Two kinds of manifests are left to
+// Recover, which checks them if their repository has a gate, and then forwards them or lets them
+// wait again. The first is a referrer: the check of its subject does not include it, so without
+// Recover nothing would check it again. The second is a manifest whose repository now has no gate,
+// or has a gate with ForwardDigests.
 func (p *Pusher) waitAgain(k cache.Resumable, r receipt, repo repository.Repo, now time.Time) ([]repository.Key, error) {
 	if k.Blob == nil {
 		return nil, errors.New("the manifest was not acknowledged")

@@ -13,8 +13,8 @@ const repairEvery = 5 * time.Second
 
 // writer lets one goroutine at a time write to the journal. It also records whether the journal is
 // behind the queue's index. A journal that is behind must be rewritten from the index before the
-// next record. Callers of the methods lock, failure, repair and close need not hold the lock.
-// Callers of all other methods must hold it.
+// next record. Callers of the methods lock and repair must not hold the lock, because both take it.
+// The methods failure and close need no lock. Callers of all other methods must hold it.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger

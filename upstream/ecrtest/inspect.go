@@ -124,8 +124,9 @@ func (s *Server) Blob(d digest.Digest) ([]byte, bool) {
 	return raw, err == nil
 }
 
-// DropBlob removes a blob from a repository, with the images that name it, as lifecycle rules
-// do. It reports whether the repository had the blob.
+// DropBlob removes a blob from a repository, and all images that name the blob. The result is as if
+// lifecycle rules had deleted these images, and ECR had then removed the blob. DropBlob reports
+// whether the repository had the blob.
 func (s *Server) DropBlob(repo string, d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,7 +22,8 @@ var refusedJSON []byte
 
 // RefusedManifests returns one example of each kind of manifest whose refusal was reported, and the
 // blobs that the examples name. If a repository has these blobs, a registry can refuse the examples
-// only because of their form.
+// only because of their form. An index among the examples names a blob as its child, and a registry
+// may refuse it for that, too.
 func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
 	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
 		panic("ecrtest: refused.json: " + err.Error()) // cannot happen, because a test reads the file

@@ -1,7 +1,8 @@
 package config
 
-// StageSettings are the keys that most stages have. If a key has another meaning in a stage, the
-// type of the stage describes the key in the comment of its field StageSettings: "key: prose".
+// StageSettings are the keys that most stages have. If a key has another meaning or default in one
+// stage, the comment above the embedded StageSettings of that stage describes the key, in the form
+// "within: The time that …".
 type StageSettings struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.
@@ -67,8 +68,7 @@ type CELRule struct {
 // ClamdCheck lets a ClamAV daemon scan every file of a layer.
 type ClamdCheck struct {
 	// on_error: The answer to an image while the daemon cannot be reached: `reject` or `warn`.
-	// Default: `reject`.
-	// within: The time that the stage has for a layer. Default: `1m`.
+	// Default: `reject`. within: The time that the stage has for a layer. Default: `1m`.
 	StageSettings `yaml:",inline"`
 	// The address of the daemon: `unix:/run/clamav/clamd.ctl` or `tcp:127.0.0.1:3310`.
 	Address string `yaml:"address,omitempty"`
@@ -98,10 +98,9 @@ type WebhookCheck struct {
 type ExecCheck struct {
 	// A name that distinguishes several programs.
 	Name string `yaml:"name,omitempty"`
-	// on_error: The answer to an image that the program could not judge: `reject` or `warn`.
-	// Default: `reject`.
-	// within: The time for an image, in which dray writes out the image and the program judges it.
-	// Default: `20s`.
+	// on_error: The answer to an image that the program could not judge: `reject` or `warn`. Default:
+	// `reject`. within: The time for an image, in which dray writes out the image and the program
+	// judges it. Default: `20s`.
 	StageSettings `yaml:",inline"`
 	// The program and its arguments; dray uses no shell. dray replaces `{layout}`, `{repository}`,
 	// `{tag}` and `{digest}` in each of them. `dray check` redacts arguments that look like secrets.

@@ -49,7 +49,7 @@ func (v version) String() string {
 }
 
 // ask runs a program of this machine to find its version. The version is unknown if there is no
-// such program, or if its output has no version.
+// such program, if it fails or takes longer than 10 s, or if its output has no version.
 func ask(ctx context.Context, program string) version {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

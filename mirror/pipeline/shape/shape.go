@@ -158,8 +158,8 @@ func sameOrVariant(platform, of string) bool {
 	return platform == of || strings.HasPrefix(platform, of+"/")
 }
 
-// over formats a size that is larger than a limit, and the limit. If both would be rounded to the
-// same text, over gives them in bytes.
+// over formats a size and the limit that it exceeds. If both would be rounded to the same text,
+// over gives them in bytes.
 func over(size, limit int64) string {
 	is, allowed := formatBytes(size), formatBytes(limit)
 	if is == allowed {
