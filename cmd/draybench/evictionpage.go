@@ -34,12 +34,12 @@ dray never evicts a blob that is open, that a push needs, or that an operator ha
 (` + "`dray pin`" + `).
 
 ` + "`dray evict --dry-run`" + ` lists the blobs that dray would evict next, and the reason for each. It lists
-20 blobs, or enough blobs to free the bytes that you set with ` + "`--bytes`" + `. The list assumes that no
-client requests a blob in the meantime. If the list covers a large part of the cache, it also has
-blobs that ` + "`dray ls --blobs`" + ` shows with hits and a recent use. These blobs come last, because
-eviction first gives each of them a round for each hit. Their reason is "requested before, but its
-rounds of eviction are used up". When dray has just started, all blobs count as new: they have
-no hits, and dray evicts them in the order of their last use.
+20 blobs, or enough blobs to free the bytes that you set with ` + "`--bytes`" + `, but at most 10,000. The
+list assumes that no client requests a blob in the meantime. If the list covers a large part of the
+cache, it also has blobs that ` + "`dray ls --blobs`" + ` shows with hits and a recent use. These blobs come
+last, because eviction first gives each of them a round for each hit. Their reason is "requested
+before, but its rounds of eviction are used up". When dray has just started, all blobs count as new:
+they have no hits, and dray evicts them in the order of their last use.
 
 ## How it compares
 
