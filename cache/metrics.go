@@ -31,7 +31,7 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 	return &metrics{
 		opens: vector("dray_cache_opens_total", "source", "Readers opened, by the source of their bytes: memory, disk, origin (a fetch that the reader started), flight (a fetch that another reader had started), direct (a fetch that is not cached)."),
 		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache after which dray passed the content through from the upstream, by reason.",
-			"full", "too large", "create", "write", "commit", "hash", reasonRead),
+			"full", "too large", "create", "write", "commit", "hash", "open", "evicted", "closed", reasonRead),
 		corrupt:      vector("dray_cache_corrupt_total", "from", "Contents refused because their digest or length was wrong, by source: origin (a fetch), direct (a fetch that was not cached), upload (a client).", "origin", "direct", "upload"),
 		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches that all readers left before the end, by outcome: finished or stopped.", "finished", "stopped"),
 		requests:     counter("dray_cache_origin_requests_total", "Requests to origins, including those that resume a fetch."),

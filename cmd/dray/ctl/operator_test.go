@@ -108,7 +108,7 @@ func TestListing(t *testing.T) {
 func TestStatsWords(t *testing.T) {
 	var out strings.Builder
 	statsTable(&out, api.Stats{Opens: map[string]int64{"flight": 2, "direct": 1}, Upstreams: map[string]map[string]int64{"hub": {"origin": 0, "flight": 1500}}})
-	for _, want := range []string{"blobs shared with a fetch in progress\t2\n", "blobs passed through uncached\t1\n", "hub, shared with a fetch in progress\t1.5 kB\n"} {
+	for _, want := range []string{"blobs shared\t2\n", "blobs uncached\t1\n", "hub, shared\t1.5 kB\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}

@@ -28,6 +28,7 @@ The number of blobs, and the bytes sent for each upstream, are listed by source:
   cache            manifests in the cache
   origin           fetched for this client
   shared           a fetch in progress for another client
+  member, bucket   another member of the fleet, or the bucket
   uncached         passed through, because the cache could not store the content
   stale            expired answers that dray served because the upstream failed
   updating         expired answers that dray served while it asked the upstream
@@ -80,9 +81,9 @@ func statsTable(w io.Writer, s api.Stats) {
 func sourceText(source string) string {
 	switch source {
 	case "flight":
-		return "shared with a fetch in progress"
+		return "shared"
 	case "direct":
-		return "passed through uncached"
+		return "uncached"
 	}
 	return "from " + source
 }
