@@ -55,7 +55,7 @@ type repoState struct {
 	creations int     // creations so far; a refused write compares it with the number when the write began
 	leader    *leader // the one write that is under way while others wait for it; nil if there is none
 	// missing is the error of the last leader, if that leader found no repository and was not allowed
-	// to create it; otherwise nil. missingSince is when the last leader ended.
+	// to create it; otherwise nil. missingSince is when the registry gave this error.
 	missing      error
 	missingSince time.Time
 	created      time.Time // time of the last creation
@@ -66,7 +66,10 @@ type repoState struct {
 type turn struct {
 	creations int     // creations so far
 	lead      *leader // set if this write leads; nil if the registry has accepted a write to the repository
-	missing   error   // repoState.missing for a leader, or nil if it is older than missingFor
+	// missing and missingSince are those of repoState for a leader; missing is nil if it is older than
+	// missingFor.
+	missing      error
+	missingSince time.Time
 }
 
 // leader is a write that the other writes to its repository wait for. err is set before done
@@ -79,7 +82,10 @@ type leader struct {
 type outcome struct {
 	accepted bool  // the registry accepted a write
 	failure  error // error of the creation
-	missing  error // error of a write that found no repository and was not allowed to create it
+	// missing is the error of a write that found no repository and was not allowed to create it.
+	// missingSince is when the registry gave this error.
+	missing      error
+	missingSince time.Time
 }
 
 // NewCreating returns a Sink that writes to sink, and creates repositories with c.
@@ -127,9 +133,9 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	}
 	defer func() { c.leave(repo, t.lead, outcome{}) }() // if no call below has ended the lead
 	accepted := func() { c.leave(repo, t.lead, outcome{accepted: true}) }
-	refused := t.missing
+	refused, since := t.missing, t.missingSince
 	if !to.Existing || refused == nil {
-		refused = write(accepted)
+		refused, since = write(accepted), time.Now()
 	}
 	if !errors.Is(refused, ErrRepositoryMissing) {
 		c.leave(repo, t.lead, outcome{accepted: refused == nil})
@@ -144,7 +150,7 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	switch {
 	case t.lead == nil || lately: // the repository exists, or has just been created
 	case to.Existing:
-		c.leave(repo, t.lead, outcome{missing: refused})
+		c.leave(repo, t.lead, outcome{missing: refused, missingSince: since})
 		return refused
 	default:
 		if err := c.create(ctx, repo, t.lead); err != nil {
@@ -214,7 +220,7 @@ func (c *Creating) enter(ctx context.Context, repo string, creations int) (turn,
 			t.lead = &leader{done: make(chan struct{})}
 			s.leader = t.lead
 			if time.Since(s.missingSince) < missingFor {
-				t.missing = s.missing
+				t.missing, t.missingSince = s.missing, s.missingSince
 			}
 		}
 		c.mu.Unlock()
@@ -258,7 +264,7 @@ func (c *Creating) leave(repo string, lead *leader, o outcome) {
 	if lead == nil || s == nil || s.leader != lead {
 		return
 	}
-	s.leader, s.accepted, s.missing, s.missingSince = nil, o.accepted, o.missing, time.Now()
+	s.leader, s.accepted, s.missing, s.missingSince = nil, o.accepted, o.missing, o.missingSince
 	lead.err = o.failure
 	close(lead.done)
 }
