@@ -50,7 +50,7 @@ func (t *tree) acquire() error {
 			return err
 		}
 	}
-	return nil
+	return t.syncDir(".")
 }
 
 // close releases the lock and closes the directory.
@@ -194,16 +194,21 @@ func (t *tree) seal(name string) error {
 	return f.Chmod(0o444)
 }
 
-// syncDirs syncs a shard and the directories above it, because the shard may be new.
+// syncDirs syncs a shard and the directories above it, because the shard may be new. The root of the
+// tree is not among them: acquire has synced it.
 func (t *tree) syncDirs(shard string) error {
 	for dir := shard; dir != "."; dir = path.Dir(dir) {
-		f, err := openIn(t.root, dir)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := t.syncDir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (t *tree) syncDir(name string) error {
+	f, err := openIn(t.root, name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
