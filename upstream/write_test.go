@@ -502,9 +502,9 @@ func TestRefusedMount(t *testing.T) {
 
 // TestStaleConnection has a registry that closes an idle connection just when it is used again.
 func TestStaleConnection(t *testing.T) {
-	n := 0
+	var n atomic.Int64 // the third request can begin before the handler of the second has ended
 	r, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		if n++; n == 2 {
+		if n.Add(1) == 2 {
 			panic(http.ErrAbortHandler)
 		}
 		w.WriteHeader(http.StatusCreated)
