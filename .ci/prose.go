@@ -23,7 +23,7 @@ const maxColumns = 100 // a tab counts as one
 // The names of the rules.
 const (
 	ruleHeadless = "headless" // no sentence of a comment or document begins with Who or What, except questions
-	ruleWords    = "words"    // none of the unwanted words
+	ruleWords    = "words"    // comments, documents, names and string literals have no unwanted word
 	ruleImports  = "imports"  // the standard library, then other modules, then dray/..., each group in its own block
 	ruleWidth    = "width"    // comments, and prose in documents, have at most 100 columns
 )
@@ -115,7 +115,7 @@ func checkDocument(path, source string) []problem {
 		}
 		if strings.HasPrefix(text, "#") || i+1 < len(lines) && strings.HasPrefix(lines[i+1], "|--") {
 			found = append(found, checkWords(path, line{i + 1, text})...)
-			continue // the heading of a section or a table may be a phrase
+			continue // the heading of a section or a table may begin with Who or What, and may be wide
 		}
 		prose = append(prose, line{i + 1, text})
 		table, link := strings.HasPrefix(text, "|"), !strings.Contains(strings.TrimSpace(text), " ")

@@ -37,7 +37,8 @@ func (a *Abandon) worthFinishing(length, arrived int64) bool {
 	}
 }
 
-// watchReaders starts the timer that stops a flight when it has had no readers for a while.
+// watchReaders starts the timer that calls abandon when a flight has had no readers for the time
+// Grace. If StopAbove is 0, there is no timer.
 func (s *flights) watchReaders(f *flight, g *growing, x *fetch) {
 	if s.abandoned.StopAbove > 0 {
 		g.grace = s.abandoned.Grace
@@ -68,7 +69,7 @@ func (s *flights) abandon(f *flight, x *fetch) {
 	x.giveUp(ErrAbandoned)
 }
 
-// countUnread counts a flight that had no readers when it ended.
+// countUnread counts a flight that abandon has stopped, or that succeeded without readers.
 func (s *flights) countUnread(g *growing, err error) {
 	g.mu.Lock()
 	alone := g.users == 1

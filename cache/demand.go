@@ -3,8 +3,8 @@ package cache
 import "slices"
 
 // Readers of ranges can wait at many places of a blob at once. A demand says which bytes one reader
-// waits for. Each demand that no stream serves gets an extra helper (see workers), as long as slots
-// are free.
+// waits for. If no worker fetches these bytes, an idle worker takes them, or an extra helper (see
+// workers), which begins only if enough slots are free (see keep).
 
 // grains is the number of grains in a piece. A grain that a reader waits for can be fetched alone.
 const grains = 8
@@ -84,7 +84,7 @@ func (w *workers) claim(r role) (p span) {
 		w.remove(0, p)
 	}
 	if p != (span{}) {
-		w.serveDemands() // other demands may wait for an idle worker
+		w.serveDemands() // other demands may still need a worker
 	}
 	return p
 }

@@ -23,7 +23,7 @@ type directBytes struct {
 	verifyEarlier func(context.Context) error
 	off           int64           // the offset of the next byte to hand out
 	at            int64           // the offset of the next byte of x; below off while bytes are fetched again to hash them
-	check         digest.Verifier // hashes the bytes from byte 0 up to at; nil if the reader did not begin at byte 0
+	check         digest.Verifier // hashes the bytes from byte 0 up to at; nil if the reader has not read from byte 0 without a gap
 	withheld      []byte          // the withheld byte, if any
 	done          bool
 
@@ -72,9 +72,9 @@ func (d *directBytes) use(x *fetch) {
 }
 
 // replay hashes the bytes before d.off, so that the whole blob can be verified in the end. It reads
-// these bytes from prev, which has handed them out. If prev cannot be read, the bytes are fetched
-// again. Their hash then says nothing about the bytes that prev handed out. So [directBytes.finish]
-// also waits until prev has verified its bytes.
+// these bytes from prev, which has handed them out. If prev cannot be read, [directBytes.skip]
+// later fetches the bytes again. Their hash then says nothing about the bytes that prev handed out.
+// So [directBytes.finish] also waits until prev has verified its bytes.
 func (d *directBytes) replay(prev bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {

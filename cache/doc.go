@@ -4,10 +4,10 @@
 // Invariants:
 //   - A flight is the one fetch of a digest. All callers share it, whatever ranges they ask for. A
 //     flight belongs to the cache and does not end with the context of a caller. It ends early if
-//     its origin makes no progress, or if all readers have left (see [Abandon]). A reader that is
-//     slow or leaves does not affect other readers.
+//     its origin makes no progress, or if all readers have left and [Abandon] allows the end. A
+//     reader that is slow or leaves does not affect other readers.
 //   - A reader that reads from byte 0 receives the last byte only when the digest of the whole blob
-//     is known to match. So wrong bytes always look cut off, never complete.
+//     is known to match. So wrong bytes always look cut off to such a reader, never complete.
 //   - A failure of the cache never makes a pull fail: when the disk fails, each reader continues
 //     with a fetch of its own, and the failure is counted.
 //   - Open returns errors of an origin unchanged. After an error, the next call of Open asks its

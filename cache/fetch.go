@@ -28,7 +28,7 @@ type fetcher struct {
 }
 
 // fetch reads one blob from its origin. If the origin breaks off, the fetch asks again for the
-// bytes that are still missing. Only one goroutine uses a fetch.
+// bytes that are still missing. Only one goroutine uses a fetch, but any may call cancel.
 type fetch struct {
 	*fetcher
 	origin Origin
@@ -125,7 +125,7 @@ func (f *fetch) disconnect() {
 	}
 }
 
-// cancel makes the fetch end. Any goroutine may call it.
+// cancel makes the fetch end.
 func (f *fetch) cancel() { f.giveUp(nil) }
 
 func (f *fetch) close() {
@@ -134,7 +134,7 @@ func (f *fetch) close() {
 }
 
 // Read returns the next bytes, or io.EOF at f.end or at the end of the blob. It returns ErrSize if
-// the origin gives more than it announced.
+// the origin sends bytes beyond f.size.
 func (f *fetch) Read(p []byte) (int, error) {
 	for !f.done {
 		if f.end >= 0 {
@@ -175,8 +175,9 @@ func (f *fetch) atEnd(err error) bool {
 	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer. If the answer ended early (see [Stream.End]), readBody first asks
-// the origin for the bytes that follow. It discards the bytes before f.off (see [Stream.Skip]).
+// readBody reads from the answer. If there is no answer, or if the answer ended early (see
+// [Stream.End]), readBody first asks the origin for the bytes from f.off on. readBody discards the
+// bytes that the answer has before f.off (see [Stream.Skip]).
 func (f *fetch) readBody(p []byte) (n int, err error) {
 	if f.answer == nil || f.answer.end > 0 && f.off >= f.answer.end && f.off != f.size {
 		f.disconnect()

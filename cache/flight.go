@@ -30,7 +30,7 @@ type flight struct {
 	// Set before ready is closed. [flight.file] is also guarded by flights.mu.
 	err   error       // the origin's error
 	file  *growing    // has the bytes; nil if err or local is set, or if the blob is on disk already
-	local *localError // a failure of the disk, after which every caller fetches for itself
+	local *localError // a failure of the disk, after which the callers pass the blob through
 	// Guarded by flights.mu.
 	waiting int    // callers between join and leave
 	handOff *fetch // the origin's answer if local is set, for the first caller that takes it
@@ -61,8 +61,8 @@ type member struct {
 //   - run fills the file, and each piece wakes the readers that wait for bytes (see growing). When
 //     the digest is verified, publish lets readers have the last byte. If the flight fails, finish
 //     gives every reader the error.
-//   - run ends its use of the file and removes the flight. The next caller finds the blob on disk.
-//     The last user of the file, run or a reader, closes it.
+//   - run ends its use of the file and removes the flight. After a success, the next caller finds
+//     the blob on disk. The last user of the file, run or a reader, closes it.
 //
 // A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or
 // [flights.close] ends a flight early.
@@ -196,8 +196,8 @@ func (s *flights) deliver(f *flight, file *growing) {
 }
 
 // leave stops counting a caller as waiting. If deliver has counted the caller as a user of the
-// file, and the caller got no reader, leave also ends that use. For the last waiting caller, leave
-// also closes the origin's answer, unless a caller took it over.
+// file, and the caller got no reader, leave also ends that use. When the last waiting caller leaves
+// after a failure of the disk, leave closes the origin's answer, if no caller has taken it over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -229,7 +229,7 @@ func (s *flights) takeHandOff(f *flight) *fetch {
 	return x
 }
 
-// remove removes the flight from the table. The next caller looks on disk.
+// remove removes the flight from the table. It leaves a newer flight of the same digest there.
 func (s *flights) remove(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,9 +9,10 @@ import (
 
 // Follow returns a reader of a blob that is held or being fetched. It starts no fetch: if the blob
 // is not held and no fetch is under way, Follow returns ErrNotFound. Follow waits until the origin
-// has answered. If the origin fails, Follow returns its error. The call does not count as an open.
-// Unless [Reader.Source] is SourceMemory or SourceDisk, the reader returns unverified bytes, except
-// for the last byte: the reader returns it only when the cache has verified the digest.
+// has answered. If the origin fails, Follow returns its error. dray_cache_opens_total does not
+// count the call. Unless [Reader.Source] is SourceMemory or SourceDisk, the reader returns
+// unverified bytes, except for the last byte: the reader returns it only when the cache has
+// verified the digest.
 func (c *Cache) Follow(ctx context.Context, d digest.Digest) (*Reader, error) {
 	b := Blob{Digest: d, Size: -1, Ahead: true}
 	for range maxLooks {

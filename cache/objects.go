@@ -78,7 +78,8 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 }
 
 // Peek is Bytes for maintenance and inspection. Peek does not count as a use for eviction, and does
-// not put the object into memory. Peek returns errors of the disk unchanged.
+// not put the object into memory. If the disk fails, Peek neither counts the failure nor drops the
+// object.
 func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.Peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil

@@ -12,9 +12,9 @@ type Blob struct {
 	Digest digest.Digest
 	Size   int64 // length in bytes, which no origin may exceed; negative if unknown
 	// Via names the place that the caller's origin asks. All callers share one fetch, even if their
-	// Via differs. If the origin of the fetch returns an error, only callers with the Via of the fetch
-	// get this error, because another place may have the blob. The other callers then ask their own
-	// origins.
+	// Via differs. If the fetch fails at the first call of its origin, only callers with the Via of
+	// the fetch get this error, because another place may have the blob. The other callers then ask
+	// their own origins.
 	Via string
 	// Split says how a large blob is fetched in several parts at once; nil means in one part.
 	Split *Split
@@ -61,7 +61,8 @@ type Stream struct {
 	Skip int64
 }
 
-// Origin fetches a blob, beginning at the offset off. If it cannot begin there, it returns an
-// error. It returns soon after ctx ends. If ctx ends after the function has returned, the cache
-// closes Body, even during a Read. The function may be called several times, also concurrently.
+// Origin fetches a blob, beginning at the offset off. If it cannot begin there, it begins earlier
+// and sets [Stream.Skip], or it returns an error. It returns soon after ctx ends. If ctx ends after
+// the function has returned, the cache closes Body, even during a Read. The function may be called
+// several times, also concurrently.
 type Origin func(ctx context.Context, off int64) (Stream, error)

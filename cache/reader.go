@@ -19,8 +19,8 @@ import (
 // A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole
 // matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. The bytes before
 // the last one come unverified, as they arrive. So a caller that reads only a range must verify the
-// bytes, unless Source is SourceMemory or SourceDisk. If the caller seeks to an offset other than 0
-// while Source is SourceDirect, even the last byte is unverified.
+// bytes, unless Source is SourceMemory or SourceDisk. If the caller has sought to an offset other
+// than 0, and Source is or becomes SourceDirect, even the last byte is unverified.
 //
 // Read and Seek are for one goroutine. Close may be called from any goroutine and ends a Read under
 // way.
@@ -281,9 +281,9 @@ func (r *Reader) follow(orig *Reader, prev bytesAt) error {
 	return nil
 }
 
-// failOver replaces prev, whose error is the given cause. For reasonAgain, the reader rejoins a
-// fetch. For other reasons, it gets the blob directly from the origin, from its position on. If the
-// reader has read from byte 0 without a gap, the whole blob is still verified.
+// failOver replaces prev, whose error is the given cause. For reasonAgain, the reader goes on
+// with a new fetch. For other reasons, it gets the blob directly from the origin, from its position
+// on. If the reader has read from byte 0 without a gap, the whole blob is still verified.
 func (r *Reader) failOver(prev bytesAt, cause *localError) (bytesAt, error) {
 	if cause.reason == reasonAgain {
 		return r.rejoin(prev)
@@ -319,8 +319,8 @@ func (r *Reader) failOver(prev bytesAt, cause *localError) (bytesAt, error) {
 	return d, nil
 }
 
-// Seek implements io.Seeker. It refuses positions after the end, and io.SeekEnd while Size is not
-// known.
+// Seek implements io.Seeker. It refuses positions outside of the blob. While Size is not known, it
+// refuses only negative positions and io.SeekEnd.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	size := r.Size()
 	switch whence {

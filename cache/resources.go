@@ -12,7 +12,7 @@ import (
 )
 
 // bufferSize is the size of one read from an origin, in bytes. The page cache stores writes of this
-// size in large units (folios).
+// size in large units (folios), which cost less work for each byte.
 const bufferSize = 256 << 10
 
 // resources are shared by all parts of a cache.

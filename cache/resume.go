@@ -78,8 +78,8 @@ func (u *Upload) Keep(b Blob) *ResumableBlob {
 }
 
 // Suspend ends the use of an upload by this process. If the upload has a key, it is left to the
-// next process, whether it is committed or not. An upload without a key is closed. Followers of an
-// upload that is not committed get ErrClosed.
+// next process, whether it is committed or not. If it is not committed, the readers that Follow
+// returned get ErrClosed. An upload without a key is closed.
 func (u *Upload) Suspend() error {
 	if u.key == "" {
 		return u.Close()

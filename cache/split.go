@@ -15,7 +15,8 @@ type Split struct {
 	Streams int
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
 	// takes no slot. If a fetch already has as many streams as the field Streams says, it adds a
-	// stream for waiting readers only while enough slots for another such fetch stay free.
+	// stream for waiting readers only if enough slots stay free for another fetch with that many
+	// streams.
 	Slots *Slots
 	// Part is an [Origin] for the bytes between two offsets. Any bytes after the second offset are
 	// ignored. A call should fail fast. After each failure the fetch goes on with fewer streams. When

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// togetherEvery is the least time between two counted uses of the same blobs. More counts would
+	// togetherEvery is the least time between two counted uses of the same head. More counts would
 	// not change the order of eviction: it distinguishes rare from frequent use, but not frequent from
 	// constant use.
 	togetherEvery = time.Minute

@@ -21,7 +21,7 @@ type Upload struct {
 	in   *disk.Ingest
 	file *growing
 	once sync.Once
-	// suspended says that the upload is left to the next process.
+	// suspended says that Suspend or Keep has passed the key on, so Close must not forget it.
 	suspended atomic.Bool
 }
 
@@ -89,9 +89,9 @@ func (u *Upload) checkOpen() error {
 func (u *Upload) Size() int64 { return u.in.Size() }
 
 // Follow returns a reader that begins at byte 0. The reader gets the bytes as they arrive, except
-// the newest byte, which is withheld until more bytes arrive or Commit succeeds. After Abort or a
-// failed Commit, the reader gets the error. Follow may be called at any time before Close, also
-// after Commit. The reader may be closed during a Read.
+// the newest byte, which is withheld until more bytes arrive or Commit succeeds. If Abort or a
+// failed Commit ends the upload, the reader gets the error. Follow may be called at any time before
+// Close, also after Commit. The reader may be closed during a Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -123,8 +123,8 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	return Blob{Digest: d, Size: b.Size()}, nil
 }
 
-// Abort ends an upload that was not committed. Its followers get err, or ErrAborted if err is nil.
-// After Commit it does nothing.
+// Abort ends an upload that was not committed. The readers that Follow returned get err, or
+// ErrAborted if err is nil. After Commit it does nothing.
 func (u *Upload) Abort(err error) {
 	if err == nil {
 		err = ErrAborted
@@ -132,7 +132,7 @@ func (u *Upload) Abort(err error) {
 	u.end(err)
 }
 
-// [Upload.end] gives err to the followers and drops the bytes.
+// [Upload.end] gives err to the readers that Follow returned, and drops the bytes.
 func (u *Upload) end(err error) {
 	u.file.mu.Lock()
 	over := u.file.ended
@@ -145,7 +145,8 @@ func (u *Upload) end(err error) {
 }
 
 // Close releases the upload. An upload that is not committed is aborted. The blob of a committed
-// upload may then be evicted, but followers can read on. Further calls do nothing.
+// upload may then be evicted, but the readers that Follow returned can read on. Further calls do
+// nothing.
 func (u *Upload) Close() error {
 	u.Abort(nil)
 	u.leave()

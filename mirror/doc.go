@@ -2,11 +2,12 @@
 // are called rooms.
 //
 // A [Listener] is the http.Handler of one address. It parses and routes a request, and finds the
-// handler in one table by kind and method. It checks the caller's rights, calls the handler, and
-// writes the line of the access log. The handlers are in the rooms pull and push. A [Mirror] is
-// everything that the listeners share: the store of repositories, the checks, the jobs, the
-// handlers, and the background tasks. The rights are not part of a Mirror, because each Listener
-// has its own policy. A Mirror sends no requests to upstreams itself.
+// handler in one table by the request's kind and method. It checks the caller's rights, calls the
+// handler, and writes the line of the access log. The handlers, except that of /v2/, are in the
+// rooms pull and push. A [Mirror] is everything that the listeners share: the store of
+// repositories, the checks, the jobs, the handlers, and the background tasks. The rights are not
+// part of a Mirror, because each Listener has its own policy. A Mirror sends no requests to
+// upstreams itself.
 //
 // The program (cmd/dray) passes in the cache, the facts, the queue, and a function that receives
 // events (package notify). From [Mirror.Reports], it gets the newest reports on checked pushes.

@@ -125,8 +125,8 @@ func (l *Listener) guarded(x *request.Request) (err error) {
 
 func (l *Listener) serve(x *request.Request) error {
 	m := l.Mirror
-	// In a fleet, the repository's writer may have acknowledged a push and not forwarded it yet. Such
-	// a push is newer than the hot answers of this member, so this member does not repeat them.
+	// In a fleet, dray repeats no hot answer of an upstream with AcknowledgeLocally: the repository's
+	// writer may have acknowledged a newer push that it has not forwarded yet.
 	if hit := m.pull.Hit(x); hit != nil && (m.writers == nil || !hit.Meaning.Repo.Up.AcknowledgeLocally) {
 		x.Meaning = hit.Meaning
 		if err := authorise(x); err != nil {

@@ -29,7 +29,7 @@ type labels struct {
 	status                                   int
 }
 
-// series are the metrics of all requests with the same labels.
+// series are the metrics that count the requests with certain labels.
 type series struct {
 	requests prometheus.Counter
 	seconds  prometheus.Observer

@@ -64,7 +64,7 @@ type Options struct {
 	// Tracer, when not nil, makes a span for each request.
 	Tracer trace.Tracer
 	// ClientStall is the time after which dray disconnects a client that neither sends nor receives a
-	// byte. 0 means 2 minutes.
+	// byte. A client that gets a file must receive each MiB of it within this time. 0 means 2 minutes.
 	ClientStall time.Duration
 }
 
@@ -195,9 +195,10 @@ func (m *Mirror) Replace(o Replaceable) error {
 	return nil
 }
 
-// Run does the background work until ctx ends: it forwards the blobs that an earlier process left,
-// runs the jobs, and drops uploads without progress. When ctx ends, Run stops all background work
-// of the Mirror, waits for it, and returns nil. The next process can continue the open uploads.
+// Run does the background work until ctx ends: it takes up the pushes that an earlier process left,
+// runs the jobs, and drops expired uploads, staged blobs and waiting manifests. When ctx ends, Run
+// stops all background work of the Mirror, waits for it, and returns nil. The next process can
+// continue the open uploads.
 func (m *Mirror) Run(ctx context.Context) error {
 	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run, m.writers.Run} {
 		m.tasks.Start(job)
@@ -240,7 +241,7 @@ func (m *Mirror) Warm() *warming.Warmer { return m.warm }
 func (m *Mirror) Uploads() []*push.OpenUpload { return m.push.Uploads() }
 
 // Explainer returns the room that explains to operators how dray handles the name of an image. It
-// sets the fields of o that the rooms share.
+// sets the fields of o that are parts of the Mirror.
 func (m *Mirror) Explainer(o explain.Options) *explain.Explainer {
 	o.Repositories, o.Pull, o.Cache, o.Live, o.Past, o.Reports = m.repos, m.pull, m.cache, m.observers.Live, m.observers.Past, m.Reports
 	return explain.New(o)

@@ -48,15 +48,15 @@ type failures struct {
 
 // observe records the result of a request if the request is part of a push, its client is still
 // connected, and no other member of the fleet has worked on it. A status of 500 or above is a
-// failure of dray or of the registry. A refusal has a lower status, and does not count as a
-// failure.
+// failure of dray or of the registry. A refusal has a lower status: it neither adds to the failures
+// in a row nor ends the row.
 func (p *pushHealth) observe(x *request.Request, err error) {
 	if !x.Q.Write() || x.Q.Deletes() || x.Repo.Up == nil || x.Worker != "" || x.R.Context().Err() != nil {
 		return
 	}
 	status := x.W.Status()
 	if x.Q.Mount != "" && status == http.StatusCreated {
-		return // a mount, which needs no disk
+		return // a mount needs no disk, so it says nothing about uploads
 	}
 	reason := ""
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // remember records a request that failed or needed more than the cache, so that operators can look
-// it up later. It leaves out requests that are usual.
+// it up later. It leaves out usual requests, and requests that were not routed to an upstream.
 func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	if x.Repo.Up == nil || usual(x, err) {
 		return
@@ -38,8 +38,8 @@ func (l *Listener) remember(x *request.Request, err error, took time.Duration) {
 	l.Mirror.observers.Past.Add(m, x.Miss)
 }
 
-// usual reports whether clients send such requests, and get such answers, all the time. Operators
-// need no explanation of these requests. Most clients send no credentials until the listener
+// usual reports whether the request and its answer are part of the normal work of clients, so that
+// operators need no explanation of them. Most clients send no credentials until the listener
 // demands them. A push begins by asking which content the registry has, so "not found" is a usual
 // answer.
 func usual(x *request.Request, err error) bool {

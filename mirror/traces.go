@@ -25,9 +25,9 @@ func (m *Mirror) begin(r *http.Request) (*http.Request, trace.Span) {
 	return r.WithContext(ctx), span
 }
 
-// describe names the span of a finished request, and records in the span the values that the log
-// line of the request has. It leaves out the query and headers, which can have credentials.
-// Attribute names that do not begin with "dray." come from OpenTelemetry
+// describe names the span of a finished request, and records in the span the main values of the
+// request's log line. It leaves out the query and all headers except User-Agent, because these can
+// have credentials. Attribute names that do not begin with "dray." come from OpenTelemetry
 // (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 func describe(span trace.Span, listener string, x *request.Request, err error) {
 	if !span.IsRecording() {

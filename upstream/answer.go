@@ -78,8 +78,8 @@ func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 }
 
 // readAll returns the body of an answer, decompressed. If the body is longer than limit, readAll
-// returns its first limit+1 bytes. The error is errStalled if reading takes longer than
-// answerTimeout.
+// returns its first limit+1 bytes, so that the caller notices this. The error is errStalled if
+// reading takes longer than answerTimeout.
 func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	defer abortAfter(resp, answerTimeout).Stop()
 	var p []byte
@@ -93,8 +93,8 @@ func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	return p, err
 }
 
-// drain reads up to 16 KiB of an answer that nobody needs, and closes the answer. The connection
-// can then be reused.
+// drain reads up to 16 KiB of an answer that nobody needs, and closes the answer. If the answer is
+// shorter than that, the connection can be reused.
 func drain(resp *http.Response) {
 	defer abortAfter(resp, answerTimeout/4).Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, 16<<10)

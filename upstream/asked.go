@@ -43,8 +43,8 @@ type Sent struct {
 	Error string
 }
 
-// Begin records that dray sends requests for this question. Nobody calls Begin for a question that
-// only waits for the answer to an equal question.
+// Begin records that dray works on this question itself, even if the work then needs no request.
+// Nobody calls Begin for a question that only waits for the answer to an equal question.
 func (a *Asked) Begin() {
 	if a != nil {
 		a.begun.Store(true)
@@ -91,8 +91,8 @@ func (a *Asked) add(req *http.Request, resp *http.Response, began time.Time, err
 	}
 }
 
-// shortened returns a text that has at most maxSentText bytes, and shares no memory with other
-// strings.
+// shortened returns a copy of the first maxSentText bytes of s. The copy leaves out invalid UTF-8,
+// and does not keep the memory of s in use.
 func shortened(s string) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxSentText)], ""))
 }

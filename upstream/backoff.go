@@ -15,7 +15,7 @@ const (
 )
 
 // pause returns how long to wait after the n-th failure, counted from 0. It returns 0 if a Limiter
-// has already paused the operation. If the registry sent a Retry-After, pause returns that time.
+// delays the next attempt anyway. If the registry sent a Retry-After, pause returns that time.
 // Otherwise the wait doubles with each failure, up to lastPause. Half of the wait is random, so
 // that callers that failed together try again at different times.
 func pause(n int, err error) time.Duration {

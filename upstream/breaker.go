@@ -38,8 +38,9 @@ type BreakerOptions struct {
 // Breaker refuses requests to a host that is down, so that callers do not wait in vain. It judges
 // the registry separately from each host that the registry redirects to. A question is one call of
 // a Source, Sink, Lister or Deleter, and counts once even if it is repeated. A question has failed
-// if its result is ErrUnreachable or a status of 500 or above. Any other answer about content
-// resets the failures of the host that answered.
+// if its result is ErrUnreachable or a status of 500 or above. Any other answer that says something
+// about the content, such as not found, resets the failures of the repository and of the hosts that
+// answered.
 //
 // One bad object must not keep callers from all other objects. So statuses of 500 and above count
 // against the host itself only if questions about three repositories have failed. When three

@@ -15,9 +15,9 @@ const (
 	// ceiling below minRate is never slowed.
 	minRate = 1
 	// recovery is the time in which the rate rises by at least refusedRate (the rate at the last
-	// refusal), if the registry refuses nothing meanwhile. So a halved rate is back at refusedRate
-	// after half of this time. If a bucket has no ceiling, its limit ends when the registry has
-	// refused nothing for 4*recovery.
+	// refusal), if the registry refuses nothing meanwhile and accepts a request at least every second.
+	// So a halved rate is back at refusedRate after half of this time. If a bucket has no ceiling, its
+	// limit ends when the registry has refused nothing for 4*recovery.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
@@ -84,7 +84,8 @@ func (p *pool) hasSlot(background bool) bool {
 }
 
 // pump sends all requests that may be sent now. The buckets take turns, and requests of clients go
-// first. For requests that have to wait, pump sets timers that call resume.
+// first. For requests that wait for a token or for the end of a pause, pump sets timers that call
+// resume.
 func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	for _, background := range []bool{false, true} {
 		for sent := true; sent; {
@@ -178,9 +179,11 @@ func (b *bucket) recent(now time.Time) int {
 }
 
 // [bucket.refused] pauses the bucket after the registry has refused a request that was sent at
-// sentAt. It does nothing if the request was sent before the last refusal. If throttled is true,
-// and at least fewRequests were sent since the last refusal, it also halves the rate. retryAfter is
-// the Retry-After of the answer; if it is 0, the pause grows with each refusal in a row.
+// sentAt. It does nothing if the request was sent before the last refusal. throttled says that the
+// registry limits the rate (see permit.answered). If throttled is true, and at least fewRequests
+// were sent since the last refusal, refused also lowers the rate: to half of refusedRate, which is
+// the rate at which the bucket has just sent. retryAfter is the Retry-After of the answer; if it is
+// 0, the pause grows with each refusal in a row, up to probePause.
 func (b *bucket) refused(sentAt, now time.Time, throttled bool, retryAfter time.Duration) {
 	if sentAt.Before(b.refusedAt) {
 		return
@@ -207,7 +210,7 @@ func (b *bucket) refused(sentAt, now time.Time, throttled bool, retryAfter time.
 		least = min(least, b.full)
 	}
 	b.setRate(now, max(b.refusedRate/2, least))
-	b.tokens.AllowN(now, b.tokens.Burst()) // if tokens is full, empty it
+	b.tokens.AllowN(now, b.tokens.Burst()) // empties the limiter if it is full
 }
 
 // [bucket.accepted] records an answer that is no refusal, and raises the rate until it has

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Repo names a repository of the registry in a request, and says how to send the request.
+// Repo names the repository that a request is about, and says how to send the request.
 type Repo struct {
 	Name string
 	Call
@@ -37,7 +37,7 @@ type Call struct {
 	// waitLimit).
 	maxWait time.Duration
 	// The number of earlier, failed attempts at the same question. [Breaker] defines what a question
-	// is, and counts all attempts at it once.
+	// is, and counts all attempts at it as one.
 	before int
 	// This function, if not nil, is called before the request goes to a host that the registry has
 	// redirected to. If it returns an error, the request is not sent.

@@ -226,8 +226,8 @@ func startSpan(o *Options, req *http.Request, repo Repo, kind oci.Kind) trace.Sp
 	return span
 }
 
-// follow ends the span of a request, records the request, and logs the request at
-// level debug. It does so when the answer has been read, or at once if there is no answer. The span
+// follow records a request in repo.Asked. It ends the span of the request, and logs the request at
+// level debug, when the body of the answer is closed, or at once if there is no answer. The span
 // and the log leave out the query, which may have a signature.
 func follow(o *Options, span trace.Span, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
 	ctx := context.WithoutCancel(req.Context())
@@ -349,8 +349,8 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 // resolve parses a Location. If its host is the registry's own name (Options.Host), resolve takes
 // the scheme and host from Base. A registry may also send a Location with http, because a proxy in
 // front of the registry terminates TLS (distribution#123). If Base has https, resolve changes such
-// a Location to https. For a host that is not the registry's, resolve refuses a change from https
-// to http. If a registry leaves out the path of Base, resolve adds the path.
+// a Location to https, and refuses a Location with http for any other host. If a registry leaves
+// out the path of Base in front of /v2/, resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -16,7 +16,8 @@ import (
 const (
 	createTimeout = 30 * time.Second
 	// createdWindow starts when a repository is created. While it lasts, the type Creating repeats
-	// writes that do not find the repository. AWS support advises to wait about a second.
+	// writes that do not find the repository. AWS support advises to wait about a second after a
+	// creation.
 	createdWindow = 30 * time.Second
 	// createdPatience bounds how long one write waits for the registry to find the repository. It is
 	// short, because a client waits for the write. The pauses between the attempts grow from firstLook
@@ -26,7 +27,8 @@ const (
 	// maxKnownRepos bounds the repositories whose state Creating remembers. If Creating drops the
 	// state of a repository, the next write to the repository runs alone, which costs only time.
 	maxKnownRepos = 10_000
-	// missingFor is how long a repository counts as missing after a write did not find it.
+	// missingFor is how long writes with [Call.Existing] fail without a request to the registry, after
+	// such a write did not find the repository.
 	missingFor = time.Minute
 )
 
@@ -203,11 +205,11 @@ func (c *Creating) giveUp(repo string) {
 }
 
 // enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
-// the caller the leader, or waits for the current leader. Before the caller's first write, the
-// parameter creations is -1. After a refused write, it is the number of creations before that
-// write. If Creating has not created the repository since then, the repository is missing, so it
-// does not count that the registry accepted an earlier write. The error is the error of the
-// leader's creation, or the cause of ctx.
+// the caller the leader, or waits until the current leader ends, and looks again. Before the
+// caller's first write, the parameter creations is -1. After a refused write, it is the number of
+// creations before that write. If Creating has not created the repository since then, the
+// repository is missing, so enter ignores that the registry accepted an earlier write. The error is
+// the error of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, creations int) (turn, error) {
 	for {
 		c.mu.Lock()

@@ -9,7 +9,8 @@
 //     ErrReferrersUnsupported. Callers tell the errors apart by the variables Err… of this package.
 //   - The package computes the digest of each manifest that it gets. It refuses the manifest if
 //     the caller or the registry states another digest. The caller verifies the bytes of a blob.
-//   - The package follows redirects to other hosts without credentials.
+//   - When the package follows a redirect to another host, it does not send the registry's
+//     credentials there.
 //   - Differences between registries are data (Quirks), not code that looks at host names.
 //   - Each wrapper has one concern: Retry repeats reads, Breaker refuses requests while a registry
 //     fails, Limiter paces requests, and Creating creates missing repositories. Client itself

@@ -23,7 +23,8 @@ var (
 	// ErrCorrupt: the answer does not match the request (wrong digest, wrong range, no manifest), or
 	// is a redirect that dray must not follow.
 	ErrCorrupt = errors.New("corrupt answer from the upstream")
-	// ErrStorage: the registry redirected the request, and the target answered with an error status.
+	// ErrStorage: the registry redirected the request to its storage, and the storage answered with
+	// an error status.
 	ErrStorage = errors.New("upstream storage refused the redirect")
 	// ErrRepositoryMissing: the repository of a write does not exist.
 	ErrRepositoryMissing = errors.New("repository does not exist at the upstream")
@@ -35,8 +36,9 @@ var (
 	// errUnauthorized: the registry answered with 401. The same request may succeed later, with
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
-	// ErrBusy: dray did not send a request. The request would have waited too long, the queue was
-	// full, or the request was background work and the remaining pull quota is reserved for clients.
+	// ErrBusy: dray did not send a request. The request would have waited too long, the Limiter's
+	// queue was full, or the request was background work and the remaining pull quota is reserved for
+	// clients.
 	ErrBusy = errors.New("upstream rate limit reached")
 )
 
@@ -161,7 +163,7 @@ func unusable(e *oci.Error, cause error) error {
 	return e.WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, cause))
 }
 
-// answerError returns the error for an answer of the registry that is not a success.
+// answerError returns the error for an answer of the registry that is not the expected success.
 func (c *Client) answerError(resp *http.Response) error {
 	defer abortAfter(resp, answerTimeout).Stop()
 	e := oci.DecodeError(resp)

@@ -72,7 +72,8 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 }
 
 // Source returns src behind the breaker, for callers without an older answer. The breaker refuses
-// such callers while it considers the host of their question to be down.
+// such callers while it considers the host of their question to be down, or while their repository
+// and at least two others fail.
 func (b *Breaker) Source(src Source) Source {
 	return wrappedSource{src, func(ctx context.Context, repo Repo, ask question) error {
 		return b.do(ctx, repo, false, func(repo Repo) error { return ask(ctx, repo) })

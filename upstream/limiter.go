@@ -31,8 +31,9 @@ type LimiterOptions struct {
 	Slots int
 	// Queue bounds the requests to one host that wait for the same operation. 0 means 1,000.
 	Queue int
-	// Wait bounds how long a request waits. 0 means 20 s, because clients give up after 30 s
-	// without headers.
+	// Wait bounds how long a client's request waits, unless Call.maxWait is set. 0 means 20 s,
+	// because clients give up after 30 s without headers. Background work waits up to
+	// backgroundWait instead.
 	Wait time.Duration
 	// Reserve is the percentage of the registry's pull quota that background work leaves to clients.
 	Reserve int
@@ -53,9 +54,10 @@ type Sharing struct {
 // Limiter paces the requests of one Client. It bounds the requests in flight to each host and the
 // rate of each operation that the registry counts. Repositories take turns, and requests of clients
 // go before background work. After a 429, or a 503 with Retry-After, all requests of the same
-// operation pause and then continue at half the rate. The rate rises again with each accepted
-// request. After a 502, a 504 or any other 503, the requests pause but keep their rate. A request
-// that cannot be sent in time fails with ErrBusy, if possible at once. Clients then get a 429.
+// operation pause and then continue, mostly at half the rate (see fewRequests). The rate rises
+// again with each accepted request. After a 502, a 504 or any other 503, the requests pause but
+// keep their rate. A request that cannot be sent in time fails with ErrBusy, if possible at once.
+// Clients then get a 429.
 //
 // A Limiter paces single requests, and not whole calls of a Sink, because one upload consists of
 // several operations, each with its own ceiling.
@@ -118,7 +120,7 @@ type permit struct {
 	bucket *bucket
 	began  time.Time
 	once   sync.Once
-	// pausing is set when the answer to the request made the bucket pause.
+	// pausing is set when the answer to the request has a status that makes a bucket pause.
 	pausing bool
 }
 

@@ -67,9 +67,9 @@ type Rate struct {
 	PerSecond float64
 }
 
-// RatesWith returns the ceilings of a registry, with some of them replaced. A key of perSecond is
-// the Name of a Rate, or a Class that belongs to no Rate; any other key is an error. The value 0
-// removes a ceiling.
+// RatesWith returns the ceilings of a registry, as perSecond changes them. A key of perSecond is
+// the Name of a Rate, whose ceiling it replaces, or a Class that belongs to no Rate, for which it
+// adds a ceiling; any other key is an error. The value 0 removes a ceiling.
 func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	rates := slices.Clone(q.Rates)
 	for _, name := range slices.Sorted(maps.Keys(perSecond)) {

@@ -44,8 +44,8 @@ type Quirks struct {
 type ManifestHints struct {
 	// Any is the first part of the hint, for every manifest. If Any is empty, there is no hint.
 	Any string
-	// BuildCache is added after Any for a build cache. Embedded is added after Any for a manifest with
-	// content in its descriptors.
+	// BuildCache is added after Any for a build cache, and for any index that lists blobs. Embedded is
+	// added after Any for other manifests with content in their descriptors.
 	BuildCache, Embedded string
 }
 

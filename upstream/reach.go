@@ -27,7 +27,7 @@ type Reach struct {
 	// Address, if not empty, is the host and port to dial in place of Registry.
 	Address string
 	// Private allows private addresses. They are also allowed if the registry itself has a private
-	// address, or an address of this machine.
+	// address, or is configured as localhost or as an address of this machine.
 	Private bool
 
 	learnt  atomic.Bool // the registry has a private address

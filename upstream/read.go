@@ -55,8 +55,9 @@ func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, 
 }
 
 // StatManifest implements Source. It sends HEAD first, because HEAD is cheaper. It skips HEAD after
-// HEAD has failed several times in a row (see heads). If the answer to HEAD does not describe the
-// manifest, StatManifest sends GET, because some registries serve HEAD differently from GET.
+// HEAD has failed several times in a row (see heads). If HEAD fails or does not describe the
+// manifest, StatManifest sends GET, unless GET would fail, too (see unanswered): some registries
+// serve HEAD differently from GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	tried := c.heads.worthwhile(time.Now())
 	if tried {
@@ -137,7 +138,7 @@ func (h *heads) succeeded() {
 	h.useless = 0
 }
 
-// [heads.failed] records that GET found a manifest that HEAD did not find.
+// [heads.failed] records that GET worked for a manifest after HEAD had failed.
 func (h *heads) failed(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

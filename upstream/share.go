@@ -13,7 +13,7 @@ type Demand struct {
 }
 
 // Share sets the functions that the Limiter calls when a request has to wait, and when refusals of
-// the registry pause an operation. Demands returns the demand itself.
+// the registry pause an operation. The functions do not get the demand; Demands returns it.
 func (l *Limiter) Share(s Sharing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

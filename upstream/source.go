@@ -49,7 +49,7 @@ type BlobStream struct {
 	// Size is the length of the whole blob in bytes, -1 if unknown.
 	Size int64
 	// Ranges is false when the registry answered a request for a range with the whole blob.
-	// Requests for several ranges at once then cost more than they gain.
+	// Parallel requests for ranges of the blob then cost more than they gain.
 	Ranges bool
 	// Skip is the number of bytes before the offset, which the caller reads and drops. They may be
 	// most of the blob, so a caller that looks for stalled bodies has to count them as progress.
@@ -57,7 +57,7 @@ type BlobStream struct {
 }
 
 // Sink writes to one registry. All methods may be called concurrently. The errors are the errors of
-// Source, and ErrRepositoryMissing.
+// Source, ErrRepositoryMissing, and ErrPartsMissing.
 type Sink interface {
 	// PutBlob uploads one blob. If the registry or the connection fails, PutBlob starts again from
 	// byte 0 in a new session, within the bounds of the Client's Options.

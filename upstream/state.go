@@ -126,7 +126,7 @@ const (
 )
 
 // RequestOf returns the first request that c would send for a question, as a method and the path at
-// the registry. If a HEAD fails, c sends a GET after it.
+// the registry. After a HEAD that fails, c may send a GET, too.
 func RequestOf(c *Client, q Question, repo Repo, ref oci.Reference) (method, path string) {
 	kind, method := oci.KindManifest, http.MethodGet
 	switch q {

@@ -187,8 +187,8 @@ func restartable(err error) error {
 	return err
 }
 
-// cancel ends an abandoned session at the registry, if the registry supports that. It does so
-// even when ctx has ended.
+// cancel ends an abandoned session at the registry, even when ctx has ended. It does nothing if the
+// registry does not support that, or if the PUT of the session may have succeeded.
 func (u *upload) cancel(ctx context.Context, session *url.URL) {
 	if u.c.o.Quirks.NoUploadCancel || u.closing != "" {
 		return

@@ -174,9 +174,10 @@ func repositoryMissing(err error, repo string) error {
 	return err
 }
 
-// startError returns the error for an upload whose start got no answer. If a closed connection may
-// mean a missing repository (MissingRepositoryCloses), the error is a 403. Clients show the text of
-// a 403, and the text says that the repository or a permission may be missing.
+// startError returns the error for an upload whose start got no answer. If the registry closed the
+// connection, and may do so for a missing repository (MissingRepositoryCloses), the error is a 403.
+// Clients show the text of a 403, and the text says that the repository or a permission may be
+// missing.
 func (o Options) startError(repo string, err error) error {
 	if !o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
@@ -206,7 +207,7 @@ type localError struct{ error }
 func (l localError) Unwrap() error { return l.error }
 
 // attempts calls the function write until it succeeds or fails for good, or until WriteAttempts or
-// WriteBudget is used up. It passes to write a Repo with a maxWait that lets a request wait in the
+// WriteBudget is used up. The maxWait of the Repo that write receives lets a request wait in the
 // Limiter's queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, write func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)

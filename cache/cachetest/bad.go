@@ -15,7 +15,7 @@ type bad struct {
 	first  []Fault // faults of the first call; nil if the first call has the same faults as the other calls
 	faults []Fault
 	most   int   // the greatest number of bytes that a reader may see
-	wrong  int   // position of a wrong byte, or -1
+	wrong  int   // position of a wrong byte that a reader may see, or -1
 	err    error // the error that the reader gets
 }
 

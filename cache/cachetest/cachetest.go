@@ -1,6 +1,6 @@
 // Package cachetest has helpers for tests of a cache and of code that uses a cache: deterministic
-// blobs, an origin that misbehaves on request, and a suite that checks what a cache guarantees to
-// every reader.
+// blobs, an origin that misbehaves as a test says, and a suite that checks what a cache guarantees
+// to every reader.
 //
 // Invariants:
 //   - The same seed always gives the same bytes.

@@ -319,7 +319,7 @@ func testEmpty(t *testing.T, c *cache.Cache) {
 	warm := open(t, c, nil, o)
 	wantSource(t, warm, cache.SourceDisk)
 	want(t, warm, nil)
-	// An empty answer must not look complete.
+	// An empty answer for a blob that is not empty must not look complete.
 	got, err := attempt(t, c, Random(13, 10), o.Fetch)
 	wantFailure(t, got, nil, err, cache.ErrCorrupt)
 }

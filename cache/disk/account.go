@@ -19,7 +19,7 @@ type account struct {
 	claimed     map[digest.Digest]claims
 	dirty       map[*entry]struct{}        // entries that are not yet synced
 	suspects    map[*entry]struct{}        // entries that are not yet verified
-	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after the scan
+	removed     map[digest.Digest]struct{} // blobs that left the index before the scan of the directory ended; nil afterwards
 	dropped     []*entry                   // entries that have left the index and whose files are not yet unlinked
 	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed
 	reserved    int64                      // bytes promised to ingests, in whole blocks

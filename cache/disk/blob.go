@@ -23,8 +23,8 @@ func (b *Blob) Digest() digest.Digest { return b.entry.digest() }
 // Size returns the length of the blob in bytes.
 func (b *Blob) Size() int64 { return b.entry.size }
 
-// File returns the file, for sendfile. The file belongs to the Blob: do not close it or write to
-// it, and do not use it after Close.
+// File returns the file, for sendfile and splice. The file belongs to the Blob: do not close it or
+// write to it, and do not use it after Close.
 func (b *Blob) File() *os.File { return b.file }
 
 // ReadAt implements io.ReaderAt. It may be called concurrently.

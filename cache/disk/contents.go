@@ -91,9 +91,9 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 }
 
 // Retain keeps a held blob from being evicted until release is called. Once Retain has returned
-// nil, the blob is on stable storage. A blob that was retained several times stays until each
-// release has been called. Calling the same release again does nothing. A suspect blob is verified
-// first. Retain returns ErrNotFound when the blob is not held.
+// without an error, the blob is on stable storage. A blob that was retained several times stays
+// until each release has been called. Calling the same release again does nothing. A suspect blob
+// is verified first. Retain returns ErrNotFound when the blob is not held.
 func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func(), err error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -130,7 +130,7 @@ type Unless int
 // The uses that protect a blob from a purge.
 const (
 	UnlessInUse  Unless = iota // the blob is open or pinned, or UnlessNeeded protects it
-	UnlessNeeded               // a push needs the blob, or its upload is between Keep and Forget
+	UnlessNeeded               // a push needs the blob, or claims.received counts an upload of it
 )
 
 // Purge is Delete by an operator. If the blob has one of the uses that the parameter unless names,

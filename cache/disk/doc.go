@@ -1,20 +1,20 @@
-// Package disk manages a directory of verified blobs that survives kill -9 and never exceeds a
-// quota.
+// Package disk manages a directory of verified blobs that survives kill -9 and keeps to a quota.
 //
 // Invariants:
-//   - A file below blobs/ has the digest that its name says. [Ingest.Commit] checked digest and
-//     length before it moved the file there by one rename. Unfinished files are only in ingest/,
-//     where nobody looks for blobs. [Open] removes unfinished files, except files that are kept for
-//     [Dir.Recover].
-//   - No database can disagree with the directory, because there is none. Presence, size and last
-//     use (the modification time) are read from the files.
+//   - A file gets into blobs/ only if it has the digest that its name says: [Ingest.Commit] checks
+//     digest and length before it moves the file there by one rename. Unfinished files are only in
+//     ingest/, where nobody looks for blobs. [Open] removes unfinished files, except files that are
+//     kept for [Dir.Recover].
+//   - No database can disagree with the directory, because there is none. The files alone say which
+//     blobs exist, how large they are, and when they were last used (the modification time).
 //   - A blob file without any write permission is known to be on stable storage. A file that still
 //     has write permission when the directory is opened comes from an unclean stop. It is read and
 //     verified before its first use.
-//   - The directory never takes more than Options.MaxBytes, counted in whole blocks. This bound
-//     covers blobs (also in quarantine/), files that are about to be unlinked, and the space
-//     reserved for unfinished files. A blob that is open, retained or pinned is never evicted. The
-//     files in pins/ name the blobs that operators pin.
+//   - No new blob makes the directory larger than Options.MaxBytes, counted in whole blocks. If the
+//     directory is larger when it is opened, because MaxBytes was lowered, [Dir.Run] evicts blobs.
+//     MaxBytes covers blobs (also in quarantine/), files that are about to be unlinked, and the
+//     space reserved for unfinished files. A blob that is open, retained or pinned is never
+//     evicted. The files in pins/ name the blobs that operators pin.
 //   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It is
 //     fetched again when a client asks for it.
 //   - No operation on a file takes place while account.mu is held.

@@ -45,7 +45,7 @@ func (e *entry) hit() {
 	}
 }
 
-// blocks rounds a length up to whole blocks, in bytes. An empty file counts as one block.
+// blocks returns a length in bytes, rounded up to whole blocks. An empty file counts as one block.
 func blocks(n int64) int64 {
 	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
 }

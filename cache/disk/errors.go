@@ -64,7 +64,7 @@ func asFull(err error) error {
 // mean that the process or the machine lacks something, such as descriptors.
 func Damaged(err error) bool {
 	// Such an error means that the file is shorter than it was, that its device or its checksums
-	// fail, or that the file is gone.
+	// fail, or that a file server no longer has the file.
 	for _, damage := range append([]error{io.ErrUnexpectedEOF, unix.EIO, unix.EBADMSG, unix.ESTALE, unix.ENXIO}, systemDamage...) {
 		if errors.Is(err, damage) {
 			return true

@@ -214,8 +214,8 @@ func (v *evictor) unlink(e *entry) error {
 }
 
 // finishUnlink uncounts a dropped entry whose file was removed. If err says that the file was not
-// removed, finishUnlink puts the entry back into the index. In both cases it frees the name. It
-// needs mu.
+// removed, finishUnlink puts the entry back into the index, unless the entry is suspect. In all
+// cases it frees the name. It needs mu.
 func (v *evictor) finishUnlink(e *entry, err error) {
 	defer v.freeNameLocked(e.digest())
 	if err == nil {

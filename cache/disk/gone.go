@@ -18,8 +18,10 @@ type GoneBy string
 // The reasons of a [Gone].
 const (
 	GoneEvicted GoneBy = "evicted" // to make room
-	GoneRemoved GoneBy = "removed" // by an operator, or because nothing needs it any more
-	GoneDamaged GoneBy = "damaged" // its bytes were wrong
+	// GoneRemoved is for removal by an operator, for a blob that nothing needs any more, and for a
+	// file that was missing or had a wrong length when it was opened.
+	GoneRemoved GoneBy = "removed"
+	GoneDamaged GoneBy = "damaged" // its bytes were wrong or could not be read
 )
 
 // maxGone bounds the number of blobs in departed. The record of one blob takes 64 bytes.

@@ -12,16 +12,15 @@ type Info struct {
 	Size   int64 // in bytes
 	// LastUse is when the blob was last used. It may be up to one hour too early.
 	LastUse time.Time
-	// Hits counts requests for the blob, up to 3. A new blob is in the short queue, and a proven blob
-	// is in the main queue. Eviction spares a blob that has hits, but lowers the count each time. A
-	// blob in the main queue loses one hit. A blob in the short queue loses all hits and moves to the
-	// main queue.
+	// Hits counts requests for the blob, up to 3. Eviction spares a blob that has hits, but lowers the
+	// count each time. A blob in the main queue (see Proven) loses one hit. A blob in the short queue,
+	// where all other blobs are, loses all hits and moves to the main queue.
 	Hits int
 	// Small says that the blob is in the pool of small blobs, which has its own order of eviction.
 	Small bool
 	// Proven says that the blob is in the main queue of its pool. A blob moves there when eviction
-	// reaches it while it has hits or is in use. A blob that is stored again soon after it was evicted
-	// goes there at once.
+	// reaches it while it has hits, is in use or is pinned. A blob that is stored again soon after it
+	// was evicted goes there at once.
 	Proven bool
 	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool
@@ -51,7 +50,9 @@ type Victim struct {
 // victim returns the Victim for an entry that [clock.victim] has chosen. It needs mu.
 func (a *account) victim(e *entry, why Reason) Victim {
 	v := Victim{a.info(e), why}
-	// An evicted blob has no hits left. It comes from the main queue only if the reason is ReasonCold.
+	// For a victim, info may return wrong values of these fields: the clock has taken the entry out of
+	// its queue, or has worked on a plan and left the entry as it was. A victim has no hits left, and
+	// comes from the main queue only if the reason is ReasonCold.
 	v.Hits, v.Proven = 0, why == ReasonCold
 	return v
 }

@@ -27,7 +27,7 @@ type Ingest struct {
 	hash      hash.Hash
 	size      atomic.Int64  // number of bytes, from offset 0 on, that Write has written or Advance has hashed
 	written   atomic.Int64  // bytes given to WriteAt
-	writeLock chan struct{} // lets one goroutine write at a time; in the kernel, the others would wait in a busy loop
+	writeLock chan struct{} // lets one goroutine write at a time; without it, the kernel makes the others wait in a busy loop
 
 	key      string // the next process finds the ingest under this key; empty if the ingest ends with this process
 	note     []byte // what the owner of the ingest stores for the next process
@@ -314,10 +314,10 @@ func (in *Ingest) check(dg digest.Digest) error {
 	return nil
 }
 
-// soundEntry returns the entry of a digest with one more reference, or nil if there is no such
-// entry. If the entry is suspect, or its file is missing or has another length, soundEntry takes
-// the entry out of the index and returns nil. The caller has taken the name and is about to replace
-// the file.
+// soundEntry returns the entry of a digest, or nil if there is none. It adds a reference to the
+// entry that it returns. If the entry is suspect, or its file is missing or has another length,
+// soundEntry takes the entry out of the index and returns nil. The caller has taken the name and is
+// about to replace the file.
 func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	e, _ := s.held(dg)
 	if e == nil {

@@ -43,8 +43,8 @@ type pins struct {
 	byName   map[string]Pin // guarded by account.mu
 }
 
-// unfinishedPin is the prefix of the names of unfinished files, if the pins have a directory of
-// their own. [pins.load] removes the files that a process left unfinished.
+// unfinishedPin is the prefix of the names of unfinished files, if Options.Pins names a directory.
+// [pins.load] removes the files that a process left unfinished.
 const unfinishedPin = "pins/.new-"
 
 // keptTree returns the tree of a directory for pins. If dir is empty, keptTree returns the tree of

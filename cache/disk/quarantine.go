@@ -20,12 +20,12 @@ const (
 type quarantine struct {
 	*resources
 	evictor  *evictor
-	changing chan struct{} // mutex for changes of the directory; capacity 1
+	changing chan struct{} // mutex for trim; capacity 1
 }
 
-// put takes a referenced entry out of the index because its bytes are wrong, and moves its file to
-// quarantine/. Readers that have the file open can read on. A file that is larger than the limit of
-// the quarantine, or that cannot be moved, is removed instead.
+// put takes a referenced entry whose bytes are wrong or unreadable out of the index, and moves its
+// file to quarantine/. Readers that have the file open can read on. A file that is larger than the
+// limit of the quarantine, or that cannot be moved, is removed instead.
 func (q *quarantine) put(ctx context.Context, e *entry) error {
 	if err := q.takeName(ctx, e.digest()); err != nil {
 		return err

@@ -1,7 +1,7 @@
 package disk
 
-// resources are the files of a Dir, their account, and the counters. All parts of the Dir share
-// them.
+// resources are what all parts of a Dir share: the files on disk, the account of the blobs, the
+// metrics, and the files that are kept open.
 type resources struct {
 	*tree
 	*account

@@ -168,8 +168,9 @@ func (s *ingests) removeNote(key string) error {
 	return nil
 }
 
-// tidy removes unfinished files from ingest/, except the files of resumable ingests. A resumable
-// ingest with a malformed note is removed, too.
+// tidy removes unfinished files from ingest/, except the files of resumable ingests. It also
+// removes the files of a resumable ingest if loadLeft cannot read them, for example because the
+// note is malformed.
 func (s *ingests) tidy() error {
 	files, err := fs.ReadDir(s.root.FS(), "ingest")
 	if err != nil {

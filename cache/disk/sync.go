@@ -14,10 +14,10 @@ const syncWorkers = 16
 // syncer makes new blobs durable in groups, and marks their files as synced.
 type syncer struct {
 	*resources
-	wake chan struct{} // wakes Run when blobs wait to be synced; capacity 1
+	wake chan struct{} // wakes Dir.Run when blobs wait to be synced; capacity 1
 }
 
-// nudge wakes Run, which then syncs new blobs.
+// nudge wakes [Dir.Run], which then calls syncDirty.
 func (s *syncer) nudge() {
 	select {
 	case s.wake <- struct{}{}:
@@ -25,7 +25,7 @@ func (s *syncer) nudge() {
 	}
 }
 
-// syncDirty makes durable all blobs that have been published, and marks their files as synced.
+// syncDirty makes durable all blobs that wait to be synced, and marks their files as synced.
 func (s *syncer) syncDirty() {
 	batch := s.takeDirty()
 	if len(batch) == 0 {

@@ -45,7 +45,8 @@ func datasync(f *os.File) error {
 // reads do not stay in the page cache.
 const dontCache = 0x80
 
-// readUncached is f.ReadAt, but does not fill the page cache if the system can avoid that.
+// readUncached reads like f.ReadAt, but does not fill the page cache if the system can avoid that.
+// Unlike f.ReadAt, it may read fewer bytes than len(p) without an error.
 func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
 	switch {
@@ -58,5 +59,6 @@ func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	}
 }
 
-// systemDamage are the errors of a damaged file system (ext4 and xfs) and of a remote device.
+// systemDamage are the errors of a damaged file system (EUCLEAN, of ext4 and xfs), and of a disk
+// that fails or has bad sectors (EREMOTEIO and ENODATA).
 var systemDamage = []error{unix.EUCLEAN, unix.EREMOTEIO, unix.ENODATA}

@@ -81,13 +81,14 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
-// shardFiles is the least limit of open files with which a process keeps the directories of blobs
-// (shards) open.
+// shardFiles is a number of files. If a process cannot have so many files open, it does not keep
+// the directories of blobs (shards) open.
 const shardFiles = 2048
 
 // open opens a file of blobs/ for reading. It keeps the directories of these files (shards) open,
-// up to a few hundred, because walking down to a shard costs several times as much as opening a
-// file in it. If the process can have only few descriptors, open walks down each time.
+// because walking down to a shard costs several times as much as opening a file in it. Each
+// algorithm has 256 shards at most. If the process can have only few descriptors, open walks down
+// each time.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {
@@ -194,8 +195,8 @@ func (t *tree) seal(name string) error {
 	return f.Chmod(0o444)
 }
 
-// syncDirs syncs a shard and the directories above it, because the shard may be new. The root of the
-// tree is not among them: acquire has synced it.
+// syncDirs syncs a shard and the directories between it and the root, because the shard may be new.
+// acquire has synced the root.
 func (t *tree) syncDirs(shard string) error {
 	for dir := shard; dir != "."; dir = path.Dir(dir) {
 		if err := t.syncDir(dir); err != nil {

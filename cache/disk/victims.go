@@ -22,9 +22,9 @@ const (
 // copies of them (plans).
 type clock struct {
 	small, large queues
-	// smallMax is a number of bytes. If the pool of small blobs takes more than that, the clock tries
-	// this pool first, and if not, the pool of large blobs. 0 means smallPercent percent of the bytes
-	// in both pools.
+	// smallMax is a number of bytes. The clock first tries the pool of small blobs if that pool takes
+	// more than smallMax, and otherwise the pool of large blobs. 0 means smallPercent percent of the
+	// bytes in both pools.
 	smallMax int64
 }
 

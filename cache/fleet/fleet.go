@@ -28,8 +28,8 @@ const (
 	// finishedFor is how long a member keeps the lease of a blob after it has fetched the blob, so
 	// that other members find it.
 	finishedFor = 10 * time.Minute
-	// storePause is how long a member waits, after the store has failed, before it asks the store
-	// again.
+	// storePause is the pause after a failure of the store: for this time, fetches do not ask the
+	// store for leases.
 	storePause = 2 * time.Second
 )
 
@@ -72,7 +72,7 @@ func (p Patience) withDefaults() Patience {
 	}
 }
 
-// Options are the parts of a fleet.
+// Options are what a member needs for its part in a fleet.
 type Options struct {
 	// Self is this member. If Self.Protocol is 0, [New] sets it to the result of [Protocol].
 	Self   Member
@@ -106,7 +106,7 @@ type Fleet struct {
 	mu       sync.Mutex // guards the fields below
 	held     map[digest.Digest]*lease
 	handlers map[string]http.Handler // by the beginning of the path
-	storeAt  time.Time               // the store is not asked before this time; zero if the store has not failed
+	storeAt  time.Time               // fetches do not ask the store before this time; zero while the store answers
 	leaving  bool
 	changed  chan struct{} // has an entry if leases are to be released
 }
@@ -219,8 +219,8 @@ func (f *Fleet) renew(ctx context.Context) {
 }
 
 // release releases the leases that are over: the leases of failed fetches, of blobs that are gone,
-// and of blobs that were fetched at least finishedFor ago. If the store fails, the leases expire by
-// themselves.
+// and of blobs that were fetched at least finishedFor ago. After leave, all leases are over. If the
+// store fails, the leases expire by themselves.
 func (f *Fleet) release(ctx context.Context) {
 	var over []Lease
 	f.mu.Lock()

@@ -97,7 +97,7 @@ func (p *peers) holds(ctx context.Context, q request) (holding, error) {
 	return h, errors.Join(err, sizeErr)
 }
 
-// formatParts returns the text of parts in a header.
+// formatParts returns the value of a header that lists the first maxParts parts.
 func formatParts(all []cache.Extent) string {
 	var text []string
 	for _, p := range all[:min(len(all), maxParts)] {
@@ -106,7 +106,7 @@ func formatParts(all []cache.Extent) string {
 	return strings.Join(text, ",")
 }
 
-// parseParts returns the parts that a header lists.
+// parseParts returns the parts that such a header lists.
 func parseParts(text string) (all []cache.Extent, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part == "" {

@@ -118,8 +118,8 @@ func (k *Keys) verify(state tls.ConnectionState) error {
 	return errStranger
 }
 
-// serverTLS returns the settings of the listener. Each handshake uses the keys that are valid at
-// that time.
+// serverTLS returns the settings for connections from other members. Each handshake uses the keys
+// that are valid at that time.
 func serverTLS(keys func() *Keys) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true,

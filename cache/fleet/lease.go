@@ -32,7 +32,8 @@ type Member struct {
 	Upstreams Upstreams `json:"upstreams,omitempty"`
 }
 
-// Lease says which member fetches a blob, or has just fetched it.
+// Lease says which member fetches a blob, or has just fetched it. A claim (see [Claims]) is a Lease
+// for other work.
 type Lease struct {
 	Digest digest.Digest
 	Holder string // the ID of the member
@@ -54,7 +55,7 @@ type Leases interface {
 	Take(ctx context.Context, d digest.Digest, m Member, failedGen int64) (Lease, error)
 	// Renew makes a member's leases expire LeaseTTL from now, and restores the leases that the store
 	// has lost. It returns the digests of the leases that another member has taken. Renew also
-	// records that the member is alive, even if it holds no lease.
+	// records that the member is alive for LeaseTTL from now, even if it holds no lease.
 	Renew(ctx context.Context, m Member, held []Lease) (lost []digest.Digest, err error)
 	// Release releases leases. It ignores leases that have another generation by now.
 	Release(ctx context.Context, held []Lease) error

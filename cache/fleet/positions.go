@@ -9,8 +9,8 @@ import (
 // position says how far a flight is from the registry. A member follows only a nearer member, so
 // that no two members wait for each other.
 type position struct {
-	generation int64
-	hop        int // 0 if the member has the lease, or fetches without a lease
+	generation int64 // of the blob's lease
+	hop        int   // 0 if the member has the lease or the whole blob, or fetches without others
 }
 
 // nearer reports whether p is nearer to the registry than q, or belongs to a newer generation of

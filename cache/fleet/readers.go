@@ -30,15 +30,17 @@ type reader struct {
 
 // admit counts a stream to a follower of a blob, and returns the addresses of other followers. If
 // ok is false, admit counts nothing, and the follower should read the blob from these addresses.
-// This happens in three cases:
+// This happens in these cases:
 //   - The follower has found this member too slow (badSources has the address of this member), and
-//     the follower's zone has other followers.
-//   - The follower is in another zone, and another member of that zone reads the blob from here.
-//   - This member has maxFollowers followers in its own zone, or maxStreams streams to the
-//     follower.
+//     the follower's zone has another follower that is not in badSources.
+//   - The follower already has maxStreams streams of the blob from here.
+//   - The follower has no stream from here yet and is in another zone. Another member of that zone,
+//     which is not in badSources, reads the blob from here.
+//   - The follower has no stream from here yet and is in the zone of this member, which already
+//     has maxFollowers followers there.
 //
-// badSources has the addresses of members that did not send the blob to the follower. If admit
-// refuses the follower, it does not return these addresses.
+// badSources has the addresses of members that sent the blob to the follower too slowly, or not at
+// all. If admit refuses the follower, it does not return these addresses.
 func (r *readers) admit(d digest.Digest, who reader, badSources []string) (others []string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -57,7 +57,7 @@ func Sender(r *http.Request) string { return r.Header.Get(headerMember) }
 // Send does not retry. Only ctx and the timeouts of a connection bound the time of a request. Send
 // returns an error if the member does not answer, if another member answers at the address, if the
 // member has no handler for the path, or if its protocol is too far from the protocol of this
-// member. A handler may answer with any status: only for 426 and 501 does Send return an error
+// member. A handler may answer with any status except 426 and 501, for which Send returns an error
 // instead of the answer.
 func (p *peers) Send(ctx context.Context, to Member, r *http.Request) (*http.Response, error) {
 	resp, err := p.sendTo(ctx, to, r)
@@ -85,8 +85,8 @@ func (p *peers) sendTo(ctx context.Context, to Member, r *http.Request) (*http.R
 	}
 	switch {
 	case ctx.Err() != nil:
-		// The member can notice the end of ctx, and answer, before the transport has closed the
-		// connection. sendTo drops this answer, because the request was abandoned.
+		// An answer may still come after ctx has ended. The member may have noticed this end, and
+		// answered only because of it. So sendTo drops the answer.
 		err = context.Cause(ctx)
 	case resp.StatusCode == http.StatusUpgradeRequired, !p.understands(resp.Header):
 		p.warnOfProtocol(resp.Header.Get(headerMember), to.Address, resp.Header.Get(headerProtocol))

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// Files is how many open files a fleet may need: for connections from other members, and about as
-// many for connections to them.
+// Files is how many open files this member may need for the fleet: for connections from other
+// members, and about as many for connections to them.
 const Files = 2 * maxConnections
 
 const (
-	// maxConnections bounds the connections from other members, including idle ones. To the other
-	// member, a connection beyond this bound looks like a connection to a dead member.
+	// maxConnections bounds the connections from other members, including idle ones. A connection
+	// beyond this bound gets no answer, so the other member takes this one for dead.
 	maxConnections = 1024
 	// headerPatience bounds a handshake, and the header of a request.
 	headerPatience = 10 * time.Second
@@ -179,7 +179,7 @@ func (u *underWay) wait(ctx context.Context) {
 	}
 }
 
-// Handle registers a handler for the requests of other members whose path begins with prefix. It
+// Handle registers a handler for the paths that begin with prefix, in requests of other members. It
 // panics if these paths overlap with the paths of another handler. Handle must be called before
 // Serve, so that no request arrives before its handler is registered. The handler gets only
 // requests of senders that have proved that they know the secret, and whose protocol this member

@@ -128,7 +128,8 @@ func (s *Share) Open(ctx context.Context, w Want) (stream cache.Stream, end int6
 	}
 }
 
-// follow opens a part of the blob at another member, or changes the role of the fetch. It needs mu.
+// follow makes the fetch a follower, and opens a part of the blob at another member. If this fails,
+// the fetch gets another role, or remains a follower. It needs mu.
 func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 	if s.source != "" {
 		q := s.request(s.lease, s.source, w)
@@ -183,7 +184,7 @@ func (s *Share) follow(ctx context.Context, w Want) (cache.Stream, error) {
 			continue
 		}
 		s.f.log.Debug("fleet: another member does not send a blob", "digest", s.digest, "member", l.Holder, "address", l.Address, "error", err)
-		if !errors.Is(err, errDead) { // for errDead, streamEnded has already counted the broken streams
+		if !errors.Is(err, errDead) { // if trust returned errDead, streamEnded has already counted the broken streams
 			s.breaks++
 		}
 		s.failed, s.lease = l.Generation, l
@@ -260,7 +261,7 @@ func (s *Share) attach(stream *stream, l Lease, w Want) cache.Stream {
 	return cache.Stream{Body: stream, Size: stream.size, Follows: stream.q.want.To == 0}
 }
 
-// [Share.name] adds addresses of members that read the blob to s.others. It needs mu.
+// [Share.name] adds to s.others the addresses of members that read the blob. It needs mu.
 func (s *Share) name(others []string) {
 	if len(s.others) < maxAsked {
 		s.others = append(s.others, others...)
@@ -317,8 +318,8 @@ func (s *Share) trust(ctx context.Context, q request) error {
 	return err
 }
 
-// join opens a stream at the holder of a lease, or at one of the holder's followers if the holder
-// has too many followers. It needs mu.
+// join opens a stream at the member that [Share.neighbour] finds, or else at the holder of a lease.
+// If a member has too many followers, join tries these followers. It needs mu.
 func (s *Share) join(ctx context.Context, l Lease, w Want) (*stream, error) {
 	if s.f.isBanned(l.Holder) {
 		return nil, errBanned

@@ -16,8 +16,9 @@ type Need struct {
 	Total, PerSecond float64
 }
 
-// Shares divides rates among the members of a fleet. It has a clock of its own. All methods may be
-// called concurrently. Each method reports a failure at once, without a second attempt.
+// Shares divides rates among the members of a fleet. It measures time by its own clock, so the
+// clocks of the members need not agree. All methods may be called concurrently. Each method reports
+// a failure at once, without a second attempt.
 type Shares interface {
 	// Share records the needs of a member, and returns its share of each rate, in the same order. A
 	// share is valid until the member calls again with the same Rate and By, but at most for ttl. A

@@ -31,7 +31,8 @@ var (
 // member has more, the stream ends with errBehind.
 const congested = 4 << 20
 
-// fullError is an errFull with the addresses of the members that read from the full member.
+// fullError is an errFull with the addresses of followers of the member, which can send the blob
+// instead.
 type fullError struct{ followers []string }
 
 func (e *fullError) Error() string { return errFull.Error() }
@@ -253,8 +254,8 @@ func (s *stream) unwatch() {
 }
 
 // [stream.ask] asks the member how many bytes are ready there. It ends the stream if the member
-// does not answer, has lost the blob, or has more than [congested] bytes ready. In all other cases
-// the registry is slow, and the stream goes on waiting.
+// does not answer, has lost the blob, speaks another protocol, or has more than [congested] bytes
+// ready. Otherwise, the stream goes on waiting, because the registry is slow.
 func (s *stream) ask() {
 	s.mu.Lock()
 	if !s.waiting {

@@ -62,7 +62,9 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 // returned.
 func (a *Absences) Ask(ctx context.Context, k AbsentKey) Question {
 	_, q, _ := answers(ctx, a.ledger, false, k.returnedKey(), k.key())
-	if q.epoch.Refused { // memory may have a wrong epoch, and Set needs the one in the store
+	if q.epoch.Refused {
+		// The store refused the last epoch that this process wrote. So memory may have a wrong epoch,
+		// and Set needs the one in the store.
 		_, q, _ = answers(ctx, a.ledger, true, k.returnedKey(), k.key())
 	}
 	return q

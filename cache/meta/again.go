@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// againEvery is how often a [Cached] repeats the writes that its store has refused.
+	// againEvery is how often a [Cached] repeats the deletions and epochs that its store has refused.
 	againEvery = time.Second
 	// maxAgain bounds the keys that are sent again. Beyond it, some keys are dropped. The write under
 	// a dropped key is not repeated: other processes use their old facts until these are too old.
@@ -22,7 +22,7 @@ type again struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
 	full bool          // a key was dropped since again.keys was last empty
-	some chan struct{} // has an entry if there are keys
+	some chan struct{} // wakes Run when a key has been added; capacity 1
 }
 
 func newAgain() again { return again{keys: map[string]struct{}{}, some: make(chan struct{}, 1)} }

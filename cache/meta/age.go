@@ -13,7 +13,7 @@ const MaxTTL = 100 * 24 * time.Hour
 
 // Age returns the time from recordedAt to now. The result is negative if recordedAt is later than
 // now by at most maxSkew. If recordedAt is even later, a clock was wrong, and Age returns the
-// longest duration.
+// longest duration, so that the fact counts as too old.
 func Age(now, recordedAt time.Time) time.Duration {
 	age := now.Sub(recordedAt)
 	if age < -maxSkew {

@@ -26,8 +26,7 @@ type BaseName struct {
 // maxBaseNames bounds the names of one image. The newest ones are kept.
 const maxBaseNames = 32
 
-// BaseImages remembers which images have which layers. A lost fact is recorded again at the next
-// pull.
+// BaseImages remembers which images have which layers. A later pull records a lost fact again.
 type BaseImages struct {
 	ledger[baseRecord]
 }

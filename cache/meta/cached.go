@@ -29,7 +29,9 @@ type CachedOptions struct {
 	// has replaced.
 	Staleness time.Duration
 	// OnError is the age up to which reads get an entry from memory while the store fails. The age
-	// counts from the moment when the entry was read from the store. 0 means 1 hour.
+	// counts from the moment when the entry was read from the store. 0 means 1 hour. If this process
+	// has written the entry with a TTL, and has not read it from the store since, the bound is the
+	// TTL instead.
 	OnError time.Duration
 	// Logger gets a line when the store has refused more deletions and epochs (see epoch.go) than Run
 	// can send again; nil discards it.
@@ -282,8 +284,9 @@ func (c *Cached) ask(ctx context.Context, all []recalled, lease *Lease) ([]Seen,
 }
 
 // [ordered] reports whether it matters which of two values under a key is newer. It matters for
-// answers about tags and for epochs. In the other spaces, a value is right as long as nobody
-// deletes it. So the value in the store is right even if the store has refused a later write.
+// answers about tags, for negative facts ([Absences]) and for epochs. In the other spaces, a value
+// is right as long as nobody deletes it. So the value in the store is right even if the store has
+// refused a later write.
 func ordered(key string) bool {
 	return !slices.ContainsFunc([]string{linkSpace, presenceSpace, homeSpace, transitSpace, touchSpace, verdictSpace, baseSpace}, func(space string) bool { return strings.HasPrefix(key, space) })
 }

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// clockEvery is how often a [Cached] asks a shared store for its time. Between two questions,
-// callers calculate the time of the store: it is the last answer plus the time that has passed
-// since, by the monotonic clock of this process.
+// clockEvery is the minimum time between two questions of a [Cached] for the time of a shared
+// store. Callers calculate the current time of the store from the pair that [Cached.Clock] returns:
+// they add the time that has passed since, by the monotonic clock of this process.
 const clockEvery = 10 * time.Second
 
 // clock is the last known time of the clock of a store.
@@ -20,7 +20,7 @@ type clock struct {
 
 // Clock implements [Clocked]. The result is a pair of times of one past moment. It stays the same
 // until an answer of the store contradicts it, so that a fact has the same date each time that it
-// is read.
+// is read. If the store is not Clocked, both times are the current time.
 func (c *Cached) Clock(ctx context.Context) (store, local time.Time, err error) {
 	source, ok := c.store.(Clocked)
 	if !ok {
@@ -57,7 +57,7 @@ func (k *clock) read(now time.Time) (store, local time.Time, due bool) {
 
 // set takes an answer of the store, and returns the pair of times that is valid from now on.
 // askedAt is when this process sent the question. The known pair stays valid unless the answer
-// contradicts it.
+// contradicts it: by the pair, the answer would be older than the question, or from the future.
 func (k *clock) set(store, local, askedAt time.Time) (time.Time, time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

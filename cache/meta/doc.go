@@ -8,6 +8,6 @@
 //   - Keys are made in keys.go and nowhere else. Values are written and read only by the facades
 //     [Tags], [Absences], [Visibility], [Presence], [LastPulls], [Transit], [Verdicts] and
 //     [BaseImages]. A value that cannot be decoded is counted and treated as not found.
-//   - A [Store] does not interpret keys or values. Wrappers make a store fast ([Cached]), and its
-//     failures harmless ([Guarded]).
+//   - The stores in bolt and redis do not interpret keys or values. Wrappers make such a store fast
+//     ([Cached]), and its failures harmless ([Guarded]).
 package meta

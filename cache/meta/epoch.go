@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// epoch is the time until a tag is pushed, deleted or forgotten next, or until a digest arrives
-// next. Every fact names the epoch in which its question was asked, and is invisible in any other
+// epoch is a period of a tag, or of a digest that was not found. It ends when the tag is pushed,
+// deleted or forgotten, or when the digest arrives. Each fact about the tag, or about the absence
+// of the digest, names the epoch in which its question was asked, and is invisible in any other
 // epoch.
 type epoch struct {
 	Name string `json:"e"`
@@ -137,7 +138,8 @@ const maxSwaps = 3
 
 // recordAnswer records the answer to a question. newRecord returns the record of the answer.
 // askedAt is when the upstream was asked. ok is false if the answer is out of date: a new epoch has
-// begun since the question, or the answer to a later question is recorded.
+// begun since the question, or the answer to a later question is recorded. ok is also false if
+// other processes wrote first in all maxSwaps attempts.
 func recordAnswer[R answer](ctx context.Context, l ledger[R], q Question, askedAt time.Time, ttl time.Duration, newRecord func(dated) R) (ok bool, err error) {
 	date := dateOf(ctx, l.store, askedAt, epochIn(l, q.epoch))
 	var writes []Write

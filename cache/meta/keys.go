@@ -26,7 +26,7 @@ const (
 	uploadSpace   = layout + "upload/"  // id → uploadRecord
 	touchSpace    = layout + "touch/"   // upstream/repo/digest → touchRecord
 	verdictSpace  = layout + "verdict/" // digest/check/revision → verdictRecord
-	baseSpace     = layout + "base/"    // sum of diffIDs → baseRecord
+	baseSpace     = layout + "base/"    // hash of diffIDs → baseRecord
 	probeKey      = layout + "probe"    // never written; read to check whether a store answers
 )
 

@@ -14,7 +14,8 @@ import (
 // TouchFact says when an upstream last saw a pull of an image. dray records it because some
 // upstreams delete images that nobody pulls from them.
 type TouchFact struct {
-	// Touched is when the upstream last sent the manifest.
+	// Touched is when dray last asked the upstream for the manifest. Requests that failed do not
+	// count.
 	Touched time.Time
 	// Pulled says that a client has got the image from dray since then.
 	Pulled bool

@@ -14,8 +14,8 @@ import (
 // happen if the store has refused the last write of this process under the key of the read.
 //
 // All reads must go through a [Cached], because a Lease does not cover other reads. If no read goes
-// through a Cached, the Lease is never valid. One goroutine does the reads. After that, any
-// goroutine may call Valid.
+// through a Cached, the Lease is never valid. The reads must not run concurrently. After the last
+// read, any goroutine may call Valid.
 type Lease struct {
 	until   time.Time // when the first of the answers expires
 	revoked bool
@@ -89,7 +89,7 @@ func (l *Lease) cover(s *stripe, writeCount uint64, h held) {
 	l.marks = append(l.marks, mark{s, writeCount})
 }
 
-// revoke makes the lease invalid, because one of its reads must not be answered from memory again.
+// revoke makes the lease invalid, because the answer to one of its reads must not be reused.
 func (l *Lease) revoke() {
 	if l != nil {
 		l.revoked = true

@@ -86,10 +86,10 @@ func (r homeRecord) check() error {
 
 func (k *Presence) homes() ledger[homeRecord] { return sibling[homeRecord](k.ledger) }
 
-// Home returns a repository of the upstream that has the blob d as part of an image. If there are
-// several, it returns the repository for which Add was called last. If none is known, it returns
-// ErrNotFound. The repository may have lost the blob since that call of Add. Home does not check
-// whether a client may know of the repository.
+// Home returns a repository of the upstream that has the blob d as part of an image. Of several
+// such repositories, Presence knows only the one for which Add was called last. If it knows none,
+// Home returns ErrNotFound. The repository may have lost the blob since that call of Add. Home does
+// not check whether a client may know of the repository.
 func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {
@@ -147,7 +147,8 @@ func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holdi
 	return nil
 }
 
-// Forget removes the facts about the digests, because the target proved them wrong.
+// Forget removes the facts about the digests. Callers use it when the target has proved the facts
+// wrong, or may have lost the content.
 func (k *Presence) Forget(ctx context.Context, upstream, repo string, ds ...digest.Digest) error {
 	var errs []error
 	for _, d := range ds {

@@ -39,7 +39,7 @@ type record interface{ check() error }
 type ledger[R record] struct {
 	facts      string // the type of the facts, as metrics and errors name it
 	store      Store
-	lease      *Lease // covers the reads, unless it is nil
+	lease      *Lease // says how long the results of reads are valid; may be nil
 	ttl        time.Duration
 	unreadable prometheus.Counter
 }
@@ -57,7 +57,8 @@ func sibling[R, O record](l ledger[O]) ledger[R] {
 	return ledger[R](l)
 }
 
-// read returns the record under key. It also returns ErrNotFound if the record cannot be decoded.
+// read returns the record under key. It returns ErrNotFound if there is no record, or if the record
+// cannot be decoded.
 func (l ledger[R]) read(ctx context.Context, key string) (r R, err error) {
 	value, err := GetLeased(ctx, l.store, key, l.lease)
 	if err != nil {

@@ -106,9 +106,9 @@ func message(shared string, expiry int64, value []byte) []byte {
 	return append(m, value...)
 }
 
-// seal returns the value for the store: the time of expiry, the proof and the value, with a space
-// between them. Because the proof covers the time, nobody can put an old value back after it has
-// expired.
+// seal returns the value for the store. If the facts under the key are signed, that is the time of
+// expiry, the proof and the value, with a space between them. Because the proof covers the time,
+// nobody can put an old value back after it has expired.
 func (s *Shared) seal(shared string, value []byte, ttl time.Duration) []byte {
 	if _, ok := signed(shared); !ok {
 		return value
@@ -121,7 +121,8 @@ func (s *Shared) seal(shared string, value []byte, ttl time.Duration) []byte {
 	return append([]byte(strconv.FormatInt(until, 10)+" "+proof+" "), value...)
 }
 
-// open is the inverse of seal. It returns ErrNotFound for a value without a valid proof.
+// open is the inverse of seal. It returns ErrNotFound for a value that has expired, or that lacks
+// the proof that its facts need.
 func (s *Shared) open(shared string, sealed []byte) ([]byte, error) {
 	facts, ok := signed(shared)
 	if !ok {
@@ -247,7 +248,7 @@ func (s *Shared) Delete(ctx context.Context, key string) error {
 
 // Scan implements [Store]. It leaves out entries that [Shared.open] refuses, and facts about
 // upstreams that this member does not have. If several upstreams have one identity, it yields each
-// of their facts several times, once under each upstream's name.
+// of their facts once under each upstream's name, or only under the name in prefix.
 func (s *Shared) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		shared, ok := s.key(prefix)

@@ -130,8 +130,8 @@ func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) er
 }
 
 // Swap reads the keys in snapshot again. If the result is the same as snapshot, Swap puts all
-// entries of the parameter writes. It reports whether it has put them. If s is no [Swapper],
-// another process may write between the comparison and the write.
+// entries of the parameter writes. It reports whether it has put them. If s cannot compare and put
+// in one step, other callers may write between the two.
 func Swap(ctx context.Context, s Store, writes []Write, snapshot []Seen) (bool, error) {
 	if sw, ok := s.(Swapper); ok {
 		return sw.Swap(ctx, writes, snapshot)

@@ -53,7 +53,7 @@ type Tag struct {
 	TagFact
 }
 
-// Tags remembers the digests of tags, and which manifests refer to a manifest.
+// Tags remembers the digests of tags and of lists of referrers.
 //
 // Forget hides all facts about a tag at once, for every Accept, by writing a new epoch. A fact is
 // invisible if its question was asked in an older epoch. If mirrors share the store, its clock
@@ -135,8 +135,8 @@ func (t *Tags) Find(ctx context.Context, keys ...TagKey) ([]*TagFact, error) {
 // Ask is like Find, but reads from the store and not from memory. q is the question about the first
 // key. If the store fails, q is valid nevertheless, and the facts are those in memory. The caller
 // must not ask the upstream before Ask has returned, and records the answer by [Tags.Set]. doubtful
-// says that the store has refused a write of this process, so the caller must ask the upstream
-// before it uses the facts.
+// says that the store has refused the last write of this process to the fact about the first key,
+// or to its epoch. The caller must then ask the upstream before it uses the facts.
 func (t *Tags) Ask(ctx context.Context, keys ...TagKey) (all []*TagFact, q Question, doubtful bool) {
 	all, q, _ = t.find(ctx, true, keys)
 	return all, q, q.doubtful()
@@ -158,11 +158,11 @@ func (t *Tags) find(ctx context.Context, fromStore bool, keys []TagKey) ([]*TagF
 	return all, q, err
 }
 
-// Set records f, which is the answer to q. The fact is kept for the duration ttl, at most for
-// Options.TTL. A ttl of 0 means Options.TTL. If ttl is negative, Set records nothing. A zero
-// CheckedAt means the time of the question. ok is false if the answer is out of date, because the
-// tag was pushed or forgotten since the question, or because a later answer is recorded. The caller
-// then asks again.
+// Set records f, which is the answer to q. The fact is kept for the duration ttl, but at most for
+// the time that [NewTags] sets. A ttl of 0 means that time. If ttl is negative, Set records
+// nothing. A zero CheckedAt means the time of the question. ok is false if the answer is out of
+// date, because the tag was pushed or forgotten since the question, or because the answer to a
+// later question is recorded. The caller then asks again.
 func (t *Tags) Set(ctx context.Context, q Question, f TagFact, ttl time.Duration) (ok bool, err error) {
 	if ttl < 0 {
 		return true, nil

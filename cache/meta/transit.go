@@ -11,10 +11,10 @@ import (
 )
 
 // TransitTTL is how long a fact about a blob in transit is kept. The mirror renews the fact until
-// it has sent the blob to the upstream.
+// the upstream has the blob, or until the mirror no longer has the blob staged.
 const TransitTTL = time.Minute
 
-// TransitFact says that a mirror has received a blob from a client and acknowledged it.
+// TransitFact says that a mirror has received a whole blob from a client.
 type TransitFact struct {
 	Size int64 // bytes
 	// Held says that the mirror does not send the blob to the upstream now: the blob waits for a

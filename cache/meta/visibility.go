@@ -28,7 +28,9 @@ type Link struct {
 // Visibility remembers under which repositories dray may serve a digest without asking the
 // upstream. All repositories share bytes, but not visibility. A link of a repository to a digest
 // says that a manifest of the repository names the digest, or that the upstream has confirmed the
-// digest there. If the link is missing, dray does not deny access, but asks the upstream.
+// digest there. One link alone does not make the digest visible: the method visible of
+// mirror/repository.Repo says which links are needed. If one of them is missing, dray does not deny
+// access, but asks the upstream.
 type Visibility struct {
 	ledger[linkRecord]
 	now bool // the method In reads from the store, and not from memory
@@ -80,7 +82,7 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 }
 
 // In returns the links of several repositories to d, by one request to the store. An element is nil
-// if there is no link. An error is a failure of the store.
+// if there is no link, or if its record cannot be decoded. An error is a failure of the store.
 func (l *Visibility) In(ctx context.Context, upstream string, d digest.Digest, repos ...string) ([]*LinkFact, error) {
 	keys := make([]string, len(repos))
 	for i, repo := range repos {

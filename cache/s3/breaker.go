@@ -57,7 +57,8 @@ func (b *breaker) open() bool {
 	return b.pause > 0 && (b.trying || time.Now().Before(b.until))
 }
 
-// wait waits until the breaker may let a request through, or ctx ends.
+// wait waits until the pause ends, but for at least a tenth of a second. It returns earlier if ctx
+// ends. Another request may be under way then, so the caller must call [breaker.allow] again.
 func (b *breaker) wait(ctx context.Context) {
 	b.mu.Lock()
 	left := max(time.Until(b.until), time.Second/10)

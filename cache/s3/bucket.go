@@ -34,8 +34,8 @@ type Address struct {
 	RoleARN string
 }
 
-// transport returns the transport of the SDK, but with more idle connections, because large blobs
-// are read and written in many requests.
+// transport returns the transport of the SDK, but with more idle connections to one host, because
+// large blobs are read and written in many requests.
 func transport() *http.Transport {
 	t := awshttp.NewBuildableClient().GetTransport()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.DisableCompression = idleConnections, idleConnections, true
@@ -105,10 +105,11 @@ type Options struct {
 	Writers int
 	// Queue is how many blobs may wait to be written. Zero means 4096.
 	Queue int
-	// Patience bounds the wait for the answer to a request, and for the next byte of a body. If the
+	// Patience bounds the wait for the answer to a read, and for the next byte of its body. If the
 	// bucket takes longer, the cache asks the origin instead. Zero means 2 s.
 	Patience time.Duration
-	// Logger logs when a breaker opens or closes. Nil discards these lines.
+	// Logger gets a line when a breaker opens or closes, when the bucket sends wrong bytes, and when
+	// Run drops a blob. Nil discards these lines.
 	Logger *slog.Logger
 }
 

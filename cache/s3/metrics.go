@@ -2,7 +2,7 @@ package s3
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// The labels of the metrics: operations and results of requests, and reasons why a blob is not
+// The values of the labels: operations and results of requests, and reasons why a blob is not
 // written.
 const (
 	opGet      = "get"

@@ -25,7 +25,8 @@ func newQueue(n int) *queue {
 	return &queue{waiting: make(chan item, n), in: map[digest.Digest]bool{}}
 }
 
-// add puts a blob into the queue if it is not there. It returns false if the queue is full.
+// add puts a blob into the queue, unless it waits there or is being written. It returns false if
+// the queue is full.
 func (q *queue) add(i item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -102,7 +102,8 @@ func (b *Bucket) Has(ctx context.Context, d digest.Digest) bool {
 	return !written.IsZero()
 }
 
-// stat asks the bucket when an object was written. The caller must pass the result to a breaker.
+// stat asks the bucket when an object was written. The caller must pass the result to b.reads or
+// b.writes.
 func (b *Bucket) stat(ctx context.Context, d digest.Digest) (written time.Time, err error) {
 	ctx, cancel := within(ctx, b.o.Patience)
 	defer cancel()

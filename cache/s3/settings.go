@@ -108,7 +108,8 @@ func (s *Settings) lifecycle(ctx context.Context, mode Mode) (Setting, error) {
 		return set, err
 	}
 	for i := range now.Rules {
-		// An old rule has its prefix outside of Filter. S3 refuses a lifecycle that has both forms.
+		// A rule of the older form has its prefix outside of Filter. S3 refuses a lifecycle with rules of
+		// both forms, and dray's rule has the newer form.
 		if r := &now.Rules[i]; r.Filter == nil {
 			//lint:ignore SA1019 S3 still sends it
 			r.Filter, r.Prefix = &types.LifecycleRuleFilter{Prefix: r.Prefix}, nil

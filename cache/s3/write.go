@@ -20,11 +20,12 @@ import (
 
 const (
 	// partSize is the size of a part of a large object, in bytes. With this size, a blob of 1 GiB
-	// takes 67 requests. A blob that would need more than maxParts parts has larger parts
+	// takes 67 requests: 64 for its parts, and 3 to look for the object, to begin and to complete it.
+	// A blob that would need more than maxParts parts has larger parts
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
 	partSize = 16 << 20
 	maxParts = 10_000
-	// writeTime bounds one request that writes.
+	// writeTime bounds one request that writes, together with its retries.
 	writeTime = 2 * time.Minute
 	// maxTries bounds the attempts to write a blob.
 	maxTries = 3
@@ -127,7 +128,7 @@ func (b *Bucket) one(ctx context.Context, i item, sentAt time.Time) {
 	}
 }
 
-// copy copies a blob from disk to the bucket, unless the bucket has it.
+// copy copies a blob from disk to the bucket, unless [Bucket.needed] finds that this is not needed.
 func (b *Bucket) copy(ctx context.Context, i item) (err error) {
 	opened, err := b.o.Content(i.digest)
 	if err != nil {

@@ -89,8 +89,8 @@ const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit no
 // towards the limit of the other listeners, so clients cannot use them up.
 const adminConnections = 32
 
-// otherFiles bounds the open files that belong to listeners, stores, the log, connections to
-// services, and connections to the admin listener.
+// otherFiles is the number of open files that buildConnections reserves for listeners, stores, the
+// log, connections to services, and connections to the admin listener.
 const otherFiles = adminConnections + 32
 
 // buildConnections bounds the connections of clients. A connection needs up to two files, and two
@@ -157,9 +157,9 @@ func prepareAdvice(at directories.Directories, err error) string {
 	return "; " + directoryAdvice(at.Cache, err)
 }
 
-// distance counts the steps from a directory to a path, up or down. The path of an error is nearer
-// to the directory of the error than to the other one, even if one is in the other, or if mkdir has
-// failed for a parent.
+// distance counts the steps from a directory to a path, up or down. An error is about the directory
+// that is nearer to the path in the error. This also holds if one directory is in the other one, or
+// if mkdir has failed for a parent of the directory.
 func distance(dir, path string) int {
 	rel, err := filepath.Rel(dir, path)
 	switch {

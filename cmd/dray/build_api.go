@@ -15,7 +15,7 @@ import (
 
 // endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
 // part of dray adds its endpoints in a method of its own. cfg is the configuration in force. The
-// answers that are streams end when streamCtx ends.
+// streams of events end when streamCtx ends.
 func (g *graph) endpoints(streamCtx context.Context, cfg config.Config, e *explain.Explainer) []admin.Endpoint {
 	return slices.Concat(g.account.Endpoints(), []admin.Endpoint{admin.Query("history", g.history.Query)}, window.LiveAPI(streamCtx, g.live), g.inventoryAPI(routes.NamesOf(cfg)), g.queueAPI(), g.reloadAPI(), window.ExplainAPI(e), g.member.Endpoints())
 }

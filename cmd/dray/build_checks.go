@@ -16,8 +16,9 @@ import (
 	imagebase "dray/mirror/pipeline/base"
 )
 
-// buildChecks makes the gates that upstreams may name. The facts about findings in layers are not
-// kept in memory: each push reads them only once, and they would displace smaller facts.
+// buildChecks makes the gates that upstreams may name. It puts no [meta.Cached] in front of the
+// results of stages for layers: each push reads a result only once, and in memory, the results
+// would displace smaller facts.
 func (g *graph) buildChecks(context.Context) error {
 	if len(g.cfg.Checks) == 0 {
 		return nil

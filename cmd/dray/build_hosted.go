@@ -8,8 +8,8 @@ import (
 	"dray/mirror/repository"
 )
 
-// buildHosted opens the upstreams of kind local. It has to run before anything can evict their
-// blobs.
+// buildHosted opens the upstreams of kind local. An open upstream keeps its blobs from being
+// evicted, so buildHosted has to run before anything can evict blobs.
 func (g *graph) buildHosted(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
 		if u.Kind != config.KindLocal {

@@ -119,7 +119,7 @@ func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
 	for _, e := range g.queue.List() {
 		m, err := oci.ParseManifest(e.MediaType, e.Manifest)
-		if e.State == queue.Failed || err != nil { // err is always nil, because the push has parsed the manifest
+		if e.State == queue.Failed || err != nil { // err is always nil, because dray parsed the manifest before it queued the push
 			continue
 		}
 		i := inventory.Queued{Upstream: e.Upstream, Repo: e.Repository, Digest: e.Digest, Manifest: m}

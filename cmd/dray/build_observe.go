@@ -73,8 +73,9 @@ func (g *graph) buildCertificates(context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the account that calculates what dray has saved, the history, the admin
-// listener, and the listener that has only health and metrics.
+// buildAdmin makes the history, and the account that calculates what dray has saved. It also makes
+// the admin listener unless it is off, and the listener for health and metrics if it has an
+// address.
 func (g *graph) buildAdmin(context.Context) (err error) {
 	g.account = stats.NewAccount(directoriesOf(g.cfg).Ledger(), g.metrics, g.cfg, g.log)
 	g.background["ledger"] = g.account.Run

@@ -54,10 +54,10 @@ func (g *graph) queueAPI() []admin.Endpoint {
 }
 
 // dropTimeout bounds the time of a request to drop a push. If dray is forwarding that push, the
-// request interrupts the attempt, and waits until the attempt has ended.
+// request waits until the attempt has ended, and interrupts it after a moment.
 const dropTimeout = 10 * time.Second
 
-// queueError adds the code of the API to an error of the queue.
+// queueError gives an error of the queue its code in the API, such as api.CodeNotFound.
 func queueError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrNotFound):

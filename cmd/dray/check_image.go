@@ -189,10 +189,10 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 	return o, nil
 }
 
-// fileForm returns the form in which a user has to name the archive or layout at a path, or "" if
-// the path has no archive and no layout. A directory often has the same name as an image in a
-// registry. So fileForm takes a directory for a layout only if it has the file oci-layout
-// (image-spec, "OCI Image Layout Specification").
+// fileForm returns the prefix, such as oci, that a user has to write before the path of an archive
+// or layout. It takes every regular file for an archive, and returns "" for a path without either.
+// A directory often has the same name as an image in a registry. So fileForm takes a directory for
+// a layout only if it has the file oci-layout (image-spec, "OCI Image Layout Specification").
 func fileForm(path string) string {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return "docker-archive"

@@ -16,8 +16,7 @@ import (
 // layerHost is the URL that tests use in place of the hosts that send the layers of ECR.
 var layerHost string
 
-// pathPatience bounds the time in which the doctor finds out the network route of layers; 0 means
-// the default. Tests change it.
+// pathPatience is the Patience of [examine.Parts]; 0 means the default. Tests change it.
 var pathPatience time.Duration
 
 // doctorOptions returns options by which the doctor checks the parts that `dray serve` would use.

@@ -50,7 +50,7 @@ type graph struct {
 	sources
 	gates      map[string]*gate.Gate // one for each entry of the key "checks", by the entry's name
 	mirror     *mirror.Mirror
-	transports []interface{ CloseIdleConnections() } // transports that belong to no registry
+	transports []interface{ CloseIdleConnections() } // of the bucket and the notifications
 	inventory  *inventory.Inventory
 	front
 	certificates *certificates.Files

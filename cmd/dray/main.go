@@ -1,9 +1,9 @@
 // Command dray is a caching pull-through mirror for container registries that forwards pushes to
 // Amazon ECR.
 //
-// It is the only package that chooses implementations and connects them. Only the function main
-// ends the process. [run] has the whole program, with its arguments, environment and streams as
-// parameters.
+// Only this package and the packages below it choose implementations and connect them. Only the
+// function main ends the process. [run] runs the mirror or another subcommand. It gets the
+// arguments, the environment and the streams as parameters, so that tests can call it.
 package main
 
 import (

@@ -64,7 +64,7 @@ with 1 if it could not read a file or check an image.`,
 	return cmd
 }
 
-// policyFile is one file of fixtures: images, each with its expected findings.
+// policyFile is one test file: images, each with its expected findings.
 type policyFile struct {
 	Checks string       `yaml:"checks"`
 	Tests  []policyTest `yaml:"tests"`
@@ -110,7 +110,7 @@ func testPolicies(ctx context.Context, cfg config.Config, files []string, out io
 	return errors.Join(errs...)
 }
 
-// maxFixture bounds a file of fixtures, in bytes.
+// maxFixture bounds a test file, and a document of dray check-image --view, in bytes.
 const maxFixture = 16 << 20
 
 func readPolicy(name string) (policyFile, error) {
@@ -172,7 +172,7 @@ func (t policyTest) judge(ctx context.Context, cfg config.Config, checks, dir st
 	return p.Judge(ctx, pipeline.Subject{Name: name, Manifest: from.root}, local.Contents{Blobs: from.blobs, Pipeline: p})
 }
 
-// beside returns path, which is relative to dir unless it is absolute.
+// beside resolves a relative path against dir. It returns an absolute path unchanged.
 func beside(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -206,7 +206,8 @@ func (t policyTest) judgeView(ctx context.Context, cfg config.Config, checks, fi
 	return p.JudgeView(ctx, &img), nil
 }
 
-// compare describes the differences from the expected findings; it returns "" if there are none.
+// compare describes how the findings that reject the image differ from the expected ones, or
+// returns "" if they do not differ.
 func (t policyTest) compare(r *pipeline.Report) string {
 	got := map[string]string{}
 	for _, f := range r.Findings {

@@ -65,9 +65,9 @@ and exits.`,
 }
 
 // newLogger makes the log, which writes to w. flush writes the buffered lines. newLogger also
-// discards the lines of logrus, the process-wide log to which the authentication code of the
-// distribution registry writes. These lines have another format, and repeat errors that this code
-// also returns to dray.
+// discards the lines of logrus, the process-wide log to which the library distribution writes when
+// it checks the tokens of clients. These lines have another format, and repeat errors that the
+// library also returns to dray.
 func newLogger(format config.LogFormat, level slog.Leveler, w io.Writer) (log *slog.Logger, flush func()) {
 	logrus.SetOutput(io.Discard)
 	handler, flush := logbuffer.New(w, func(w io.Writer) slog.Handler {

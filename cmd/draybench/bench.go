@@ -45,7 +45,7 @@ type plan struct {
 	FleetLayers            int
 	FleetLayer             int64
 	FleetClients           int   // clients of each member
-	FleetLine              int64 // rate of the origin of a fleet
+	FleetLine              int64 // rate at which the registry behind a fleet sends
 	FleetSamples           int   // samples of the delay between two members
 }
 

@@ -49,7 +49,7 @@ func newImage(repo, tag string, count int, size int64) (*image, error) {
 	return assemble(repo, tag, newBlob(repo+" "+tag+" config", 1<<10), "application/vnd.oci.image.layer.v1.tar", layers)
 }
 
-// assemble makes the manifest of an image.
+// assemble makes an image of a configuration and layers. It writes the manifest that names them.
 func assemble(repo, tag string, config blob, layerType string, layers []blob) (*image, error) {
 	img := &image{repo: repo, tag: tag, config: config, layers: layers}
 	doc := struct {

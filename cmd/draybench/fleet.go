@@ -115,7 +115,7 @@ func (f *members) stop() {
 // fleet measures fleets of dray. It compares pulls by many clients of all five members with a pull
 // by one client of one member. It measures the delay between the holder, which is the member that
 // fetches a layer, and a follower. It also measures a member that has lost its cache and reads from
-// a bucket.
+// a bucket, and compares five drays with five processes of distribution.
 func (b *bench) fleet(ctx context.Context) error {
 	if _, ok := b.dray(); !ok || b.redis == "" {
 		return nil
@@ -231,8 +231,8 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 		return err
 	}
 	defer f.stop()
-	// Each member gets the manifest, and so knows the size of the layer. So even its first request for
-	// the layer can be for a part.
+	// Each member gets the manifest, and so knows the size of the layer. Without the size, the first
+	// request of a member would be for the whole layer, and not for a part.
 	for _, r := range f.running {
 		c := b.loader.client(r.plain, false)
 		if _, err := c.get(ctx, img.byTag(), ""); err != nil {
@@ -271,7 +271,7 @@ func (b fleets) fleetDelay(ctx context.Context, line shape, m delay) error {
 }
 
 // arrivals reads a layer, and returns the time at which each step of stepBytes had arrived. It
-// calls onFirst after the first step.
+// calls onFirst once: after the first step, or when it fails before that.
 func arrivals(ctx context.Context, address string, img *image, onFirst func()) ([]time.Time, error) {
 	once := sync.OnceFunc(onFirst)
 	defer once()

@@ -26,14 +26,14 @@ const (
 
 // bucketPiece is the length, in bytes, of the ranges that the client rangedGETs fetches.
 // bucketStreams is how many ranges this client fetches at a time. A member fetches the same number
-// at a time.
+// at a time: 3 layers, each by 4 requests.
 const (
 	bucketPiece   = 8 << 20
-	bucketStreams = 12 // 3 layers at a time, each by 4 requests
+	bucketStreams = 12
 )
 
-// fleetBucket measures a member that has lost its cache. The bucket has the image, and sends it at
-// a limited rate.
+// fleetBucket measures a new member, whose cache is empty, in place of one that has lost its cache.
+// The bucket has the image, and sends it at a limited rate.
 func (b fleets) fleetBucket(ctx context.Context, line shape) error {
 	if b.gateway == "" {
 		return nil
@@ -71,7 +71,7 @@ func (b fleets) fleetBucket(ctx context.Context, line shape) error {
 		return err
 	}
 	before := o.counts()
-	f.running[0].stop() // so that the bucket is the only place that has the image
+	f.running[0].stop() // so that only the bucket and the origin have the image
 	got, err := b.loader.pull(ctx, empty.plain, img, b.plan.Pulls)
 	if err != nil {
 		return err

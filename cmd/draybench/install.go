@@ -32,9 +32,9 @@ func toolDirectory() (string, error) {
 	return filepath.Join(cache, "dray-test", "bin"), err
 }
 
-// findTools builds dray and fakeecr from this tree, and finds distribution and nginx. If
-// distribution or nginx is missing and install is true, findTools installs it into the directory of
-// test tools.
+// findTools builds dray and fakeecr from this tree into the directory dir, and finds the other
+// programs. If distribution or nginx is missing and install is true, findTools installs it into the
+// directory of test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-tags", "grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}

@@ -66,7 +66,8 @@ func lineOf(path, name string) string {
 	return "unknown"
 }
 
-// fileSystem names common file systems by their magic numbers, statfs(2).
+// fileSystem returns the name of the file system that has dir. If it does not know the name, it
+// returns the magic number, statfs(2).
 func fileSystem(dir string) string {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {

@@ -3,8 +3,9 @@
 //
 // Everything runs on the loopback interface, in a network namespace of its own if the kernel
 // permits that. The origin is as slow as a distant registry, and counts the requests that reach it.
-// The clients discard bodies in the kernel. The servers are real programs; dray is built from this
-// tree. A run stops its servers and removes its directories when it ends.
+// The kernel discards most bodies, so that the clients need little CPU. The servers are real
+// programs; dray is built from this tree. A run stops its servers and removes its directories when
+// it ends.
 //
 // draybench simulate replays a log of requests, or synthetic requests, on caches of several sizes
 // and policies, and prints their hit ratios.

@@ -101,8 +101,8 @@ func crowdDirectory(ctx context.Context, dir string, n int) error {
 			for i := w; i < n && errs[w] == nil && ctx.Err() == nil; i += workers {
 				blob := binary.BigEndian.AppendUint64(nil, uint64(i))
 				hex := fmt.Sprintf("%x", sha256.Sum256(blob))
-				// The files are read-only, because dray assumes that a blob without write permission is on
-				// stable storage.
+				// The files are read-only, because dray would first verify blobs with write permission, as
+				// after an unclean stop.
 				errs[w] = os.WriteFile(dir+"/blobs/sha256/"+hex[:2]+"/"+hex, blob, 0o444)
 			}
 		})

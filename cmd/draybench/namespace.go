@@ -51,10 +51,10 @@ func enterNamespace(ctx context.Context, args []string) error {
 var errNoNamespace = errors.New("no network namespace")
 
 // prepareNamespace brings up the loopback interface and chooses a congestion control that does not
-// pace segments. BBR spreads segments over a round trip. On a loopback interface, unlike on a real
-// network, this spreading limits the rate. The kernel lets a namespace choose among the algorithms
-// that the host allows to all users. reno is always one of these, and on a loopback interface it
-// behaves like cubic.
+// pace segments. BBR, which the host may use, spreads segments over a round trip. On a loopback
+// interface, unlike on a real network, this spreading limits the rate. The kernel lets a namespace
+// choose among the algorithms that the host allows to all users. reno is always one of these, and
+// on a loopback interface it behaves like cubic.
 func prepareNamespace() error {
 	if err := bringUp("lo"); err != nil {
 		return fmt.Errorf("loopback interface: %w", err)

@@ -128,7 +128,7 @@ func (o *origin) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
-		_, _ = (&shaped{w, o, r}).Write(body) // if the client disconnects, Write has counted the bytes that the client got
+		_, _ = (&shaped{w, o, r}).Write(body) // fails if the client disconnects; the bytes written before are counted even then
 	}
 }
 

@@ -21,7 +21,7 @@ const (
 )
 
 // peer is a server that the benchmark measures. The peer direct has no program: its clients use the
-// origin itself.
+// [origin] itself, the registry behind the other peers.
 type peer struct {
 	name string
 	path string // path of the program

@@ -9,8 +9,9 @@ import (
 
 // pull has the times of a client that pulls an image.
 type pull struct {
-	// Manifest is the time from the request for the manifest to the first byte of the answer. Layer is
-	// the same for the first layer.
+	// Manifest is the time from the request for the manifest to the first byte of the answer's body.
+	// It includes the time to connect, if the client is not connected yet. Layer is the same for the
+	// first layer.
 	Manifest, Layer time.Duration
 	Whole           time.Duration
 }

@@ -20,8 +20,9 @@ import (
 // without dray and without a registry.
 const lineAlone = "the line"
 
-// push sends an image through dray to a stand-in for Amazon ECR, over a line with the rate of the
-// plan. Then it sends the bytes of the layer over a second line with this rate, without dray.
+// push measures two transfers in each round. One brings an image through dray to a stand-in for
+// Amazon ECR, over a [line] with the rate of the plan. The other brings the bytes of the image's
+// layer over such a line without dray.
 func (b *bench) push(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {

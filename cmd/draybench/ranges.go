@@ -84,7 +84,7 @@ func rangeTargets() (all []target) {
 }
 
 // warmRanges measures ranges of blobs that dray and nginx have in their caches. It leaves out the
-// server distribution, which only the scenario warm measures.
+// server distribution: only the scenario warm measures its ranges.
 func (b *bench) warmRanges(ctx context.Context) error {
 	img, err := newImage("bench/ranges", "v1", b.plan.WarmBlobs, b.plan.WarmBlob)
 	if err != nil {
@@ -115,7 +115,8 @@ func (b *bench) warmRanges(ctx context.Context) error {
 func byteRange(from, length int64) string { return fmt.Sprintf("bytes=%d-%d", from, from+length-1) }
 
 // coldRanges lets clients fetch all ranges of a layer in a random order, from an empty cache. It
-// leaves out nginx and distribution, which first fetch the layer in order.
+// leaves out nginx and distribution: whatever range a client asks for, they fetch the layer from
+// its first byte on.
 func (b *bench) coldRanges(ctx context.Context) error {
 	img, err := newImage("bench/coldranges", "v1", 1, b.plan.RangedLayer)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// shape describes the path to the origin. A rate of zero means no limit, and an RTT of zero means
-// no delay.
+// shape describes the network path that an [origin], the registry of the benchmark, simulates. A
+// rate of zero means no limit, and an RTT of zero means no delay.
 type shape struct {
 	RTT           time.Duration // the delay of each new connection, and of each request
 	PerConnection int64         // bytes a second

@@ -46,8 +46,8 @@ type reader struct {
 	trace
 	known   map[digest.Digest]int32
 	fetches map[rangedFetch]time.Time
-	// skipped counts lines that are not a request for content. unknown counts requests for content
-	// whose line has no digest or no size.
+	// skipped counts lines that are not a successful request for content. unknown counts successful
+	// requests for content whose line has no digest or no size.
 	skipped, unknown int
 }
 
@@ -116,7 +116,8 @@ func (r *reader) add(e entry) {
 		r.known[e.digest] = i
 		r.objects = append(r.objects, object{e.digest, e.size})
 	}
-	r.objects[i].size = max(r.objects[i].size, e.size) // the line of an interrupted answer states too few bytes
+	// A line without a size may be about an interrupted answer, and then states too few bytes.
+	r.objects[i].size = max(r.objects[i].size, e.size)
 	if e.ranged {
 		p := rangedFetch{e.client, i}
 		last, begun := r.fetches[p]
@@ -194,7 +195,7 @@ func (f fields) entry() (entry, bool) {
 	e.at, _ = time.Parse(time.RFC3339Nano, f["time"])
 	size := f["size"]
 	if size == "" {
-		size = f["bytes"] // a line without a size is about the whole content
+		size = f["bytes"] // dray logs no size that is unknown or equals the bytes sent
 	}
 	if n, err := strconv.ParseInt(size, 10, 64); err == nil {
 		e.size = n

@@ -8,7 +8,7 @@ import (
 // filledServer is a server whose cache is filled once, and which is measured many times.
 type filledServer struct {
 	*running
-	origin *origin // nil for the bare server
+	origin *origin // nil for the server bareNetHTTP, which has no origin
 }
 
 // fill starts all caches, pulls the images once through each cache, and calls f while the caches
@@ -81,9 +81,9 @@ func (b *bench) warm(ctx context.Context) error {
 	})
 }
 
-// manifests measures many small answers, by digest and by tag, and counts the resulting requests to
-// the origin. It also measures the bare server, which shows the limit of any program that uses
-// net/http.
+// manifests measures many small answers, by digest and by tag. For the answers by tag, it also
+// counts the resulting requests to the origin. It measures the bare server, too, which shows the
+// limit of any program that uses net/http.
 func (b *bench) manifests(ctx context.Context) error {
 	images, err := b.tagged("bench/manifests")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// reasons returns functions that explain a missed target by other measurements of the run. A reason
-// is "" if its numbers are missing.
+// reasons returns, by the metric of a target, functions that explain why the target was missed.
+// They use other measurements of the run, and return "" if one of these is missing.
 func reasons() map[metric]func(r results) string {
 	return map[metric]func(r results) string{
 		manifestsByDigest: func(r results) string { return besideBare(r, manifestsByDigest, manifestsByDigestCPU) },
@@ -52,7 +52,8 @@ func reasons() map[metric]func(r results) string {
 	}
 }
 
-// besideBare explains a missed target for rates: it compares net/http itself with distribution.
+// besideBare explains a missed target for a rate. It compares the rates of bareNetHTTP and
+// distribution, and the CPU time that a request costs distribution and dray.
 func besideBare(r results, rates, costs metric) string {
 	cpu, ok1 := r.ratio(costs, distribution, costs, dray)
 	most, ok2 := r.ratio(rates, bareNetHTTP, rates, distribution)
@@ -63,7 +64,7 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the CPU time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time of the bare server for a request, in microseconds, on one
+// bareMicroseconds is the CPU time, in microseconds, that a request costs bareNetHTTP on one
 // particular machine. The goal for a hit is meant for this machine.
 const bareMicroseconds = 17
 

@@ -6,8 +6,8 @@
 //   - dray is a process of its own, configured with deploy/dray.yaml. The registries behind it are
 //     doubles that count requests.
 //   - Clients run in a mount namespace with a copy of /etc. There, the command "dray setup"
-//     configures them, at the paths that their manuals name. Tests neither read nor change the
-//     machine's configuration, and leave running daemons alone.
+//     configures them, at the paths that their manuals name. Apart from copying it, tests neither
+//     read nor change the machine's configuration. They leave running daemons alone.
 //   - Every address is on the loopback interface. Names of public registries resolve to a loopback
 //     address on which nothing listens, so clients get content through dray only.
 //   - A test skips a missing client and names it. With DRAY_REQUIRE_CLIENTS=1 it fails instead.

@@ -14,9 +14,10 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// prepare checks that the program of a command exists. It makes the registry serve HTTPS, as ECR
-// does, with a certificate that the command trusts, so that configurations for ECR work unchanged.
-// The caller removes the directory dir, which prepare makes for the certificate's authority.
+// prepare checks that the program of a command exists. If there is no --tls-cert, it sets --tls and
+// a default of --ca-file. The registry then serves HTTPS, as ECR does, and the command can verify
+// its certificate, so that configurations for ECR work unchanged. The caller removes the directory
+// dir, which prepare makes for the certificate's authority.
 func (f *flags) prepare(command []string) (dir string, err error) {
 	if f.hub || f.public {
 		return "", errors.New("a command gets the variables of a stand-in for ECR: leave out --hub and --public")

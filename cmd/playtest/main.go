@@ -3,16 +3,19 @@
 // the results.
 //
 // It uses dray as a new user would: as a binary with the environment variables of dray's README,
-// over TLS, with a certificate that the binary made. It measures how long each operation takes, and
-// how many bytes go between the clients and dray. It reads the numbers about ECR from the stand-in
-// or, with a real ECR, from dray's metrics. It stops all processes that it starts, and removes the
-// temporary directory with its files; only the binaries in bin/playtest remain.
+// over TLS. Unless TLS_CERTIFICATE names a certificate, the binary makes one. playtest measures how
+// long each operation takes, and how many bytes the clients send and receive. It reads the numbers
+// about ECR from the stand-in or, with a real ECR, from dray's metrics. It stops all processes that
+// it starts, and removes the temporary directory with its files; only the binaries in bin/playtest
+// remain.
 //
 // If ECR_REGISTRY is set, playtest uses that registry instead of the stand-in, and only the
-// repository dray-playtest in it. With DRAY_ADDRESS, other machines can connect to this dray only
-// if the host in DRAY_ADDRESS is not a loopback address. Without DRAY_ADDRESS, they can connect
-// only if the name of dray that clients use (the variable REGISTRY, by default localhost) resolves
-// to an address other than loopback.
+// repository dray-playtest in it.
+//
+// If DRAY_ADDRESS is set, other machines can connect to this dray only if the host in DRAY_ADDRESS
+// is not a loopback address. Without DRAY_ADDRESS, they can connect only if the name of dray that
+// clients use (the variable REGISTRY, by default localhost) resolves to an address other than
+// loopback.
 package main
 
 import (
@@ -65,7 +68,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 }
 
 // play starts the testbed and runs the scenario. Unless o.once is set, it then keeps the testbed up
-// until ctx is done.
+// until ctx is done or dray ends.
 func play(ctx context.Context, o options, environ []string, stdout io.Writer) (err error) {
 	s, err := newTestbed(ctx, o, environ, stdout)
 	defer func() { err = errors.Join(err, s.close()) }()

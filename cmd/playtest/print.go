@@ -54,7 +54,7 @@ func (s *testbed) printNext(w io.Writer) {
 	}
 	certificate, registry := s.vars["TLS_CERTIFICATE"], s.registry
 	trust := ""
-	// By default, Docker needs no certificate for a registry of this machine (documentation of
+	// By default, Docker checks no certificate of a registry at a loopback address (documentation of
 	// dockerd, "Insecure registries").
 	if !isLoopback(registry) {
 		trust = fmt.Sprintf(`

@@ -101,7 +101,8 @@ func (p *process) tail() string {
 }
 
 // build builds a binary of this module without cgo, so that it runs in an otherwise empty image. It
-// writes to bin/playtest. So it does not overwrite the binary of `make build`, which has a version.
+// writes to bin/playtest, so it does not overwrite the bin/dray of `make build`. That one knows its
+// version, and this one does not.
 func build(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

@@ -27,8 +27,8 @@ import (
 // other repository.
 const repository = "dray-playtest"
 
-// newRepository does not exist in the stand-in for ECR before dray pushes to it. With a real
-// ECR, it is not used.
+// newRepository is missing in the stand-in for ECR, so that dray has to create it for a push. With
+// a real ECR, it is not used.
 const newRepository = "team/app"
 
 // row is one line of the table.
@@ -109,7 +109,7 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 }
 
 // measure lets n clients call job at the same time. It returns the time until all calls have
-// returned, and the number of bytes.
+// returned, the bytes of these clients, and the traffic of ECR meanwhile.
 func (s *testbed) measure(ctx context.Context, n int, job func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {

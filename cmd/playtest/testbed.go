@@ -31,7 +31,7 @@ const lineRate = 25_000_000
 // readyTimeout bounds how long dray takes to answer its first request.
 const readyTimeout = 30 * time.Second
 
-// lookupTimeout bounds the lookup of the name in REGISTRY.
+// lookupTimeout bounds the DNS lookup of the host in the variable REGISTRY.
 const lookupTimeout = 3 * time.Second
 
 // testbed has everything that runs during the scenario.
@@ -43,14 +43,16 @@ type testbed struct {
 	registry      string            // host:port of dray, as clients write it
 	admin         string            // host:port of dray's admin listener
 	ecrHost       string
-	ecrAddress    string // host:port to connect to; empty means ecrHost. This field is set only for a stand-in: the testbed's own, or that of an ECR_REGISTRY that begins with http://
+	// ecrAddress is the host:port to connect to; empty means ecrHost. It is set only for a stand-in:
+	// the testbed's own, or one that the user names in ECR_REGISTRY, by a URL with http://.
+	ecrAddress    string
 	roots         *x509.CertPool
 	control       string // URL of the control API of the stand-in; empty if ECR_REGISTRY names the registry
 	fakeecr, dray *process
 }
 
-// newTestbed builds missing binaries and starts the processes. The testbed must be closed even
-// if there is an error.
+// newTestbed builds the binaries that o does not name, and starts the processes. The testbed must
+// be closed even if there is an error.
 func newTestbed(ctx context.Context, o options, environ []string, stdout io.Writer) (*testbed, error) {
 	s := &testbed{vars: env.ToMap(environ)}
 	steps := []struct {
@@ -214,9 +216,9 @@ func (s *testbed) startDray(ctx context.Context) error {
 
 // listenAt returns the host on which dray listens; "" means all interfaces. If DRAY_ADDRESS is set,
 // listenAt returns its host. Without DRAY_ADDRESS, dray listens on all interfaces if the name that
-// clients use resolves to an interface other than loopback. If the name resolves to no address, or
-// only to loopback, dray listens on the loopback interface, because dray asks clients for no
-// password and may use someone's AWS credentials.
+// clients use resolves to an address that is not a loopback address. Otherwise dray listens on the
+// loopback interface, because dray asks clients for no password and may use someone's AWS
+// credentials.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)
@@ -295,10 +297,9 @@ func (s *testbed) client() *client {
 	return &client{transport: &countingTransport{base: t}, auth: authn.Anonymous, registry: s.registry}
 }
 
-// direct returns a client of ECR itself, with new connections. A registry without TLS is a
-// stand-in, which redirects to blobs on the loopback interface. The client addresses a stand-in by
-// its IP address, because go-containerregistry refuses a redirect from a public name to that
-// interface.
+// direct returns a client of ECR itself, with new connections. A stand-in redirects to blobs on the
+// loopback interface. The client addresses a stand-in by its IP address, because
+// go-containerregistry refuses a redirect from a public name to that interface.
 func (s *testbed) direct(auth authn.Authenticator) *client {
 	t := &http.Transport{MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}

@@ -90,7 +90,7 @@ func debVersion(version string, at time.Time) string {
 // laterCommit matches the output of git describe for a commit after a tag.
 var laterCommit = regexp.MustCompile(`-[0-9]+-g[0-9a-f]+$`)
 
-// plain replaces the characters that a Debian version must not have.
+// plain replaces the characters that are forbidden or have a special meaning in a Debian version.
 func plain(v string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '.' || r == '+' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
@@ -132,8 +132,8 @@ func (r *release) debTree(p platform) (tree, error) {
 	return files, r.err
 }
 
-// conffile is the configuration file that the package installs. Updates do not replace it if the
-// administrator has changed it.
+// conffile is the configuration file that the package installs. If the administrator has changed
+// it, an update does not replace it without asking.
 const conffile = "etc/dray/dray.yaml"
 
 // deb makes the package for one architecture.

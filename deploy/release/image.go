@@ -12,8 +12,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// nobody is the ID of the container's user. This user owns no files. The volume is writable for
-// every user.
+// nobody is the ID of the container's user. This user owns no files, so the volume /cache is
+// writable for every user.
 const nobody = 65532
 
 // configuration is the configuration of an image, with the health check that Docker adds to the
@@ -74,7 +74,7 @@ func (l layout) archive(root v1.Descriptor, tag string, at time.Time) ([]byte, e
 // rootfs returns the files of the image for one platform.
 func (r *release) rootfs(p platform) tree {
 	files := tree{
-		// cache is the volume. tmp is for temporary files; in a read-only container it is a tmpfs.
+		// cache is the volume. tmp is for temporary files; a read-only container needs a tmpfs there.
 		"cache": {mode: fs.ModeDir | fs.ModeSticky | 0o777},
 		"tmp":   {mode: fs.ModeDir | fs.ModeSticky | 0o777},
 	}

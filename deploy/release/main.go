@@ -198,7 +198,8 @@ func (r *release) document(pattern string) error {
 	return r.err
 }
 
-// build builds the programs of all platforms. It uses the modules that were downloaded before.
+// build builds the programs of all platforms, and gets the manual and the completions from the
+// mirror for this machine. It uses the modules that were downloaded before.
 func (r *release) build() error {
 	dir, err := os.MkdirTemp("", "dray-release-")
 	if err != nil {

@@ -48,8 +48,8 @@ func goComponent(kind, name, version, sum string) component {
 }
 
 // materials returns the bill of materials of a program, in CycloneDX 1.6. It names the modules that
-// the Go linker recorded in the program. It has no serial number and no time: both are optional in
-// the format.
+// the Go linker recorded in the program. It leaves out the serial number and the time, which are
+// optional in the format, so that two runs make the same bytes.
 func materials(version string, program []byte) ([]byte, error) {
 	info, err := buildinfo.Read(bytes.NewReader(program))
 	if err != nil {

@@ -105,8 +105,9 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
-// open reports whether a request is allowed without a token, and to any host name. Load balancers
-// and Prometheus send such requests, often to the name of a service. The answers have no secrets.
+// open reports whether a request is allowed without credentials, and to any host name. Load
+// balancers and Prometheus send such requests, often to the name of a service. The answers have no
+// secrets.
 func open(r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	return read && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics")

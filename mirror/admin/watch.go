@@ -16,15 +16,15 @@ import (
 // Watch answers GET of a path below [api.Prefix] with events, in the form that browsers read
 // (text/event-stream of the HTML standard, 9.2). Each item is an event, and is sent at once. The
 // answer ends when the client disconnects, when the context shutdown is done, or when the function
-// events yields no more items. It also ends after watchFor. The function events must not change
-// anything. If it fails before the first item, the answer has the status of the error. A later
-// error is an event of the type "error".
+// events yields no more items. It also ends after watchFor. The function events must stop when its
+// ctx ends, and must not change anything. If it fails before the first item, the answer has the
+// status of the error. A later error is the last event, of the type "error".
 func Watch[A any](path string, shutdown context.Context, events func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), watchFor)
 		defer cancel()
 		defer context.AfterFunc(shutdown, cancel)()
-		if r.Method == http.MethodHead { // the answer to a HEAD has no events, and the loop below would not end
+		if r.Method == http.MethodHead { // the answer to a HEAD has no events, so the loop below would only keep the client waiting
 			w.Header().Set("Content-Type", "text/event-stream")
 			return nil
 		}
@@ -57,8 +57,7 @@ const watchFor = 5 * time.Minute
 // sleeping machine would keep its connection until TCP gives up.
 const watchStall = 30 * time.Second
 
-// sendEvent sends an event: first the lines in prefix, and then v as the data. The data is JSON,
-// which has no line breaks.
+// sendEvent sends an event: first the lines in prefix, and then v as the data, in one line of JSON.
 func sendEvent(w http.ResponseWriter, prefix string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {

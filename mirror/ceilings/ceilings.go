@@ -78,7 +78,7 @@ type Ceilings struct {
 	tell      chan struct{}        // has an entry if pauses is not empty
 
 	// The fields below belong to Run.
-	heard   *fleet.Member // the address of the first member in the list that learnQuotas last read
+	heard   *fleet.Member // points into the list that learnQuotas last read, to recognise a new list
 	parts   map[operation]*part
 	asked   time.Time // when shares were last asked for
 	failing time.Time // since when the store fails; zero while it answers
@@ -158,7 +158,7 @@ func (c *Ceilings) sharers(identity string) float64 {
 	return float64(max(1, same) * len(c.o.Fleet.Live()))
 }
 
-// Run asks for shares while requests wait for them, and tells other members of pauses, until ctx
+// Run asks for shares while this member needs them, and tells other members of pauses, until ctx
 // ends. Then it gives its shares back.
 func (c *Ceilings) Run(ctx context.Context) error {
 	var telling sync.WaitGroup
@@ -194,8 +194,8 @@ func (c *Ceilings) due() <-chan struct{} {
 	return c.short
 }
 
-// step asks the store for shares if this member needs or has any. It sets the rates of the
-// limiters.
+// step asks the store for shares if this member needs or has any, or if the store failed the last
+// time. Then step sets the rates of the limiters.
 func (c *Ceilings) step(ctx context.Context) {
 	c.look()
 	var wants []fleet.Need
@@ -271,9 +271,10 @@ func (c *Ceilings) answered(asking []*part, wants []fleet.Need, shares []float64
 	}
 }
 
-// set sets the rate of a limiter. While the store fails, the rate is an equal part of the ceiling.
-// A member with a higher rate lowers it at once. A member with a lower rate raises it after the
-// time patience, when the other members have lowered their rates.
+// set sets the rate of a limiter. While the store fails, set brings the rate to an equal part of
+// the ceiling. It lowers a higher rate at once. It raises a lower rate only when the store has
+// failed for the time in the constant patience: by then, the other members have lowered their
+// rates.
 func (c *Ceilings) set(p *part) {
 	rate := p.floor + p.share
 	if !c.failing.IsZero() {

@@ -22,7 +22,7 @@ var _ Client = (*cloudwatch.Client)(nil)
 // Series maps a Prometheus counter to a metric of CloudWatch.
 type Series struct {
 	// Counter is the name of the counter. A counter has one value for each combination of its
-	// labels. Values with the same dimensions are added up.
+	// labels. Values whose labels give the same Dimensions are added up.
 	Counter string
 	// Metric is the name in CloudWatch.
 	Metric string
@@ -54,7 +54,8 @@ type Options struct {
 	FlushTimeout time.Duration
 	// MaxPending bounds the data points that wait to be sent; 0 means 20,000.
 	MaxPending int
-	// Logger gets a message when publishing starts to fail and when it works again; nil discards.
+	// Logger gets a message when publishing starts to fail, when it works again, and whenever the
+	// counters cannot be read; nil discards.
 	Logger *slog.Logger
 }
 

@@ -3,8 +3,8 @@
 // Invariants:
 //   - It reads the counts of pulls from the Prometheus gatherer, so a pull never causes a call to
 //     AWS.
-//   - Data points that could not be published are sent with a later request, with their original
-//     timestamps. A bounded number of data points waits. Beyond that number, the package drops the
-//     oldest ones, and counts them.
+//   - If a request fails, its data points are sent again later, with their original timestamps. A
+//     bounded number of data points waits. The package drops the oldest ones beyond that number,
+//     and data points that CloudWatch refuses. It counts all that it drops.
 //   - No error here stops dray.
 package cloudwatch

@@ -106,7 +106,7 @@ func batchLen(data []types.MetricDatum) int {
 type reader struct {
 	gatherer prometheus.Gatherer
 	series   []Series
-	seen     map[string]float64 // last values, by series
+	seen     map[string]float64 // last value of each series of a counter, by identity
 }
 
 func (r *reader) wants(family *dto.MetricFamily) bool {

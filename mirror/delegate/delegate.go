@@ -58,7 +58,8 @@ type Question struct {
 
 // Answer is the answer of a member to a Question.
 type Answer struct {
-	// Answered says that the upstream has answered, and that the answer is recorded.
+	// Answered says that this is what the upstream answered, now or earlier, and that the facts have
+	// it.
 	Answered bool `json:"answered"`
 	// Digest is the digest of the manifest, or empty if the upstream has no such manifest. Data has
 	// the bytes of the manifest, or is empty if the sender of the question has them.
@@ -191,7 +192,7 @@ func (d *Delegate) send(ctx context.Context, to fleet.Member, q Question) (a Ans
 		err = json.NewDecoder(&alive{io.LimitReader(resp.Body, maxAnswer), func() { silent.Reset(d.patience.Silence) }}).Decode(&a)
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // even with an answer: the member may have answered early, because ctx had ended
+		err = cause // even with an answer: when ctx ends, the member may answer without a result
 	}
 	if err == nil && len(a.Data) > 0 && !is(a.Digest, a.Data) {
 		err = errWrong
@@ -299,7 +300,8 @@ func (d *Delegate) Bytes(ctx context.Context, upstream string, want digest.Diges
 	return raw
 }
 
-// held asks one member for a manifest. It returns nil if the member does not send it.
+// held asks one member for a manifest. It returns nil if the member does not send the right bytes,
+// or sends more of them than the parameter most allows.
 func (d *Delegate) held(ctx context.Context, m fleet.Member, want digest.Digest, most int64) []byte {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://member"+blobPath+want.String()+"?from=0", http.NoBody)
 	if err != nil {

@@ -162,7 +162,8 @@ func (e *Explainer) meaning(q Query) (Listener, route.Meaning, error) {
 	return Listener{}, means, api.Errorf(api.CodeNotFound, "no listener is named %q", q.Listener)
 }
 
-// [Explainer.hosted] returns the digest of a manifest of a hosted repository.
+// [Explainer.hosted] returns the digest of the manifest that ref names in a hosted repository, or
+// false if there is none.
 func (e *Explainer) hosted(r repository.Repo, ref oci.Reference) (digest.Digest, bool) {
 	for i := range e.o.Hosted {
 		if i.Upstream == r.Up.Name && i.Repo == r.Name && (i.Digest == ref.Digest || ref.Tag != "" && slices.Contains(i.Tags, ref.Tag)) {

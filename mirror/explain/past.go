@@ -18,8 +18,8 @@ const (
 	manyMisses = 1000
 )
 
-// remember adds dray's records about an image: its last pull, the last misses of its parts, and the
-// verdict on its last push.
+// remember adds dray's records about an image: its last pull, the last misses of the image and its
+// parts, and the newest verdict on a push of it.
 func (e *Explainer) remember(out *api.Explanation, r repository.Repo, ref oci.Reference) {
 	out.LastPull = e.lastPull(r, ref.String(), out.Digest)
 	parts := map[digest.Digest]bool{out.Digest: out.Digest != "", ref.Digest: ref.Digest != ""}

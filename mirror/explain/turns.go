@@ -13,8 +13,8 @@ import (
 type turns struct {
 	named repository.Repo
 	may   func(*repository.Upstream) bool
-	// lender is the fallback that answered with the manifest that names the content. It is nil if no
-	// fallback answered.
+	// lender is the repository of the fallback that would answer with the manifest that names the
+	// content. It is nil if no fallback would answer.
 	lender *repository.Repo
 	// The fields below describe the upstream whose turn it is.
 	repo     repository.Repo

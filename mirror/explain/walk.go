@@ -27,7 +27,8 @@ const (
 	maxParts = 10_000
 )
 
-// walk goes through the parts of an image as a pull does, and counts the requests.
+// walk goes through the parts of an image as a pull does, and collects the requests that the pull
+// would send to upstreams.
 type walk struct {
 	*Explainer
 	ctx     context.Context
@@ -234,7 +235,7 @@ func (w *walk) manifest(ref oci.Reference, o pull.Outlook, platform string, dept
 	return w.children(man, o.Records, depth)
 }
 
-// askManifest adds the request for a manifest.
+// askManifest adds the requests that a pull would send for a manifest, if any.
 func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Outlook) {
 	if !o.Asks {
 		return
@@ -269,8 +270,9 @@ func (w *walk) askManifest(part *api.ExplainedPart, ref oci.Reference, o pull.Ou
 	}
 }
 
-// children adds the manifests and blobs that man names. The parameter listed is true if the pull
-// records facts about these children, so that dray has the facts when the client asks for a child.
+// children adds the manifests and blobs that man names. Of an index, it adds only the manifests for
+// the platforms of the client. The parameter listed is true if the pull records that the repository
+// has these children. dray then knows this when the client asks for a child.
 func (w *walk) children(man *oci.Manifest, listed bool, depth int) error {
 	children := repository.Children(man)
 	if man.Index() {

@@ -1,6 +1,6 @@
 // Package fallback lets another upstream answer a pull if the upstream that the client named does
-// not answer. It tells clients and metrics which upstream answered, and records which upstream sent
-// a manifest or list.
+// not answer, or for some fallbacks (Fallback.NotFound) does not have the content. It tells clients
+// and metrics which upstream answered, and records which upstream sent a manifest or list.
 package fallback
 
 import (
@@ -39,10 +39,11 @@ func New(upstreams map[string]*repository.Upstream) *Lender {
 func (l *Lender) Collectors() []prometheus.Collector { return []prometheus.Collector{l.answers} }
 
 // InTurn calls handle, which answers the request from x.Repo. If the upstream of x.Repo does not
-// answer, InTurn sets x.Repo to the repository at a fallback and calls handle again
-// ([repository.InTurn]). Once handle has begun an answer, InTurn asks no fallback. It also asks no
-// fallback if the client may push and the request could be a check before a push: the push goes to
-// the upstream, so the client must find out what the upstream has.
+// answer, InTurn sets x.Repo to the repository at a fallback and calls handle again.
+// [repository.InTurn] says when a fallback is asked after "not found", too, or is asked first. Once
+// handle has begun an answer, InTurn asks no fallback. It also asks no fallback if the client may
+// push and the request could be a check before a push: the push goes to the upstream, so the client
+// must find out what the upstream has.
 func (l *Lender) InTurn(ctx context.Context, x *request.Request, handle func() error) error {
 	named := x.Repo
 	if len(named.Up.Fallbacks) == 0 || x.AsksToPush() && x.May(identity.Push) {

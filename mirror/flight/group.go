@@ -104,7 +104,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 }
 
 // Wait waits until no call with a matching key is under way. A key matches if match returns true
-// for it. If ctx ends first, Wait returns the cause of ctx.
+// for it. Wait does not wait for a call that its last caller has cancelled. If ctx ends first, Wait
+// returns the cause of ctx.
 func (g *Group[K, T]) Wait(ctx context.Context, match func(K) bool) error {
 	for {
 		g.mu.Lock()

@@ -74,8 +74,8 @@ func (j *Jobs[T]) Run(ctx context.Context, handle func(context.Context, Job[T]))
 	}
 }
 
-// next removes and returns a job that is due. If no job is due, it returns nil and the time until
-// the next one is due, at most an hour.
+// next removes and returns a job: a retry that is due, or else a new job. If there is neither, it
+// returns nil and the time until the next retry is due, at most an hour.
 func (j *Jobs[T]) next(now time.Time) (*Job[T], time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

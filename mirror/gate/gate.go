@@ -25,12 +25,13 @@ type Gate struct {
 	Pipeline *pipeline.Pipeline
 	// Repositories are patterns for names of repositories (package pattern).
 	Repositories []string
-	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise layers are
-	// forwarded while the client sends them, and each layer is completed at the upstream after its
-	// scan.
+	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise each layer
+	// is forwarded while the client sends it, and completed at the upstream after its scan. A layer
+	// whose scan could not start is held back, too.
 	HoldUploads bool
-	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise
-	// such a manifest waits, for HoldFor at most, until a manifest that refers to it passes.
+	// ForwardDigests says that a manifest which is pushed by digest is forwarded as soon as it passes.
+	// Otherwise such a manifest waits, for HoldFor at most, until an index or a tag that refers to it
+	// also passes. A referrer waits for its subject instead.
 	ForwardDigests bool
 	HoldFor        time.Duration
 	// TrustUnseen says that layers which the client did not send, because the upstream has them, are
@@ -39,8 +40,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds how long a client waits for a verdict, if dray must answer this client after 25 s
-	// at the latest, as it must answer containerd. 0 means 20 s.
+	// Within bounds how long a client waits for a verdict, but only a client that dray must answer
+	// within 25 s, such as containerd. 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
 	OnTimeout pipeline.OnError
@@ -124,8 +125,9 @@ type Push struct {
 	Cause  notify.Cause
 }
 
-// Key identifies a verdict. Pushes with the same Key share the verdict. A verdict may depend on the
-// user, so the user is part of the key if there is a gate.
+// Key identifies a push and its verdict. Pushes with the same Key at the same time share the work
+// and the verdict. A verdict may depend on the user, so the user is part of the key if there is a
+// gate.
 type Key struct {
 	Repo   repository.Repo
 	Ref    string

@@ -10,8 +10,8 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// maxReports bounds the reports in memory. A report usually has a few KiB, and a few hundred KiB at
-// most.
+// maxReports bounds the reports in each map of reports. A report usually has a few KiB, and a few
+// hundred KiB at most.
 const maxReports = 512
 
 // lateFor is the time for which the next push of the same manifest can use a late verdict. It
@@ -29,8 +29,8 @@ func newReports() *reports {
 	return &reports{byID, byKey}
 }
 
-// add gives the report an id that cannot be guessed. Any client that knows the id may read the
-// report.
+// add stores a report under a new id that cannot be guessed, because clients that know the id may
+// read the report.
 func (r *reports) add(report *pipeline.Report) {
 	report.ID = rand.Text()
 	r.byID.Add(report.ID, report)

@@ -25,7 +25,7 @@ var errLayerRejected = oci.ErrDenied.With("the checks rejected the layer")
 // scanned when their manifest arrives.
 const maxWalks = 64
 
-// Scan is the scan of a layer while its client sends it. A nil Scan has found nothing.
+// Scan is the scan of a layer while its client sends it. A nil Scan means that no scan was started.
 type Scan struct {
 	done  chan struct{}
 	found *pipeline.Scanned
@@ -80,8 +80,9 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	}
 }
 
-// Cleared waits for the scan. It returns nil if s is nil, or if the checks do not reject the layer:
-// the layer may then be completed at the upstream. It returns ErrHeldBack if the scan failed,
+// Cleared waits for the scan. It returns nil if the checks do not reject the layer: the layer may
+// then be completed at the upstream. It also returns nil if s is nil, so a caller must hold back a
+// layer that has no Scan although the gate scans layers. It returns ErrHeldBack if the scan failed,
 // [oci.ErrDenied] if the checks reject the layer, and the cause of ctx if ctx ends first.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {

@@ -14,10 +14,10 @@ import (
 )
 
 // A file begins with a line: a JSON array with the names of the columns. The samples follow. A
-// sample is the length of its text, the text, and a checksum of the text. The text has the seconds
-// since the day began, and then the values.
+// sample is the length of its text, the text, and a checksum of the text. The text is binary: it
+// has varints of the seconds since the day began, and then of the values.
 
-// sample has the values of the metrics at one time.
+// sample has the values of one time: gauges, and the growth of counters since the previous sample.
 type sample struct {
 	at time.Time
 	values
@@ -58,8 +58,9 @@ func dayOf(name string) (time.Time, bool) {
 	return t, err == nil && strings.HasSuffix(name, extension)
 }
 
-// read calls visit for each sample of a file. intact is true if the lengths and checksums of all
-// samples are right, and the file has the columns of this program.
+// read calls visit for each sample of a file, up to the first wrong length or checksum. intact is
+// true if the lengths and checksums of all samples are right, and the file has the columns of this
+// program.
 func read(text []byte, of time.Time, visit func(sample)) (intact bool) {
 	line, rest, found := bytes.Cut(text, []byte("\n"))
 	var names []string

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// MaxBytes bounds the bytes of all files. A sample seldom has more than 100 bytes, so the files
-	// cover more than 100 days.
+	// MaxBytes is the default of Options.MaxBytes. A sample seldom has more than 100 bytes, so the
+	// files cover more than 100 days with a sample every minute.
 	MaxBytes = 16 << 20
 	// MaxPoints bounds the points of a series.
 	MaxPoints = 2000
@@ -35,7 +35,7 @@ type Options struct {
 	Interval time.Duration
 	// MaxBytes bounds the bytes of all files; 0 means [MaxBytes].
 	MaxBytes int64
-	// Logger gets a message when files cannot be used; nil discards it.
+	// Logger gets a message when Run cannot take or store a sample; nil discards it.
 	Logger *slog.Logger
 }
 
@@ -77,8 +77,8 @@ func (h *History) Run(ctx context.Context) error {
 }
 
 // sample takes and stores a sample. It logs the first of several failures in a row. If a killed
-// process has damaged the file of the day, or if the file is from another version of dray, sample
-// rewrites the file.
+// process has damaged the file of the day, or if a version of dray with other columns began the
+// file, sample rewrites the file.
 func (h *History) sample() {
 	s, err := h.measure(true)
 	if name := nameOf(s.at); name != h.today {

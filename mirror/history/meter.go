@@ -49,8 +49,8 @@ func counterOf(name string, m *dto.Metric) counter {
 	return c
 }
 
-// The columns of a sample. The columns up to lastCounter, and those from firstSource on, have the
-// growth of counters. The other columns have the values of gauges.
+// The columns of a sample. The columns from requests to lastCounter, and those from firstSource on,
+// have the growth of counters. The columns between these two groups have the values of gauges.
 const (
 	milliseconds = iota // the time that the sample covers
 	requests
@@ -70,7 +70,7 @@ const (
 	firstSource
 )
 
-// sources are the words of the header X-Cache. Bytes of any other source count as "other".
+// sources are the words of the header X-Cache, and then "other", for bytes of any other source.
 var sources = [...]string{"cache", "memory", "disk", "updating", "stale", "flight", "origin", "member", "bucket", "direct", "other"}
 
 // width is the number of columns.

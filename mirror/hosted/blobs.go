@@ -37,7 +37,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	return nil
 }
 
-// ingest stores bytes that are not in the cache yet, and calls the method take for their digest.
+// ingest stores bytes that are not in the cache yet, and retains them by [Store.take].
 func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.ReadCloser, error)) error {
 	r, err := open()
 	if err != nil {
@@ -134,7 +134,8 @@ func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d dige
 	return true, nil
 }
 
-// DeleteBlob implements upstream.Deleter. It refuses to delete a blob that a manifest needs.
+// DeleteBlob implements upstream.Deleter. It refuses to delete a blob that a manifest of the same
+// repository needs.
 func (s *Store) DeleteBlob(_ context.Context, at upstream.Repo, d digest.Digest) error {
 	free, err := s.contents.deleteBlob(at.Name, d)
 	releaseAll(free)

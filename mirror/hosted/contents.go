@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents has, in memory, the state and the blobs of each repository, and the number of uses of
-// each digest in all repositories. All methods may be called concurrently.
+// contents has, in memory, the state and the list of blobs of each repository, and the number of
+// uses of each digest in all repositories. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0 means no bound
 	grace    time.Duration
@@ -66,7 +66,7 @@ func newRepo(name string) *repo {
 // hold had a release function before, tryTake returns it as oldRelease. The caller has to call
 // oldRelease: it may belong to an older file, which the cache has replaced and which the new
 // function does not free. If the digest does not fit into the quota, tryTake adds no use, and
-// shortage is the number of missing bytes.
+// shortage is the number of bytes that must become free first.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (oldRelease func(), shortage int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,9 +156,9 @@ func (c *contents) openLocked(name string) *repo {
 	return r
 }
 
-// addHeld adds a held blob to a repository. The repository keeps the blob for Options.Grace. If a
-// manifest names the blob by the end of this time, the repository keeps the blob as long as a
-// manifest names it.
+// addHeld adds a blob that has a hold to a repository. The repository keeps the blob for
+// Options.Grace. If a manifest names the blob by the end of this time, the repository keeps the
+// blob as long as a manifest names it.
 func (c *contents) addHeld(name string, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -338,7 +338,7 @@ func (c *contents) swap(r *repo, newState *state, now time.Time) (free []func())
 	return free
 }
 
-// join adds a held blob to a repository. The caller holds mu.
+// join adds a blob that has a hold to a repository. The caller holds mu.
 func (c *contents) join(r *repo, d digest.Digest) *member {
 	m := r.members[d]
 	if m == nil {

@@ -9,8 +9,8 @@
 //     written beside the old one. When the new version and all content that it names are on stable
 //     storage, one rename replaces the old version. So an acknowledged push survives a kill -9, and
 //     a push is never visible in part.
-//   - All bytes are blobs of the cache, which does not evict them while a repository needs them. An
-//     upload of a client is not copied, because it is in the cache already.
+//   - All bytes are blobs of the cache, which does not evict them while a repository needs them.
+//     The bytes of a client's upload are usually in the cache already, and are then not copied.
 //   - If the store of facts is lost, no hosted content is lost. If the directory of the cache is
 //     lost, the hosted content is lost, too. If the bytes of a blob are gone, dray answers requests
 //     for the blob with "not found". The next push of the blob repairs the repository.

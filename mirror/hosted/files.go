@@ -93,7 +93,7 @@ func (w files) erase(name string) error {
 	}
 	for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {
 		_ = w.root.Remove(path.Join(dir, tempName))
-		if w.root.Remove(dir) != nil { // the directory has files of another repository
+		if w.root.Remove(dir) != nil { // the directory has a bad file, or files of another repository
 			break
 		}
 	}

@@ -40,8 +40,8 @@ type Options struct {
 	Untagged time.Duration
 	// Rules say when tags are dropped. The first rule that matches a tag applies.
 	Rules []Rule
-	// Grace is the time for which a blob without a manifest is kept, because it may belong to a push
-	// under way. 0 means 1 hour.
+	// Grace is how long a blob without a manifest is kept after a client pushed it or asked for it,
+	// because it may belong to a push under way. 0 means 1 hour.
 	Grace time.Duration
 	// Logger gets messages about dropped tags and manifests, and about errors. Nil discards them.
 	Logger *slog.Logger
@@ -96,10 +96,10 @@ func (s *Store) Close() error { return s.files.root.Close() }
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
 // take retains the bytes of a digest in the cache, which puts them on stable storage. If the quota
-// has no room for them, take makes room. If take returns no error, it has counted a use of the
-// digest. The caller must end this use (contents.drop) after it has tried to add the digest to a
-// repository. take returns oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if
-// it cannot make room. With Options.Refuse, it never makes room.
+// has no room for them, take makes room, unless Options.Refuse is set. If take returns no error, it
+// has counted a use of the digest. The caller must end this use (contents.drop) after it has tried
+// to add the digest to a repository. take returns oci.ErrBlobUnknown if the cache does not have the
+// bytes, and ErrFull if there is no room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
@@ -152,8 +152,8 @@ func (s *Store) load(ctx context.Context) error {
 
 // adopt gives a repository the state st, which was read from the repository's file. It leaves out
 // the manifests that the cache has lost or that cannot be parsed. If the disk fails, the content
-// may still be there, so adopt returns an error: a state without the content would be written to
-// the file.
+// may still be there, so adopt returns an error. Otherwise, the next change of the repository would
+// write a state without the content to the file.
 func (s *Store) adopt(ctx context.Context, name string, st *state) error {
 	var restored []digest.Digest
 	defer func() { s.contents.drop(restored...) }()

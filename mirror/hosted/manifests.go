@@ -45,8 +45,8 @@ func (s *Store) StatManifest(ctx context.Context, at upstream.Repo, ref oci.Refe
 	return desc, nil
 }
 
-// [missing] returns the error for a manifest whose bytes cannot be read. The manifest is unknown
-// only if the cache does not have the bytes.
+// [missing] returns the error for a manifest whose bytes cannot be read. The error says that the
+// manifest is unknown only if the cache does not have the bytes.
 func missing(ctx context.Context, name string, ref oci.Reference, d digest.Digest, err error) error {
 	err = cacheError(ctx, d, err)
 	if oci.NotFound(err) {
@@ -97,7 +97,8 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 
 // complete returns an error if the repository lacks content that a manifest names. It also keeps
 // the manifest's blobs for Options.Grace. The subject may be missing (spec 1.1, "Pushing Manifests
-// with Subject").
+// with Subject"). Foreign layers that were not pushed may be missing, too: refsOf has left them
+// out.
 func (s *Store) complete(name string, m *manifest) error {
 	for _, b := range m.blobs {
 		if _, ok := s.renew(name, b.Digest); !ok {
@@ -111,7 +112,8 @@ func (s *Store) complete(name string, m *manifest) error {
 }
 
 // DeleteManifest implements upstream.Deleter. If ref is a tag, DeleteManifest deletes only the tag.
-// Options.Untagged says how long the manifest stays after its last use.
+// If no other tag leads to the manifest, Options.Untagged says how long the manifest stays after
+// its last use.
 func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
 	if s.contents.lookup(at.Name) == nil {
 		return nameUnknown(at.Name)

@@ -21,8 +21,8 @@ func Repositories(directory string) (n int, err error) {
 
 // Needs calls visit for each manifest and blob of the repositories below a directory, without
 // opening a Store. It may be called while a process has the Store open. load returns the bytes of a
-// manifest. If its error is fs.ErrNotExist, Needs leaves out the blobs that the manifest names.
-// Needs returns any other error of load.
+// manifest. If its error is fs.ErrNotExist, or if the bytes are not a valid manifest, Needs leaves
+// out the blobs that the manifest names. Needs returns any other error of load.
 func Needs(directory string, load func(digest.Digest) ([]byte, error), visit func(digest.Digest)) error {
 	return eachIn(directory, func(w files, name, file string) error {
 		text, err := w.read(file)

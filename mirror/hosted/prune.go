@@ -112,7 +112,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 type outdatedTag struct{ name, why string }
 
 // outdated returns the tags of a repository that the rules drop. It also returns the manifests to
-// which no remaining tag leads, if their last use was longer than Options.Untagged ago.
+// drop once these tags are gone (see policy.untagged); none if Options.Untagged is 0.
 func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
 	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
@@ -201,8 +201,8 @@ func (s *Store) retire(r *repo) {
 	s.contents.forget(r)
 }
 
-// usesEvery is the least age of a repository's file that Store.Run rewrites for new times of last
-// use alone. When its context ends, Store.Run rewrites younger files, too.
+// usesEvery is how old a repository's file must be before Store.Run rewrites it merely to store new
+// times of last use. When its context ends, Store.Run rewrites younger files, too.
 const usesEvery = time.Hour
 
 // writeUses writes the file of each repository that was used after the last write of its file. It

@@ -54,15 +54,17 @@ type candidate struct {
 type rest struct {
 	graph
 	tagged map[digest.Digest]bool // manifests with a tag
-	// above has, for each manifest, the manifests that lead to it, also those in rest.gone.
+	// above has, for each manifest, the indexes that name it, and its subject, even if these are in
+	// rest.gone.
 	above map[digest.Digest][]digest.Digest
 	gone  map[digest.Digest]bool
 }
 
-// victims returns the manifests to drop next: the manifests that have not been used for the longest
-// time and whose removal frees bytes. It returns several manifests if they share bytes, such as one
-// image in two repositories. A manifest stays if each of its blobs is needed by a manifest that was
-// used later, or by a push under way.
+// victims returns the manifests to drop next: those that have not been used for the longest time
+// and whose removal frees bytes. It returns several manifests only if none of them alone frees a
+// blob that they share, as with one image in two repositories. Of several such blobs, it chooses
+// the one that the fewest manifests share. A manifest stays if each of its blobs is needed by a
+// manifest that was used later, or by a push under way.
 func (c *contents) victims(now time.Time) (least []*candidate) {
 	sim := simulation{uses: map[digest.Digest]int{}, needs: map[repoDigest]int{}}
 	all := c.candidates(now)
@@ -126,8 +128,8 @@ type repoDigest struct {
 	digest digest.Digest
 }
 
-// simulation is the content that would remain without some candidates. The fields uses and needs
-// are the remaining counts of hold.uses and member.needs.
+// simulation has the counts that would remain without some candidates: uses those of hold.uses, and
+// needs those of member.needs. Both lack the blobs whose counts have not changed.
 type simulation struct {
 	uses  map[digest.Digest]int
 	needs map[repoDigest]int
@@ -138,8 +140,8 @@ func (one *candidate) below() map[digest.Digest]bool {
 	return one.rest.reachable(map[digest.Digest]bool{one.digest: true})
 }
 
-// removeCandidate removes a candidate from the simulation, as evict would. It returns, as keys, the
-// blobs that nothing uses any more after that.
+// removeCandidate removes a candidate from the simulation, as evict would. It returns the blobs
+// that nothing uses any more after that, as keys whose values are nil.
 func (c *contents) removeCandidate(one *candidate, sim simulation, now time.Time) map[digest.Digest][]*candidate {
 	rest, below, stay := one.rest, one.below(), map[digest.Digest]bool{}
 	delete(rest.tagged, one.digest)

@@ -30,7 +30,8 @@ type manifest struct {
 	refs
 }
 
-// refs are the references of a manifest to other content.
+// refs are the references of a manifest to other content. artifactType and annotations are for the
+// list of the subject's referrers, and are set only if there is a subject.
 type refs struct {
 	blobs        []oci.Descriptor // blobs that the repository must have
 	foreign      []digest.Digest  // the foreign layers among blobs; a client has pushed them

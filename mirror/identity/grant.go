@@ -11,9 +11,9 @@ type Grant struct {
 	Why string
 }
 
-// Explain returns the decision that Authorise makes about an authenticated caller. The zero
-// Principal stands for a caller without credentials. Explain sees no password and no request. So it
-// does not know whether the caller exists, or whether a browser or another machine sends the
+// Explain returns the decision that Authorise makes about a caller with valid credentials or, for
+// the zero Principal, about a caller without credentials. Explain sees no password and no request.
+// So it does not know whether the caller exists, or whether a browser or another machine sends the
 // request.
 func (p *Policy) Explain(caller Principal, n Need) Grant {
 	no := func(why string) Grant { return Grant{Rule: -1, Why: why} }

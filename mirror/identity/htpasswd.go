@@ -110,8 +110,8 @@ func (u *users) keep(oldUsers *users) {
 	}
 }
 
-// parseUsers returns the users of a password file, and the numbers of the lines that are not users.
-// If several lines are for one user, the last of them counts.
+// parseUsers returns the users of a password file, and the numbers of the invalid lines. If several
+// lines are for one user, the last of them counts.
 func parseUsers(text string) (u *users, bad []string) {
 	u = &users{byName: map[string]*user{}}
 	n := 0

@@ -10,7 +10,8 @@ import (
 
 // Operators decides who may use the admin listener. The zero value lets everybody do everything.
 type Operators struct {
-	// Access authenticates operators. Its rules grant them [View] and [Operate]. It may be nil.
+	// Access authenticates operators. Its rules say who may [View] and who may [Operate]. Access may
+	// be nil.
 	Access *Access
 	// Token, when not nil, returns a token. Everybody who sends the token may do everything.
 	Token func() string

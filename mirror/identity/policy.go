@@ -21,6 +21,7 @@ const (
 	RoleMirror Role = "mirror"
 	// RoleRegistry allows the pulls, pushes and deletions that the Access of the Policy grants.
 	// Without an Access, everybody may pull, but only this machine may push and delete.
+	// AllowAnonymousPush lets other machines push, too.
 	RoleRegistry Role = "registry"
 )
 
@@ -32,7 +33,7 @@ type Policy struct {
 	// Challenge makes a mirror ask for credentials. It is off by default, because classic Docker
 	// answers the challenge of a mirror with the user's Docker Hub password.
 	Challenge bool
-	// AllowAnonymousPush accepts pushes from everybody if there is no Access.
+	// AllowAnonymousPush accepts pushes from all machines if there is no Access.
 	AllowAnonymousPush bool
 	// Hosts are the host names of the listener, without a port. A browser on this machine that reads
 	// without credentials has to use one of these names, localhost or an IP address.
@@ -132,9 +133,9 @@ func fromBrowser(r *http.Request) bool {
 	return strings.HasPrefix(r.UserAgent(), "Mozilla/")
 }
 
-// KnownHost reports whether a Host header is an address, localhost or a name in the list hosts. DNS
-// rebinding needs a host name, so an address is safe. An empty Host is also safe: only HTTP/1.0
-// allows it, and browsers do not use HTTP/1.0.
+// KnownHost reports whether a Host header is an address, localhost or a name below it, or a name in
+// the list hosts. DNS rebinding needs a host name, so an address is safe. An empty Host is also
+// safe: only HTTP/1.0 allows it, and browsers do not use HTTP/1.0.
 func KnownHost(hosts []string, host string) bool {
 	if host == "" {
 		return true
@@ -165,7 +166,7 @@ func local(r *http.Request) bool {
 			return false
 		}
 	}
-	return r.ProtoAtLeast(1, 1) && // nginx speaks HTTP/1.0 to its upstreams by default
+	return r.ProtoAtLeast(1, 1) && // nginx before 1.29.7 speaks HTTP/1.0 to its upstreams by default
 		ClientAddr(r).IsLoopback()
 }
 

@@ -76,8 +76,9 @@ func (a *Access) anonymously(needs []Need) bool {
 	return len(needs) > 0 && len(a.Rules) > 0 && !slices.ContainsFunc(needs, func(n Need) bool { return !a.allows(Principal{}, n) })
 }
 
-// authorise authenticates the caller of a request. It returns the caller, or an error if the
-// credentials are missing or wrong, or if the caller lacks one of the rights.
+// authorise authenticates and returns the caller of a request. It returns an error if the
+// credentials are missing or wrong. If the caller lacks one of the rights, it returns both the
+// caller and an error.
 func (a *Access) authorise(r *http.Request, needs []Need) (Principal, error) {
 	who, err := a.authenticated(r, needs)
 	if err != nil {

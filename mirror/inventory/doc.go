@@ -1,5 +1,5 @@
 // Package inventory shows operators the content of the cache as images, and lets them purge, evict
-// and pin it. Its answers are the types of admin/api.
+// and pin it. Its answers have the types of admin/api.
 //
 // Invariants:
 //   - The facts say which repository an image belongs to, and the directory of the cache on disk

@@ -13,9 +13,9 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Images yields the images of repositories whose name matches the pattern, sorted by name. The name
-// is UPSTREAM/REPOSITORY or REPOSITORY. In the pattern, * matches any characters. An empty pattern
-// matches all names.
+// Images yields the images whose UPSTREAM/REPOSITORY, or REPOSITORY alone, matches the pattern.
+// They are sorted by upstream, repository, first tag and digest. In the pattern, * matches any
+// characters. An empty pattern matches all images.
 func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Image, error] {
 	return func(yield func(api.Image, error) bool) {
 		s, err := v.snapshot(ctx)

@@ -25,7 +25,8 @@ var (
 	ErrPinned = errors.New("pinned")
 	// ErrQueued says that the content has yet to be forwarded to its registry.
 	ErrQueued = errors.New("not forwarded yet; dray queue lists the push, and dray queue drop removes it")
-	// ErrHosted says that the content is hosted: it could not be fetched again from an upstream.
+	// ErrHosted says that a purge keeps the content, because it is hosted: dray could not fetch it
+	// again from an upstream.
 	ErrHosted = errors.New("stored only in this dray; delete it through the registry API")
 )
 
@@ -40,9 +41,9 @@ type Inventory struct {
 	// Hosted yields the manifests of hosted repositories, about which there are no facts; nil yields
 	// none.
 	Hosted iter.Seq[Hosted]
-	// Queued yields the manifests that were acknowledged but not forwarded, in the order of their
-	// acknowledgement; nil yields none. Clients can pull them even if there are no facts about them
-	// yet.
+	// Queued yields the manifests that were acknowledged, and neither forwarded nor refused by the
+	// registry, in the order of their acknowledgement; nil yields none. Clients can pull them even if
+	// there are no facts about them yet.
 	Queued iter.Seq[Queued]
 }
 
@@ -93,8 +94,8 @@ func (v *Inventory) Eviction(ctx context.Context, n int64, limit int) ([]api.Vic
 	return victims(v.Disk.Plan(ctx, n, limit))
 }
 
-// Evict evicts the blobs that Eviction would return, and returns them. left is how many of the n
-// bytes are not freed.
+// Evict evicts the blobs that Eviction would return for n and the limit most, and returns them. The
+// result left is how many of the n bytes are not freed.
 func (v *Inventory) Evict(ctx context.Context, n int64, most int) (all []api.Victim, left int64, err error) {
 	gone, left, err := v.Disk.Evict(ctx, n, most)
 	all, err = victims(gone, err)

@@ -32,8 +32,8 @@ type Selection struct {
 // Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs. It
 // returns ErrSelection if sel is invalid, and ErrNotHeld if dray knows nothing that sel selects. If
 // all selected content has to stay, Purge returns the first of these errors that applies: ErrPinned
-// if a pin keeps some of it and Force is not set, ErrQueued if some is still to be forwarded, or
-// ErrHosted if some is hosted.
+// if some of it stays only because of a pin and Force is not set, ErrQueued if some is still to be
+// forwarded, or ErrHosted if some is hosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -138,8 +138,9 @@ func (p imageKey) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
-// excludeKept deletes queued, hosted and pinned images from the map leaving, because a purge must
-// keep them. It records the reasons in p, also for an image of which only a tag is selected.
+// excludeKept shrinks the map leaving: it deletes the images that a purge must keep, which are the
+// queued, the hosted and, unless force is set, the pinned ones. It records the reasons in p, also
+// for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -204,7 +205,8 @@ func (s *snapshot) plan(sel Selection) plan {
 	return p
 }
 
-// selected returns the tags that sel selects, and the images that are purged with them.
+// selected returns the tags and images that sel selects. A selection by tag includes the image only
+// if the image has no other tag in the repository.
 func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	tags, images := map[Name]bool{}, map[imageKey]bool{}
 	match := matcher(sel.Pattern)
@@ -316,8 +318,8 @@ func (p *plan) blobs(s *snapshot) []child {
 
 // forget removes the facts about purged content: the meanings of the purged tags, the visibility
 // and the referrers of the purged manifests, and the presence of the content at the registry. The
-// visibility of layers stays, because it is still true, and has no effect without a manifest. The
-// presence must go: the registry may have lost the content. A recorded presence would then keep
+// visibility of layers stays, because clients ask for layers only after they have read a manifest.
+// The presence must go: the registry may have lost the content. A recorded presence would then keep
 // clients from pushing the content again, and dray no longer has a copy to send for them.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {

@@ -34,10 +34,12 @@ type child struct {
 	manifest bool
 }
 
-// snapshot is the state of the facts and of the directory, all read at about the same time.
+// snapshot is the state of the facts, hosted repositories, queue, pins and held manifests, all read
+// at about the same time.
 type snapshot struct {
 	view *Inventory
-	// images are the manifests of repositories, with their sorted tags.
+	// images are the manifests of repositories, with their sorted tags, and the manifests that
+	// readUnowned finds.
 	images map[imageKey][]string
 	// hosted are the images of hosted repositories. They are never purged.
 	hosted map[imageKey]bool
@@ -148,7 +150,8 @@ func (s *snapshot) readImages(ctx context.Context) error {
 	return nil
 }
 
-// readUnowned finds the manifests that no fact names. It reads the blobs that could be a manifest.
+// readUnowned finds the held manifests that the steps before it did not find. It reads the blobs
+// that could be a manifest.
 func (s *snapshot) readUnowned(ctx context.Context) error {
 	known := map[digest.Digest]struct{}{}
 	for d, n := range s.nodes {

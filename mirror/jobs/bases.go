@@ -28,7 +28,7 @@ import (
 // the manifest. BaseIndex sends no requests to upstreams.
 
 const (
-	// recordAgainAfter is the time after which a name is recorded again.
+	// recordAgainAfter is the time after which a pull or push by the same name records it again.
 	recordAgainAfter = 24 * time.Hour
 	// maxRemembered bounds the entries of BaseIndex.remembered, and of BaseIndex.children.
 	maxRemembered = 8192
@@ -83,8 +83,9 @@ func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImag
 	}
 }
 
-// Saw puts an image into the queue of Run. A client pulled or pushed the image by ref. Saw never
-// blocks.
+// Saw is called when a client has pulled or pushed an image by ref. It puts the image into the
+// queue of Run, unless the queue is full or Saw did so for this ref within recordAgainAfter. Saw
+// never blocks.
 func (l *BaseIndex) Saw(r repository.Repo, ref oci.Reference, mediaType string, d digest.Digest) {
 	if l.images == nil {
 		return
@@ -164,7 +165,7 @@ func (l *BaseIndex) recordIndex(ctx context.Context, u namedImage, man *oci.Mani
 		if image := c.MediaType == oci.MediaTypeOCIManifest || c.MediaType == oci.MediaTypeDockerManifest; image && u.image.Repo.Held(ctx, c.Digest) != nil {
 			l.process(ctx, flight.Job[namedImage]{Value: namedImage{nameOf: child, mediaType: c.MediaType, names: u.names}})
 		} else {
-			l.remembered.Remove(child) // record it again with the new name
+			l.remembered.Remove(child) // so that a later pull records the child with the new names
 		}
 	}
 }
@@ -196,7 +197,8 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 }
 
 // postpone queues a job again, because content that the job needs is not held yet. After the last
-// try, it removes the name from BaseIndex.remembered, so that a later pull queues the image again.
+// try, or if the queue is full, it removes the name from BaseIndex.remembered, so that a later pull
+// queues the image again.
 func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	if !l.queue.Retry(c, indexPauses) {
 		l.remembered.Remove(c.Value.nameOf)

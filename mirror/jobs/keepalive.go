@@ -55,7 +55,7 @@ type KeepAlive struct {
 // KeepAliveOptions configure a KeepAlive.
 type KeepAliveOptions struct {
 	Repositories *repository.Store
-	// LastPulls records the last request for each image; nil disables KeepAlive.
+	// LastPulls records when an upstream last saw a pull of each image; nil disables KeepAlive.
 	LastPulls *meta.LastPulls
 	// Every is the shortest interval between two requests of KeepAlive for an image, by the name of
 	// the upstream. 0 means no requests.
@@ -223,8 +223,9 @@ func (k *KeepAlive) restore(ctx context.Context) {
 }
 
 // dueImages schedules new images, and returns the images that are due, the oldest first. It does
-// not schedule an image whose fact cannot be read. Without the fact, the image would be due at once
-// after each pull: a popular image would cause one request after the other.
+// not schedule an image whose fact cannot be read. If it treated such an image like one without a
+// fact, the image would be due at once after each pull: a popular image would cause one request
+// after the other.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key
@@ -254,7 +255,8 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	return due
 }
 
-// schedule sets the start of the interval of a new image, and records that the image was pulled.
+// schedule sets the start of the interval of a new image. If the image has a fact, schedule records
+// in it that the image was pulled.
 func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -286,7 +288,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	i, there := k.images[image]
 	delete(k.images, image)
 	k.mu.Unlock()
-	i.tag = cmp.Or(i.tag, fact.Tag) // the registry may know only the tag of an earlier pull
+	i.tag = cmp.Or(i.tag, fact.Tag) // the registry may not know the digest, only this tag
 	now := time.Now()
 	if !there || err == nil && meta.Age(now, fact.Touched) < k.intervalOf(name) {
 		return true

@@ -32,7 +32,8 @@ const mediaTypeEmpty = "application/vnd.oci.empty.v1+json"
 var emptyJSON = []byte("{}")
 
 const (
-	// maxAttachments bounds the verdicts that wait to be attached.
+	// maxAttachments bounds the verdicts that wait for their first try, and also those that wait for a
+	// further try.
 	maxAttachments = 1024
 	// attachWithin bounds the time of one try to attach a verdict.
 	attachWithin = 2 * time.Minute
@@ -102,7 +103,7 @@ func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Refer
 	}
 }
 
-// attachOne attaches one verdict, or retries later.
+// attachOne attaches one verdict. If that fails, it retries later, unless the upstream refuses.
 func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
 	a := c.Value
 	a.repo = a.repo.Key("").Now() // its upstream may have been replaced
@@ -140,7 +141,8 @@ func (v *Verdicts) notAttached(a attachment, err error) {
 }
 
 // putVerdict sends the artifact to the upstream, unless the upstream has it. It returns the result
-// for the metric. The same verdict always makes the same artifact.
+// for the metric. The same verdict always makes the same artifact, so the digest of the artifact
+// shows whether the upstream has it.
 func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string, err error) {
 	statement, err := a.report.Statement()
 	if err != nil {

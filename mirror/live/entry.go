@@ -18,7 +18,7 @@ type entry struct {
 	began     time.Time
 	// underWay is the number of requests that have begun and not ended.
 	underWay atomic.Int32
-	// last is the time of the last request, as read from Table.now.
+	// last is when a request last began or ended, as read from Table.now.
 	last atomic.Int64
 
 	failures  int
@@ -82,8 +82,8 @@ func (o *owned) common(e *entry) api.LiveEntry {
 	return c
 }
 
-// text returns a copy of s, cut to maxText bytes. Without the copy, s could keep the whole header
-// of a request in memory.
+// text returns a copy of the first maxText bytes of s, without invalid UTF-8. A substring of s, in
+// place of a copy, could keep the whole header of a request in memory.
 func text(s string) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxText)], ""))
 }

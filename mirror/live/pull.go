@@ -13,7 +13,8 @@ import (
 // Prefetch is the source of bytes that dray had begun to fetch before the client asked for them.
 const Prefetch = "prefetch"
 
-// sources are the possible sources of bytes: the values of the header X-Cache, and Prefetch.
+// sources are the possible sources of bytes: the values of the header X-Cache, Prefetch, and
+// "other" for any other source.
 var sources = [...]string{"memory", "disk", "flight", "origin", Prefetch, "member", "bucket", "cache", "stale", "updating", "direct", "other"}
 
 // indexOf returns the index of a source in sources. An unknown source gets the index of "other".
@@ -196,8 +197,10 @@ func (s *shard) blob(t *Table, key uint64, o *Owner, agent string, id uint64) (p
 	return p, gone
 }
 
-// layers returns how many layers the manifests name, and how many the client has asked for. A layer
-// that several manifests name counts once. The caller holds the mutex of the shard.
+// layers returns how many layers the manifests name, and the number and the bytes of those that the
+// client has asked for. A layer that several manifests name counts once. In a pull without
+// manifests, each blob counts as a requested layer of 0 bytes. The caller holds the mutex of the
+// shard.
 func (p *pull) layers() (l api.LiveLayers) {
 	l.Asked = len(p.loose)
 	seen := map[uint64]bool{}

@@ -37,7 +37,7 @@ const (
 	// maxLayers bounds how many layers of a manifest, and how many manifests of an index, the table
 	// recognises.
 	maxLayers = 512
-	// maxParts bounds the layers and manifests that all images in the table name. Each takes 16 bytes.
+	// maxParts bounds the parts of all shapes (see [shapes.acquire]). A layer takes 16 bytes.
 	maxParts = 128 << 10
 	// window is the number of seconds over which rates are measured.
 	window = 5
@@ -66,15 +66,15 @@ type Ended struct {
 	ManifestSize int64
 }
 
-// Table has the pulls and pushes under way. Its methods may be called concurrently, also on a nil
-// Table, which stays empty. It has at most 2048 pulls and pushes, and uses at most 16 MiB of
-// memory. When more clients are active, a new entry replaces the entry that was idle longest.
+// Table has the pulls and pushes under way. Its methods may be called concurrently. On a nil Table,
+// only Track may be called. A Table has at most 2048 pulls and pushes, and uses at most 16 MiB of
+// memory. In a full shard, a new entry replaces another: see [shard.displace].
 type Table struct {
 	o    Options
 	seed maphash.Seed
-	// now is the time at the last tick of Run, in nanoseconds since 1970. Requests read this field,
-	// because reading the clock would double their cost. The field need not be exact, because the
-	// idle time of an entry may be wrong by a second.
+	// now is the time at the last tick of Run, in nanoseconds since 1970. When a request begins or
+	// ends, the table reads this field, because reading the clock would double the table's own work.
+	// The field need not be exact, because the idle time of an entry may be wrong by a second.
 	now    atomic.Int64
 	ids    atomic.Uint64
 	shards [shards]shard
@@ -239,7 +239,7 @@ type hashed struct {
 	user, upstream, repository string
 }
 
-// shardOf returns the key of an owner, and the shard that has it.
+// shardOf shortens the texts of an owner to maxText. It returns the owner's key and shard.
 func (t *Table) shardOf(o *Owner) (uint64, *shard) {
 	if len(o.User) > maxText {
 		o.User = o.User[:maxText]
@@ -273,7 +273,7 @@ func (s *shard) owned(t *Table, key uint64, o *Owner) (all *owned, gone []Ended)
 	if all = s.of(key, o); all != nil {
 		return all, gone
 	}
-	if other := s.owners[key]; other != nil { // another owner with the same number, once in 2^64
+	if other := s.owners[key]; other != nil { // another owner with the same key; the chance is 1 in 2^64
 		for _, p := range other.pulls {
 			gone = append(gone, other.ended(t, p)...)
 		}

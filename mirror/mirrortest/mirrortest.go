@@ -149,13 +149,13 @@ func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
 // Break makes a step of the disk fail. For "", no step fails.
 func (f *Fixture) Break(step disk.Op) { f.broken.Store(step) }
 
-// Counted returns the sum of a metric of the mirror.
+// Counted is the function Counted for the collectors of the mirror.
 func (f *Fixture) Counted(name string) float64 {
 	f.Helper()
 	return Counted(f, f.Mirror.Collectors(), name)
 }
 
-// Counted returns the sum of a metric of some collectors.
+// Counted returns the value of a counter or gauge of some collectors, summed over its labels.
 func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64) {
 	t.Helper()
 	r := prometheus.NewRegistry()

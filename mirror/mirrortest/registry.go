@@ -40,7 +40,8 @@ func at(repo string, ref oci.Reference) string {
 	return repo + ":" + ref.Tag
 }
 
-// Count returns how many times a "manifest" or a "blob" was requested.
+// Count returns how many times Manifest or StatManifest was called, if what is "manifest". If what
+// is "blob", it returns how many times Blob was called for a blob that the registry has.
 func (r *Registry) Count(what string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,7 +65,7 @@ func (r *Registry) Held(repo string, ref oci.Reference) *oci.Manifest {
 	return r.manifests[at(repo, ref)]
 }
 
-// DropManifest removes the manifest under a reference.
+// DropManifest removes a reference to a manifest. Other references to the manifest stay.
 func (r *Registry) DropManifest(repo string, ref oci.Reference) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

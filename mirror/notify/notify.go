@@ -168,8 +168,8 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 	return n, nil
 }
 
-// Emit queues an event for every endpoint and never blocks. It drops the event for an endpoint
-// whose backlog is full.
+// Emit queues an event for every endpoint that gets events of its action, and never blocks. It
+// drops the event for an endpoint whose backlog is full.
 func (n *Notifier) Emit(e Event) {
 	e.ID, e.Timestamp, e.Source = rand.Text(), time.Now().UTC(), n.source
 	e.Target.Length = e.Target.Size

@@ -1,8 +1,8 @@
 // Package past records the requests that failed or needed more than the cache, and the last pulls
 // of images, so that operators can look them up later.
 //
-// A request that is answered from the cache costs nothing here. Everything is in memory, bounded,
-// and lost when the process ends.
+// Of a request that is answered from the cache, the package records only the pull that the request
+// is part of. Everything is in memory, bounded, and lost when the process ends.
 package past
 
 import (

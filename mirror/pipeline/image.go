@@ -87,7 +87,7 @@ type LayerView struct {
 }
 
 // MarshalJSON leaves out the members of Archive if Seen is false. A rule about them then cannot be
-// decided, and does not pass because they are zero.
+// decided. If the members were written as zeros, the rule could pass.
 func (l *LayerView) MarshalJSON() ([]byte, error) {
 	type plain LayerView
 	if l.Seen {
@@ -233,7 +233,7 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 }
 
 // config reads the configuration of a manifest. It reads configurations of all media types, because
-// kindOf looks at their content.
+// describesImage decides by their content, too.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	raw, err := a.read(ctx, d, MaxConfigBytes)

@@ -103,8 +103,8 @@ func (p *Pipeline) newReport(n Name) *Report {
 const layersAtOnce = 8
 
 // addLayers adds the results for the layers to the document and the report. It also sets the kind
-// of each manifest, which depends on these results. If a layer occurs several times, its findings
-// are reported only once.
+// of each manifest other than an index, because the kind depends on these results. If a layer
+// occurs several times, the findings of its scan are reported only once.
 func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *Report) error {
 	scans, err := p.scanLayers(ctx, img, from)
 	if err != nil {
@@ -211,9 +211,9 @@ func (p *Pipeline) addScanned(s *Scanned, place Place, r *Report) {
 
 // checkDescriptor adds a finding if the size of a layer differs from the size in its descriptor,
 // which the rules about sizes use. If m is of kind image and the stages could not look into the
-// layer, checkDescriptor adds the finding of the function closed, because a client might unpack the
-// layer. If the mode of that finding is not Enforce, checkDescriptor also adds an unknown for each
-// layer stage.
+// layer, checkDescriptor adds the finding of [LayerView.closed], because a client might unpack the
+// layer. If the mode is not Enforce, that finding does not reject the image. So checkDescriptor
+// then also adds an unknown for each layer stage.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)

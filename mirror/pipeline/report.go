@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Report is a verdict with all findings and unknowns that led to it.
+// Report is a verdict on an image, with the findings and unknowns of the stages.
 type Report struct {
 	// ID is the name by which clients can get the report later. It is empty if the report is not
 	// stored.
@@ -281,7 +281,7 @@ func (m *message) add(line string) {
 	m.space -= len(line)
 }
 
-// forRest is the length in bytes of the line that counts the lines that do not fit.
+// forRest is how many bytes are kept free for the line that counts the missing lines.
 const forRest = len("\nand 1234567 more")
 
 // list appends as many lines as fit. omitted is the number of lines that the caller has left out.

@@ -23,7 +23,8 @@ func (y *yieldingReader) Read(p []byte) (int, error) {
 	return y.r.Read(p)
 }
 
-// archiveAnswer is what dray remembers of the walk of a layer. It has no results of stages.
+// archiveAnswer is what dray remembers of the walk of a layer. Findings are the walk's own: dray
+// remembers the results of the stages separately.
 type archiveAnswer struct {
 	Archive  Archive   `json:"archive"`
 	Findings []Finding `json:"findings,omitempty"`
@@ -72,7 +73,7 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	}
 	if own {
 		s.results[ArchiveStage] = LayerResult{Findings: []Finding{fault.finding().complete(ArchiveStage, "")}}
-		// The rest of the layer is read only to verify its digest.
+		// Read the rest of the layer only to verify its digest and to count its bytes.
 		rest, err := io.Copy(io.Discard, &yieldingReader{r, w})
 		if err != nil {
 			return nil, err

@@ -51,7 +51,7 @@ type NameStage interface {
 	CheckName(ctx context.Context, n Name) ([]Finding, error)
 }
 
-// Layer describes a layer that is about to be walked.
+// Layer describes a layer before its walk: the one pass over its files for all stages.
 type Layer struct {
 	Upstream, Repository string
 	// Digest is the digest that the client announced; empty if the client sends it only at the end of

@@ -21,7 +21,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits bound the work for one layer. The walk stops when a layer exceeds a limit.
+// Limits bound a walk: the one pass over the files of a layer for all stages. The walk stops when
+// the layer exceeds a limit.
 type Limits struct {
 	// MaxRatio bounds the ratio of uncompressed to stored bytes; 0 means 200. It is checked only
 	// beyond 64 MiB of uncompressed bytes.
@@ -486,7 +487,7 @@ func (s *participant) close(complete bool) (r LayerResult, err error) {
 	return r, nil
 }
 
-// rebuild is the advice about a layer that was damaged on its way.
+// rebuild is the advice about a layer that cannot be read, or is not what its manifest says.
 const rebuild = "build and push the image again"
 
 // Scanned holds the results of all stages for one layer.

@@ -80,8 +80,8 @@ func (t *Trust) trusts(a netip.Addr) bool {
 // peerKey is the key of a request's [Peer] in its context.
 type peerKey struct{}
 
-// Peer returns the address of the trusted proxy that a request came from, as net.Conn gives it. It
-// returns "" if the request came from no trusted proxy.
+// Peer returns the address of the trusted proxy that a request came from, with its port. It returns
+// "" if the request came from no trusted proxy.
 func Peer(r *http.Request) string {
 	peer, _ := r.Context().Value(peerKey{}).(string)
 	return peer
@@ -97,8 +97,8 @@ func WithPeer(ctx context.Context, peer string) context.Context {
 }
 
 // AddrOf returns the IP address in a text such as the RemoteAddr of a request. The port is
-// optional. AddrOf turns IPv4 addresses in the form of IPv6 into IPv4, and drops zones. For any
-// other text, it returns the zero Addr.
+// optional. AddrOf turns IPv4 addresses in the form of IPv6 into IPv4, and drops zones. If the
+// text has no address, AddrOf returns the zero Addr.
 func AddrOf(text string) netip.Addr {
 	p, err := netip.ParseAddrPort(text)
 	a := p.Addr()
@@ -135,8 +135,9 @@ func (t *Trust) Handler(inner http.Handler) http.Handler {
 	})
 }
 
-// client returns the client of a request from a trusted proxy, as the header of the request names
-// it. If the header names no client, the result is the address of the proxy.
+// client returns the client of a request from a trusted proxy. It reads the header backwards, up to
+// the first address that is not a trusted proxy: this is the client. If it reaches an entry that is
+// no address, or the start of the header, it returns the trusted proxy that it came to last.
 func (t *Trust) client(h http.Header, proxy netip.Addr) netip.Addr {
 	hops := hopsOf(t.o.Header, h[t.o.Header])
 	for _, hop := range slices.Backward(hops) {
@@ -152,7 +153,8 @@ func (t *Trust) client(h http.Header, proxy netip.Addr) netip.Addr {
 	return proxy
 }
 
-// hopsOf returns the addresses in the lines of a header, from the client to the last proxy.
+// hopsOf returns the entries in the lines of a header, from the client to the proxies that are
+// nearest to dray. An entry may be no address.
 func hopsOf(header string, lines []string) []string {
 	var hops []string
 	for _, line := range lines {

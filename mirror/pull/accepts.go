@@ -9,10 +9,10 @@ import (
 // only a few.
 const mostAccepts = 16
 
-// accepts remembers the keys of the last questions, each once. A key is the normalised form of a
-// client's Accept lines. A registry may answer different Accept lines with different manifests, so
-// dray stores one fact about a tag for each key. If the registry fails, dray looks under the keys
-// that are remembered here for an answer that another client got.
+// accepts remembers the keys with which clients last asked about tags, each key once. A key is the
+// normalised form of a client's Accept lines. A registry may answer different Accept lines with
+// different manifests, so dray stores one fact about a tag for each key. If the registry fails,
+// dray looks under the keys that are remembered here for an answer that another client got.
 type accepts struct {
 	mu   sync.Mutex
 	keys []string // the last one is the newest

@@ -112,8 +112,8 @@ func (p *Puller) Bring(ctx context.Context, r repository.Repo, b oci.Child, repo
 	return false, p.confirmShared(ctx, upstream.Call{}, r, b.Digest, repository.Serve, at, f)
 }
 
-// stored is a writer that counts the bytes of content. It fails as soon as the cache passes the
-// bytes through without storing them.
+// stored is a writer that reports how many bytes of content arrive. It fails as soon as the cache
+// passes the bytes through without storing them.
 type stored struct {
 	content *cache.Reader
 	arrived func(n int)
@@ -145,9 +145,11 @@ func (p *Puller) confirmShared(ctx context.Context, how upstream.Call, r reposit
 
 // HeadBlob handles HEAD of a blob. The answer 200 promises that a push without the bytes of the
 // blob will succeed. So dray answers 200 if the blob is staged or queued, if a fact says that the
-// upstream has the blob, or if the upstream confirms it now. If the upstream does not answer, a
-// held copy that is visible to the repository is enough. A listener that accepts no pushes answers
-// 200 for every blob that it may serve.
+// upstream has the blob or is getting it from another mirror, or if the upstream confirms the blob
+// now. If dray acknowledges pushes locally, the only fact that counts is that the upstream has the
+// blob, and it counts only together with a held copy. If the upstream does not answer, a held copy
+// that is visible to the repository is enough, because dray can forward it. A listener that accepts
+// no pushes answers 200 for every blob that it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
 	ctx := x.WithTimeout(repository.LookupTimeout)

@@ -26,7 +26,7 @@ type answer struct {
 	// stale is the error of the upstream if an old fact was used because of that error; nil otherwise.
 	stale error
 	// until is when the fact behind the answer ceases to be fresh. It is zero if the answer does not
-	// depend on a fact that ages.
+	// depend on a fact that ages, or cannot become a hot answer.
 	until time.Time
 }
 
@@ -63,7 +63,7 @@ type question struct {
 	repo      repository.Repo
 	reference string
 	accept    string
-	// confirm is set if the upstream is asked for a manifest by digest although the manifest is held
+	// confirm is set if the upstream is asked for a manifest by digest even if the manifest is held
 	// here.
 	confirm bool
 	after   time.Time // see tag.after
@@ -84,7 +84,7 @@ type tag struct {
 	// after is set if a fallback is asked. It is the time at which the upstream that the client named
 	// has last answered. Older facts of the fallback do not count.
 	after time.Time
-	// here says that this member asks the upstream itself, because this is the chosen member, or
+	// here says that this member asks the upstream itself, because [finder.asksHere] says so, or
 	// because another member has passed the question on.
 	here bool
 	// own says that answers to clients with other Accept lines do not count.
@@ -175,7 +175,8 @@ func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (a *a
 	return a, err
 }
 
-// newestFact returns the newest fact that is valid for the client's Accept lines, or nil.
+// newestFact returns the newest fact that is valid for the client's Accept lines. It returns nil if
+// there is no such fact, or if the fact is older than t.after.
 func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	fact := anyFact(ctx, tags, t)
 	if fact == nil || fact.CheckedAt.Before(t.after) {
@@ -185,7 +186,7 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 }
 
 // known is newestFact for a caller that is going to ask the upstream. It reads the facts in the
-// store, and returns the question under which to record the answer. usable is false if the store
+// store, and returns q, with which the caller records the answer. usable is false if the store
 // has refused a newer fact of this mirror, so that the returned fact may be out of date.
 func (f *finder) known(ctx context.Context, t tag) (fact *meta.TagFact, q meta.Question, usable bool) {
 	facts, q, doubtful := f.o.Tags.Ask(ctx, t.keys()...)
@@ -256,9 +257,8 @@ func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.M
 	return t.repo.Held(ctx, d)
 }
 
-// askTag asks the upstream for the meaning of a tag, or for a list of referrers. For a tag, it
-// sends a HEAD if the last answer is held, and a GET if there is no such answer or the tag has
-// moved. overtaken says that the tag was changed before the answer came.
+// askTag asks the upstream for the meaning of a tag, or for a list of referrers, and records the
+// answer. overtaken says that the tag was changed before the answer came.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact, q meta.Question) (a *answer, overtaken bool, err error) {
 	var old *answer
 	if fact != nil && !fact.NotFound {
@@ -301,9 +301,10 @@ func (f *finder) record(ctx context.Context, q meta.Question, fact meta.TagFact,
 }
 
 // newer asks the upstream for a tag or list, and returns a nil manifest if the old answer is still
-// right. source says where the bytes of the manifest came from. If the upstream has a tier, newer
-// always sends a HEAD first. The answer has the digest, so newer can look for the manifest in the
-// tier. If oneTry is set, the caller has another answer, so newer does not retry after a failure.
+// right. source says where the bytes of the manifest came from. If there is an old answer to a tag,
+// or if the upstream has a tier, newer sends a HEAD first. With the digest from the HEAD, newer
+// recognises the old answer, or finds the manifest in the tier. If it does neither, newer sends a
+// GET. If oneTry is set, the caller has another answer, so newer does not retry after a failure.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer, oneTry bool) (man *oci.Manifest, source string, err error) {
 	if t.subject != "" {
 		man, err = f.newerList(ctx, how, t, old)
@@ -390,9 +391,9 @@ func coversIndexes(key, otherKey string) bool {
 	return !slices.ContainsFunc(strings.Split(otherKey, ","), func(t string) bool { return isIndex(t) && !slices.Contains(types, t) })
 }
 
-// byDigest returns a manifest that is not known to be in the repository. If the cache has the
-// bytes, byDigest asks the upstream only whether the repository has the manifest. Otherwise the
-// upstream sends the manifest.
+// byDigest returns a manifest that is not known to be in the repository. If the cache, the tier or
+// another member has the bytes, byDigest asks the upstream only whether the repository has the
+// manifest. Otherwise the upstream sends the manifest.
 func (f *finder) byDigest(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	return f.digestBy(ctx, how, r, d, accept, false)
 }
@@ -490,8 +491,8 @@ type Outlook struct {
 	// Place is where the manifest is. For a tag, it is set only if a queued push has the manifest.
 	Place repository.Place
 	// InTier says that dray would serve the manifest from the tier of the upstream. dray has not read
-	// it from there yet, so its content is not known. The field Then has the requests that follow the
-	// request Question if the tier does not have the manifest.
+	// it from there yet, so its content is not known. The field Then is for a tag whose manifest is
+	// not here: it has the requests that follow Question if the tier does not have the manifest.
 	InTier bool
 	Then   []upstream.Question
 	// Asks says that dray would ask the upstream, and Question is the first request. Held says that

@@ -14,8 +14,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// queuedAfter is the parameter of the link to the next page that has the last queued tag before
-// that page.
+// queuedAfter is a query parameter of the link to the next page. Its value is the last queued tag
+// that the client has on earlier pages.
 const queuedAfter = "queued_after"
 
 // Tags answers with a page of the upstream's tags. The upstream decides the order of the tags and
@@ -41,7 +41,7 @@ func (p *Puller) Tags(x *request.Request) error {
 		return p.sendTags(x, queued[:n], query, queued[n-1])
 	}
 	if n >= 0 {
-		query.Set("n", strconv.Itoa(n-len(queued))) // the page has room for the queued tags
+		query.Set("n", strconv.Itoa(n-len(queued))) // leaves room for the queued tags
 	}
 	if len(queued) > 0 {
 		shown = queued[len(queued)-1]
@@ -52,7 +52,7 @@ func (p *Puller) Tags(x *request.Request) error {
 		if err != nil && (!first || shown == "") {
 			return err
 		}
-		if err != nil { // the whole list has only the queued tags
+		if err != nil { // the upstream sent no list, so the answer has only the queued tags
 			x.Source = fromCache
 		}
 		return p.sendTags(x, withQueued(queued, tags, len(next) == 0), next, shown)
@@ -81,7 +81,7 @@ type tagList struct {
 	Tags []string `json:"tags"`
 }
 
-// sendTags sends a page. shown is the last queued tag that the client then has, or empty.
+// sendTags sends a page. shown is the last queued tag on this page and earlier pages, or empty.
 func (p *Puller) sendTags(x *request.Request, tags []string, next url.Values, shown string) error {
 	if tags == nil { // some registries send null, which some clients cannot read
 		tags = []string{}
@@ -101,9 +101,10 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags that a page lacks. It puts them before the tags of the page:
-// clients may ask for the tags after the last one, which must then be a tag of the upstream. If the
-// page has all tags of the upstream, and they are sorted, withQueued sorts the result.
+// withQueued adds the queued tags that a page of the upstream lacks. It puts them before the tags
+// of the page, because a client may ask for the tags after the last tag that it got, and the
+// upstream must have that tag. If whole is set, the upstream has no further page. If the tags of
+// the page are then sorted, withQueued sorts the result.
 func withQueued(queued, tags []string, whole bool) []string {
 	all := slices.Concat(slices.DeleteFunc(slices.Clone(queued), func(t string) bool { return slices.Contains(tags, t) }), tags)
 	if whole && slices.IsSorted(tags) {

@@ -28,7 +28,7 @@ func (t tag) question() delegate.Question {
 }
 
 // byMember asks the upstream about a tag through another member of the fleet. It returns nil, nil
-// if this mirror is to ask the upstream itself. The other member records what it learns as a fact,
+// if this member is to ask the upstream itself. The other member records what it learns as a fact,
 // and byMember returns the manifest that this fact names. A recorded "not found" is an error.
 func (f *finder) byMember(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	if t.here || f.asksHere(t) {
@@ -64,7 +64,7 @@ func (f *finder) byMember(ctx context.Context, how upstream.Call, t tag, fact *m
 }
 
 // fromMember asks the upstream for a manifest by digest through another member of the fleet. It
-// returns nil if this mirror is to ask the upstream itself.
+// returns nil if this member is to ask the upstream itself.
 func (f *finder) fromMember(ctx context.Context, q question, accept []string) *repository.Manifest {
 	if q.here {
 		return nil

@@ -38,7 +38,8 @@ func (f *finder) missedTag(x *request.Request, t tag, fact *meta.TagFact) *past.
 	return m
 }
 
-// missedManifest returns why dray asks the upstream about a manifest by digest.
+// missedManifest returns why dray asks the upstream about a manifest by digest. confirm says that
+// dray must ask even if it has the manifest, because the request may be a check before a push.
 func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: asked(x)}
 	if _, here := f.o.Cache.Stat(x.Q.Ref.Digest); here || confirm {
@@ -49,8 +50,8 @@ func (f *finder) missedManifest(x *request.Request, confirm bool) *past.Miss {
 	return m
 }
 
-// missedBlob returns why dray cannot serve a blob without the upstream. loc is the place where the
-// blob was found. source is the source of its bytes, or empty if dray has no bytes to send.
+// missedBlob returns why dray needs more than the cache for a blob. loc is the place where the blob
+// was found. source is the source of its bytes, or empty if dray has no bytes to send.
 func (f *finder) missedBlob(a *upstream.Asked, loc repository.Location, d digest.Digest, source cache.Source) *past.Miss {
 	m := &past.Miss{Cause: api.MissNew, Asked: a}
 	switch loc.Place {

@@ -21,9 +21,10 @@ const (
 )
 
 // outages bounds how long a client waits for a registry's answer when its push does not need the
-// answer. If a question gets no answer within pushPatience, its upstream is silent. From then on no
-// client waits: [AskQuickly] returns an error at once. Meanwhile a task asks the upstream every
-// probePause, with the newest question of a client, until there is an answer.
+// answer. If [NotAnswered] is true for the error of a question, such as a timeout or throttling,
+// the upstream is silent. From then on no client waits: [AskQuickly] returns an error at once.
+// Meanwhile a task asks the upstream every probePause, with the newest question of a client, until
+// there is an answer, or until no client has asked for outageMemory.
 type outages struct {
 	tasks  *flight.Tasks
 	mu     sync.Mutex         // guards silent and its values; locked before the lock of tasks

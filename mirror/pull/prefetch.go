@@ -18,16 +18,16 @@ import (
 type Prefetch struct {
 	// MaxLayer is the size in bytes of the largest blob that is prefetched.
 	MaxLayer int64
-	// AtOnce bounds the blobs that are prefetched at a time. 0 or less means that no blob is
-	// prefetched. AtOnce and MaxLayer together bound the bytes that may be fetched in vain.
+	// AtOnce bounds the blobs of an upstream that are prefetched at a time. 0 or less means that no
+	// blob is prefetched.
 	AtOnce int
 }
 
 const (
 	// seenManifests bounds the manifests in prefetcher.seen.
 	seenManifests = 4096
-	// maxAhead bounds the images that are prefetched at a time. While dray prefetches this many, it
-	// fetches the blobs of a further image only when clients ask for them.
+	// maxAhead bounds the images of an upstream that are prefetched at a time. While dray prefetches
+	// this many, it fetches the blobs of a further image only when clients ask for them.
 	maxAhead = 64
 	// maxBlobsAhead bounds the blobs of an image that are prefetched. Real images have fewer layers. A
 	// manifest with thousands was probably made to cause many requests.
@@ -101,7 +101,7 @@ func (p *prefetcher) end(d digest.Digest) {
 }
 
 // want records that a client is asking for a blob, until release is called. The result
-// prefetched says whether dray began to fetch the blob before the client asked.
+// prefetched says whether a prefetch of the blob is under way.
 func (p *prefetcher) want(d digest.Digest) (prefetched bool, release func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -223,9 +223,9 @@ func (p *Puller) tagOf(x *request.Request, accept []string) tag {
 	return t
 }
 
-// lastAnswer is for requests that dray passes to a fallback. It returns the time of the newest fact
-// about the tag at the upstream that the client named. It returns zero if there is no such fact,
-// if the fact is "not found", or if x does not go to a fallback.
+// lastAnswer returns the time before which facts of a fallback do not count (see tag.after). This
+// is the time of the newest fact about the tag at the upstream that the client named. lastAnswer
+// returns zero if there is no such fact, if it is "not found", or if x does not go to a fallback.
 func (f *finder) lastAnswer(ctx context.Context, x *request.Request, t tag) time.Time {
 	if x.Instead.Up == nil {
 		return time.Time{}
@@ -247,7 +247,7 @@ func (p *Puller) keepHot(x *request.Request, a *answer) {
 
 // Newest returns the manifest that a tag means at its upstream, or will mean when a queued push has
 // been forwarded. It asks the upstream unless there is a fresh fact. If the upstream fails, Newest
-// returns the error, although a client would get an old answer.
+// returns the error, even if there is an old answer that a client would get.
 func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*repository.Manifest, error) {
 	accept := oci.AnyManifest()
 	if m := r.Queued(oci.Reference{Tag: name}, accept); m != nil {
@@ -264,8 +264,9 @@ func (p *Puller) Newest(ctx context.Context, r repository.Repo, name string) (*r
 }
 
 // ByDigest returns a manifest, for callers that do not know whether the repository has it. If the
-// cache has the bytes, ByDigest asks the upstream only whether the repository has the manifest.
-// Otherwise the upstream sends the manifest.
+// cache or the tier has the bytes, ByDigest asks the upstream only whether the repository has the
+// manifest, and not even that if the manifest is visible. Otherwise a member of the fleet or the
+// upstream sends the manifest.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
 	a, err := p.byDigest(ctx, upstream.Call{}, r, d, oci.AnyManifest())
 	if err != nil {

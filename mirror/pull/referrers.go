@@ -22,8 +22,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// listPatience bounds how long a client waits for a list of referrers. Docker 29 asks for such a
-// list in the middle of a pull, and the pull stands still until Docker has the answer.
+// listPatience bounds how long a client waits while dray asks for a whole list of referrers. Docker
+// 29 asks for such a list in the middle of a pull, and the pull stands still until Docker has the
+// answer.
 const listPatience = 5 * time.Second
 
 // impatience bounds how long clients wait for lists of referrers. It has a breaker for each
@@ -47,7 +48,7 @@ func (i *impatience) breaker(name string) *upstream.Breaker {
 
 // ask calls query with a context that ends after listPatience. query sends a question to the
 // upstream with the given name. err is the error of query. unanswered is not nil if the upstream
-// gave no answer or was not asked.
+// gave no answer or was not asked, or if ctx has ended.
 func (i *impatience) ask(ctx context.Context, name string, query func(context.Context) error) (err, unanswered error) {
 	unanswered = i.breaker(name).Do(func() error {
 		bounded, cancel := context.WithTimeout(ctx, listPatience)
@@ -79,8 +80,8 @@ var emptyList = []byte("[]")
 func noReferrers(list []byte) bool { return bytes.Equal(list, emptyList) }
 
 // Referrers answers with the referrers of a manifest. dray remembers a list as it remembers the
-// meaning of a tag. It always remembers the whole list: it puts the pages of the registry together,
-// and filters the list for each client itself. The answer to a client also has the referrers in the
+// meaning of a tag. It remembers only whole lists: it puts the pages of the registry together, and
+// filters the list for each client itself. The answer to a client also has the referrers in the
 // queue. A list that is too long to be put together is passed on page by page.
 func (p *Puller) Referrers(x *request.Request) error {
 	page, err := url.ParseQuery(x.Q.Page)

@@ -72,7 +72,7 @@ func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.refused) >= maxRefreshes {
-		for other := range r.refused { // forget one; the next refresh of that tag asks the upstream again
+		for other := range r.refused { // forget one: dray may serve that tag's old answer once more
 			delete(r.refused, other)
 			break
 		}
@@ -166,8 +166,8 @@ func (f *finder) startRefresh(t tag) {
 }
 
 // refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. A
-// refusal is an answer, too. After a refusal, dray no longer serves the old answer. The next client
-// then waits for the upstream, and gets the upstream's error.
+// refusal is an answer, too. After a refusal, dray no longer serves the old answer at once. The
+// next client waits for the upstream, and gets its answer or error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {

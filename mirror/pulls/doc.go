@@ -1,5 +1,6 @@
-// Package pulls counts the images that clients pull, for metrics and for CloudWatch. It gets the
-// names of each pull from its caller, and imports nothing of dray.
+// Package pulls counts the images that clients pull, for metrics and for CloudWatch. The caller of
+// [Pulls.Inc] names the upstream, the repository and the reference of each pull. The package
+// imports nothing of dray.
 //
 // Invariants:
 //   - A pull is one GET of a manifest by a client, answered with a status of 2xx. HEAD requests,

@@ -25,8 +25,8 @@ import (
 type gatedPush struct {
 	gate.Push
 	owner string // the client whose quota the push uses
-	// since identifies the state that the facts about the tag had before this push. It is zero if no
-	// other mirror works on pushes to the repository.
+	// since identifies the state that the facts about the tag had before this push. It is zero for a
+	// push by digest, and if no other mirror works on pushes to the repository.
 	since meta.Question
 }
 
@@ -55,9 +55,9 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 }
 
 // publishAfterQueue publishes a push to an upstream that acknowledges after forwarding. The queue
-// may have older pushes of its tag, from a time when the upstream acknowledged locally. If one of
-// them still waits, publishAfterQueue returns an error, because that push would move the tag back.
-// A failed one can no longer be retried afterwards.
+// may have older pushes of its tag, from a time when the upstream acknowledged locally. If the
+// newest push that still waits has another manifest, publishAfterQueue returns an error, because
+// that push would move the tag back. After a success, failed older pushes can no longer be retried.
 func (a *publisher) publishAfterQueue(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	up, repo, ref := p.Repo.Up.Name, p.Repo.Name, p.Ref.String()
 	if old, waits := a.o.Queue.Find(up, repo, ref); waits && old.Digest != p.Manifest.Digest {

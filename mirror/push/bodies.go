@@ -20,7 +20,7 @@ const (
 	maxBodiesPerOwner = 16 << 20
 )
 
-// bodies counts the memory that pushed manifests take until their requests are answered.
+// bodies counts the memory that manifests above smallManifest take until their pushes are answered.
 type bodies struct {
 	mu      sync.Mutex // guards the fields below
 	all     int

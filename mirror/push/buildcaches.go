@@ -51,9 +51,9 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	return pushed, nil
 }
 
-// copyToBuildCache copies a blob to the repository for build caches. If the blob is neither in that
-// repository nor staged, the upstream must confirm that it has the blob. If the bytes are not here,
-// copyToBuildCache fetches them.
+// copyToBuildCache copies a blob to the repository for build caches, unless the blob is already
+// there. If the blob is not staged, copyToBuildCache asks the upstream whether it has the blob, and
+// fails if not. If the bytes are not here, copyToBuildCache fetches them.
 func (p *publisher) copyToBuildCache(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
 	at, err := r.LocateBlob(ctx, d, repository.CopyToBuildCache)
 	if err != nil {

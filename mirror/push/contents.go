@@ -42,7 +42,7 @@ func missing(err error, notFound *oci.Error) error {
 }
 
 // Open implements pipeline.Contents. If the bytes came through another repository, Open returns
-// them only if the upstream has them in this repository, too.
+// them only if the upstream is known to have them in this repository, too.
 func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
 	at, err := c.repo.LocateBlob(ctx, d.Digest, repository.Judge)
 	if err != nil {
@@ -68,7 +68,8 @@ func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, er
 }
 
 // Scanned implements pipeline.Contents. It returns the result of the scan during the upload, or a
-// remembered result. If there is neither, it scans the layer now.
+// remembered result. If there is neither, it scans the layer now, unless the gate trusts layers
+// that this push has not brought: then it returns nil.
 func (c contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
 	var scan *gate.Scan
 	seen := gate.Unseen

@@ -25,11 +25,12 @@ func mayDelete(x *request.Request) error {
 	return nil
 }
 
-// DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
-// manifest and the queued pushes of the tag or manifest, because they could reach the upstream
-// after the deletion. It does not withdraw a push that arrives during the deletion. If the upstream
-// refuses, DeleteManifest puts the withdrawn pushes back. After a deletion, it drops the facts
-// about the tag or manifest, so that dray asks the upstream again.
+// DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws what could reach
+// the upstream after the deletion: the queued pushes and verdicts of the tag or manifest, and a
+// waiting manifest that is deleted by its digest. It does not withdraw a push that arrives during
+// the deletion. If the deletion fails, except with "not found", DeleteManifest puts back what it
+// has withdrawn. After a deletion, it drops the facts about the tag or manifest, so that dray asks
+// the upstream again.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -88,7 +89,8 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
 	gone = ref.Digest
 	if ref.Tag != "" {
-		// Ask for the digest first: a registry may drop the manifest with its last tag.
+		// Ask while the tag exists: a registry may drop a manifest with its last tag, and dray must
+		// then forget the manifest, too.
 		d, err := r.AskManifest(ctx, ref)
 		if err != nil && !upstream.Transient(err) && !errors.Is(err, oci.ErrDenied) {
 			return "", err
@@ -98,10 +100,9 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw first waits for the pushes of a tag or a digest that are being checked or sent, until
-// each of them has reached the queue or the upstream, or has failed. Then withdraw takes the pushes
-// of the tag or digest out of the queue. They stay out until it is known whether the deletion
-// succeeded. withdraw returns an error if a queued index needs one of these pushes.
+// withdraw first waits until no push of a tag or a digest is being checked or sent. Then withdraw
+// takes the pushes of the tag or digest out of the queue. They stay out until it is known whether
+// the deletion succeeded. withdraw returns an error if a queued index needs one of these pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)

@@ -5,11 +5,12 @@
 // forwarded last, after everything that it needs. With local acknowledgement, the manifest first
 // waits in the queue, and is then forwarded by the same steps.
 //
-// This package reads and records facts through package repository. A request carries the rights of
-// the client, and the route of the request. The checks of a push run in package gate, and read the
-// content of the push through this package. If a part of an index is only at the upstream, this
-// package gets that part through package pull. When a push has succeeded, this package starts the
-// background work for the image (package jobs) and sends the events (package notify).
+// This package reads and records facts through package repository. Package mirror finds the
+// repository of a request, and checks the client's rights, before it calls this package. The checks
+// of a push run in package gate, and read the content of the push through this package. If a part
+// of an index is only at the upstream, this package gets that part through package pull. When a
+// push has succeeded, this package starts the background work for the image (package jobs) and
+// sends the events (package notify).
 //
 // Upload sessions and staged blobs outlive the process: the next process takes them over.
 package push

@@ -22,8 +22,8 @@ type forward struct {
 	once       sync.Once
 	digest     digest.Digest
 	refused    error
-	// done is closed when the upstream has the blob, or will not get it. Then err is nil, or the
-	// reason why the upstream will not get it.
+	// done is closed when the upstream has the blob, or when this forward has failed. Then err is nil,
+	// or the reason for the failure.
 	done chan struct{}
 	err  error
 	// scan checks the bytes of the blob while they arrive; nil if no scan was started.
@@ -36,8 +36,8 @@ type forward struct {
 	sentTo *atomic.Int64
 }
 
-// failures passes errors of a forward to a caller that waits for the forward. It passes only errors
-// after which the forward tries again.
+// failures passes errors of a forward to a caller that waits for the forward. The forward reports
+// only errors after which it tries again: sender.stream gives observe to the upstream as OnRetry.
 type failures struct {
 	mu        sync.Mutex // guards last and onFailure; no other lock is taken while it is locked
 	last      error

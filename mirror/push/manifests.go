@@ -149,7 +149,8 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
 // at a time. It also checks the name again: some tags must not be moved, and another push may have
 // set the tag since the verdict. If another member of the fleet has taken over the repository,
-// serialize puts nothing into the queue, because that member does not know the queue of this one.
+// serialize returns an error instead of queueing the push: that member would not know of the
+// queued push.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKeyOf(gated.Repo, gated.Ref.Tag))
@@ -249,7 +250,7 @@ func denied(x *request.Request, r *pipeline.Report) error {
 }
 
 // warn adds a Warning header for each finding of a push that passed, unless the finding is waived
-// (spec, "Warnings"). It stops at maxWarnings.
+// (spec, "Warnings"). It stops before the headers have more than maxWarnings bytes.
 func warn(x *request.Request, r *pipeline.Report) {
 	if r == nil {
 		return

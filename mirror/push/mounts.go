@@ -13,19 +13,22 @@ import (
 // that its bytes are not sent again. ECR mounts a blob if the account allows it, both repositories
 // are encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting").
 // Otherwise ECR answers 202, as if the client had started an upload. dray does not guess whether a
-// mount will work, but tries it. A mount that fails costs one request.
+// mount will work, but tries it. A mount that fails costs one request. After a refusal, dray pauses
+// (mountPause).
 
 const (
 	// mountWithin bounds an attempt to mount. A mount only saves time, so dray gives up a slow mount
 	// and sends the blob.
 	mountWithin = 10 * time.Second
-	// mountPause is the pause after a refusal: dray tries no mount between the same two repositories
-	// for this time. For the same time after a success, mounts.reliable returns true.
+	// mountPause is the pause after a refusal: for this time, dray tries to mount between the same two
+	// repositories only if a client names the source. For the same time after a success,
+	// mounts.reliable returns true.
 	mountPause = 10 * time.Minute
 	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
 	// mountFirstBytes is a size in bytes. If mounts.reliable returns false for an upstream, only blobs
-	// of at most this size wait for an attempt to mount. Larger blobs are sent at once.
+	// of at most this size wait for an attempt to mount. Blobs that are larger or of unknown size are
+	// sent at once.
 	mountFirstBytes = 8 << 20
 )
 

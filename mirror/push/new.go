@@ -33,12 +33,13 @@ type Options struct {
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
 	Quotas    *Quotas
-	// Shares reports whether other mirrors may work on pushes to a repository.
+	// Shares reports whether the members of a fleet share a repository, so that one member at a time
+	// works on all pushes to it.
 	Shares func(repository.Repo) bool
-	// Confirm returns an error if another mirror has taken over the pushes to a repository.
+	// Confirm returns an error if another member has taken over the pushes to a repository.
 	Confirm func(context.Context, repository.Repo) error
 	// Overtaken compares base and current, an earlier and a later state of the facts about a tag. It
-	// returns an error if another mirror has changed the tag between them. It returns nil if mirrors
+	// returns an error if another member has changed the tag between them. It returns nil if members
 	// do not share the repository.
 	Overtaken func(r repository.Repo, tag string, base, current meta.Question) error
 	// UploadExpiry is the time after which an upload without progress is dropped.

@@ -15,8 +15,8 @@ type OpenUpload struct {
 	Last time.Time
 }
 
-// Uploads lists the open uploads by their repositories. It leaves out their IDs, because anybody
-// who knows the ID of an anonymous client's upload may continue the upload.
+// Uploads lists the open uploads, sorted by upstream and repository. It leaves out the IDs of the
+// uploads, because anybody who knows the ID of an anonymous client's upload may continue it.
 func (p *Pusher) Uploads() []*OpenUpload {
 	// The elements are pointers to keep the program small: all pointer types share one compiled
 	// SortFunc.

@@ -34,9 +34,10 @@ type publisher struct {
 }
 
 // publish brings a manifest to the upstream after everything that it needs, and then its waiting
-// referrers. If the registry refuses the manifest because a part is missing there, a fact may have
-// been wrong. Then publish sends the parts that are held here, and after them the manifest once
-// more. how.OnRetry gets each error after which a request is tried again.
+// referrers. If the registry refuses the manifest because a part is missing there, a fact about the
+// part may have been wrong. In that case publish forgets that the upstream has the parts, sends
+// those that are held here, and then sends the manifest once more. how.OnRetry gets each error
+// after which a request is tried again.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	return p.publishSince(ctx, how, r, ref, man, meta.Question{})
 }
@@ -221,7 +222,7 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 }
 
 // percentCopied returns how much of a manifest's blobs the upstream has, in percent of their bytes,
-// but at most 99.
+// but at most 99. It assumes that the upstream has all blobs that are not staged.
 func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) int {
 	var total, there int64
 	for _, c := range r.Needed(ctx, man) {

@@ -15,9 +15,9 @@ import (
 	"dray/upstream"
 )
 
-// recover takes over the uploads and staged blobs of a former process. It drops uploads and blobs
-// that have expired, or whose upstream no longer accepts pushes. It also drops the blobs that the
-// queue has.
+// recover takes over the uploads, staged blobs and waiting manifests of a former process. It drops
+// those that have expired, or whose upstream no longer accepts pushes. It also drops the staged
+// blobs that the queue has, because the queue retains them itself.
 func (p *Pusher) recover(now time.Time) {
 	var needed []repository.Key
 	for _, k := range p.o.Cache.Recover() {
@@ -66,7 +66,8 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) (needed []repository
 }
 
 // Recover sends the staged blobs of a former process to their upstreams, unless the repository has
-// a gate. It also runs the checks of the manifests that waitAgain has put into p.unjudged.
+// a gate. It also calls check for the manifests that waitAgain has put into p.unjudged: check runs
+// the checks, and then forwards the manifest or lets it wait.
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(maxParallelBlobs)
@@ -89,7 +90,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 			return nil // after an error that is no rejection, w.kept stays, and the next process tries again
 		})
 	}
-	_ = g.Wait() // always nil: each forward records its own error
+	_ = g.Wait() // always nil: the functions above record or log their errors
 }
 
 func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {

@@ -25,8 +25,8 @@ type sender struct {
 }
 
 // start begins to scan a session's bytes. It also begins to send them, unless the gate holds them
-// back. The client may give the size and the digest beforehand. If it gave none, size is -1 and
-// announced is "". sentTo, if not nil, counts the bytes that are sent.
+// back. The client may give the size or the digest beforehand. size is -1 if it gave no size, and
+// announced is "" if it gave no digest. sentTo, if not nil, counts the bytes that are sent.
 func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *atomic.Int64) {
 	f := newForward()
 	f.sentTo = sentTo
@@ -36,8 +36,8 @@ func (s *sender) start(u *session, size int64, announced digest.Digest, sentTo *
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
 	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
 	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) {
-		// If no scan could start, the checks read the blob when its manifest has arrived. Until
-		// then, dray sends none of its bytes.
+		// dray sends none of the bytes before the verdict. If no scan could start, the checks read
+		// the blob when its manifest has arrived.
 		f.end(gate.ErrHeldBack)
 		return
 	}
@@ -155,11 +155,12 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 	return mounted
 }
 
-// awaitsMount reports whether dray tries to mount a blob with an announced digest before it sends
-// any byte to the upstream. If so, the blob waits until the client has sent all bytes, because only
-// all bytes prove that the client has the blob. A blob of more than mountFirstBytes or of unknown
-// size waits only if the newest successful mount at the upstream is less than mountPause ago. A
-// blob that does not wait is forwarded while the client sends it.
+// awaitsMount reports whether dray tries to mount a blob before it sends any byte to the upstream.
+// If so, the blob waits until the client has sent all bytes, because only all bytes prove that the
+// client has the blob. A blob waits only if its digest is announced and mountSource finds a source.
+// A blob of more than mountFirstBytes or of unknown size waits only if, in addition, the newest
+// successful mount at the upstream is less than mountPause ago. A blob that does not wait is
+// forwarded while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

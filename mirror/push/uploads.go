@@ -51,9 +51,10 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 
 // mount answers 201 if the client need not send the blob, or if the upstream mounts it into the
 // repository. It returns false and no error if the client has to upload the blob. If the client
-// names no source, or a mount from its source fails, mount looks for a source that dray knows. It
-// tries this source only if the client may pull from it. Without this condition, a client could get
-// any blob whose digest it knows.
+// names no source at this upstream, or a mount from its source fails, mount looks for a source that
+// dray knows. It tries this source only if the client may pull from it. (For a source that the
+// client names, dray has checked this before StartUpload.) Without this condition, a client could
+// get any blob whose digest it knows.
 func (p *Pusher) mount(x *request.Request) (bool, error) {
 	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())

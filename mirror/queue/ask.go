@@ -49,8 +49,8 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// Overtake records that the registry has got a later push of a tag, which was not in the queue.
-// From then on, Retry refuses the failed pushes of the tag.
+// Overtake records that a push of a tag has reached the registry without the queue. All pushes of
+// the tag that are now in the queue are older. If one of them has failed, Retry refuses it.
 func (q *Queue) Overtake(upstream, repo, tag string) {
 	if !q.Has(upstream, repo) {
 		return

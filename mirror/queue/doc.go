@@ -15,7 +15,8 @@
 //   - The number of entries is bounded. If Options.MaxBytes is set, the sum of their bytes is
 //     bounded, too.
 //   - After a failed write, the queue rewrites the journal from memory before it appends another
-//     record. So no record follows a torn record. The journal's records of done pushes are in the
-//     order in which the pushes were done: if the journal has the record that one push is done, it
-//     also has the records of all pushes that were done earlier.
+//     record. So no record follows a torn record.
+//   - If the journal says that a push is done, it does not list a push that was done earlier as
+//     still to do. Otherwise, the next process could forward the older push again, and so move a
+//     tag back to an older image.
 package queue

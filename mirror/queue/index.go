@@ -17,15 +17,15 @@ import (
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0 means no bound
-	size       atomic.Int64 // number of entries; while it is 0, methods answer without the lock
+	size       atomic.Int64 // number of entries; while it is 0, some methods answer without the lock
 
 	mu      sync.Mutex // guards the fields below
 	lastID  uint64
 	entries map[uint64]*entry
 	repos   map[repoKey]*repoQueue
 	held    map[digest.Digest]*hold
-	adding  int   // number of reserved pushes; see reserve
-	bytes   int64 // bytes of the blobs, the manifests and the reserved entries
+	adding  int   // number of pushes that are counted (see count) and not entered yet
+	bytes   int64 // bytes of the blobs and manifests of all entries and of the pushes in adding
 }
 
 func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
@@ -53,8 +53,8 @@ type attempt struct {
 	interrupt func()        // ends the attempt early; nil until index.begin sets it
 }
 
-// hold is a blob that entries need. The field release is nil if the blob could not be held, or was
-// released by Close.
+// hold is a blob that pushes need. The field release is nil until enter sets it, and again after
+// Close. It stays nil if the blob could not be held.
 type hold struct {
 	size    int64
 	users   int
@@ -277,9 +277,9 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// overtake is called when a push of a tag has reached the registry. It marks the pushes of the tag
-// with smaller ids as overtaken for good, and reports whether it has marked any. It marks nothing
-// if reference is a digest.
+// overtake is called when a push has reached the registry. If reference is a tag, overtake marks
+// the entries of this tag whose IDs are below id as overtaken for good, and reports whether it has
+// marked any. If reference is a digest, it marks nothing.
 func (x *index) overtake(at repoKey, reference string, id uint64) (marked bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -440,7 +440,7 @@ type stats struct {
 	waiting, failed int
 	bytes           int64
 	oldest          time.Duration // greatest age of an entry that has not failed
-	lastError       string        // error of the oldest entry
+	lastError       string        // error of that entry
 }
 
 func (x *index) stats(now time.Time) stats {
@@ -524,8 +524,8 @@ func (x *index) Repositories(visit func(upstream, repo string)) {
 }
 
 // Blob returns the size of a held blob that a push to a repository needs. It also finds the blobs
-// of failed pushes, which an operator can retry. If dray has restarted and could not hold a blob
-// again, Blob does not find that blob, so that a client sends it again.
+// of failed and withdrawn pushes, which can be retried or restored. If dray has restarted and could
+// not hold a blob again, Blob does not find that blob, so that a client sends it again.
 func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false
@@ -546,8 +546,8 @@ func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	return 0, false
 }
 
-// List returns all entries but the withdrawn ones, oldest first. It also marks an entry as
-// overtaken if a later entry has the same tag.
+// List returns all entries but the withdrawn ones, oldest first. In the result, an entry is also
+// overtaken if a later one has the same tag.
 func (x *index) List() []Entry {
 	if x.empty() {
 		return nil

@@ -253,9 +253,9 @@ func (j *journal) read() (contents, error) {
 }
 
 // append writes a record and returns when it is on stable storage. snapshot returns the contents
-// for a new file, without the record. After an error, the file may still have the record, and a
-// later process may find it there. Before this process appends another record, it rewrites the file
-// without the failed record.
+// for a new file, without the record. If the write fails, append rewrites the file. If that
+// fails, too, the file may still have the record, and a later process may find it there. The next
+// append then rewrites the file first.
 func (j *journal) append(r record, snapshot func() contents) error {
 	if j.closed {
 		return os.ErrClosed

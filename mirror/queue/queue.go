@@ -199,10 +199,10 @@ func (q *Queue) Close() error {
 }
 
 // Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. Add
-// does nothing if the newest push of p.Reference in the queue has the same manifest as p, and the
-// queue holds all blobs of that queued push. If the queue is full, Add returns ErrFull. It also
-// returns errors of Hold and of the disk, and the cause of ctx if ctx ends before the push is
-// written.
+// does nothing if the newest push of p.Reference that waits or is being forwarded has the same
+// manifest as p, and the queue holds all blobs of that push. If the queue is full, Add returns
+// ErrFull. It also returns errors of Hold and of the disk, and the cause of ctx if ctx ends before
+// the push is written.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil

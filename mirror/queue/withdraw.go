@@ -18,9 +18,10 @@ type Withdrawal struct {
 // they have failed or not. Once Withdraw has succeeded, the journal does not list these pushes,
 // look-ups by reference do not find them, and they are not forwarded. Until Done or Restore, the
 // queue does not forward later pushes to the repository either. If it did, a push that is restored
-// afterwards would move its tag back to an older image. Withdraw waits for an attempt under way,
-// but interrupts it after 300 ms ([grace]). It returns ErrBusy if ctx ends during an attempt, the
-// cause of ctx if ctx ends at another time, or an error of the disk.
+// afterwards would move its tag back to an older image. If an attempt to forward one of the pushes
+// is under way, Withdraw waits for it, but interrupts it after 300 ms ([grace]). It returns ErrBusy
+// if ctx ends during this wait, the cause of ctx if ctx ends before Withdraw has the lock of the
+// journal, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, match func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return match(e.Push) })
 }

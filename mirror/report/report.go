@@ -1,8 +1,9 @@
 // Package report shows the report on a checked push in a browser: what failed, where, and what to
 // do.
 //
-// The texts of a report come from strangers: names of files, tags, labels. templ escapes each text
-// for its place in the page. The content security policy allows only the style of the page.
+// The texts of a report come from strangers: names of files, tags, labels. The template engine
+// templ escapes each text for its place in the page. The content security policy allows only the
+// style of the page.
 package report
 
 import (
@@ -43,7 +44,7 @@ func Headers() map[string]string {
 }
 
 // Wanted reports whether a client that sends these Accept lines wants a page rather than JSON. A
-// client that accepts every media type, like most programs, gets JSON.
+// client that accepts only */*, like most programs, gets JSON.
 func Wanted(accept []string) bool {
 	html, program := 0.0, 0.0
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {

@@ -28,7 +28,7 @@ type Fetch struct {
 	// ahead is the urgency of a prefetch, which is raised when a client waits for the blob. It is nil
 	// if the fetch is not a prefetch.
 	ahead *upstream.Urgency
-	// asked is the last question before the upstream answered; nil if there was none.
+	// asked is the last question to the upstream before answered was set; nil if there was none.
 	asked atomic.Pointer[blobQuestion]
 	// answered is set when the upstream has begun to return the blob, which confirms that it has the
 	// blob.
@@ -56,8 +56,8 @@ func (r Repo) Fetch(d digest.Digest, urgency *upstream.Urgency) *Fetch {
 func (f *Fetch) Record(in *upstream.Asked) { f.record = in }
 
 // Open opens the blob in the cache. If the cache does not hold the blob, these places are asked in
-// turn: another member of the fleet, if one fetches the blob; the tier, if the blob is visible to
-// the repository; the upstream. size is in bytes, -1 if it is not known.
+// turn: another member of the fleet, if one has the blob or fetches it; the tier, if the blob is
+// visible to the repository; the upstream. size is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	f.split = f.repo.Up.Split
 	f.split.First, f.split.Part = f.first, f.part
@@ -116,7 +116,8 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 	}
 	if f.answered.Load() {
 		// The upstream has begun to answer, and no fallback can continue this answer. So the fetch
-		// uses Upstream.Source, which gives up later than Upstream.Yielding.
+		// uses Upstream.Source. The source that ForPulls returns if there are fallbacks gives up
+		// earlier.
 		return f.get(ctx, f.repo.Up.Source, from, until)
 	}
 	return f.get(ctx, f.repo.Up.ForPulls(), from, until)

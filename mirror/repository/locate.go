@@ -179,10 +179,10 @@ var orders = [needs]order{
 		"A blob that is there already is not sent. Otherwise it is a staged blob, or one that the upstream confirms."},
 }
 
-// LocateBlob finds a blob for a need. It returns an error if the upstream was asked and failed, or
-// if the need lists Absent and the upstream's last "not found" is still believed. A failure of the
-// store of facts is no error: LocateBlob then does not find the blob in the places that depend on
-// facts.
+// LocateBlob finds a blob for a need. It returns an error if the upstream was asked and failed. A
+// "not found" is an error at two places only: Absent, while it is believed, and Shared. A failure
+// of the store of facts is no error: LocateBlob then does not find the blob in the places that
+// depend on facts.
 func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
 	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
 }
@@ -285,8 +285,9 @@ func stored(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool,
 }
 
 // LocateManifest finds a manifest by digest for a need. accept lists the media types that the
-// client accepts: some registries answer "not found" if the client does not accept the type of the
-// manifest. It returns errors as LocateBlob does.
+// client accepts. It matters only for Absent, because some registries answer "not found" if the
+// client does not accept the type of the manifest. LocateManifest returns errors as LocateBlob
+// does.
 func (r Repo) LocateManifest(ctx context.Context, d digest.Digest, accept []string, need Need) (Location, error) {
 	for _, place := range orders[need].manifests {
 		at, ok, err := manifestAt(ctx, r, d, accept, place)
@@ -397,8 +398,8 @@ func (r Foresight) Blob(ctx context.Context, d digest.Digest, need Need) (Locati
 }
 
 // Manifest returns the Location that LocateManifest would return if a client asked for a manifest
-// by digest now. need is Serve or ServePusher. The error is the upstream's last "not found", while
-// it is believed.
+// by digest now, except that Manifest does not look in the tier (see InTier). need is Serve or
+// ServePusher. The error is the upstream's last "not found", while it is believed.
 func (r Foresight) Manifest(ctx context.Context, d digest.Digest, accept []string, need Need) (Location, error) {
 	for _, place := range orders[need].manifests {
 		var at Location
@@ -468,14 +469,17 @@ type Turn struct {
 
 // InTurn calls query for the repository r. If the upstream of r does not answer, InTurn calls query
 // for the repository of the same name at each fallback of the upstream, until a fallback has the
-// content. As long as every upstream that was asked has answered, InTurn skips every further [Turn]
-// without NotFound. d is the requested digest; it is empty for a tag or a list. If the function
-// allowed is not nil, InTurn leaves out the fallbacks for which allowed returns false. If the
-// upstream of r was the only one that did not answer, and no fallback has the content, InTurn calls
-// query once more, for r without fallbacks. This call uses Upstream.Source, which gives up later
-// than Upstream.Yielding. InTurn returns nil if a call of query returned nil. Otherwise it returns
-// the first error for which [NotAnswered] is true, because the upstream that did not answer may
-// have the content. If there is no such error, InTurn returns the error for r.
+// content. As long as every upstream that was asked has answered, but without the content, InTurn
+// asks only further repositories whose [Turn] has NotFound. If the upstream of r answers with an
+// error other than "not found", InTurn returns that error at once, unless a fallback was asked
+// before r. d is the requested digest; it is empty for a tag or a list. If the function allowed is
+// not nil, InTurn leaves out the fallbacks for which allowed returns false. If the upstream of r
+// was the only one that did not answer, and no fallback has the content, InTurn calls query once
+// more, for r without fallbacks. This call uses Upstream.Source, which gives up later than
+// Upstream.Yielding. If the upstream now answers, InTurn returns the result of this call. InTurn
+// returns nil if a call of query returned nil. In all other cases, it returns the first error for
+// which [NotAnswered] is true, because the upstream that did not answer may have the content. If
+// there is no such error, InTurn returns the error for r.
 func InTurn(ctx context.Context, r Repo, d digest.Digest, allowed func(*Upstream) bool, query func(Repo) error) error {
 	if len(r.Up.Fallbacks) == 0 {
 		return query(r)

@@ -68,7 +68,7 @@ func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
 	source := r.Up.Source
 	if r.Up.Sink == nil {
-		source = r.Up.ForPulls() // without a Sink, no push depends on the answer
+		source = r.Up.ForPulls() // without a Sink, only pulls need the answer, and a fallback can answer them
 	}
 	size, err := source.StatBlob(ctx, r.Remote().With(how), d)
 	if err == nil {
@@ -115,11 +115,12 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 const maxRecorded = 1024
 
 // Store caches a manifest that the upstream sent or accepted. It makes the manifest visible, and
-// also the children that the parameter confirmed lists. The upstream should have these children,
-// because it has the manifest. If the upstream takes pushes, Store also records the presence of the
-// manifest and of the children that are blobs. It returns no error, because a pull does not fail if
-// the manifest or a fact cannot be stored. If the manifest is not [oci.Manifest.Keepable], Store
-// does nothing.
+// links the repository to the children that the parameter confirmed lists. A linked child is
+// visible once the upstream has sent or accepted it in any repository. If the upstream takes
+// pushes, Store also records the presence of the manifest and of the children that are blobs: the
+// upstream should have them, because it has the manifest. Store returns no error, because a pull
+// does not fail if the manifest or a fact cannot be stored. If the manifest is not
+// [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
@@ -158,8 +159,8 @@ func Records(man *oci.Manifest) bool {
 }
 
 // BeforePush returns the state of the facts about a tag before a push of the tag. The caller passes
-// this state to StorePushed, which can then tell whether the tag was pushed since. For a digest,
-// BeforePush returns the zero Question.
+// this state to StorePushed, which can then tell whether the tag was pushed or forgotten since. For
+// a digest, BeforePush returns the zero Question.
 func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question) {
 	if ref.Tag != "" {
 		_, q, _ = r.store.o.Tags.Ask(ctx, meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept})
@@ -170,10 +171,10 @@ func BeforePush(ctx context.Context, r Repo, ref oci.Reference) (q meta.Question
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. children are those that the push waited for, and base is the
 // result of BeforePush. StorePushed replaces all facts about the tag in one step, so that an answer
-// under way cannot bring back the old meaning. If another mirror has pushed the tag since,
-// StorePushed only forgets the tag, because dray does not know which push the upstream accepted
-// last. If the manifest has a subject, StorePushed also forgets the list of the subject's
-// referrers. It releases the staged blobs of the children.
+// under way cannot bring back the old meaning. If the tag was pushed or forgotten since BeforePush,
+// StorePushed only forgets it, because dray does not know which push the upstream accepted last. If
+// the manifest has a subject, StorePushed also forgets the list of the subject's referrers. It
+// releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, base meta.Question, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -263,10 +264,11 @@ func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
 	}
 }
 
-// ForgetManifest drops the facts about a manifest and its children. It also drops the list of the
-// manifest's referrers and, if the manifest has a subject, the list of the subject's referrers.
-// Facts about tags may still name the manifest, but it is no longer visible. If another manifest
-// needs one of the children, dray asks the upstream about that child again.
+// ForgetManifest drops the facts about a manifest and the list of its referrers. If [Repo.Held]
+// finds the manifest, it also drops the facts about the children and, if the manifest has a
+// subject, the list of the subject's referrers. Facts about tags may still name the manifest, but
+// it is no longer visible. If another manifest needs one of the children, dray asks the upstream
+// about that child again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(d)})

@@ -13,7 +13,7 @@ type Staged struct {
 	Size int64
 	// Owner is the client whose quota the blob counts against.
 	Owner string
-	// Forward sends the blob to the upstream. The push that staged the blob runs it.
+	// Forward is the transfer of the blob to the upstream, which package push runs.
 	Forward Forward
 	// Blob retains the bytes until it is closed.
 	Blob Retained

@@ -181,8 +181,8 @@ func (r Repo) Key(d digest.Digest) Key {
 	return Key{r, d}
 }
 
-// Now returns the repository with its present upstream, or with the former upstream if the upstream
-// was removed.
+// Now returns the repository with its present upstream. If the upstream was removed, Now returns
+// k.Repo unchanged.
 func (k Key) Now() Repo {
 	r := k.Repo
 	r.Up = cmp.Or(r.store.Upstream(r.Up.Name), r.Up)

@@ -43,7 +43,7 @@ type Upstream struct {
 	// BuildCaches names the upstream that stores the build caches pushed to this upstream. Nil means
 	// that build caches are stored like images.
 	BuildCaches *BuildCaches
-	// Fallbacks are asked in this order when the upstream does not answer a pull.
+	// Fallbacks may answer pulls in place of the upstream. [Turns] says in which order they are asked.
 	Fallbacks []Fallback
 	// Tags sets how long answers about tags are believed.
 	Tags TagPolicy
@@ -101,7 +101,7 @@ func (u *Upstream) TakesBuildCache(man *oci.Manifest) bool {
 // needs only the rights for the name that it used.
 type Fallback struct {
 	// To is a copy, made by [Upstream.Reading], of the upstream that dray asks. The copy and the
-	// original have the same name, so they share facts and bytes.
+	// original have the same name, so they share facts.
 	To *Upstream
 	// NotFound says that dray also asks this fallback for content that the upstreams before it do not
 	// have. If NotFound is false, dray asks this fallback only if one of those upstreams does not

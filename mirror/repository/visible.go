@@ -54,9 +54,10 @@ func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest
 	return *both[0], both[1] != nil, nil
 }
 
-// Given returns the manifest d, whose bytes another member of the fleet has sent, if the facts make
-// it visible to the repository r now. Otherwise it returns nil. The caller has verified that the
-// bytes have the digest. raw is empty if the bytes are already here.
+// Given returns the manifest d, about which another member of the fleet has answered, if the facts
+// make it visible to the repository r now. Otherwise it returns nil. raw has the bytes that the
+// member sent. The caller has verified that they have the digest. If the bytes were here already,
+// the member sent none, and raw is empty.
 func Given(ctx context.Context, r Repo, d digest.Digest, raw []byte) *Manifest {
 	link, visible, err := lookUp(ctx, r.store.o.Visibility.Now(), r, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
@@ -164,8 +165,8 @@ type tierManifest struct {
 	digest digest.Digest
 }
 
-// open reads the whole manifest before it returns. So if the tier breaks off or stalls, dray asks
-// the upstream at once, instead of asking the tier for the rest.
+// open reads the whole manifest before it returns. So if the tier breaks off or stalls, the fetch
+// fails at once, and dray asks the upstream. Otherwise the cache would ask the tier for the rest.
 func (m tierManifest) open(ctx context.Context, from int64) (cache.Stream, error) {
 	s, err := m.tier.Open(ctx, m.digest, from, 0)
 	if err != nil {

@@ -50,7 +50,8 @@ type arrivals struct {
 
 // Waiting is the table of the manifests that passed their checks and wait for a manifest that
 // refers to them. A referrer waits for its subject instead. The table is in memory. A manifest may
-// have a copy for the next process. Waiting closes the copy when it removes the manifest.
+// have a copy for the next process. When a manifest is removed for good, Waiting closes its copy,
+// so that the next process does not find it.
 type Waiting struct {
 	maxBytes, maxClientBytes int64
 
@@ -134,7 +135,8 @@ func (b *Waiting) add(w *waiting) {
 	}
 }
 
-// drop removes a manifest with its copy. The caller holds mu and calls unlock. w may be nil.
+// drop removes a manifest, and leaves its copy to unlock. The caller holds mu, and afterwards calls
+// unlock, which closes the copy. w may be nil.
 func (b *Waiting) drop(w *waiting) {
 	b.remove(w)
 	if w != nil && w.kept != nil {
@@ -172,7 +174,8 @@ func (b *Waiting) Drop(k Key) bool {
 }
 
 // Withdraw removes a manifest, and reports whether it waited. The caller must call finish.
-// finish(true) puts the manifest back, unless Add has added one with this key after Withdraw.
+// finish(true) puts the manifest back, unless Add has added one with this key after Withdraw. In
+// all other cases, finish closes the copy of the manifest.
 func (b *Waiting) Withdraw(k Key) (waited bool, finish func(back bool)) {
 	b.mu.Lock()
 	defer b.unlock()

@@ -117,8 +117,8 @@ func (x *Request) Deleted() error {
 // contentHeaders are the headers that describe content and must not describe an error.
 var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
-// Explain adds advice to the upstream's refusal of a manifest, if the client perhaps means another
-// registry. It returns any other error unchanged.
+// Explain adds advice to the error of a GET or HEAD for a manifest that is not found or is denied,
+// if the client perhaps means another registry. It returns any other error unchanged.
 func (x *Request) Explain(err error) error {
 	e, ok := errors.AsType[*oci.Error](err)
 	if !ok || x.Q.Kind != oci.KindManifest || x.Q.Write() {

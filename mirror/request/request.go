@@ -38,12 +38,12 @@ type Listener struct {
 // TakesPushes reports whether clients may push through the listener, if they have the rights.
 func (l *Listener) TakesPushes() bool { return l.Policy.Role == identity.RoleRegistry }
 
-// Meaning is a request after it was parsed and routed.
+// Meaning is the result of parsing and routing a request.
 type Meaning struct {
 	// Q is the parsed request.
 	Q oci.Request
-	// Target names the repository in the listener's routes, and Repo is the repository. Repo has no
-	// upstream until the request is routed.
+	// Target names the repository in the listener's routes, and Repo is the repository. Until the
+	// request is routed, Repo.Up is nil.
 	Target route.Target
 	Repo   repository.Repo
 }

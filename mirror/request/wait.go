@@ -40,9 +40,8 @@ func (w *wait) Err() error { return w.current().Err() }
 // Value implements context.Context.
 func (w *wait) Value(key any) any { return w.current().Value(key) }
 
-// current returns ctx, or the context of the http.Request while there is no ctx. If the request has
-// ended, or the time is over, current always returns a ctx that has ended: if there is none, it
-// makes one.
+// current returns ctx, or the context of the http.Request while there is no ctx. If there is no
+// ctx, but the request has ended or its time is over, current makes a ctx that has ended.
 func (w *wait) current() context.Context {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,12 +9,12 @@ import (
 )
 
 // Resolve parses an image name as clients and people write it. The name may begin with the host
-// name of dray or of an upstream's registry, with a prefix, or with the name of an upstream. A name
-// without such a beginning belongs to the first route. If the name has neither a tag nor a digest,
-// the tag is "latest". If the name has a digest, its tag is ignored. Resolve returns ErrNameUnknown
-// if the name begins with an unknown registry, or if there is no route. It accepts repositories
-// that clients may not name, so that operators can list and remove the content of such repositories
-// in the cache.
+// name of dray, which selects no route. Next may come the host name of an upstream's registry, a
+// prefix, or the name of an upstream. A name with none of these three belongs to the first route.
+// If the name has neither a tag nor a digest, the tag is "latest". If the name has a digest, its
+// tag is ignored. Resolve returns ErrNameUnknown if the name begins with an unknown registry, or if
+// there is no route. It accepts repositories that clients may not name, so that operators can list
+// and remove the content of such repositories in the cache.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	m, err := r.Explain(name)
 	return m.Target, m.Reference, err

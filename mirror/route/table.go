@@ -223,9 +223,9 @@ func (r *Table) byPrefix(p string) *Route {
 	return nil
 }
 
-// afterHost returns the route with a host name that the repository name begins with, and the rest
-// of the name. The host name must have a dot, because a name without one is more likely the first
-// part of a repository name.
+// afterHost returns the route whose host name is the first part of the repository name, and the
+// rest of that name. The host name must have a dot, because a name without one is more likely an
+// ordinary first part.
 func (r *Table) afterHost(repo string) (route *Route, rest string) {
 	host, rest, deep := strings.Cut(repo, "/")
 	if !deep || !strings.Contains(host, ".") {

@@ -55,8 +55,9 @@ var listPrices = map[string]Prices{
 	"sa-east-1":      {NAT: 0.093, Internet: 0.15, Region: 0.138, BucketReads: 0.56, BucketWrites: 7.00},
 }
 
-// zonePrice is the price of a GiB between two zones of a region: 0.01 for each direction
-// (https://aws.amazon.com/ec2/pricing/on-demand, "Data Transfer within the same AWS Region").
+// zonePrice is the price of a GiB from one zone of a region to another: 0.01 out of the first zone,
+// and 0.01 into the second one (https://aws.amazon.com/ec2/pricing/on-demand, "Data Transfer within
+// the same AWS Region").
 const zonePrice = 0.02
 
 // ListPrices returns the list prices of a region. If the table does not have the region, ok is

@@ -80,14 +80,15 @@ type Upstream struct {
 
 const (
 	gib = 1 << 30
-	// LeastSamples is the least number of layers from which the rate of an upstream is calculated.
+	// LeastSamples is the least number of layers from which the transfer rate of an upstream is
+	// calculated.
 	LeastSamples = 20
 	daysOfMonth  = 365.25 / 12
 	million      = 1e6
 )
 
-// Of returns the savings in the period of u. It calculates the rates of upstreams from history,
-// which usually has the traffic of a longer period.
+// Of returns the savings in the period of u. It calculates the transfer rates of upstreams from
+// history, which usually has the traffic of a longer period.
 func Of(u Usage, history map[string]Traffic, t Terms) api.Savings {
 	s := api.Savings{From: u.From, To: u.To, Days: u.To.Sub(u.From).Hours() / 24, Region: t.Region, PricesOf: PricesOf, Upstreams: []api.UpstreamSavings{}, Unknown: []string{}}
 	list, known := ListPrices(t.Region)
@@ -192,7 +193,8 @@ func (up Upstream) price(t Terms) (price float64, reason string) {
 func regionText(region string) string { return cmp.Or(region, "an unknown region") }
 
 // time sets SavedSeconds: how much longer the layers from memory or disk would have taken at the
-// upstream's rate. If the upstream sent fewer than LeastSamples layers, SavedSeconds stays nil.
+// upstream's rate. The rate is that of the layers in recent.Origin. If these are fewer than
+// LeastSamples, SavedSeconds stays nil.
 func (l *line) time(traffic, recent Traffic) {
 	l.Samples = int(recent.Origin.Number)
 	if l.Samples < LeastSamples || recent.Origin.Bytes == 0 || recent.Origin.Seconds == 0 {

@@ -61,7 +61,8 @@ func New(repos *repository.Store, p *pull.Puller, c *cache.Cache) *Warmer {
 // Warm fetches the parts of an image that the cache does not hold. It yields the progress now and
 // then, and once more at the end. If it fails, the last value is an error of the operators' API.
 // For an index, Warm fetches the manifests that clients on the given platforms pull, or all
-// manifests if no platforms are given. The fetches do not count as a pull or as a use of the image.
+// manifests if no platforms are given. The fetches do not count as a pull, and do not raise a blob
+// in the order of eviction.
 func (w *Warmer) Warm(ctx context.Context, i Image, on []string) iter.Seq2[api.Warmth, error] {
 	return func(yield func(api.Warmth, error) bool) {
 		j, err := w.job(i, on)
@@ -213,9 +214,9 @@ func (j *job) manifest(ctx context.Context, d digest.Digest) (*repository.Manife
 
 // walk counts a manifest and the wanted parts below it, and returns the blobs among them. depth is
 // the number of levels of manifests that may follow below m. walk skips a manifest that it has
-// already walked with this depth or a smaller one, because what fits a smaller depth fits this one,
-// too. If walk did not skip it, indexes that share their children would multiply the calls of walk
-// at each level.
+// already walked with this depth or a smaller one: its parts are counted, and are not nested too
+// deep for this depth either. If walk did not skip it, indexes that share their children would
+// multiply the calls of walk at each level.
 func (j *job) walk(ctx context.Context, m *repository.Manifest, depth int) (blobs []oci.Child, err error) {
 	if least, ok := j.walked[m.Digest]; ok && least <= depth {
 		return nil, nil

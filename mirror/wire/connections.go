@@ -26,7 +26,7 @@ type Connections struct {
 	clients  list.List  // chan struct{}, closed when the client gets a place; the first client first
 	idle     list.List  // net.Conn, idle for the longest time first
 	at       map[net.Conn]*list.Element
-	closing  map[net.Conn]struct{} // closed for clients, but still with their places
+	closing  map[net.Conn]struct{} // being closed by drop; they still have their places
 	warnedAt time.Time             // when it was last logged that clients wait
 
 	closed prometheus.Counter
@@ -130,7 +130,8 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	return false
 }
 
-// freeLocked gives a place to the client that has waited longest. The caller holds mu.
+// freeLocked gives up a place: the client that has waited longest gets it. If no client waits, the
+// place is free. The caller holds mu.
 func (c *Connections) freeLocked() {
 	if client := c.clients.Front(); client != nil {
 		close(c.clients.Remove(client).(chan struct{}))
@@ -139,8 +140,9 @@ func (c *Connections) freeLocked() {
 	}
 }
 
-// idleLocked returns the connection to close for a waiting client. It returns nil if no connection
-// is idle, or if enough connections are closing. The caller holds mu.
+// idleLocked moves the connection that has been idle longest to closing, and returns it. The caller
+// then closes it for a waiting client, with drop. idleLocked returns nil if no connection is idle,
+// or if as many connections are closing as clients wait. The caller holds mu.
 func (c *Connections) idleLocked() net.Conn {
 	oldest := c.idle.Front()
 	if oldest == nil || len(c.closing) >= c.clients.Len() {
@@ -167,8 +169,9 @@ func (c *Connections) drop(conn net.Conn) {
 
 // changed is the ConnState of a server. It records which connections are idle, and frees the place
 // of a connection that has ended. A new connection is not idle: its client would take the closing
-// for a failure of its first request. If a request came before a connection was closed, the
-// connection may keep its place for long, so it no longer counts as closing.
+// for a failure of its first request. If a request comes just before drop closes a connection, the
+// request may run for long, and the connection keeps its place meanwhile. So changed no longer
+// counts this connection as closing, and another one is closed for the waiting client.
 func (c *Connections) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	delete(c.closing, conn)

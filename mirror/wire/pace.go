@@ -133,9 +133,9 @@ func (b *Passed) Interrupt() {
 	}
 }
 
-// Early prepares an answer that may begin before the end of the body. If the body has been read
-// only in part, the connection ends with the answer, and [Passed.End] makes sure that the client
-// gets the answer.
+// Early prepares an answer that may begin before the end of the body. If the request came over
+// HTTP/1 and its body has been read only in part, the connection ends with the answer. [Passed.End]
+// then gives the client time to get the answer.
 func (b *Passed) Early() {
 	if b.unread() && b.w.r.ProtoMajor == 1 {
 		b.w.Header().Set("Connection", "close")

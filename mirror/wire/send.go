@@ -24,7 +24,8 @@ type Content struct {
 	// Arriving says that the body is still being fetched. The header is then sent before the body has
 	// arrived.
 	Arriving bool
-	// Small says that the content is too small for ranges, so the answer offers no ranges.
+	// Small says that ranges of the content are of no use, so the answer has no Accept-Ranges. A
+	// client that asks for a range gets it.
 	Small bool
 }
 
@@ -40,9 +41,9 @@ type Stretches interface {
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
 	// sending. The body continues after these bytes. If the error means that the file cannot be read,
-	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error. If err is
-	// not nil although the whole stretch was sent, the file is not the cause of err. The caller then
-	// uses err, not the result of Passed.
+	// Passed returns nil, and Read gets the bytes elsewhere. Passed returns any other error. After a
+	// whole stretch, the caller uses err and not the result of Passed: all bytes came from the file,
+	// so the file is not the cause of err.
 	Passed(sent int64, err error) error
 }
 

@@ -44,9 +44,9 @@ type pipe struct {
 }
 
 // spliceCall has the arguments and results of a system call. A syscall.RawConn lends its file
-// descriptor to a function, which makes the call. Each pipe and each connection creates this
-// function once. A new function for each call would have to be allocated, with the variables that
-// it shares with its caller.
+// descriptor to a function, which makes the call. A new function for each call would have to be
+// allocated, with the variables that it shares with its caller. So each pipe and each connection
+// creates its functions once, and these share fields with their callers.
 type spliceCall struct {
 	n, moved int64
 	more     int
@@ -237,7 +237,7 @@ func (c *splicingConn) sendHeld(fd uintptr) bool {
 var errNotSpliced = errors.New("splice is not possible")
 
 // ReadFrom implements io.ReaderFrom. It splices if r is a limited part of a file. It passes any
-// other reader, and a file that cannot be spliced, to net.TCPConn.
+// other reader to net.TCPConn, and also a file if no pipe is free or splice is not possible.
 func (c *splicingConn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFrom(r)
 	if n > 0 {

@@ -126,16 +126,18 @@ func (p *progress) of(ctx context.Context) context.Context {
 	})
 }
 
-// done reports whether the member may already have carried out a write that has no body. If such a
-// write is sent again, it can fail, because nothing is left to do. Reads, and requests that begin
-// an upload, can always be sent again. Call done only if the member has given no valid answer. Then
-// a set p.answered means that another process has answered, and that the member has done nothing.
+// done reports whether the member may already have carried out a write that has no body. Such a
+// write can fail when it is sent again, because the first one left nothing to do, for example a
+// DELETE. Reads, and requests that begin an upload, can always be sent again. Call done only if the
+// member has given no valid answer. p.answered is then true only if another process has answered,
+// so the member has done nothing.
 func (p *progress) done(x *request.Request) bool {
 	once := x.Q.Write() && x.R.Method != http.MethodPost && x.R.ContentLength == 0
 	return once && p.sent.Load() && !p.answered.Load()
 }
 
-// unanswered returns the error for a request that has got no answer.
+// unanswered returns the error for a request that has got no answer. If the request cannot be sent
+// again, unanswered also sends the error to the client, unless the client has left.
 func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress, err error) error {
 	switch {
 	case x.R.Context().Err() != nil && !errors.Is(err, errSilent):
@@ -158,7 +160,8 @@ func (w *Writers) unanswered(x *request.Request, body *wire.Passed, at *progress
 	return x.Fail(err) // before body.End breaks the connection
 }
 
-// tooFar returns the error for a request to a writer whose protocol this member does not speak.
+// tooFar returns the error for a request to a writer whose protocol this member does not speak. If
+// the body has been read in part, tooFar also sends the error to the client.
 func tooFar(x *request.Request, body *wire.Passed, err error) error {
 	err = oci.ErrUnavailable.With("%v; it works on the pushes to %s: give all members of the fleet the same version of dray, or two successive versions, and push again", err, x.Repo.Name)
 	if body.Abandon() {

@@ -26,7 +26,7 @@ const (
 // The headers of requests that are passed on, and of their answers.
 const (
 	headerRequest = "Dray-Request" // an envelope
-	headerWorker  = "Dray-Worker"  // the ID of the member that has worked on the request
+	headerWorker  = "Dray-Worker"  // the ID of the member that answers
 	headerMoved   = "Dray-Moved"   // the lease of the writer, in the answer of a member that is not the writer
 	// headerRepository is the Repository of the envelope. Members do not send this header: ServeHTTP
 	// adds it to the request before the listener gets the request.

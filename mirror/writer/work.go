@@ -13,7 +13,8 @@ import (
 
 // [attempts] bounds how often a request is passed on before the client has to send it again. It is
 // enough for two rounds of three attempts. In such a round, the writer does not answer the first
-// two attempts, and the member that gets the third names another writer.
+// two attempts. The third goes to the member that find names next. That member answers that yet
+// another member is the writer.
 const attempts = 6
 
 // Work answers a request by calling local, or passes the request on to the member that has the
@@ -170,8 +171,9 @@ func (w *Writers) readFirst(x *request.Request, k key, local func() error) error
 	return local()
 }
 
-// readAfter passes a request on to the writer, because its content was not found here. If the
-// writer does not have the content, readAfter returns err, the error of this member.
+// readAfter passes a request on to the writer, because its content was not found here. If no other
+// member is the writer, or if the writer does not have the content or does not answer, readAfter
+// returns err, the error of this member.
 func (w *Writers) readAfter(x *request.Request, k key, err error) error {
 	l, ok := w.other(x.R.Context(), k)
 	if !ok {
@@ -185,7 +187,7 @@ func (w *Writers) readAfter(x *request.Request, k key, err error) error {
 
 func found(status int) bool { return status < http.StatusBadRequest }
 
-// other returns the lease of another member that is the writer of a repository now.
+// other returns the writer's lease and true if another member is the writer of a repository.
 func (w *Writers) other(ctx context.Context, k key) (fleet.Lease, bool) {
 	if done, ok := w.enter(k); ok {
 		done()

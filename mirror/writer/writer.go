@@ -23,8 +23,8 @@ const (
 	// lingers is the time for which a member remains the writer of a repository after the last
 	// request, even if no push is unfinished. So consecutive requests of a push find the same writer.
 	lingers = fleet.LeaseTTL
-	// storePause is the pause after a failure of the store: for this time, the member does not ask the
-	// store.
+	// storePause is the pause after a failure of the store: for this time, requests do not ask the
+	// store. Run still renews leases.
 	storePause = 2 * time.Second
 	// remembered is the time for which this member remembers another writer, for use while the store
 	// fails.
@@ -72,7 +72,7 @@ type Writers struct {
 	mu      sync.Mutex // guards the fields below
 	held    map[key]*hold
 	seen    map[key]sighting
-	storeAt time.Time // the store is not asked before this time; zero while it answers
+	storeAt time.Time // requests do not ask the store before this time; zero while the store answers
 }
 
 // key names a repository of a registry. All members use the same identity for the registry.
@@ -264,7 +264,7 @@ func (w *Writers) take(ctx context.Context, k key, failedGen int64) (fleet.Lease
 	if w.leaving.Load() {
 		l, err := w.look(ctx, k)
 		if err == nil && (l.Holder == "" || l.Generation == failedGen) {
-			err = errStore // another member has to take the lease
+			err = errStore // this member must not take the lease, so find guesses the writer
 		}
 		return l, err
 	}
@@ -392,7 +392,7 @@ func (w *Writers) sort(now time.Time) (extend map[key]fleet.Lease, missing []key
 		}
 	}
 	for k := range open {
-		if last := w.seen[k]; w.held[k] == nil && now.Sub(last.at) >= lingers { // an earlier process began the push, or another member took over
+		if last := w.seen[k]; w.held[k] == nil && now.Sub(last.at) >= lingers { // an earlier process began the push, or another member took over a while ago
 			missing = append(missing, k)
 		}
 	}

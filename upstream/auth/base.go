@@ -24,8 +24,8 @@ func (t *Transport) base() *url.URL {
 // sends no request if /v2/ has already answered an anonymous request. The answer to a request for
 // content does not suffice: some registries that let anybody read (Artifactory, Nexus) answer an
 // anonymous request for private content with 404, and without a challenge. If /v2/ gives no answer,
-// askChallenge returns an error, because a 404 for content would then not prove that the content
-// does not exist.
+// or one that says nothing about credentials, askChallenge returns an error, because a 404 for
+// content would then not prove that the content does not exist.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil

@@ -35,8 +35,8 @@ func (c Challenge) String() string {
 }
 
 // ParseChallenges parses the values of a WWW-Authenticate header. One value may contain several
-// challenges. If a part of a value is malformed, ParseChallenges returns only the challenges before
-// that part.
+// challenges. If a part of a value is malformed, ParseChallenges ignores that part and the rest of
+// the value.
 func ParseChallenges(values []string) []Challenge {
 	var out []Challenge
 	for _, v := range values {

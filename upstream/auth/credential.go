@@ -16,7 +16,7 @@ var ErrRefused = errors.New("upstream credentials refused")
 // ghcr.io also refuses a token, with 403 or 401, for a repository that does not exist.
 var ErrDenied = errors.New("no token for the repository")
 
-// ErrMissing reports that no request was sent because there are no credentials. It matches
+// ErrMissing reports that no request with credentials was sent, because there are none. It matches
 // ErrRefused.
 var ErrMissing = fmt.Errorf("%w: no credentials", ErrRefused)
 

@@ -3,10 +3,11 @@
 //
 // A Transport serves one registry. Its rules:
 //
-//   - Credentials and tokens go only to the registry's own origin and to the token endpoint
-//     that the registry names.
+//   - Credentials and tokens go only to the registry's own scheme, host and port, and to the token
+//     endpoint that the registry names.
 //   - For each scope there is at most one token, and at most one token request in flight. A token
-//     is renewed before it expires. While the renewal is under way or fails, the old token is used.
+//     is renewed before it expires. While one request renews it, the others use the old token. If
+//     the renewal fails, all use the old token.
 //   - A refused request is repeated at most once, with another authorization, and only if its
 //     body can be sent again.
 //   - A refusal for one repository does not mean that the registry refuses the credential. The

@@ -10,8 +10,8 @@ const redacted = "[redacted]"
 
 // Secret is a string that no formatter, logger or encoder shows. There is one exception: package
 // fmt calls no methods of unexported fields, so do not print a struct that has a Secret in an
-// unexported field. Only Reveal returns the value, so a search for Reveal finds every place where a
-// secret leaves the process.
+// unexported field. Only Reveal returns the value, so a search for Reveal finds every place that
+// uses the value.
 type Secret string
 
 // Reveal returns the secret itself.

@@ -90,8 +90,8 @@ type flight struct {
 // scopes.
 func (c *tokens) get(ctx context.Context, key string, scopes, challengeScopes []string, badToken Secret) (token, error) {
 	tok, joined, err := c.getOnce(ctx, key, scopes, challengeScopes, badToken)
-	// The joined request may have had an old credential, or fewer scopes. A request that begins now
-	// has the newest.
+	// The request that getOnce joined may have had an older credential, or fewer scopes, than a
+	// request that begins now.
 	if joined && (errors.Is(err, ErrRefused) || err == nil && !tok.covers(challengeScopes)) {
 		tok, _, err = c.getOnce(ctx, key, scopes, challengeScopes, badToken)
 	}
@@ -270,7 +270,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 
 // tokenWithoutScopes requests a token without scopes, and returns an error if the realm does not
 // accept the credential. Any 4xx except 429 counts as a refusal of the credential, because the
-// realm has already refused a request that had this credential and scopes.
+// realm has already refused this credential in a request with scopes.
 func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
 	_, err := t.fetchToken(ctx, b, cred, nil)
 	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {

@@ -26,7 +26,7 @@ type Refusal struct {
 	Header  http.Header
 	// Body is the start of the answer, at most 8 KiB; empty for HEAD.
 	Body []byte
-	// Credential is the credential that was sent as Basic; zero if a bearer token was sent.
+	// Credential is the credential that was sent as Basic; zero if a bearer token or nothing was sent.
 	Credential Credential
 }
 
@@ -37,37 +37,41 @@ type Options struct {
 	// Origin is the registry's base URL. Only requests to its scheme, host and port are
 	// authorised.
 	Origin *url.URL
-	// Host is the registry's name in calls of Credentials; empty means the host of Origin.
+	// Host is the registry's name in calls of Credentials and in the Transport's own requests to /v2/;
+	// empty means the host of Origin.
 	Host string
 	// Credentials returns the credential; nil means anonymous.
 	Credentials Credentials
-	// Expired reports whether a refusal without a challenge means an expired credential (ECR
-	// answers 403). It is called for the statuses 400, 401 and 403. Nil means never.
+	// Expired reports whether a refusal means an expired credential. It is called for the statuses
+	// 400, 401 and 403, unless a challenge in the refusal decides what to do. ECR sends no challenge
+	// when a credential has expired. Nil means never.
 	Expired func(Refusal) bool
 	// UserAgent is sent to the token endpoint; empty means "dray".
 	UserAgent string
 }
 
 // Transport authorises the requests to one registry. Requests to any other host go without
-// credentials. If such a host is a registry that wants a token, the request gets an anonymous
-// token.
+// credentials. If such a host is a registry that wants a token, reads below its /v2/ get an
+// anonymous token.
 type Transport struct {
 	o      Options
 	origin string // scheme and host
 	secure bool
 
 	challenge   atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
-	sharedScope atomic.Pointer[string] // the only scope of the registry (ECR Public)
+	sharedScope atomic.Pointer[string] // the scope of a challenge without a repository (ECR Public)
 	// perRepository says that the registry has asked for the scope of a repository. sharedScope, which
 	// the challenge of /v2/ may have set, is then not used.
 	perRepository atomic.Bool
-	basic         atomic.Bool // the registry has sent a Basic challenge, or wants no credentials for /v2/
-	tokens        tokens
-	trust         trust
-	asked         atomic.Bool // /v2/ has answered an anonymous request
-	open          atomic.Bool // /v2/ accepts anonymous requests
-	asking        crowd       // anonymous requests to /v2/
-	others        others
+	// basic says to send a credential as Basic, because the registry has sent a Basic challenge, or
+	// wants no credentials for /v2/, and so names no scheme there.
+	basic  atomic.Bool
+	tokens tokens
+	trust  trust
+	asked  atomic.Bool // /v2/ has answered an anonymous request
+	open   atomic.Bool // /v2/ accepts anonymous requests
+	asking crowd       // anonymous requests to /v2/
+	others others
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -93,7 +97,8 @@ type authorization struct {
 // RoundTrip gets another authorization and sends the request once more. If the body of the request
 // cannot be read again, RoundTrip returns the refusal instead, and uses the challenge in it for the
 // next request. If the registry refuses the credential itself, RoundTrip returns an error that
-// matches ErrRefused. So a 401 from RoundTrip concerns the content.
+// matches ErrRefused. So a 401 from RoundTrip concerns the content, unless the body of the request
+// cannot be read again.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
 		return t.elsewhere(req).RoundTrip(req)

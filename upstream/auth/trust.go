@@ -32,7 +32,7 @@ type trust struct {
 	username  string
 	password  Secret
 	accepted  time.Time
-	confirmed time.Time     // when a suspect credential was last accepted
+	confirmed time.Time     // when the credential was last accepted after a doubt or a refusal
 	refusal   error         // nil unless the last answer was a refusal
 	until     time.Time     // the end of the pause after the refusal
 	pause     time.Duration // the length of that pause

@@ -65,9 +65,10 @@ func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Coll
 
 // Create creates a repository. If the repository exists already, Create succeeds without changing
 // it. The errors are *oci.Error. ErrDenied means that the template does not allow the name, or that
-// this is a dry run. An ErrDenied whose text quotes AWS means instead that the principal lacks the
-// right or has reached a quota. Other failures are ErrNameInvalid, ErrTooManyRequests or
-// ErrUnavailable. If ctx is cancelled, the error is the cause of ctx.
+// this is a dry run. An ErrDenied whose text quotes AWS means instead that AWS refuses the
+// creation, for example because the principal lacks the right or has reached a quota. Other
+// failures are ErrNameInvalid, ErrTooManyRequests or ErrUnavailable. If ctx is cancelled, the error
+// is the cause of ctx.
 func (c *Creator) Create(ctx context.Context, repo string) error {
 	result, err := c.create(ctx, repo)
 	c.outcomes.WithLabelValues(result).Inc()

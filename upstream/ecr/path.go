@@ -33,6 +33,7 @@ type Path struct {
 	Gateway string
 	Table   string // id of the route table
 	// Elsewhere says that all registries are in other regions. Endpoint and Interface are empty then.
+	// The caller of FindPath sets Elsewhere and Proxy.
 	Elsewhere bool
 	// Proxy is the host of the proxy for the layers. If it is not empty, all other fields are empty.
 	Proxy string

@@ -10,9 +10,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// maybeExpiredAge is the age of a token above which a refusal without a text may mean that the
-// token has expired. If the token is younger, such a refusal means that IAM does not allow the
-// action.
+// maybeExpiredAge is the age of a token above which a 403 without a text may mean that the token
+// has expired. If the token is younger, such a 403 means that IAM does not allow the action.
 const maybeExpiredAge = 15 * time.Minute
 
 // credentialTexts returns texts by which ECR refuses a token, in lower case. The private registry

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Quotas asks Service Quotas how many requests the account of dray's credentials may send to a
-// private registry in its region. The keys of the result are the names of the rates of [Private],
-// and the values are requests per second. If Service Quotas has no value of a quota for this
+// Quotas asks Service Quotas how many requests per second the account of dray's credentials may
+// send to the private registries in the region of r. The keys of the result are names of quotas, in
+// the form that the rates of [Private] have. If Service Quotas has no value of a quota for this
 // account, the quota is missing from the result, and its default applies. Quotas needs the right
 // servicequotas:ListServiceQuotas. endpoint is the URL of Service Quotas; empty means the URL of
 // the region.

@@ -21,7 +21,7 @@ func (u unusable) Is(target error) bool { return target == auth.ErrRefused }
 func (u unusable) Unwrap() error        { return u.error }
 
 // noToken returns the error for requests that need a token, after a call to AWS has failed with
-// err. Its text says what happened, and what to do about it.
+// err. Its text says what happened, and in most cases also what to do about it.
 func (o *TokenOptions) noToken(err error) error {
 	say := func(format string, args ...any) error {
 		return oci.ErrUnavailable.With(format, args...).Because(unusable{err})
@@ -30,7 +30,7 @@ func (o *TokenOptions) noToken(err error) error {
 	name, unknown := errors.AsType[*net.DNSError](err)
 	_, network := errors.AsType[net.Error](err)
 	_, request := errors.AsType[*url.Error](err)
-	// If the SDK cannot get credentials, its error begins with "get identity:" (aws-sdk-go-v2,
+	// If the SDK cannot get credentials, its error contains "get identity:" (aws-sdk-go-v2,
 	// service/ecr/auth.go, getIdentity).
 	identity := strings.Count(err.Error(), "get identity:")
 	busy := answered && (failing(err) || strings.HasPrefix(api.ErrorCode(), "Throttling"))

@@ -27,7 +27,7 @@ type Principal struct {
 	// Endpoint replaces the address of the ECR API; empty means the address from the AWS
 	// configuration and the region.
 	Endpoint string
-	// FIPS and DualStack choose an address of AWS. An Endpoint overrides them.
+	// FIPS and DualStack choose the kind of address for ECR and STS. For ECR, Endpoint overrides them.
 	FIPS, DualStack bool
 	// Public chooses the API of ECR Public.
 	Public bool
@@ -238,7 +238,8 @@ func (s *Session) Retain(used []*Tokens) (gone []*Tokens) {
 	return gone
 }
 
-// Run renews the tokens of the principals of all opened registries, until ctx ends. It returns nil.
+// Run renews the tokens of all principals of s, also of those that Open adds later, until ctx ends
+// or Retain removes the principal. Run returns nil when ctx ends.
 func (s *Session) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.run = func(a *account) {

@@ -51,7 +51,8 @@ func (t Template) allows(repo string) error {
 	}
 	patterns := make([]string, len(t.Names))
 	for i, re := range t.Names {
-		// Anchors around the text of the pattern would not compile after an open \Q.
+		// The longest match is the whole name, if the pattern matches the whole name. Anchors around
+		// the pattern would not do: after a \Q without \E, the last anchor would be literal text.
 		whole := regexp.MustCompile(re.String())
 		whole.Longest()
 		if at := whole.FindStringIndex(repo); at != nil && at[1]-at[0] == len(repo) {
@@ -136,7 +137,7 @@ const (
 	// maxRepositoryPolicy bounds the length of a repository policy in characters (ECR API,
 	// SetRepositoryPolicy).
 	maxRepositoryPolicy = 10_240
-	// maxPolicyRules is an adjustable quota of ECR (service quotas, "Rules per lifecycle policy").
+	// maxPolicyRules is a quota of ECR (service quotas, "Rules per lifecycle policy").
 	maxPolicyRules = 50
 	// maxExceptTags bounds the number of exclusion filters, and maxWildcards the number of * in each
 	// (ECR API, ImageTagMutabilityExclusionFilter).

@@ -64,7 +64,7 @@ type Tokens struct {
 	mu       sync.Mutex // guards the fields below; never held during a call
 	held     auth.Credential
 	renew    time.Time // when the held token is due for renewal
-	suspect  bool      // a registry has refused the held token
+	suspect  bool      // a registry has refused the held token at or after minSuspectAge
 	flight   *flight
 	failures int
 	lastErr  error
@@ -246,7 +246,8 @@ func (t *Tokens) invalidate(password auth.Secret) {
 	}
 }
 
-// Run renews the token until ctx ends, so that no request waits for AWS. It returns nil.
+// Run renews the token at half of its life, again and again until ctx ends, so that requests rarely
+// wait for AWS. It returns nil.
 func (t *Tokens) Run(ctx context.Context) error {
 	for {
 		_, _ = t.Credential(ctx, "") // a failure shows in Health, and the call is repeated

@@ -69,7 +69,8 @@ func writeAPIError(w http.ResponseWriter, e *wireError) {
 	_, _ = w.Write(body) // fails only if the client is gone
 }
 
-// exception returns an error of the API's model. All errors of the model have the status 400.
+// exception returns an error of the API's model. All errors of the model except ServerException
+// have the status 400.
 func exception(class, format string, args ...any) *wireError {
 	return refuse(http.StatusBadRequest, class, format, args...)
 }

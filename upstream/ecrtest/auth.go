@@ -14,9 +14,10 @@ import (
 // maxTokens bounds the tokens in memory, including expired ones.
 const maxTokens = 10000
 
-// token is a token issued by GetAuthorizationToken, or by the token endpoint of a Hub.
+// token is a token issued by GetAuthorizationToken, or by the token endpoint of a registry with
+// Bearer tokens.
 type token struct {
-	principal string // ARN, or a user of the Hub; empty for an anonymous client
+	principal string // ARN, or a name in HubOptions.Users; empty for an anonymous client
 	region    string
 	expires   time.Time
 	push      bool     // whether a Bearer token allows pushes; not used with Basic

@@ -15,7 +15,7 @@ import (
 )
 
 // selfSigned makes a self-signed certificate for the names and the loopback addresses. It is valid
-// from a year ago until ten years from now, because the server's clock can be advanced.
+// from a year ago until ten years from now, so that clients with a wrong clock accept it, too.
 func selfSigned(names ...string) (tls.Certificate, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

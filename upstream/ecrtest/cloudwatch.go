@@ -62,8 +62,8 @@ func (s *Server) metricsHandler() http.Handler {
 	})
 }
 
-// writeMetricError writes an error of the CBOR protocol, with the header in which clients of the
-// Query protocol look for the code.
+// writeMetricError writes an error of the CBOR protocol. A header also has the code in the form of
+// the older Query protocol.
 func writeMetricError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
 		panic(http.ErrAbortHandler) // closes the connection without an answer

@@ -41,7 +41,7 @@ func durationText(d time.Duration) string {
 // answers a wrong request with a 400 and a text.
 //
 //	GET    /                      the name of the Quirks, and the host name of the registry
-//	GET    /counters              counts by kind
+//	GET    /counters              counts, by kind of request
 //	GET    /log                   remembered requests
 //	POST   /reset                 clear counts and log
 //	GET    /idle                  answers when no request is in flight
@@ -54,12 +54,14 @@ func durationText(d time.Duration) string {
 //	PUT    /denials               list of Denial
 //	PUT    /quotas                operation → Quota; null as the body removes all quotas
 //	POST   /clock                 {"advance":"13h"}; also applies lifecycle policies
-//	POST   /expire/tokens, /expire/urls, /expire/signer
-//	POST   /forget/tokens         make all tokens invalid
+//	POST   /expire/tokens         expire all tokens
+//	POST   /forget/tokens         make all tokens invalid, as if they had never been issued
+//	POST   /expire/urls           expire all signed URLs
+//	POST   /expire/signer         end the session that signed all URLs so far
 //	POST   /archive               {"repository":…,"digest":…,"archived":true}
 //	GET    /images                images with pulls and lastRecordedPullTime
-//	GET    /metrics               metrics of PutMetricData
-//	GET    /uploads               open sessions
+//	GET    /metrics               metrics that PutMetricData has received
+//	GET    /uploads               counts of upload sessions: open, started, finished
 func (s *Server) Control() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func() any) {

@@ -51,9 +51,9 @@ type Dialect struct {
 
 	// Compression.
 
-	// Compress compresses answers that look like JSON, unless the request forbids compression
-	// (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses answers to
-	// requests that forbid compression, except blobs.
+	// Compress compresses answers whose Content-Type contains "json", unless the request forbids
+	// compression (registry.access.redhat.com, quay#1310, 2022-05). CompressAlways also compresses
+	// answers to requests that forbid compression, except blobs.
 	Compress, CompressAlways bool
 
 	// Clocks.
@@ -94,16 +94,16 @@ type Redirects struct {
 	Elsewhere string
 	// Path, if not empty, is the path in front of /v2/, such as "/artifactory/api/docker/hub"
 	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves Path out of locations,
-	// as a registry may do behind a proxy that adds the path (no report).
+	// as a registry may do that does not know below which path its proxy serves it (no report).
 	Path        string
 	PathUnknown bool
 }
 
 // Tokens are the switches of a Dialect about tokens.
 type Tokens struct {
-	// TokenRefusal, if not 0, is the status with which the token endpoint refuses a repository that
-	// does not exist or is private (ghcr.io: 403, coolify#5575, 2025-04, and 401, tunnel-client#75,
-	// read 2026-11).
+	// TokenRefusal, if not 0, is the status with which the token endpoint refuses a scope without push
+	// for a repository that does not exist or is private (ghcr.io: 403, coolify#5575, 2025-04, and
+	// 401, tunnel-client#75, read 2026-11).
 	TokenRefusal int
 	// TokenRedirect, if not 0, is the status with which the realm redirects to another path (Gitea and
 	// Harbor behind a proxy that terminates TLS: dockhand#1428 and moby#38662, read 2026-11).
@@ -271,7 +271,7 @@ func (s *Server) redirectToken(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// refuseScopes refuses a token for a repository that is hidden from the user or does not exist.
+// refuseScopes returns the refusal of the first scope that Dialect.TokenRefusal refuses to a user.
 func (s *Server) refuseScopes(user string, scopes []string) error {
 	status := s.Dialect().TokenRefusal
 	if status == 0 {
@@ -289,7 +289,7 @@ func (s *Server) refuseScopes(user string, scopes []string) error {
 	return nil
 }
 
-// compressing is an answer that a proxy compresses if it looks like JSON.
+// compressing compresses an answer if its Content-Type contains "json".
 type compressing struct {
 	http.ResponseWriter
 	r *http.Request

@@ -104,8 +104,8 @@ func (s *Server) AddFault(x Fault) int {
 	return x.ID
 }
 
-// RemoveFault removes a fault and ends its stalls and latencies. It reports whether the fault
-// was present.
+// RemoveFault removes a fault and ends its latencies, stalls and holds. It reports whether the
+// fault was present.
 func (s *Server) RemoveFault(id int) bool {
 	return s.faults.drop(func(a *armed) bool { return a.ID == id })
 }
@@ -158,8 +158,9 @@ func (a *armed) matches(k Kind, r *http.Request, blobOf func() digest.Digest) bo
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take returns the plan of the faults for a request, and counts the request. blobOf returns the
-// blob that the request is about.
+// take returns the plan for a request, from the bandwidth and the faults that match the request.
+// Each of these faults counts the request for its Skip and Count. blobOf returns the blob that the
+// request is about.
 func (f *faults) take(k Kind, r *http.Request, blobOf func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -234,7 +235,7 @@ func retryAfter(d time.Duration) http.Header {
 	return http.Header{"Retry-After": {strconv.Itoa(int((d + time.Second - 1) / time.Second))}}
 }
 
-// delay is the latency of one fault; it ends when the fault is removed.
+// delay is the latency of one fault; it ends early if the fault is removed.
 type delay struct {
 	d       time.Duration
 	removed <-chan struct{}
@@ -255,7 +256,7 @@ func (p *plan) waitLatency(ctx context.Context) {
 
 func (p *plan) paced() bool { return len(p.pacers) > 0 }
 
-// shapes reports whether the plan changes or paces the body of the answer.
+// shapes reports whether the plan changes or paces the body that the handler writes.
 func (p *plan) shapes() bool {
 	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }

@@ -13,7 +13,8 @@ import (
 
 const hubTokenLife = 5 * time.Minute
 
-// authenticateBearer returns the token of the request, if its scope covers the request.
+// authenticateBearer returns the token of the request. The token must be valid, and for a request
+// that writes, it must allow pushes. It must name the repository only if Dialect.BaseScope is set.
 func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
 	switch {
 	case s.opts.Quirks.SharedScope != "":
@@ -66,7 +67,7 @@ func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireE
 	return e
 }
 
-// knows reports whether password is the password of a user.
+// knows reports whether there is a user with this name and password.
 func (o HubOptions) knows(user, password string) bool {
 	want, ok := o.Users[user]
 	return ok && password == want
@@ -113,8 +114,8 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, "application/json", answer)
 }
 
-// countPull counts a manifest GET towards the pull limit of a Hub. HEAD does not count, but its
-// answer has the headers of the limit, too.
+// countPull counts a manifest GET towards HubOptions.PullLimit, and refuses a GET beyond the limit.
+// HEAD does not count, but its answer has the headers of the limit, too.
 func (s *Server) countPull(w http.ResponseWriter, r *http.Request) error {
 	if !s.opts.Quirks.RateLimitHeaders {
 		return nil

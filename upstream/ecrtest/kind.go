@@ -3,7 +3,7 @@ package ecrtest
 import "net/http"
 
 // Kind is the kind of a request. Faults select requests by kind, and the journal counts by kind.
-// For requests to the JSON API, the kind is the name of the operation, such as
+// For requests to the APIs of ECR and STS, the kind is the name of the operation, such as
 // "GetAuthorizationToken".
 type Kind string
 
@@ -30,7 +30,7 @@ const (
 	KindObjectGet      Kind = "s3-get"
 	KindObjectHead     Kind = "s3-head"
 	KindMetricPut      Kind = "cloudwatch-put"
-	KindUnknown        Kind = "unknown" // no route
+	KindUnknown        Kind = "unknown" // no route for the path and method, or no operation
 )
 
 // operation maps a kind of request to the API operation that has the same meaning. The server uses

@@ -149,8 +149,8 @@ func (r *Running) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-// Run serves until the context ends. Then it lets requests in flight finish for up to five
-// seconds, and closes the Server.
+// Run serves until the context ends or a listener fails. Then it lets requests in flight finish for
+// up to five seconds, and closes the Server.
 func (r *Running) Run(ctx context.Context) error {
 	failed := make(chan error, len(r.servers))
 	for i, srv := range r.servers {
@@ -200,8 +200,8 @@ func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Co
 	return d.DialContext(ctx, network, addr)
 }
 
-// Transport returns an HTTP transport that connects by DialContext and trusts the registry's
-// certificate.
+// Transport returns an HTTP transport that connects by DialContext. If CA is set, the transport
+// trusts only CA.
 func (r *Running) Transport() *http.Transport {
 	t := &http.Transport{DialContext: r.DialContext}
 	if r.CA != nil {

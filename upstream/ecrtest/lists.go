@@ -30,7 +30,8 @@ func (c cursor) String() string {
 	return base64.URLEncoding.EncodeToString(b)
 }
 
-// orderKey returns the key by which tags are sorted. With OpaquePages, the order has no meaning.
+// orderKey returns the key by which the names in a list are sorted. With OpaquePages, the order has
+// no meaning.
 func (s *Server) orderKey(name string) string {
 	if !s.opts.Quirks.OpaquePages {
 		return name
@@ -66,7 +67,8 @@ func (s *Server) page(x *exchange, names []string, path string) ([]string, error
 	return names, nil
 }
 
-// pageStart parses the query parameters "n" and "last". At ECR, n is bounded, and last is opaque.
+// pageStart parses the query parameters "n" and "last", or the parameter that replaces "last" in
+// the dialect. At ECR, n is bounded, and last is opaque.
 func (s *Server) pageStart(x *exchange) (after string, n int, err error) {
 	q := x.r.URL.Query()
 	quirks := s.opts.Quirks

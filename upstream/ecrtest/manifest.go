@@ -56,8 +56,8 @@ type wireDescriptor struct {
 	Platform map[string]json.RawMessage `json:"platform"`
 }
 
-// The reasons why ECR's parser refuses a manifest. The server answers all of them with the same
-// 405.
+// The reasons why ECR's parser refuses a manifest. With the quirk StrictManifests, the server
+// answers all of them with the same 405.
 var (
 	errSyntax    = errors.New("not JSON")
 	errMedia     = errors.New("media type missing, with parameters, or not one of a manifest")
@@ -70,11 +70,11 @@ var (
 	errOdd       = errors.New("schemaVersion, mediaType and contents do not fit")
 )
 
-// strictness says which manifests the server refuses. It always refuses manifests that are not JSON
-// or have an invalid digest. If the field strict is set, it also refuses the manifests that ECR's
-// parser refuses. The other fields have an effect only if strict is set. refuseEmpty refuses
-// descriptors that embed the empty JSON of artifacts. refuseData refuses descriptors that embed
-// other data. refuseOdd refuses manifests whose parts contradict each other.
+// strictness says which manifests the server refuses. The server always refuses manifests that are
+// not JSON or name an invalid digest. If the field strict is set, it also refuses the manifests
+// that ECR's parser refuses. The other fields have an effect only if strict is set. refuseEmpty
+// refuses descriptors that embed the empty JSON of artifacts. refuseData refuses descriptors that
+// embed other data. refuseOdd refuses manifests whose parts contradict each other.
 type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }
 
 // strictness returns the strictness of the server, from its quirks and switches.
@@ -115,9 +115,10 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 }
 
 // mediaOf returns the media type that the document declares, or the Content-Type if the document
-// declares none. If how.strict is set, any type that is not a manifest type is an error. Otherwise
-// mediaOf ignores such a type. If no type is left, mediaOf returns the type of an index or of an
-// image, depending on the fields of the document.
+// declares none. If how.strict is set, mediaOf returns an error if this type is not a manifest
+// type, or if any type, including the artifact type, has parameters. Otherwise mediaOf ignores
+// types that are not manifest types, and the parameters of the Content-Type. If no type is left,
+// mediaOf returns the type of an index or of an image, depending on the fields of the document.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && strings.Contains(declared+contentType+m.ArtifactType, ";") {
 		return "", errMedia

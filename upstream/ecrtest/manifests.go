@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// readManifest serves GET and HEAD. For a read by tag, ECR converts the manifest to a type in
-// Accept. For a read by digest, ECR never converts it.
+// readManifest serves GET and HEAD. For a read by tag, ECR converts the manifest between Docker and
+// OCI if Accept has only the other of the two types. For a read by digest, ECR never converts it.
 func (s *Server) readManifest(x *exchange) error {
 	if st := s.Dialect().HeadStatus; st != 0 && x.r.Method == http.MethodHead {
 		return refuse(st, "UNSUPPORTED", "")
@@ -53,7 +53,8 @@ func (s *Server) readManifest(x *exchange) error {
 // maxTags is the quota of tags of one image (service quotas page).
 const maxTags = 1000
 
-// findDocument finds the manifest, converts it for Accept, and records the pull.
+// findDocument finds the manifest, and converts it for Accept. It records a pull if the Switches
+// say that this request counts as one.
 func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) {
 	accept := parseAccept(x.r.Header.Values("Accept"))
 	s.mu.Lock()
@@ -134,8 +135,8 @@ func (s *Server) putManifest(x *exchange) error {
 	return nil
 }
 
-// store stores a manifest if the repository has everything that the manifest names, and if the tag
-// may be moved.
+// store makes the checks that putManifest lists, from the tag on, and stores the manifest if it
+// passes them.
 func (s *Server) store(x *exchange, repo *repository, doc *document) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

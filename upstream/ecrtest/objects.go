@@ -46,8 +46,8 @@ func (s *Server) signURL(base string, g *registry, repo *repository, l layer) st
 	return base + path + "?" + q.Encode()
 }
 
-// signature returns the SigV4 signature of method, path, query and host. The secret is derived
-// from the access key.
+// signature returns the SigV4 signature of method, path, query and host. The secret key for an
+// access key is a MAC of the access key under s.signKey.
 func (s *Server) signature(method, host, path string, q url.Values) string {
 	signed := url.Values{}
 	for k, v := range q {
@@ -151,9 +151,9 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 
 var oneRange = regexp.MustCompile(`^bytes=(\d*)-(\d*)$`)
 
-// objectRange checks the Range of a request as S3 does. S3 serves one range, and refuses a range
-// that is not in the object. If S3 would ignore the header, objectRange returns the request without
-// the header.
+// objectRange checks the Range of a request as S3 does. S3 refuses a range that contains no byte of
+// the object. Switches.MultiRangeStatus says whether S3 refuses several ranges or ignores the
+// header. If S3 would ignore the header, objectRange returns the request without the header.
 func (s *Server) objectRange(r *http.Request, size int64) (*http.Request, error) {
 	want := r.Header.Get("Range")
 	unsatisfiable := refuse(http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The requested range is not satisfiable")

@@ -11,7 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// surface is one of the APIs: its name, the kinds of its requests, and the form of its errors.
+// surface is one of the APIs of a Server: its name in the journal, the kinds of its requests, and
+// the form of its errors.
 type surface struct {
 	name string
 	kind func(*http.Request) Kind
@@ -64,6 +65,7 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 
 // requestedBlob returns the blob that a request is about. The path of a request to the object store
 // ends with the name of the object. Most other paths of requests about blobs end with the digest.
+// For any other path, the result is the last part of the path, which no fault names as its blob.
 func (s *Server) requestedBlob(r *http.Request) digest.Digest {
 	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if l, ok := s.findObject(name); ok {

@@ -30,17 +30,17 @@ type Options struct {
 	// TLS is the configuration of the registry's listener. If TLS is nil, the listener uses the
 	// certificate of SelfSigned, or plain HTTP if SelfSigned is false.
 	TLS *tls.Config
-	// SelfSigned makes the registry and the object store use a certificate that is made in memory. It
-	// is valid for localhost, 127.0.0.1 and ::1, and for the AWS names of the registries and of the
-	// object store.
+	// SelfSigned makes the registry and the object store use a certificate that is made in memory,
+	// unless TLS is set. The certificate is valid for localhost, 127.0.0.1 and ::1, and for the AWS
+	// names of the registries and of the object store.
 	SelfSigned bool
-	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 has been seen at ECR.
+	// HTTP2 offers h2 on the listeners with TLS. Only HTTP/1.1 has been seen at ECR.
 	HTTP2 bool
 	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen sets it if
 	// it is empty.
 	ObjectsURL string
-	// ObjectsByName makes Listen use the name of AWS's bucket, with the port of the listener, in
-	// signed URLs. Clients that refuse redirects from a public name to a loopback address need this.
+	// ObjectsByName makes Listen use the name of AWS's bucket in signed URLs, with the port of the
+	// object store. Clients that refuse redirects from a public name to a loopback address need this.
 	// DialContext resolves the name.
 	ObjectsByName bool
 	// Clock returns the time; nil means time.Now. To this time, the server adds all durations

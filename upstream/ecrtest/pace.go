@@ -11,7 +11,7 @@ type pacer struct {
 	rate int64 // bytes per second
 
 	mu   sync.Mutex
-	free time.Time // when the next byte may be sent
+	free time.Time // when the last of the reserved bytes may be sent
 }
 
 // newPacer returns a pacer, or nil if rate sets no limit.

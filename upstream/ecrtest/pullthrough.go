@@ -48,7 +48,8 @@ func (s *Server) rule(repo string) (PullThroughRule, bool) {
 	return PullThroughRule{}, false
 }
 
-// needsLookup reports whether the server must ask the upstream, and records the lookup.
+// needsLookup reports whether the server must ask the upstream, and records the time of the lookup.
+// With PullThroughDigestMissing, it records the first pull of a digest, too, but returns false.
 func (s *Server) needsLookup(x *exchange) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -31,8 +31,9 @@ type Quirks struct {
 	// ErrorNewline ends the JSON of errors with a newline. The lengths of two answers of ECR Public
 	// show this (lablup/backend.ai#2549): 58 bytes for the challenge, and 80 for an invalid token.
 	ErrorNewline bool
-	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does
-	// not: roadmap#1931).
+	// DigestOnGet sends Docker-Content-Digest with the answer to GET of a manifest, as well as to HEAD
+	// (ECR does not: roadmap#1931). The answer to PUT then has the header even if
+	// Switches.ManifestPutDigest is off.
 	DigestOnGet bool
 	// ConvertByAccept converts between Docker schema 2 and OCI on reads by tag (ECR guide,
 	// image-manifest-formats).
@@ -55,13 +56,13 @@ type Quirks struct {
 	// RedirectBlobs answers GET blob with a 307 to a signed URL of the object store, instead of
 	// with the bytes.
 	RedirectBlobs bool
-	// ObjectsRefuseAuth answers 400 at the object store to a signed URL with an Authorization
-	// header (opa#6580).
+	// ObjectsRefuseAuth makes the object store answer 400 to a request for a signed URL if the request
+	// has an Authorization header (opa#6580).
 	ObjectsRefuseAuth bool
 	// BlobHeadStatus, if not 0, is the answer to every HEAD of a blob (ECR Public: 401, roadmap#2671).
 	BlobHeadStatus int
-	// BlobHeadType is the Content-Type of the answer to HEAD of a blob (ECR: the type of a Docker
-	// config, even for layers; argocd-image-updater#216).
+	// BlobHeadType is the Content-Type of the answer to HEAD of a blob, and to a GET that is not
+	// redirected (ECR: the type of a Docker config, even for layers; argocd-image-updater#216).
 	BlobHeadType string
 	// HideUnreferenced hides blobs from pulls until a manifest of the repository names them
 	// (GetDownloadUrlForLayer).
@@ -81,10 +82,10 @@ type Quirks struct {
 	// OpaquePages lists tags in no useful order, and continues lists by a token that is not a tag
 	// (docker_registry2#34).
 	OpaquePages bool
-	// PageSize is the size of a page if the client requests none, and MaxPageSize is the largest size
-	// that a client may request; 0 means no limit.
+	// PageSize is the size of a page if the client requests no size. MaxPageSize is the largest size
+	// that a client may request; a MaxPageSize of 0 means no limit.
 	PageSize, MaxPageSize int
-	// ListType is the Content-Type of tags/list.
+	// ListType is the Content-Type of tags/list and _catalog.
 	ListType string
 	// ManifestLocation sends Location in the answer to a manifest PUT (ECR does not:
 	// swift-container-plugin#27).
@@ -129,7 +130,7 @@ func Public() Quirks {
 	return q
 }
 
-// Hub returns the quirks of an anonymous registry like Docker Hub.
+// Hub returns the quirks of a registry like Docker Hub.
 func Hub() Quirks {
 	return Quirks{
 		Name:               "hub",

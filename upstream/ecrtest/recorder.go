@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// recorder records an answer in the journal, and changes the answer as the plan says. If the plan
-// does not change the body, net/http can still use sendfile.
+// recorder records an answer in the journal, and changes the answer as the plan of its request says
+// (see plan). If the plan neither changes nor paces the body, net/http can still use sendfile.
 type recorder struct {
 	http.ResponseWriter
 	ctx     context.Context
@@ -46,7 +46,8 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.ResponseWriter.Write(p)
 }
 
-// ReadFrom lets the server send files without copying, if the plan does not change the body.
+// ReadFrom lets the server send files without copying, if the plan neither changes nor paces the
+// body.
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 	if r.plan.shapes() {
 		return io.Copy(writerOnly{r}, src)
@@ -67,7 +68,8 @@ func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Fl
 // Unwrap returns the underlying writer, for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// shape sends p in pieces that end at the positions of the plan.
+// shape sends p in pieces. It cuts, stalls or holds the answer at the positions that the plan has
+// for that, and corrupts and paces the pieces as the plan says.
 func (r *recorder) shape(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
@@ -78,7 +80,7 @@ func (r *recorder) shape(p []byte) (int, error) {
 		if r.sent == r.plan.stallAt {
 			r.Flush()
 			waitUntil(r.ctx, r.plan.stalled)
-			panic(http.ErrAbortHandler) // the fault has been removed, so the answer ends
+			panic(http.ErrAbortHandler) // the fault was removed or the client left, so the answer ends
 		}
 		if r.sent == r.plan.holdAt {
 			r.Flush()
@@ -119,7 +121,8 @@ func (r *recorder) append(n int64) {
 	}
 }
 
-// abort closes the connection of an answer.
+// abort closes the connection of an answer. If the plan asks for a reset, and the connection has no
+// TLS, the client gets a TCP reset.
 func (r *recorder) abort() {
 	if !r.plan.reset {
 		panic(http.ErrAbortHandler)

@@ -155,8 +155,8 @@ func (s *Server) repository(x *exchange) (*repository, error) {
 	return nil, x.reg.nameUnknown(x.Repo)
 }
 
-// repositoryForPush returns the repository, and creates it if the quirks or a creation template
-// say so.
+// repositoryForPush returns the repository. It creates a missing repository if the quirks say so,
+// or if there is a creation template for its name and the client may create it.
 func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	if r, err := s.repository(x); err == nil {
 		return r, nil

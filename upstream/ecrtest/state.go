@@ -56,11 +56,11 @@ type image struct {
 	lastPull time.Time
 }
 
-// layer is a blob in one repository. Repositories share its bytes.
+// layer is a blob in one repository. The layers of one digest share a file for their bytes.
 type layer struct {
 	digest   digest.Digest
 	size     int64
-	object   string // name of the object in the store
+	object   string // name of the layer in the object store: the last part of its path there
 	media    string // media type in the first manifest that named the layer
 	named    int    // number of images that name the layer
 	active   int    // number of images that name the layer and are not archived
@@ -114,8 +114,8 @@ func (r *repository) find(tag string, d digest.Digest) (*image, bool) {
 	return img, ok
 }
 
-// put stores an image, and marks its layers as named. It restores an archived image (ECR guide,
-// archive-image).
+// put stores an image. If the image is new, put counts it in its layers. If the image is archived,
+// put restores it (ECR guide, archive-image).
 func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	img, ok := r.images[doc.digest]
 	if !ok {

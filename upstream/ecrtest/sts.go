@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// session is the result of AssumeRole.
+// session is the result of AssumeRole or AssumeRoleWithWebIdentity.
 type session struct {
 	principal string // ARN of the assumed role
 	expires   time.Time

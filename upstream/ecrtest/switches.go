@@ -73,8 +73,8 @@ type Switches struct {
 	// (int128/docker-manifest-create-action#63, 2023). The report does not show whether the status is
 	// 404 or 400.
 	MissingImages Refusal `json:"missingImages"`
-	// MissingLayers is the answer to an image that names missing layers: MANIFEST_BLOB_UNKNOWN, the
-	// code of the specification, or BLOB_UPLOAD_UNKNOWN with "Layers with digests …"
+	// MissingLayers is the answer to an image that names missing layers: MANIFEST_BLOB_UNKNOWN (the
+	// code of the specification), or BLOB_UPLOAD_UNKNOWN with "Layers with digests …"
 	// (oras-project/oras-py#54, 2022-12, shows the JSON; mapbox/ecs-conex#50, 2016, shows docker's
 	// "blob upload unknown"). The reports do not show whether the status is 404 or 400.
 	MissingLayers Refusal `json:"missingLayers"`
@@ -135,8 +135,9 @@ type Switches struct {
 	// the server sends the stored form (no source, 2026-11).
 	RefuseUnacceptable bool `json:"refuseUnacceptable"`
 	// RefuseInlineData answers 405 to manifests whose descriptors embed data, other than the empty
-	// JSON of artifacts. ECR Public did so once (roadmap#2023, 2023-05); private ECR still refuses
-	// attestations of BuildKit (buildkit#6171, 2025-09).
+	// JSON of artifacts. It has no effect on ECR Public, which refused such manifests only in the past
+	// (roadmap#2023, 2023-05). Private ECR still refuses attestations of BuildKit (buildkit#6171,
+	// 2025-09).
 	RefuseInlineData bool `json:"refuseInlineData"`
 	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows how to
 	// use oras with ECR (open source blog on OCI 1.1, 2024), so ECR seems to accept it. But ECR

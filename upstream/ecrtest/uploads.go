@@ -17,7 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// upload is an upload session. The channel writing is the lock of the fields below it.
+// upload is an upload session. The field writing is the lock of the fields below it.
 type upload struct {
 	id      string
 	repo    *repository
@@ -146,8 +146,8 @@ func (s *Server) patchUpload(x *exchange) error {
 	return nil
 }
 
-// reportedRange returns the Range of a PATCH answer. At ECR, the Range does not grow beyond the
-// first 10 MiB.
+// reportedRange returns the Range of an answer to PATCH or GET of an upload. At ECR, the Range does
+// not grow beyond the first 10 MiB.
 func (s *Server) reportedRange(size int64) string {
 	if q := s.opts.Quirks.StaleRange; q > 0 {
 		size = min(size, q)
@@ -252,7 +252,7 @@ func (s *Server) publish(u *upload, d digest.Digest, size int64) error {
 	return nil
 }
 
-// forget ends a session that the caller has locked.
+// forget ends a session that the caller has locked, or has just started in a single POST.
 func (s *Server) forget(u *upload) {
 	u.end()
 	s.mu.Lock()
@@ -302,10 +302,11 @@ func (s *Server) cancelUpload(x *exchange) error {
 	return nil
 }
 
-// mount links a blob from another repository of the same registry into a repository, if ECR would
-// do so or Quirks.MountAlways is set. ECR mounts a blob if the account setting is on, both
-// repositories have the same encryption, neither is a pull-through repository, the caller may read
-// the source, and a manifest of the source names the blob (ECR guide, blob mounting; roadmap#2860).
+// mount links a blob from another repository of the same registry into a repository, if the caller
+// may read the source and the source has the blob. Unless Quirks.MountAlways is set, the further
+// conditions of ECR apply: the account setting is on, both repositories have the same encryption,
+// neither is a pull-through repository, and a manifest of the source names the blob (ECR guide,
+// blob mounting; roadmap#2860).
 func (s *Server) mount(x *exchange, dst *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))

@@ -65,8 +65,8 @@ var (
 	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
 	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
 	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
-	// CNCF Distribution answers 404 for an upload that exists but is invalid. A 404 makes clients
-	// start again, so dray answers 400 instead.
+	// CNCF Distribution answers 404 for an upload that exists but is invalid. dray answers 400
+	// instead: after a 404, clients would start again, although the upload still exists.
 	ErrBlobUploadInvalid = sentinel(errcode.ErrorCodeBlobUploadInvalid).WithStatus(http.StatusBadRequest)
 	ErrPaginationInvalid = sentinel(errcode.ErrorCodePaginationNumberInvalid)
 )
@@ -150,7 +150,7 @@ type wireError struct {
 }
 
 // AsError returns the protocol error that err wraps. If there is none, an exceeded deadline becomes
-// a 504, and any other error becomes a 500 UNKNOWN. The text that clients get does not contain the
+// a 504, and any other error becomes a 500 UNKNOWN. The messages of these two do not contain the
 // cause, which may name hosts and files.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -195,7 +195,7 @@ const maxErrorBody = 8 << 10
 // DecodeError converts an upstream's error answer to an Error. It reads at most 8 KiB of the body
 // and does not close the body. It ignores the content type, because ECR sends JSON as text/plain.
 // An answer that is not in the form of the spec (the answer to a HEAD, or a load balancer's page)
-// gets a code from its status.
+// gets its code from codeOf.
 func DecodeError(resp *http.Response) *Error {
 	e := &Error{Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized {

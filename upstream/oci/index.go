@@ -5,8 +5,8 @@ import "encoding/json"
 // IndexEntry is one descriptor of an index.
 type IndexEntry struct {
 	Descriptor
-	// Raw is the JSON of the descriptor in the index. EditIndex writes Raw unchanged. Raw is nil for a
-	// new entry: EditIndex then writes Descriptor.
+	// Raw is the JSON of the descriptor in the index. EditIndex writes Raw, and ignores changes of
+	// Descriptor. Raw is nil for a new entry: EditIndex then writes Descriptor.
 	Raw json.RawMessage
 }
 

@@ -44,8 +44,8 @@ const (
 // Descriptor is the descriptor of the image specification.
 type Descriptor = v1.Descriptor
 
-// Manifest is a manifest: its exact bytes, its digest, and the content that it refers to. It must
-// not be changed, because the digest covers its bytes.
+// Manifest is a manifest: its exact bytes, its digest, and the descriptors in it. It must not be
+// changed, because the digest covers its bytes.
 type Manifest struct {
 	MediaType string
 	Raw       []byte
@@ -81,7 +81,7 @@ type wireManifest struct {
 	Annotations   map[string]string `json:"annotations"`
 }
 
-// wireDescriptor is a Descriptor that is parsed by exact member names.
+// wireDescriptor is a Descriptor that is read only from members with the exact names (onlyMembers).
 type wireDescriptor struct{ Descriptor }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -180,7 +180,8 @@ func (m *Manifest) resolveType(w wireManifest) error {
 
 // check returns ErrManifestInvalid for manifests that a registry might refuse. These have an
 // invalid media type, a wrong schema version or an invalid descriptor, or are both an image and an
-// index (which spec 1.1 forbids).
+// index (which spec 1.1 forbids). If a manifest has no mediaType, the Content-Type must fit its
+// content.
 func (m *Manifest) check(w wireManifest) error {
 	if !validType(m.MediaType) {
 		return ErrManifestInvalid.With("invalid media type %q", clip(m.MediaType))
@@ -280,8 +281,8 @@ func (m *Manifest) Descriptor() Descriptor {
 	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}
 }
 
-// Referrer returns the descriptor that lists the manifest among the referrers of its subject. If
-// the manifest has no artifact type, the descriptor has the media type of the configuration as its
+// Referrer returns the descriptor of the manifest for the list of its subject's referrers. If the
+// manifest has no artifact type, the descriptor has the media type of the configuration as its
 // artifact type (spec, "Listing Referrers"). Signatures of cosign 2 have no artifact type.
 func (m *Manifest) Referrer() Descriptor {
 	d := m.Descriptor()

@@ -51,13 +51,13 @@ func ParseReference(s string) (Reference, error) {
 // sha512 digest, so the specification uses the first 64.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
-// DerivedTag reports whether a tag has a form that tools derive from a digest when they attach
-// content to an image. Such a tag is either the fallback tag of the specification ("Referrers Tag
-// Schema"), or a tag of cosign, which ends in .sig, .att or .sbom.
+// DerivedTag reports whether a tag looks like the tags that tools derive from a digest when they
+// attach content to an image. Such a tag is either the fallback tag of the specification
+// ("Referrers Tag Schema"), or a tag of cosign, which ends in .sig, .att or .sbom.
 func DerivedTag(tag string) bool { return derivedPattern.MatchString(tag) }
 
-// FallbackTag returns the tag under which the referrers of d are listed in a registry without
-// the referrers call (spec 1.1, "Referrers Tag Schema").
+// FallbackTag returns the tag under which the referrers of d are listed in a registry without the
+// referrers call (spec 1.1, "Referrers Tag Schema").
 func FallbackTag(d digest.Digest) string {
 	const maxAlgorithm, maxEncoded = 32, 64
 	a, e := d.Algorithm().String(), d.Encoded()
@@ -124,8 +124,8 @@ func isComponent(s string) bool {
 	}
 }
 
-// JoinRepo joins a prefix and a repository name with one slash. The prefix may be empty, and
-// may end with a slash.
+// JoinRepo joins a prefix and a repository name with one slash. The prefix may be empty, and may
+// end with a slash.
 func JoinRepo(prefix, repo string) string {
 	if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
 		return repo

@@ -161,7 +161,7 @@ func (q *Request) parseRest(rest string) error {
 	return q.parseLast(seg[n-1])
 }
 
-// parseLast parses the last path element, which names the object.
+// parseLast parses the last path element if it is a reference, a digest or the id of an upload.
 func (q *Request) parseLast(last string) (err error) {
 	switch q.Kind {
 	case KindManifest:

@@ -11,9 +11,10 @@ type Waiter struct {
 	// The channel has a buffer of one.
 	Ready chan error
 	// Background says that the request is background work. Finished says that the request has left its
-	// queue.
+	// queue for good.
 	Background, Finished bool
-	// Urgent is closed when a client starts to wait for the request; nil if that cannot happen.
+	// Urgent is closed when a client starts to wait for background work; nil if the request is from a
+	// client.
 	Urgent <-chan struct{}
 }
 

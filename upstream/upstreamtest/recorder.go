@@ -17,8 +17,8 @@ import (
 )
 
 // Recorder records the requests that pass it, in order, one line each: method, path, and the
-// query with its names sorted. Ids of upload sessions become "*". It may be used by a server, a
-// client, or both.
+// query with its names sorted. Ids of upload sessions become "*", and their _state is left out.
+// A Recorder may be used by a server, a client, or both.
 type Recorder struct {
 	// Home, when set, is the host:port of a server. Transport records requests to Home by path, and
 	// requests to other hosts as "METHOD elsewhere", because signed URLs differ from run to run.

@@ -54,7 +54,7 @@ func Claims(t *testing.T, s fleet.Claims) {
 		t.Error(err)
 	}
 	find(fleet.Lease{Digest: name})
-	// Renew restores a lease that the store has lost.
+	// Renew restores a lease that the store has lost. Here, Release(by) stands for the loss.
 	if lost, err := s.Renew(ctx, two, []fleet.Lease{by}); err != nil || len(lost) > 0 {
 		t.Errorf("lost %v, %v", lost, err)
 	}

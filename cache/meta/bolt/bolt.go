@@ -42,8 +42,8 @@ type Options struct {
 	SyncEvery time.Duration
 	// ExpireEvery is how often Run removes expired entries; 0 means 1 minute.
 	ExpireEvery time.Duration
-	// Logger gets a line when a file is moved aside or cannot be opened, and when background work
-	// fails; nil discards the lines.
+	// Logger gets a line when a damaged file is moved aside, when Open returns a store whose file it
+	// could not open, and when Run fails to sync or to remove entries; nil discards the lines.
 	Logger *slog.Logger
 }
 
@@ -113,8 +113,8 @@ func expiry(ttl time.Duration) int64 {
 
 // Open opens or creates the file. It returns ErrLocked if another process uses it. If the file is
 // damaged, Open logs a warning and starts with an empty file. If the file cannot be opened now, for
-// example because the disk is full, Open logs a warning and returns a store. Each method of this
-// store tries again to open the file, and returns an error if it cannot.
+// example because the disk is full, Open logs a warning and returns a store. Each read or write of
+// this store tries again to open the file, and returns an error if it cannot.
 func Open(o Options) (*Store, error) {
 	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -174,8 +174,8 @@ func (s *Store) size() float64 {
 // Collectors returns the metrics of the file.
 func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.swept, s.bytes} }
 
-// view runs a transaction that reads, and update runs a transaction that writes. Both translate the
-// errors.
+// view runs a transaction that reads, and update runs a transaction that writes. Both return
+// meta.ErrClosed if the file has been closed.
 func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -297,15 +297,15 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return s.update(ctx, func(b *bbolt.Bucket) error { return b.Delete([]byte(key)) })
 }
 
-// These bounds keep each read transaction of a scan or sweep short. A long transaction would keep
-// freed pages from being used again.
+// These bounds keep each read transaction of a scan or sweep short. During a long transaction, the
+// file would grow, because bbolt could not reuse the pages that writes free.
 const (
 	pageEntries = 256
 	pageBytes   = 1 << 20
 )
 
-// Scan implements [meta.Store]. It reads a page at a time. No transaction is open while the loop
-// body runs: a write in the loop body could wait forever for an open transaction to end.
+// Scan implements [meta.Store]. It reads a page of entries at a time. No transaction is open while
+// the loop body runs: a write in the loop body could wait forever for an open transaction to end.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		for from, more := prefix, true; more; {

@@ -2,8 +2,9 @@
 //
 // Invariants:
 //   - The file is disposable. If its content is damaged when it is opened, the file is moved aside
-//     and a new one is created. If the system cannot open the file, for example for
-//     lack of permission, opening fails, and the file stays where it is.
+//     and a new one is created. If the system cannot open the file, the file stays where it is.
+//     Open then fails if the cause is lasting, such as a lack of permission. After another cause,
+//     such as a full disk, the store tries again to open the file.
 //   - A put costs no fsync. The file is synced every few seconds and on Close. A killed process
 //     loses nothing, because the kernel has the pages. A power cut may leave a file whose pages
 //     contradict each other. A marker beside the file says that the file is in use. If the marker

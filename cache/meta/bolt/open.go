@@ -115,7 +115,7 @@ func openChecked(path string, lockTimeout time.Duration) (*file, error) {
 	return f, nil
 }
 
-// openLocked opens the file without checking its content.
+// openLocked opens and locks the file. Of the content, bbolt.Open checks only the first pages.
 func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 	f := &file{writer: make(chan struct{}, 1)}
 	err := f.contain(func(*bbolt.DB) (err error) {
@@ -137,8 +137,8 @@ func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 	if err = classify(err); errors.Is(err, ErrLocked) || errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
-	// All other errors are about the content of the file, although bbolt has no error values for some
-	// of them.
+	// All other errors are about the content of the file. classify does not know some of them, because
+	// bbolt has no error values for them.
 	return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
@@ -195,8 +195,8 @@ func fits(db *bbolt.DB, path string) error {
 }
 
 // verify reads the whole file. It first walks the keys in this goroutine, where contain handles a
-// fault. Only if this succeeds does it call Check, which follows the same pages in a goroutine of
-// its own, because a fault in that goroutine would end the process.
+// fault. bbolt's Check follows the same pages in a goroutine of its own, where a fault would end
+// the process. So verify calls Check only if the walk has succeeded.
 func verify(tx *bbolt.Tx) error {
 	var last []byte
 	c := tx.Bucket([]byte(facts)).Cursor()

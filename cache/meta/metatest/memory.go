@@ -33,7 +33,7 @@ var (
 // NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{entries: map[string]entry{}} }
 
-// [Memory.usable] returns an error if the store is closed or ctx has ended. It needs the lock.
+// [Memory.usable] returns an error if the store is closed or ctx has ended. The caller holds m.mu.
 func (m *Memory) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (m *Memory) Put(ctx context.Context, key string, value []byte, ttl time.Dur
 	return nil
 }
 
-// put needs the lock.
+// put is Put for callers that hold m.mu.
 func (m *Memory) put(key string, value []byte, ttl time.Duration) {
 	e := entry{value: bytes.Clone(value)}
 	if ttl != 0 {
@@ -166,9 +166,9 @@ type Faulty struct {
 // NewFaulty returns a Faulty on top of s. It works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
-// Fail makes every later call wait for the given delay, and then fail with err. If err is nil, the
-// calls work after the wait. A call whose context ends during the wait returns the error of the
-// context.
+// Fail makes every later call but Close wait for the given delay, and then fail with err. If err is
+// nil, the calls work after the wait. A call whose context ends during the wait returns the error
+// of the context.
 func (f *Faulty) Fail(err error, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

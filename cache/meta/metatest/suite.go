@@ -24,7 +24,8 @@ type Suite struct {
 	// RealTime says that a clock outside of this process decides about expiry, so that virtual time
 	// cannot be used.
 	RealTime bool
-	// InSteps says that Swap compares and puts in several steps, as [meta.SwapInSteps] does.
+	// InSteps says that Swap compares and puts in several steps, as [meta.SwapInSteps] does. Run then
+	// leaves out the test SwapConcurrent.
 	InSteps bool
 }
 
@@ -434,7 +435,7 @@ func closed(t *testing.T, s meta.Store) {
 	check(t, s, t.Context(), meta.ErrClosed)
 }
 
-// check checks that every operation returns wantErr.
+// check checks that Get, Put, Delete, PutAll and Scan return wantErr.
 func check(t *testing.T, s meta.Store, ctx context.Context, wantErr error) {
 	t.Helper()
 	_, get := s.Get(ctx, "k")

@@ -11,9 +11,9 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// Bounds of one reply. go-redis allocates memory for all bytes that a header announces, even before
-// the bytes arrive. Without bounds, any program that answers on the port could make dray take all
-// memory. Replies with facts are much smaller than these bounds.
+// Bounds of one reply. A reply announces the length of each value in a header. go-redis allocates
+// memory for this length before the bytes arrive. Without bounds, any program that answers on the
+// port could make dray take all memory. Replies with facts are much smaller than these bounds.
 const (
 	maxValues = 100_000
 	maxReply  = 32 << 20 // bytes
@@ -99,7 +99,7 @@ func (r *replies) scan(p []byte) error {
 	return r.err
 }
 
-// count adds n bytes to the size of the reply, and starts anew if the reply is complete.
+// count adds n bytes to the size of the reply. If the reply is complete, count begins the next one.
 func (r *replies) count(n int) {
 	if r.size += n; r.size > maxReply && r.err == nil {
 		r.err = fmt.Errorf("redis: a reply has more than %d bytes", maxReply)
@@ -135,8 +135,8 @@ func (r *replies) header(kind byte, rest string) {
 	}
 }
 
-// length reads the length of a value. It returns -1 for a null. If the length is not a number, or
-// exceeds limit, it records an error in err and also returns -1.
+// length reads the length of a value. It returns -1 for a null. For any other text that is not a
+// number from 0 to limit, it records an error in err and also returns -1.
 func (r *replies) length(text string, limit int) int {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < -1 || n > limit {

@@ -9,7 +9,8 @@ import (
 	"dray/cache/fleet"
 )
 
-// Claims are the claims of a fleet in Redis. They are stored like [Leases], but under other keys.
+// Claims are the claims of a fleet in Redis: its leases for work that is not the fetch of a blob.
+// They are stored like [Leases], but under other keys.
 type Claims struct{ leases Leases }
 
 var _ fleet.Claims = (*Claims)(nil)

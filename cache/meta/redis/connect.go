@@ -43,9 +43,10 @@ func connect(rawURL string, password func() string, timeout time.Duration) (gore
 var errSpecial = errors.New("the parts of the URL cannot be told apart; write %2F for /, %3F for ?, %23 for # and %40 for @ in its user and password")
 
 // conceal returns an error for a URL that a parser refused with err. If err may quote a part of the
-// password, errSpecial takes its place. net/url quotes parts of a URL that it cannot parse. If a
-// password contains /, ? or #, the parser takes the rest of the password, with the @ behind it, for
-// a path, query or fragment. So an @ in one of these shows that err may quote the password.
+// password, errSpecial takes its place. There are two such cases. First, net/url quotes parts of a
+// URL that it cannot parse. Second, if a password contains /, ? or #, the parser takes the rest of
+// the password, with the @ behind it, for a path, query or fragment, which err may quote. An @ in
+// one of these shows this case.
 func conceal(plain string, err error) error {
 	if u, failed := url.Parse(plain); failed != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 		err = errSpecial
@@ -58,7 +59,7 @@ func single(plain string, password func() string, timeout time.Duration) (goredi
 	if err != nil {
 		return nil, conceal(plain, err)
 	}
-	// A store does not retry, and the context bounds each request.
+	// A meta.Store does not retry, and the context bounds each request.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()

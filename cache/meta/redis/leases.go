@@ -25,7 +25,7 @@ type Leases struct {
 
 var _ fleet.Leases = (*Leases)(nil)
 
-// Leases returns the leases in the same Redis. They cannot be used after [Store.Close].
+// Leases returns the leases in the Redis of the store. They cannot be used after [Store.Close].
 func (s *Store) Leases() *Leases { return &Leases{s.client, s.prefix + "{fleet}:"} }
 
 func (s *Leases) lease(d digest.Digest) string { return s.prefix + "lease:" + string(d) }

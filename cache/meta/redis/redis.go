@@ -179,9 +179,9 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	return translate(s.client.Set(ctx, s.prefix+key, value, expiry(ttl)).Err())
 }
 
-// pageEntries is the number of commands in one pipeline, and the approximate number of keys that
-// one SCAN looks at. The number is large enough to save round trips, and small enough not to keep
-// other clients of the server waiting.
+// pageEntries bounds the commands in one pipeline of PutAll, and the leases in one script. It is
+// also the approximate number of keys that one SCAN looks at. It is large enough to save round
+// trips, and small enough not to keep other clients of the server waiting.
 const pageEntries = 256
 
 // PutAll implements [meta.Batch] with pipelines.
@@ -217,8 +217,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return translate(s.client.Del(ctx, s.prefix+key).Err())
 }
 
-// Scan implements [meta.Store]. It walks the keys of every master, including keys of other
-// programs, because Redis does not order its keys.
+// Scan implements [meta.Store]. Redis has no index of its keys by prefix. So Scan looks at all keys
+// of every master, including keys of other programs.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		nodes, err := s.masters(ctx)

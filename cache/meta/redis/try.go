@@ -12,7 +12,8 @@ import (
 	"dray/cache/meta"
 )
 
-// tryFor is how long Redis keeps the entries that Try writes, if Try does not remove them.
+// tryFor is how long Redis keeps the fact and the share that Try writes, if Try does not remove
+// them.
 const tryFor = time.Minute
 
 // attempt is an operation that dray needs in Redis.

@@ -28,7 +28,7 @@ type Server struct {
 	mu        sync.Mutex
 	objects   map[string]object // by path, such as /bucket/key
 	uploads   map[string]map[int][]byte
-	documents map[string][]byte // settings of buckets, by path and query
+	documents map[string][]byte // settings of buckets, by bucket and name, such as "bucket lifecycle"
 	counts    map[string]int
 	fault     func(http.ResponseWriter, *http.Request) bool
 }
@@ -55,7 +55,8 @@ func (s *Server) Fault(handler func(http.ResponseWriter, *http.Request) bool) {
 }
 
 // Counts returns the number of requests since the last call, by kind: get, head, put, create, part,
-// complete or abort. For settings of a bucket, the kind is the method and the query.
+// complete or abort. For a setting of a bucket, the kind is the method and the name of the setting,
+// such as "PUT lifecycle".
 func (s *Server) Counts() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

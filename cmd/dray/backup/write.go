@@ -25,8 +25,10 @@ import (
 // reads.
 const newest = 1
 
-// The names of entries. The name of a state file, such as "queue/journal", begins with a key of the
-// map that [parts] returns. The path of the file follows, relative to the directory of this key.
+// The names of entries. Between the blobs and the last entry are the files of the state: the queue,
+// the hosted repositories and the pins. The name of such a file, such as "queue/journal", begins
+// with a key of the map that [parts] returns. The path of the file follows, relative to the
+// directory of this key.
 const (
 	headName  = "dray-backup.json"
 	endName   = "complete.json"

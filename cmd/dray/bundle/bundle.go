@@ -42,7 +42,7 @@ type Options struct {
 }
 
 const (
-	maxFile = 1 << 20 // in bytes; the scrubber does not look for secrets in a larger file
+	maxFile = 1 << 20 // in bytes; the scrubber takes no secrets from a larger file
 	// bound is the longest time for one check of dray doctor.
 	bound = 10 * time.Second
 	// patience bounds the time for one page, and the time for the sizes of all directories together.
@@ -93,7 +93,7 @@ The archive has the profiles only if you have the right "operate".`,
 		if !clients {
 			b.names = newNames()
 		}
-		b.running(ctx, pages) // first, so that a disk that hangs cannot keep these pages out of the archive
+		b.running(ctx, pages) // first: if a disk hangs, somebody may interrupt the rest
 		said := b.parts
 		b.parts = nil
 		b.here(ctx, o, cfg, err, address)
@@ -238,8 +238,8 @@ func (b *bundle) archive(w io.Writer) error {
 	return errors.Join(out.Close(), zip.Close())
 }
 
-// write writes the archive to a file that only its owner can read, and prints which files are
-// missing and why.
+// write prints which files are missing and why. Then it writes the archive to standard output if
+// output is "-", or else to a new file that only its owner can read.
 func (o Options) write(b *bundle, output string) error {
 	for _, p := range b.parts {
 		if p.err != nil {

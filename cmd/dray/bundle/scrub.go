@@ -44,7 +44,8 @@ var forms = []*regexp.Regexp{
 	regexp.MustCompile(`()-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)-----END [A-Z ]*PRIVATE KEY-----`),
 }
 
-// secretName matches the names of variables whose values are secrets.
+// secretName matches the names of environment variables, and of parameters in the query of a URL,
+// whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)header|` + config.SecretNames)
 
 // pathName matches names that secretName also matches, but whose values are paths. The value alone
@@ -154,8 +155,8 @@ func (s *scrubber) file(path string) {
 	}
 	text, err := reread.ReadFile(path)
 	if err != nil || len(text) > maxFile {
-		// The scrubber need not know this text. Only a running dray can put it into the archive, and
-		// that dray redacts it first.
+		// Only the pages of a running dray can bring secrets of this file into the archive, and that
+		// dray redacts them first.
 		return
 	}
 	s.text(text)

@@ -86,7 +86,7 @@ func writeCertificate(opts options, now time.Time) ([sha256.Size]byte, error) {
 	if err != nil {
 		return none, fmt.Errorf("encode private key: %w", err)
 	}
-	// The mode of a file that is replaced does not stay: the old key may have been readable for all.
+	// The new key gets the mode 0600, even if it replaces a file that others can read.
 	if err := replace.File(opts.outKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil, 0o600); err != nil {
 		return none, err
 	}

@@ -48,8 +48,8 @@ func (f File) parse(texts [][]byte) ([]*x509.Certificate, error) {
 
 // current returns the certificate that decides whether dray can use the file now. For a listener,
 // that is the first certificate in the file. While an authority is being replaced, its file has the
-// old certificate and the new one. So for authorities, current returns the certificate that ends
-// last among those whose validity has begun.
+// old certificate and the new one. So for authorities, current prefers certificates whose validity
+// has begun, and among equals the one that ends last.
 func (f File) current(all []*x509.Certificate, now time.Time) *x509.Certificate {
 	best := all[0]
 	for _, cert := range all[1:] {
@@ -70,8 +70,8 @@ func better(a, b *x509.Certificate, now time.Time) bool {
 	return a.NotAfter.After(b.NotAfter)
 }
 
-// Check reads the file. It returns an error if the file has no certificate that is valid at the
-// given time and for [NearEnd] after it.
+// Check reads the file. It returns an error unless the certificate that [File.current] returns is
+// valid at the given time and for [NearEnd] after it.
 func (f File) Check(now time.Time) error {
 	return (&file{File: f}).Check(now)
 }

@@ -45,8 +45,8 @@ func (e Entries) With(auth []config.Auth, log *slog.Logger) (Entries, error) {
 	return next, nil
 }
 
-// authenticator returns the authenticator for an entry. If e has an entry with the same name, file
-// and token service, it returns the authenticator of that entry.
+// authenticator returns the authenticator for an entry. If e has an entry with the same name and
+// the same settings htpasswd and token, it returns the authenticator of that entry.
 func (e Entries) authenticator(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
 	if former, ok := e.entries[a.Name]; ok && former.HTPasswd == a.HTPasswd && former.Token == a.Token {
 		return former.access.Authenticator, nil

@@ -48,7 +48,8 @@ func checkAddress(k *Report, path, value string) {
 	}
 }
 
-// checkBaseURL adds a problem if a URL lacks a scheme or host, or has more than these two.
+// checkBaseURL adds a problem unless the value is an http or https URL that has only a scheme and a
+// host.
 func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {

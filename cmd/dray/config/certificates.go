@@ -2,7 +2,8 @@ package config
 
 import "dray/cmd/dray/certificates"
 
-// CertificateFiles returns the files with certificates, in the order of the configuration.
+// CertificateFiles returns the files with certificates: first those of the listeners, then those of
+// auth, then those of the upstreams.
 func (c Config) CertificateFiles() []certificates.File {
 	var files []certificates.File
 	for _, l := range c.Listeners {

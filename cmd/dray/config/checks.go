@@ -28,13 +28,15 @@ type Checks struct {
 	// no manifest of a rejected index. With `forward`, dray forwards the manifest at once; use this if
 	// you deploy by digest. Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`
-	// The longest time for which a manifest waits with `digest_push: hold`. Default: `1h`.
+	// The longest time for which a manifest waits with `digest_push: hold`. After this time, dray
+	// drops the manifest. Default: `1h`.
 	HoldFor Duration `yaml:"hold_for"`
 	// The handling of layers that a client does not send because the registry has them: `scan` fetches
 	// the layers that the stages have not examined yet, `trust` accepts these layers. Default: `scan`.
 	UnseenLayers UnseenLayers `yaml:"unseen_layers"`
 	// The time for which dray lets a client that is built on containerd wait for the verdict. Such a
-	// client gives up after 30 s. Other clients wait for up to ten minutes. Default: `20s`.
+	// client gives up after 30 s. For other clients, `answer_within` of the listener bounds the time.
+	// Default: `20s`.
 	Within Duration `yaml:"within"`
 	// The answer to a push whose verdict comes later than the client can wait: `reject` refuses it,
 	// with a message that asks to push again. `warn` forwards the image, and the log says so. Default:
@@ -90,9 +92,9 @@ type ArchiveCheck struct {
 	MaxPath int `yaml:"max_path"`
 	// The greatest uncompressed size of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
-	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory. At
-	// any time, dray decompresses at most one layer with a window above 32 MiB for each processor
-	// core. Default: `128MiB`, the most that the zstd program accepts.
+	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory. For
+	// each processor core, dray decompresses at most one layer at a time whose window is larger than
+	// 32 MiB. Default: `128MiB`, the most that the zstd program accepts.
 	MaxWindow Bytes `yaml:"max_window"`
 }
 

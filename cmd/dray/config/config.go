@@ -138,8 +138,8 @@ type Cache struct {
 	// The most bytes on disk, such as `200GiB`. With `0`, only `min_free_bytes` bounds the cache.
 	// Default: `50GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
-	// The bytes of the file system that dray leaves free. When less is free, dray passes content on
-	// without storing it. Default: `1GiB`.
+	// The bytes of the file system that dray leaves free. When less is free, dray evicts content. If
+	// that does not free enough, dray passes content on without storing it. Default: `1GiB`.
 	MinFreeBytes Bytes `yaml:"min_free_bytes"`
 	// The memory for manifests and other small content that clients often ask for. Default:
 	// `64MiB`.
@@ -187,11 +187,11 @@ type Abandoned struct {
 type Queue struct {
 	// The most pushes in the queue, including those that their registry refused. When the queue is
 	// full, dray forwards the next push while its client waits, as with `acknowledge: upstream`. If
-	// that fails, or if the queue has pushes to the same repository, dray refuses the push with 429.
-	// Default: `10000`.
+	// the registry is not available then, or if the queue has pushes to the same repository, dray
+	// refuses the push with 429. Default: `10000`.
 	MaxPushes int `yaml:"max_pushes"`
 	// The most bytes that the content of these pushes may take. The cache does not evict this content.
-	// Default: a quarter of `cache.max_bytes`.
+	// Default: a quarter of `cache.max_bytes`, or no bound if that is `0`.
 	MaxBytes Bytes `yaml:"max_bytes"`
 	// If a push has waited for this long, `/readyz` says `degraded`. Default: `5m`.
 	ReportAfter Duration `yaml:"report_after"`
@@ -376,10 +376,11 @@ type Limits struct {
 	// The most bytes of one client's uploads, together with its pushed layers that no manifest names
 	// yet. The cache does not evict these bytes. At the bound, dray drops uploads that the client has
 	// abandoned. If that is not enough, dray refuses further uploads with 429. If one upload alone
-	// exceeds the bound, dray refuses it with 413. Default: half of `cache.max_bytes`.
+	// exceeds the bound, dray refuses it with 413. Default: half of `cache.max_bytes`, or no bound if
+	// that is `0`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The most connections that clients may have together, without those to the admin listener. If all
-	// are in use when another client connects, dray closes the connection that has been idle longest.
+	// are open when another client connects, dray closes the connection that has been idle longest.
 	// If no connection is idle, the client waits. Default: a quarter of the files that the process may
 	// have open, not counting the files that dray needs for other uses.
 	MaxConnections int `yaml:"max_connections"`

@@ -268,8 +268,8 @@ func (u *Upstream) completeLocal() {
 	}
 }
 
-// name returns the configured name. If there is none, it returns the host of the URL, which is
-// docker.io for Docker Hub.
+// name returns the configured name. If there is none, it returns the host of the URL, or docker.io
+// for Docker Hub.
 func (u *Upstream) name() string { return cmp.Or(u.Name, u.hostName()) }
 
 // PublicName returns how the full names of the registry's images begin, such as docker.io.

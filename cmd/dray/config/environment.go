@@ -17,15 +17,17 @@ type Environment struct {
 	TLSCertificate *string `env:"TLS_CERTIFICATE"`
 	// The PEM file with the private key of the first listener.
 	TLSPrivateKey *string `env:"TLS_PRIVATE_KEY"`
-	// The host name of the Amazon ECR registry that plain names on the first listener go to, such
-	// as `123456789012.dkr.ecr.eu-west-1.amazonaws.com`. Clients may push to it. With
-	// `public.ecr.aws`, clients can only pull, because dray has no credentials for it by default.
+	// The host name of an Amazon ECR registry, such as
+	// `123456789012.dkr.ecr.eu-west-1.amazonaws.com`. Names on the first listener that select no
+	// other upstream go to it. Clients may push to it. With `public.ecr.aws`, clients can only pull,
+	// because dray has no credentials for it by default.
 	ECRRegistry *string `env:"ECR_REGISTRY"`
 	// The name that clients use for the first listener, `host[:port]` or a URL; see `external_url`.
 	Registry *string `env:"REGISTRY"`
 	// The port of the first listener.
 	Port *Port `env:"PORT"`
-	// The AWS region of CloudWatch. Without it, dray sends no pull counts to CloudWatch.
+	// The AWS region of CloudWatch; see `cloudwatch.region`. Without a region, dray sends no pull
+	// counts to CloudWatch.
 	Region *string `env:"REGION"`
 	// The URL of the OpenTelemetry collector that gets traces; see `traces.endpoint`. dray ignores
 	// values that are no `http` or `https` URL: they are for programs that send by gRPC.

@@ -8,10 +8,10 @@ import "slices"
 // a moment ago. An entry can be just the name. dray asks for the repository of the same name, below
 // the `repository_prefix` of the fallback, with the fallback's credentials. The rights of a client
 // depend on the upstream that the client names, even if a fallback answers. dray gets nothing from
-// a fallback whose `repositories` exclude the repository. dray asks an upstream with fallbacks
-// once, for 8 s at most, and a second time only if no fallback has the content. If the upstream has
-// answered for a tag less than `tags.stale` ago, dray serves that answer and asks no fallback.
-// Pushes never go to a fallback. docs/operating.md has examples.
+// a fallback whose `repositories` exclude the repository. During a pull, dray asks an upstream with
+// fallbacks once, for 8 s at most, and a second time only if no fallback has the content. If the
+// upstream does not answer for a tag, but answered less than `tags.stale` ago, dray serves that
+// answer and asks no fallback. Pushes never go to a fallback. docs/operating.md has examples.
 type Fallback struct {
 	// The name of the other upstream. It must not have fallbacks, and its kind must not be `local`.
 	Name string `yaml:"upstream"`

@@ -64,7 +64,7 @@ func (c Config) validateFleet(k *Report) {
 }
 
 // shortestStall is the least stall timeout of the cache in a fleet. It is more than 3 s, the
-// longest time for which a member waits for another member.
+// longest time for which a member waits for another member that does not answer.
 const shortestStall = Duration(5 * time.Second)
 
 func (c Config) fleetNotices(add func(format string, args ...any)) {

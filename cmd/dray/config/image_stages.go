@@ -34,11 +34,11 @@ type ShapeCheck struct {
 	// The answer to an image with layers that dray has not examined, if `max_uncompressed` is set:
 	// `reject` or `warn`. Default: `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// The most bytes of an image as stored, for each platform.
+	// The most bytes of an image as stored. In an index, each image may have this many.
 	MaxBytes Bytes `yaml:"max_bytes,omitempty"`
 	// The most bytes of a layer as stored.
 	MaxLayerBytes Bytes `yaml:"max_layer_bytes,omitempty"`
-	// The most bytes of an image's layers, uncompressed.
+	// The most bytes that all layers of an image have together, uncompressed.
 	MaxUncompressed Bytes `yaml:"max_uncompressed,omitempty"`
 	// The most layers.
 	MaxLayers int `yaml:"max_layers,omitempty"`
@@ -81,14 +81,14 @@ type RuntimeCheck struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.
 	Mode CheckMode `yaml:"mode,omitempty"`
-	// The answer to an image with layers that dray has not examined: `reject` or `warn`. Default:
-	// `reject`.
+	// The answer to an image with layers that dray has not examined, if `non_root` or `setuid` is set:
+	// `reject` or `warn`. Default: `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
 	// If `true`, the user must not be root. If the user is a name, dray looks it up in the image's
 	// `/etc/passwd`. In an image for Windows, the user must not be an administrator.
 	NonRoot bool `yaml:"non_root,omitempty"`
-	// If `true`, an environment variable that has a value is a finding if its name looks like the name
-	// of a secret.
+	// If `true`, each environment variable that has a value, and whose name looks like the name of a
+	// secret, is a finding.
 	SecretVariables bool `yaml:"secret_variables,omitempty"`
 	// Patterns of variable names that `secret_variables` ignores.
 	HarmlessVariables []string `yaml:"harmless_variables,omitempty"`

@@ -89,7 +89,8 @@ func regionNotice(where, region string, add func(format string, args ...any)) {
 	}
 }
 
-// execNotices adds a notice for each program that runs as the same user as dray.
+// execNotices adds a notice for each program that the checks run. Notices calls it only if dray
+// does not run as root, because each program then runs as the user of dray.
 func (c Config) execNotices(add func(format string, args ...any)) {
 	for _, checks := range c.Checks {
 		for _, e := range checks.Exec {

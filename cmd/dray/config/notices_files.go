@@ -35,7 +35,7 @@ func (l Listener) certificateNotice(add func(format string, args ...any)) {
 		l.Name, name.Hostname(), strings.Join(has, ", "))
 }
 
-// usersNotice adds a notice if the entry has a password file without users.
+// usersNotice adds a notice if the password file of this entry of auth has no users.
 func (a Auth) usersNotice(add func(format string, args ...any)) {
 	if a.HTPasswd.File == "" {
 		return

@@ -7,8 +7,8 @@ type Notification struct {
 	// The name in metrics and logs. Default: the host in the URL of the service.
 	Name    string `yaml:"name,omitempty"`
 	Service `yaml:",inline"`
-	// The most events that wait while dray cannot reach the service; dray drops further events and
-	// counts them. Default: `1000`.
+	// The largest number of events that wait while dray cannot reach the service; dray drops further
+	// events and counts them. Default: `1000`.
 	Backlog int `yaml:"backlog,omitempty"`
 	// If `true`, dray also reports each pull of an image to the service, when the pull has ended. That
 	// can be many events. Default: `false`.

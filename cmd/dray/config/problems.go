@@ -9,8 +9,8 @@ import (
 
 // Problem is one error in a configuration.
 type Problem struct {
-	Path    string // the key, such as upstreams[1].url; empty for the whole file
-	Origin  string // the value's origin, such as dray.yaml:12 or the variable PORT; empty for defaults
+	Path    string // the key, such as upstreams[1].url; empty for the whole file, or for a variable that cannot be parsed
+	Origin  string // where the value was set, such as dray.yaml:12 or the variable PORT; empty for defaults
 	Message string
 }
 

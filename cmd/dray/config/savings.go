@@ -18,7 +18,8 @@ type Savings struct {
 	Prices Prices `yaml:"prices,omitempty"`
 }
 
-// Prices replaces list prices, in US dollars. The default of each is the list price in the region.
+// Prices replaces list prices, in US dollars. The default of each, except `endpoint`, is the list
+// price in the region.
 type Prices struct {
 	// The price of a GiB through a NAT gateway.
 	NAT float64 `yaml:"nat,omitempty"`

@@ -19,8 +19,8 @@ type byteUnit struct {
 	size   int64
 }
 
-// byteUnits lists the units. Larger units come first, and `B` comes last, because the other units
-// end in it.
+// byteUnits lists the units. Larger units come first, because String uses the first unit that fits.
+// `B` comes last, because the other units end in it.
 func byteUnits() []byteUnit {
 	return []byteUnit{
 		{"TiB", 1 << 40}, {"TB", 1e12},

@@ -22,9 +22,9 @@ type SecretURL string
 func (s SecretURL) Reveal() string { return string(s) }
 
 // String returns the URL with its secrets redacted. In a URL for Redis (redis, rediss or unix), the
-// secrets are the password, and parameters with names such as token. Of an http or https URL, only
-// the scheme and the host remain, because services accept tokens as the user name, in the path and
-// in the query. Any other URL is redacted as a whole.
+// secrets are the password, the fragment, and parameters with names such as token. Of an http or
+// https URL, only the scheme and the host remain, because services accept tokens as the user name,
+// in the path and in the query. Any other URL is redacted as a whole.
 func (s SecretURL) String() string {
 	u, err := url.Parse(string(s))
 	switch {
@@ -48,7 +48,7 @@ func (s SecretURL) String() string {
 		u.Fragment, u.RawFragment = "redacted", ""
 	}
 	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil { // the variable query has only the parameters that could be parsed
+	if err != nil { // the variable query lacks the part that cannot be parsed, which may be secret
 		u.RawQuery = "redacted"
 	}
 	for key := range query {
@@ -100,9 +100,9 @@ var takesSecret = regexp.MustCompile(`^-[[:alnum:]]*[` + shortSecrets + `]$|^--(
 // hides the rest of such a flag, too.
 var joined = regexp.MustCompile(`^-[[:alnum:]]*?[` + shortSecrets + `]`)
 
-// Command is a program and its arguments. When it is printed, the values of flags, variables and
-// headers are redacted if their names look like --token, -u or -H. Every URL is shown like a
-// [SecretURL].
+// Command is a program and its arguments. When it is printed, the values of flags such as --token,
+// -u and -H are redacted, and so are those of variables and headers with names such as API_TOKEN.
+// Every URL is shown like a [SecretURL].
 type Command []string
 
 // Redacted returns the command without the secrets.

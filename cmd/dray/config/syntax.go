@@ -37,7 +37,7 @@ func (r *lineReader) Read(p []byte) (int, error) {
 }
 
 // libraryLine matches the beginning of an error of the YAML library, with the number of a line, if
-// any. Often the section around the mistake begins at this line.
+// any. Often this is not the line of the mistake, but the line where the section around it begins.
 var libraryLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 const maxShorter = 200

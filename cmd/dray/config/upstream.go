@@ -27,8 +27,8 @@ type Upstream struct {
 	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and
 	// `docker pull <dray>/hub/library/alpine`).
 	Prefixes []string `yaml:"prefixes,omitempty"`
-	// The namespace of repository names without a slash. Default: `library` for Docker Hub,
-	// otherwise none.
+	// The namespace that dray puts before repository names without a slash. Default: `library` for
+	// Docker Hub, otherwise none.
 	DefaultNamespace string `yaml:"default_namespace,omitempty"`
 	// A prefix that dray puts before every repository name at the upstream, with a slash between
 	// them. A slash at the end of the prefix makes no difference. Give the prefix of a pull-through
@@ -76,8 +76,8 @@ type Upstream struct {
 	Acknowledge Acknowledge `yaml:"acknowledge,omitempty"`
 	// If `true`, clients may delete tags and manifests at this upstream, and layers if the registry
 	// has a call for that (Amazon ECR has none). This needs `push`, and for kind `ecr` the right
-	// `ecr:BatchDeleteImage`. The right to push does not include the right to delete: see `actions`.
-	// Always `true` for kind `local`. Default: `false`.
+	// `ecr:BatchDeleteImage`. The right to push does not include the right to delete: see
+	// `actions` in the rules of `auth`. Always `true` for kind `local`. Default: `false`.
 	Delete bool `yaml:"delete,omitempty"`
 	// The storage of an upstream of kind `local`.
 	Local Local `yaml:"local,omitempty"`
@@ -110,9 +110,9 @@ type Upstream struct {
 	Savings UpstreamSavings `yaml:"savings,omitempty"`
 }
 
-// Fixed says what a reload cannot do with the upstream. If addFixed is true, a reload cannot add
-// it, because its pushes need the queue or a store of their own. If keysFixed is true, a reload
-// cannot change it, because its pushes need a store of their own.
+// Fixed says what a reload cannot do with the upstream. If addFixed is true, a reload cannot add or
+// remove it, because its pushes need the queue or a store of their own. If keysFixed is true, a
+// reload cannot change most of its keys, because its pushes need a store of their own.
 func (u Upstream) Fixed() (addFixed, keysFixed bool) {
 	local := u.Kind == KindLocal
 	return local || u.Acknowledge == AcknowledgeLocal, local
@@ -144,8 +144,8 @@ type Repositories struct {
 // pauses and `quota_reserve`; the other bounds apply to each member by itself.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
-	// a host of its own. dray counts three groups by themselves: downloads of blobs, uploads of blobs,
-	// and all other requests. Default: `256`.
+	// a host of its own. Each of three groups may reach this number by itself: downloads of blobs,
+	// uploads of blobs, and all other requests. Default: `256`.
 	Concurrency int `yaml:"concurrency"`
 	// The most requests of one operation that may wait. Beyond that, dray first refuses requests that
 	// no client waits for. If there are none, it refuses the newest request of the repository that has
@@ -165,8 +165,8 @@ type UpstreamLimits struct {
 	// All kinds also have `list` and `delete`.
 	Rates map[string]float64 `yaml:"rates,omitempty"`
 	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When less
-	// remains, dray makes only the requests that a client waits for. Docker Hub reports its quota with
-	// every manifest. Default: `20`.
+	// remains, dray asks for manifests only while a client waits for them. Docker Hub reports its
+	// quota with every manifest. Default: `20`.
 	QuotaReserve int `yaml:"quota_reserve"`
 }
 
@@ -217,8 +217,8 @@ type PruneRule struct {
 	Tags []string `yaml:"tags,omitempty"`
 	// The time without a push or a pull after which dray removes a tag. Default: never.
 	Unused Duration `yaml:"unused,omitempty"`
-	// The number of tags that dray keeps in a repository: those that clients pushed last. Default:
-	// all.
+	// The most tags that dray keeps in a repository: those that clients pushed last. `unused` can
+	// remove these, too. Default: all.
 	Keep int `yaml:"keep,omitempty"`
 	// A text that divides tags into groups. `keep` then counts the tags of each group by itself. Tags
 	// that are alike up to the last occurrence of the text are one group: with `-`, `main-1` and

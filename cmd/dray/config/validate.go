@@ -14,7 +14,8 @@ import (
 type Validator func(c Config, k *Report)
 
 // Check returns the problems of a completed configuration, as Load does, but leaves the field
-// Origin of each [Problem] empty. It does not check whether the files that c names exist.
+// Origin of each [Problem] empty. Of the files that c names, it checks only those that the
+// validators read.
 func (c Config) Check(validators ...Validator) error {
 	k := &Report{}
 	c.validate(k, validators)
@@ -60,7 +61,8 @@ func (c Config) validate(k *Report, validators []Validator) {
 	}
 }
 
-// validateNames adds a problem for each name, host, prefix and address that two entries use.
+// validateNames adds a problem for each name, host, prefix and address that is used twice in one
+// list, such as listeners.
 func (c Config) validateNames(k *Report) {
 	unique := func(what string) func(path, name string) {
 		owner := map[string]string{}
@@ -105,7 +107,8 @@ const maxName = 64
 // entryName matches names that can be labels of metrics and parts of keys and log lines.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. defaultName is a host or an address; it is always accepted.
+// name checks the name of an entry. It always accepts defaultName: the name that an entry without a
+// name gets, which is a host, an address or empty.
 func (k *Report) name(path, name, defaultName string) {
 	if name != defaultName && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q is not a valid name; use at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)

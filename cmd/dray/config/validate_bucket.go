@@ -11,7 +11,8 @@ import (
 // (https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html).
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-// maxBucketTimeout bounds how long a pull waits for the bucket. Clients wait 30 s for an answer.
+// maxBucketTimeout is the longest bucket.timeout. Clients wait 30 s for an answer, and after the
+// bucket has been too slow, the upstream needs some of this time.
 const maxBucketTimeout = Duration(10 * time.Second)
 
 // Place returns the name of the bucket and the prefix of its keys, which is empty or ends in a

@@ -11,8 +11,8 @@ import (
 	"dray/mirror/reread"
 )
 
-// checkFiles opens the files of certificates and keys that the configuration names. So dray reports
-// a missing file at the start, and not at the first request.
+// checkFiles reads the files of certificates, keys and the operators' token that the configuration
+// names. So dray reports a missing file at the start, and not at the first request.
 func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {

@@ -59,8 +59,8 @@ dray never evicts blobs that are open or pinned.`,
 	return cmd
 }
 
-// evict evicts and prints blobs until n bytes are freed or a request evicts nothing, because dray
-// bounds the blobs of one request. After an error, evict prints the blobs that went before.
+// evict sends requests until n bytes are freed or a request evicts nothing: dray bounds the blobs
+// that one request evicts. Then evict prints all evicted blobs, even if the last request failed.
 func (o *operator) evict(ctx context.Context, n int64) error {
 	all := api.Evicted{Victims: []api.Victim{}, LeftBytes: n}
 	var err error

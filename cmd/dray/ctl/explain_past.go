@@ -12,7 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// explainedPast writes the last pull, the last push and the last misses of an image.
+// explainedPast writes the last pull of an image, the verdict on its last checked push, and its
+// last misses.
 func explainedPast(w io.Writer, e api.Explanation) {
 	last := "dray remembers no pull of it."
 	if p := e.LastPull; p != nil {
@@ -98,8 +99,8 @@ func verdictText(v api.Verdict, now time.Time) []string {
 	return lines
 }
 
-// missText describes a miss: a line about the request, one about the cause of the miss, and one for
-// each request to an upstream.
+// missText describes a miss or a failed request: a line about the request, one about the cause of
+// the miss, one for each request to an upstream, and others for what only some misses have.
 func missText(m api.Miss, now time.Time) []string {
 	what := m.Reference
 	if d, err := oci.ParseDigest(what); err == nil {

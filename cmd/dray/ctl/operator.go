@@ -44,7 +44,7 @@ func Commands(o Options) []*cobra.Command {
 // operator is a client of the admin listener's API.
 type operator struct {
 	base   string      // http://host:port
-	token  auth.Secret // empty if dray requires no token
+	token  auth.Secret // empty if dray requires no token, or if login is set
 	login  auth.Secret // user:password, or empty
 	client *http.Client
 	stdout io.Writer
@@ -131,7 +131,7 @@ func adminURL(address string) (string, error) {
 		return "", fmt.Errorf("--admin: not an address; write one like localhost:6060; %w", usage.Err)
 	}
 	if !config.NamesHost(host) {
-		host = "localhost" // an address without a host means every interface
+		host = "localhost" // an empty or unspecified host means every interface
 	}
 	return "http://" + net.JoinHostPort(host, port), nil
 }

@@ -29,8 +29,8 @@ func (in Options) Browse(cmd *cobra.Command, action func(context.Context, Pages)
 			cfg = config.Default(nil)
 		}
 		if cfg.Admin.Address == config.AdminOff {
-			// The admin listener is off, so no dray listens at this address. If HealthAddress is empty,
-			// action gets errors instead of pages.
+			// With AdminOff, Options.find would return an error, and cmd would not call action. With the
+			// default address, where no dray listens, action gets errors instead of pages.
 			cfg.Admin.Address = config.Default(nil).Admin.Address
 			if cfg.Admin.HealthAddress != "" {
 				cfg.Admin.Address = cfg.Admin.HealthAddress

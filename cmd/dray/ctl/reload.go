@@ -14,7 +14,7 @@ import (
 
 // reloadCommand returns the subcommand that reloads the configuration. The subcommand sends its
 // request even if it finds the configuration invalid: the running dray reads the configuration
-// itself, and reports a failure by a metric, too.
+// itself, and reports a failure both in its answer and by a metric.
 func reloadCommand(in Options) *cobra.Command {
 	load := in.Load
 	in.Load = func() (config.Config, error) {

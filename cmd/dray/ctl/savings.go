@@ -78,7 +78,7 @@ func priceText(p *float64) string {
 	return number(*p)
 }
 
-// number formats a price with as many digits as it needs.
+// number formats a price or a quantity with as many digits as it needs.
 func number(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) }
 
 // timeSaved says how much time clients saved, or why that is not known.

@@ -109,7 +109,8 @@ func (o *operator) display() (show func(api.Live) error, restore func()) {
 const maxEvent = 16 << 20
 
 // eachEvent calls handler for each item of an [admin.Watch] when it arrives. It returns the error
-// of handler, the error that dray has sent, or the error of the stream.
+// of handler, the error that dray has sent, or the error of the stream, which is io.EOF if dray has
+// ended the stream.
 func eachEvent[A any](stream io.Reader, handler func(A) error) error {
 	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEvent)

@@ -84,8 +84,7 @@ type toWarm struct {
 	platforms []string
 }
 
-// read returns the images of the arguments and files, each once, and the problems with names in the
-// files.
+// read returns the images of the arguments and files, each once, and the problems in the files.
 func (f warmFlags) read(in Options, stdin io.Reader, args []string) (images []toWarm, problems []string, err error) {
 	o := imagelist.Options{Host: platforms.Format(linuxHere()), Environment: in.Environ, Arguments: map[string]string{}}
 	if o.Targets, err = f.targets(); err != nil {
@@ -279,7 +278,7 @@ func (o *operator) warm(ctx context.Context, images []toWarm, problems []string)
 // warmed is the output of dray warm with --json.
 type warmed struct {
 	Images []warmedImage `json:"images"`
-	// Problems are the problems with names in the files, each with its file and line.
+	// Problems are the problems in the files, such as unusable names, each with its file and line.
 	Problems []string `json:"problems"`
 }
 

@@ -56,7 +56,8 @@ func (p *warmProgress) problem(text string) {
 	}
 }
 
-// advance records how far dray has come with an image.
+// advance records how far dray has come with an image, and draws the bar again if drawEvery has
+// passed.
 func (p *warmProgress) advance(name string, w api.Warmth) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,7 +68,8 @@ func (p *warmProgress) advance(name string, w api.Warmth) {
 	}
 }
 
-// done prints the line of an image.
+// done counts an image whose warming has ended or failed, and prints its line unless the output is
+// JSON.
 func (p *warmProgress) done(r warmedImage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

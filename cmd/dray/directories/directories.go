@@ -52,14 +52,14 @@ const (
 	pinsName   = "pins"
 )
 
-// apart reports whether the state has a directory of its own. Two paths can name one directory, for
-// example by a symbolic link. If dray moved the state from one of these paths to the other, the
-// move would delete the state.
+// apart reports whether the state has a directory of its own. Different paths are not enough: two
+// paths can name one directory, for example by a symbolic link. If dray moved the state from one of
+// these paths to the other, the move would delete the state.
 func (d Directories) apart() bool { return !same(d.State, d.Cache) }
 
 // Prepare creates the directories, and checks their formats and that they belong together. If the
-// state has its own directory, Prepare moves the state from the cache's directory to it. A full
-// disk is no error if nothing has to be moved.
+// cache's directory still has the queue, the hosted repositories or the pins, and the state has its
+// own directory, Prepare moves them there. A full disk is no error if nothing has to be moved.
 func (d Directories) Prepare(log *slog.Logger) error {
 	for _, dir := range []string{d.Cache, d.State} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

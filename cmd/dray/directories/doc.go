@@ -9,7 +9,8 @@
 // directory for the state, and the former one has queued pushes or hosted repositories, dray does
 // not start: it would not forward these pushes or serve these repositories. dray also does not
 // start if one of the two directories was used before and the other directory is empty: probably,
-// the empty directory is not mounted.
+// the empty directory is not mounted. But the cache may be empty if the state has no such pushes or
+// repositories.
 //
 // If no directory is set for the state, the cache's directory has the queue, the lists of hosted
 // repositories and the pins. Once another directory is set, dray moves them there.

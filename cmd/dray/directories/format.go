@@ -17,7 +17,8 @@ type kind struct {
 	newest, oldest int
 }
 
-// A directory without a .format file is new or from an old dray, and is read as format 1.
+// The formats that this program knows. If a directory lacks the file that kind.file names, it is
+// new or from an old dray. Such a directory counts as format 1, although format.Number is 0.
 var (
 	cacheFormat = kind{"cache", 1, 1}
 	stateFormat = kind{"state", 1, 1}

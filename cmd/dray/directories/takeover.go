@@ -43,9 +43,10 @@ func noFiles(dir string) (bool, error) {
 
 // takeOver moves the parts in the cache's directory to the state directory. An interruption loses
 // nothing: takeOver copies a part under another name, syncs the copy, renames it, and only then
-// removes the original. If a part is in both directories with the same files, an earlier takeover
-// was interrupted, and takeOver only removes the original. If the files differ, an older dray has
-// used the cache's directory after an earlier takeover, and takeOver returns an error.
+// removes the original. If a part is in both directories, and the state directory has every file of
+// the original, an earlier takeover was interrupted, and takeOver only removes the original. If a
+// file is missing there or differs, an older dray has used the cache's directory after an earlier
+// takeover, and takeOver returns an error.
 func (d Directories) takeOver(log *slog.Logger) error {
 	var found []part
 	for _, p := range d.parts() {

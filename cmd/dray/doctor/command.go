@@ -37,7 +37,7 @@ type Options struct {
 	Registries func(ctx context.Context, cfg config.Config, pushTo string) ([]Registry, error)
 	// Redis describes the Redis of the configuration.
 	Redis func(context.Context, config.Config) (Facts, error)
-	// Members returns the members of the fleet that have a valid lease in Redis. Identity returns the
+	// Members returns the members of the fleet that are alive according to Redis. Identity returns the
 	// ARN under which AWS knows dray.
 	Members  func(context.Context, config.Config) ([]fleet.Member, error)
 	Identity func(context.Context, config.Config) (string, error)
@@ -133,7 +133,7 @@ func (o Options) Report(ctx context.Context, address string, bound time.Duration
 }
 
 // checks returns the checks for the configuration. If the configuration is invalid, that is the
-// only finding. closeAll closes the connections that the checks opened.
+// only finding. closeAll closes the connections that the checks opened to registries.
 func (o Options) checks(ctx context.Context, at target) (all []Check, closeAll func()) {
 	cfg, err := o.Load()
 	if err != nil {

@@ -51,7 +51,8 @@ type Report struct {
 	Failures int       `json:"failures"`
 }
 
-// Run makes all checks at once. A check that takes longer than the bound counts as failed.
+// Run makes all checks at once. It cancels a check after the time bound. If the check does not end
+// within one second more, it counts as failed.
 func Run(ctx context.Context, checks []Check, bound time.Duration) Report {
 	r := Report{Findings: make([]Finding, len(checks))}
 	var all sync.WaitGroup

@@ -15,9 +15,9 @@ import (
 // dialPatience bounds the time that it takes to connect to one member.
 const dialPatience = 2 * time.Second
 
-// members returns a check of whether this machine can connect to all members of its fleet.
-// ownAddress is the address at which other members reach this member. listLive returns the members
-// that are alive.
+// members returns a check of whether this machine can connect to all members of its fleet, whether
+// their protocols fit, and whether this machine is a member. ownAddress is the address at which
+// other members reach this member. listLive returns the members that are alive.
 func members(ownAddress string, listLive func(context.Context) ([]fleet.Member, error)) Check {
 	return Check{"fleet", "fleet.members", func(ctx context.Context) Finding {
 		all, err := listLive(ctx)

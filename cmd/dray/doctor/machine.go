@@ -116,8 +116,8 @@ func syncTime(dir string) Finding {
 	return syncFinding(dir, time.Since(began))
 }
 
-// sending says whether the kernel can splice files of the cache. dray uses splice to send them.
-// trySplice splices a small file into a pipe, or returns the reason why it cannot.
+// sending says whether the kernel can splice files of the cache. dray uses splice to send them over
+// plain HTTP. trySplice splices a small file into a pipe, or returns the reason why it cannot.
 func sending(dir string, trySplice func(*os.File) error) Finding {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return unknown("dray serve creates it", "%s does not exist yet, so splice was not tried", dir)

@@ -28,7 +28,7 @@ const (
 // Registry is an upstream that the doctor checks.
 type Registry struct {
 	Name string
-	// Address is the address of the registry, up to /v2/.
+	// Address is the URL of the registry, and ends with /v2/.
 	Address string
 	// Transport reaches the registry as dray does: it trusts the same authorities and dials the same
 	// address.
@@ -43,8 +43,8 @@ type Registry struct {
 	// Quota asks how many pulls the registry still allows. The Limit of the result is 0 if the
 	// registry states no quota. Quota is nil for registries that never have one.
 	Quota func(ctx context.Context) (Quota, error)
-	// Rates compares the requests that dray may send with the quotas of the account. It is nil for
-	// registries whose quotas dray cannot ask for.
+	// Rates asks for the quotas of the account, and returns them with the rates at which dray may send
+	// requests. It is nil for registries whose quotas dray cannot ask for.
 	Rates func(ctx context.Context) ([]Rate, error)
 	// Pushes says that clients may push to the upstream. PushTo starts an upload and cancels it.
 	// PushTo is nil if the operator named no repository.
@@ -266,7 +266,7 @@ func redis(ask func(context.Context) (Facts, error)) Check {
 	}}
 }
 
-// Bucket is the bucket that mirrors share.
+// Bucket describes the bucket that mirrors share.
 type Bucket struct {
 	Unreached   error    // why the bucket cannot be used
 	Missing     []string // settings that the bucket should have and does not have

@@ -43,8 +43,8 @@ type Parts struct {
 	LayerHost string
 	// EC2 and ServiceQuotas are the URLs of these APIs of AWS; empty means the URL for the region.
 	EC2, ServiceQuotas string
-	// Patience bounds the time to find out the network route of layers, and to ask for quotas; 0 means
-	// 2.5 s.
+	// Patience bounds each of two times: the time to find out the network route of layers, and the
+	// time to ask for the quotas of a registry. 0 means 2.5 s.
 	Patience time.Duration
 }
 
@@ -183,7 +183,8 @@ func (p Parts) layers(u config.Upstream) string {
 }
 
 // quota asks Docker Hub how many pulls are left. It sends the request that Docker documents
-// (docs.docker.com, "Docker Hub pull usage and limits"). A HEAD does not count as a pull.
+// (docs.docker.com, "Docker Hub pull usage and limits"): a HEAD, which does not count as a pull.
+// StatManifest sends a GET only if Docker Hub does not serve the HEAD.
 func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 	_, err := r.Client.StatManifest(ctx, upstream.Repo{Name: "ratelimitpreview/test"}, oci.Reference{Tag: "latest"}, oci.AnyManifest())
 	stated, ok := r.Limiter.OwnQuota()
@@ -193,8 +194,8 @@ func quota(ctx context.Context, r *registries.Registry) (doctor.Quota, error) {
 	return doctor.Quota{Limit: stated.Limit, Remaining: stated.Remaining, Window: stated.Window, Source: stated.Source}, nil
 }
 
-// rates returns, for each operation that the registry counts, how many requests per second the
-// configuration allows, and the quota of the account.
+// rates returns, for each operation whose rate the registry limits, how many requests per second
+// dray may send, and the quota of the account.
 func (p Parts) rates(ctx context.Context, u config.Upstream, r *registries.Registry) (all []doctor.Rate, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Patience, askPatience)) // a network without the internet may not answer
 	defer cancel()
@@ -234,7 +235,7 @@ func (p Parts) facts(ctx context.Context, cfg config.Config) (doctor.Facts, erro
 		return doctor.Facts{}, err
 	}
 	defer store.Close()
-	if _, _, err := store.Server(ctx); err != nil { // connects
+	if _, _, err := store.Server(ctx); err != nil { // this call also connects, which Took does not include
 		return doctor.Facts{}, err
 	}
 	began := time.Now()

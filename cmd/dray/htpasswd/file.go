@@ -23,7 +23,8 @@ func hashOf(password string) (string, error) {
 }
 
 // edit replaces all lines of a user by one line with the hash, and reports whether the text had
-// such lines. If the hash is empty, edit removes these lines. All other bytes stay.
+// such lines. If it had none, edit adds the line at the end. If the hash is empty, edit only
+// removes the lines of the user. All other bytes stay.
 func edit(text []byte, user, hash string) (changed []byte, found bool) {
 	line := []byte(user + ":" + hash + "\n")
 	put := hash == ""

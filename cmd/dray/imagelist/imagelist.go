@@ -16,14 +16,14 @@ type Image struct {
 	// Name is the reference. A name from a list is unchanged. Names from other files are completed as
 	// Docker and Kubernetes do it: alpine becomes docker.io/library/alpine:latest.
 	Name string
-	// Platform is the platform that the file asks for, such as linux/arm64; empty if the file names
-	// none.
+	// Platform is the platform that the file or the [Options] ask for, such as linux/arm64; empty if
+	// neither names one.
 	Platform string
 	// Line is the number of the first line that names the image. Lines are counted from 1.
 	Line int
 }
 
-// Options have the values of the variables in files.
+// Options are what Read needs beside the text: platforms and the values of variables.
 type Options struct {
 	// Targets are the platforms that a Dockerfile is built for, such as linux/arm64. Read reads the
 	// Dockerfile once for each. Without Targets, Read reads it once, for Host, and the Platform of an
@@ -42,9 +42,9 @@ type Options struct {
 // each contain the previous value twice could fill the memory.
 const maxValue = 4096
 
-// Read returns the images that a file names, each once, and the problems with names that it cannot
-// use. Each problem begins with the number of its line. Read recognises the kind of file by its
-// content.
+// Read returns the images that a file names, each once, and the problems in the file, such as names
+// that Read cannot use. Each problem begins with the number of its line. Read recognises the kind
+// of file by its content.
 func Read(text []byte, o Options) (images []Image, problems []error) {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	f := &found{seen: map[Image]bool{}, said: map[string]bool{}}
@@ -68,7 +68,7 @@ const (
 )
 
 var (
-	// instruction matches the first line of a Dockerfile (Dockerfile reference, "Format").
+	// instruction matches the first instruction of a Dockerfile (Dockerfile reference, "Format").
 	instruction = regexp.MustCompile(`^(?i:FROM|ARG)\s+\S`)
 	// listed matches a line of a list: a reference that neither begins like YAML nor ends like a key.
 	listed = regexp.MustCompile("^[^-\\s\"'{}\\[\\]%&*!|>?@`:,](\\S*[^\\s:])?(\\s+#.*)?$")

@@ -53,7 +53,7 @@ func (l *Listeners) Ready(context.Context) error {
 
 // Serve opens all listeners before it serves any, so that no client gets an answer if the start
 // fails. When ctx ends, Serve stops the servers after the pause. When a server fails, or when
-// innerCtx ends, Serve stops the servers at once. The servers of operators end last.
+// innerCtx ends, Serve stops the servers without a pause. The servers of operators end last.
 func (l *Listeners) Serve(ctx, innerCtx context.Context, clients, operators []Server) error {
 	listening, err := listen(ctx, slices.Concat(clients, operators))
 	if err != nil {
@@ -131,7 +131,7 @@ func (l *Listeners) pause(running, again context.Context) {
 
 // interrupt waits until the program is asked to stop a second time, and then ends the pause and the
 // requests of clients. ctx ends when the program is asked for the first time. interrupt returns
-// early if ended ends.
+// early when Serve cancels the context in the parameter ended.
 func (l *Listeners) interrupt(ctx, ended context.Context, endPause func(), clients []Server) {
 	select {
 	case <-ctx.Done():

@@ -21,7 +21,7 @@ const (
 type logBuffer struct {
 	to io.Writer
 
-	writing sync.Mutex // guards the field to; locked before mu
+	writing sync.Mutex // held during each write to the writer l.to; locked before mu
 
 	mu      sync.Mutex // guards the fields below
 	pending []byte
@@ -58,7 +58,7 @@ func (l *logBuffer) flush() error {
 	return err
 }
 
-// bufferedLog is a logBuffer whose Write only buffers.
+// bufferedLog is a logBuffer whose Write may leave its bytes in the buffer.
 type bufferedLog struct{ *logBuffer }
 
 // Write implements io.Writer. It writes out the buffer only if the buffer is full, or if the log
@@ -104,8 +104,8 @@ type logHandler struct {
 }
 
 // New returns the handler of a log that is written to w, and a function that writes the buffered
-// lines. newHandler makes a handler that writes lines to its argument. Use [Buffered] for lines
-// that may be buffered.
+// lines and ends the buffering. newHandler makes a handler that writes lines to its argument. Use
+// [Buffered] for lines that may be buffered.
 func New(w io.Writer, newHandler func(io.Writer) slog.Handler) (h slog.Handler, flush func()) {
 	to := &logBuffer{to: w}
 	return logHandler{newHandler(to), newHandler(bufferedLog{to})}, to.close

@@ -59,7 +59,7 @@ type Member struct {
 	facts     *meta.Shared // nil until Facts is called
 	drift     *drift
 	writers   writer.Options
-	findZone  func(context.Context) (string, error) // nil if the zone is known
+	findZone  func(context.Context) (string, error) // nil unless the member looks for its zone
 	ceilings  *ceilings.Ceilings
 	log       *slog.Logger
 }
@@ -142,7 +142,7 @@ func (m *Member) Run(ctx context.Context) error {
 // zonePauses are the pauses before a member looks for its zone again.
 var zonePauses = []time.Duration{10 * time.Second, time.Minute}
 
-// placed finds the zone of this member, unless the zone is configured.
+// placed finds the zone of this member with findZone, unless findZone is nil.
 func (m *Member) placed(ctx context.Context) {
 	if m.findZone == nil {
 		return

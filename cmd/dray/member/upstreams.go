@@ -41,10 +41,10 @@ func upstreamsOf(c config.Config) *upstreams {
 	return all
 }
 
-// identityOf returns a hash of the registry's kind, URL and prefix, and of the user or role whose
-// rights dray has there. The hash contains no secret. It does not depend on the password, because
-// members may replace the password one after the other. It does not depend on the fleet's secret
-// either. If it did, members with the old secret and members with the new secret would use
+// identityOf returns a hash of the registry's kind, URL and prefix, and of the user or role that
+// the configuration names for it. The hash contains no secret. It does not depend on the password,
+// because members may replace the password one after the other. It does not depend on the fleet's
+// secret either. If it did, members with the old secret and members with the new secret would use
 // different keys for the facts about a tag. If a member then forgot a tag ([meta.Tags]), members
 // with the other secret would still see their facts about it.
 func identityOf(u config.Upstream) string {
@@ -65,8 +65,9 @@ func hash(texts ...string) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
-// Use makes the member compare the upstreams of c from now on, and share the ceilings of their
-// limiters. The map limiters has the names of the upstreams as its keys. m may be nil.
+// Use makes the member compare the upstreams of c with those of other members from now on, and
+// share the ceilings of their limiters. The map limiters has the names of the upstreams as its
+// keys. m may be nil.
 func (m *Member) Use(c config.Config, limiters map[string]*upstream.Limiter) {
 	if m == nil {
 		return

@@ -70,7 +70,7 @@ func Root(summary string, stdin io.Reader, stdout, stderr io.Writer) *cobra.Comm
 	return root
 }
 
-// Run runs a program, prints its error to stderr, and returns the exit code.
+// Run runs a program and returns the exit code. It prints an error to stderr, except ErrRejected.
 func Run(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
 	root.SetArgs(append([]string{}, args...)) // if args were nil, cobra would read os.Args
 	cmd, err := root.ExecuteContextC(ctx)

@@ -1,6 +1,6 @@
-// Command remote is dray for machines that run no mirror: it has only the subcommands that query a
-// running dray. It also builds for systems on which the mirror is not tested. In releases, this
-// program is also named dray.
+// Command remote is dray for machines that run no mirror. Apart from version and man, it has only
+// the subcommands that query or change a running dray. It also builds for systems on which the
+// mirror is not tested. In releases, this program is also named dray.
 package main
 
 import (

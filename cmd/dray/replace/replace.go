@@ -29,7 +29,7 @@ func File(path string, text []byte, oldInfo fs.FileInfo, mode fs.FileMode) error
 	return os.Rename(f.Name(), path)
 }
 
-// giveTo sets the owner of f to the owner of the file that f replaces.
+// giveTo sets the user and the group of f to those of the file that f replaces.
 func giveTo(f *os.File, oldInfo fs.FileInfo) error {
 	stat, ok := oldInfo.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -36,7 +36,8 @@ func Of(c config.Config, l config.Listener) *route.Table {
 	return r
 }
 
-// Hosts returns the host names, without ports, by which clients know a listener.
+// Hosts returns the host names, without ports, that clients use for a listener: dray's own, and
+// those of the registries of its upstreams.
 func Hosts(r *route.Table) (hosts []string) {
 	all := slices.Clone(r.Own)
 	for _, o := range r.Order {
@@ -70,7 +71,8 @@ func NamesOf(c config.Config) Names {
 	return Names{r}
 }
 
-// Own returns the host names and addresses by which clients reach a listener with these routes.
+// Own returns dray's own names at a listener: the names in its routes r, and the listener's address
+// if that has a host.
 func Own(l config.Listener, r *route.Table) []string {
 	own := slices.Clone(r.Own)
 	if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
@@ -79,7 +81,9 @@ func Own(l config.Listener, r *route.Table) []string {
 	return own
 }
 
-// Parse returns the image that a text names. Its errors have codes of the API for operators.
+// Parse returns the image that a text names. If the text is a digest alone, Parse returns the
+// digest, which stands for content in any repository. Its errors have codes of the API for
+// operators.
 func (n Names) Parse(text string) (inventory.Name, error) {
 	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
 		d, err := oci.ParseDigest(text)

@@ -1,5 +1,5 @@
-// Package services gets from the configuration what dray needs to call services and programs, such
-// as URLs, keys and environment variables.
+// Package services gets from the configuration the URLs, headers, keys and environment variables
+// with which dray calls services and programs.
 package services
 
 import (
@@ -72,7 +72,7 @@ func Variables(c config.ExecCheck, files watched.Source) (func() []string, error
 	}, nil
 }
 
-// Check adds the problems of a service to k.
+// Check adds the problems with the settings of a service to k.
 func Check(c config.Service, k *config.Report, path string) {
 	switch {
 	case c.URL != "" && c.URLFile != "":
@@ -93,7 +93,8 @@ func Check(c config.Service, k *config.Report, path string) {
 	CheckFile(k, path+".secret_file", c.SecretFile, watched.ParseSecret)
 }
 
-// CheckFile adds to k the problem of a file that cannot be parsed. An empty name means no file.
+// CheckFile adds to k the problem of a file that cannot be read or parsed. An empty name means no
+// file.
 func CheckFile[T any](k *config.Report, path, name string, parse func(text []byte) (T, error)) {
 	if name == "" {
 		return

@@ -27,8 +27,8 @@ type Options struct {
 	Load func() (config.Config, error)
 }
 
-// defaultDialTimeout is the time within which a client has to connect to the mirror. While the
-// mirror is down, this time is added to each pull.
+// defaultDialTimeout is the time within which containerd and Docker 29 have to connect to the
+// mirror. If the mirror's address does not answer, each request of a pull waits that long.
 const defaultDialTimeout = 200 * time.Millisecond
 
 // flags are the flags of the subcommands.

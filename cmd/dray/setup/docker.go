@@ -16,7 +16,7 @@ const (
 
 // docker plans the files of both image stores of Docker, so that the user can switch to the other
 // store later. The classic store reads daemon.json and the certificate. The containerd store reads
-// hosts.toml.
+// hosts.toml, which names the certificate.
 func docker(s setting) (plan, error) {
 	p := plan{apply: map[string]string{dockerConfig: "systemctl reload docker"}, notes: s.mirror.plainHTTP()}
 	certificate := dockerCerts + s.mirror.host + "/ca.crt"

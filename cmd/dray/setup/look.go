@@ -18,8 +18,8 @@ import (
 
 // Client is a client on this machine, and the mirror that it should use.
 type Client struct {
-	// Name is the name of the client, such as docker. An empty Version means the version of the
-	// program on this machine.
+	// Name is the name of the client, such as docker. Version is its version. An empty Version means
+	// the version of the program on this machine if Root is "/", and an unknown version otherwise.
 	Name, Version string
 	// URL is the URL of the mirror. Registry is the registry that it mirrors, as NAME or NAME=PREFIX.
 	URL, Registry string
@@ -29,7 +29,7 @@ type Client struct {
 	DialTimeout time.Duration
 }
 
-// File describes the present file of a client.
+// File describes a file that setup would write for a client, as it is now.
 type File struct {
 	Path string
 	// The field There says that the file exists. Right says that setup would not change the file.
@@ -77,7 +77,7 @@ func (c Client) Look(ctx context.Context) (files []File, authorities []string, e
 	return files, authorities, nil
 }
 
-// look describes the present file that a change would write.
+// look describes the file that a change would write, as it is now.
 func (s setting) look(c install.Change) File {
 	f := File{Path: c.Path}
 	text, err := s.read(c.Path)

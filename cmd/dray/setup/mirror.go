@@ -26,7 +26,7 @@ type mirror struct {
 	// authority has the PEM certificates that clients have to trust, or is nil.
 	authority  []byte
 	registries []registry
-	// plain says that image names without a registry mean Docker Hub.
+	// plain says that, at this mirror, an image name without a prefix means Docker Hub.
 	plain bool
 	// auth says that clients need credentials. challenge says that the mirror demands them by a
 	// challenge.

@@ -21,9 +21,10 @@ type setting struct {
 	hostsOnly bool
 	// read returns the content of a file of the client's machine. If dray setup only prints the plan,
 	// read finds no file. If dray setup writes the plan, read leaves out what an earlier dray setup
-	// wrote, unless somebody has edited the file since.
+	// wrote, unless somebody has edited the file since. For Look, read returns the file as it is.
 	read func(path string) ([]byte, error)
-	// glob returns the paths of the files on that machine that match a pattern.
+	// glob returns the paths of the files on that machine that match a pattern. If dray setup only
+	// prints the plan, it returns none.
 	glob func(pattern string) []string
 }
 

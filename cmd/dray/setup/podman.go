@@ -16,8 +16,9 @@ const (
 )
 
 // podman plans a separate file in registries.conf.d, with an entry for each registry. An entry in
-// this file would replace the entry for the same registry in another file, with all mirrors. So if
-// another file has an entry for one of the registries, setup does not write the separate file.
+// this file would replace another file's entry for the same registry, including the mirrors of that
+// entry. So if another file has an entry for one of the registries, setup does not write the
+// separate file.
 // containers-registries.conf(5) describes the format.
 func podman(s setting) (plan, error) {
 	found, notes := s.mirror.byPrefix("Podman")

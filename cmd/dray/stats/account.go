@@ -77,7 +77,7 @@ const (
 )
 
 // Bill returns the savings in the given number of days, today included. If it also returns an
-// error, newer counts may be missing in the savings.
+// error, some metrics could not be read, and their growth since the last count may be missing.
 func (a *Account) Bill(days int) (api.Savings, error) {
 	err := a.ledger.Count()
 	return a.lastCount(days), err

@@ -20,7 +20,8 @@ type Lines struct {
 	shown map[uint64]shown
 }
 
-// shown is the last line that was printed about a pull or push.
+// shown has the last line that was printed about a pull or push, and the newest row, printed or
+// not.
 type shown struct {
 	text string
 	at   time.Time

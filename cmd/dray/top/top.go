@@ -128,7 +128,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// rowsOf returns the rows, the busiest first.
+// rowsOf returns the rows: first the active ones, then the others, each group from fast to slow.
 func rowsOf(l api.Live) (pulls, pushes []row) {
 	for _, p := range l.Pulls {
 		pulls = append(pulls, pullRow(p, l.At))

@@ -23,9 +23,10 @@ type Source struct {
 // Watching returns a Source that logs each change of a file. log may be nil.
 func Watching(log *slog.Logger) Source { return Source{true, log} }
 
-// Value returns a function that returns the result of parse for the present content of a file. The
-// errors of parse must not show the content. If file is empty, or if s is the zero Source, the
-// returned function always returns fallback.
+// Value returns a function that returns the result of parse for the present content of a file. If
+// a changed file cannot be used, that function keeps returning the former result. The errors of
+// parse must not show the content. If file is empty, or if s is the zero Source, the returned
+// function always returns fallback.
 func Value[T any](s Source, file string, parse func(text []byte) (T, error), fallback T) (func() T, error) {
 	if file == "" || !s.opens {
 		return func() T { return fallback }, nil

@@ -57,7 +57,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Failure is the body of every answer that is not a success.
+// Failure is the body of every answer of an endpoint that is not a success.
 type Failure struct {
 	Error *Error `json:"error"`
 }

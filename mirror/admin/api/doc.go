@@ -1,3 +1,4 @@
-// Package api has the types of the operators' API. The packages admin and inventory answer with
-// them. The subcommands in cmd/dray/ctl send requests and read the answers.
+// Package api has the types of the operators' API. The endpoints of the package admin answer
+// with them. Packages such as inventory and explain make the answers. The subcommands in
+// cmd/dray/ctl send requests and read the answers.
 package api

@@ -22,9 +22,9 @@ type Explanation struct {
 	Pull   ExplainedPull   `json:"pull"`
 	// Upstream is the state of the upstream. It is nil if the content is stored in dray alone.
 	Upstream *ExplainedUpstream `json:"upstream,omitempty"`
-	// LastPull is the last pull of the image by a client. Misses are the newest requests,
-	// for parts of the image, that failed or needed more than the cache. Verdict is the verdict on
-	// the last push that was checked. A nil field is not known.
+	// LastPull is the last pull of the image by a client. Of the requests for the image and its parts,
+	// Misses has the newest that failed or needed more than the cache. Verdict is the verdict on the
+	// last checked push of the image. A nil field is not known.
 	LastPull *LastPull `json:"last_pull,omitempty"`
 	Misses   Misses    `json:"misses"`
 	Verdict  *Verdict  `json:"verdict,omitempty"`
@@ -42,7 +42,8 @@ type ExplainedRoute struct {
 	// (nothing in the name selects an upstream). Word is the part of the name that the rule matched.
 	Rule string `json:"rule"`
 	Word string `json:"word,omitempty"`
-	// BuildCaches is set if the repository stores the build cache that was pushed under the name.
+	// BuildCaches is set if the name means a build cache. Upstream, Registry, Repository and Remote
+	// then describe the hosted repository that stores it.
 	BuildCaches bool `json:"build_caches,omitempty"`
 	// Refused is why clients may not name the repository, or empty if they may name it.
 	Refused string `json:"refused,omitempty"`
@@ -52,7 +53,7 @@ type ExplainedRoute struct {
 type ExplainedCaller struct {
 	// User is empty for a caller without credentials.
 	User string `json:"user,omitempty"`
-	// Repository is the name that rules refer to.
+	// Repository is the repository's name in the rules of auth.
 	Repository string           `json:"repository"`
 	Rights     []ExplainedRight `json:"rights"`
 }
@@ -117,8 +118,8 @@ type ExplainedPart struct {
 	// the bytes is under way), bucket. dray looks in the bucket only if the bytes are not here. Where
 	// is empty if no place has the bytes.
 	Where []string `json:"where"`
-	// Shared says that the bytes are here, but that the upstream has not confirmed them for this
-	// repository.
+	// Shared says that the places in Where have the bytes, but that the upstream has not confirmed
+	// them for this repository.
 	Shared bool `json:"shared,omitempty"`
 	// Absent is the text of the upstream's "not found". It is empty if there is no such answer, or if
 	// dray no longer believes it.
@@ -153,10 +154,10 @@ const (
 // client has no part of the image and gets each part once, and that the upstream answers as before.
 type ExplainedPull struct {
 	Serves Serving `json:"serves"`
-	// Fallback is the upstream that answers if the upstream of the Route does not answer. Other
-	// fallbacks may answer for some of the parts: see Requests.
+	// Fallback is the fallback that would answer now in place of the upstream of the Route. It is
+	// empty if none would. Other fallbacks may answer for some of the parts: see Requests.
 	Fallback string `json:"fallback,omitempty"`
-	// Why is a sentence with the reason if the pull is refused or fails.
+	// Why is a sentence with the reason if the pull is refused or fails, or gets old content.
 	Why string `json:"why,omitempty"`
 	// Platforms are the platforms of the client. An empty list means all platforms.
 	Platforms []string `json:"platforms,omitempty"`

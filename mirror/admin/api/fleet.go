@@ -27,7 +27,7 @@ type FleetMember struct {
 	// Asked marks the member that sends this answer.
 	Asked bool `json:"asked,omitempty"`
 	// Drift names the upstreams for which this member has a different registry or different rights
-	// than the member that sends the answer. dray refuses pushes to these upstreams.
+	// than the member that sends the answer. Both members refuse pushes to these upstreams.
 	Drift []string `json:"drift,omitempty"`
 	// Failure says why the member did not report its state. The other values then come from Redis.
 	Failure string      `json:"failure,omitempty"`
@@ -43,7 +43,7 @@ type FleetState struct {
 	Leases int `json:"leases"`
 	// Followers is the number of streams of blobs that the member sends to other members.
 	Followers int `json:"followers"`
-	// Reading has the streams by which the member reads blobs from other members.
+	// Reading has the streams, at most 1000, by which the member reads blobs from other members.
 	Reading []FleetStream `json:"reading"`
 	// Bytes has the counts of bytes since the member was started.
 	Bytes FleetBytes `json:"bytes"`

@@ -23,13 +23,13 @@ type HistoryPoint struct {
 	Hits   int64 `json:"hits"`
 	Misses int64 `json:"misses"`
 	// Sent counts the bytes of manifests, blobs and lists that were sent to clients. The keys are the
-	// sources of the bytes, in the words of X-Cache. A source of no bytes is missing.
+	// sources of the bytes, in the words of X-Cache, or "other". A source of no bytes is missing.
 	Sent map[string]int64 `json:"sent"`
 	// Fetched counts the bytes of all answers of upstreams, and Uploaded the bytes that clients
 	// uploaded.
 	Fetched  int64 `json:"fetched"`
 	Uploaded int64 `json:"uploaded"`
-	// Stored is the number of bytes in the disk cache at the end of the Step.
+	// Stored is the number of bytes in the disk cache at the last sample of the Step.
 	Stored int64 `json:"stored"`
 	// Fetches, Pulls and Pushes are the largest numbers of fetches, pulls and pushes that were under
 	// way at any sample.

@@ -47,15 +47,16 @@ type Blob struct {
 	// Pool is "small" for blobs below 1 MiB, otherwise "large". Each pool has its own order of
 	// eviction.
 	Pool string `json:"pool"`
-	// Proven says that the blob was requested again after it was stored, or stored again soon after it
-	// was evicted. dray keeps such a blob longer than other blobs.
+	// Proven says that eviction has spared the blob, because it was in use or was requested again, or
+	// that the blob was stored again soon after it was evicted. dray keeps such a blob longer than
+	// other blobs.
 	Proven bool `json:"proven"`
 	// Open says that the blob is being read, or needed by a push.
 	Open bool `json:"open"`
-	// Pinned says that a pin keeps the blob.
+	// Pinned says that a pin or an unfinished push keeps the blob.
 	Pinned bool `json:"pinned"`
-	// Unverified says that the blob was on disk when dray last stopped uncleanly. It is verified
-	// before its next use.
+	// Unverified says that dray stopped uncleanly before the blob was on stable storage, so its file
+	// may be damaged. dray verifies the blob before its next use.
 	Unverified bool `json:"unverified"`
 }
 
@@ -99,7 +100,7 @@ const (
 	FateNotHeld Fate = "not held"
 	FateShared  Fate = "shared" // the blob is a part of an image that is not purged
 	FateInUse   Fate = "in use" // the blob is being read, or needed by a push
-	FatePinned  Fate = "pinned" // a pin keeps the blob
+	FatePinned  Fate = "pinned" // a pin or an unfinished push keeps the blob
 	FateFailed  Fate = "failed" // the blob could not be removed; Error has the reason
 )
 
@@ -149,8 +150,8 @@ type EvictRequest struct {
 // Evicted lists the evicted blobs in the order of their eviction.
 type Evicted struct {
 	Victims []Victim `json:"victims"`
-	// LeftBytes are the bytes of the request that are not freed. Ask again for them: they stay only if
-	// all other blobs are open or pinned.
+	// LeftBytes are the bytes of the request that are not freed. One request evicts a bounded number
+	// of blobs, so ask again for LeftBytes. If there are no victims, all blobs are open or pinned.
 	LeftBytes int64 `json:"left_bytes,omitempty"`
 }
 

@@ -60,7 +60,7 @@ type LivePull struct {
 	Sources map[string]int64 `json:"sources"`
 }
 
-// LiveLayers says which layers of an image a client has asked for. A client does not ask for the
+// LiveLayers says how many layers of an image a client has asked for. A client does not ask for the
 // layers that it has.
 type LiveLayers struct {
 	Asked int `json:"asked"`

@@ -20,7 +20,7 @@ const (
 	MissArriving    MissCause = "arriving"    // dray was fetching it for another request
 	MissUncached    MissCause = "uncached"    // the cache could not store it
 	MissUnconfirmed MissCause = "unconfirmed" // it was here, and the upstream had to confirm it for this repository or for this push
-	MissAbsent      MissCause = "absent"      // the upstream answered "not found" at Since
+	MissAbsent      MissCause = "absent"      // the upstream had answered "not found" at Since, so dray did not ask again
 	MissRefused     MissCause = "refused"     // the request was refused before dray looked for anything
 )
 
@@ -61,7 +61,8 @@ type Miss struct {
 type MissTarget struct {
 	Upstream   string `json:"upstream,omitempty"`
 	Repository string `json:"repository,omitempty"`
-	// InsteadOf is the upstream that the client asked for, if a fallback answered.
+	// InsteadOf is the upstream that the client asked for, if a fallback answered. Upstream is then
+	// the fallback.
 	InsteadOf string        `json:"instead_of,omitempty"`
 	Reference string        `json:"reference,omitempty"`
 	Digest    digest.Digest `json:"digest,omitempty"`

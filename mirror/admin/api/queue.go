@@ -20,11 +20,13 @@ type QueuedPush struct {
 	Bytes    int64     `json:"bytes"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is the time of the next attempt. It is zero before the first attempt.
+	// Next is the time at which the next attempt is due. If Next is zero, the attempt has been due
+	// since Accepted. For a failed push, Next means nothing.
 	Next time.Time `json:"next,omitzero"`
 	// Error is the newest error of any attempt. An attempt that is under way may have set it.
 	Error string `json:"error,omitempty"`
-	// Overtaken says that the tag was pushed again later, so this push cannot be retried.
+	// Overtaken says that the tag was pushed again later. If this push has failed, it cannot be
+	// retried.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 

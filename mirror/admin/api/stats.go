@@ -23,12 +23,13 @@ type Stats struct {
 	// Requests counts the GET requests of clients for manifests and blobs.
 	Requests int64 `json:"requests"`
 	// Opens counts the readers of blobs by the source of their bytes: memory, disk, origin (a fetch
-	// for this reader), flight (a fetch that was under way for another reader; printed as "shared"),
-	// direct (passed through uncached). A prefetch is not a reader.
+	// for this reader, or a prefetch that no earlier reader uses), flight (a fetch that was under way
+	// for another reader; printed as "shared"), direct (passed through uncached). A prefetch is not a
+	// reader.
 	Opens map[string]int64 `json:"opens"`
 	// HitRatio is the share of the readers in Opens whose bytes were held, in memory or on disk; 0 if
 	// there was no reader.
 	HitRatio float64 `json:"hit_ratio"`
-	// Upstreams counts the bytes sent to clients, by upstream and source.
+	// Upstreams counts the bytes sent to clients, by upstream and source, in the words of X-Cache.
 	Upstreams map[string]map[string]int64 `json:"upstreams"`
 }

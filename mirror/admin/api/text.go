@@ -18,7 +18,7 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
 }
 
-// About formats a duration roughly, such as 5 min, for people who read the answers.
+// About formats a duration roughly, such as 5 min, in texts for people.
 func About(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d < 2*time.Minute:

@@ -10,8 +10,8 @@ type WarmRequest struct {
 	Platforms []string `json:"platforms,omitempty"`
 }
 
-// Warmth says how much of an image is held. dray sends a Warmth after each change, and at the end.
-// The whole image is held if no error follows the last Warmth.
+// Warmth says how much of an image is held. dray sends a Warmth now and then if it has changed, and
+// at the end. The whole image is held if no error follows the last Warmth.
 type Warmth struct {
 	// Name is the name of the image with its upstream.
 	Name string `json:"name"`
@@ -21,8 +21,8 @@ type Warmth struct {
 	// HeldParts counts the held parts.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
-	// Bytes is the size of all parts. HeldBytes is the size of the held parts, plus the bytes of other
-	// parts that have arrived so far.
+	// Bytes is the size of the parts found so far. HeldBytes is the size of the held parts, plus the
+	// bytes of other parts that have arrived so far.
 	Bytes     int64 `json:"bytes"`
 	HeldBytes int64 `json:"held_bytes"`
 	// FetchedBytes counts the bytes that have arrived so far for blobs that were not held before.

@@ -44,11 +44,11 @@ func diskOf(d Disk, past api.History) *diskView {
 	return v
 }
 
-// full is a share of the quota. If the cache uses at least this share, the panel calls it full:
-// dray then evicts blobs to make room for new ones.
+// full is a share of the quota. If the cache uses or has reserved at least this share, the panel
+// calls it full. A full cache stays a little below its quota, because dray evicts whole blobs.
 const full = 0.97
 
-// maxDays bounds the days of a forecast.
+// maxDays bounds the days of a forecast, so that they fit in a time.Duration.
 const maxDays = 36_500
 
 // forecast returns sentences about the space on the disk, now and in the future.

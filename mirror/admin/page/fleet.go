@@ -27,7 +27,7 @@ func (h *Handler) fleet(ctx context.Context, f frame, _ *http.Request) (templ.Co
 	return fleetPage(f, all, streamsOf(all)), nil
 }
 
-// streamsOf returns all streams between members.
+// streamsOf returns the streams between members, as the members that read them report.
 func streamsOf(f api.Fleet) (all []stream) {
 	address := map[string]string{}
 	for _, m := range f.Members {

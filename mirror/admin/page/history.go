@@ -40,7 +40,7 @@ var groups = []struct {
 type chart struct {
 	Span  span
 	Bars  []column
-	Lines []string // the hit ratio: each string has the points of one polyline, which has no gap
+	Lines []string // the hit ratio: each string has the points of one polyline (see ratioLines)
 	Rows  []chartRow
 	Most  int64 // bytes of the highest bar
 	Sum   []share

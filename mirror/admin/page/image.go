@@ -38,7 +38,7 @@ func (h *Handler) image(ctx context.Context, f frame, r *http.Request) (templ.Co
 	return imagePage(f, v), nil
 }
 
-// freshness returns the kind of sign for the state of a tag, and the state in words.
+// freshness returns the kind of the state of a tag (a key of signs), and the state in words.
 func freshness(s api.Freshness) (kind, text string) {
 	switch s {
 	case api.TagFresh, api.TagHosted:
@@ -53,7 +53,7 @@ func freshness(s api.Freshness) (kind, text string) {
 	return "off", string(s)
 }
 
-// serving returns the kind of sign for the result of a pull, and the result in words.
+// serving returns the kind of the result of a pull (a key of signs), and the result in words.
 func serving(s api.Serving) (kind, text string) {
 	switch s {
 	case api.ServeCache:

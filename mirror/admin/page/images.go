@@ -20,13 +20,13 @@ import (
 const (
 	// perPage is the number of images on a page.
 	perPage = 50
-	// listingAge is the age at which the list is read again. Reading all facts and manifests is
-	// expensive, so dray spends at most 1/listingShare of the time on it, however many browsers show
-	// the list.
+	// listingAge is the age from which the list is read again when a browser asks for it. Reading all
+	// facts and manifests is expensive, so dray spends at most 1/listingShare of the time on it,
+	// however many browsers show the list.
 	listingAge   = 10 * time.Second
 	listingShare = 20
-	// listingKept is the age up to which dray shows the old list while it reads the list again.
-	// Reading takes about a second for every ten thousand images.
+	// listingKept is the age up to which dray shows the old list while it reads the list again, or
+	// after a reading failed. Reading takes about a second for every ten thousand images.
 	listingKept = 5 * time.Minute
 	// listingBound bounds the time of one reading.
 	listingBound = time.Minute
@@ -116,7 +116,7 @@ func (l *listing) list() (images []api.Image, err error) {
 // imageQuery selects and orders the images that an operator wants to see.
 type imageQuery struct {
 	Search, Sort string
-	// Parts includes manifests that have no tag and are part of an index.
+	// Parts adds the manifests that have no tag and are part of an index.
 	Parts bool
 	Page  int // from 1
 }
@@ -160,7 +160,7 @@ type imagesView struct {
 	Read               time.Time
 	First, Last, Found int
 	All                int
-	Bytes              int64 // held bytes of the found images; a shared part counts for each image
+	Bytes              int64 // held bytes of the found images; a shared blob counts for each image
 }
 
 // Pages is the number of pages.

@@ -21,7 +21,8 @@ type liveView struct {
 	// AllPulls and AllPushes count all pulls and pushes, shown or not.
 	AllPulls, AllPushes int
 	Down, Up            int64 // bytes per second
-	// From is the address of a page with the same pulls and pushes.
+	// From is the address of a page with the same pulls and pushes. The script of the page gets their
+	// newest state from there.
 	From string
 }
 
@@ -45,8 +46,8 @@ func busiest(l api.Live, limit int) liveView {
 	return v
 }
 
-// busier orders entries: active ones first, then by rate, then by the last request. No two entries
-// are equal.
+// busier orders entries: active ones first, then by rate, then by the last request. Otherwise, the
+// ID decides, so that no two entries are equal.
 func busier(a, b api.LiveEntry) int {
 	active := func(e api.LiveEntry) int {
 		if e.State == api.LiveActive {

@@ -23,7 +23,7 @@ type overviewView struct {
 	Traffic   *chart
 }
 
-// figure is a number at the top of the overview. Path is a page with details.
+// figure is a number at the top of the overview. Path is the path of a page with details, if any.
 type figure struct{ Name, Value, More, Path string }
 
 func (h *Handler) overview(ctx context.Context, f frame, r *http.Request) (templ.Component, error) {
@@ -64,7 +64,8 @@ func (h *Handler) past(now time.Time, length time.Duration, points int) api.Hist
 }
 
 // figures returns the numbers at the top of the overview. If a number is not known, its figure
-// shows the error, so that operators still get the rest of the page.
+// shows the error, so that operators still get the rest of the page. For Disk, overview adds the
+// figure with the error.
 func (h *Handler) figures(f frame, v overviewView) (all []figure) {
 	if h.s.Stats != nil {
 		all = append(all, h.counted(f)...)

@@ -44,11 +44,11 @@ type Sources struct {
 	Savings func() (api.Savings, error)
 	// Fleet returns the members of the fleet. It is nil if dray is not a member of a fleet.
 	Fleet func(ctx context.Context) (api.Fleet, error)
-	// History returns the history between two times, as points that cover equal spans of time.
+	// History returns counts between two times, as points that cover equal spans of time.
 	History func(from, to time.Time, points int) api.History
 	// Configuration returns the effective configuration as YAML, without secrets.
 	Configuration func() (string, error)
-	// Log gets errors of answers; nil discards them.
+	// Log gets the errors of pages that cannot be made; nil discards them.
 	Log *slog.Logger
 }
 
@@ -68,7 +68,7 @@ type Disk struct {
 	Used, Reserved, Pinned int64
 	// Max is the quota; 0 means that only the free space of the disk bounds the cache.
 	Max int64
-	// Free is the free space of the file system that the cache may use.
+	// Free is the part of the file system's free space that the cache may use.
 	Free              int64
 	Blobs, Unverified int
 	// Next is the blob that will be evicted next. It is nil if there is no such blob, or if dray

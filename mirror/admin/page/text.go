@@ -115,7 +115,7 @@ func address(path string, pairs ...string) string {
 type share struct {
 	Name  string
 	Value int64
-	// From and Width are in percent of the whole.
+	// From is where the share begins in a bar, and Width is its size, in percent of the whole.
 	From, Width float64
 }
 
@@ -125,7 +125,8 @@ var sourceNames = []struct{ key, name string }{
 	{"memory", "memory"}, {"disk", "disk"}, {"cache", "cache"}, {"stale", "stale"}, {"updating", "updating"}, {"prefetch", "prefetch"}, {"flight", "shared"}, {"member", "member"}, {"bucket", "bucket"}, {"origin", "origin"}, {"direct", "uncached"},
 }
 
-// shares returns the share of each source in the sum. It leaves out sources with 0.
+// shares returns the share of each source in the sum. It leaves out sources with 0. The sources
+// that are not in sourceNames have one share together, with the name other.
 func shares(by map[string]int64) (all []share) {
 	var whole int64
 	for _, n := range by {
@@ -172,7 +173,8 @@ func sharesText(all []share) string {
 
 func number(x float64) string { return fmt.Sprintf("%.2f", x) }
 
-// columnName returns the heading of a column, and columnClass the CSS class of its cells.
+// columnName returns the heading of a column, and columnClass the CSS class of its cells. A # at
+// the start of label marks a column of numbers, and is not part of the heading.
 func columnName(label string) string { return strings.TrimPrefix(label, "#") }
 
 func columnClass(label string) string {

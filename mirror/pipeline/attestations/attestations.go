@@ -38,7 +38,8 @@ type Config struct {
 	Provenance, SBOM bool
 	// Builders and Sources are patterns in which * matches any characters. Each builder that the
 	// provenance names must match one of Builders, and each source repository one of Sources. An empty
-	// list requires nothing. A list that is not empty also requires provenance.
+	// list requires nothing. A list that is not empty also requires provenance that names at least one
+	// builder or source repository.
 	Builders, Sources []string
 }
 
@@ -56,8 +57,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. A manifest that waits for its index is judged with the
-// index, which has the attestations.
+// CheckImage implements pipeline.ImageStage. It skips a manifest that waits for an index or a tag:
+// the manifest is judged when that arrives, because only an index has the attestations.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	if img.Part {
 		return nil, nil
@@ -78,8 +79,9 @@ type Declared struct {
 	Materials []string
 }
 
-// About collects the declarations about an image of an index. An attestation counts if the index
-// says that it belongs to the image, and if its list of subjects is empty or has the image.
+// About collects the declarations about an image of an index. A statement of an attestation counts
+// if the index says that the attestation belongs to the image, and if the statement's list of
+// subjects is empty or has the image.
 func About(img *pipeline.Image, m *pipeline.Manifest) Declared {
 	var d Declared
 	for _, a := range img.Manifests {

@@ -217,9 +217,9 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 
 // mismatch returns the index of the first layer for which the manifest and the configuration
 // disagree, or -1. They disagree if only one of them has a layer with this index. They also
-// disagree if the checks found another diffID of the layer, or began to read the layer and stopped
-// before its end. Without this check, a configuration could claim the layers of an allowed base,
-// and some clients would still unpack the image.
+// disagree if the checks computed a diffID that differs from the one in the configuration, or began
+// to read the layer and stopped before its end. Without this check, a configuration could claim the
+// diffIDs of an allowed base for other layers, and some clients would unpack these layers.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {
@@ -236,8 +236,8 @@ func (s *Stage) allowed(name string) bool {
 	return pattern.Any(s.config.Allowed, name)
 }
 
-// checkDeclared checks the declared bases: the annotation of the image specification, and the
-// images among the materials of the provenance.
+// checkDeclared checks what is declared about an image: its base, by the annotation of the image
+// specification, and the images among the materials of its provenance.
 func (s *Stage) checkDeclared(img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) []pipeline.Finding {
 	var found []pipeline.Finding
 	for _, from := range []map[string]string{m.Annotations, m.DescriptorAnnotations} {

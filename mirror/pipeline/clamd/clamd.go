@@ -28,8 +28,8 @@ var (
 	ErrProtocol = errors.New("unexpected answer from clamd")
 )
 
-// maxReply is the maximum length of a reply in bytes. A reply is a line with the name of a
-// signature.
+// maxReply is the maximum length of a reply in bytes. A reply is one line, and its longest part
+// is the name of a signature.
 const maxReply = 4 << 10
 
 // session is one connection, on which one goroutine sends one file after another.

@@ -76,7 +76,7 @@ func (f *Files) savedRoot(name string) (*oci.Manifest, error) {
 	return oci.ParseManifest(man.MediaType, raw)
 }
 
-// describe returns a descriptor of a file.
+// describe returns a descriptor of a file, and records the name of the file in f.blobs.
 func (f *Files) describe(name, mediaType string) (v1.Descriptor, error) {
 	r, size, err := f.open(name)
 	if err != nil {

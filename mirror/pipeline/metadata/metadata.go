@@ -100,7 +100,7 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 }
 
 // problem describes how an image fails requirement i. It returns "" if the image has a valid value,
-// or may get one from its index.
+// or if it has no value yet, but may get one from its index.
 func (s *Stage) problem(img *pipeline.Image, m *pipeline.Manifest, i int) string {
 	r := s.config.Required[i]
 	values := valuesOf(img, m, r)

@@ -121,7 +121,7 @@ func fits(list []*regexp.Regexp, name string) bool {
 	return len(list) == 0 || slices.ContainsFunc(list, func(r *regexp.Regexp) bool { return r.MatchString(name) })
 }
 
-// alternatives lists expressions for people.
+// alternatives describes expressions for people.
 func alternatives(list []string) string {
 	if len(list) > 3 {
 		return fmt.Sprintf("one of %d rules, such as %s", len(list), list[0])

@@ -28,8 +28,8 @@ type facts struct {
 	Dropped class `json:"d,omitempty"`
 }
 
-// class says how important a record is: the lower the class, the more important. If there is no
-// room for all records, the records of the highest class are dropped first.
+// class says how important a record is: the lower the class, the more important. If the log has no
+// room for all records, pack drops those of the highest class first.
 type class int
 
 const (
@@ -306,7 +306,8 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 	return pipeline.LayerResult{Facts: text}, err
 }
 
-// rank puts records about /etc/passwd before other records of their class.
+// rank orders the records of one class: first those about /etc/passwd, then those that may affect
+// it through a link.
 func (r record) rank() int {
 	switch {
 	case r.path == passwdPath || r.path == "etc" || r.path == "":
@@ -381,7 +382,8 @@ type rootFS struct {
 	// dropped is the lowest class of the records that the facts about the layers lack. It is
 	// math.MaxInt if no records are missing.
 	dropped class
-	// unsure reports whether runtimes may disagree on the content of /etc/passwd.
+	// unsure is set if the content of /etc/passwd is uncertain: runtimes may disagree on it, or an
+	// entry may be written to it through a link whose record is missing.
 	unsure bool
 }
 

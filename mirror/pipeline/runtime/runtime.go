@@ -75,7 +75,7 @@ func New(c Config) (*Stage, error) {
 func (*Stage) Name() string { return Name }
 
 // Revision implements pipeline.Stage. It does not depend on the configuration, because the facts
-// about layers do not depend on it. So no layer is walked again when the configuration changes.
+// about layers do not depend on it. So no layer is scanned again when the configuration changes.
 func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -134,10 +134,10 @@ func (c *check) environment() {
 	}
 }
 
-// portRange is a range of ports that may be exposed.
+// portRange is a range of ports that images may expose, or that an image exposes.
 type portRange struct {
 	from, to int
-	protocol string // empty allows any
+	protocol string // empty in a rule allows any
 }
 
 func parsePorts(text string) (r portRange, err error) {
@@ -189,7 +189,8 @@ func (c *check) history() {
 	}
 }
 
-// files checks the file system of the image, as far as the facts about its layers describe it.
+// files checks the image's user, and the files that give a program more rights. It knows the files
+// by the facts about the layers.
 func (c *check) files() error {
 	fs := newRootFS()
 	for i, l := range c.m.Layers {

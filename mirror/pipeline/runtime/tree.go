@@ -142,9 +142,10 @@ func (n *node) each(dir string, visit func(p string, child *node)) {
 	}
 }
 
-// merge writes an entry of a layer on top of the lower layers. It returns true if the entry may
-// cause runtimes to disagree on the content of /etc/passwd. If the entry is below a link of a lower
-// layer, containerd follows the link, and Docker replaces the link by a directory.
+// merge writes an entry of a layer on top of the lower layers. If the entry is below a link of a
+// lower layer, containerd follows the link, and Docker replaces the link by a directory. merge
+// follows the link, too, but leaves out a file without node.users. It returns true if the entry may
+// cause runtimes to disagree on the content of /etc/passwd.
 func (t *tree) merge(p string, entry *node) (unsure bool) {
 	dir, name := path.Split(p)
 	parent, linked := t.find(dir, false)

@@ -118,7 +118,7 @@ func makeReadable(dir string) error {
 	return cmp.Or(err, os.Chmod(dir, 0o755))
 }
 
-// limitedWriter returns an error for a write that exceeds the limit of its layoutWriter.
+// limitedWriter returns an error for a write of more bytes than l.remaining.
 type limitedWriter struct {
 	w io.Writer
 	l *layoutWriter

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// run runs the program and returns its exit code. The error says why there is no exit code. This
-// version, unlike that for Linux, does not end processes that left the process group of the
-// program.
+// run runs the program and returns its exit code. The error says why there is no exit code. If ctx
+// ends first, run ends the process group of the program. Unlike the version for Linux, it does not
+// end processes that left this group, or that the program leaves behind.
 func (p program) run(ctx context.Context) (code int, err error) {
 	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, p.stdout, p.stderr

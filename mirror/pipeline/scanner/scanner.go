@@ -33,7 +33,7 @@ import (
 // Name of the stage. A scanner with a name of its own is called "exec/NAME".
 const Name = "exec"
 
-// version is increased with every change of the program's input.
+// version must increase when a change of dray's code affects what the program gets.
 const version = 1
 
 // RuleRefused is the rule of the finding that dray itself makes when the program rejects an image
@@ -62,7 +62,7 @@ type Config struct {
 	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
 	// MemoryBytes bounds the address space of each process; 0 means no bound. Programs in Go and Java
-	// reserve more address space than they use.
+	// reserve more address space than they use, so they need a higher bound.
 	MemoryBytes int64
 	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
@@ -212,8 +212,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 }
 
 // prepare makes the directory of the layout, which the program may read, and the program's home
-// directory, which the program may write. Only the user and the group of the program may enter
-// them.
+// directory, which the program may write. Only the user of dray and the group of the program may
+// enter dir, which holds both.
 func (s *Stage) prepare(dir string) (layout, home string, err error) {
 	layout, home = filepath.Join(dir, "layout"), filepath.Join(dir, "home")
 	err = errors.Join(os.Chmod(dir, 0o750), makeReadable(layout), os.Mkdir(home, 0o700))
@@ -255,8 +255,8 @@ type program struct {
 // then executes the operator's program, because os/exec cannot set limits. The shell gets the
 // arguments as parameters, and does not parse them.
 func (s *Stage) program(layout, home string, img *pipeline.Image) program {
-	// The limit applies to the processor time of all threads of a process together (setrlimit(2),
-	// RLIMIT_CPU).
+	// ulimit -t bounds the processor time of all threads of a process together (setrlimit(2),
+	// RLIMIT_CPU). With this bound, the threads can use all processors until the timeout ends.
 	seconds := (int(s.config.Timeout/time.Second) + 1) * runtime.NumCPU()
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(seconds) + "; "
 	if s.config.MemoryBytes > 0 {

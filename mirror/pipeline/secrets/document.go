@@ -102,7 +102,8 @@ func (d *document) value() {
 	}
 }
 
-// plainName matches names of members that findings may show.
+// plainName matches the names of JSON members that findings may show. Findings also hide a name in
+// which a rule finds a credential.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
 
 // [document.at] returns the place of the text in the document, such as config.Env[2]. A name that

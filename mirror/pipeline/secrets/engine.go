@@ -40,7 +40,7 @@ type Match struct {
 }
 
 // Fingerprint identifies a credential without revealing it: it has the first 16 hexadecimal digits
-// of the SHA-256 of the rule and of the bytes that [Rule].Secret returns.
+// of one SHA-256 over the rule's ID, a zero byte, and the bytes that [Rule].Secret returns.
 func Fingerprint(rule string, secret []byte) string {
 	h := sha256.New()
 	h.Write([]byte(rule))

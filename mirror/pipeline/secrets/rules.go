@@ -91,8 +91,9 @@ func placeholder(p []byte) bool {
 	return false
 }
 
-// assigned matches a literal that names a secret, then = or : and optional quotes, then exactly n
-// bytes of a class. These bytes have an entropy of at least tenths/10 bits for each byte.
+// assigned matches a literal that names a secret, then = or : with optional quotes and white space
+// on both sides, then exactly n bytes of a class. These bytes have an entropy of at least tenths/10
+// bits for each byte.
 func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, _, stop int) ([]byte, bool) {
 		i, separated := stop, false
@@ -170,8 +171,9 @@ func privateKey(p []byte, _, stop int) ([]byte, bool) {
 	return key, true
 }
 
-// urlPassword matches a URL that contains a password, and returns the URL without the password.
-// People often choose weak passwords, and others could guess such a password from its hash.
+// urlPassword matches a URL that contains a password. It returns the scheme, user and host of the
+// URL, without the password. People often choose weak passwords, and others could guess such a
+// password from its hash.
 func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 	n := graphic.run(p, stop, maxSecret)
 	authority := p[stop : stop+n]

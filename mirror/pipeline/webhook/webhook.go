@@ -36,9 +36,9 @@ type Form string
 // The forms.
 const (
 	// Review sends {"apiVersion","kind","request":{"uid","image"}} and gets
-	// {"response":{"uid","allowed","findings"}}.
+	// {"response":{"uid","allowed","message","findings"}}.
 	Review Form = "review"
-	// OPA sends {"input": image} and gets {"result": {"allowed","findings"}}.
+	// OPA sends {"input": image} and gets {"result": {"allowed","message","findings"}}.
 	OPA Form = "opa"
 )
 
@@ -88,7 +88,8 @@ func New(c Config) (*Stage, error) {
 	c.Pause = cmp.Or(c.Pause, 30*time.Second)
 	return &Stage{config: c, client: &http.Client{
 		Transport: c.Transport,
-		// A signed request is only for the configured service, so redirects are not followed.
+		// No redirect is followed: a request, its headers and its signature are only for the
+		// configured service.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }

@@ -15,7 +15,7 @@ type Name struct {
 	Account string
 	// Region is the region of the registry and of its API; us-east-1 for ECR Public.
 	Region string
-	// FIPS and DualStack say which endpoint the name belongs to.
+	// FIPS and DualStack say which endpoint of private ECR the name belongs to; false for ECR Public.
 	FIPS, DualStack bool
 	// Public is set for ECR Public.
 	Public bool

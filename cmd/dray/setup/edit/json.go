@@ -66,7 +66,8 @@ func PrependJSON(text []byte, key, element string, isSame func(a, b string) bool
 	return after, nil
 }
 
-// errTouched reports a change that would also change other parts of the file.
+// errTouched reports a change that dray cannot make alone: the new file would be invalid, or would
+// differ in other parts, too.
 var errTouched = errors.New("its form does not let dray change it without touching the rest")
 
 // offsetJSON returns the offset after the bracket that opens the list with the given key. If the
@@ -108,8 +109,8 @@ func indentAfter(rest []byte) string {
 	return "\n  "
 }
 
-// stringsOf returns the strings of a list, or false if v is anything else. Nil counts as an empty
-// list.
+// stringsOf returns v as a list of strings, or false if v is not such a list. Nil counts as an
+// empty list.
 func stringsOf(v any) ([]string, bool) {
 	if v == nil {
 		return nil, true

@@ -240,8 +240,9 @@ type item struct {
 	path  []string // for a key, it begins with the path of its table
 	table bool
 	line  int // offset of its line
-	// value is the offset of a key's value. end is the offset after the value; it is 0 if the value is
-	// a list. For the head of a table, both are 0.
+	// value is the offset of a key's value. end is the offset after the value. It is 0 if the value is
+	// a list, and the offset after the "{" if the value is an inline table. For the head of a table,
+	// both are 0.
 	value, end int
 }
 

@@ -50,8 +50,8 @@ func YAML(text []byte, editRoot func(root *yaml.Node) (bool, error)) ([]byte, er
 	return out.Bytes(), enc.Close()
 }
 
-// Child returns the value of a key. If there is no such key, it adds the key with a value of the
-// given kind. It returns an error if the value has another kind.
+// Child returns the value of a key. If there is no such key, or if its value is null, Child gives
+// the key an empty value of the given kind. It returns an error if the value has another kind.
 func Child(mapping *yaml.Node, key string, kind yaml.Kind) (*yaml.Node, error) {
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if mapping.Content[i].Value != key {

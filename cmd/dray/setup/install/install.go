@@ -29,8 +29,9 @@ type Place struct {
 type Change struct {
 	// Path is the path of the file as if Place.Root were /.
 	Path string
-	// Merge returns the new content of the file. oldText is its content, or nil if there is no file.
-	// Merge returns nil if the file needs no change. Its error says why it cannot change the file.
+	// Merge returns the new content of the file. oldText is its content, with or without the changes
+	// of earlier calls of Write, or nil if there is no file. Merge returns nil if the file needs no
+	// change. Its error says why it cannot change the file.
 	Merge func(oldText []byte) ([]byte, error)
 }
 
@@ -70,7 +71,7 @@ func (p Place) Read(path string) ([]byte, error) {
 	}
 	before, existed, err := r.before(path, content)
 	switch {
-	case err != nil: // the former content cannot be found, because somebody has edited the file
+	case err != nil: // the former content is not known, because somebody has edited what Write wrote
 		return content, nil
 	case !existed:
 		return nil, fs.ErrNotExist
@@ -171,8 +172,8 @@ func (p Place) replace(r *record, path string, before, current, content []byte, 
 		}
 	}()
 	e := entry{Path: path}
-	// If somebody has removed the file, the new entry does not name the backup: undo would delete the
-	// backup without restoring its content.
+	// If somebody has removed the file, the new entry does not name the backup. Otherwise undo would
+	// delete the backup without restoring its content.
 	if known := r.find(path); known != nil && current != nil {
 		e.Backup = known.Backup
 	}

@@ -17,11 +17,12 @@ import (
 	"dray/cmd/dray/replace"
 )
 
-// Records is the directory of the records below Place.Root. A record holds whole configuration
-// files, so only root can read it.
+// Records is the directory below Place.Root that has the records. A record holds whole
+// configuration files, which can contain credentials, so only root can read it.
 const Records = "/var/lib/dray-setup"
 
-// record lists the files and directories that Write has made for one client.
+// record lists the files that Write has written for one client, and the directories that it has
+// made.
 type record struct {
 	Files []*entry `json:"files"`
 	// Directories are the directories that Write has made, the outermost first.
@@ -56,7 +57,7 @@ func (p Place) record() (*record, error) {
 	return r, nil
 }
 
-// save writes the record, or removes it if it is empty.
+// save writes the record, or removes it if it lists no file.
 func (p Place) save(r *record) error {
 	file := p.recordFile()
 	if len(r.Files) == 0 {
