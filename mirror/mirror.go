@@ -50,7 +50,7 @@ type Options struct {
 	Queue *queue.Queue
 	Joint
 	Observers
-	// Logger gets the messages of background work, and the lines of some requests (see [Listener]);
+	// Logger gets the messages of background work, and a log line for some requests (see [Listener]);
 	// nil discards them.
 	Logger *slog.Logger
 	// UploadExpiry is how long dray keeps an upload that makes no progress, and a pushed blob that no

@@ -129,8 +129,8 @@ type Unless int
 
 // The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // the blob is open or pinned, or UnlessNeeded protects it
-	UnlessNeeded               // a push needs the blob, or claims.received counts an upload of it
+	UnlessInUse  Unless = iota // the blob is open or pinned, or has a use that UnlessNeeded names
+	UnlessNeeded               // a push needs the blob, or an upload has ended as this blob and is not forgotten yet
 )
 
 // Purge is Delete by an operator. If the blob has one of the uses that the parameter unless names,

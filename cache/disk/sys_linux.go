@@ -41,8 +41,8 @@ func datasync(f *os.File) error {
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }
 
-// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): pages that only this call
-// reads do not stay in the page cache.
+// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): the kernel drops the pages that
+// this call brought into the page cache. Pages that were there before stay.
 const dontCache = 0x80
 
 // readUncached reads like f.ReadAt, but does not fill the page cache if the system can avoid that.

@@ -26,8 +26,8 @@ type Gate struct {
 	// Repositories are patterns for names of repositories (package pattern).
 	Repositories []string
 	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise each layer
-	// is forwarded while the client sends it, and completed at the upstream after its scan. A layer
-	// whose scan could not start is held back, too.
+	// is forwarded while the client sends it, and completed at the upstream after its scan. But even
+	// then, dray holds back a layer whose scan could not start.
 	HoldUploads bool
 	// ForwardDigests says that a manifest which is pushed by digest is forwarded as soon as it passes.
 	// Otherwise such a manifest waits, for HoldFor at most, until an index or a tag that refers to it
@@ -40,8 +40,8 @@ type Gate struct {
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds how long a client waits for a verdict, but only a client that dray must answer
-	// within 25 s, such as containerd. 0 means 20 s.
+	// Within is the longest time that a client waits for a verdict, if dray must answer this client
+	// within 25 s, as it must answer containerd. It does not apply to other clients. 0 means 20 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client waits.
 	OnTimeout pipeline.OnError

@@ -138,9 +138,9 @@ func (p imageKey) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
-// excludeKept shrinks the map leaving: it deletes the images that a purge must keep, which are the
-// queued, the hosted and, unless force is set, the pinned ones. It records the reasons in p, also
-// for an image of which only a tag is selected.
+// excludeKept removes from leaving, the images to purge, those that a purge must keep. These are
+// the queued, the hosted and, unless force is set, the pinned ones. It records the reasons in p,
+// also for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
@@ -320,7 +320,7 @@ func (p *plan) blobs(s *snapshot) []child {
 // and the referrers of the purged manifests, and the presence of the content at the registry. The
 // visibility of layers stays, because clients ask for layers only after they have read a manifest.
 // The presence must go: the registry may have lost the content. A recorded presence would then keep
-// clients from pushing the content again, and dray no longer has a copy to send for them.
+// clients from pushing the content again, and dray may no longer have a copy to send for them.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
@@ -343,9 +343,9 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held returns, for each image, the purged digests whose presence can be recorded in the image's
-// repository. If the selection is the digest of a blob, held returns this blob for all images that
-// need it.
+// held returns, by image, the digests whose presence [Inventory.forget] removes: all parts of a
+// purged image, even parts that stay because other images need them. If the selection is the digest
+// of a blob, held returns this blob for all images that need it.
 func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
 	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {

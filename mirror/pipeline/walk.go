@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -234,9 +235,8 @@ func (w *walker) run() error {
 	return err
 }
 
-// open detects the format of the layer and returns its uncompressed bytes. For a format
-// that the walk does not unpack, open passes the blob to the visitors as one entry, and plain is
-// nil.
+// open detects the format of the layer and returns its uncompressed bytes. For a format that the
+// walk does not unpack, open passes the blob to the visitors as one entry, and plain is nil.
 func (w *walker) open() (plain io.ReadCloser, err error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	w.archive.Format = detect(b)
@@ -341,7 +341,9 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 			return err
 		}
 		w.entryPath = e.Path
-		if w.logical += max(0, h.Size); w.logical > g.n { // the file is sparse, or was not read yet
+		// A sparse file can state any size. The sum must not overflow.
+		w.logical += min(max(0, h.Size), math.MaxInt64-w.logical)
+		if w.logical > g.n { // otherwise Read has already checked this many bytes
 			if err := g.checkLogical(w.logical, e.Path, h); err != nil {
 				return err
 			}
@@ -418,10 +420,13 @@ func (a fanOut) file(e *Entry, content io.Reader) error {
 	}
 	for wanted {
 		n, err := content.Read(a.buf)
+		wanted = false
 		for _, s := range a.participants {
 			if s.wants && n > 0 {
 				s.do(func() error { return s.visitor.Data(a.buf[:n]) })
 			}
+			s.wants = s.wants && s.err == nil
+			wanted = wanted || s.wants
 		}
 		if err == io.EOF {
 			break

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -261,6 +262,12 @@ func TestWalkCountsSparseFiles(t *testing.T) {
 	if b, own := errors.AsType[*layerFault](err); !own || b.rule != "ratio" {
 		t.Errorf("a hole of 1 TiB: %v", err)
 	}
+	before := archive(t, file{name: "f", text: "x"})
+	raw = append(before[:len(before)-1024], sparseArchive(math.MaxInt64)...) // the sum of both sizes overflows
+	_, err = walked(t, raw, Limits{MaxBytes: 1 << 50}, &noting{name: "v"})
+	if b, own := errors.AsType[*layerFault](err); !own || b.rule != "size" {
+		t.Errorf("a hole of 8 EiB after a file: %v", err)
+	}
 }
 
 // sparseArchive is an archive with one file in the old GNU format that is a hole.
@@ -290,6 +297,16 @@ func sparseArchive(size int64) []byte {
 	}
 	copy(block[148:], fmt.Sprintf("%06o\x00 ", sum))
 	return append(block, make([]byte, 1024)...)
+}
+
+// A file is read only while somebody wants it. The hole of a sparse file may have any size.
+func TestNobodyWantsTheRest(t *testing.T) {
+	v := &noting{data: func([]byte) error { return errors.New("no") }}
+	a := fanOut{participants: []*participant{{step: Step{Stage: v}, visitor: v}}, buf: make([]byte, 10)}
+	content := strings.NewReader(strings.Repeat("x", 100))
+	if err := a.file(&Entry{Path: "f", Type: tar.TypeReg, Size: 100}, content); err != nil || content.Len() != 90 {
+		t.Errorf("%v, %d bytes left", err, content.Len())
+	}
 }
 
 func TestFailingVisitorsLeaveTheOthersAlone(t *testing.T) {

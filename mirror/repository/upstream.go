@@ -63,8 +63,8 @@ type Upstream struct {
 	alone *Upstream
 }
 
-// TagPolicy sets how long dray believes answers about tags, lists of referrers, and the answer
-// "not found".
+// TagPolicy sets how long dray believes answers about tags, lists of referrers, and the answer "not
+// found".
 type TagPolicy struct {
 	// Fresh is how long a tag is served without asking the upstream.
 	Fresh time.Duration
@@ -115,7 +115,9 @@ type Fallback struct {
 func (u *Upstream) Reading(isLast bool) *Upstream {
 	r := *u
 	r.Sink, r.Deleter, r.BuildCaches, r.Fallbacks, r.AcknowledgeLocally = nil, nil, nil, nil, false
-	r.first, r.alone = nil, nil // the fallback has no part in pushes to the upstream
+	// Without first, the keys of r ([Repo.Key]) differ from those of u, so r shows nothing of the
+	// pushes to u that are under way.
+	r.first, r.alone = nil, nil
 	r.followed = !isLast
 	return &r
 }

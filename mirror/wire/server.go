@@ -164,7 +164,8 @@ func remedy(err error) string {
 	return ""
 }
 
-// wrap adds the bound of connections to the listener that the method transported returns.
+// wrap wraps a listener as [Server.transported] does, and also bounds its connections if
+// Connections is set.
 func (s *Server) wrap(ln net.Listener) net.Listener {
 	if ln = s.transported(ln); s.Connections != nil {
 		ln = s.Connections.listen(ln)

@@ -129,13 +129,13 @@ func (t *Tokens) Health() Health {
 // valid reports whether the held token has not expired; the caller has locked t.mu.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
-// Credential is an auth.Credentials. It returns the token as a name and a password. The result is
-// Preemptive unless Challenged is set. The token comes from memory. If it has expired or is due for
-// renewal, one caller renews it by a call to AWS. During a renewal, other callers get the old
-// token, unless it has expired or a registry has refused it. In these cases they wait for the new
-// token. If the renewal fails, all callers get the old token until it expires, and after that the
-// error of the call. After a failed call, Credential does not call AWS again during a pause, which
-// grows with the failures.
+// Credential implements the function type auth.Credentials. It returns the token as a name and a
+// password. The result is Preemptive unless Challenged is set. The token comes from memory. If it
+// has expired or is due for renewal, one caller renews it by a call to AWS. During a renewal, other
+// callers get the old token, unless it has expired or a registry has refused it. In these cases
+// they wait for the new token. If the renewal fails, all callers get the old token until it
+// expires, and after that the error of the call. After a failed call, Credential does not call AWS
+// again during a pause, which grows with the failures.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()

@@ -8,18 +8,18 @@ type BaseCheck struct {
 	// on_error: The answer to an image while dray cannot look up its base: `reject` or `warn`.
 	// Default: `reject`.
 	StageSettings `yaml:",inline"`
-	// Patterns of whole names of allowed base images, such as `docker.io/library/debian:*`; `*`
-	// stands for any characters. Each name begins with the first of the `hosts` of the image's
-	// upstream. The name of an image that clients pulled by digest alone has the form
-	// `docker.io/library/debian@sha256:…`.
+	// Patterns of whole names of allowed base images, such as `docker.io/library/debian:*`; `*` stands
+	// for any characters. The name of a base image that passed through dray begins with the first host
+	// in `hosts` of the upstream of that base image. If clients pulled the base image by digest alone,
+	// its name has the form `docker.io/library/debian@sha256:…`.
 	Allowed []string `yaml:"allowed,omitempty"`
 	// The answer to an image whose base dray does not know: `reject` or `pass`. Default: `reject`.
 	Unknown UnknownBase `yaml:"unknown,omitempty"`
 	// If an image has at most this number of layers, and dray does not know its base, dray assumes
 	// that the image is built from scratch and lets it pass.
 	Scratch int `yaml:"scratch,omitempty"`
-	// Patterns of images. Each image that the provenance declares as used in the build must match
-	// one of them. Default: all.
+	// Patterns of images. Each image that the provenance declares as used in the build must match one
+	// of them. Default: all.
 	Materials []string `yaml:"materials,omitempty"`
 	// Base images that dray knows without a pull.
 	Images []BaseImage `yaml:"images,omitempty"`

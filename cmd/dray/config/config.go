@@ -57,12 +57,12 @@ type Listener struct {
 	// `127.0.0.1:5000`.
 	Address string `yaml:"address"`
 	// The requests that clients may make here: `mirror` allows pulls, `registry` allows pulls and
-	// pushes. Default: `registry` if the first of the listener's upstreams accepts pushes,
-	// otherwise `mirror`.
+	// pushes. Default: `registry` if the first of the listener's upstreams accepts pushes, otherwise
+	// `mirror`.
 	Role Role `yaml:"role"`
-	// The names of the upstreams that clients reach here. Plain names such as `/v2/library/alpine`
-	// go to the first; clients choose the others by host name, by prefix, or by `?ns=`. Default:
-	// all, in the order of `upstreams`.
+	// The names of the upstreams that clients reach here. Plain names such as `/v2/library/alpine` go
+	// to the first; clients choose the others by host name, by prefix, or by `?ns=`. Default: all, in
+	// the order of `upstreams`.
 	Upstreams []string `yaml:"upstreams"`
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
@@ -113,8 +113,8 @@ type Listener struct {
 
 // ServerTLS names the certificate of a listener and its private key. Give both files or neither.
 type ServerTLS struct {
-	// The PEM file with the certificate, followed by its intermediates. dray reads it again when
-	// it changes.
+	// The PEM file with the certificate, followed by its intermediates. dray reads it again when it
+	// changes.
 	Certificate string `yaml:"certificate,omitempty"`
 	// The PEM file with the private key.
 	PrivateKey string `yaml:"private_key,omitempty"`
@@ -141,11 +141,10 @@ type Cache struct {
 	// The bytes of the file system that dray leaves free. When less is free, dray evicts content. If
 	// that does not free enough, dray passes content on without storing it. Default: `1GiB`.
 	MinFreeBytes Bytes `yaml:"min_free_bytes"`
-	// The memory for manifests and other small content that clients often ask for. Default:
-	// `64MiB`.
+	// The memory for manifests and other small content that clients often ask for. Default: `64MiB`.
 	MemoryBytes Bytes `yaml:"memory_bytes"`
-	// If an upstream sends no byte of a layer for this long, dray asks it again for the rest. As
-	// long as bytes arrive, a fetch may take any time. Default: `30s`.
+	// If an upstream sends no byte of a layer for this long, dray asks it again for the rest. As long
+	// as bytes arrive, a fetch may take any time. Default: `30s`.
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// The rules for a fetch whose clients have all left.
 	Abandoned Abandoned `yaml:"abandoned"`
@@ -248,8 +247,7 @@ type Bucket struct {
 // Auth recognises clients, by a password file or by tokens of a token service, and says what each
 // client may do.
 type Auth struct {
-	// The name by which a listener refers to this entry. It follows the rules for names of
-	// upstreams.
+	// The name by which a listener refers to this entry. It follows the rules for names of upstreams.
 	Name string `yaml:"name"`
 	// The users, with their bcrypt hashes, in a file that `dray htpasswd` or Apache's `htpasswd -B`
 	// writes.
@@ -380,8 +378,8 @@ type Limits struct {
 	// that is `0`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The most connections that clients may have together, without those to the admin listener. If all
-	// are open when another client connects, dray closes the connection that has been idle longest.
-	// If no connection is idle, the client waits. Default: a quarter of the files that the process may
+	// are open when another client connects, dray closes the connection that has been idle longest. If
+	// no connection is idle, the client waits. Default: a quarter of the files that the process may
 	// have open, not counting the files that dray needs for other uses.
 	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
@@ -391,7 +389,8 @@ type Limits struct {
 	// The time that a client has to send the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
 	// If no byte of a body passes between dray and a client for this long, dray disconnects the
-	// client. Default: `2m`.
+	// client. It also disconnects a client that takes longer than this for 1 MiB of a file that the
+	// kernel sends. Default: `2m`.
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// The time for which dray leaves an idle connection open. Default: `2m`.
 	IdleTimeout Duration `yaml:"idle_timeout"`

@@ -34,7 +34,7 @@ eviction spares a blob once for each request, three times at most.
 
 The order assumes that clients request nothing in the meantime. If --bytes is a
 large part of the cache, the list also includes blobs that are requested often.
-dray never evicts blobs that are open or pinned.`,
+dray never evicts blobs that are open or pinned, or that a push needs.`,
 		Example: "  dray evict --dry-run\n  dray evict --bytes 20GB",
 		Args:    usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {

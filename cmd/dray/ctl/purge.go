@@ -69,7 +69,7 @@ func purgedTable(w io.Writer, done api.Purged) {
 		case api.FateInUse:
 			fate = "not removed: in use"
 		case api.FatePinned:
-			fate = "not removed: pinned"
+			fate = "not removed: pinned, or a push needs it"
 		case api.FateFailed:
 			fate = "not removed: " + b.Error
 		}

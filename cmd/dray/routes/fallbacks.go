@@ -51,8 +51,10 @@ func named(c config.Config, name string) *config.Upstream {
 	return &c.Upstreams[i]
 }
 
-// FallbackNotices returns notices about fallbacks that cannot help: fallbacks that are the same
-// registry, or that have images without a namespace under another name. c must be valid.
+// FallbackNotices returns notices about fallbacks that cannot help. A fallback cannot help if it is
+// the same registry as the upstream. It cannot help with images such as alpine, whose names have no
+// namespace, if the two upstreams put different default namespaces before such names. c must be
+// valid.
 func FallbackNotices(c config.Config) (notices []string) {
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }
 	for _, u := range c.Upstreams {

@@ -52,8 +52,8 @@ func Command(o Options) *cobra.Command {
 
 The mirror is a listener of dray's configuration, or the URL in --url. With
 --url, setup needs no configuration, so you can run it on the machine of the
-client. It then assumes that the mirror has Docker Hub; name other registries
-with --registry.
+client. It then assumes that the mirror has Docker Hub alone. If it has others,
+name all of its registries with --registry.
 
 --write merges its settings into existing files. It prints the changes, and
 copies each former file to FILE.before-dray. If it cannot merge a file, it does

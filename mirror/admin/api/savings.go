@@ -9,8 +9,8 @@ type Savings struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 	Days float64   `json:"days"`
-	// Region is the region whose prices apply. For the paths internet and region, the prices of the
-	// upstream's own region apply instead.
+	// Region is the region whose prices apply. There is one exception: for an upstream whose Path is
+	// "internet" or "region", the prices of the region of its registry apply.
 	Region string `json:"region,omitempty"`
 	// PricesOf is the month of the table of list prices.
 	PricesOf  string            `json:"prices_of"`
