@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // File replaces a file, or creates it, so that readers see either the old content or the new one.
@@ -27,13 +26,4 @@ func File(path string, text []byte, oldInfo fs.FileInfo, mode fs.FileMode) error
 		return err
 	}
 	return os.Rename(f.Name(), path)
-}
-
-// giveTo sets the user and the group of f to those of the file that f replaces.
-func giveTo(f *os.File, oldInfo fs.FileInfo) error {
-	stat, ok := oldInfo.Sys().(*syscall.Stat_t)
-	if !ok {
-		return nil
-	}
-	return f.Chown(int(stat.Uid), int(stat.Gid))
 }
