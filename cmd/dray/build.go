@@ -6,14 +6,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"math"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,65 +119,22 @@ func (g *graph) buildConnections(context.Context) error {
 	return nil
 }
 
-const directorySetting = "set another directory with cache.directory or DRAY_CACHE_DIRECTORY"
-
-// directoryAdvice says what to do about an error of the cache directory. If dray lacks a permission
-// because the directory belongs to another user, the advice names that user and the user of dray.
-func directoryAdvice(dir string, err error) string {
-	info, failed := os.Stat(dir)
-	if failed != nil || !errors.Is(err, fs.ErrPermission) {
-		return directorySetting
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(owner.Uid) == os.Geteuid() {
-		return directorySetting
-	}
-	return fmt.Sprintf("dray runs as user %d, and %s belongs to user %d; run dray as that user, or %s", os.Geteuid(), dir, owner.Uid, directorySetting)
-}
-
 // directoriesOf returns the directories of the cache and of the state.
 func directoriesOf(c config.Config) directories.Directories {
 	return directories.Directories{Cache: c.Cache.Directory, State: c.State.Directory, Version: program.Version()}
 }
 
-// prepareAdvice says what to do if the directories cannot be created or written. For any other
-// error it returns "", because the text of that error has the advice.
-func prepareAdvice(at directories.Directories, err error) string {
-	failed, ok := errors.AsType[*fs.PathError](err)
-	switch {
-	case !ok:
-		return ""
-	case distance(at.State, failed.Path) < distance(at.Cache, failed.Path):
-		return "; set another directory with state.directory or DRAY_STATE_DIRECTORY"
-	}
-	return "; " + directoryAdvice(at.Cache, err)
-}
-
-// distance counts the steps from a directory to a path, up or down. An error is about the directory
-// that is nearer to the path in the error. This also holds if one directory is in the other one, or
-// if mkdir has failed for a parent of the directory.
-func distance(dir, path string) int {
-	rel, err := filepath.Rel(dir, path)
-	switch {
-	case err != nil: // only one of them is absolute
-		return math.MaxInt
-	case rel == ".":
-		return 0
-	}
-	return 1 + strings.Count(rel, "/")
-}
-
 func (g *graph) buildCache(context.Context) (err error) {
-	dir, at := g.cfg.Cache.Directory, directoriesOf(g.cfg)
+	at := directoriesOf(g.cfg)
 	if err := at.Prepare(g.log); err != nil {
-		return fmt.Errorf("cache: %w%s", err, prepareAdvice(at, err))
+		return fmt.Errorf("cache: %w%s", err, at.PrepareAdvice(err))
 	}
 	g.disk, err = disk.Open(disk.Options{
 		Path: at.Content(), Pins: at.Pins(), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
 		Scrub: disk.Scrub{Interval: time.Duration(g.cfg.Cache.Scrub.Interval), BytesPerSecond: int64(g.cfg.Cache.Scrub.Rate)},
 	})
 	if err != nil {
-		return fmt.Errorf("cache: %w; %s", err, directoryAdvice(dir, err))
+		return fmt.Errorf("cache: %w; %s", err, at.CacheAdvice(err))
 	}
 	g.cache = cache.New(cache.Options{
 		Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log, StallTimeout: g.cfg.Cache.StallTimeout.Std(),

@@ -25,7 +25,7 @@ var textKinds = []struct{ kind, name, path string }{
 	{kind: "notices", path: `^cmd/dray/config/notices`},
 	{kind: "answers to clients", name: `^\(\*dray/upstream/oci\.Error\)\.With$|^dray/mirror/admin/api\.Errorf$`, path: `^mirror/`},
 	{kind: "findings", path: `^mirror/pipeline/`},
-	{kind: "output", name: `^fmt\.Fprint`, path: `^cmd/dray/([^/]*|(ctl|setup)/.*)$`},
+	{kind: "output", name: `^fmt\.Fprint`, path: `^cmd/dray/([^/]*|(ctl|setup)/.*|directories/advice\.go)$`},
 	{kind: "log debug", name: `^` + logger + `Debug`},
 	{kind: "log info", name: `^` + logger + `Info`},
 	{kind: "log warn", name: `^` + logger + `Warn`},
