@@ -57,21 +57,23 @@ type repoState struct {
 	creations int     // creations so far; a refused write compares it with the number when the write began
 	leader    *leader // the one write that is under way while others wait for it; nil if there is none
 	// missing is the error of the last leader, if that leader found no repository and was not allowed
-	// to create it; otherwise nil. missingSince is when the registry gave this error.
-	missing      error
-	missingSince time.Time
-	created      time.Time // time of the last creation
-	inVain       bool      // since the creation, a write has waited in vain for the registry to find the repository
+	// to create it; otherwise zero.
+	missing absence
+	created time.Time // time of the last creation
+	inVain  bool      // since the creation, a write has waited in vain for the registry to find the repository
+}
+
+// absence is the error of a write that found no repository, with the time of the registry's answer.
+type absence struct {
+	err error
+	at  time.Time
 }
 
 // turn is the result of Creating.enter for one write.
 type turn struct {
 	creations int     // creations so far
 	lead      *leader // set if this write leads; nil if the registry has accepted a write to the repository
-	// missing and missingSince are those of repoState for a leader; missing is nil if it is older than
-	// missingFor.
-	missing      error
-	missingSince time.Time
+	missing   absence // repoState.missing for a leader, or zero if it is older than missingFor
 }
 
 // leader is a write that the other writes to its repository wait for. err is set before done
@@ -82,12 +84,9 @@ type leader struct {
 }
 
 type outcome struct {
-	accepted bool  // the registry accepted a write
-	failure  error // error of the creation
-	// missing is the error of a write that found no repository and was not allowed to create it.
-	// missingSince is when the registry gave this error.
-	missing      error
-	missingSince time.Time
+	accepted bool    // the registry accepted a write
+	failure  error   // error of the creation
+	missing  absence // of a write that was not allowed to create the repository
 }
 
 // NewCreating returns a Sink that writes to sink, and creates repositories with c.
@@ -135,13 +134,13 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	}
 	defer func() { c.leave(repo, t.lead, outcome{}) }() // if no call below has ended the lead
 	accepted := func() { c.leave(repo, t.lead, outcome{accepted: true}) }
-	refused, since := t.missing, t.missingSince
-	if !to.Existing || refused == nil {
-		refused, since = write(accepted), time.Now()
+	refused := t.missing
+	if !to.Existing || refused.err == nil {
+		refused = absence{write(accepted), time.Now()}
 	}
-	if !errors.Is(refused, ErrRepositoryMissing) {
-		c.leave(repo, t.lead, outcome{accepted: refused == nil})
-		return refused
+	if !errors.Is(refused.err, ErrRepositoryMissing) {
+		c.leave(repo, t.lead, outcome{accepted: refused.err == nil})
+		return refused.err
 	}
 	if t.lead == nil {
 		if t, err = c.enter(ctx, repo, t.creations); err != nil {
@@ -152,8 +151,8 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	switch {
 	case t.lead == nil || lately: // the repository exists, or has just been created
 	case to.Existing:
-		c.leave(repo, t.lead, outcome{missing: refused, missingSince: since})
-		return refused
+		c.leave(repo, t.lead, outcome{missing: refused})
+		return refused.err
 	default:
 		if err := c.create(ctx, repo, t.lead); err != nil {
 			return err
@@ -221,8 +220,8 @@ func (c *Creating) enter(ctx context.Context, repo string, creations int) (turn,
 		if !accepted && wait == nil {
 			t.lead = &leader{done: make(chan struct{})}
 			s.leader = t.lead
-			if time.Since(s.missingSince) < missingFor {
-				t.missing, t.missingSince = s.missing, s.missingSince
+			if time.Since(s.missing.at) < missingFor {
+				t.missing = s.missing
 			}
 		}
 		c.mu.Unlock()
@@ -266,7 +265,7 @@ func (c *Creating) leave(repo string, lead *leader, o outcome) {
 	if lead == nil || s == nil || s.leader != lead {
 		return
 	}
-	s.leader, s.accepted, s.missing, s.missingSince = nil, o.accepted, o.missing, o.missingSince
+	s.leader, s.accepted, s.missing = nil, o.accepted, o.missing
 	lead.err = o.failure
 	close(lead.done)
 }
