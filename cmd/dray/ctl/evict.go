@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 
@@ -66,7 +65,7 @@ func (o *operator) evict(ctx context.Context, n int64) error {
 	var err error
 	for all.LeftBytes > 0 {
 		var some api.Evicted
-		err = o.decode(ctx, http.MethodPost, "evict", fmt.Appendf(nil, `{"bytes":%d}`, all.LeftBytes), &some)
+		err = o.post(ctx, "evict", api.EvictRequest{Bytes: all.LeftBytes}, &some)
 		if err != nil && len(all.Victims) == 0 {
 			return err
 		}

@@ -138,24 +138,29 @@ func adminURL(address string) (string, error) {
 
 // show calls an [admin.Query] and prints the answer.
 func show[A any](ctx context.Context, o *operator, path string, params url.Values, table func(io.Writer, A)) error {
-	return exchange(ctx, o, http.MethodGet, path+query(params), nil, table)
+	var answer A
+	if err := o.decode(ctx, http.MethodGet, path+query(params), nil, &answer); err != nil {
+		return err
+	}
+	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
 
 // change calls an [admin.Change] and prints the answer.
 func change[A any](ctx context.Context, o *operator, path string, q any, table func(io.Writer, A)) error {
+	var answer A
+	if err := o.post(ctx, path, q, &answer); err != nil {
+		return err
+	}
+	return o.print(answer, func(w io.Writer) { table(w, answer) })
+}
+
+// post calls an [admin.Change] and decodes the answer.
+func (o *operator) post(ctx context.Context, path string, q, answer any) error {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
-	return exchange(ctx, o, http.MethodPost, path, body, table)
-}
-
-func exchange[A any](ctx context.Context, o *operator, method, path string, body []byte, table func(io.Writer, A)) error {
-	var answer A
-	if err := o.decode(ctx, method, path, body, &answer); err != nil {
-		return err
-	}
-	return o.print(answer, func(w io.Writer) { table(w, answer) })
+	return o.decode(ctx, http.MethodPost, path, body, answer)
 }
 
 // decode sends a request to the API and decodes the answer.

@@ -5,7 +5,6 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -37,10 +36,11 @@ func (q *savingsQuery) show(ctx context.Context, o *operator) error {
 	case q.days > 0:
 		params.Set("days", strconv.Itoa(q.days))
 	}
-	if !q.csv {
-		return show(ctx, o, "savings", params, savingsTable)
+	table := savingsTable
+	if q.csv {
+		table = savingsCSV
 	}
-	return exchange(ctx, o, http.MethodGet, "savings"+query(params), nil, savingsCSV)
+	return show(ctx, o, "savings", params, table)
 }
 
 func savingsTable(w io.Writer, s api.Savings) {
